@@ -1,0 +1,10 @@
+"""The thin package behind the lessons: what several notebooks need, and nothing that a library already does.
+
+Each function names the lesson that derives it. Heavy libraries (torch, transformers, datasets) are imported by the
+modules that use them, so ``import instructlab_utils`` itself stays cheap.
+"""
+
+from instructlab_utils.session import Run, expect_error, start
+
+__version__ = "0.1.0"
+__all__ = ["Run", "__version__", "expect_error", "start"]

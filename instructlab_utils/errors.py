@@ -1,0 +1,36 @@
+"""The exceptions of this project. Each carries one sentence that names the place and the fix.
+
+The command line prints that sentence and exits with code 2; a notebook shows it as the last line of the traceback.
+"""
+
+
+class CourseError(Exception):
+    """Base class: something that the user can mend, said in one sentence."""
+
+
+class AssetError(CourseError):
+    """A pinned model or data file is missing, damaged, or not what its hash says."""
+
+
+class DataError(CourseError):
+    """A task is unknown, or a data file does not have the form that its reader expects."""
+
+
+class ConfigError(CourseError):
+    """A TOML or JSON file of this project has a wrong key, type or value."""
+
+
+class ParameterError(CourseError):
+    """A notebook parameter is unknown or has the wrong type."""
+
+
+class NotebookError(CourseError):
+    """A lesson or experiment is unknown, or its notebook is not in the expected form."""
+
+
+class RecordError(CourseError):
+    """A result line or manifest is damaged or of an unknown schema."""
+
+
+class TrainingError(CourseError):
+    """A batch, head or checkpoint with which training cannot go on."""

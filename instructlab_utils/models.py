@@ -1,0 +1,127 @@
+"""The real models by role: an encoder (MiniLM), a decoder (SmolLM2), both pinned in data/assets.toml.
+
+Device and dtype are chosen here and nowhere else. Taught in lessons 00 (decoder) and 03 (encoder).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from instructlab_utils.errors import ParameterError, TrainingError
+
+if TYPE_CHECKING:
+    from transformers import BertForSequenceClassification, BertModel, LlamaForCausalLM, PreTrainedTokenizerBase
+
+ROLES = {"encoder": "minilm", "decoder": "smollm2"}
+
+
+def pick_device(profile: str = "laptop") -> str:
+    """``"cuda"`` in the gpu profile where there is one, else ``"cpu"``.
+
+    Raises ParameterError for the gpu profile on a machine without CUDA: a slow fallback would look like a result.
+    """
+    if profile != "gpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ParameterError("profile gpu needs a CUDA device and torch sees none: use profile laptop")
+    return "cuda"
+
+
+def pick_dtype(device: str) -> torch.dtype:
+    """bf16 on a CUDA device that supports it, fp32 everywhere else (a CPU without bf16 units is ~50 times slower)."""
+    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def source_of(role: str, model: str = "") -> str:
+    """Folder of the pinned asset for ``role``, or ``model`` itself (a folder or a hub name) where it is given."""
+    from instructlab_utils.repro import assets
+
+    if role not in ROLES:
+        raise ParameterError(f"unknown role {role!r}: choose encoder or decoder")
+    return model or str(assets.path(ROLES[role]))
+
+
+def load_tokenizer(role: str, model: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to the role's model."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source_of(role, model))
+
+
+def load_encoder(*, pretrained: bool = True, seed: int = 0, model: str = "") -> BertModel:
+    """MiniLM without a head, fp32, in eval mode. ``pretrained=False`` keeps the architecture and draws new weights."""
+    from transformers import AutoConfig, AutoModel
+
+    source = source_of("encoder", model)
+    torch.manual_seed(seed)
+    with _quiet():
+        if pretrained:
+            return AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32).eval()
+        return AutoModel.from_config(AutoConfig.from_pretrained(source), dtype=torch.float32).eval()
+
+
+def load_classifier(
+    num_labels: int, *, pretrained: bool = True, seed: int = 0, model: str = ""
+) -> BertForSequenceClassification:
+    """The encoder with pooler and a linear head of ``num_labels`` logits drawn from ``seed``, fp32, in eval mode."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    source = source_of("encoder", model)
+    config = AutoConfig.from_pretrained(source, num_labels=num_labels)
+    torch.manual_seed(seed)
+    with _quiet():
+        if pretrained:
+            net = AutoModelForSequenceClassification.from_pretrained(
+                source, config=config, use_safetensors=True, dtype=torch.float32
+            )
+        else:
+            net = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    # Drawn again here, so that the head depends on the seed alone and not on what loading consumed before it.
+    generator = torch.Generator().manual_seed(seed)
+    head: Any = net.classifier
+    with torch.no_grad():
+        head.weight.normal_(0.0, config.initializer_range, generator=generator)
+        head.bias.zero_()
+    return net.eval()
+
+
+def load_decoder(model: str = "", device: str = "cpu") -> LlamaForCausalLM:
+    """SmolLM2-135M-Instruct, de-quantised from a 4-bit checkpoint; fp32 on the CPU, in eval mode."""
+    from transformers import AutoModelForCausalLM
+
+    with _quiet():
+        net = AutoModelForCausalLM.from_pretrained(
+            source_of("decoder", model), use_safetensors=True, dtype=pick_dtype(device)
+        )
+    return net.to(device).eval()
+
+
+def must_have_loss(output: Any) -> torch.Tensor:
+    """``output.loss``, or TrainingError where it is None.
+
+    The heads of transformers 5 ignore arguments that they do not know: a misspelt ``labels=`` gives no loss, no error.
+    """
+    loss = getattr(output, "loss", None)
+    if loss is None:
+        raise TrainingError("the head returned no loss: check the spelling of labels= (unknown arguments are ignored)")
+    return loss
+
+
+class _quiet:
+    """Silence transformers' load report and progress bar for one call; lessons that teach them load by hand."""
+
+    def __enter__(self) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from transformers.utils import logging
+
+        self.level = logging.get_verbosity()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self.level)

@@ -1,0 +1,384 @@
+"""The training loop that lesson 03 builds piece by piece.
+
+An *example* is a dict ``{"input_ids": list[int], "labels": int}``; a *batch* is a dict of tensors. Every mean is divided
+by the true number of targets of the whole batch, also when the batch is split into micro-batches.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instructlab_utils.errors import TrainingError
+from instructlab_utils.losses import cross_entropy
+
+Example = dict[str, Any]
+Batch = dict[str, Tensor]
+
+
+def encode(dataset: Iterable[dict[str, Any]], tokenizer: Any, max_length: int) -> list[Example]:
+    """Tokenise once, without padding. Rows need ``text`` and ``label``; longer texts are cut to ``max_length`` tokens.
+
+    Source: lesson 03, section 2.
+    """
+    rows = list(dataset)
+    if not rows:
+        raise TrainingError("encode() got no rows: the split or the subsample is empty")
+    ids = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)["input_ids"]
+    return [{"input_ids": i, "labels": int(row["label"])} for i, row in zip(ids, rows, strict=True)]
+
+
+def collate(examples: Sequence[Example], pad_id: int) -> Batch:
+    """Pad to the longest example of *this* batch.
+
+    Returns ``input_ids`` and ``attention_mask``, int64 of shape (B, T), and ``labels``, int64 of shape (B,).
+    Source: lesson 03, section 2.
+    """
+    longest = max(len(example["input_ids"]) for example in examples)
+    input_ids = torch.full((len(examples), longest), pad_id)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, example in enumerate(examples):
+        n = len(example["input_ids"])
+        input_ids[row, :n] = torch.tensor(example["input_ids"])
+        attention_mask[row, :n] = 1
+    labels = torch.tensor([example["labels"] for example in examples])
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def length_buckets(lengths: Sequence[int], batch_size: int, generator: torch.Generator, window: int = 32) -> list[list[int]]:
+    """One epoch of index batches: shuffled, but each batch holds examples of similar length.
+
+    Shuffle, sort by length inside windows of ``window`` batches, cut, shuffle the batches. Every index occurs once.
+    Source: lesson 03, section 2.
+    """
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    batches = []
+    for start in range(0, len(order), window * batch_size):
+        chunk = sorted(order[start : start + window * batch_size], key=lambda i: lengths[i])
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def linear_schedule(step: int, total: int, warmup: int) -> float:
+    """Factor of the learning rate for update ``step`` (from 0): up over ``warmup`` updates, then down to 0.
+
+    Equal to ``transformers.get_linear_schedule_with_warmup``. Source: lesson 03, section 3.
+    """
+    if step < warmup:
+        return step / max(1, warmup)
+    return max(0.0, (total - step) / max(1, total - warmup))
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+    """Scale all gradients so that their joint Euclidean norm is at most ``max_norm``; returns the norm before.
+
+    Equal to ``torch.nn.utils.clip_grad_norm_``. Source: lesson 03, section 3.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.stack([g.norm() for g in gradients]).norm().item()
+    if norm > max_norm:
+        for g in gradients:
+            g.mul_(max_norm / (norm + 1e-6))
+    return norm
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups for AdamW: matrices decay, biases and LayerNorm weights (one-dimensional tensors) do not.
+
+    Source: lesson 03, section 3.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
+    ]
+
+
+def training_step(model: nn.Module, optimizer: Any, micro_batches: Sequence[Batch], rate: float, max_norm: float) -> tuple[float, float]:
+    """One update from one or several micro-batches; returns the mean loss per target and the gradient norm.
+
+    Each micro-batch's summed loss is divided by the number of targets of *all* of them, so that accumulation equals
+    the full batch. Source: lesson 03, section 3.
+    """
+    total = sum(len(batch["labels"]) for batch in micro_batches)
+    mean_loss = 0.0
+    for batch in micro_batches:
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        loss = cross_entropy(logits.float(), batch["labels"]).sum() / total
+        loss.backward()
+        mean_loss += loss.item()
+    norm = clip_gradients(model.parameters(), max_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+    return mean_loss, norm
+
+
+@torch.no_grad()
+def predict(model: nn.Module, examples: Sequence[Example], pad_id: int, batch_size: int = 64) -> Tensor:
+    """Logits of all examples in their own order, float32 of shape (N, K), computed in batches of similar length.
+
+    Source: lesson 03, section 4.
+    """
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
+    rows: dict[int, Tensor] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = move(collate([examples[i] for i in chosen], pad_id), device)
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        rows.update(zip(chosen, logits.float().cpu(), strict=True))
+    model.train(was_training)
+    return torch.stack([rows[i] for i in range(len(examples))])
+
+
+def move(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch on ``device``."""
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def batches_of(
+    examples: Sequence[Example], batch_size: int, pad_id: int, seed: int, start: int = 0
+) -> Iterator[Batch]:
+    """Bucketed batches without end; epoch ``e`` is drawn from (seed, e), so batch ``start`` can be reached by arithmetic."""
+    per_epoch = math.ceil(len(examples) / batch_size)
+    lengths = [len(example["input_ids"]) for example in examples]
+    epoch, skip = divmod(start, per_epoch)
+    while True:
+        generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+        for indices in length_buckets(lengths, batch_size, generator)[skip:]:
+            yield collate([examples[i] for i in indices], pad_id)
+        epoch, skip = epoch + 1, 0
+
+
+# --- checkpoints: safetensors and JSON only, replaced in one rename ------------------------------------------------
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Write model, optimiser moments, random state and ``state`` so that a kill leaves the old or the new, never half.
+
+    A fresh folder is filled, flushed, and then named in ``latest.json`` by one atomic rename.
+    Source: lesson 03, section 5.
+    """
+    from safetensors.torch import save_file
+
+    name = f"step-{state['step']:06d}"
+    temporary, final = folder / f"{name}.tmp", folder / name
+    for old in (temporary, final):
+        shutil.rmtree(old, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(_contiguous(model.state_dict()), temporary / "model.safetensors")
+    moments: dict[str, Tensor] = {"random_state": torch.get_rng_state()}
+    for index, entry in optimizer.state_dict()["state"].items():
+        moments |= {f"{index}.{key}": torch.as_tensor(value) for key, value in entry.items()}
+    save_file(_contiguous(moments), temporary / "optimizer.safetensors")
+    os.replace(temporary, final)
+    _write_json(folder / "latest.json", {"folder": name, **state})
+    for old in folder.glob("step-*"):
+        if old != final:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Restore what :func:`save_checkpoint` wrote, in place, and return its ``state``; None where there is none.
+
+    TrainingError, with the folder and the fix, where the checkpoint belongs to another model or is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not (folder / "latest.json").exists():
+        return None
+    try:
+        state = json.loads((folder / "latest.json").read_text(encoding="utf-8"))
+        place = folder / state["folder"]
+        model.load_state_dict(load_file(place / "model.safetensors"))
+        moments = load_file(place / "optimizer.safetensors")
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in moments.items():
+            if name != "random_state":
+                index, key = name.split(".", 1)
+                entries.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
+        torch.set_rng_state(moments["random_state"])
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(
+            f"{folder}: this checkpoint cannot be resumed ({reason}); delete the folder to start again"
+        ) from error
+    return state
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that share no memory: safetensors refuses tied tensors, and a checkpoint must not change later."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    from instructlab_utils.repro.record import write_json
+
+    write_json(path, value)
+
+
+# --- the loop -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class History:
+    """What a training run did: the loss of every update, the dev scores, and where the best one was."""
+
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    dev: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    best_score: float = -math.inf
+    stopped_early: bool = False
+
+
+def train(
+    model: nn.Module,
+    examples: Sequence[Example],
+    *,
+    steps: int,
+    learning_rate: float,
+    pad_id: int,
+    batch_size: int = 16,
+    accumulation: int = 1,
+    weight_decay: float = 0.01,
+    warmup: float = 0.1,
+    max_norm: float = 1.0,
+    seed: int = 0,
+    dev: Sequence[Example] | None = None,
+    eval_every: int = 0,
+    patience: int = 0,
+    folder: Path | None = None,
+    save_every: int = 0,
+    tensorboard: Path | None = None,
+) -> History:
+    """Fine-tune ``model`` in place for ``steps`` updates of ``accumulation`` micro-batches of ``batch_size`` examples.
+
+    ``warmup`` is a fraction of the steps. With ``dev`` and ``eval_every`` the accuracy on ``dev`` is measured every so
+    many updates, the best weights are kept and restored at the end, and ``patience`` evaluations without a gain stop
+    the run. With ``folder`` there is a JSONL log, and a checkpoint every ``save_every`` updates from which the same call
+    resumes to the same bits. Source: lesson 03, sections 3 to 5.
+
+    Raises TrainingError for an empty training set, a non-finite loss, or a checkpoint of another run.
+    """
+    if not examples:
+        raise TrainingError("train() got no examples: the split or the subsample is empty")
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, fused=True)
+    warmup_steps = round(warmup * steps)
+    history, best, done = History(), None, 0
+    if folder is None:
+        torch.manual_seed(seed)  # dropout; the batches have their own generator
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        state = load_checkpoint(folder, model, optimizer)
+        if state is None:
+            torch.manual_seed(seed)
+        else:
+            if state["seed"] != seed or state["steps"] != steps:
+                raise TrainingError(
+                    f"{folder}: holds a run with seed {state['seed']} and {state['steps']} steps, not {seed} and "
+                    f"{steps}; choose another folder or delete it"
+                )
+            history, done = History(**state["history"]), state["step"]
+            best = _load_best(folder) if history.best_step else None
+        _cut_log(folder / "log.jsonl", done)
+    writer = _tensorboard(tensorboard)
+    stream = batches_of(examples, batch_size, pad_id, seed, start=done * accumulation)
+    mixed = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    model.train()
+    for step in range(done, steps):
+        if history.stopped_early:
+            break
+        micro = [move(next(stream), device) for _ in range(accumulation)]
+        rate = learning_rate * linear_schedule(step, steps, warmup_steps)
+        with mixed:
+            loss, norm = training_step(model, optimizer, micro, rate, max_norm)
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss} at update {step + 1}: lower the learning rate or look at that batch")
+        history.losses.append(loss)
+        history.norms.append(norm)
+        history.rates.append(rate)
+        entry: dict[str, Any] = {"step": step + 1, "loss": loss, "norm": norm, "rate": rate}
+        if dev is not None and eval_every and (step + 1) % eval_every == 0:
+            targets = torch.tensor([example["labels"] for example in dev])
+            score = (predict(model, dev, pad_id).argmax(-1) == targets).double().mean().item()
+            history.dev.append((step + 1, score))
+            entry["dev_accuracy"] = score
+            if score > history.best_score:
+                history.best_step, history.best_score = step + 1, score
+                best = _contiguous(model.state_dict())
+                _save_best(folder, best)
+            elif patience and step + 1 - history.best_step >= patience * eval_every:
+                history.stopped_early = True
+        if folder is not None:
+            with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps(entry) + "\n")
+            if save_every and ((step + 1) % save_every == 0 or step + 1 == steps or history.stopped_early):
+                state = {"step": step + 1, "steps": steps, "seed": seed, "history": asdict(history)}
+                save_checkpoint(folder, model, optimizer, state)
+        if writer is not None:
+            for name, value in entry.items():
+                if name != "step":
+                    writer.add_scalar(name, value, step + 1)
+    if writer is not None:
+        writer.close()
+    if best is not None:
+        model.load_state_dict(best)
+    model.eval()
+    return history
+
+
+def _save_best(folder: Path | None, weights: dict[str, Tensor]) -> None:
+    if folder is not None:
+        from safetensors.torch import save_file
+
+        save_file(weights, folder / "best.safetensors.tmp")
+        os.replace(folder / "best.safetensors.tmp", folder / "best.safetensors")
+
+
+def _load_best(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "best.safetensors")
+
+
+def _cut_log(path: Path, done: int) -> None:
+    """Drop log lines after the checkpoint, so that a resumed log equals an undisturbed one."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            break  # the line that was being written when the run was killed
+        if entry["step"] <= done:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _tensorboard(folder: Path | None) -> Any:
+    if folder is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder))
