@@ -1,0 +1,118 @@
+"""Write requirements.lock: the exact versions of everything that pyproject.toml asks for, as installed here.
+
+Usage, in the project's environment, after `pip install --upgrade -e '.[dev,bench,lab,classroom,tensorboard]'`:
+
+    python scripts/lock.py            # rewrite requirements.lock
+    python scripts/lock.py --check    # exit 1 and say what differs, write nothing
+
+The walk starts at pyproject.toml and follows the metadata of the installed packages, so that a package that merely
+happens to be installed is left out. Build labels (torch 2.13.0+cpu) are dropped: CPU and CUDA users share the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCK = ROOT / "requirements.lock"
+HEADER = """\
+# Exact versions of all dependencies, extras included: what every stored result was made with.
+# Made by `python scripts/lock.py` on Python {python}; do not edit. Ranges are in pyproject.toml.
+# Install: `pip install -r requirements.lock && pip install --no-deps -e .` (`make course` does it).
+# torch: CONTRIBUTING.md, section "Which torch", for a CPU-only or a CUDA build.
+"""
+TOOLS = {"pip", "setuptools", "wheel"}  # every environment brings its own
+
+
+def normal(name: str) -> str:
+    """The package name as package indexes compare it: lower case, one hyphen."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def wanted(pyproject: Path) -> list[Requirement]:
+    """The requirements of the project with all its extras."""
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    lines = list(project["dependencies"])
+    for extra in project["optional-dependencies"].values():
+        lines += extra
+    return [Requirement(line) for line in lines]
+
+
+def closure(start: list[Requirement]) -> dict[str, str]:
+    """``name -> version`` of ``start`` and of all that it needs here, from the installed metadata.
+
+    Raises SystemExit where a needed package is absent or outside the asked range.
+    """
+    found: dict[str, str] = {}
+    todo = [(requirement, "pyproject.toml") for requirement in start]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while todo:
+        requirement, parent = todo.pop()
+        key = (normal(requirement.name), frozenset(requirement.extras))
+        try:
+            package = distribution(requirement.name)
+        except PackageNotFoundError:
+            raise SystemExit(
+                f"error: {parent} needs {requirement}, which is not installed; pip install it"
+            ) from None
+        version = Version(package.version)
+        if not requirement.specifier.contains(version, prereleases=True):
+            raise SystemExit(f"error: {parent} needs {requirement}, but {version} is installed")
+        if key in seen:
+            continue
+        seen.add(key)
+        found[key[0]] = version.public
+        for line in package.requires or []:
+            child = Requirement(line)
+            extras = ["", *requirement.extras]
+            if child.marker is None or any(child.marker.evaluate({"extra": extra}) for extra in extras):
+                todo.append((child, requirement.name))
+    return {name: version for name, version in found.items() if name not in TOOLS}
+
+
+def render(versions: dict[str, str]) -> str:
+    """The text of the lock file, sorted."""
+    lines = [f"{name}=={version}\n" for name, version in sorted(versions.items())]
+    return HEADER.format(python=f"{sys.version_info.major}.{sys.version_info.minor}") + "".join(lines)
+
+
+def parse(text: str) -> dict[str, str]:
+    """``name -> version`` of a lock file's text; ValueError for a line that is not ``name==version``."""
+    versions = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        match = re.fullmatch(r"([a-z0-9][a-z0-9-]*)==([0-9][0-9A-Za-z.]*)", line)
+        if match is None:
+            raise ValueError(f"requirements.lock:{number}: {line!r} is not name==version")
+        versions[match[1]] = match[2]
+    return versions
+
+
+def main() -> int:
+    """Write or check the lock file; the exit status."""
+    parser = argparse.ArgumentParser(description="Write requirements.lock from the installed environment.")
+    parser.add_argument("--check", action="store_true", help="compare only; exit 1 where they differ")
+    check = parser.parse_args().check
+    text = render(closure(wanted(ROOT / "pyproject.toml")))
+    if not check:
+        LOCK.write_text(text, encoding="utf-8")
+        print(f"{LOCK.name}: {len(parse(text))} packages")
+        return 0
+    here, locked = parse(text), parse(LOCK.read_text(encoding="utf-8"))
+    for name in sorted(here.keys() | locked.keys()):
+        if here.get(name) != locked.get(name):
+            print(f"{name}: locked {locked.get(name, 'not')}, installed {here.get(name, 'not')}")
+    return int(here != locked)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""pyproject.toml, requirements.lock and environment.yml must describe one environment."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def lock() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("lock", ROOT / "scripts" / "lock.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def locked(lock: ModuleType) -> dict[str, str]:
+    versions: dict[str, str] = lock.parse((ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    return versions
+
+
+def test_every_direct_dependency_is_locked_inside_its_range(lock: ModuleType, locked: dict[str, str]) -> None:
+    wanted = lock.wanted(ROOT / "pyproject.toml")
+    assert len(wanted) > 20
+    wrong = [
+        f"{requirement} but locked {locked.get(lock.normal(requirement.name))}"
+        for requirement in wanted
+        if lock.normal(requirement.name) not in locked
+        or not requirement.specifier.contains(locked[lock.normal(requirement.name)])
+    ]
+    assert not wrong
+
+
+def test_every_direct_dependency_has_an_upper_or_lower_bound_and_no_exact_pin(lock: ModuleType) -> None:
+    for requirement in lock.wanted(ROOT / "pyproject.toml"):
+        operators = {specifier.operator for specifier in requirement.specifier}
+        assert ">=" in operators, f"{requirement}: pyproject.toml holds ranges"
+        assert "==" not in operators, f"{requirement}: exact versions belong in requirements.lock"
+
+
+def test_lock_is_sorted_and_free_of_build_labels(locked: dict[str, str]) -> None:
+    assert list(locked) == sorted(locked)
+    assert locked["torch"] == "2.13.0"
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "+" not in text, "a build label such as +cpu would lock out CUDA users"
+    assert "scripts/lock.py" in text.splitlines()[1]
+
+
+@pytest.mark.parametrize("line", ["torch", "torch>=2", "torch==2.13.0+cpu", "Torch==2.13.0", "-e ."])
+def test_lock_parser_refuses(lock: ModuleType, line: str) -> None:
+    with pytest.raises(ValueError, match=r"requirements\.lock:2"):
+        lock.parse(f"numpy==2.4.6\n{line}\n")
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or sys.version_info[:2] != (3, 11),
+    reason="the lock is made on Linux, Python 3.11",
+)
+def test_lock_equals_what_is_installed_here() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/lock.py", "--check"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_lock_check_notices_a_difference(lock: ModuleType, locked: dict[str, str]) -> None:
+    here = lock.closure(
+        [requirement for requirement in lock.wanted(ROOT / "pyproject.toml") if requirement.name == "tqdm"]
+    )
+    assert "tqdm" in here and len(here) < 5
+    assert here["tqdm"] == version("tqdm")
+    with pytest.raises(SystemExit, match="tqdm<1"):
+        lock.closure([lock.Requirement("tqdm<1")])
+    with pytest.raises(SystemExit, match="not installed"):
+        lock.closure([lock.Requirement("surely-not-installed-here")])
+
+
+def test_conda_environment_installs_the_lock() -> None:
+    rattler = pytest.importorskip("rattler")
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    names = {rattler.MatchSpec(entry).name.normalized: entry for entry in conda}
+    assert set(names) == {"python", "pip"}, "everything else comes from requirements.lock, by pip"
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == ["-r requirements.lock", "-e ."], "a version written here could differ from the lock"
+    assert (ROOT / "requirements.lock").is_file() and (ROOT / "pyproject.toml").is_file()
+
+
+def test_python_version_is_the_same_everywhere() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (pin,) = [
+        entry.split("=")[1] for entry in environment["dependencies"] if str(entry).startswith("python=")
+    ]
+    supported = SpecifierSet(PYPROJECT["project"]["requires-python"])
+    assert supported.contains(f"{pin}.0")
+    header = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert f"on Python {pin};" in header
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == "py" + pin.replace(".", "")
+    assert PYPROJECT["tool"]["mypy"]["python_version"] == pin
+    for classifier in PYPROJECT["project"]["classifiers"]:
+        if found := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", classifier):
+            assert supported.contains(f"{found[1]}.0"), classifier
+
+
+def test_package_data_and_console_script_exist() -> None:
+    assert (ROOT / "instructlab_utils" / "profiles.toml").is_file()
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["instructlab_utils"]
+    assert "*.toml" in patterns
+    module, function = PYPROJECT["project"]["scripts"]["instructlab"].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_licence_is_complete() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text and "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert PYPROJECT["project"]["license"] == "Apache-2.0"
+
+
+def test_citation_file_is_valid_and_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == PYPROJECT["project"]["version"]
+    assert citation["license"] == PYPROJECT["project"]["license"]
+    assert citation["authors"] and citation["message"] and citation["title"]
