@@ -1,12 +1,13 @@
 """Write requirements.lock: the exact versions of everything that pyproject.toml asks for, as installed here.
 
-Usage, in the project's environment, after `pip install --upgrade -e '.[dev,bench,lab,classroom,tensorboard]'`:
+In the project's environment, after `pip install --upgrade -e '.[dev,bench,lab,classroom,tensorboard]'`:
 
     python scripts/lock.py            # rewrite requirements.lock
     python scripts/lock.py --check    # exit 1 and say what differs, write nothing
 
-The walk starts at pyproject.toml and follows the metadata of the installed packages, so that a package that merely
-happens to be installed is left out. Build labels (torch 2.13.0+cpu) are dropped: CPU and CUDA users share the file.
+The walk starts at pyproject.toml and follows the metadata of the installed packages, so that a package that
+merely happens to be installed is left out. Build labels (torch 2.13.0+cpu) are dropped: CPU and CUDA users share
+the file.
 """
 
 from __future__ import annotations
