@@ -134,14 +134,13 @@ def predict(model: nn.Module, examples: Sequence[Example], pad_id: int, batch_si
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
-    rows: dict[int, Tensor] = {}
+    pieces = []
     for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = move(collate([examples[i] for i in chosen], pad_id), device)
+        batch = move(collate([examples[i] for i in order[start : start + batch_size]], pad_id), device)
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        rows.update(zip(chosen, logits.float().cpu(), strict=True))
+        pieces.append(logits.float().cpu())
     model.train(was_training)
-    return torch.stack([rows[i] for i in range(len(examples))])
+    return torch.cat(pieces)[torch.tensor(order).argsort()]
 
 
 def move(batch: Batch, device: torch.device | str) -> Batch:
