@@ -1,0 +1,196 @@
+"""The commands of ``python -m instructlab_utils``. Exit codes: 0 ok, 1 a notebook failed, 2 wrong input, 3 aborted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from instructlab_utils.errors import CourseError, NotebookError, ParameterError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Lessons on instructions and language models: fetch what they need, run them, reproduce the results.",
+)
+
+Profile = Annotated[str, typer.Option(help="smoke, laptop or gpu")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")]
+Workers = Annotated[int, typer.Option(min=1, help="notebooks at a time, one thread each")]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a command; a CourseError becomes one line on stderr and exit code 2."""
+    args = _join_parameters(sys.argv[1:] if argv is None else argv)
+    try:
+        app(args=args, prog_name="python -m instructlab_utils")
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _join_parameters(args: list[str]) -> list[str]:
+    """``-p key value``, as papermill has it, becomes ``-p key=value``."""
+    joined, rest = [], iter(args)
+    for arg in rest:
+        joined.append(arg)
+        if arg in ("-p", "--parameter"):
+            key = next(rest, None)
+            if key is not None:
+                value = None if "=" in key else next(rest, None)
+                joined.append(key if value is None else f"{key}={value}")
+    return joined
+
+
+def _run(
+    name: str,
+    out: Path | None,
+    profile: str,
+    given: dict[str, Any],
+    *,
+    parse: bool = False,
+    timeout: float | None = None,
+    threads: int = 1,
+    progress: bool = False,
+) -> tuple[Any, Path]:
+    """Run one lesson or experiment notebook; returns its manifest and folder."""
+    from instructlab_utils.repro import notebooks, runner
+    from instructlab_utils.session import find_root, resolve_profile
+
+    profile = resolve_profile(profile)
+    lesson = notebooks.find(name)
+    if not lesson.notebook.exists():
+        notebooks.build([lesson.id])
+    values = runner.check_parameters(runner.inspect_notebook(lesson.notebook), given, parse=parse)
+    out = out or find_root() / "build" / "run" / profile / lesson.source.stem
+    limit = timeout or max(900.0, 5 * 60 * lesson.minutes[profile])
+    manifest = runner.run_notebook(
+        lesson.notebook,
+        out,
+        values,
+        timeout=limit,
+        env={"INSTRUCTLAB_PROFILE": profile},
+        threads=threads,
+        progress=progress,
+    )
+    print(runner.describe(manifest, out), file=sys.stdout if manifest.status == "ok" else sys.stderr)
+    return manifest, out
+
+
+@app.command()
+def run(
+    lesson: Annotated[str, typer.Argument(help="a lesson's number or name, or an experiment's name")],
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", metavar="KEY VALUE", help="may be repeated")
+    ] = None,
+    profile: Profile = "auto",
+    store: Annotated[bool, typer.Option("--store", help="keep the outputs in the lesson's notebook")] = False,
+    timeout: Annotated[float | None, typer.Option(min=1, help="seconds for the whole notebook")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="more than one changes the last digits")] = 1,
+    out: Annotated[Path | None, typer.Option(help="folder for the executed notebook and its results")] = None,
+) -> None:
+    """Run one notebook headlessly, its parameters checked."""
+    from instructlab_utils.repro import notebooks
+    from instructlab_utils.session import resolve_profile
+
+    given = {}
+    for pair in parameter or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ParameterError(f"-p {key} has no value; write -p {key} VALUE")
+        given[key] = value
+    if store and given:
+        raise ParameterError("--store keeps the outputs of the default parameters; leave out -p")
+    if store and resolve_profile(profile) != "laptop":
+        raise ParameterError("--store keeps outputs of the laptop profile only; leave out --profile")
+    if store:
+        notebooks.build([lesson])
+    progress = sys.stderr.isatty()
+    manifest, folder = _run(
+        lesson, out, profile, given, parse=True, timeout=timeout, threads=threads, progress=progress
+    )
+    if store and manifest.status == "ok":
+        found = notebooks.find(lesson)
+        size = notebooks.store_outputs(folder / manifest.executed, found)
+        print(f"stored in notebooks/{found.notebook.name}, {size / 1000:.0f} KB")
+    raise typer.Exit(manifest.exit_code)
+
+
+@app.command("lesson-job", hidden=True)
+def lesson_job(name: str, profile: Profile = "auto", timeout: float | None = None) -> None:
+    """One lesson, as the Snakefile calls it."""
+    from instructlab_utils.repro import notebooks
+    from instructlab_utils.session import find_root, resolve_profile
+
+    profile = resolve_profile(profile)
+    out = find_root() / "build" / profile / notebooks.find(name).source.stem
+    manifest, _ = _run(name, out, profile, {}, timeout=timeout)
+    raise typer.Exit(manifest.exit_code)
+
+
+@app.command(hidden=True)
+def block(experiment: str, block_id: str, profile: Profile = "auto", timeout: float | None = None) -> None:
+    """One block of an experiment, as the Snakefile calls it."""
+    from instructlab_utils.repro import experiments
+    from instructlab_utils.session import closest, find_root, resolve_profile
+
+    profile = resolve_profile(profile)
+    blocks = {b.id: b for b in experiments.blocks(experiments.load(experiment), profile)}
+    if block_id not in blocks:
+        raise ParameterError(
+            f"experiment {experiment!r} has no block {block_id!r} in the {profile} profile"
+            f"{closest(block_id, list(blocks))}"
+        )
+    out = find_root() / "build" / "runs" / experiment / profile / block_id
+    parameters = {"profile": profile, **blocks[block_id].parameters}
+    manifest, _ = _run(experiment, out, profile, parameters, timeout=timeout)
+    raise typer.Exit(manifest.exit_code)
+
+
+@app.command("notebooks")
+def notebooks_command(
+    names: Names = None,
+    check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if they differ")] = False,
+) -> None:
+    """Turn the text sources into notebooks; ids and outputs stay."""
+    from instructlab_utils.repro import notebooks
+
+    if check:
+        differences = notebooks.check(names or None)
+        for line in differences:
+            print(line, file=sys.stderr)
+        print("notebooks and sources are in step" if not differences else f"{len(differences)} differences")
+        raise typer.Exit(1 if differences else 0)
+    changed = notebooks.build(names or None)
+    for path in changed:
+        print(f"wrote {path.name}")
+    if not changed:
+        print("all notebooks are in step with their sources")
+
+
+@app.command("import")
+def import_command(
+    notebook: Annotated[Path, typer.Argument(help="a notebook that was edited in Jupyter")],
+) -> None:
+    """Bring a notebook's edits back into its text source."""
+    from instructlab_utils.repro import notebooks
+
+    source = notebooks.import_back(notebook)
+    notebooks.build([source.stem])
+    print(f"wrote {source.name}; look at `git diff` before you commit")
+
+
+@app.command("list")
+def list_command() -> None:
+    """The lessons and experiments, what they are for, and how long they take."""
+    from instructlab_utils.repro import notebooks
+
+    for title, entries in (("lessons", notebooks.lessons()), ("experiments", notebooks.experiments())):
+        print(title)
+        for lesson in entries.values():
+            minutes = ", ".join(f"{p} {m:g} min" for p, m in lesson.minutes.items())
+            print(f"  {lesson.id}  {lesson.title}\n      {lesson.outcome}\n      {minutes}")

@@ -1,0 +1,465 @@
+"""One notebook through papermill, strictly: checked parameters, time limits, a manifest that is always true.
+
+Papermill alone runs a mistyped parameter's default without a word, waits forever for a cell, and calls a cell
+"completed" after a timeout. This module refuses the first and reports the others (exit codes 0 ok, 1 a cell failed,
+3 aborted: time limit, dead kernel, or a signal).
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from instructlab_utils.errors import NotebookError, ParameterError, RecordError
+from instructlab_utils.repro import notebooks
+from instructlab_utils.repro.record import environment, read_json, write_json
+from instructlab_utils.session import closest, find_root, resolve_profile
+
+SCHEMA = 1
+EXIT = {"ok": 0, "failed": 1, "aborted": 3, "running": 3}
+THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+BOOLS = {"true": True, "false": False, "1": True, "0": False}
+LONGEST_SOCKET = 90  # characters; the system's limit is 104 on macOS, 108 on Linux
+
+
+@dataclass
+class Manifest:
+    """What is known of one run; ``manifest.json`` in its folder.
+
+    ``status`` is running, ok, failed or aborted; ``seconds`` are wall time with the kernel's start; ``peak_memory_mb``
+    is the largest sum of resident memory (MB, 2**20 bytes) over the kernel and its children; ``error`` has the keys
+    cell (the number in the partial notebook's ``In [n]``), source (its first line), name and message; ``executed`` is
+    the notebook's file name in this folder.
+    """
+
+    notebook: str
+    parameters: dict[str, Any]
+    code_sha: str
+    profile: str
+    seed: int
+    status: str = "running"
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    threads: int = 1
+    started: str = ""
+    ended: str | None = None
+    versions: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    executed: str = "executed.ipynb"
+    schema: int = SCHEMA
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT[self.status]
+
+    def write(self, out: Path) -> None:
+        write_json(out / "manifest.json", dataclasses.asdict(self))
+
+
+def read_manifest(out: Path) -> Manifest:
+    """The manifest in a run's folder. RecordError if it is absent, damaged or of another schema."""
+    path = out / "manifest.json"
+    fields = read_json(path)
+    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
+        raise RecordError(f"{path}: not a manifest of schema {SCHEMA}; delete it and run again")
+    try:
+        return Manifest(**fields)
+    except TypeError as error:
+        raise RecordError(f"{path}: {error}; delete it and run again") from error
+
+
+# --- parameters ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A name of the cell tagged ``parameters``: its declared type as text, its default, and its comment."""
+
+    name: str
+    type: str
+    default: Any
+    help: str = ""
+
+
+def inspect_notebook(path: str | Path) -> dict[str, Parameter]:
+    """The parameters that a notebook declares, in order.
+
+    Read from the syntax tree: papermill's own inspection gives up on a comment that holds an equals sign.
+    NotebookError if the cell is not valid Python or a default is not a constant.
+    """
+    path = Path(path)
+    cells = [c for c in notebooks.read(path).cells if "parameters" in c.metadata.get("tags", [])]
+    if not cells:
+        return {}
+    source = cells[0].source
+    rows = source.splitlines()
+    try:
+        body = ast.parse(source).body
+    except SyntaxError as error:
+        raise NotebookError(f"{path.name}: the parameters cell is not valid Python ({error})") from error
+    found = {}
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            name, value, kind = node.target.id, node.value, ast.unparse(node.annotation).strip("'\"")
+        elif (
+            isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+        ):
+            name, value, kind = node.targets[0].id, node.value, ""
+        else:
+            continue
+        try:
+            default = ast.literal_eval(value)
+        except ValueError as error:
+            raise NotebookError(f"{path.name}: the default of {name!r} must be a constant") from error
+        comment = rows[(node.end_lineno or 1) - 1][node.end_col_offset :].strip()
+        found[name] = Parameter(name, kind or type(default).__name__, default, comment.lstrip("# "))
+    return found
+
+
+def check_parameters(
+    declared: Mapping[str, Parameter], given: Mapping[str, Any], *, parse: bool = False
+) -> dict[str, Any]:
+    """``given`` as values of the declared types.
+
+    ``parse=True`` reads strings from a command line by the declared type, so ``2e-5`` is a float. A bool is not an
+    int; an int is welcome where a float is asked. ParameterError names the parameter, the type, and the known names.
+    """
+    checked = {}
+    for name, value in given.items():
+        if name not in declared:
+            known = ", ".join(f"{p.name} ({p.type})" for p in declared.values()) or "none"
+            raise ParameterError(f"unknown parameter {name!r}{closest(name, list(declared))}; known: {known}")
+        checked[name] = _convert(name, value, declared[name].type, parse)
+    return checked
+
+
+def _convert(name: str, value: Any, declared: str, parse: bool) -> Any:
+    for kind in (part.strip() for part in declared.replace("Optional[", "None | ").split("|")):
+        base = kind.split("[")[0].rstrip("]").strip()
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, KeyError):
+            if parse and isinstance(value, str):
+                return _parse(value, base)
+            return _accept(value, base)
+    shown = f"{value!r}" if parse else f"{value!r} ({type(value).__name__})"
+    raise ParameterError(f"parameter {name!r} must be of type {declared}, not {shown}")
+
+
+def _parse(text: str, kind: str) -> Any:
+    if kind == "str":
+        return text
+    if kind == "bool":
+        return BOOLS[text.lower()]
+    if kind == "int":
+        return int(text)
+    if kind == "float":
+        return float(text)
+    return _accept(ast.literal_eval(text), kind)
+
+
+def _accept(value: Any, kind: str) -> Any:
+    types: dict[str, tuple[type, ...]] = {
+        "str": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "bool": (bool,),
+        "list": (list,),
+        "tuple": (tuple, list),
+        "dict": (dict,),
+        "None": (type(None),),
+        "NoneType": (type(None),),
+    }
+    if not isinstance(value, types[kind] if kind in types else (object,)):
+        raise TypeError(kind)
+    if isinstance(value, bool) and kind in ("int", "float"):
+        raise TypeError(kind)
+    return float(value) if kind == "float" else value
+
+
+# --- running -------------------------------------------------------------------------------------------------------
+
+
+class _Watch:
+    """Follows one kernel: its process, the largest memory of its tree, the cell that runs, and why it was ended."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.pid: int | None = None
+        self.peak = 0
+        self.reason: tuple[str, str] | None = None
+        self.cell: Any = None
+        self.number = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="kernel-watch", daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._start = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _loop(self) -> None:
+        while not self._stop.wait(0.1):
+            if self.reason is None and time.monotonic() - self._start > self.limit:
+                self.reason = ("Timeout", f"the notebook's limit of {self.limit:g} s has passed")
+            if self.pid is None:
+                continue
+            tree = _process_tree(self.pid)
+            if self.reason is not None:
+                for process in tree:
+                    with contextlib.suppress(Exception):
+                        process.kill()
+                continue
+            self.peak = max(self.peak, sum(_resident(process) for process in tree))
+
+
+def _process_tree(pid: int) -> list[Any]:
+    import psutil
+
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _resident(process: Any) -> int:
+    import psutil
+
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def run_notebook(
+    path: str | Path,
+    out: Path,
+    parameters: Mapping[str, Any],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    cell_timeout: float | None = None,
+    threads: int = 1,
+    progress: bool = False,
+) -> Manifest:
+    """Run a notebook into ``out``: executed.ipynb, manifest.json, and the metrics.json that it records.
+
+    ``timeout`` limits the whole notebook, ``cell_timeout`` one cell (both in seconds); ``env`` is added to the
+    kernel's environment. The kernel works in the notebook's own folder, as in Jupyter, with ``threads`` threads.
+    Returns the manifest whatever happens in the notebook; raises ParameterError or NotebookError, before anything is
+    written, if the parameters or the file are wrong.
+    """
+    path, out = Path(path).resolve(), Path(out).resolve()
+    values = check_parameters(inspect_notebook(path), parameters)
+    kernel_env = _environment(out, threads, env or {})
+    declared_profile = str(values.get("profile", "auto"))
+    if declared_profile == "auto":
+        declared_profile = kernel_env.get("INSTRUCTLAB_PROFILE", "laptop")
+    manifest = Manifest(
+        notebook=_relative(path),
+        parameters=values,
+        code_sha=notebooks.code_sha(path),
+        profile=resolve_profile(declared_profile),
+        seed=int(values.get("seed", 0)),
+        threads=threads,
+        started=_now(),
+        versions=environment(),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    for stale in ("executed.ipynb", "metrics.json"):
+        (out / stale).unlink(missing_ok=True)
+    manifest.write(out)
+
+    watch = _Watch(timeout)
+    begin = time.monotonic()
+    with _signals(watch), _sockets() as config, watch:
+        try:
+            notebook = _papermill(
+                path, out, values, config, kernel_env, watch, cell_timeout or timeout, progress
+            )
+        except BaseException as error:
+            manifest.status, manifest.error = _explain(error, watch)
+        else:
+            unrun = [c for c in notebook.cells if _is_code(c) and c.execution_count is None]
+            manifest.status = "failed" if unrun else "ok"
+            if unrun:  # papermill takes sys.exit() for success
+                manifest.error = _error(watch, "SystemExit", f"{len(unrun)} cells after it did not run")
+    manifest.seconds = round(time.monotonic() - begin, 2)
+    manifest.peak_memory_mb = round(watch.peak / 2**20, 1)
+    manifest.ended = _now()
+    manifest.write(out)
+    return manifest
+
+
+def _papermill(
+    path: Path,
+    out: Path,
+    values: dict[str, Any],
+    config: Any,
+    env: dict[str, str],
+    watch: _Watch,
+    cell_timeout: float,
+    progress: bool,
+) -> Any:
+    import papermill
+    from jupyter_client import AsyncKernelManager
+
+    class Manager(AsyncKernelManager):
+        """Starts the kernel with its own environment and tells the watch its process id."""
+
+        async def start_kernel(self, **kw: Any) -> None:
+            await self._async_start_kernel(**{**kw, "env": env})
+            watch.pid = getattr(self.provisioner, "pid", None)
+
+    def on_cell(cell: Any, cell_index: int) -> None:
+        watch.cell = cell
+        watch.number += 1
+
+    for name in ("papermill", "traitlets"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say stands in the manifest
+    executed = str(out / "executed.ipynb")
+    return papermill.execute_notebook(
+        str(path).replace("{", "{{").replace("}", "}}"),
+        executed.replace("{", "{{").replace("}", "}}"),
+        parameters=values,
+        cwd=str(path.parent),
+        progress_bar={"desc": path.stem, "leave": False} if progress else False,
+        execution_timeout=max(1, round(cell_timeout)),
+        start_timeout=120,
+        coalesce_streams=True,
+        config=config,
+        kernel_manager_class=Manager,
+        on_cell_execute=on_cell,
+        kernel_name="python3",
+    )
+
+
+def _explain(error: BaseException, watch: _Watch) -> tuple[str, dict[str, Any]]:
+    """Status and error fields for what papermill raised."""
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    if watch.reason is not None:
+        return "aborted", _error(watch, *watch.reason)
+    if isinstance(error, PapermillExecutionError):
+        entry = {"cell": error.exec_count, "source": _first_line(error.source)}
+        return "failed", {**entry, "name": error.ename, "message": error.evalue}
+    if isinstance(error, CellTimeoutError):
+        return "aborted", _error(watch, "Timeout", "the cell's time limit has passed")
+    if isinstance(error, DeadKernelError) or "Kernel died" in str(error):
+        return "aborted", _error(watch, "DeadKernel", "the kernel died; often the machine was out of memory")
+    if isinstance(error, KeyboardInterrupt):
+        return "aborted", _error(watch, "Interrupted", "stopped from the keyboard")
+    return "aborted", _error(watch, type(error).__name__, str(error).strip()[:500])
+
+
+def _error(watch: _Watch, name: str, message: str) -> dict[str, Any]:
+    source = _first_line(watch.cell.source) if watch.cell is not None else ""
+    return {"cell": watch.number or None, "source": source, "name": name, "message": message}
+
+
+@contextlib.contextmanager
+def _signals(watch: _Watch) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the kernel and are written down; a second one has its usual effect."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+
+    def handler(number: int, _: object) -> None:
+        watch.reason = watch.reason or ("Interrupted", f"stopped by {signal.Signals(number).name}")
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+@contextlib.contextmanager
+def _sockets() -> Iterator[Any]:
+    """Kernel settings with a folder for sockets that no other kernel shares; TCP where there are no such sockets.
+
+    Kernels that take free TCP ports at the same moment can take the same one, and Jupyter's default socket name is
+    relative to the working directory; both let parallel runs talk to each other's kernels.
+    """
+    from traitlets.config import Config
+
+    folder = Path(tempfile.mkdtemp(prefix="ilu-"))
+    if os.name == "posix" and len(str(folder)) > LONGEST_SOCKET - 20:
+        shutil.rmtree(folder)
+        folder = Path(tempfile.mkdtemp(prefix="ilu-", dir="/tmp"))
+    settings: dict[str, Any] = {"connection_file": str(folder / "kernel.json")}
+    if os.name == "posix":
+        settings |= {"transport": "ipc", "ip": str(folder / "k")}
+    try:
+        yield Config({"KernelManager": settings})
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(out: Path, threads: int, extra: Mapping[str, str]) -> dict[str, str]:
+    """The kernel's environment: this package, one place for results, a fixed number of threads."""
+    env = {**os.environ, **dict.fromkeys(THREADS, str(threads)), "TOKENIZERS_PARALLELISM": "false"}
+    env.pop("MPLBACKEND", None)  # the kernel chooses the one that shows figures in the notebook
+    package = str(Path(__file__).resolve().parents[2])
+    env["PYTHONPATH"] = os.pathsep.join(p for p in (package, env.get("PYTHONPATH", "")) if p)
+    env["INSTRUCTLAB_RUN_DIR"] = str(out)
+    env["INSTRUCTLAB_ROOT"] = str(find_root())
+    return {**env, **extra}
+
+
+def describe(manifest: Manifest, out: Path) -> str:
+    """One or two lines for a person: what ran, how long, or which cell failed and where the partial notebook lies."""
+    head = f"{manifest.notebook} · {manifest.status} · {manifest.seconds:.1f} s · {manifest.peak_memory_mb:.0f} MB"
+    if manifest.error is None:
+        return f"{head} · {_relative(out / manifest.executed)}"
+    error = manifest.error
+    cell = f"cell [{error['cell']}]" if error["cell"] else "before the first cell"
+    source = f" `{error['source']}`" if error["source"] else ""
+    message = f"{error['name']}: {error['message']}".strip().splitlines()[0]
+    return f"{head}\n  {cell}{source}: {message}\n  partial notebook: {_relative(out / manifest.executed)}"
+
+
+def _is_code(cell: Any) -> bool:
+    return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+def _first_line(source: str) -> str:
+    return next((row.strip() for row in source.splitlines() if row.strip()), "")[:100]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _relative(path: Path) -> str:
+    try:
+        return path.resolve().relative_to(find_root()).as_posix()
+    except ValueError:
+        return str(path)
