@@ -113,7 +113,7 @@ class Run:
         lines = read_lines(path) if path.exists() else []
         return next((line for line in lines if all(line.get(k) == v for k, v in key.items())), None)
 
-    def line(self, key: Mapping[str, Any], **fields: Any) -> None:
+    def line(self, key: Mapping[str, Any], /, **fields: Any) -> None:
         """Append one run's result to ``out/lines.jsonl``; it survives a kill right after."""
         from instructlab_utils.repro.record import append_line
 
