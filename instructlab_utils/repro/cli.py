@@ -1,21 +1,23 @@
-"""The commands of ``python -m instructlab_utils``. Exit codes: 0 ok, 1 a notebook failed, 2 wrong input, 3 aborted."""
+"""The commands of ``python -m instructlab_utils``.
+
+Exit codes: 0 ok, 1 a notebook failed, 2 wrong input, 3 aborted.
+"""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from instructlab_utils.errors import CourseError, NotebookError, ParameterError
+from instructlab_utils.errors import CourseError, ParameterError
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Lessons on instructions and language models: fetch what they need, run them, reproduce the results.",
+    help="Lessons on instructions and language models: fetch what they need, run them, reproduce results.",
 )
 
 Profile = Annotated[str, typer.Option(help="smoke, laptop or gpu")]

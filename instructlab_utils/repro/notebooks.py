@@ -1,6 +1,7 @@
 """Lessons and experiments: found by name, built from their text sources, checked against them.
 
-``source/NN_name.py`` (jupytext py:percent) is what an author edits; ``NN_name.ipynb`` is generated from it, one way.
+``source/NN_name.py`` (jupytext py:percent) is what an author edits; ``NN_name.ipynb`` is generated from it,
+one way.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Lesson:
     notebook: Path
 
 
-# --- finding -------------------------------------------------------------------------------------------------------
+# --- finding --------------------------------------------------------------------------------------
 
 
 def read_header(source: Path) -> dict[str, Any]:
@@ -122,11 +123,11 @@ def find(name: str | Path) -> Lesson:
     )
 
 
-# --- source -> notebook --------------------------------------------------------------------------------------------
+# --- source -> notebook ---------------------------------------------------------------------------
 
 
 def from_source(source: Path) -> Any:
-    """The notebook of a py:percent source: no outputs, cell ids made from the content, so that builds are repeatable."""
+    """The notebook of a py:percent source, without outputs; ids come from the content, so builds repeat."""
     import jupytext
     import nbformat
 
@@ -252,8 +253,8 @@ def import_back(path: str | Path) -> Path:
 def store_outputs(executed: Path, lesson: Lesson) -> int:
     """Copy the outputs of an executed notebook into the lesson's notebook; returns its size in bytes.
 
-    PNG and text only: no widgets, no SVG, no timings; code cells are counted 1, 2, 3. Raises NotebookError if the
-    executed notebook is of other code, holds an error, or prints an absolute path of this machine.
+    PNG and text only: no widgets, no SVG, no timings; code cells are counted 1, 2, 3. Raises NotebookError if
+    the executed notebook is of other code, holds an error, or prints an absolute path of this machine.
     """
     import nbformat
 
@@ -305,7 +306,7 @@ def _kept(output: Any) -> Any | None:
     return output if data else None
 
 
-# --- reading -------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> Any:
@@ -324,7 +325,7 @@ def read(path: Path) -> Any:
 
 
 def code_sha(path: str | Path) -> str:
-    """SHA-256 of the code cells of an .ipynb or py:percent source. Prose, tags, ids and outputs do not count."""
+    """SHA-256 of the code cells of an .ipynb or a source. Prose, tags, ids and outputs do not count."""
     path = Path(path)
     if path.suffix == ".py":
         cells = from_source(path).cells

@@ -1,8 +1,8 @@
 """One notebook through papermill, strictly: checked parameters, time limits, a manifest that is always true.
 
 Papermill alone runs a mistyped parameter's default without a word, waits forever for a cell, and calls a cell
-"completed" after a timeout. This module refuses the first and reports the others (exit codes 0 ok, 1 a cell failed,
-3 aborted: time limit, dead kernel, or a signal).
+"completed" after a timeout. This module refuses the first and reports the others. Exit codes: 0 ok, 1 a cell
+failed, 3 aborted (time limit, dead kernel, or a signal).
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ LONGEST_SOCKET = 90  # characters; the system's limit is 104 on macOS, 108 on Li
 class Manifest:
     """What is known of one run; ``manifest.json`` in its folder.
 
-    ``status`` is running, ok, failed or aborted; ``seconds`` are wall time with the kernel's start; ``peak_memory_mb``
-    is the largest sum of resident memory (MB, 2**20 bytes) over the kernel and its children; ``error`` has the keys
-    cell (the number in the partial notebook's ``In [n]``), source (its first line), name and message; ``executed`` is
-    the notebook's file name in this folder.
+    ``status`` is running, ok, failed or aborted; ``seconds`` are wall time with the kernel's start;
+    ``peak_memory_mb`` is the largest sum of resident memory (MB, 2**20 bytes) over the kernel and its children;
+    ``error`` has the keys cell (the number in the partial notebook's ``In [n]``), source (its first line), name
+    and message; ``executed`` is the notebook's file name in this folder.
     """
 
     notebook: str
@@ -87,7 +87,7 @@ def read_manifest(out: Path) -> Manifest:
         raise RecordError(f"{path}: {error}; delete it and run again") from error
 
 
-# --- parameters ----------------------------------------------------------------------------------------------------
+# --- parameters -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,9 @@ def check_parameters(
 ) -> dict[str, Any]:
     """``given`` as values of the declared types.
 
-    ``parse=True`` reads strings from a command line by the declared type, so ``2e-5`` is a float. A bool is not an
-    int; an int is welcome where a float is asked. ParameterError names the parameter, the type, and the known names.
+    ``parse=True`` reads strings from a command line by the declared type, so ``2e-5`` is a float. A bool is not
+    an int; an int is welcome where a float is asked. ParameterError names the parameter, the type, and the known
+    names.
     """
     checked = {}
     for name, value in given.items():
@@ -194,11 +195,11 @@ def _accept(value: Any, kind: str) -> Any:
     return float(value) if kind == "float" else value
 
 
-# --- running -------------------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
 
 
 class _Watch:
-    """Follows one kernel: its process, the largest memory of its tree, the cell that runs, and why it was ended."""
+    """Follows one kernel: its process, the memory of its tree, the cell that runs, and why it was ended."""
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
@@ -266,10 +267,10 @@ def run_notebook(
 ) -> Manifest:
     """Run a notebook into ``out``: executed.ipynb, manifest.json, and the metrics.json that it records.
 
-    ``timeout`` limits the whole notebook, ``cell_timeout`` one cell (both in seconds); ``env`` is added to the
-    kernel's environment. The kernel works in the notebook's own folder, as in Jupyter, with ``threads`` threads.
-    Returns the manifest whatever happens in the notebook; raises ParameterError or NotebookError, before anything is
-    written, if the parameters or the file are wrong.
+    ``timeout`` limits the whole notebook, ``cell_timeout`` one cell (both in seconds); ``env`` is added to
+    the kernel's environment. The kernel works in the notebook's own folder, as in Jupyter, with ``threads``
+    threads. Returns the manifest whatever happens in the notebook; raises ParameterError or NotebookError, before
+    anything is written, if the parameters or the file are wrong.
     """
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(inspect_notebook(path), parameters)
@@ -403,10 +404,10 @@ def _signals(watch: _Watch) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sockets() -> Iterator[Any]:
-    """Kernel settings with a folder for sockets that no other kernel shares; TCP where there are no such sockets.
+    """Kernel settings with a folder for sockets that no other kernel shares; TCP on Windows, which has none.
 
-    Kernels that take free TCP ports at the same moment can take the same one, and Jupyter's default socket name is
-    relative to the working directory; both let parallel runs talk to each other's kernels.
+    Kernels that take free TCP ports at the same moment can take the same one, and Jupyter's default socket name
+    is relative to the working directory; both let parallel runs talk to each other's kernels.
     """
     from traitlets.config import Config
 
@@ -435,8 +436,9 @@ def _environment(out: Path, threads: int, extra: Mapping[str, str]) -> dict[str,
 
 
 def describe(manifest: Manifest, out: Path) -> str:
-    """One or two lines for a person: what ran, how long, or which cell failed and where the partial notebook lies."""
-    head = f"{manifest.notebook} · {manifest.status} · {manifest.seconds:.1f} s · {manifest.peak_memory_mb:.0f} MB"
+    """For a person: what ran and how long, or which cell failed and where the partial notebook lies."""
+    cost = f"{manifest.seconds:.1f} s · {manifest.peak_memory_mb:.0f} MB"
+    head = f"{manifest.notebook} · {manifest.status} · {cost}"
     if manifest.error is None:
         return f"{head} · {_relative(out / manifest.executed)}"
     error = manifest.error
