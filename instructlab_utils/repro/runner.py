@@ -46,9 +46,9 @@ class Manifest:
     """What is known of one run; ``manifest.json`` in its folder.
 
     ``status`` is running, ok, failed or aborted; ``seconds`` are wall time with the kernel's start;
-    ``peak_memory_mb`` is the largest sum of resident memory (MB, 2**20 bytes) over the kernel and its children;
-    ``error`` has the keys cell (the number in the partial notebook's ``In [n]``), source (its first line), name
-    and message; ``executed`` is the notebook's file name in this folder.
+    ``peak_memory_mb`` is the largest sum of resident memory (MB, 2**20 bytes) over the kernel and its
+    children; ``error`` has the keys cell (the number in the partial notebook's ``In [n]``), source (its first
+    line), name and message; ``executed`` is the notebook's file name in this folder.
     """
 
     notebook: str
@@ -140,9 +140,9 @@ def check_parameters(
 ) -> dict[str, Any]:
     """``given`` as values of the declared types.
 
-    ``parse=True`` reads strings from a command line by the declared type, so ``2e-5`` is a float. A bool is not
-    an int; an int is welcome where a float is asked. ParameterError names the parameter, the type, and the known
-    names.
+    ``parse=True`` reads strings from a command line by the declared type, so ``2e-5`` is a float. A bool is
+    not an int; an int is welcome where a float is asked. ParameterError names the parameter, the type, and the
+    known names.
     """
     checked = {}
     for name, value in given.items():
@@ -201,8 +201,10 @@ def _accept(value: Any, kind: str) -> Any:
 class _Watch:
     """Follows one kernel: its process, the memory of its tree, the cell that runs, and why it was ended."""
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, cell_limit: float) -> None:
         self.limit = limit
+        self.cell_limit = cell_limit
+        self.cell_start: float | None = None
         self.pid: int | None = None
         self.peak = 0
         self.reason: tuple[str, str] | None = None
@@ -222,8 +224,11 @@ class _Watch:
 
     def _loop(self) -> None:
         while not self._stop.wait(0.1):
-            if self.reason is None and time.monotonic() - self._start > self.limit:
+            now = time.monotonic()
+            if self.reason is None and now - self._start > self.limit:
                 self.reason = ("Timeout", f"the notebook's limit of {self.limit:g} s has passed")
+            elif self.reason is None and self.cell_start and now - self.cell_start > self.cell_limit:
+                self.reason = ("Timeout", f"the cell's limit of {self.cell_limit:g} s has passed")
             if self.pid is None:
                 continue
             tree = _process_tree(self.pid)
@@ -269,8 +274,8 @@ def run_notebook(
 
     ``timeout`` limits the whole notebook, ``cell_timeout`` one cell (both in seconds); ``env`` is added to
     the kernel's environment. The kernel works in the notebook's own folder, as in Jupyter, with ``threads``
-    threads. Returns the manifest whatever happens in the notebook; raises ParameterError or NotebookError, before
-    anything is written, if the parameters or the file are wrong.
+    threads. Returns the manifest whatever happens in the notebook; raises ParameterError or NotebookError,
+    before anything is written, if the parameters or the file are wrong.
     """
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(inspect_notebook(path), parameters)
@@ -293,7 +298,7 @@ def run_notebook(
         (out / stale).unlink(missing_ok=True)
     manifest.write(out)
 
-    watch = _Watch(timeout)
+    watch = _Watch(timeout, cell_timeout or timeout)
     begin = time.monotonic()
     with _signals(watch), _sockets() as config, watch:
         try:
@@ -321,7 +326,6 @@ def _papermill(
     config: Any,
     env: dict[str, str],
     watch: _Watch,
-    cell_timeout: float,
     progress: bool,
 ) -> Any:
     import papermill
@@ -335,7 +339,7 @@ def _papermill(
             watch.pid = getattr(self.provisioner, "pid", None)
 
     def on_cell(cell: Any, cell_index: int) -> None:
-        watch.cell = cell
+        watch.cell, watch.cell_start = cell, time.monotonic()
         watch.number += 1
 
     for name in ("papermill", "traitlets"):
@@ -347,7 +351,7 @@ def _papermill(
         parameters=values,
         cwd=str(path.parent),
         progress_bar={"desc": path.stem, "leave": False} if progress else False,
-        execution_timeout=max(1, round(cell_timeout)),
+        execution_timeout=round(watch.cell_limit) + 30,  # the watch comes first; this is the second lock
         start_timeout=120,
         coalesce_streams=True,
         config=config,
@@ -406,8 +410,8 @@ def _signals(watch: _Watch) -> Iterator[None]:
 def _sockets() -> Iterator[Any]:
     """Kernel settings with a folder for sockets that no other kernel shares; TCP on Windows, which has none.
 
-    Kernels that take free TCP ports at the same moment can take the same one, and Jupyter's default socket name
-    is relative to the working directory; both let parallel runs talk to each other's kernels.
+    Kernels that take free TCP ports at the same moment can take the same one, and Jupyter's default socket
+    name is relative to the working directory; both let parallel runs talk to each other's kernels.
     """
     from traitlets.config import Config
 
