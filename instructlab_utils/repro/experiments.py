@@ -4,8 +4,8 @@ A block is one task, training size and seed; it loops over the methods in one pr
 once and comparisons are paired. A ``tune`` block comes first for each task: every tuned method tries each of
 its values once, on a seed that no result uses, and accuracy on dev decides.
 
-A block's key is the SHA-256 of the notebook's code cells and of the part of the TOML that the block uses. Prose,
-new seeds or tasks, and changes of the package leave it as it is; ``revision`` changes it on purpose.
+A block's key is the SHA-256 of the notebook's code cells and of the part of the TOML that the block uses.
+Prose, new seeds or tasks, and changes of the package leave it as it is; ``revision`` changes it on purpose.
 """
 
 from __future__ import annotations
@@ -482,7 +482,7 @@ def run_block(name: str, block: str, profile: str, *, fresh: bool = False) -> Ma
         ConfigError: for an unknown experiment or block.
         RecordError: before its tuning block has finished, and for a damaged result line.
     """
-    from instructlab_utils.repro import runner
+    from instructlab_utils.repro import notebooks, runner
 
     experiment, chosen = find_block(name, block, profile)
     out = chosen.out
@@ -494,6 +494,8 @@ def run_block(name: str, block: str, profile: str, *, fresh: bool = False) -> Ma
         key = experiment.key(chosen)
         kept = [] if fresh else [line for line in record.read_lines(path) if line.get("key") == key]
         record.write_lines(path, kept)
+    if notebook_path(experiment.notebook).suffix == ".py":
+        notebooks.build([experiment.notebook])
     manifest = runner.run_notebook(
         notebook_path(experiment.notebook),
         out,
@@ -588,9 +590,8 @@ def aggregate(experiment: Experiment, profile: str) -> Aggregate:
     """Collect the finished blocks into one file, a sorted line per run; predictions go to Parquet beside it.
 
     A block counts when its manifest is ok, its schema known, its key the present one, and every trial has its
-    line; a committed block of the present key counts where build/ has none. The others are refused and listed.
-    No average is taken here, so no cell can silently stand on fewer seeds. Files are rewritten only when
-    something changed.
+    line; a committed block of the present key counts where build/ has none. Others are refused and listed. No
+    average is taken here, so no cell can silently stand on fewer seeds. Files change only when results do.
     """
     from instructlab_utils.repro.runner import read_manifest
 
