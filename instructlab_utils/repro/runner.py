@@ -141,8 +141,8 @@ def check_parameters(
     """``given`` as values of the declared types.
 
     ``parse=True`` reads strings from a command line by the declared type, so ``2e-5`` is a float. A bool is
-    not an int; an int is welcome where a float is asked. ParameterError names the parameter, the type, and the
-    known names.
+    not an int; an int is welcome where a float is asked. ParameterError names the parameter, the type, and
+    the known names.
     """
     checked = {}
     for name, value in given.items():
@@ -302,9 +302,7 @@ def run_notebook(
     begin = time.monotonic()
     with _signals(watch), _sockets() as config, watch:
         try:
-            notebook = _papermill(
-                path, out, values, config, kernel_env, watch, cell_timeout or timeout, progress
-            )
+            notebook = _papermill(path, out, values, config, kernel_env, watch, progress)
         except BaseException as error:
             manifest.status, manifest.error = _explain(error, watch)
         else:
@@ -449,7 +447,9 @@ def describe(manifest: Manifest, out: Path) -> str:
     cell = f"cell [{error['cell']}]" if error["cell"] else "before the first cell"
     source = f" `{error['source']}`" if error["source"] else ""
     message = f"{error['name']}: {error['message']}".strip().splitlines()[0]
-    return f"{head}\n  {cell}{source}: {message}\n  partial notebook: {_relative(out / manifest.executed)}"
+    partial = out / manifest.executed
+    where = f"\n  partial notebook: {_relative(partial)}" if partial.exists() else ""
+    return f"{head}\n  {cell}{source}: {message}{where}"
 
 
 def _is_code(cell: Any) -> bool:
