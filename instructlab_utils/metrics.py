@@ -44,7 +44,9 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
     x = np.asarray(values, dtype=float)
     if x.ndim != 1 or len(x) < 2:
-        raise ValueError(f"an interval over seeds needs at least 2 values in one dimension, got shape {x.shape}")
+        raise ValueError(
+            f"an interval over seeds needs at least 2 values in one dimension, got shape {x.shape}"
+        )
     half = stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
     return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
 
@@ -64,7 +66,9 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     return Interval(p, float(centre - half), float(centre + half))
 
 
-def paired_bootstrap(a: ArrayLike, b: ArrayLike, samples: int = 10_000, level: float = 0.95, seed: int = 0) -> Interval:
+def paired_bootstrap(
+    a: ArrayLike, b: ArrayLike, samples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> Interval:
     """Percentile interval of mean(a) - mean(b), where ``a[i]`` and ``b[i]`` score the same test example.
 
     Examples are drawn with replacement, always in pairs. Source: Efron (1979); lesson 03, section 6.

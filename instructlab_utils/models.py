@@ -13,7 +13,12 @@ import torch
 from instructlab_utils.errors import ParameterError, TrainingError
 
 if TYPE_CHECKING:
-    from transformers import BertForSequenceClassification, BertModel, LlamaForCausalLM, PreTrainedTokenizerBase
+    from transformers import (
+        BertForSequenceClassification,
+        BertModel,
+        LlamaForCausalLM,
+        PreTrainedTokenizerBase,
+    )
 
 ROLES = {"encoder": "minilm", "decoder": "smollm2"}
 
@@ -106,7 +111,9 @@ def must_have_loss(output: Any) -> torch.Tensor:
     """
     loss = getattr(output, "loss", None)
     if loss is None:
-        raise TrainingError("the head returned no loss: check the spelling of labels= (unknown arguments are ignored)")
+        raise TrainingError(
+            "the head returned no loss: check the spelling of labels= (unknown arguments are ignored)"
+        )
     return loss
 
 

@@ -34,7 +34,9 @@ def style(index: int) -> dict[str, Any]:
     }
 
 
-def axes(rows: int = 1, columns: int = 1, *, width: float = 4.2, height: float = 3.2, **kwargs: Any) -> tuple[Figure, Any]:
+def axes(
+    rows: int = 1, columns: int = 1, *, width: float = 4.2, height: float = 3.2, **kwargs: Any
+) -> tuple[Figure, Any]:
     """A figure and its axes in the course's style; width and height are inches per panel."""
     import matplotlib.pyplot as plt
 

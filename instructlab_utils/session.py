@@ -148,7 +148,9 @@ def start(lesson: str, *, profile: str = "auto", seed: int = 0) -> Run:
     run = Run(lesson, profile, seed, device, root, out, budget(lesson, profile))
     threads = torch.get_num_threads()
     print(f"{lesson} · profile {profile} · seed {seed} · {device}, {threads} thread{'s' * (threads > 1)}")
-    print(f"python {sys.version.split()[0]}, torch {torch.__version__}, transformers {_version('transformers')}")
+    print(
+        f"python {sys.version.split()[0]}, torch {torch.__version__}, transformers {_version('transformers')}"
+    )
     if profile == "smoke":
         print("smoke run, not a result")
     return run
@@ -176,7 +178,9 @@ def expect_error(*kinds: type[BaseException], match: str = "") -> Iterator[None]
             raise AssertionError(f"expected a message like {match!r}, got: {text}") from error
         print(f"{type(error).__name__}: {text}")
     else:
-        raise AssertionError(f"expected {' or '.join(kind.__name__ for kind in kinds)}, but nothing was raised")
+        raise AssertionError(
+            f"expected {' or '.join(kind.__name__ for kind in kinds)}, but nothing was raised"
+        )
 
 
 def closest(name: str, known: list[str]) -> str:

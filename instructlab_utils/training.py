@@ -55,7 +55,9 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
 
-def length_buckets(lengths: Sequence[int], batch_size: int, generator: torch.Generator, window: int = 32) -> list[list[int]]:
+def length_buckets(
+    lengths: Sequence[int], batch_size: int, generator: torch.Generator, window: int = 32
+) -> list[list[int]]:
     """One epoch of index batches: shuffled, but each batch holds examples of similar length.
 
     Shuffle, sort by length inside windows of ``window`` batches, cut, shuffle the batches. Every index occurs once.
@@ -104,7 +106,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def training_step(model: nn.Module, optimizer: Any, micro_batches: Sequence[Batch], rate: float, max_norm: float) -> tuple[float, float]:
+def training_step(
+    model: nn.Module, optimizer: Any, micro_batches: Sequence[Batch], rate: float, max_norm: float
+) -> tuple[float, float]:
     """One update from one or several micro-batches; returns the mean loss per target and the gradient norm.
 
     Each micro-batch's summed loss is divided by the number of targets of *all* of them, so that accumulation equals
@@ -165,7 +169,9 @@ def batches_of(
 # --- checkpoints: safetensors and JSON only, replaced in one rename ------------------------------------------------
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
     """Write model, optimiser moments, random state and ``state`` so that a kill leaves the old or the new, never half.
 
     A fresh folder is filled, flushed, and then named in ``latest.json`` by one atomic rename.
@@ -190,7 +196,9 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any] | None:
     """Restore what :func:`save_checkpoint` wrote, in place, and return its ``state``; None where there is none.
 
     TrainingError, with the folder and the fix, where the checkpoint belongs to another model or is damaged.
@@ -310,7 +318,9 @@ def train(
         with mixed:
             loss, norm = training_step(model, optimizer, micro, rate, max_norm)
         if not math.isfinite(loss):
-            raise TrainingError(f"the loss is {loss} at update {step + 1}: lower the learning rate or look at that batch")
+            raise TrainingError(
+                f"the loss is {loss} at update {step + 1}: lower the learning rate or look at that batch"
+            )
         history.losses.append(loss)
         history.norms.append(norm)
         history.rates.append(rate)
