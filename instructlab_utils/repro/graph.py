@@ -1,0 +1,374 @@
+"""Many notebooks at once: which jobs are left to do, and Snakemake to do them.
+
+A job is one lesson or one block. It is done when its notebook ended well with the present code; then a file
+`done` with the job's key stands in its folder. Manifest and executed notebook are declared as logs, since
+Snakemake deletes the outputs of failed jobs. Killed at any moment and called again, `run_graph` does only what
+is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from instructlab_utils.errors import ConfigError
+from instructlab_utils.repro import experiments, notebooks
+from instructlab_utils.session import find_root
+
+LESSON_MB = 3000
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass
+class Job:
+    """One notebook to run. ``status`` after a run: ok, failed, aborted, running (cut off) or "not run"."""
+
+    name: str
+    out: Path
+    notebook: Path
+    key: str
+    minutes: float
+    memory_mb: int
+    command: str
+    needs: tuple[Path, ...] = ()
+    done: bool = False
+    why: str = ""
+    status: str = "not run"
+    seconds: float | None = None
+    peak_memory_mb: float | None = None
+    error: str = ""
+
+    @property
+    def marker(self) -> Path:
+        return self.out / "done"
+
+    def refresh(self, since: float = 0.0) -> Job:
+        """Read the manifest again; one that is older than ``since`` (seconds of the epoch) does not count."""
+        path = self.out / "manifest.json"
+        with contextlib.suppress(OSError, ValueError):
+            if path.stat().st_mtime >= since:
+                stored = json.loads(path.read_text(encoding="utf-8"))
+                self.status = stored["status"]
+                self.seconds, self.peak_memory_mb = stored["seconds"], stored["peak_memory_mb"]
+                error = stored.get("error") or {}
+                self.error = ": ".join(str(error[k]) for k in ("name", "message") if error.get(k))
+        return self
+
+
+@dataclass
+class GraphResult:
+    """``ran`` are this call's jobs, ``current`` those that were done before; ``log`` is Snakemake's own."""
+
+    ran: list[Job] = field(default_factory=list)
+    current: list[Job] = field(default_factory=list)
+    log: Path | None = None
+    seconds: float = 0.0
+    dry_run: bool = False
+
+    @property
+    def bad(self) -> list[Job]:
+        return [] if self.dry_run else [job for job in self.ran if job.status != "ok"]
+
+    @property
+    def exit_code(self) -> int:
+        """0 all ok, 3 when jobs were aborted or never ran but none failed, else 1."""
+        if not self.bad:
+            return 0
+        return 1 if any(job.status == "failed" for job in self.bad) else 3
+
+
+# --- which jobs there are --------------------------------------------------------------------------
+
+
+def _package_sha() -> str:
+    """SHA-256 of the teaching modules: a lesson uses their code, so it runs again when they change."""
+    sha = hashlib.sha256()
+    for path in sorted(Path(experiments.__file__).parents[1].glob("*.*")):
+        if path.suffix in (".py", ".toml"):
+            sha.update(path.name.encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest()
+
+
+def lesson_jobs(profile: str) -> dict[str, Job]:
+    """Every lesson of a profile, by id."""
+    package, jobs = _package_sha(), {}
+    for lesson in notebooks.lessons().values():
+        code = notebooks.code_sha(lesson.notebook if lesson.notebook.is_file() else lesson.source)
+        job = Job(
+            name=lesson.id,
+            out=find_root() / "build" / profile / lesson.source.stem,
+            notebook=lesson.notebook,
+            key=hashlib.sha256(f"{code} {package} {profile}".encode()).hexdigest(),
+            minutes=lesson.minutes[profile],
+            memory_mb=LESSON_MB,
+            command=f"lesson-job {lesson.id} --profile {profile}",
+        )
+        job.refresh()
+        job.done = job.status == "ok" and _reads(job.marker) == job.key
+        job.why = "" if job.done else "not run" if job.status == "not run" else "changed or not ended well"
+        jobs[lesson.id] = job
+    return jobs
+
+
+def block_jobs(name: str, profile: str) -> dict[str, Job]:
+    """Every block of an experiment at a profile, by id; committed results count as done."""
+    experiment = experiments.load(name).at(profile)
+    jobs: dict[str, Job] = {}
+    for block in experiment.blocks():
+        built, why = experiment._built(block)
+        job = Job(
+            name=f"{name}/{block.id}",
+            out=block.out,
+            notebook=find_root() / "notebooks" / "experiments" / f"{experiment.notebook}.ipynb",
+            key=experiment.key(block),
+            minutes=experiment.resources.minutes,
+            memory_mb=experiment.resources.memory_mb,
+            command=f"block {name} {block.id} --profile {profile}",
+            needs=tuple(jobs[need].marker for need in block.needs if not jobs[need].done),
+            done=built is not None or experiment.lines(block) is not None,
+            why=why,
+        )
+        jobs[block.id] = job.refresh()
+    return jobs
+
+
+def all_jobs(targets: list[str] | tuple[str, ...], profile: str) -> list[Job]:
+    """The jobs of ``targets``: "lessons", "experiments", a lesson's id, an experiment, or EXPERIMENT/BLOCK.
+
+    A block brings the blocks that it needs. ConfigError or NotebookError for an unknown target.
+    """
+    lessons = lesson_jobs(profile) if any("/" not in t for t in targets) else {}
+    grids = experiments.names()
+    chosen: dict[str, Job] = {}
+    for target in targets:
+        grid, _, block = target.partition("/")
+        if target == "lessons":
+            found = list(lessons.values())
+        elif target == "experiments":
+            found = [job for name in grids for job in block_jobs(name, profile).values()]
+        elif grid in grids and not block:
+            found = list(block_jobs(grid, profile).values())
+        elif grid in grids:
+            _, wanted = experiments.find_block(grid, block, profile)
+            jobs = block_jobs(grid, profile)
+            found = [*(jobs[need] for need in wanted.needs), jobs[block]]
+        else:
+            found = [lessons[notebooks.find(target).id]]
+        chosen |= {job.name: job for job in found}
+    return list(chosen.values())
+
+
+def interpreter() -> str:
+    """The Python that runs the jobs: INSTRUCTLAB_PYTHON (its path on a cluster's nodes), else this one."""
+    return os.environ.get("INSTRUCTLAB_PYTHON", sys.executable)
+
+
+def _reads(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+# --- running them ----------------------------------------------------------------------------------
+
+
+def run_graph(
+    targets: list[str] | tuple[str, ...],
+    profile: str,
+    workers: int = 2,
+    dry_run: bool = False,
+    *,
+    fresh: bool = False,
+    on_progress: Callable[[list[Job]], None] | None = None,
+) -> GraphResult:
+    """Run what is left of ``targets`` with ``workers`` jobs at a time; one failure does not stop the others.
+
+    ``on_progress`` gets this call's jobs about twice a second, their status refreshed. ``fresh`` runs all again.
+
+    Raises:
+        ConfigError: when another call is at work in this project, or Snakemake cannot start.
+    """
+    begin = time.time()
+    jobs = all_jobs(targets, profile)
+    result = GraphResult(dry_run=dry_run)
+    result.current = [] if fresh else [job for job in jobs if job.done]
+    result.ran = jobs if fresh else [job for job in jobs if not job.done]
+    if dry_run or not result.ran:
+        return result
+    if unbuilt := {job.notebook.stem for job in result.ran if not job.notebook.is_file()}:
+        notebooks.build(sorted(unbuilt))
+    build = find_root() / "build"
+    build.mkdir(exist_ok=True)
+    with _alone(build), _terminable():
+        if fresh:
+            for job in result.ran:
+                for name in ("lines.jsonl", "manifest.json"):
+                    (job.out / name).unlink(missing_ok=True)
+        for job in result.ran:
+            job.marker.unlink(missing_ok=True)
+            job.status, job.seconds, job.peak_memory_mb, job.error = "not run", None, None, ""
+        result.log = build / "snakemake.log"
+        code = _snakemake(result, profile, workers, begin, on_progress)
+        for job in result.ran:
+            job.refresh(begin)
+        if on_progress is not None:
+            on_progress(result.ran)
+    result.seconds = time.time() - begin
+    if (code != 0 and not result.bad) or (code == 0 and result.bad):
+        last = _reads(result.log).splitlines()[-1:] or ["no message"]
+        raise ConfigError(f"Snakemake ended with code {code} ({last[0]}); its log is {result.log}.")
+    if code != 0 and all(job.status == "not run" for job in result.ran):
+        lines = [line for line in _reads(result.log).splitlines() if line.strip()]
+        raise ConfigError(
+            f"Snakemake could not start: {' '.join(lines[:3])[:400]} (all of it in {result.log})."
+        )
+    return result
+
+
+def _command(*words: str) -> list[str]:
+    root = find_root()
+    places = ["--snakefile", str(root / "Snakefile"), "--directory", str(root)]
+    return [sys.executable, "-m", "snakemake", *places, *words]
+
+
+def _snakemake(
+    result: GraphResult,
+    profile: str,
+    workers: int,
+    begin: float,
+    on_progress: Callable[[list[Job]], None] | None,
+) -> int:
+    root = find_root()
+    package = str(Path(experiments.__file__).resolve().parents[2])
+    env = {**os.environ, **dict.fromkeys(THREADS, "1"), "TOKENIZERS_PARALLELISM": "false"}
+    env |= {"INSTRUCTLAB_ROOT": str(root), "INSTRUCTLAB_PROFILE": profile}
+    env["PYTHONPATH"] = os.pathsep.join(p for p in (package, env.get("PYTHONPATH", "")) if p)
+    locks = root / ".snakemake" / "locks"
+    assert result.log is not None
+    with open(result.log, "w", encoding="utf-8") as log:
+        options: dict = {"cwd": root, "env": env, "stdout": log, "stderr": subprocess.STDOUT}
+        if locks.is_dir() and any(locks.iterdir()):  # left by a kill; we hold our own lock
+            subprocess.run(_command("--unlock", "--cores", "1", "--config", f"profile={profile}"), **options)
+        targets = [job.marker.relative_to(root).as_posix() for job in result.ran]
+        words = _command(
+            "--cores", str(workers), "--keep-going", "--rerun-incomplete", "--rerun-triggers", "params",
+            "--latency-wait", "2", "--nocolor", "--config", f"profile={profile}", "--", *targets,
+        )  # fmt: skip
+        process = subprocess.Popen(words, start_new_session=True, **options)
+        try:
+            _remember(root / "build", process.pid)
+            while True:
+                try:
+                    return process.wait(timeout=0.5)
+                except subprocess.TimeoutExpired:
+                    if on_progress is not None:
+                        on_progress([job.refresh(begin) for job in result.ran])
+        except BaseException:  # Ctrl-C: notebooks write their manifests, then everything ends
+            _end_group(process.pid, gently=True)
+            raise
+        finally:
+            _end_group(process.pid)
+            process.wait()
+
+
+# --- one at a time, and nothing left behind --------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _alone(build: Path) -> Iterator[None]:
+    """Hold the project's lock; end what a killed predecessor left running: a folder has one writer."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(build / ".graph.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            "another run is at work in this project; wait for it, or stop it and call again."
+        ) from None
+    try:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            _end_orphans(json.loads((build / ".graph.json").read_text(encoding="utf-8")))
+        yield
+    finally:
+        (build / ".graph.json").unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does, so that no job is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _remember(build: Path, pid: int) -> None:
+    """Write down the process group, so that the next call can end it if this one is killed."""
+    import psutil
+
+    from instructlab_utils.repro.record import write_json
+
+    with contextlib.suppress(psutil.Error):
+        write_json(build / ".graph.json", {"group": pid, "started": psutil.Process(pid).create_time()})
+
+
+def _members(group: int) -> list:
+    """Processes of a process group, and everything below them (kernels have sessions of their own)."""
+    import psutil
+
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if (os.getpgid(process.pid) if hasattr(os, "getpgid") else process.pid) == group:
+                for member in (process, *process.children(recursive=True)):
+                    found[member.pid] = member
+    return list(found.values())
+
+
+def _end_group(group: int, *, gently: bool = False) -> None:
+    import psutil
+
+    members = _members(group)
+    if gently:
+        for process in members:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGTERM)
+        _, members = psutil.wait_procs(members, timeout=15)
+    for process in members:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(members, timeout=5)
+
+
+def _end_orphans(left: dict) -> None:
+    """End the group of a killed predecessor, unless its number now belongs to other processes."""
+    import psutil
+
+    group, started = int(left["group"]), float(left["started"])
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if abs(psutil.Process(group).create_time() - started) > 2:
+            return
+    if any(process.create_time() < started - 2 for process in _members(group) if process.is_running()):
+        return
+    _end_group(group)
