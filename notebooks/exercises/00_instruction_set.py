@@ -1,0 +1,565 @@
+# ---
+# jupyter:
+#   instructlab:
+#     id: "00"
+#     title: An instruction set in thirty lines
+#   jupytext:
+#     notebook_metadata_filter: instructlab
+#     text_representation: {extension: .py, format_name: percent}
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # Exercises for lesson 00: an instruction set in thirty lines
+#
+# Each exercise is a box, a cell for your answer, and a checker in the cell below it. Replace the line that
+# raises `NotImplementedError`, then run both cells. A checker that says no also says what probably went
+# wrong.
+#
+# *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
+# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
+# set or a network.
+
+# %%
+import json
+from fractions import Fraction
+
+import torch
+
+# %% [markdown]
+# ## 00.1 Read records, and name the bad line
+#
+# > ●●○○○ · 10 minutes · practice
+#
+# An instruction set is a text file with one JSON object a line. Somebody will edit it by hand, so somebody
+# will break it. A good reader names the line; then the repair takes seconds.
+#
+# A record has exactly the keys `instruction`, `input` and `output`. All three are strings. `input` may be
+# empty. The other two hold more than white space. Skip empty lines, but count them: the number must be the
+# one in the editor's margin.
+
+# %% nbgrader={"grade_id": "answer_00_1", "solution": true}
+FIELDS = ("instruction", "input", "output")
+
+
+def read_records(text):
+    """Parse the text of a JSONL file into a list of records (dicts).
+
+    Raises:
+        ValueError: the message starts with "line N:", N being the first bad line, counted from 1.
+    """
+    ### BEGIN SOLUTION
+    records = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number}: not valid JSON, {error.msg}") from None
+        if not isinstance(record, dict) or set(record) != set(FIELDS):
+            raise ValueError(f"line {number}: expected an object with the keys {', '.join(FIELDS)}")
+        for field in FIELDS:
+            if not isinstance(record[field], str):
+                raise ValueError(f"line {number}: {field} must be a string")
+            if field != "input" and not record[field].strip():
+                raise ValueError(f"line {number}: {field} is empty")
+        records.append(record)
+    return records
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_00_1", "locked": true}
+def check_00_1(read_records):
+    good = {"instruction": "Add the numbers.", "input": "2 3", "output": "5"}
+
+    def line(**changes):
+        return json.dumps(good | changes, ensure_ascii=False)
+
+    def complaint(text, what):
+        try:
+            read_records(text)
+        except ValueError as error:
+            return str(error)
+        raise AssertionError(f"You accepted {what}.")
+
+    records = read_records(line() + "\n" + line(input="") + "\n")
+    assert records is not None, "The function returned None. Did you forget to return the list?"
+    assert records == [good, good | {"input": ""}], (
+        f"Two good lines, two dicts expected; you returned {records!r}."
+    )
+
+    said = complaint("{oops\n" + line(), "a line that is not JSON")
+    assert not said.startswith("line 0:"), "You said line 0. Editors count from 1: enumerate(…, start=1)."
+    said = complaint(line() + "\n\n{oops\n", "a line that is not JSON")
+    assert "column" not in said or said.startswith("line 3:"), (
+        f"You said {said!r}. That is the JSON parser speaking. It sees one line at a time, so its line "
+        "is always 1. "
+        "Catch json.JSONDecodeError and raise ValueError with the number in the file."
+    )
+    assert not said.startswith("line 2:"), (
+        "The bad line is the third, you said the second. An empty line is skipped, but it still counts."
+    )
+    assert said.startswith("line 3:"), f'The message must start with "line 3:", you said {said!r}.'
+
+    try:
+        found = len(read_records(line(output="first\u2028second")))
+    except ValueError:
+        found = None
+    assert found == 1, (
+        "This record holds the character U+2028 inside a string. str.splitlines cuts there, JSONL does not. "
+        'Split at "\\n".'
+    )
+    complaint(
+        line(instruction="  \t"), "an instruction of white space only: strip before you compare with ''"
+    )
+    complaint(
+        line(output=5), "the number 5 as an output. Every field is a string, also when it looks like a number"
+    )
+    complaint(
+        '["instruction", "input", "output"]', "a JSON list. Test for a dict before you look at its keys"
+    )
+    complaint(line(ouput="5"), "a record with the extra key 'ouput'. A misspelt key must not pass in silence")
+    complaint(
+        '{"instruction": "Add.", "output": "5"}',
+        "a record without the key 'input'. It may be empty, not absent",
+    )
+    print("00.1 passed. A bad line costs your readers a second now, not an afternoon.")
+
+
+check_00_1(read_records)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `enumerate(text.split("\n"), start=1)` counts every line. Skip an empty one inside the loop, after it was
+# counted.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `json.JSONDecodeError` is a `ValueError`. If you let it pass, its message speaks of "line 1" whatever
+# happens: the parser knows only the line that you gave it.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 00.2 How infinite is an infinite instruction set?
+#
+# > ●●●○○ · 12 minutes · practice
+#
+# A machine has the states $0, \dots, n-1$. An instruction is a map on the states, written as a tuple:
+# `f[s]` is the state that follows `s`. The *core* is a list of instructions. A *program* is a chain of 1 to
+# `depth` instructions, run from left to right; an instruction may occur twice. Two programs *behave alike*
+# when they send every state to the same state.
+#
+# Count both: the programs, and the behaviours. `depth` may be 200, so you cannot list the programs one by
+# one.
+
+
+# %% nbgrader={"grade_id": "answer_00_2", "solution": true}
+def count_programs(core, depth):
+    """Count the chains of 1 to depth instructions: (programs, distinct behaviours), both int."""
+    ### BEGIN SOLUTION
+    programs = sum(len(core) ** length for length in range(1, depth + 1))
+    behaviours = newest = set(core)
+    for _ in range(depth - 1):
+        newest = {tuple(step[state] for state in behaviour) for behaviour in newest for step in core}
+        behaviours = behaviours | newest
+    return programs, len(behaviours)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_00_2", "locked": true}
+def check_00_2(count_programs):
+    rotate, swap, reset = (1, 2, 0), (1, 0, 2), (0, 0, 0)
+    answer = count_programs([rotate, swap], 1)
+    assert answer is not None, "The function returned None. Did you forget return?"
+    assert isinstance(answer, tuple) and len(answer) == 2, (
+        f"A pair (programs, behaviours) expected, not {answer!r}."
+    )
+    programs, _ = count_programs([rotate, swap], 2)
+    assert programs != 7, "7 counts the empty program. A program has at least one instruction."
+    assert programs != 4, (
+        "4 counts the programs of exactly two instructions. Those of one instruction belong to it too."
+    )
+    assert programs != 5, (
+        "5 ignores the order. First rotate, then swap, is another program than first swap, then rotate."
+    )
+    assert programs == 6, f"Two instructions, depth 2: 2 + 4 = 6 programs; you counted {programs}."
+
+    try:
+        programs, behaviours = count_programs([rotate], 2)
+    except ZeroDivisionError:
+        raise AssertionError(
+            "The closed form k(k^d - 1)/(k - 1) divides by zero for a core of one. Sum instead."
+        ) from None
+    assert programs == 2, (
+        f"A core of one instruction has one program of each length: 2 in all, you counted {programs}."
+    )
+    assert behaviours != 3, (
+        "Doing nothing is a behaviour only if some program does nothing. Rotating once or twice moves "
+        "every state."
+    )
+    assert behaviours == 2, f"Rotating once and rotating twice are 2 behaviours; you found {behaviours}."
+    _, behaviours = count_programs([rotate], 3)
+    assert behaviours != 1, (
+        "You looked only at the longest programs. Keep the behaviours of all lengths, in one growing set."
+    )
+    assert behaviours == 3, f"Rotating one, two or three times: 3 behaviours; you found {behaviours}."
+    programs, behaviours = count_programs([swap, swap], 3)
+    assert programs == 14, (
+        "Two instructions that do the same are still two instructions: count programs with len(core), "
+        "not with a set."
+    )
+    assert behaviours == 2, (
+        f"Swapping an odd or an even number of times: 2 behaviours; you found {behaviours}."
+    )
+
+    programs, behaviours = count_programs([rotate, swap, reset], 200)
+    assert isinstance(programs, int), (
+        "programs is a float. Above 2**53 it drops digits: use //, or a sum of integers."
+    )
+    assert programs == (3**201 - 3) // 2, (
+        "The number of programs at depth 200 is not exact. Stay with integers."
+    )
+    assert behaviours == 9, f"Six permutations and three constant maps: 9 behaviours; you found {behaviours}."
+    digits = len(str(programs))
+    print(
+        f"00.2 passed. 3 instructions, depth 200: a number of programs with {digits} digits, and "
+        f"{behaviours} behaviours."
+    )
+    print("Composition makes the programs endless. What the machine can do is bounded by its states.")
+
+
+check_00_2(count_programs)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# There are $k$ choices for each place in the chain, so $k^\ell$ programs of length $\ell$.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# For the behaviours you need no programs. Start with `set(core)`. One round puts one more instruction
+# behind each newest behaviour: `tuple(step[state] for state in behaviour)`. A set forgets the doubles.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 00.3 The model that never stops
+#
+# > ●●●○○ · 12 minutes · graded · bug hunt
+#
+# A decoder was trained on padded (prompt, response) pairs. Now it answers, and then it goes on for ever.
+# Its padding token is its end token, as in many released decoders. The function below prepared the batches.
+# Run it, look at the last row, and find what the model never saw.
+
+# %%
+END = 2  # this tokenizer pads with its end token
+
+
+def broken_collate(examples, pad_id):
+    rows = [prompt + response for prompt, response in examples]
+    longest = max(len(row) for row in rows)
+    input_ids = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows])
+    attention_mask = (input_ids != pad_id).long()
+    labels = input_ids.masked_fill(input_ids == pad_id, -100)
+    for i, (prompt, _) in enumerate(examples):
+        labels[i, : len(prompt)] = -100
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+for name, tensor in broken_collate([([11, 12, 13], [21, END]), ([14], [22, 23, END])], pad_id=END).items():
+    print(f"{name:15}{tensor.tolist()}")
+
+# %% [markdown]
+# Write the repaired version. `examples` is a list of pairs of lists of token ids; every response already
+# ends with its end token. The targets are the response tokens, the end token among them. All else is
+# $-100$. The model shifts the labels itself, so `labels[i, t]` belongs to `input_ids[i, t]`. Pad on the
+# right, up to the longest row of the batch.
+
+
+# %% nbgrader={"grade_id": "answer_00_3", "solution": true}
+def collate(examples, pad_id):
+    """Return input_ids, attention_mask and labels, each an int64 tensor of shape (batch, longest row)."""
+    ### BEGIN SOLUTION
+    longest = max(len(prompt) + len(response) for prompt, response in examples)
+    input_ids = torch.full((len(examples), longest), pad_id)
+    attention_mask = torch.zeros_like(input_ids)
+    labels = torch.full_like(input_ids, -100)
+    for i, (prompt, response) in enumerate(examples):
+        length = len(prompt) + len(response)
+        input_ids[i, :length] = torch.tensor(prompt + response)
+        attention_mask[i, :length] = 1
+        labels[i, len(prompt) : length] = torch.tensor(response)
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_00_3", "grade": true, "points": 2, "locked": true}
+def check_00_3(collate):
+    batch = collate([([11, 12, 13], [21, END]), ([14], [22, 23, END]), ([15], [END])], pad_id=END)
+    assert batch is not None, "The function returned None. Did you forget return?"
+    for name in ("input_ids", "attention_mask", "labels"):
+        assert name in batch, f"{name} is missing from the dict that you returned."
+        assert tuple(batch[name].shape) == (3, 5), (
+            f"{name}: shape (3, 5) expected, not {tuple(batch[name].shape)}."
+        )
+        assert batch[name].dtype == torch.int64, f"{name}: int64 expected, not {batch[name].dtype}."
+    ids, mask, labels = (batch[name].tolist() for name in ("input_ids", "attention_mask", "labels"))
+    assert ids[1][:4] == [14, 22, 23, END], (
+        f"Row 1 starts with its own tokens and is padded on the right: {ids[1]}."
+    )
+    assert labels[0][:3] == [-100] * 3, (
+        "A prompt token is a target. The prompt is given; only the response is learned."
+    )
+    assert labels[1][:3] != [22, 23, END], (
+        "Your labels are shifted by one. The model shifts them itself; twice is once too often."
+    )
+    assert labels[0][4] == END, (
+        "The end token of row 0 is masked, so the model never learns to stop. You still compare with pad_id. "
+        "Padding is a matter of length: mask behind the row, whatever its ids are."
+    )
+    assert labels[2][2:] == [-100] * 3, (
+        f"Row 2 has two tokens and three positions of padding, and its labels are {labels[2]}. "
+        "Padding is not a target: -100 there."
+    )
+    assert mask[1][3] == 1, (
+        "The labels are right, but attention_mask hides the real end token: it still compares with pad_id."
+    )
+    assert mask == [[1] * 5, [1] * 4 + [0], [1] * 2 + [0] * 3], (
+        f"attention_mask is 1 on each real token: {mask}."
+    )
+    assert labels == [[-100] * 3 + [21, END], [-100, 22, 23, END, -100], [-100, END] + [-100] * 3], (
+        f"Labels: {labels}."
+    )
+    print(
+        "00.3 passed the visible cases. The mask follows from lengths. An id cannot tell padding from "
+        "the end."
+    )
+
+
+check_00_3(collate)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_00_3(collate):
+    turns = [([5, END, 6, END], [7, END, 8, END]), ([5], [7, END])]
+    batch = collate(turns, pad_id=END)
+    assert batch["labels"][0].tolist() == [-100] * 4 + [7, END, 8, END], (
+        "End tokens inside a prompt or a response broke your mask. A chat template ends every turn with one."
+    )
+    assert batch["attention_mask"].sum(1).tolist() == [8, 3], (
+        "End tokens inside a conversation are real tokens."
+    )
+    batch = collate([([5], [7, END]), ([5], [END])], pad_id=0)
+    assert batch["input_ids"][1].tolist() == [5, END, 0], (
+        "You padded with a fixed id. Use the argument pad_id."
+    )
+    assert batch["labels"].tolist() == [[-100, 7, END], [-100, END, -100]], (
+        "Other labels when the pad id is 0."
+    )
+    batch = collate([([], [7, END])], pad_id=END)
+    assert batch["labels"].tolist() == [[7, END]], "An empty prompt: the whole row is the target."
+
+
+hidden_00_3(collate)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 00.4 Can this number exist?
+#
+# > ●●●○○ · 15 minutes · graded
+#
+# An article reports an accuracy of "0.920" on 12 test items. Eleven of twelve is 0.91666…, twelve of twelve
+# is 1. No count gives 0.920: the number cannot come from that test. It can be checked without the model,
+# the data or the code.
+#
+# `possible(reported, n)` says whether some count $k \in \{0, \dots, n\}$ has $k/n$ rounding to `reported`.
+# The text counts, not its value: "0.920" claims three decimals, "0.92" only two. It may be a percentage:
+# "92.0%". At an exact half some programs round up and others to even; accept both. Sometimes you also know
+# the program. Then `spec` is the format specification that it printed with, for instance ".2f", and its
+# output must be reproduced exactly.
+
+
+# %% nbgrader={"grade_id": "answer_00_4", "solution": true}
+def possible(reported, n, spec=None):
+    """Can the string `reported` be an accuracy on n items (printed with the format spec, if given)? bool."""
+    ### BEGIN SOLUTION
+    if spec is not None:
+        return any(format(k / n, spec) == reported for k in range(n + 1))
+    percent = reported.endswith("%")
+    digits = reported.removesuffix("%")
+    decimals = len(digits.partition(".")[2]) + 2 * percent
+    value = Fraction(digits) / (100 if percent else 1)
+    half_a_unit = Fraction(1, 2 * 10**decimals)
+    return any(abs(Fraction(k, n) - value) <= half_a_unit for k in range(n + 1))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_00_4", "grade": true, "points": 3, "locked": true}
+def check_00_4(possible):
+    assert possible("0.5", 2) is not None, "The function returned None. Did you forget return?"
+    assert possible("0.5", 2) is True, "1 of 2 is 0.5. Return the bool True."
+    assert possible("0.333", 3), "1 of 3 prints as 0.333. You ask for equality; a reported number is rounded."
+    assert not possible("0.6", 3), (
+        "You cut digits off. 2 of 3 rounds to 0.7, so it cannot be reported as 0.6."
+    )
+    assert possible("0.92", 12), (
+        "11 of 12 is 0.9167, which rounds to 0.92. Two decimals allow an error of 0.005."
+    )
+    assert not possible("0.920", 12), (
+        "0.920 is not 0.92: the zero at the end claims a third decimal. float() throws it away; count in "
+        "the string."
+    )
+    assert possible("0.920", 25), "23 of 25 is 0.920."
+    assert possible("0.12", 8) and possible("0.13", 8), (
+        "1 of 8 is exactly half-way between 0.12 and 0.13. Python's round goes to even, other programs "
+        "go up: "
+        "accept both. Compare |k/n - value| with half a unit, in exact arithmetic (Fraction)."
+    )
+    assert possible("92.0%", 25) and not possible("93.0%", 25), '"92.0%" is 92.0 divided by a hundred.'
+    assert possible("0.92", 25, ".2f"), "23 of 25, printed with .2f, is 0.92."
+    assert not possible("0.920", 25, ".2f"), (
+        "A program that prints with .2f writes two decimals. It can never print 0.920, whatever it "
+        "computed: use spec."
+    )
+    print(
+        "00.4 passed the visible cases. With two decimals and a hundred items anything is possible; "
+        "below, not."
+    )
+
+
+check_00_4(possible)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_00_4(possible):
+    assert not possible("92.0%", 12), "A percentage with one decimal has three decimals as a fraction."
+    assert possible("33.3%", 3) and possible("92%", 12), (
+        "33.3% of 3 items is one item, 92% of 12 items is eleven."
+    )
+    assert possible("0.000", 7) and possible("1.000", 7), "None and all are counts too: k runs from 0 to n."
+    assert not possible("1.01", 5), "An accuracy above 1 comes from no count."
+    assert possible("1", 3) and possible("0", 3) and not possible("0.3", 2), "Few decimals, few items."
+    assert possible("0.12", 8, ".2f") and not possible("0.13", 8, ".2f"), (
+        "With spec, do what the program does: format(0.125, '.2f') is 0.12, and never 0.13."
+    )
+    assert possible("92.0%", 25, ".1%"), "spec may be a percentage: format(k / n, '.1%')."
+    assert possible("0.9205", 10_000) and not possible("0.9205", 1_000), "0.9205 needs more than 1000 items."
+
+
+hidden_00_4(possible)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 00.5 What will the scoring rule say?
+#
+# > ●○○○○ · 6 minutes · practice · prediction
+#
+# Six reviews, six answers of a model, three scoring rules. A careful reader has judged the answers too.
+# Read the code; do not run the rules. How many of the six does each rule count as right? For how many of
+# the six do `contains` and the careful reader *disagree*?
+
+# %%
+CASES = [  # the model's answer, the gold label, does a careful reader accept it?
+    ("positive", "positive", True),
+    ("Positive.", "positive", True),
+    ("The review is negative", "negative", True),
+    ("not positive", "negative", True),
+    ("positive or negative", "negative", False),
+    ("negative\n", "negative", True),
+]
+
+
+def exact(answer, gold):
+    return answer == gold
+
+
+def normalised(answer, gold):
+    return answer.strip().strip(".!").lower() == gold
+
+
+def contains(answer, gold):
+    return gold in answer.lower()
+
+
+# %% nbgrader={"grade_id": "answer_00_5", "solution": true}
+def prediction():
+    """Return a dict of four counts between 0 and 6: exact, normalised, contains, disagreements."""
+    ### BEGIN SOLUTION
+    return {"exact": 1, "normalised": 3, "contains": 5, "disagreements": 2}
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_00_5", "locked": true}
+def check_00_5(prediction):
+    mine = prediction()
+    assert mine is not None, "The function returned None. Return your dict."
+    truth = {rule.__name__: sum(rule(a, g) for a, g, _ in CASES) for rule in (exact, normalised, contains)}
+    truth["disagreements"] = sum(contains(a, g) != reader for a, g, reader in CASES)
+    assert set(mine) == set(truth), f"Keys expected: {', '.join(truth)}."
+    assert mine["exact"] != truth["exact"] + 1, (
+        "exact: the last answer ends with a line break. Equal means equal."
+    )
+    assert mine["exact"] == truth["exact"], (
+        "exact: capitals, full stops and line breaks all count as different."
+    )
+    assert mine["normalised"] <= truth["normalised"], (
+        "normalised: it trims the ends and lowers the case. It does not find a label inside a sentence."
+    )
+    assert mine["normalised"] == truth["normalised"], (
+        "normalised: strip() takes the line break, strip('.!') takes the full stop. Two more answers "
+        "become right."
+    )
+    assert mine["contains"] != 6, (
+        "contains: 'not positive' means negative to you. The rule looks for the letters, and they are "
+        "not there."
+    )
+    assert mine["contains"] != 4, (
+        "contains: 'positive or negative' names every label, and so it holds the right one. The rule is "
+        "satisfied."
+    )
+    assert mine["contains"] == truth["contains"], (
+        "contains: go through the six, looking for the gold label's letters."
+    )
+    assert mine["disagreements"] != 0, (
+        "disagreements: rule and reader both count five, but not the same five. Equal scores are not "
+        "equal verdicts."
+    )
+    assert mine["disagreements"] == truth["disagreements"], (
+        "disagreements: compare case by case, both directions."
+    )
+    readers = sum(reader for *_, reader in CASES)
+    print(f"00.5 passed. {truth}, and the careful reader accepts {readers}.")
+    print(
+        "An answer that names every label always satisfies contains. Before you trust a rule, read what "
+        "it accepts."
+    )
+
+
+check_00_5(prediction)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Make a table of six rows and three columns. Tick, then count.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Look long at the two answers that hold "positive" where the gold label is "negative". A rule compares
+# letters; a reader compares meanings.
+#
+# </details>
+#
+# {{solution}}

@@ -1,0 +1,564 @@
+# ---
+# jupyter:
+#   instructlab:
+#     id: "01"
+#     title: Empirical risk and the gradient of cross-entropy
+#   jupytext:
+#     notebook_metadata_filter: instructlab
+#     text_representation: {extension: .py, format_name: percent}
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # Exercises for lesson 01: empirical risk and the gradient of cross-entropy
+#
+# Each exercise is a box, a cell for your answer, and a checker in the cell below it. Replace the line that
+# raises `NotImplementedError`, then run both cells. A checker that says no also says what probably went
+# wrong.
+#
+# *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
+# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
+# set or a network.
+
+# %%
+import math
+
+import numpy as np
+import torch
+
+# %% [markdown]
+# ## 01.1 A cross-entropy that survives large logits
+#
+# > ●●○○○ · 10 minutes · practice
+#
+# For a logit $z$, a target $y \in \{0, 1\}$ and $\sigma(z) = 1/(1 + e^{-z})$, the binary cross-entropy is
+#
+# $$ \ell(z, y) = -\bigl[\, y \log \sigma(z) + (1 - y) \log(1 - \sigma(z)) \,\bigr]. $$
+#
+# Typed in like this it fails in float32: $\sigma(20)$ rounds to 1, and $\log 0$ follows. Rewrite it so that
+# no step overflows and no digit is lost, and then compute it. Use tensor operations only, not the function
+# of `torch.nn` that does all of it.
+
+
+# %% nbgrader={"grade_id": "answer_01_1", "solution": true}
+def stable_bce(logits, targets):
+    """Binary cross-entropy of each example; logits and targets are float32 of shape (n,), and so is the result."""
+    ### BEGIN SOLUTION
+    return logits.clamp(min=0) - logits * targets + torch.log1p(torch.exp(-logits.abs()))
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_01_1", "locked": true}
+def check_01_1(stable_bce):
+    z = torch.tensor([2.0, 2.0, -1.0, 0.0])
+    y = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    got = stable_bce(z, y)
+    assert got is not None, "The function returned None. Did you forget return?"
+    assert got.shape == (4,), f"Shape (4,) expected, not {tuple(got.shape)}. Did you average already?"
+    assert got.dtype == torch.float32, (
+        f"float32 expected, not {got.dtype}. The trick is algebra, not precision."
+    )
+    want = torch.where(y == 1, (1 + (-z).exp()).log(), (1 + z.exp()).log())
+    swapped = torch.where(y == 1, (1 + z.exp()).log(), (1 + (-z).exp()).log())
+    assert not torch.allclose(got, swapped, atol=1e-5), (
+        "The targets are swapped. A logit of 2 says class 1, so its loss is small when y = 1."
+    )
+    assert not torch.allclose(got, -want, atol=1e-5), "The sign is wrong. A cross-entropy is never negative."
+    assert torch.allclose(got, want, atol=1e-5), f"For moderate logits the values are off: {got} for {want}."
+
+    got = stable_bce(torch.tensor([100.0, -100.0]), torch.tensor([0.0, 1.0]))
+    assert torch.isfinite(got).all(), (
+        f"Logits of 100 and -100 give {got.tolist()}. Something overflowed: exp(100) is inf, "
+        "sigmoid(100) is 1. "
+        "Let exp see only numbers that are not positive."
+    )
+    assert torch.allclose(got, torch.tensor([100.0, 100.0])), (
+        f"The loss at logit 100 with y = 0 is 100, you have {got[0]:.1f}. It is finite because you "
+        "clipped, and a clipped "
+        "loss has no gradient: the worst mistakes would teach nothing."
+    )
+    z = torch.tensor([100.0, -100.0, 3.0], requires_grad=True)
+    y = torch.tensor([0.0, 1.0, 1.0])
+    (gradient,) = torch.autograd.grad(stable_bce(z, y).sum(), z)
+    assert torch.isfinite(gradient).all(), (
+        "The values are right, the gradient is nan. torch.where computes both branches and multiplies "
+        "the unused one by 0; "
+        "0 times inf is nan. Use a formula without branches."
+    )
+    assert torch.allclose(gradient, torch.sigmoid(z.detach()) - y), (
+        f"The gradient is sigmoid(z) - y, not {gradient}."
+    )
+    tiny = stable_bce(torch.tensor([-20.0]), torch.tensor([0.0])).item()
+    assert tiny > 0, (
+        "At logit -20 with y = 0 the loss is 2e-9, you have 0. 1 + 2e-9 rounds to 1 in float32: use "
+        "torch.log1p."
+    )
+    assert math.isclose(tiny, math.log1p(math.exp(-20)), rel_tol=1e-3), (
+        f"Loss {tiny:.3e} at logit -20: digits lost."
+    )
+    print("01.1 passed. Values and gradients hold from -100 to 100, and small losses keep their digits.")
+
+
+check_01_1(stable_bce)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Both logarithms are softplus functions: $-\log \sigma(z) = \log(1 + e^{-z})$ and $-\log(1 - \sigma(z)) =
+# \log(1 + e^{z}) = z + \log(1 + e^{-z})$. So $\ell(z, y) = \log(1 + e^{z}) - z y$.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Take the larger of $0$ and $z$ out of the logarithm: $\log(1 + e^{z}) = \max(z, 0) + \log(1 + e^{-|z|})$.
+# Now the exponent is never positive. `torch.log1p` does the rest.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 01.2 The gradient of softmax cross-entropy, by hand
+#
+# > ●●●○○ · 15 minutes · graded
+#
+# A linear classifier has the weights $W \in \mathbb R^{V \times d}$, and the logits of example $i$ are $W
+# x_i$. Its risk is the mean cross-entropy
+#
+# $$ R(W) = \frac1n \sum_{i=1}^n -\log \operatorname{softmax}(W x_i)_{y_i}. $$
+#
+# Derive $\partial R / \partial W$ on paper. Then write it, without autograd. It has the shape of $W$. Write
+# the softmax out too, and keep it safe for large logits.
+
+
+# %% nbgrader={"grade_id": "answer_01_2", "solution": true}
+def cross_entropy_gradient(W, X, y):
+    """Gradient of the mean cross-entropy, shape (V, d); W is (V, d), X is (n, d), y is (n,) int64; float64."""
+    ### BEGIN SOLUTION
+    logits = X @ W.T
+    weights = (logits - logits.max(dim=1, keepdim=True).values).exp()
+    surplus = weights / weights.sum(dim=1, keepdim=True)
+    surplus[torch.arange(len(y)), y] -= 1
+    return surplus.T @ X / len(y)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_01_2", "grade": true, "points": 3, "locked": true}
+def finite_differences(function, W, step=1e-6):
+    """Central differences of a scalar function at W, entry by entry."""
+    gradient = torch.zeros_like(W)
+    for index in np.ndindex(*W.shape):
+        shift = torch.zeros_like(W)
+        shift[index] = step
+        gradient[index] = (function(W + shift) - function(W - shift)) / (2 * step)
+    return gradient
+
+
+def check_01_2(cross_entropy_gradient):
+    generator = torch.Generator().manual_seed(1)
+    V, d, n = 4, 3, 6
+    W = torch.randn(V, d, generator=generator, dtype=torch.float64)
+    X = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    y = torch.tensor([0, 3, 2, 1, 3, 3])
+
+    def risk(W):
+        logits = X @ W.T
+        return (logits.logsumexp(1) - logits[torch.arange(n), y]).mean()
+
+    want = finite_differences(risk, W)
+    got = cross_entropy_gradient(W.clone(), X.clone(), y)
+    assert got is not None, "The function returned None. Did you forget return?"
+    assert got.shape == (V, d), (
+        f"The gradient has the shape of W, {(V, d)}, not {tuple(got.shape)}. A transpose?"
+    )
+
+    def same(candidate):
+        return torch.allclose(got, candidate, atol=1e-7)
+
+    one_hot_part = torch.zeros_like(W).index_add(0, y, X) / n
+    assert not same(-want), (
+        "The sign is wrong: the gradient holds softmax minus one-hot, you have one-hot minus softmax."
+    )
+    assert not same(want * n), "This is the gradient of the sum. The risk is a mean: divide by n."
+    assert not same(want / V), (
+        "You also averaged over the classes. Divide by the number of examples, not by n * V."
+    )
+    assert not same(want + one_hot_part), (
+        "The term of the right class is missing. The risk also has -W[y] · x, and its gradient is minus "
+        "the one-hot."
+    )
+    assert got.sum(0).abs().max() < 1e-9, (
+        "The V rows must sum to zero: each softmax and each one-hot sums to 1. Over which axis do you "
+        "normalise?"
+    )
+    assert same(want), f"Finite differences disagree by up to {(got - want).abs().max():.1e}."
+    print(
+        "01.2 passed the visible cases. Largest distance to finite differences: "
+        f"{(got - want).abs().max():.0e}"
+    )
+
+
+check_01_2(cross_entropy_gradient)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_01_2(cross_entropy_gradient):
+    generator = torch.Generator().manual_seed(2)
+    W = torch.randn(5, 2, generator=generator, dtype=torch.float64)
+    X = torch.randn(3, 2, generator=generator, dtype=torch.float64)
+    before = W.clone(), X.clone()
+
+    def reference(W, X, y):
+        leaf = W.clone().requires_grad_()
+        return torch.autograd.grad(torch.nn.functional.cross_entropy(X @ leaf.T, y), leaf)[0]
+
+    try:
+        got = cross_entropy_gradient(W, X, torch.tensor([1, 0, 1]))
+        absent = torch.allclose(got, reference(W, X, torch.tensor([1, 0, 1])))
+    except RuntimeError:
+        absent = False
+    assert absent, "Classes 2, 3 and 4 have no example here. The number of classes comes from W, not from y."
+    assert torch.equal(W, before[0]) and torch.equal(X, before[1]), "You changed an input in place."
+    y = torch.tensor([1, 4, 0])
+    got = cross_entropy_gradient(1000 * W, X, y)
+    assert torch.isfinite(got).all(), "Large logits give nan. Take each row's largest logit off before exp."
+    assert torch.allclose(got, reference(1000 * W, X, y)), "Wrong for large logits."
+    got = cross_entropy_gradient(W, X[:1], y[:1])
+    assert torch.allclose(got, reference(W, X[:1], y[:1])), "Wrong for a single example."
+
+
+hidden_01_2(cross_entropy_gradient)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 01.3 The gradient check passes, and the model gets worse
+#
+# > ●●●○○ · 12 minutes · practice · bug hunt
+#
+# An article defines a loss $\ell$ that already begins with a minus sign, and then minimises $-\frac1N \sum
+# \ell$. The code below does that for logistic regression with weight decay. Its gradient agrees with finite
+# differences. It descends. And the accuracy falls.
+
+
+# %%
+def broken_risk(w, X, y, lam):
+    p = 1 / (1 + np.exp(-(X @ w)))
+    losses = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    risk = -losses.mean() + lam / 2 * (w @ w)
+    gradient = X.T @ (y - p) / len(y) + lam * w
+    return risk, gradient
+
+
+rng = np.random.default_rng(0)
+X_demo = rng.normal(size=(200, 2))
+y_demo = (X_demo @ [2.0, -1.0] + 0.5 * rng.normal(size=200) > 0).astype(float)
+w_demo = np.array([0.2, -0.1])
+for step in range(4):
+    risk_demo, gradient_demo = broken_risk(w_demo, X_demo, y_demo, lam=0.1)
+    accuracy = ((X_demo @ w_demo > 0) == y_demo).mean()
+    print(f"step {step}: risk {risk_demo:.3f}, accuracy {accuracy:.3f}")
+    w_demo = w_demo - 1.0 * gradient_demo
+
+# %% [markdown]
+# Before you repair it, say in one sentence why a gradient check cannot find this bug. Then write the
+# function so that it returns the mean cross-entropy plus $\frac\lambda2 \lVert w \rVert^2$, and the
+# gradient of exactly that.
+
+
+# %% nbgrader={"grade_id": "answer_01_3", "solution": true}
+def repaired_risk(w, X, y, lam):
+    """Return (risk, gradient): a float and an array of shape (d,); w is (d,), X is (n, d), y is (n,) of 0 and 1."""
+    ### BEGIN SOLUTION
+    p = 1 / (1 + np.exp(-(X @ w)))
+    losses = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    risk = losses.mean() + lam / 2 * (w @ w)
+    gradient = X.T @ (p - y) / len(y) + lam * w
+    return risk, gradient
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_01_3", "locked": true}
+def check_01_3(repaired_risk):
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(40, 3))
+    y = (X @ [1.0, -2.0, 0.5] > 0).astype(float)
+    w = np.array([0.3, 0.2, -0.4])
+    answer = repaired_risk(w, X, y, 0.0)
+    assert answer is not None, "The function returned None. Did you forget return?"
+    assert isinstance(answer, tuple) and len(answer) == 2, "Return the pair (risk, gradient)."
+    risk, gradient = answer
+    assert np.shape(risk) == () and np.shape(gradient) == (3,), "Shapes () and (3,) expected."
+
+    def slope(lam):
+        """Finite differences of the returned risk."""
+        steps = 1e-6 * np.eye(3)
+        return (
+            np.array([repaired_risk(w + s, X, y, lam)[0] - repaired_risk(w - s, X, y, lam)[0] for s in steps])
+            / 2e-6
+        )
+
+    consistent = np.allclose(gradient, slope(0.0), atol=1e-6)
+    if risk < 0:
+        assert not consistent, (
+            f"The risk is {risk:.3f}. A cross-entropy is never negative, so you still maximise it. The "
+            "gradient agrees with the risk: "
+            "that is why a gradient check stays silent. It compares the two lines with each other, not "
+            "with your aim."
+        )
+        raise AssertionError(
+            "You repaired the gradient alone. The risk is still negative, and now the two lines "
+            "contradict each other."
+        )
+    assert not np.allclose(gradient, -slope(0.0), atol=1e-6), (
+        "You repaired the risk alone. Its gradient still points the other way, so gradient descent climbs."
+    )
+    assert not math.isclose(repaired_risk(0 * w, X, y, 0.0)[0], len(y) * math.log(2)), (
+        "At w = 0 the risk is log 2 whatever the number of examples. You sum the losses; take the mean."
+    )
+    assert math.isclose(repaired_risk(0 * w, X, y, 0.0)[0], math.log(2)), "At w = 0 the risk must be log 2."
+    assert consistent, (
+        f"With lam = 0 your gradient is {gradient}, finite differences of your risk give {slope(0.0)}."
+    )
+    penalty = repaired_risk(w, X, y, 2.0)[0] - risk
+    assert penalty > 0, (
+        "The penalty is negative: you turned the sign of everything. Large weights would be rewarded."
+    )
+    assert math.isclose(penalty, w @ w), (
+        f"With lam = 2 the penalty is |w|², here {w @ w:.2f}; you add {penalty:.2f}. Keep the half."
+    )
+    assert np.allclose(repaired_risk(w, X, y, 2.0)[1], slope(2.0), atol=1e-6), (
+        "With weight decay the gradient does not belong to the risk: the penalty (lam / 2)|w|² has the "
+        "gradient lam * w."
+    )
+    print(
+        "01.3 passed. A gradient check proves that two lines agree. Only the value itself shows that "
+        "both are wrong."
+    )
+
+
+check_01_3(repaired_risk)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# What is the smallest value that a cross-entropy can have? What does the broken code print?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Two signs are wrong, and they hide each other: one in the risk, one in the gradient. The weight decay is
+# right in both lines. Leave it.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 01.4 The floor under a smoothed loss
+#
+# > ●●●●○ · 15 minutes · graded
+#
+# Label smoothing replaces the one-hot target by $q = (1 - \varepsilon)\,\text{one-hot} + \varepsilon / V$:
+# the right class gets $1 - \varepsilon + \varepsilon/V$, and each of the others gets $\varepsilon/V$. The
+# loss is the cross-entropy $-\sum_c q_c \log p_c$. It cannot reach zero.
+#
+# Two questions. How low can it get? And at that lowest point, by how much does the logit of the right class
+# exceed each of the others? Both have a closed form. Mind the edges: without smoothing the margin is
+# infinite, with $\varepsilon = 1$ it is zero.
+
+
+# %% nbgrader={"grade_id": "answer_01_4", "solution": true}
+def smoothing_floor(num_classes, epsilon):
+    """Return (floor, margin), two floats: the smallest smoothed loss in nats, and the logit margin that reaches it."""
+    ### BEGIN SOLUTION
+    other = epsilon / num_classes
+    right = 1 - epsilon + other
+    if epsilon == 0:
+        return 0.0, math.inf
+    floor = -right * math.log(right) - (num_classes - 1) * other * math.log(other)
+    return floor, math.log(right / other)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_01_4", "grade": true, "points": 3, "locked": true}
+def smoothed_loss(margin, num_classes, epsilon):
+    """The library's smoothed loss when the right class leads by `margin`, and its slope there."""
+    lead = torch.tensor(float(margin), dtype=torch.float64, requires_grad=True)
+    logits = torch.cat([lead[None], torch.zeros(num_classes - 1, dtype=torch.float64)])
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(0), label_smoothing=epsilon)
+    return loss.item(), torch.autograd.grad(loss, lead)[0].item()
+
+
+def check_01_4(smoothing_floor):
+    V, epsilon = 4, 0.1
+    answer = smoothing_floor(V, epsilon)
+    assert answer is not None, "The function returned None. Did you forget return?"
+    assert isinstance(answer, tuple) and len(answer) == 2, f"A pair (floor, margin) expected, not {answer!r}."
+    floor, margin = map(float, answer)
+    assert floor != 0, (
+        "The floor is not zero. Zero needs p = 1 on the right class, and then the other classes, which "
+        "have weight too, cost infinitely much."
+    )
+    assert not math.isclose(floor, -math.log(1 - epsilon + epsilon / V)), (
+        "You counted the right class alone, and with weight 1. The sum runs over all V classes, each "
+        "weighted by q."
+    )
+    spread = -(1 - epsilon) * math.log(1 - epsilon) - epsilon * math.log(epsilon / (V - 1))
+    assert not math.isclose(floor, spread), (
+        "You gave epsilon to the V - 1 other classes. In this definition (and in PyTorch) the right "
+        "class keeps its share epsilon / V."
+    )
+    _, slope = smoothed_loss(margin, V, epsilon)
+    lowest = min(smoothed_loss(candidate, V, epsilon)[0] for candidate in np.linspace(0, 8, 81))
+    assert not math.isclose(floor * math.log(2), lowest, abs_tol=1e-3), (
+        "Your floor is in bits. The loss is in nats: use the natural logarithm."
+    )
+    assert floor < lowest + 1e-9, (
+        f"Your floor is {floor:.4f}. The library reaches {lowest:.4f}, which is lower."
+    )
+    assert floor > lowest - 1e-3, (
+        f"Your floor is {floor:.4f}. The best of 81 margins from 0 to 8 reaches only {lowest:.4f}."
+    )
+    assert not math.isclose(margin, math.log((1 - epsilon) / (epsilon / V))), (
+        "The margin is the log of the ratio of two probabilities. The right class has 1 - epsilon + "
+        "epsilon / V, not 1 - epsilon."
+    )
+    assert abs(slope) < 1e-9, (
+        f"At a margin of {margin:.4f} the loss still has the slope {slope:.1e}. At its minimum the slope "
+        "is zero."
+    )
+    print(
+        f"01.4 passed the visible cases. Floor {floor:.4f}, margin {margin:.3f}: smoothing also bounds "
+        "the confidence."
+    )
+
+
+check_01_4(smoothing_floor)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_01_4(smoothing_floor):
+    for V, epsilon in ((2, 0.2), (3, 0.05), (1000, 0.1)):
+        floor, margin = smoothing_floor(V, epsilon)
+        loss, slope = smoothed_loss(margin, V, epsilon)
+        assert math.isclose(floor, loss, abs_tol=1e-9) and abs(slope) < 1e-9, (
+            f"Wrong for V = {V}, epsilon = {epsilon}."
+        )
+    floor, margin = smoothing_floor(5, 1.0)
+    assert math.isclose(floor, math.log(5)) and abs(margin) < 1e-9, (
+        "epsilon = 1: the target is uniform, the floor is log V."
+    )
+    try:
+        edge = tuple(smoothing_floor(3, 0.0))
+    except (ValueError, ZeroDivisionError):
+        edge = None
+    assert edge == (0.0, math.inf), (
+        "epsilon = 0: the floor is 0 and the margin infinite. 0 log 0 counts as 0."
+    )
+
+
+hidden_01_4(smoothing_floor)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 01.5 What happens to the loss?
+#
+# > ●●○○○ · 8 minutes · practice · prediction
+#
+# No code: think, then write down. A softmax classifier has 50 classes, and all its logits are zero at the
+# start.
+#
+# - `at_start`: what is its mean cross-entropy? Give a number.
+#
+# What does the cross-entropy do, `"falls"`, `"same"` or `"rises"`, when
+#
+# - `shifted`: we add 7 to every logit,
+# - `zeros_doubled`: we double logits that are all zero,
+# - `right_doubled`: we double the logits of an example whose right class leads clearly,
+# - `wrong_doubled`: we double the logits of an example in which a wrong class leads clearly?
+#
+# And what does the *accuracy* do, in `accuracy_doubled`, when all logits of all examples are doubled?
+
+
+# %% nbgrader={"grade_id": "answer_01_5", "solution": true}
+def prediction():
+    """Return a dict: at_start (float), and five words out of falls, same, rises."""
+    ### BEGIN SOLUTION
+    return {
+        "at_start": math.log(50),
+        "shifted": "same",
+        "zeros_doubled": "same",
+        "right_doubled": "falls",
+        "wrong_doubled": "rises",
+        "accuracy_doubled": "same",
+    }
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_01_5", "locked": true}
+def check_01_5(prediction):
+    mine = prediction()
+    assert mine is not None, "The function returned None. Return your dict."
+    keys = ("at_start", "shifted", "zeros_doubled", "right_doubled", "wrong_doubled", "accuracy_doubled")
+    assert set(mine) == set(keys), f"Keys expected: {', '.join(keys)}."
+
+    def loss(logits, y=0):
+        return torch.nn.functional.cross_entropy(
+            torch.as_tensor(logits, dtype=torch.float64), torch.tensor(y)
+        ).item()
+
+    def word(before, after):
+        return "same" if math.isclose(before, after, abs_tol=1e-9) else "falls" if after < before else "rises"
+
+    start = loss([0.0] * 50)
+    assert not math.isclose(mine["at_start"], math.log2(50), abs_tol=0.01), (
+        "at_start: this is in bits. PyTorch uses the natural logarithm."
+    )
+    assert not math.isclose(mine["at_start"], 1 - 1 / 50, abs_tol=0.01), (
+        "at_start: this is the error rate of guessing. Cross-entropy is -log of the probability of the "
+        "right class."
+    )
+    assert math.isclose(mine["at_start"], start, abs_tol=0.01), (
+        f"at_start: each class has probability 1/50, so {start:.3f}."
+    )
+    row = torch.tensor([2.0, 0.5, -1.0], dtype=torch.float64)
+    assert mine["shifted"] == word(loss(row), loss(row + 7)), (
+        "shifted: softmax depends on differences of logits only. The factor e^7 cancels."
+    )
+    assert mine["zeros_doubled"] == word(start, loss([2 * 0.0] * 50)), "zeros_doubled: twice zero is zero."
+    assert mine["right_doubled"] == word(loss(row), loss(2 * row)), (
+        "right_doubled: doubling makes the softmax sharper, and here it is sharp in the right place."
+    )
+    assert mine["wrong_doubled"] == word(loss(row, 2), loss(2 * row, 2)), (
+        "wrong_doubled: a sharper softmax is more certain of the wrong class. Overconfidence is paid for "
+        "in log-probability."
+    )
+    assert mine["accuracy_doubled"] == "same", (
+        "accuracy_doubled: the largest logit stays the largest, so no decision changes. Loss and "
+        "accuracy measure different things."
+    )
+    print(
+        f"01.5 passed. The loss starts at log V = {start:.3f}. A first step that logs another value has "
+        "a bug before it."
+    )
+
+
+check_01_5(prediction)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Equal logits give equal probabilities. How many are there, and what is minus the logarithm of each?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# With two classes the loss is $\log(1 + e^{-m})$, where $m$ is the logit of the right class minus the
+# other. What do a shift and a doubling do to $m$?
+#
+# </details>
+#
+# {{solution}}

@@ -1,0 +1,681 @@
+# ---
+# jupyter:
+#   instructlab:
+#     id: "03"
+#     title: The classification loop, repaired, and honest evaluation
+#   jupytext:
+#     notebook_metadata_filter: instructlab
+#     text_representation: {extension: .py, format_name: percent}
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # Exercises for lesson 03: the classification loop, repaired, and honest evaluation
+#
+# Each exercise is a box, a cell for your answer, and a checker in the cell below it. Replace the line that
+# raises `NotImplementedError`, then run both cells. A checker that says no also says what probably went
+# wrong.
+#
+# *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
+# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
+# set or a network.
+
+# %%
+import copy
+import math
+import random
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+# %% [markdown]
+# ## 03.1 Batches that waste little
+#
+# > ●●●○○ · 20 minutes · practice
+#
+# Two functions turn tokenized sentences into good batches.
+#
+# `collate` pads the sentences of one batch to the *longest of that batch*. It leaves the features
+# themselves as they are: the next epoch uses them again.
+#
+# `length_buckets` decides which sentences share a batch. Sentences of similar length belong together, for
+# then there is little to pad. Every index occurs exactly once; only one batch may be smaller than the
+# others. The order of the batches is shuffled: a model that sees all short sentences first learns the wrong
+# thing first. The same seed gives the same batches, another seed another order, and the global random state
+# stays as it was.
+
+
+# %% nbgrader={"grade_id": "answer_03_1", "solution": true}
+def collate(features, pad_id):
+    """Pad dicts of input_ids, token_type_ids (lists of int) and label (int) into one batch of int64 tensors.
+
+    Returns input_ids, token_type_ids (padded with 0) and attention_mask of shape (batch, longest), labels (batch,).
+    """
+    ### BEGIN SOLUTION
+    longest = max(len(feature["input_ids"]) for feature in features)
+
+    def padded(rows, value):
+        return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+    return {
+        "input_ids": padded([f["input_ids"] for f in features], pad_id),
+        "token_type_ids": padded([f["token_type_ids"] for f in features], 0),
+        "attention_mask": padded([[1] * len(f["input_ids"]) for f in features], 0),
+        "labels": torch.tensor([f["label"] for f in features]),
+    }
+    ### END SOLUTION
+
+
+def length_buckets(lengths, batch_size, seed):
+    """Return a list of batches, each a list of indices into lengths."""
+    ### BEGIN SOLUTION
+    rng = random.Random(seed)
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], rng.random()))
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    rng.shuffle(batches)
+    return batches
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_03_1", "locked": true}
+def check_03_1_collate(collate):
+    features = [
+        {"input_ids": [101, 7, 102], "token_type_ids": [0, 0, 0], "label": 2},
+        {"input_ids": [101, 8, 102, 9, 102], "token_type_ids": [0, 0, 0, 1, 1], "label": 0},
+        {"input_ids": [101, 102], "token_type_ids": [0, 0], "label": 1},
+    ]
+    kept = copy.deepcopy(features)
+    batch = collate(features, pad_id=50)
+    assert batch is not None, "collate returned None. Did you forget return?"
+    names = {"input_ids", "token_type_ids", "attention_mask", "labels"}
+    assert set(batch) == names, f"collate: keys expected: {', '.join(sorted(names))}."
+    assert batch["input_ids"].shape[1] != 128, (
+        "You pad to a fixed length. The longest sentence of the batch decides."
+    )
+    for name in sorted(names - {"labels"}):
+        assert batch[name].shape == (3, 5), f"{name}: shape (3, 5) expected, not {tuple(batch[name].shape)}."
+    assert features == kept, (
+        "collate changed its features: the padding was appended to the lists themselves. From the second "
+        "epoch on, padding would pass for text. Build new lists."
+    )
+    assert batch["labels"].dtype == torch.int64, (
+        f"labels: class indices are int64, not {batch['labels'].dtype}."
+    )
+    assert batch["labels"].tolist() == [2, 0, 1], (
+        "The labels and the rows are in different orders. If you sort a batch, sort all of it, or nothing."
+    )
+    assert batch["input_ids"].tolist() == [
+        [101, 7, 102, 50, 50],
+        [101, 8, 102, 9, 102],
+        [101, 102, 50, 50, 50],
+    ], f"input_ids: tokens, then pad_id on the right. You have {batch['input_ids'].tolist()}."
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1] * 5, [1, 1, 0, 0, 0]], (
+        "attention_mask: 1 on a real token, 0 on padding, from the lengths."
+    )
+    assert batch["token_type_ids"][1].tolist() == [0, 0, 0, 1, 1], (
+        "The segment of the second sentence is lost: token_type_ids must be padded like input_ids, not "
+        "made up of zeros."
+    )
+
+
+def check_03_1_buckets(length_buckets):
+    lengths = [random.Random(i).randint(3, 60) for i in range(50)]
+    random.seed(5)
+    state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    batches = length_buckets(lengths, 8, seed=1)
+    assert batches is not None, "length_buckets returned None. Did you forget return?"
+    assert len(batches) > 0 and not isinstance(batches[0], int), (
+        "length_buckets: a list of lists of indices expected."
+    )
+    batches = [list(batch) for batch in batches]
+    indices = [i for batch in batches for i in batch]
+    assert len(set(indices)) == len(indices), (
+        "Some index occurs twice. Let the last batch be smaller; do not fill it up."
+    )
+    assert sorted(indices) == list(range(50)), (
+        "Some indices are missing. 50 is not a multiple of 8: keep the rest."
+    )
+    assert sorted(map(len, batches)) == [2] + [8] * 6, (
+        f"Batch sizes: {sorted(map(len, batches))}, not six of 8 and one of 2."
+    )
+    padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    assert padded < 1.35 * sum(lengths), (
+        f"Padding costs {padded / sum(lengths) - 1:.0%} extra. Shuffle the batches, not the sentences: "
+        "sort by length first."
+    )
+    longest = [max(lengths[i] for i in batch) for batch in batches]
+    assert longest != sorted(longest) and longest != sorted(longest, reverse=True), (
+        "The batches come in the order of their lengths. Shuffle the list of batches."
+    )
+    now = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    assert state[:2] == now[:2] and torch.equal(state[2], now[2]), (
+        "You used the global random state, so this call changes every later random number. Make a "
+        "random.Random(seed)."
+    )
+    assert [list(batch) for batch in length_buckets(lengths, 8, seed=1)] == batches, (
+        "Same seed, other batches."
+    )
+    orders = {str([list(batch) for batch in length_buckets(lengths, 8, seed=s)]) for s in range(5)}
+    assert len(orders) > 1, "Five seeds, one order. The seed of the epoch must reach the shuffle."
+    print(
+        f"03.1 passed. Padding costs {padded / sum(lengths) - 1:.0%} extra, and every sentence comes "
+        "exactly once."
+    )
+
+
+check_03_1_collate(collate)
+check_03_1_buckets(length_buckets)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `row + [pad_id] * missing` makes a new list. `row.extend(…)` and `row += …` change the old one.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Three steps: sort the indices by length, cut the sorted list into slices of `batch_size`, shuffle the
+# slices with `random.Random(seed)`.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 03.2 Accumulate with the true denominator
+#
+# > ●●●○○ · 15 minutes · graded
+#
+# A batch is too large for the memory, so it comes in micro-batches. Their numbers of targets differ: the
+# target $-100$ means "no target here". The gradient must be that of one mean over *all* targets of *all*
+# micro-batches, whatever the cut:
+#
+# $$ \mathcal L(\theta) = \frac{1}{\sum_b n_b} \sum_b \sum_{t=1}^{n_b} \ell_{b,t}(\theta). $$
+#
+# Call `backward` once for each micro-batch, so that only one graph is in memory at a time. Start from fresh
+# gradients. A batch without a single target is a `ValueError`, not a nan.
+
+
+# %% nbgrader={"grade_id": "answer_03_2", "solution": true}
+def accumulate(model, micro_batches):
+    """Fill .grad with the gradient of the mean loss over all targets, and return that mean loss (float).
+
+    micro_batches is a list of (x, y); model(x) gives logits of shape (n, V); y is (n,) int64 with -100 for no target.
+    """
+    ### BEGIN SOLUTION
+    total = sum(int((y != -100).sum()) for _, y in micro_batches)
+    if total == 0:
+        raise ValueError("no target in the whole batch: every label is -100")
+    model.zero_grad()
+    mean = 0.0
+    for x, y in micro_batches:
+        part = F.cross_entropy(model(x), y, ignore_index=-100, reduction="sum") / total
+        part.backward()
+        mean += part.item()
+    return mean
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_03_2", "grade": true, "points": 3, "locked": true}
+def toy_batch(sizes, masked, seed=0):
+    """Micro-batches of the given sizes; the first `masked[b]` targets of micro-batch b are -100."""
+    generator = torch.Generator().manual_seed(seed)
+    micro_batches = []
+    for size, hidden in zip(sizes, masked, strict=True):
+        y = torch.randint(4, (size,), generator=generator)
+        y[:hidden] = -100
+        micro_batches.append((torch.randn(size, 3, generator=generator, dtype=torch.float64), y))
+    return micro_batches
+
+
+def toy_model(seed=0):
+    model = torch.nn.Linear(3, 4, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+    return model
+
+
+def in_one_go(model, micro_batches):
+    """Loss and gradient of the weights, the whole batch at once."""
+    x, y = (torch.cat(parts) for parts in zip(*micro_batches, strict=True))
+    loss = F.cross_entropy(model(x), y)
+    return loss.item(), torch.autograd.grad(loss, model.weight)[0]
+
+
+def check_03_2(accumulate):
+    model, batch = toy_model(), toy_batch(sizes=(2, 18, 5), masked=(0, 3, 1))
+    loss, want = in_one_go(model, batch)
+    fresh = []
+    hook = model.register_forward_pre_hook(
+        lambda *_: fresh.append(model.weight.grad is None or not model.weight.grad.any())
+    )
+    returned = accumulate(model, batch)
+    hook.remove()
+    assert returned is not None, "The function returned None. Return the mean loss."
+    assert model.weight.grad is not None, "There is no gradient. Did you call backward?"
+    got = model.weight.grad.clone()
+
+    def same(candidate):
+        return torch.allclose(got, candidate, atol=1e-9)
+
+    parts = [in_one_go(model, [part])[1] for part in batch]
+    targets, positions = sum(int((y != -100).sum()) for _, y in batch), sum(len(y) for _, y in batch)
+    assert not same(sum(parts) / len(parts)), (
+        "This is the mean of the micro-batch means. A target in the micro-batch of 2 counts far more "
+        "than one in the micro-batch of 18. Divide by the targets of the whole batch."
+    )
+    assert not same(sum(parts)), (
+        "You added the means of the micro-batches. Nothing divides by the number of targets."
+    )
+    assert not same(want * targets), "This is the gradient of the sum. Divide by the number of targets."
+    assert not same(want * targets / positions), (
+        "You divide by the number of positions. Those with -100 carry no loss, so they must not count."
+    )
+    assert not same(parts[-1] * int((batch[-1][1] != -100).sum()) / targets), (
+        "Only the last micro-batch left a trace. zero_grad belongs before the loop, not into it."
+    )
+    assert same(want), f"The gradient is off by up to {(got - want).abs().max():.1e}."
+    assert fresh != [True] * len(batch), (
+        "The gradient is right, but you call backward once, at the end. All graphs then live at the same "
+        "time, and memory was the reason to cut the batch."
+    )
+    accumulate(model, batch)
+    assert torch.allclose(model.weight.grad, want), (
+        "A second call adds to the first one's gradients. Start with zero_grad."
+    )
+    assert isinstance(returned, float), (
+        f"Return a float, not {type(returned).__name__}: a tensor would keep its graph alive."
+    )
+    assert math.isclose(returned, loss, abs_tol=1e-9), (
+        f"The gradient is right, but you return {returned:.4f} where the mean loss over all targets is "
+        f"{loss:.4f}."
+    )
+    print(
+        "03.2 passed the visible cases. Largest distance to the batch in one go: "
+        f"{(got - want).abs().max():.0e}"
+    )
+
+
+check_03_2(accumulate)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_03_2(accumulate):
+    model = toy_model(1)
+    batch = toy_batch(sizes=(4, 3, 6), masked=(1, 3, 0), seed=1)
+    loss, want = in_one_go(model, batch)
+    returned = accumulate(model, batch)
+    assert math.isfinite(returned) and torch.isfinite(model.weight.grad).all(), (
+        "One micro-batch has no target, and the result is nan: its own mean is 0/0. Sum the losses, then "
+        "divide by the targets of the whole batch."
+    )
+    assert torch.allclose(model.weight.grad, want) and math.isclose(returned, loss), (
+        "Wrong when a micro-batch has no target."
+    )
+    cuts = [(x[i : i + 1], y[i : i + 1]) for x, y in batch for i in range(len(y))]
+    accumulate(model, cuts)
+    assert torch.allclose(model.weight.grad, want), "The gradient depends on how the batch is cut."
+    try:
+        accumulate(model, toy_batch(sizes=(2, 3), masked=(2, 3)))
+    except ValueError:
+        pass
+    except ZeroDivisionError:
+        raise AssertionError("A batch without any target: raise ValueError and say so.") from None
+    else:
+        raise AssertionError("A batch without any target went through. Its mean is 0/0: raise ValueError.")
+
+
+hidden_03_2(accumulate)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 03.3 The accuracy that depends on the batch size
+#
+# > ●●○○○ · 12 minutes · practice · bug hunt
+#
+# The same model, the same ten examples, and yet the result changes with the batch size, and from call to
+# call. Find three bugs.
+
+
+# %%
+def broken_evaluate(model, batches):
+    loss = accuracy = 0.0
+    for x, y in batches:
+        logits = model(x)
+        loss += F.cross_entropy(logits, y).item()
+        accuracy += (logits.argmax(dim=1) == y).float().mean().item()
+    return {
+        "loss": loss / len(batches),
+        "accuracy": accuracy / len(batches),
+        "n": len(batches) * len(batches[0][1]),
+    }
+
+
+generator = torch.Generator().manual_seed(0)
+x_demo, y_demo = torch.randn(10, 4, generator=generator), torch.randint(2, (10,), generator=generator)
+model_demo = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 2))
+for batch_size in (10, 4, 4):
+    print(
+        batch_size,
+        broken_evaluate(
+            model_demo, list(zip(x_demo.split(batch_size), y_demo.split(batch_size), strict=True))
+        ),
+    )
+
+# %% [markdown]
+# Write it so that the result depends on the model and the examples only. No graph is recorded. Afterwards
+# the model is in the mode in which it came: somebody may be in the middle of training it.
+
+
+# %% nbgrader={"grade_id": "answer_03_3", "solution": true}
+def evaluate(model, batches):
+    """Return {"loss", "accuracy", "n"}: means over all examples, and their number; batches is a list of (x, y)."""
+    ### BEGIN SOLUTION
+    was_training = model.training
+    model.eval()
+    loss, right, n = 0.0, 0, 0
+    with torch.no_grad():
+        for x, y in batches:
+            logits = model(x)
+            loss += F.cross_entropy(logits, y, reduction="sum").item()
+            right += int((logits.argmax(dim=1) == y).sum())
+            n += len(y)
+    model.train(was_training)
+    return {"loss": loss / n, "accuracy": right / n, "n": n}
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_03_3", "locked": true}
+class Probe(torch.nn.Module):
+    """Logits are the input itself; in training mode they are noisy. It notes whether a graph was recorded."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(1.0))
+        self.graph = self.noisy = False
+
+    def forward(self, x):
+        self.graph = self.graph or torch.is_grad_enabled()
+        self.noisy = self.noisy or self.training
+        return self.scale * x
+
+
+def check_03_3(evaluate):
+    y = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 1, 1])
+    x = torch.stack(
+        [torch.full((10,), 1.0), torch.linspace(-1, 0.8, 10)], dim=1
+    )  # always says class 0: 8 of 10
+    batches = list(zip(x.split(4), y.split(4), strict=True))
+    model = Probe()
+    got = evaluate(model, batches)
+    assert got is not None, "The function returned None. Did you forget return?"
+    assert set(got) == {"loss", "accuracy", "n"}, "Keys expected: loss, accuracy, n."
+    assert not model.noisy, "The model was in training mode, so dropout was on. Call model.eval() first."
+    assert not math.isclose(got["accuracy"], 2 / 3, abs_tol=1e-6), (
+        "accuracy is the mean of the batch means: 4/4, 4/4 and 0/2 give 2/3. The last batch has only two "
+        "examples and must not weigh as much as four. Count the right ones."
+    )
+    assert not math.isclose(got["accuracy"], 8 / 12, abs_tol=1e-6) and got["n"] != 12, (
+        "n is 10, not 3 batches of 4. The last batch is smaller: add up len(y)."
+    )
+    assert math.isclose(got["accuracy"], 0.8, abs_tol=1e-6), (
+        f"8 of 10 are right; you report {got['accuracy']:.3f}."
+    )
+    assert got["n"] == 10, f"There are 10 examples, you counted {got['n']}."
+    want = F.cross_entropy(x, y).item()
+    ragged = sum(F.cross_entropy(a, b).item() for a, b in batches) / len(batches)
+    assert not math.isclose(got["loss"], ragged, rel_tol=1e-5), (
+        "accuracy is right, but loss is still a mean of batch means. F.cross_entropy(…, "
+        "reduction='sum'), then divide by n."
+    )
+    assert math.isclose(got["loss"], want, rel_tol=1e-5), f"loss: {want:.4f} expected, not {got['loss']:.4f}."
+    assert not model.graph, (
+        "The numbers are right, but a graph was recorded for each batch. Use torch.no_grad()."
+    )
+    assert model.training, (
+        "The model came in training mode and left in evaluation mode: dropout is now off for the rest of "
+        "training. Restore it."
+    )
+    model.eval()
+    evaluate(model, batches)
+    assert not model.training, (
+        "The model came in evaluation mode and left in training mode. Restore the mode you found."
+    )
+    print("03.3 passed. The result no longer depends on the batch size, the mode or the call.")
+
+
+check_03_3(evaluate)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Ten examples in batches of four: the sizes are 4, 4 and 2. Which weight does an example of the last batch
+# get in a mean of three means?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Keep three running sums: of losses, of right answers, of examples. Divide once, at the end.
+# `model.training` tells the mode, `model.train(mode)` sets it.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 03.4 Is B better than A?
+#
+# > ●●●○○ · 15 minutes · graded
+#
+# Two models answer the same test items. B gets four items in a hundred more. Is that luck? The items are
+# hard or easy for *both* models, so look at the pairs: resample the **items** with replacement, and in
+# every resample take the difference of the two accuracies on *those* items. The 2.5 % and 97.5 % quantiles
+# of these differences are the bounds of the 95 % percentile interval.
+#
+# Use `np.random.default_rng(seed)`, and no loop over items.
+
+
+# %% nbgrader={"grade_id": "answer_03_4", "solution": true}
+def paired_bootstrap(correct_a, correct_b, resamples=4000, seed=0):
+    """Return (difference, low, high) of accuracy B minus accuracy A, three floats.
+
+    correct_a and correct_b are bool arrays of shape (n,): did A (B) answer item i correctly?
+    """
+    ### BEGIN SOLUTION
+    gain = np.asarray(correct_b, dtype=float) - np.asarray(correct_a, dtype=float)
+    rng = np.random.default_rng(seed)
+    items = rng.integers(len(gain), size=(resamples, len(gain)))
+    low, high = np.quantile(gain[items].mean(axis=1), [0.025, 0.975])
+    return float(gain.mean()), float(low), float(high)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_03_4", "grade": true, "points": 3, "locked": true}
+def check_03_4(paired_bootstrap):
+    n = 800
+    a = np.arange(n) % 5 > 0  # A is right on 80 %
+    b = a.copy()
+    b[0:240:5] = True  # 48 items won
+    b[1:81:5] = False  # 16 items lost
+    answer = paired_bootstrap(a, b)
+    assert answer is not None, "The function returned None. Did you forget return?"
+    assert len(answer) == 3, f"Three numbers expected: difference, low, high. You returned {len(answer)}."
+    difference, low, high = answer
+    assert difference > 0, (
+        "B is better here, so the difference is positive: accuracy of B minus accuracy of A."
+    )
+    assert math.isclose(difference, 0.04, abs_tol=1e-9), (
+        f"The difference is {difference:.4f}; on the items themselves it is 0.0400. Do not take it from "
+        "the resamples."
+    )
+    assert low <= difference <= high, (
+        f"The interval [{low:.4f}, {high:.4f}] does not hold the difference {difference:.4f}."
+    )
+    gain = b.astype(float) - a.astype(float)
+    ratio = (high - low) / (2 * 1.96 * gain.std() / math.sqrt(n))
+    unpaired = math.sqrt(a.var() + b.var()) / gain.std()
+    assert ratio > 0.01, (
+        "The interval has no width. You resampled without replacement: each time the same items in "
+        "another order."
+    )
+    assert not 0.9 < ratio / unpaired < 1.1, (
+        f"The interval is {ratio:.1f} times too wide. You drew other items for A than for B. Both models "
+        "answer the same items: use one set of indices for both."
+    )
+    assert ratio < 1.5, f"The interval is {ratio:.1f} times wider than it should be."
+    assert not ratio < 0.3, (
+        "The interval is far too narrow. The spread of the resampled means is the standard error; do not "
+        "divide it by sqrt(n) again."
+    )
+    assert not 0.45 < ratio < 0.57, (
+        "The interval is half as wide as it should be: one standard deviation, or the quartiles. Use 2.5 "
+        "% and 97.5 %."
+    )
+    assert not 0.76 < ratio < 0.91, (
+        "This is the 90 % interval: 5 % on either side. For 95 % leave 2.5 % on either side."
+    )
+    assert 0.91 < ratio < 1.12, f"The interval has {ratio:.2f} times the width that was expected."
+    assert tuple(paired_bootstrap(a, b)) == tuple(answer), (
+        "Two calls with the same seed differ. Use np.random.default_rng(seed)."
+    )
+    print(
+        f"03.4 passed the visible cases. Difference {difference:.3f}, 95 % interval [{low:.3f}, {high:.3f}]."
+    )
+    print(f"Without the pairs it would be {unpaired:.1f} times as wide.")
+
+
+check_03_4(paired_bootstrap)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_03_4(paired_bootstrap):
+    same = np.array([True, False, True, True])
+    assert tuple(paired_bootstrap(same, same)) == (0.0, 0.0, 0.0), (
+        "Two identical models: no difference, no width."
+    )
+    one = np.zeros(12, dtype=bool)
+    one[3] = True
+    _, low, _ = paired_bootstrap(np.zeros(12, dtype=bool), one)
+    assert low >= 0, (
+        "B never loses an item here, so no resample has a negative difference. Your lower bound is "
+        "negative: take quantiles, not a multiple of the standard deviation."
+    )
+    a, b = np.arange(60) % 3 > 0, np.arange(60) % 4 > 0
+    assert paired_bootstrap(a, b, seed=1)[1:] != paired_bootstrap(a, b, seed=2)[1:] or (
+        paired_bootstrap(a, b, seed=3)[1:] != paired_bootstrap(a, b, seed=4)[1:]
+    ), "Four seeds, one result. Pass the seed to the generator."
+    np.random.seed(0)
+    before = np.random.get_state()[1].tolist(), np.random.get_state()[2]
+    paired_bootstrap(a, b)
+    assert (np.random.get_state()[1].tolist(), np.random.get_state()[2]) == before, (
+        "You drew from numpy's global state, so this call changes every later random number. Use your "
+        "own generator."
+    )
+
+
+hidden_03_4(paired_bootstrap)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 03.5 What does padding to 128 cost?
+#
+# > ●●○○○ · 8 minutes · practice · prediction
+#
+# Eight sentences have the token counts below. Batches hold four. Predict with pencil and paper how many
+# *positions* the model computes in one epoch, padding included, when
+#
+# - `to_128`: every sentence is padded to 128,
+# - `in_order`: each batch is padded to its longest sentence, and the batches are taken in the order below,
+# - `by_length`: as before, but the four shortest sentences make one batch and the four longest the other.
+#
+# Attention compares each position of a sentence with each other, so a sentence padded to $L$ costs $L^2$
+# scores. In `attention_ratio` put how many times more scores `to_128` needs than `by_length` (one decimal
+# is enough).
+
+# %%
+LENGTHS = [7, 12, 9, 30, 8, 11, 28, 10]
+
+
+# %% nbgrader={"grade_id": "answer_03_5", "solution": true}
+def prediction():
+    """Return a dict of four numbers: to_128, in_order, by_length, attention_ratio."""
+    ### BEGIN SOLUTION
+    return {"to_128": 1024, "in_order": 232, "by_length": 160, "attention_ratio": 32.8}
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_03_5", "locked": true}
+def check_03_5(prediction):
+    mine = prediction()
+    assert mine is not None, "The function returned None. Return your dict."
+
+    def widths(lengths):
+        """The padded length of every sentence, batches of four."""
+        return [max(lengths[i - i % 4 : i - i % 4 + 4]) for i in range(len(lengths))]
+
+    in_order, by_length, real = widths(LENGTHS), widths(sorted(LENGTHS)), sum(LENGTHS)
+    to_128 = [128] * len(LENGTHS)
+    ratio = sum(w * w for w in to_128) / sum(w * w for w in by_length)
+    assert set(mine) == {"to_128", "in_order", "by_length", "attention_ratio"}, (
+        "Four keys: see the list above."
+    )
+    assert mine["to_128"] != 2 * 128, "to_128: this is one sentence a batch. A batch holds four rows of 128."
+    assert mine["to_128"] == sum(to_128), f"to_128: eight rows of 128 are {sum(to_128)}."
+    assert mine["in_order"] != real, (
+        f"in_order: {real} is the number of real tokens. A row is as long as its batch's longest."
+    )
+    assert mine["in_order"] != 8 * max(LENGTHS), (
+        "in_order: the longest of the batch counts, not the longest of all eight."
+    )
+    assert mine["in_order"] == sum(in_order), (
+        "in_order: four times the longest of the first batch, plus four times that of the second."
+    )
+    assert mine["by_length"] != real, (
+        "by_length: you removed all padding. Similar lengths are not equal lengths: the shortest rows "
+        "are still filled up."
+    )
+    assert mine["by_length"] == sum(by_length), (
+        "by_length: sort, cut after the fourth, and take four times each longest."
+    )
+    assert not math.isclose(mine["attention_ratio"], sum(to_128) / sum(by_length), rel_tol=0.02), (
+        "attention_ratio: this is the ratio of positions. Scores grow with the square of the length, so "
+        "square each row first."
+    )
+    assert not math.isclose(mine["attention_ratio"], (sum(to_128) / sum(by_length)) ** 2, rel_tol=0.02), (
+        "attention_ratio: you squared the ratio of the totals. Square each row's length, then add, then "
+        "divide."
+    )
+    assert math.isclose(mine["attention_ratio"], ratio, rel_tol=0.02), (
+        f"attention_ratio: the count gives {ratio:.1f}."
+    )
+    print(
+        f"03.5 passed. Real tokens: {real}. Padded to 128, {1 - real / sum(to_128):.0%} of the positions "
+        "are empty;"
+    )
+    print(
+        f"in batches by length {1 - real / sum(by_length):.0%}. The lesson measures what that means in "
+        "seconds."
+    )
+
+
+check_03_5(prediction)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# A batch is a rectangle: rows times the length of the longest row. Add up the two rectangles.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Scores: $8 \cdot 128^2$ against $4 \cdot L_1^2 + 4 \cdot L_2^2$, where $L_1$ and $L_2$ are the longest
+# sentences of the two sorted batches.
+#
+# </details>
+#
+# {{solution}}
