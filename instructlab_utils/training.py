@@ -273,6 +273,7 @@ def train(
     patience: int = 0,
     folder: Path | None = None,
     save_every: int = 0,
+    until: int | None = None,
     tensorboard: Path | None = None,
 ) -> History:
     """Fine-tune ``model`` in place for ``steps`` updates of ``accumulation`` micro-batches of ``batch_size`` examples.
@@ -280,7 +281,8 @@ def train(
     ``warmup`` is a fraction of the steps. With ``dev`` and ``eval_every`` the accuracy on ``dev`` is measured every so
     many updates, the best weights are kept and restored at the end, and ``patience`` evaluations without a gain stop
     the run. With ``folder`` there is a JSONL log, and a checkpoint every ``save_every`` updates from which the same call
-    resumes to the same bits. Source: lesson 03, sections 3 to 5.
+    resumes to the same bits. ``until`` leaves after that update without a last checkpoint, as a kill would.
+    Source: lesson 03, sections 3 to 5.
 
     Raises TrainingError for an empty training set, a non-finite loss, or a checkpoint of another run.
     """
@@ -310,7 +312,7 @@ def train(
     stream = batches_of(examples, batch_size, pad_id, seed, start=done * accumulation)
     mixed = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
     model.train()
-    for step in range(done, steps):
+    for step in range(done, steps if until is None else min(until, steps)):
         if history.stopped_early:
             break
         micro = [move(next(stream), device) for _ in range(accumulation)]

@@ -1,0 +1,856 @@
+# ---
+# jupyter:
+#   instructlab:
+#     id: "03"
+#     title: The classification loop, repaired, and honest evaluation
+#     outcome: write a training loop that you can trust, and say how far its result carries
+#     assets: [minilm, vader]
+#     minutes: {smoke: 0.6, laptop: 6, gpu: 2}
+#   jupytext:
+#     notebook_metadata_filter: instructlab
+#     text_representation: {extension: .py, format_name: percent}
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # 03 The classification loop, repaired, and honest evaluation
+#
+# **The promise.** You take apart a published training program that cannot run, and understand each of its errors. Then you
+# build the loop again, piece by piece: batches, loss, update, checkpoint, early stopping. You fine-tune a real encoder with
+# 22 million weights on real, human-rated sentences. At the end you can say what its accuracy proves, and what it does not.
+#
+# | | |
+# |---|---|
+# | before this | lesson 01 (cross-entropy and its gradient), Python, a little PyTorch |
+# | time | smoke: under a minute · laptop: about six minutes on one core · gpu: two minutes |
+# | memory | under 2 GB |
+# | model | MiniLM, 6 layers (`all-MiniLM-L6-v2`), pinned, offline |
+# | data | movie-review sentences, each rated by people (Hutto and Gilbert, 2014) |
+# | box of lesson 00's chain | *scored*, and the first half of *learn from the score* |
+#
+# **You will be able to**
+#
+# - *diagnose* shape errors between heads, labels and metrics from the message alone;
+# - *build* batches that waste little and a loss that counts every example once;
+# - *prove* that your loop computes what a library computes;
+# - *stop* training for a reason, and *resume* it to the same bits;
+# - *report* an accuracy with an interval, against a baseline, on the same test sentences.
+
+# %% tags=["parameters"]
+profile: str = "auto"  # smoke, laptop or gpu
+seed: int = 0  # subsample, head, order of batches, dropout
+model: str = ""  # a folder or hub name instead of the pinned encoder
+n_train: int = 0  # training sentences; 0 takes the profile's number
+learning_rate: float = 1e-4  # peak of the schedule
+
+# %%
+import numpy as np
+import torch
+from instructlab_utils import data, expect_error, metrics, models, plotting, start, training
+
+run = start("03", profile=profile, seed=seed)
+n_train = n_train or run.budget.n_train
+
+# %% [markdown]
+# ## 1 A program that cannot run
+#
+# One of the source articles (five Chinese-language blog articles on the "infinite instruction set") prints a program that
+# fine-tunes BERT for sentence classification. It looks like a hundred programs on the web. It has never run.
+# We rewrote its decisive lines on a tiny random BERT, so that each error shows in a second.
+#
+# **Predict.** The article loads a *token* classification head and gives it one label per sentence, for four sentences
+# padded to 128 tokens. Which exception comes first: from the head, from the loss, or from the metric?
+
+# %%
+from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
+
+texts = ["a joy to watch", "dull and far too long", "it just sits there", "see it twice"]
+labels = torch.tensor([1, 0, 0, 1])
+tokenizer = models.load_tokenizer("encoder", model)
+padded = tokenizer(texts, padding="max_length", max_length=128, return_tensors="pt")
+
+sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+config = BertConfig(vocab_size=len(tokenizer), num_labels=2, **sizes)
+token_head = BertForTokenClassification(config)
+
+with expect_error(ValueError, match="batch_size"):
+    token_head(**padded, labels=labels)
+
+# %% [markdown]
+# **Observe.** The loss speaks first. A token head gives a row of logits for each *token*: shape $(B, T, K)$. Cross-entropy
+# flattens that to $B \cdot T$ rows and finds only $B$ labels. The numbers in the message are exactly $4 \cdot 128$ and $4$.
+#
+# **Repair.** One label per sentence needs one row of logits per sentence: shape $(B, K)$.
+
+# %%
+net = BertForSequenceClassification(config)
+output = net(**padded, labels=labels)
+print("logits", tuple(output.logits.shape), " loss is a scalar:", output.loss.ndim == 0)
+
+# %% [markdown]
+# The next two errors follow from the first. The article's evaluation still believes in tokens: it takes `argmax` over
+# axis 2, and hands the metric a list of lists.
+
+# %%
+from sklearn.metrics import classification_report
+
+with expect_error(IndexError, match="Dimension out of range"):
+    output.logits.argmax(dim=2)
+
+per_token = token_head(**padded).logits.argmax(dim=2).tolist()
+with expect_error(ValueError, match="mix of"):
+    classification_report(labels.tolist(), per_token)
+
+# %% [markdown]
+# Loud errors are the harmless ones. Here is a quiet one, and it is new. The heads of transformers 5 accept any keyword
+# argument and ignore what they do not know.
+#
+# **Predict.** What does the call below return for `loss`: an exception, `None`, or a number?
+
+# %%
+misspelt = net(**padded, lables=labels)
+print("loss:", misspelt.loss)
+
+# %% [markdown]
+# With version 4 the same line was a `TypeError`. Now it fails later and elsewhere, or never, if nobody looks at the loss.
+# The course asks for a loss explicitly:
+
+# %%
+from instructlab_utils.errors import TrainingError
+
+with expect_error(TrainingError, match="no loss"):
+    models.must_have_loss(misspelt)
+
+# %% [markdown]
+# One more change of versions. The article imports `AdamW` from transformers, where it no longer is. Everybody repairs
+# this by taking the class of the same name from torch. That changes the regularisation without a word: the old default of
+# `weight_decay` was zero.
+
+# %%
+with expect_error(ImportError, match="AdamW"):
+    from transformers import AdamW  # noqa: F401
+
+print("torch's default weight decay:", torch.optim.AdamW([torch.zeros(1)]).defaults["weight_decay"])
+
+# %% [markdown]
+# > **Which of these is *not* a bug?** The article also calls `model.zero_grad()` where most people write
+# > `optimizer.zero_grad()`, and passes `classification_report(labels, preds)` in this order. Decide before you read on.
+#
+# Neither is. Both calls clear the same gradients as long as the optimiser owns every parameter of the model. And the order
+# *(truth, prediction)* is the right one. A bug hunt that finds bugs everywhere has found nothing.
+
+# %% [markdown]
+# ## 2 Real sentences in batches
+#
+# The sentences come from movie reviews. People rated each one from −4 to 4; we keep the clearly positive and the clearly
+# negative ones, and the mean rating travels with the sentence. Splits are by content, so near-copies never cross them.
+# The data card in `data/cards/` has the details.
+
+# %%
+task = data.load("movie-sentiment")
+train_rows = data.subsample(task.splits["train"], n_train, seed)
+dev_rows = data.subsample(task.splits["dev"], run.budget.n_dev, 0)
+test_rows = data.subsample(task.splits["test"], run.budget.n_test, 0)
+print("labels:", task.labels)
+print({name: len(rows) for name, rows in task.splits.items()}, "of which we train on", len(train_rows))
+for row in train_rows.select(range(4)):
+    print(f"{row['rating']:+.1f}  {task.labels[row['label']]:9s} {row['text'][:80]}")
+
+# %% [markdown]
+# A network wants rectangles, sentences have different lengths. The article pads every sentence to 128 tokens.
+# We tokenise once, keep lists, and pad late: to the longest sentence *of the batch*.
+
+
+# %% tags=["defines:training.collate"]
+def collate(examples, pad_id):
+    longest = max(len(example["input_ids"]) for example in examples)
+    input_ids = torch.full((len(examples), longest), pad_id)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, example in enumerate(examples):
+        n = len(example["input_ids"])
+        input_ids[row, :n] = torch.tensor(example["input_ids"])
+        attention_mask[row, :n] = 1
+    labels = torch.tensor([example["labels"] for example in examples])
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+# %% [markdown]
+# The batch's longest sentence sets the price for all of them. So batches should hold sentences of *similar* length, and
+# still be random. Shuffle; sort inside windows of some batches; cut; shuffle the batches.
+
+
+# %% tags=["defines:training.length_buckets"]
+def length_buckets(lengths, batch_size, generator, window=32):
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    batches = []
+    for start in range(0, len(order), window * batch_size):
+        chunk = sorted(order[start : start + window * batch_size], key=lambda i: lengths[i])
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+# %% [markdown]
+# **Predict.** The training set has a certain number of real tokens. How many positions does one epoch compute, as a
+# multiple of that, with (a) everything padded to 128, (b) random batches padded to their longest, (c) buckets?
+
+# %%
+pad_id = tokenizer.pad_token_id
+train_set = training.encode(train_rows, tokenizer, 128)
+lengths = [len(example["input_ids"]) for example in train_set]
+generator = torch.Generator().manual_seed(seed)
+shuffled = torch.randperm(len(lengths), generator=generator).tolist()
+random_batches = [shuffled[i : i + 16] for i in range(0, len(shuffled), 16)]
+buckets = length_buckets(lengths, 16, generator)
+assert sorted(i for batch in buckets for i in batch) == list(
+    range(len(lengths))
+)  # every sentence exactly once
+
+
+def positions(batches):
+    return sum(len(b) * max(lengths[i] for i in b) for b in batches)
+
+
+for name, count in [
+    ("padded to 128", 128 * len(lengths)),
+    ("random", positions(random_batches)),
+    ("buckets", positions(buckets)),
+]:
+    print(f"{name:14s} {count:7d} positions = {count / sum(lengths):.2f} × the real tokens")
+run.record(waste_128=128 * len(lengths) / sum(lengths), waste_buckets=positions(buckets) / sum(lengths))
+
+# %% [markdown]
+# **Observe.** Most of the article's arithmetic multiplies zeros. Buckets bring the waste close to nothing.
+#
+# Padding must also be *harmless*. The attention mask promises that padded positions change nothing. Promises are checked.
+
+# %%
+encoder = models.load_classifier(2, seed=seed, model=model).to(run.device)
+short = [example for example in train_set if len(example["input_ids"]) <= 24][:4]
+tight = training.move(collate(short, pad_id), run.device)
+wide = {k: torch.nn.functional.pad(v, (0, 40)) if v.ndim == 2 else v for k, v in tight.items()}
+with torch.no_grad():
+    a = encoder(input_ids=tight["input_ids"], attention_mask=tight["attention_mask"]).logits
+    b = encoder(input_ids=wide["input_ids"], attention_mask=wide["attention_mask"]).logits
+    c = encoder(input_ids=wide["input_ids"]).logits  # the mask forgotten
+assert a.shape == b.shape and (a - b).abs().max() < 1e-5
+print(
+    f"largest change of a logit: with the mask {(a - b).abs().max():.0e}, without it {(a - c).abs().max():.0e}"
+)
+
+# %% [markdown]
+# > **Recall.** Why may two batches of the same epoch differ in width? What would go wrong if you sorted the *whole* set by
+# > length and never shuffled?
+
+# %% [markdown]
+# ## 3 One update
+#
+# Lesson 01 gave the loss of one example from its logits $z \in \mathbb R^K$ and its label $y$: $\;\ell(z, y) = \log \sum_k
+# e^{z_k} - z_y$. The risk of a batch of $B$ examples is the mean,
+#
+# $$ \mathcal L(\theta) = \frac{1}{B} \sum_{i=1}^{B} \ell\big(z_\theta(x_i), y_i\big). $$
+#
+# If $B$ examples do not fit into memory, we split them into micro-batches and add up the gradients. A sum of gradients is the
+# gradient of the sum. So the division by $B$ must use the number of targets of the *whole* batch, not of the
+# micro-batch.
+#
+# **Predict.** Three micro-batches hold 16, 16 and 4 sentences. You divide each loss by its own size and then by three.
+# How much more does a sentence of the last micro-batch count than one of the first?
+
+# %%
+from instructlab_utils.losses import cross_entropy
+
+logits = torch.randn(
+    36, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True
+)
+targets = torch.arange(36) % 2
+parts = torch.arange(36).split([16, 16, 4])
+
+full = torch.autograd.grad(cross_entropy(logits, targets).mean(), logits)[0]
+wrong = torch.autograd.grad(sum(cross_entropy(logits[p], targets[p]).mean() for p in parts) / 3, logits)[0]
+right = torch.autograd.grad(sum(cross_entropy(logits[p], targets[p]).sum() / 36 for p in parts), logits)[0]
+assert right.shape == full.shape and torch.allclose(right, full, atol=1e-15)
+weight = (wrong / full)[:, 0]
+print(f"weight of a sentence, first micro-batch: {weight[0]:.2f}, last micro-batch: {weight[-1]:.2f}")
+
+# %% [markdown]
+# **Observe.** The mean of means gives the last four sentences four times the weight of the others. No message, no crash.
+# The articles make the same mistake when they report `epoch_loss / len(dataloader)`.
+#
+# Two more pieces stand between the gradient and the weights. **Clipping** bounds the joint norm of all gradients, so that
+# one strange batch cannot throw the model away. The **schedule** lets the learning rate rise while AdamW's averages are still
+# empty, and lets it fall to zero, so that the last steps settle.
+
+
+# %% tags=["defines:training.clip_gradients"]
+def clip_gradients(parameters, max_norm):
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.stack([g.norm() for g in gradients]).norm().item()
+    if norm > max_norm:
+        for g in gradients:
+            g.mul_(max_norm / (norm + 1e-6))
+    return norm
+
+
+# %% tags=["defines:training.linear_schedule"]
+def linear_schedule(step, total, warmup):
+    if step < warmup:
+        return step / max(1, warmup)
+    return max(0.0, (total - step) / max(1, total - warmup))
+
+
+# %% [markdown]
+# Weight decay pulls weights towards zero. For a matrix that is a preference for simple maps. For a bias or the scale of a
+# LayerNorm it is only a disturbance. The usual rule: what has two dimensions decays, what has one does not.
+
+
+# %% tags=["defines:training.parameter_groups"]
+def parameter_groups(model, weight_decay):
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
+    ]
+
+
+# %% [markdown]
+# Here is the whole update. Read it once more with the formula beside it: `total` is $B$, and every micro-batch divides by it.
+
+
+# %% tags=["defines:training.training_step"]
+def training_step(model, optimizer, micro_batches, rate, max_norm):
+    total = sum(len(batch["labels"]) for batch in micro_batches)
+    mean_loss = 0.0
+    for batch in micro_batches:
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        loss = cross_entropy(logits.float(), batch["labels"]).sum() / total
+        loss.backward()
+        mean_loss += loss.item()
+    norm = clip_gradients(model.parameters(), max_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+    return mean_loss, norm
+
+
+# %% [markdown]
+# ### With the library
+#
+# `transformers.Trainer` claims to do the same. If both are right, then the same weights, the same micro-batches and the same
+# rates give the same losses. Dropout is switched off here, since two programs draw its random numbers in different order.
+#
+# First ours: a few updates of two micro-batches with eight sentences each.
+
+
+# %%
+def fresh():
+    net = models.load_classifier(2, seed=seed, model=model).to(run.device)
+    for module in net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return net.train()
+
+
+n_updates = run.budget.n_parity
+chosen = [train_set[i] for batch in buckets[:n_updates] for i in batch]
+micro = [training.move(collate(chosen[i : i + 8], pad_id), run.device) for i in range(0, len(chosen), 8)]
+ours, net = [], fresh()
+optimizer = torch.optim.AdamW(parameter_groups(net, 0.01))
+for step in range(n_updates):
+    rate = learning_rate * linear_schedule(step, n_updates, 1)
+    ours.append(training_step(net, optimizer, micro[2 * step : 2 * step + 2], rate, 1.0)[0])
+
+# %% [markdown]
+# Then theirs. The settings are spelt out, so that nothing depends on a default.
+
+# %%
+import tempfile
+
+from transformers import Trainer, TrainingArguments
+
+
+def library_run(compute_loss=None):
+    arguments = TrainingArguments(
+        tempfile.mkdtemp(), max_steps=n_updates, per_device_train_batch_size=8, gradient_accumulation_steps=2,
+        learning_rate=learning_rate, warmup_steps=1, weight_decay=0.01, max_grad_norm=1.0, logging_steps=1,
+        save_strategy="no", train_sampling_strategy="sequential", use_cpu=run.device == "cpu", bf16=False, disable_tqdm=True,
+    )  # fmt: skip
+    net = fresh()
+    trainer = Trainer(
+        net, arguments, lambda rows: collate(rows, pad_id), chosen, compute_loss_func=compute_loss
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints a line for each update
+        trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry], net
+
+
+# %% [markdown]
+# **Predict.** Equal? Nearly equal? Or not?
+
+# %%
+import contextlib
+import io
+
+theirs, _ = library_run()
+for step, (a, b) in enumerate(zip(ours, theirs, strict=True), start=1):
+    print(f"update {step}: ours {a:.4f}   Trainer {b:.4f}   ratio {b / a:.3f}")
+
+# %% [markdown]
+# **Observe.** The library's first loss is twice $\ln 2$. One of the two programs is wrong, and it is not ours.
+#
+# `Trainer` must know whether a head divides its loss by the number of targets of the *whole* batch. It looks at the head's
+# signature: whoever accepts any keyword argument is taken to know `num_items_in_batch`. Our head accepts everything and
+# ignores it, as you saw in section 1. So nobody divides by the number of micro-batches, and every gradient is twice too
+# long (transformers issue 47688, open when this was written). AdamW hides most of it, since its step does not depend on the
+# gradient's length. Clipping does.
+#
+# **Repair.** Give it the loss of this section, with the true denominator.
+
+# %%
+theirs, library = library_run(
+    lambda out, y, num_items_in_batch: cross_entropy(out.logits, y).sum() / num_items_in_batch
+)
+difference = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+weights = max((p - q).abs().max().item() for p, q in zip(net.parameters(), library.parameters(), strict=True))
+assert difference < 1e-4 and weights < 1e-3
+print(f"{n_updates} updates: largest difference of a loss {difference:.0e}, of a weight {weights:.0e}")
+run.record(trainer_loss_difference=difference, trainer_weight_difference=weights)
+
+# %% [markdown]
+# ## 4 Before training
+#
+# Look at the untrained model before you train it. It gives you two checks for free. The head's weights are small, so the
+# logits are near zero, and lesson 01 says what the loss must then be: $\ln K$, here $\ln 2$. And the accuracy must be near
+# that of always answering with the more frequent label.
+#
+# Prediction needs its own function: no gradients, no dropout, batches by length, and the answers back in the old order.
+
+
+# %% tags=["defines:training.predict"]
+@torch.no_grad()
+def predict(model, examples, pad_id, batch_size=64):
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
+    pieces = []
+    for start in range(0, len(order), batch_size):
+        batch = move(collate([examples[i] for i in order[start : start + batch_size]], pad_id), device)
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        pieces.append(logits.float().cpu())
+    model.train(was_training)
+    return torch.cat(pieces)[torch.tensor(order).argsort()]
+
+
+# %%
+from instructlab_utils.training import move
+
+dev_set, test_set = (training.encode(rows, tokenizer, 128) for rows in (dev_rows, test_rows))
+y_dev, y_test = (torch.tensor(rows["label"]) for rows in (dev_rows, test_rows))
+encoder = models.load_classifier(2, seed=seed, model=model).to(run.device)
+before = predict(encoder, test_set, pad_id)
+loss_before = cross_entropy(before, y_test).mean().item()
+majority = max(y_test.double().mean().item(), 1 - y_test.double().mean().item())
+accuracy_before = (before.argmax(1) == y_test).double().mean().item()
+print(
+    f"loss {loss_before:.3f} against ln 2 = {np.log(2):.3f}; accuracy {accuracy_before:.3f}, majority {majority:.3f}"
+)
+assert abs(loss_before - np.log(2)) < 0.1
+run.record(loss_before=loss_before, accuracy_before=accuracy_before, majority=majority)
+
+
+# %%
+def show(logits, rows, count=5):
+    for z, row in zip(logits[:count], rows, strict=False):
+        p = torch.softmax(z, 0)[1].item()
+        mark = " " if (p > 0.5) == bool(row["label"]) else "✗"
+        print(f"{mark} P(positive) = {p:.2f}   rated {row['rating']:+.1f}   {row['text'][:72]}")
+
+
+show(before, test_rows)
+
+# %% [markdown]
+# Keep these five sentences in mind. You will see them again.
+
+# %% [markdown]
+# ## 5 The loop
+#
+# Now the pieces fall into place. This is the entire loop; everything else is bookkeeping.
+
+
+# %%
+def fit(model, examples, steps, learning_rate, batch_size=16):
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), fused=True)
+    batches = training.batches_of(examples, batch_size, pad_id, seed)
+    model.train()
+    losses = []
+    for step in range(steps):
+        rate = learning_rate * linear_schedule(step, steps, round(0.1 * steps))
+        losses.append(training_step(model, optimizer, [move(next(batches), run.device)], rate, 1.0)[0])
+    return losses
+
+
+# %% [markdown]
+# The bookkeeping lives in `training.train`, and is worth reading: about forty lines. It adds
+#
+# - a **dev split** that is looked at every so many updates, the **best weights** kept, and a stop when nothing improves;
+# - a **log** with a JSON line per update (and TensorBoard, if you name a folder);
+# - a **checkpoint** that a power cut cannot halve.
+#
+# **Why the test split must not do the dev split's work.** The best of many looks is too good by selection alone.
+# Whoever picks the epoch on the test sentences and reports the same number reports a maximum, not a mean.
+#
+# First the claim that resuming is exact. A tiny model trains six updates in one go. Its twin is cut off after the fourth,
+# loses its memory, and is taken up again by the same call.
+
+# %%
+from pathlib import Path
+
+place = Path(tempfile.mkdtemp())
+
+
+def tiny_run(folder, until=None):
+    torch.manual_seed(99)
+    net = BertForSequenceClassification(
+        config
+    )  # each call starts like a new process, with weights of its own
+    training.train(
+        net, train_set[:32], steps=6, learning_rate=1e-3, pad_id=pad_id, batch_size=8, seed=seed,
+        folder=place / folder, save_every=3, until=until,
+    )  # fmt: skip
+    return net
+
+
+# %%
+straight = tiny_run("straight")
+tiny_run("resumed", until=4)
+resumed = tiny_run("resumed")
+same = all(torch.equal(p, q) for p, q in zip(straight.parameters(), resumed.parameters(), strict=True))
+logs = [(place / name / "log.jsonl").read_text() for name in ("straight", "resumed")]
+assert same and logs[0] == logs[1]
+print("all weights equal, bit for bit:", same, "| both logs equal:", logs[0] == logs[1])
+print("in the folder:", sorted(path.name for path in (place / "resumed").iterdir()))
+
+# %% [markdown]
+# **Observe.** The interruption came after the fourth update, the last checkpoint after the third, and the result is the same
+# to the last bit.
+# Four things had to be stored for that: weights, optimiser averages, the position in the data, and the random state of
+# dropout. Forget one, and the run still finishes, with other numbers.
+#
+# Everything is in `safetensors` and JSON. A pickled checkpoint would run code when it is loaded.
+
+# %% [markdown]
+# ### The real run
+#
+# **Predict.** Write down the test accuracy that you expect after training. And the number of updates after which the dev
+# accuracy stops rising.
+
+# %%
+import time
+
+begin = time.perf_counter()
+history = training.train(
+    encoder, train_set, steps=run.budget.steps, learning_rate=learning_rate, pad_id=pad_id, seed=seed,
+    dev=dev_set, eval_every=run.budget.eval_every, patience=4,
+)  # fmt: skip
+seconds = time.perf_counter() - begin
+tail = max(1, len(history.losses) // 10)
+print(
+    f"{len(history.losses)} updates in {seconds:.0f} s; loss {np.mean(history.losses[:tail]):.3f} → {np.mean(history.losses[-tail:]):.3f}"
+)
+print(
+    f"best dev accuracy {history.best_score:.3f} at update {history.best_step}; stopped early: {history.stopped_early}"
+)
+run.record(
+    seconds=seconds, updates=len(history.losses), best_step=history.best_step, dev_accuracy=history.best_score
+)
+
+# %%
+figure, (left, right) = plotting.axes(1, 2)
+left.plot(history.losses, color="0.75", linewidth=1, label="one batch")
+width = max(1, len(history.losses) // 12)
+smooth = np.convolve(history.losses, np.ones(width) / width, "valid")
+left.plot(
+    range(width - 1, len(history.losses)), smooth, color=plotting.COLOURS[0], label=f"mean of {width} batches"
+)
+left.axhline(np.log(2), color="black", linestyle=":", label="ln 2")
+left.set(xlabel="update", ylabel="cross-entropy (nats)", title="Training loss")
+left.legend()
+right.plot(*zip(*history.dev, strict=True), **plotting.style(3))
+right.axvline(history.best_step, color="black", linestyle=":", label="kept")
+right.set(xlabel="update", ylabel="accuracy", title="Dev accuracy")
+right.legend()
+run.figure(figure, "03_training")
+
+# %% [markdown]
+# **Observe.** The loss starts at $\ln 2$, as it had to. Single batches are noisy; the mean tells the story. The dev curve
+# decides which weights are kept, and it is noisy too: it counts only a few hundred sentences.
+#
+# Now the five sentences again, and the whole test split, once.
+
+# %%
+after = predict(encoder, test_set, pad_id)
+show(after, test_rows)
+hits = (after.argmax(1) == y_test).numpy()
+run.record(accuracy=hits.mean(), n_test=len(hits))
+print(f"\ntest accuracy {hits.mean():.3f} on {len(hits)} sentences")
+
+# %% [markdown]
+# Where it fails is worth more than how often. These are the most confident mistakes. For some of them the rating itself is near
+# the border, and for some you may side with the model.
+
+# %%
+p = torch.softmax(after, 1)[:, 1]
+confident = sorted(np.flatnonzero(~hits), key=lambda i: -abs(p[i].item() - 0.5))[:5]
+for i in confident:
+    row = test_rows[int(i)]
+    print(f"P(positive) = {p[i]:.2f}   rated {row['rating']:+.1f}   {row['text'][:84]}")
+
+# %% [markdown]
+# ## 6 What does that number prove?
+#
+# ### 6.1 Scores by hand
+#
+# *Accuracy* counts hits. *Precision* of a class asks how many of the answers "class $k$" are right, *recall* how many of
+# class $k$ were found, and $F_1$ is their harmonic mean. The macro average gives every class the same weight, however rare it is.
+
+
+# %%
+def confusion(targets, predictions, classes):
+    table = np.zeros((classes, classes), dtype=int)
+    np.add.at(table, (targets, predictions), 1)
+    return table
+
+
+def macro_f1(table):
+    true_positive = table.diagonal()
+    precision = true_positive / np.maximum(table.sum(0), 1)
+    recall = true_positive / np.maximum(table.sum(1), 1)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    return f1.mean()
+
+
+table = confusion(y_test.numpy(), after.argmax(1).numpy(), 2)
+print("rows: truth, columns: answer\n", table)
+ours, library = macro_f1(table), metrics.macro_f1(y_test.tolist(), after.argmax(1).tolist())
+assert abs(ours - library) < 1e-12
+print(f"macro F1 {ours:.4f}; scikit-learn differs by {abs(ours - library):.0e}")
+run.record(macro_f1=ours)
+
+# %% [markdown]
+# The articles average per batch here, too. The last batch is smaller, so its sentences count more.
+#
+# **Predict.** Batches of 64, 64 and 2; the two last sentences are wrong, all others right. What is the accuracy, and what
+# does the mean over batches say?
+
+# %% tags=["nbval-check-output"]
+toy = np.array([1] * 128 + [0] * 2)
+batch_means = [toy[:64].mean(), toy[64:128].mean(), toy[128:].mean()]
+print(f"accuracy {toy.mean():.4f}, mean of the batch means {np.mean(batch_means):.4f}")
+
+# %% [markdown]
+# ### 6.2 How many test sentences?
+#
+# One test sentence is a coin that lands on "right" with probability $p$. With $n$ of them the observed share $\hat p$ has
+# the standard error $\sqrt{p(1-p)/n}$. Wilson (1927) turned the question around: for which $p$ would the observed $\hat p$ not
+# be surprising? With $z$ the normal quantile,
+#
+# $$ \frac{\hat p + \frac{z^2}{2n} \;\pm\; z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}}}{1 + \frac{z^2}{n}}. $$
+
+# %% tags=["defines:metrics.wilson_interval"]
+from instructlab_utils.metrics import Interval
+
+
+def wilson_interval(successes, n, level=0.95):
+    from scipy import stats
+
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"successes must be in 0..n and n positive, got {successes} of {n}")
+    z, p = stats.norm.ppf(0.5 + level / 2), successes / n
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return Interval(p, float(centre - half), float(centre + half))
+
+
+# %% tags=["nbval-check-output"]
+print("hits     n   accuracy with its interval")
+for n in (100, 400, 1600, 6400):
+    print(f"{round(0.85 * n):4d}  {n:4d}   {wilson_interval(round(0.85 * n), n)}")
+
+# %% [markdown]
+# **Observe.** Four times the sentences, half the width. With 400 sentences two models that differ by a point look the same.
+# Many tables in papers decide in the third digit. Now ours:
+
+# %%
+interval = wilson_interval(int(hits.sum()), len(hits))
+print("test accuracy", interval, f"on {len(hits)} sentences")
+run.record(accuracy_low=interval.low, accuracy_high=interval.high)
+
+# %% [markdown]
+# ### 6.3 Better than what?
+#
+# An accuracy needs an opponent. Two cheap ones: always the more frequent label, and a logistic regression on TF-IDF word
+# counts, which knows nothing of word order or of any pre-training.
+#
+# Both models answer the *same* sentences. Easy sentences are easy for both, so the difference varies less than the two accuracies do.
+# The **paired bootstrap** (Efron, 1979) uses that: draw sentences with replacement, always with both answers, and look at
+# how the difference scatters.
+
+
+# %% tags=["defines:metrics.paired_bootstrap"]
+def paired_bootstrap(a, b, samples=10_000, level=0.95, seed=0):
+    d = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    rng = np.random.default_rng(seed)
+    means = np.array([d[rng.integers(0, len(d), len(d))].mean() for _ in range(samples)])
+    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    return Interval(float(d.mean()), float(low), float(high))
+
+
+# %%
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+words = make_pipeline(
+    TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=2000)
+)
+words.fit(train_rows["text"], train_rows["label"])
+word_hits = words.predict(test_rows["text"]) == y_test.numpy()
+gain = paired_bootstrap(hits, word_hits, run.budget.n_bootstrap, seed=seed)
+print(f"MiniLM {hits.mean():.3f}, TF-IDF {word_hits.mean():.3f}, majority {majority:.3f}")
+print("paired difference MiniLM − TF-IDF:", gain)
+run.record(tfidf=word_hits.mean(), gain=gain.mean, gain_low=gain.low, gain_high=gain.high)
+
+# %% [markdown]
+# **Read it as it is.** If the interval lies above zero, then *this* fine-tuned model is better than *this* word model on
+# sentences like these. It says nothing about another seed, another sample of training sentences, or another learning rate.
+# For a statement about the *method* you must repeat the whole procedure.
+#
+# ### 6.4 The unit of evidence is the seed
+#
+# A second run with another seed draws other training sentences, another head, another order. The results scatter. Student's
+# interval for the mean of $S$ seeds is $\bar d \pm t_{S-1} \, s / \sqrt S$, where $d_s$ is the *paired* difference of two methods
+# at seed $s$.
+
+
+# %% tags=["defines:metrics.t_interval"]
+def t_interval(values, level=0.95):
+    from scipy import stats
+
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 1 or len(x) < 2:
+        raise ValueError(
+            f"an interval over seeds needs at least 2 values in one dimension, got shape {x.shape}"
+        )
+    half = stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+    return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
+
+
+# %% [markdown]
+# **Predict.** Five seeds, and the two methods differ by 3, 1, 4, 1 and 5 points. Is that a difference? Five more pairs with
+# the same mean but from unpaired runs scatter three times as much. And now?
+
+# %% tags=["nbval-check-output"]
+points = np.array([3.0, 1, 4, 1, 5])
+print("paired:  ", t_interval(points))
+print("unpaired:", t_interval(points.mean() + 3 * (points - points.mean())))
+
+# %% [markdown]
+# The first interval excludes zero, the second does not. Same mean, other verdict. The course calls a claim *supported* if the
+# whole interval lies on the claimed side, *refuted* if it lies on the other, and *undecided* otherwise. Undecided is an
+# honest result.
+
+# %% [markdown]
+# ## 7 The experiment: do fifty sentences suffice?
+#
+# The articles say that a few instructions suffice, because pre-training has initialised the weights so well. They give no
+# number. We turned the sentence into claim **C1** and wrote it down before the first run (`data/claims/C1.toml`): *fine-tuning
+# the pre-trained encoder on 50 sentences is more accurate than training the same architecture from random weights on 800.*
+# One number per seed: the difference, averaged over three tasks.
+#
+# Seven methods, three tasks, three training sizes, five seeds; the same updates for all that are trained by
+# gradient, three values of one knob for each, tried once on a seed that the table does not use. The grid takes longer than a
+# lesson, so it ran outside (`make reproduce`), and we read its record. Nothing is recomputed here.
+#
+# **Predict.** Order the methods at 50 sentences. Where do you put logistic regression on the *frozen* encoder's mean?
+
+# %%
+from IPython.display import Markdown
+from instructlab_utils.repro import claims, tables
+
+Markdown(tables.markdown("baselines"))
+
+# %%
+figure = tables.figure("baselines")
+run.figure(figure, "03_baselines")
+
+# %%
+verdict = claims.verdict("C1")
+print(claims.render(verdict))
+run.record(
+    c1_verdict=verdict["verdict"], c1_mean=verdict["mean"], c1_low=verdict["low"], c1_high=verdict["high"]
+)
+
+# %% [markdown]
+# **Observe.** Read the table by column, and look at the intervals before you look at the means. Three things to find:
+#
+# - the row *random init* at the largest size against the row *full fine-tuning* at the smallest: that is C1;
+# - the row *head only*: most of what fine-tuning brings is not in the head;
+# - the row *frozen, mean*: how little training a good encoder needs, if you read it in the right place. The articles never
+#   try that baseline, and it costs a fraction of a second.
+
+# %% [markdown]
+# ## 8 What we have shown
+#
+# Printed from this run's record, so that the text cannot disagree with the numbers.
+
+# %%
+m = run.metrics
+print(f"profile {run.profile}, seed {seed}, {run.device}")
+print(
+    f"padding to 128 computes {m['waste_128']:.1f} positions per real token, buckets {m['waste_buckets']:.2f}"
+)
+print(
+    f"our loop and Trainer, with the same denominator: losses differ by at most {m['trainer_loss_difference']:.0e}"
+)
+print(f"loss before training {m['loss_before']:.3f}; {m['updates']} updates took {m['seconds']:.0f} s")
+print(
+    f"test accuracy {m['accuracy']:.3f} [{m['accuracy_low']:.3f}, {m['accuracy_high']:.3f}] on {m['n_test']} sentences"
+)
+print(
+    f"gain over TF-IDF on the same sentences {m['gain']:+.3f} [{m['gain_low']:+.3f}, {m['gain_high']:+.3f}]"
+)
+print(f"C1 over all seeds: {m['c1_verdict']}, {m['c1_mean']:+.3f} [{m['c1_low']:+.3f}, {m['c1_high']:+.3f}]")
+
+# %% [markdown]
+# **What we have not shown.**
+#
+# - The encoder was tuned by its makers on about a billion sentence pairs. Our verdict is about this checkpoint, not about
+#   pre-training as such.
+# - Random weights got the same small number of updates as everything else. With a hundred times as many they would
+#   climb higher; the claim is about *few examples and a fine-tuning budget*.
+# - Three tasks are three tasks, all of them English, two of them about sentiment. The encoder has probably met such reviews.
+# - The sentences are short. How lengths, spans and tokens change the loop is the subject of lessons 04 to 06.
+# - One number decides here, accuracy. Whether the probabilities mean what they say is a question for lesson 07.
+#
+# **Recall.** Answer without scrolling.
+#
+# 1. Logits of shape $(B, T, K)$ and labels of shape $(B,)$: which message do you get, and what is the mistake?
+# 2. Why is the loss before training close to $\ln K$, and what would a much larger value tell you?
+# 3. Two micro-batches of 16 and one of 4: by what must you divide each summed loss?
+# 4. Name the four things that a checkpoint needs for a resume to the same bits.
+# 5. Your interval for a paired difference is $[-1, 5]$ points. What do you write in the paper?
+#
+# **Exercises.** `notebooks/exercises/03_classification_loop.py`; `make classroom` builds the student version.
+#
+# **References.**
+#
+# - Efron, B. (1979). Bootstrap methods: another look at the jackknife. *The Annals of Statistics* 7(1), 1–26.
+# - Hutto, C. J., and Gilbert, E. (2014). VADER: a parsimonious rule-based model for sentiment analysis of social media text.
+#   *ICWSM 2014*.
+# - Loshchilov, I., and Hutter, F. (2019). Decoupled weight decay regularization. *ICLR 2019*.
+# - Student (1908). The probable error of a mean. *Biometrika* 6(1), 1–25.
+# - Wang, W., et al. (2020). MiniLM: deep self-attention distillation for task-agnostic compression of pre-trained
+#   transformers. *NeurIPS 2020*.
+# - Wilson, E. B. (1927). Probable inference, the law of succession, and statistical inference. *Journal of the American
+#   Statistical Association* 22(158), 209–212.
+# - transformers, issues 34191 (2024) and 47688 (2026), on the denominator under gradient accumulation.
