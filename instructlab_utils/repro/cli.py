@@ -79,8 +79,21 @@ def _run(
         threads=threads,
         progress=progress,
     )
-    print(runner.describe(manifest, out), file=sys.stdout if manifest.status == "ok" else sys.stderr)
+    _say(runner.describe(manifest, out), manifest.status)
     return manifest, out
+
+
+def _say(text: str, status: str) -> None:
+    print(text, file=sys.stdout if status == "ok" else sys.stderr)
+
+
+def _print_nested(facts: dict[str, Any], indent: str = "") -> None:
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}")
+            _print_nested(value, indent + "  ")
+        else:
+            print(f"{indent}{key}: {value}")
 
 
 @app.command()
@@ -135,22 +148,64 @@ def lesson_job(name: str, profile: Profile = "auto", timeout: float | None = Non
 
 
 @app.command(hidden=True)
-def block(experiment: str, block_id: str, profile: Profile = "auto", timeout: float | None = None) -> None:
+def block(experiment: str, block_id: str, profile: Profile = "auto", fresh: bool = False) -> None:
     """One block of an experiment, as the Snakefile calls it."""
-    from instructlab_utils.repro import experiments
-    from instructlab_utils.session import closest, find_root, resolve_profile
+    from instructlab_utils.repro import experiments, notebooks, runner
+    from instructlab_utils.session import resolve_profile
 
     profile = resolve_profile(profile)
-    blocks = {b.id: b for b in experiments.blocks(experiments.load(experiment), profile)}
-    if block_id not in blocks:
-        raise ParameterError(
-            f"experiment {experiment!r} has no block {block_id!r} in the {profile} profile"
-            f"{closest(block_id, list(blocks))}"
-        )
-    out = find_root() / "build" / "runs" / experiment / profile / block_id
-    parameters = {"profile": profile, **blocks[block_id].parameters}
-    manifest, _ = _run(experiment, out, profile, parameters, timeout=timeout)
+    chosen, found = experiments.find_block(experiment, block_id, profile)
+    if not notebooks.find(chosen.notebook).notebook.exists():
+        notebooks.build([chosen.notebook])
+    manifest = experiments.run_block(experiment, block_id, profile, fresh=fresh)
+    _say(runner.describe(manifest, found.out), manifest.status)
     raise typer.Exit(manifest.exit_code)
+
+
+@app.command()
+def course(profile: Profile = "smoke", workers: Workers = 2) -> None:
+    """Fetch what the lessons need; run every lesson and one block of every experiment."""
+    from instructlab_utils.repro.course import run_course
+    from instructlab_utils.session import resolve_profile
+
+    raise typer.Exit(run_course(resolve_profile(profile), workers))
+
+
+@app.command()
+def reproduce(
+    names: Names = None,
+    profile: Profile = "laptop",
+    workers: Workers = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="run everything again")] = False,
+) -> None:
+    """Run what is missing of the experiments, then write results, tables and verdicts."""
+    from instructlab_utils.repro.course import run_experiments
+    from instructlab_utils.session import resolve_profile
+
+    raise typer.Exit(run_experiments(names or [], resolve_profile(profile), workers, dry_run, fresh))
+
+
+@app.command()
+def fetch(
+    only: Annotated[list[str] | None, typer.Option(help="an asset's name; may be repeated")] = None,
+    needed: Annotated[bool, typer.Option("--needed", help="only what the present lessons need")] = False,
+) -> None:
+    """Bring the pinned models and data into the cache, verified."""
+    from instructlab_utils.repro import assets
+    from instructlab_utils.repro.course import needed_assets
+
+    names = needed_assets() if needed else only or None
+    for name, folder in assets.fetch(names).items():
+        print(f"{name}: {folder}")
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, device, cores, measured speed, free disk, and which assets are there."""
+    from instructlab_utils.repro import assets
+
+    _print_nested(assets.doctor())
 
 
 @app.command("notebooks")

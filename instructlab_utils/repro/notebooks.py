@@ -106,6 +106,11 @@ def experiments() -> dict[str, Lesson]:
     return _collect(find_root() / "notebooks" / "experiments")
 
 
+def everything() -> list[Lesson]:
+    """All lessons, then all experiments."""
+    return [*lessons().values(), *experiments().values()]
+
+
 def find(name: str | Path) -> Lesson:
     """A lesson or experiment by id ("03", "3"), by name ("03_classification_loop") or by path.
 
@@ -337,7 +342,7 @@ def code_sha(path: str | Path) -> str:
 
 def _selected(names: Iterable[str] | None) -> list[Lesson]:
     if names is None:
-        return [*lessons().values(), *experiments().values()]
+        return everything()
     return [find(name) for name in names]
 
 

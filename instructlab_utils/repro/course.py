@@ -1,0 +1,231 @@
+"""`make course`: fetch what the lessons need, run every lesson and one block of every experiment, sum up.
+
+One notebook that fails does not stop the others; it is named at the end, with its cell and its exception.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from instructlab_utils.errors import AssetError, RecordError
+from instructlab_utils.repro import assets, experiments, graph, notebooks, runner
+from instructlab_utils.repro.graph import GraphResult, Job
+from instructlab_utils.repro.record import write_json, write_text
+from instructlab_utils.session import find_root
+
+ENDED = ("ok", "failed", "aborted")
+PREPARE = """
+import sys
+from instructlab_utils import data
+for name in data.names():
+    if data.SOURCES[name].asset in sys.argv[1:]:
+        data.load(name)
+"""
+
+
+def course_targets(profile: str) -> list[str]:
+    """All lessons, and of every experiment the first block that gives results."""
+    targets = ["lessons"] if notebooks.lessons() else []
+    for name in experiments.names():
+        blocks = experiments.blocks(experiments.load(name), profile)
+        targets.append(f"{name}/{next(block.id for block in blocks if block.stage == 'run')}")
+    return targets
+
+
+def needed_assets(names: list[str] | None = None) -> list[str]:
+    """The assets that the named lessons and experiments declare (default: all), in the catalogue's order."""
+    known = [notebooks.find(name) for name in names] if names is not None else notebooks.everything()
+    wanted = {asset for lesson in known for asset in lesson.assets}
+    catalogue = list(assets.catalogue())
+    for lesson in known:
+        if strange := [asset for asset in lesson.assets if asset not in catalogue]:
+            raise AssetError(
+                f"{lesson.source.name} declares {strange[0]!r}, which data/assets.toml does not hold"
+            )
+    return [asset for asset in catalogue if asset in wanted]
+
+
+def ready(names: list[str]) -> bool:
+    """Whether all these assets lie in the cache, without reading them through."""
+    try:
+        for name in names:
+            assets.path(name)
+    except AssetError:
+        return False
+    return True
+
+
+def prepare(names: list[str]) -> None:
+    """Build the notebooks that are not there, fetch the assets, and make the tasks' splits once, not in a race."""
+    stale = [lesson.id for lesson in notebooks.everything() if not lesson.notebook.exists()]
+    if stale:
+        notebooks.build(stale)
+    assets.fetch(names, progress=True)
+    # in a process of its own: this one waits for the notebooks, and should not hold the libraries' memory
+    done = subprocess.run([sys.executable, "-c", PREPARE, *names], stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise AssetError(f"the tasks could not be prepared: {last.split(': ', 1)[-1]}")
+
+
+def run_course(profile: str = "smoke", workers: int = 2) -> int:
+    """Fetch, prepare, run, sum up; the exit code. What is up to date is neither fetched nor run again."""
+    targets = course_targets(profile)
+    wanted = needed_assets()
+    had_all = ready(wanted)
+    if not had_all:
+        print(f"assets: {', '.join(wanted)} (fetched once, into {_shown(assets.home())})")
+    undone = [job for job in graph.all_jobs(targets, profile) if not job.done]
+    if undone or not had_all:
+        prepare(wanted)
+    with progress() as on_progress:
+        result = graph.run_graph(targets, profile, workers, on_progress=on_progress)
+    return report(result, profile, fetched=not had_all)
+
+
+def run_experiments(names: list[str], profile: str, workers: int, dry_run: bool, fresh: bool) -> int:
+    """Run what is missing of the named experiments (default: all); then results, tables, verdicts. The exit code."""
+    chosen = names or experiments.names()
+    loaded = [experiments.load(name) for name in chosen]
+    jobs = graph.all_jobs(chosen, profile)
+    left = [job for job in jobs if fresh or not job.done]
+    if dry_run:
+        for job in left:
+            print(f"{job.name}: {job.why or 'again'}")
+        print(f"{len(left)} of {len(jobs)} blocks would run.")
+        return 0
+    if left:
+        prepare(needed_assets([experiment.notebook for experiment in loaded]))
+    with progress() as on_progress:
+        result = graph.run_graph(chosen, profile, workers, fresh=fresh, on_progress=on_progress)
+    code = report(result, profile, name="reproduce")
+    for experiment in loaded:
+        found = experiments.aggregate(experiment, profile)
+        print(f"{_shown(found.path)}: {len(found.lines)} lines{', changed' if found.changed else ''}")
+        for block, reason in found.refused.items():
+            print(f"  refused {block}: {reason}", file=sys.stderr)
+        if found.missing:
+            print(f"  {len(found.missing)} cells missing, the first: {found.missing[0]}", file=sys.stderr)
+        for note in found.notes:
+            print(f"  {note}", file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[list[Job]], None]]:
+    """A text progress bar over notebooks, and a line for each one that has ended."""
+    from tqdm import tqdm
+
+    bar: list[tqdm] = []
+    told: set[str] = set()
+
+    def show(jobs: list[Job]) -> None:
+        if not bar:
+            calm = {} if sys.stderr.isatty() else {"mininterval": 20, "maxinterval": 60}
+            bar.append(tqdm(total=len(jobs), unit="notebook", file=sys.stderr, **calm))
+        for job in jobs:
+            if job.status in ENDED and job.name not in told:
+                told.add(job.name)
+                bar[0].write(f"{job.name}: {job.status}, {_cost(job)}", file=sys.stderr)
+                bar[0].update()
+        bar[0].set_postfix_str(", ".join(job.name for job in jobs if job.status == "running"), refresh=False)
+        bar[0].refresh() if sys.stderr.isatty() else None
+
+    try:
+        yield show
+    finally:
+        for each in bar:
+            each.close()
+
+
+def report(result: GraphResult, profile: str, *, fetched: bool = False, name: str = "summary") -> int:
+    """Print the table and what failed, write it to build/<profile>/<name>.md and .json; returns the exit code."""
+    folder = find_root() / "build" / profile
+    jobs = sorted([*result.current, *result.ran], key=lambda job: ("/" in job.name, job.name))
+    rows = [("notebook", "status", "seconds", "peak memory")]
+    for job in jobs:
+        seconds = "" if job.seconds is None else f"{job.seconds:.1f}"
+        memory = "" if job.peak_memory_mb is None else f"{job.peak_memory_mb:.0f} MB"
+        status = f"{job.status}, up to date" if job in result.current else job.status
+        rows.append((_title(job), status, seconds, memory))
+    print(table(rows))
+    for job in result.bad:
+        print(_failure(job), file=sys.stderr)
+    sentence = _sentence(result, folder, fetched)
+    print(sentence)
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|---|---|---:|---:|")
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    head = f"# Profile {profile}, {when}\n\n{sentence}\n\n"
+    write_text(folder / f"{name}.md", head + "\n".join(lines) + "\n")
+    entries = [
+        {
+            "notebook": job.name,
+            "status": job.status,
+            "seconds": job.seconds,
+            "peak_memory_mb": job.peak_memory_mb,
+            "up_to_date": job in result.current,
+            "error": job.error,
+            "executed": _shown(job.out / "executed.ipynb"),
+        }
+        for job in jobs
+    ]
+    write_json(
+        folder / f"{name}.json",
+        {"profile": profile, "written": when, "seconds": round(result.seconds, 1), "notebooks": entries},
+    )
+    return result.exit_code
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows (the first is the head) as aligned text; the last two columns are numbers, set right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    text = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i >= len(row) - 2 else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        text.append("  ".join(cells).rstrip())
+    text.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(text)
+
+
+def _sentence(result: GraphResult, folder: Path, fetched: bool) -> str:
+    total = len(result.ran) + len(result.current)
+    if not result.ran:
+        got = "the assets were fetched again" if fetched else "nothing was fetched"
+        return f"All {total} notebooks are up to date: {got}, nothing was run."
+    kept = f", {len(result.current)} were up to date" if result.current else ""
+    ended = f"{len(result.bad)} of {len(result.ran)} notebooks did not end well" if result.bad else ""
+    ended = ended or f"{len(result.ran)} notebooks ran, all ok"
+    return f"{ended}{kept}, {result.seconds:.0f} s in all; the executed notebooks are in {_shown(folder.parent)}."
+
+
+def _failure(job: Job) -> str:
+    """What went wrong in a job: cell, exception and partial notebook, as the runner tells it."""
+    if job.status in ENDED:
+        with contextlib.suppress(RecordError):
+            return runner.describe(runner.read_manifest(job.out), job.out)
+    reason = "cut off" if job.status == "running" else "not run, because a job before it failed"
+    return f"{job.name}: {reason}"
+
+
+def _title(job: Job) -> str:
+    return job.name if "/" in job.name else job.notebook.stem
+
+
+def _cost(job: Job) -> str:
+    return f"{job.seconds or 0:.1f} s, {job.peak_memory_mb or 0:.0f} MB"
+
+
+def _shown(path: Path) -> str:
+    try:
+        return path.relative_to(find_root()).as_posix()
+    except ValueError:
+        return str(path)
