@@ -189,55 +189,13 @@ def example_differences(
 # --- verdicts --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One statistic: its interval over seeds, the bootstrap's beside it, and each task's mean."""
+def verdict(name: str, profile: str = "laptop") -> dict[str, Any]:
+    """The verdict on a claim from the recorded results of its experiment, as a table for JSON.
 
-    name: str
-    per_seed: PerSeed
-    interval: Interval | None
-    bootstrap: Interval | None
-
-    def __str__(self) -> str:
-        if self.interval is None:
-            return f"{self.name}: not tested ({len(self.per_seed.seeds)} seeds)"
-        text = f"{self.name}: {self.interval} over {len(self.per_seed.seeds)} seeds"
-        tasks = ", ".join(f"{task} {values.mean():+.3f}" for task, values in self.per_seed.by_task.items())
-        beside = f"; bootstrap over seeds and examples {self.bootstrap}" if self.bootstrap else ""
-        return f"{text}{beside}; {tasks}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the committed runs say of a claim. ``verdict`` is "not tested" while a cell is missing."""
-
-    claim: Claim
-    verdict: str
-    finding: Finding
-    secondary: tuple[Finding, ...] = ()
-    changed: bool = False
-
-    def __str__(self) -> str:
-        word = {"greater": "above", "less": "below"}[self.claim.direction]
-        rows = [
-            f"{self.claim.id}: {self.claim.statement}",
-            f"  {self.verdict} (claimed: {word} {self.claim.threshold:g})",
-            f"  {self.finding}",
-            *(f"  beside it: {finding}" for finding in self.secondary),
-        ]
-        if self.finding.per_seed.missing:
-            rows.append(
-                f"  missing: {len(self.finding.per_seed.missing)} runs, first {self.finding.per_seed.missing[0]}"
-            )
-        if self.changed:
-            rows.append("  the claim's text has changed since these runs started")
-        return "\n".join(rows)
-
-
-def judge(name: str, profile: str = "laptop") -> Verdict:
-    """The verdict on a claim from the recorded results of its experiment.
-
-    A claim is tested only when every cell that its statistic names has a run for every seed of the grid.
+    ``verdict`` is supported, refuted, undecided, or "not tested" while a cell that the statistic names lacks a run
+    for a seed of the grid. ``mean``, ``low``, ``high`` are the t interval over seeds, ``bootstrap`` the one beside
+    it; ``secondary`` holds the same for the statistics that do not decide. None where there are too few seeds.
+    ``changed`` says that the claim's text is no longer the one that the runs recorded when they started.
     """
     claim = load(name)
     experiment = experiments.load(claim.experiment).at(profile)
@@ -245,19 +203,68 @@ def judge(name: str, profile: str = "laptop") -> Verdict:
     stored = experiments.predictions(claim.experiment, profile)
     tasks, seeds = experiment.axes.task, experiment.axes.seed
 
-    def find(statistic: PairedDifference) -> Finding:
+    def find(statistic: PairedDifference) -> dict[str, Any]:
         numbers = per_seed(statistic, lines, tasks, seeds)
-        interval = bootstrap = None
+        found: dict[str, Any] = dict.fromkeys(("mean", "low", "high", "bootstrap"))
         if len(numbers.seeds) >= 2:
             interval = t_interval(numbers.values, claim.confidence)
+            found |= {"mean": interval.mean, "low": interval.low, "high": interval.high}
             grid = example_differences(statistic, stored, tasks, numbers.seeds)
             if grid is not None:
-                bootstrap = hierarchical_bootstrap(grid, level=claim.confidence)
-        return Finding(statistic.name, numbers, interval, bootstrap)
+                beside = hierarchical_bootstrap(grid, level=claim.confidence)
+                found["bootstrap"] = [beside.low, beside.high]
+        by_task = {task: float(v.mean()) for task, v in numbers.by_task.items() if len(v)}
+        return found | {
+            "statistic": statistic.name,
+            "seeds": list(numbers.seeds),
+            "values": numbers.values.tolist(),
+            "by_task": by_task,
+            "missing": list(numbers.missing),
+        }
 
-    finding = find(claim.statistic)
-    complete = finding.interval is not None and not finding.per_seed.missing
-    verdict = decide(finding.interval, claim.threshold, claim.direction) if complete else "not tested"  # type: ignore[arg-type]
+    found = find(claim.statistic)
+    word = "not tested"
+    if found["mean"] is not None and not found["missing"]:
+        interval = Interval(found["mean"], found["low"], found["high"])
+        word = decide(interval, claim.threshold, claim.direction)
     now = record.claims_sha([name])[name]
-    changed = any(line.get("claims", {}).get(name) != now for line in lines)
-    return Verdict(claim, verdict, finding, tuple(find(other) for other in claim.secondary), changed)
+    return found | {
+        "claim": claim.id,
+        "statement": claim.statement,
+        "experiment": claim.experiment,
+        "direction": claim.direction,
+        "threshold": claim.threshold,
+        "confidence": claim.confidence,
+        "expected": claim.expected,
+        "verdict": word,
+        "changed": any(line.get("claims", {}).get(name) != now for line in lines),
+        "secondary": [find(other) for other in claim.secondary],
+    }
+
+
+def _sentence(found: Mapping[str, Any]) -> str:
+    if found["mean"] is None:
+        return f"{found['statistic']}: not tested, {len(found['seeds'])} complete seeds"
+    text = f"{found['statistic']}: {found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+    if found["bootstrap"] is not None:
+        text += ", bootstrap [{:+.3f}, {:+.3f}]".format(*found["bootstrap"])
+    tasks = "; ".join(f"{task} {mean:+.3f}" for task, mean in found["by_task"].items())
+    return f"{text} ({tasks})"
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """A verdict for a person: the claim, the word, the interval that decides, then what stands beside it."""
+    side = {"greater": "above", "less": "below"}[found["direction"]]
+    rows = [
+        f"{found['claim']}: {found['statement']}",
+        f"{found['verdict']} ({found['confidence']:.0%} t interval over {len(found['seeds'])} seeds, "
+        f"claimed to lie {side} {found['threshold']:g}; in brackets: each task's mean)",
+        f"  {_sentence(found)}",
+        "printed beside it, without a vote:",
+        *(f"  {_sentence(other)}" for other in found["secondary"]),
+    ]
+    if missing := found["missing"]:
+        rows.append(f"missing: {len(missing)} runs, the first: {missing[0]}")
+    if found["changed"]:
+        rows.append("the claim's text has changed since these runs started")
+    return "\n".join(rows)
