@@ -131,6 +131,7 @@ class Experiment(Strict):
     revision: PositiveInt
     claims: list[str] = []
     methods: list[str] = Field(min_length=1)
+    labels: dict[str, str] = {}
     axes: Axes
     sizes: Sizes
     tuning: Tuning | None = None
@@ -146,6 +147,9 @@ class Experiment(Strict):
         for name, values in (("methods", self.methods), *((f"axes.{a}", v) for a, v in self.axes)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{name}: names something twice")
+        for method in self.labels:
+            if method not in self.methods:
+                raise ValueError(f"labels: {method!r} is not one of the methods")
         sizes = set(self.axes.n_train)
         if self.tuning is not None:
             sizes.add(self.tuning.n_train)
