@@ -1,0 +1,78 @@
+# `make course` and `make test` need Python 3.11, git and make, nothing else; each does all of its own set-up.
+# Without make (Windows): the same commands stand behind `python -m instructlab_utils --help`.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+WORKERS ?= 2
+PROFILE ?= laptop
+TIMES ?= 20
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+RUN := OMP_NUM_THREADS=1 $(PY) -m instructlab_utils
+CODE := instructlab_utils tests scripts benchmarks notebooks/source notebooks/experiments/source notebooks/exercises
+
+.PHONY: help setup course test lab notebooks import reproduce bench classroom drill clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# The first Python that is new enough and really starts (a pyenv shim may be there without a version behind it).
+define make_venv
+for python in python3.11 python3 python3.12 python3.13 python; do \
+  if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
+    echo "environment: $(VENV), from $$($$python --version)"; exec $$python -m venv $(VENV); \
+  fi; \
+done; \
+echo 'error: Python 3.11, 3.12 or 3.13 was not found; install one and call make again' >&2; exit 2
+endef
+
+$(READY): requirements.lock pyproject.toml
+	@test -x $(PY) || { $(make_venv); }
+	@echo "environment: the exact versions of requirements.lock (once; again only when that file changes)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $(READY)
+
+setup: $(READY)  ## the environment only
+
+course: $(READY)  ## fetch what is needed, run all lessons and a block of each experiment (smoke)
+	@$(RUN) course --workers $(WORKERS)
+
+test: $(READY)  ## linters, types, all tests, and every lesson cell by cell
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check $(wildcard $(CODE))
+	$(VENV)/bin/codespell
+	$(PY) -m mypy
+	$(RUN) notebooks --check
+	$(RUN) fetch --needed
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) tests
+	OMP_NUM_THREADS=1 INSTRUCTLAB_PROFILE=smoke $(PY) -m pytest -q -n $(WORKERS) \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks/*.ipynb
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	@$(PY) -m jupyter lab notebooks
+
+notebooks: $(READY)  ## text sources -> notebooks; outputs stay
+	@$(RUN) notebooks
+
+import: $(READY)  ## NB=notebooks/03_….ipynb -> its text source, after editing in Jupyter
+	@$(if $(NB),,$(error say which notebook: make import NB=notebooks/NN_name.ipynb))
+	@$(RUN) import $(NB)
+
+reproduce: $(READY)  ## what is missing of the experiments, then tables and verdicts; FRESH=1 runs all again
+	@$(RUN) reproduce $(EXPERIMENT) --profile $(PROFILE) --workers $(WORKERS) $(if $(FRESH),--fresh)
+
+bench: $(READY)  ## the training loop measured against others
+	@$(RUN) bench
+
+classroom: $(READY)  ## student versions of the exercises, and their automatic grading
+	@$(RUN) classroom
+
+drill: $(READY)  ## kill -9 at random moments, TIMES=20 times; the next call must finish with the same bits
+	@$(RUN) drill --times $(TIMES)
+
+clean:  ## remove what runs have written; the environment and the fetched assets stay
+	@rm -rf build .snakemake .pytest_cache .ruff_cache .mypy_cache .hypothesis
