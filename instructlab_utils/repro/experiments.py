@@ -309,11 +309,8 @@ class Experiment(Strict):
             return None, str(error)
         if manifest.status != "ok":
             reason = (manifest.error or {}).get("message", "")
-            return (
-                None,
-                f"its last run {'was cut off' if manifest.status == 'running' else manifest.status}"
-                + (f": {reason}" if reason else ""),
-            )
+            state = "was cut off, or is going on" if manifest.status == "running" else manifest.status
+            return None, f"its last run {state}" + (f": {reason}" if reason else "")
         if bad := [line for line in stored if line.get("schema") != record.SCHEMA]:
             return None, f"{block.id}: a line of schema {bad[0].get('schema')!r}, known is {record.SCHEMA}"
         key = self.key(block)
