@@ -251,3 +251,56 @@ def list_command() -> None:
         for lesson in entries.values():
             minutes = ", ".join(f"{p} {m:g} min" for p, m in lesson.minutes.items())
             print(f"  {lesson.id}  {lesson.title}\n      {lesson.outcome}\n      {minutes}")
+
+
+@app.command()
+def claims(names: Names = None, profile: Profile = "laptop") -> None:
+    """The verdict on every claim, from the recorded results."""
+    from instructlab_utils.repro import claims as ledger
+    from instructlab_utils.session import resolve_profile
+
+    profile = resolve_profile(profile)
+    for name in names or ledger.names():
+        print(ledger.render(ledger.verdict(name, profile)))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(context: typer.Context) -> None:
+    """Measure the training loop against others; options go to benchmarks/bench.py."""
+    raise typer.Exit(_script("benchmarks/bench.py", *context.args))
+
+
+@app.command()
+def classroom(
+    out: Annotated[Path, typer.Option(help="folder for everything that is made")] = Path("build/classroom"),
+) -> None:
+    """Make the student versions of the exercises, and grade two submissions as a proof."""
+    from instructlab_utils.repro import exercises
+    from instructlab_utils.session import find_root
+
+    exercises.classroom(find_root() / out)
+
+
+@app.command()
+def drill(
+    times: Annotated[int, typer.Option(min=1, help="kills of each kind")] = 20,
+    seed: int = 0,
+) -> None:
+    """Kill -9 a fetch and a training run at random moments; the next call must finish with the same bits."""
+    codes = [
+        _script(f"tests/drill_{kind}.py", "--times", str(times), "--seed", str(seed))
+        for kind in ("fetch", "training")
+    ]
+    raise typer.Exit(max(codes))
+
+
+def _script(path: str, *arguments: str) -> int:
+    """Run one of the repository's scripts; CourseError where it is not there (an installed package alone)."""
+    import subprocess
+
+    from instructlab_utils.session import find_root
+
+    script = find_root() / path
+    if not script.is_file():
+        raise CourseError(f"{path} is not here; run this inside a clone of the repository")
+    return subprocess.run([sys.executable, str(script), *arguments], cwd=find_root()).returncode
