@@ -173,11 +173,12 @@ def load(name: str) -> Task:
 
     Raises: DataError for an unknown task or a malformed raw file; AssetError if the raw files are not there.
     """
-    from datasets import DatasetDict
+    files = raw_files(name)
+    from datasets import DatasetDict  # after the check: a misspelt name should not wait for this import
     from filelock import FileLock
 
     pin = hashlib.sha256(f"{VERSION} {SALT} {SHARES} {CUT} {JACCARD}".encode())
-    for path in raw_files(name):
+    for path in files:
         pin.update(f"{path.parent.name}/{path.name}\0".encode() + path.read_bytes())
     stored = assets.home() / "tasks" / f"{name}-{pin.hexdigest()[:12]}"
     try:
@@ -217,6 +218,11 @@ def _store(name: str, stored: Path) -> None:
     examples = arrange(read(name, counts), counts)
     string, label = Value("string"), ClassLabel(names=list(SOURCES[name].labels))
     features = Features(id=string, text=string, label=label, rating=Value("float64"), group=string)
+    for split, rows in examples.items():
+        if not rows:
+            raise DataError(
+                f"{name}: no text falls into {split}; the raw files are too small, fetch the asset again"
+            )
     splits = DatasetDict({split: Dataset.from_list(rows, features) for split, rows in examples.items()})
     with tempfile.TemporaryDirectory(dir=stored.parent, prefix=f".{name}-") as folder:
         new, shown = Path(folder) / "new", not datasets.are_progress_bars_disabled()

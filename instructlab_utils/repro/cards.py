@@ -142,8 +142,8 @@ def why_thresholds(rows: Sequence[Row], bins: Sequence[tuple[float, float, int]]
     beyond = sum(difference > data.CUT for difference in retest)
     return (
         f"The middle is {place[sum(higher)]}: {bins[middle][2]:,} of {len(rows):,} ratings "
-        f"({bins[middle][2] / len(rows):.0%}) get no label. Why {data.CUT:g}? In the rated files, {len(retest)} times a "
-        f"sentence stands there again, rated anew (mostly in {Counter(tasks).most_common(1)[0][0]}). The two means "
+        f"({bins[middle][2] / len(rows):.0%}) get no label. Why {data.CUT:g}? {len(retest)} times a sentence stands in "
+        f"its file again, rated anew (mostly in {Counter(tasks).most_common(1)[0][0]}). The two means "
         f"differ by {median(retest):.2f} in the median and by more than {data.CUT:g} in {beyond} cases "
         f"({beyond / len(retest):.0%}): beyond the threshold, the sign of a mean seldom depends on who was asked. "
         "The rating itself is kept in the column `rating`."

@@ -106,13 +106,17 @@ def read_rated(path: Path, has_articles: bool, counts: Counter[str]) -> list[Row
             )
         if has_articles and not re.fullmatch(r"\d+_\d+", fields[0]):
             raise DataError(f"{place}, field 1 (id): {fields[0]!r}: write article_sentence, such as 12_3")
-        if not re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", fields[1]) or abs(float(fields[1])) > 4:
+        try:
+            rating = float(fields[1])
+        except ValueError:
+            rating = float("nan")
+        if not -4 <= rating <= 4:
             raise DataError(f"{place}, field 2 (rating): {fields[1]!r}: write a number from -4 to 4")
         if not clean(fields[2]):
             raise DataError(f"{place}, field 3 (text) is empty: write the sentence, or delete the line")
         counts["texts with HTML entities"] += html.unescape(fields[2]) != fields[2]
         article = fields[0].split("_")[0] if has_articles else ""
-        rows.append(Row(clean(fields[2]), rating=float(fields[1]), article=article))
+        rows.append(Row(clean(fields[2]), rating=rating, article=article))
     return rows
 
 
