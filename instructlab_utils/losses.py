@@ -1,0 +1,117 @@
+"""Cross-entropies and what they are made of, in elementary tensor operations.
+
+Each function is built and checked in lesson 01 (notebooks/source/01_empirical_risk.py), in the section that
+its docstring names. They return one loss per example or per position, so that the caller chooses the
+denominator; only ``masked_cross_entropy`` divides, and it says by what. Values and gradients equal those of
+torch.nn.functional.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instructlab_utils.errors import TrainingError
+
+__all__ = ["binary_cross_entropy", "cross_entropy", "log_softmax", "log_sum_exp", "masked_cross_entropy"]
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of a yes-or-no answer, one value per example.
+
+    Args:
+        logits: real scores z, any shape, floating.
+        targets: the labels y, 0 or 1 (or a probability between them), same shape.
+
+    Returns:
+        max(z, 0) − y z + log(1 + exp(−|z|)) in nats, the shape of ``logits``; its gradient is sigmoid(z) − y.
+
+    Raises:
+        TrainingError: the shapes differ. Broadcasting would pair every logit with every label.
+
+    Source: lesson 01, section 3.
+    """
+    if logits.shape != targets.shape:
+        raise TrainingError(
+            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape"
+        )
+    positive_part = torch.maximum(logits, torch.zeros_like(logits))
+    return positive_part - targets * logits + torch.log1p(torch.exp(-logits.abs()))
+
+
+def log_sum_exp(z: Tensor, dim: int = -1) -> Tensor:
+    """log Σ_k exp(z_k) along ``dim``, which disappears from the shape; finite for every finite ``z``.
+
+    Source: lesson 01, section 4.
+    """
+    shift = z.detach().amax(dim, keepdim=True)
+    shift = torch.where(shift.isfinite(), shift, torch.zeros_like(shift))
+    return torch.exp(z - shift).sum(dim).log() + shift.squeeze(dim)
+
+
+def log_softmax(z: Tensor, dim: int = -1) -> Tensor:
+    """Logarithms of the softmax probabilities along ``dim``, the shape of ``z``.
+
+    The largest logit is subtracted first: the probabilities stay the same, and no digit is lost to an offset.
+
+    Source: lesson 01, section 4.
+    """
+    shifted = z - z.detach().amax(dim, keepdim=True)
+    return shifted - log_sum_exp(shifted, dim).unsqueeze(dim)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of one of K classes, one value per example or position.
+
+    Args:
+        logits: (..., K), floating.
+        targets: (...), int64 class indices in 0 … K − 1.
+        smoothing: ε in [0, 1): the target gives 1 − ε to the class and spreads ε evenly over all K.
+
+    Returns:
+        −Σ_k q_k log p_k in nats, shape (...); its gradient with respect to the logits is p − q.
+
+    Raises:
+        TrainingError: the shapes do not fit, or ``smoothing`` lies outside [0, 1).
+        RuntimeError: a target is not a class index (from ``Tensor.gather``).
+
+    Source: lesson 01, section 6.
+    """
+    if logits.shape[:-1] != targets.shape or not 0 <= smoothing < 1:
+        shapes = f"logits {tuple(logits.shape)}, targets {tuple(targets.shape)}"
+        raise TrainingError(f"{shapes}, smoothing {smoothing}: need (..., K), (...) and 0 <= smoothing < 1")
+    log_p = log_softmax(logits)
+    picked = log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    if smoothing == 0:  # 0 · (−inf) would be nan where a logit is −inf
+        return -picked
+    return -(1 - smoothing) * picked - smoothing * log_p.mean(-1)
+
+
+def masked_cross_entropy(
+    logits: Tensor, targets: Tensor, denominator: float | Tensor | None = None, ignore_index: int = -100
+) -> Tensor:
+    """Sum of the cross-entropies over the positions that have a target, divided by ``denominator``.
+
+    Args:
+        logits: (..., V), floating. Nothing is shifted here: logits and targets are already aligned.
+        targets: (...), int64; a position that holds ``ignore_index`` carries no loss and no gradient.
+        denominator: default the number of positions that count, as ``torch`` does. When gradients are
+            accumulated, pass the number of the *whole* batch, in every micro-batch (section 10 of the lesson).
+        ignore_index: the mark of a position without a target.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        TrainingError: no position counts (torch would return nan), or the denominator is not positive.
+
+    Source: lesson 01, section 9.
+    """
+    counts = targets != ignore_index
+    if not counts.any():
+        raise TrainingError(f"all {targets.numel()} targets are {ignore_index}: nothing to learn from")
+    if denominator is None:
+        denominator = counts.sum()
+    if denominator <= 0:
+        raise TrainingError(f"the denominator is {denominator}: it must be positive")
+    return cross_entropy(logits[counts], targets[counts]).sum() / denominator
