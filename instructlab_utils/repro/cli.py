@@ -264,7 +264,25 @@ def claims(names: Names = None, profile: Profile = "laptop") -> None:
         print(ledger.render(ledger.verdict(name, profile)))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command()
+def table(
+    names: Names = None,
+    profile: Profile = "laptop",
+    check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if README is stale")] = False,
+    measured: Annotated[
+        bool, typer.Option("--measured", help="also the last `course` of this machine")
+    ] = False,
+) -> None:
+    """Write tables and figures from the recorded results, and the generated blocks of README.md."""
+    from instructlab_utils.repro.course import write_tables
+    from instructlab_utils.session import resolve_profile
+
+    raise typer.Exit(write_tables(names or [], resolve_profile(profile), check=check, measured=measured))
+
+
+@app.command(
+    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
 def bench(context: typer.Context) -> None:
     """Measure the training loop against others; options go to benchmarks/bench.py."""
     raise typer.Exit(_script("benchmarks/bench.py", *context.args))

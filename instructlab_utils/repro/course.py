@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from instructlab_utils.errors import AssetError, RecordError
 from instructlab_utils.repro import assets, experiments, graph, notebooks, runner
 from instructlab_utils.repro.graph import GraphResult, Job
 from instructlab_utils.repro.record import write_json, write_text
-from instructlab_utils.session import find_root
+from instructlab_utils.session import PROFILES, find_root
 
 ENDED = ("ok", "failed", "aborted")
 PREPARE = """
@@ -113,7 +113,68 @@ def run_experiments(names: list[str], profile: str, workers: int, dry_run: bool,
             print(f"  {len(found.missing)} cells missing, the first: {found.missing[0]}", file=sys.stderr)
         for note in found.notes:
             print(f"  {note}", file=sys.stderr)
-    return code
+    return max(code, write_tables(chosen, profile))
+
+
+# --- what stands in README.md -----------------------------------------------------------------------
+
+
+def readme_blocks(profile: str = "laptop", *, measured: bool = False) -> dict[str, str]:
+    """The text of README's generated blocks, by name: tables, claims, benchmarks, lessons.
+
+    ``measured`` adds ``course``, the table of the last `make course` on this machine; it changes with every run.
+    """
+    from instructlab_utils.repro import tables
+
+    blocks = {**tables.generated(profile), "lessons": lesson_table()}
+    results = find_root() / "benchmarks" / "RESULTS.md"
+    if results.is_file() and (match := tables.BLOCK.search(results.read_text(encoding="utf-8"))):
+        blocks["benchmarks"] = match["text"]
+    summary = find_root() / "build" / "smoke" / "summary.md"
+    if measured and summary.is_file():
+        blocks["course"] = summary.read_text(encoding="utf-8").split("\n\n", 2)[2]
+    return blocks
+
+
+def lesson_table() -> str:
+    """The lessons as a Markdown table: what you will be able to do, minutes by profile, when they were executed."""
+    rows = [
+        "| lesson | you will be able to | minutes (smoke / laptop / gpu) | assets |",
+        "|---|---|---:|---|",
+    ]
+    for lesson in notebooks.lessons().values():
+        minutes = " / ".join(f"{lesson.minutes[profile]:g}" for profile in PROFILES)
+        link = f"[{lesson.id} {lesson.title}](notebooks/{lesson.notebook.name})"
+        rows.append(f"| {link} | {lesson.outcome} | {minutes} | {', '.join(lesson.assets) or 'none'} |")
+    return "\n".join(rows) + "\n"
+
+
+def write_tables(names: list[str], profile: str, *, check: bool = False, measured: bool = False) -> int:
+    """Write the tables and figures of the named experiments (default: all), and README's generated blocks.
+
+    ``check`` changes nothing and says which blocks are out of date; the exit code.
+    """
+    from instructlab_utils.repro import tables
+
+    readme = find_root() / "README.md"
+    if check:
+        stale = tables.check_blocks(readme, readme_blocks(profile))
+        for line in stale:
+            print(line, file=sys.stderr)
+        return 1 if stale else 0
+    for name in names or experiments.names():
+        if not experiments.results(name, profile):
+            print(f"{name}: no {profile} results yet", file=sys.stderr)
+            continue
+        for path in tables.write(name, profile):
+            print(f"wrote {_shown(path)}")
+    if profile == "laptop" and readme.is_file():
+        for block in tables.update_blocks(readme, readme_blocks(profile, measured=measured)):
+            print(f"README.md: block {block!r} renewed")
+    return 0
+
+
+# --- for a person who waits -------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -182,7 +243,7 @@ def report(result: GraphResult, profile: str, *, fetched: bool = False, name: st
     return result.exit_code
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
+def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Rows (the first is the head) as aligned text; the last two columns are numbers, set right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     text = []

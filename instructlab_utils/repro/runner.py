@@ -188,9 +188,9 @@ def _accept(value: Any, kind: str) -> Any:
         "None": (type(None),),
         "NoneType": (type(None),),
     }
-    if not isinstance(value, types[kind] if kind in types else (object,)):
-        raise TypeError(kind)
-    if isinstance(value, bool) and kind in ("int", "float"):
+    if kind not in types:  # a type that we do not know: the notebook itself must check it
+        return value
+    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind in ("int", "float")):
         raise TypeError(kind)
     return float(value) if kind == "float" else value
 
@@ -332,7 +332,7 @@ def _papermill(
     class Manager(AsyncKernelManager):
         """Starts the kernel with its own environment and tells the watch its process id."""
 
-        async def start_kernel(self, **kw: Any) -> None:
+        async def start_kernel(self, **kw: Any) -> None:  # type: ignore[override]
             await self._async_start_kernel(**{**kw, "env": env})
             watch.pid = getattr(self.provisioner, "pid", None)
 
@@ -389,19 +389,19 @@ def _signals(watch: _Watch) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Any] = {}
+    before: dict[signal.Signals, Any] = {}
 
     def handler(number: int, _: object) -> None:
         watch.reason = watch.reason or ("Interrupted", f"stopped by {signal.Signals(number).name}")
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, handler)
+    for each in (signal.SIGTERM, signal.SIGINT):
+        before[each] = signal.signal(each, handler)
     try:
         yield
     finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
+        for each, previous in before.items():
+            signal.signal(each, previous)
 
 
 @contextlib.contextmanager
