@@ -65,8 +65,8 @@ def length_buckets(
     """
     order = torch.randperm(len(lengths), generator=generator).tolist()
     batches = []
-    for start in range(0, len(order), window * batch_size):
-        chunk = sorted(order[start : start + window * batch_size], key=lambda i: lengths[i])
+    for begin in range(0, len(order), window * batch_size):
+        chunk = sorted(order[begin : begin + window * batch_size], key=lambda i: lengths[i])
         batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
@@ -139,8 +139,8 @@ def predict(model: nn.Module, examples: Sequence[Example], pad_id: int, batch_si
     model.eval()
     order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
     pieces = []
-    for start in range(0, len(order), batch_size):
-        batch = move(collate([examples[i] for i in order[start : start + batch_size]], pad_id), device)
+    for begin in range(0, len(order), batch_size):
+        batch = move(collate([examples[i] for i in order[begin : begin + batch_size]], pad_id), device)
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         pieces.append(logits.float().cpu())
     model.train(was_training)

@@ -16,8 +16,9 @@
 # # 03 The classification loop, repaired, and honest evaluation
 #
 # **The promise.** You take apart a published training program that cannot run, and understand each of its errors. Then you
-# build the loop again, piece by piece: batches, loss, update, checkpoint, early stopping. You fine-tune a real encoder with
-# 22 million weights on real, human-rated sentences. At the end you can say what its accuracy proves, and what it does not.
+# build the loop again, piece by piece: batches, loss, update, checkpoint, early stopping. You fine-tune a real
+# encoder with 22 million weights on real, human-rated sentences. At the end you can say what its accuracy proves,
+# and what it does not.
 #
 # | | |
 # |---|---|
@@ -46,6 +47,7 @@ learning_rate: float = 1e-4  # peak of the schedule
 # %%
 import numpy as np
 import torch
+
 from instructlab_utils import data, expect_error, metrics, models, plotting, start, training
 
 run = start("03", profile=profile, seed=seed)
@@ -54,9 +56,9 @@ n_train = n_train or run.budget.n_train
 # %% [markdown]
 # ## 1 A program that cannot run
 #
-# One of the source articles (five Chinese-language blog articles on the "infinite instruction set") prints a program that
-# fine-tunes BERT for sentence classification. It looks like a hundred programs on the web. It has never run.
-# We rewrote its decisive lines on a tiny random BERT, so that each error shows in a second.
+# One of the source articles (five Chinese-language blog articles on the "infinite instruction set") prints a
+# program that fine-tunes BERT for sentence classification. It looks like a hundred programs on the web. It has
+# never run. We rewrote its decisive lines on a tiny random BERT, so that each error shows in a second.
 #
 # **Predict.** The article loads a *token* classification head and gives it one label per sentence, for four sentences
 # padded to 128 tokens. Which exception comes first: from the head, from the loss, or from the metric?
@@ -78,7 +80,8 @@ with expect_error(ValueError, match="batch_size"):
 
 # %% [markdown]
 # **Observe.** The loss speaks first. A token head gives a row of logits for each *token*: shape $(B, T, K)$. Cross-entropy
-# flattens that to $B \cdot T$ rows and finds only $B$ labels. The numbers in the message are exactly $4 \cdot 128$ and $4$.
+# flattens that to $B \cdot T$ rows and finds only $B$ labels. The numbers in the message are exactly $4 \cdot 128$
+# and $4$.
 #
 # **Repair.** One label per sentence needs one row of logits per sentence: shape $(B, K)$.
 
@@ -88,8 +91,8 @@ output = net(**padded, labels=labels)
 print("logits", tuple(output.logits.shape), " loss is a scalar:", output.loss.ndim == 0)
 
 # %% [markdown]
-# The next two errors follow from the first. The article's evaluation still believes in tokens: it takes `argmax` over
-# axis 2, and hands the metric a list of lists.
+# The next two errors follow from the first. The article's evaluation still believes in tokens: it takes `argmax`
+# over axis 2, and hands the metric a list of lists.
 
 # %%
 from sklearn.metrics import classification_report
@@ -102,8 +105,8 @@ with expect_error(ValueError, match="mix of"):
     classification_report(labels.tolist(), per_token)
 
 # %% [markdown]
-# Loud errors are the harmless ones. Here is a quiet one, and it is new. The heads of transformers 5 accept any keyword
-# argument and ignore what they do not know.
+# Loud errors are the harmless ones. Here is a quiet one, and it is new. The heads of transformers 5 accept any
+# keyword argument and ignore what they do not know.
 #
 # **Predict.** What does the call below return for `loss`: an exception, `None`, or a number?
 
@@ -112,8 +115,8 @@ misspelt = net(**padded, lables=labels)
 print("loss:", misspelt.loss)
 
 # %% [markdown]
-# With version 4 the same line was a `TypeError`. Now it fails later and elsewhere, or never, if nobody looks at the loss.
-# The course asks for a loss explicitly:
+# With version 4 the same line was a `TypeError`. Now it fails later and elsewhere, or never, if nobody looks at the
+# loss. The course asks for a loss explicitly:
 
 # %%
 from instructlab_utils.errors import TrainingError
@@ -122,9 +125,9 @@ with expect_error(TrainingError, match="no loss"):
     models.must_have_loss(misspelt)
 
 # %% [markdown]
-# One more change of versions. The article imports `AdamW` from transformers, where it no longer is. Everybody repairs
-# this by taking the class of the same name from torch. That changes the regularisation without a word: the old default of
-# `weight_decay` was zero.
+# One more change of versions. The article imports `AdamW` from transformers, where it no longer is. Everybody
+# repairs this by taking the class of the same name from torch. That changes the regularisation without a word: the
+# old default of `weight_decay` was zero.
 
 # %%
 with expect_error(ImportError, match="AdamW"):
@@ -136,15 +139,15 @@ print("torch's default weight decay:", torch.optim.AdamW([torch.zeros(1)]).defau
 # > **Which of these is *not* a bug?** The article also calls `model.zero_grad()` where most people write
 # > `optimizer.zero_grad()`, and passes `classification_report(labels, preds)` in this order. Decide before you read on.
 #
-# Neither is. Both calls clear the same gradients as long as the optimiser owns every parameter of the model. And the order
+# Neither is. Both calls clear the same gradients as long as the optimiser owns every parameter of the model. And
+# the order
 # *(truth, prediction)* is the right one. A bug hunt that finds bugs everywhere has found nothing.
-
-# %% [markdown]
+#
 # ## 2 Real sentences in batches
 #
-# The sentences come from movie reviews. People rated each one from −4 to 4; we keep the clearly positive and the clearly
-# negative ones, and the mean rating travels with the sentence. Splits are by content, so near-copies never cross them.
-# The data card in `data/cards/` has the details.
+# The sentences come from movie reviews. People rated each one from −4 to 4; we keep the clearly positive and the
+# clearly negative ones, and the mean rating travels with the sentence. Splits are by content, so near-copies never
+# cross them. The data card in `data/cards/` has the details.
 
 # %%
 task = data.load("movie-sentiment")
@@ -157,8 +160,8 @@ for row in train_rows.select(range(4)):
     print(f"{row['rating']:+.1f}  {task.labels[row['label']]:9s} {row['text'][:80]}")
 
 # %% [markdown]
-# A network wants rectangles, sentences have different lengths. The article pads every sentence to 128 tokens.
-# We tokenise once, keep lists, and pad late: to the longest sentence *of the batch*.
+# A network wants rectangles, sentences have different lengths. The article pads every sentence to 128 tokens. We
+# tokenise once, keep lists, and pad late: to the longest sentence *of the batch*.
 
 
 # %% tags=["defines:training.collate"]
@@ -175,16 +178,16 @@ def collate(examples, pad_id):
 
 
 # %% [markdown]
-# The batch's longest sentence sets the price for all of them. So batches should hold sentences of *similar* length, and
-# still be random. Shuffle; sort inside windows of some batches; cut; shuffle the batches.
+# The batch's longest sentence sets the price for all of them. So batches should hold sentences of *similar* length,
+# and still be random. Shuffle; sort inside windows of some batches; cut; shuffle the batches.
 
 
 # %% tags=["defines:training.length_buckets"]
 def length_buckets(lengths, batch_size, generator, window=32):
     order = torch.randperm(len(lengths), generator=generator).tolist()
     batches = []
-    for start in range(0, len(order), window * batch_size):
-        chunk = sorted(order[start : start + window * batch_size], key=lambda i: lengths[i])
+    for begin in range(0, len(order), window * batch_size):
+        chunk = sorted(order[begin : begin + window * batch_size], key=lambda i: lengths[i])
         batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
@@ -207,21 +210,23 @@ assert sorted(i for batch in buckets for i in batch) == list(
 
 
 def positions(batches):
-    return sum(len(b) * max(lengths[i] for i in b) for b in batches)
+    return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
 
 
-for name, count in [
-    ("padded to 128", 128 * len(lengths)),
-    ("random", positions(random_batches)),
-    ("buckets", positions(buckets)),
-]:
+cost = {
+    "padded to 128": 128 * len(lengths),
+    "random": positions(random_batches),
+    "buckets": positions(buckets),
+}
+for name, count in cost.items():
     print(f"{name:14s} {count:7d} positions = {count / sum(lengths):.2f} × the real tokens")
-run.record(waste_128=128 * len(lengths) / sum(lengths), waste_buckets=positions(buckets) / sum(lengths))
+run.record(waste_128=cost["padded to 128"] / sum(lengths), waste_buckets=cost["buckets"] / sum(lengths))
 
 # %% [markdown]
 # **Observe.** Most of the article's arithmetic multiplies zeros. Buckets bring the waste close to nothing.
 #
-# Padding must also be *harmless*. The attention mask promises that padded positions change nothing. Promises are checked.
+# Padding must also be *harmless*. The attention mask promises that padded positions change nothing. Promises are
+# checked.
 
 # %%
 encoder = models.load_classifier(2, seed=seed, model=model).to(run.device)
@@ -240,18 +245,17 @@ print(
 # %% [markdown]
 # > **Recall.** Why may two batches of the same epoch differ in width? What would go wrong if you sorted the *whole* set by
 # > length and never shuffled?
-
-# %% [markdown]
+#
 # ## 3 One update
 #
-# Lesson 01 gave the loss of one example from its logits $z \in \mathbb R^K$ and its label $y$: $\;\ell(z, y) = \log \sum_k
-# e^{z_k} - z_y$. The risk of a batch of $B$ examples is the mean,
+# Lesson 01 gave the loss of one example from its logits $z \in \mathbb R^K$ and its label $y$: $\;\ell(z, y) = \log
+# \sum_k e^{z_k} - z_y$. The risk of a batch of $B$ examples is the mean,
 #
 # $$ \mathcal L(\theta) = \frac{1}{B} \sum_{i=1}^{B} \ell\big(z_\theta(x_i), y_i\big). $$
 #
-# If $B$ examples do not fit into memory, we split them into micro-batches and add up the gradients. A sum of gradients is the
-# gradient of the sum. So the division by $B$ must use the number of targets of the *whole* batch, not of the
-# micro-batch.
+# If $B$ examples do not fit into memory, we split them into micro-batches and add up the gradients. A sum of
+# gradients is the gradient of the sum. So the division by $B$ must use the number of targets of the *whole* batch,
+# not of the micro-batch.
 #
 # **Predict.** Three micro-batches hold 16, 16 and 4 sentences. You divide each loss by its own size and then by three.
 # How much more does a sentence of the last micro-batch count than one of the first?
@@ -276,9 +280,9 @@ print(f"weight of a sentence, first micro-batch: {weight[0]:.2f}, last micro-bat
 # **Observe.** The mean of means gives the last four sentences four times the weight of the others. No message, no crash.
 # The articles make the same mistake when they report `epoch_loss / len(dataloader)`.
 #
-# Two more pieces stand between the gradient and the weights. **Clipping** bounds the joint norm of all gradients, so that
-# one strange batch cannot throw the model away. The **schedule** lets the learning rate rise while AdamW's averages are still
-# empty, and lets it fall to zero, so that the last steps settle.
+# Two more pieces stand between the gradient and the weights. **Clipping** bounds the joint norm of all gradients,
+# so that one strange batch cannot throw the model away. The **schedule** lets the learning rate rise while AdamW's
+# averages are still empty, and lets it fall to zero, so that the last steps settle.
 
 
 # %% tags=["defines:training.clip_gradients"]
@@ -299,8 +303,9 @@ def linear_schedule(step, total, warmup):
 
 
 # %% [markdown]
-# Weight decay pulls weights towards zero. For a matrix that is a preference for simple maps. For a bias or the scale of a
-# LayerNorm it is only a disturbance. The usual rule: what has two dimensions decays, what has one does not.
+# Weight decay pulls weights towards zero. For a matrix that is a preference for simple maps. For a bias or the
+# scale of a LayerNorm it is only a disturbance. The usual rule: what has two dimensions decays, what has one does
+# not.
 
 
 # %% tags=["defines:training.parameter_groups"]
@@ -313,7 +318,8 @@ def parameter_groups(model, weight_decay):
 
 
 # %% [markdown]
-# Here is the whole update. Read it once more with the formula beside it: `total` is $B$, and every micro-batch divides by it.
+# Here is the whole update. Read it once more with the formula beside it: `total` is $B$, and every micro-batch
+# divides by it.
 
 
 # %% tags=["defines:training.training_step"]
@@ -336,8 +342,9 @@ def training_step(model, optimizer, micro_batches, rate, max_norm):
 # %% [markdown]
 # ### With the library
 #
-# `transformers.Trainer` claims to do the same. If both are right, then the same weights, the same micro-batches and the same
-# rates give the same losses. Dropout is switched off here, since two programs draw its random numbers in different order.
+# `transformers.Trainer` claims to do the same. If both are right, then the same weights, the same micro-batches and
+# the same rates give the same losses. Dropout is switched off here, since two programs draw its random numbers in
+# different order.
 #
 # First ours: a few updates of two micro-batches with eight sentences each.
 
@@ -398,11 +405,11 @@ for step, (a, b) in enumerate(zip(ours, theirs, strict=True), start=1):
 # %% [markdown]
 # **Observe.** The library's first loss is twice $\ln 2$. One of the two programs is wrong, and it is not ours.
 #
-# `Trainer` must know whether a head divides its loss by the number of targets of the *whole* batch. It looks at the head's
-# signature: whoever accepts any keyword argument is taken to know `num_items_in_batch`. Our head accepts everything and
-# ignores it, as you saw in section 1. So nobody divides by the number of micro-batches, and every gradient is twice too
-# long (transformers issue 47688, open when this was written). AdamW hides most of it, since its step does not depend on the
-# gradient's length. Clipping does.
+# `Trainer` must know whether a head divides its loss by the number of targets of the *whole* batch. It looks at the
+# head's signature: whoever accepts any keyword argument is taken to know `num_items_in_batch`. Our head accepts
+# everything and ignores it, as you saw in section 1. So nobody divides by the number of micro-batches, and every
+# gradient is twice too long (transformers issue 47688, open when this was written). AdamW hides most of it, since
+# its step does not depend on the gradient's length. Clipping does.
 #
 # **Repair.** Give it the loss of this section, with the true denominator.
 
@@ -419,11 +426,12 @@ run.record(trainer_loss_difference=difference, trainer_weight_difference=weights
 # %% [markdown]
 # ## 4 Before training
 #
-# Look at the untrained model before you train it. It gives you two checks for free. The head's weights are small, so the
-# logits are near zero, and lesson 01 says what the loss must then be: $\ln K$, here $\ln 2$. And the accuracy must be near
-# that of always answering with the more frequent label.
+# Look at the untrained model before you train it. It gives you two checks for free. The head's weights are small,
+# so the logits are near zero, and lesson 01 says what the loss must then be: $\ln K$, here $\ln 2$. And the
+# accuracy must be near that of always answering with the more frequent label.
 #
-# Prediction needs its own function: no gradients, no dropout, batches by length, and the answers back in the old order.
+# Prediction needs its own function: no gradients, no dropout, batches by length, and the answers back in the old
+# order.
 
 
 # %% tags=["defines:training.predict"]
@@ -433,8 +441,8 @@ def predict(model, examples, pad_id, batch_size=64):
     model.eval()
     order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
     pieces = []
-    for start in range(0, len(order), batch_size):
-        batch = move(collate([examples[i] for i in order[start : start + batch_size]], pad_id), device)
+    for begin in range(0, len(order), batch_size):
+        batch = move(collate([examples[i] for i in order[begin : begin + batch_size]], pad_id), device)
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         pieces.append(logits.float().cpu())
     model.train(was_training)
@@ -470,8 +478,7 @@ show(before, test_rows)
 
 # %% [markdown]
 # Keep these five sentences in mind. You will see them again.
-
-# %% [markdown]
+#
 # ## 5 The loop
 #
 # Now the pieces fall into place. This is the entire loop; everything else is bookkeeping.
@@ -499,8 +506,8 @@ def fit(model, examples, steps, learning_rate, batch_size=16):
 # **Why the test split must not do the dev split's work.** The best of many looks is too good by selection alone.
 # Whoever picks the epoch on the test sentences and reports the same number reports a maximum, not a mean.
 #
-# First the claim that resuming is exact. A tiny model trains six updates in one go. Its twin is cut off after the fourth,
-# loses its memory, and is taken up again by the same call.
+# First the claim that resuming is exact. A tiny model trains six updates in one go. Its twin is cut off after the
+# fourth, loses its memory, and is taken up again by the same call.
 
 # %%
 from pathlib import Path
@@ -532,13 +539,11 @@ print("in the folder:", sorted(path.name for path in (place / "resumed").iterdir
 
 # %% [markdown]
 # **Observe.** The interruption came after the fourth update, the last checkpoint after the third, and the result is the same
-# to the last bit.
-# Four things had to be stored for that: weights, optimiser averages, the position in the data, and the random state of
-# dropout. Forget one, and the run still finishes, with other numbers.
+# to the last bit. Four things had to be stored for that: weights, optimiser averages, the position in the data, and
+# the random state of dropout. Forget one, and the run still finishes, with other numbers.
 #
 # Everything is in `safetensors` and JSON. A pickled checkpoint would run code when it is loaded.
-
-# %% [markdown]
+#
 # ### The real run
 #
 # **Predict.** Write down the test accuracy that you expect after training. And the number of updates after which the dev
@@ -554,11 +559,10 @@ history = training.train(
 )  # fmt: skip
 seconds = time.perf_counter() - begin
 tail = max(1, len(history.losses) // 10)
+first, last = np.mean(history.losses[:tail]), np.mean(history.losses[-tail:])
+print(f"{len(history.losses)} updates in {seconds:.0f} s; loss {first:.3f} → {last:.3f}")
 print(
-    f"{len(history.losses)} updates in {seconds:.0f} s; loss {np.mean(history.losses[:tail]):.3f} → {np.mean(history.losses[-tail:]):.3f}"
-)
-print(
-    f"best dev accuracy {history.best_score:.3f} at update {history.best_step}; stopped early: {history.stopped_early}"
+    f"best dev accuracy {history.best_score:.3f} at update {history.best_step}; early: {history.stopped_early}"
 )
 run.record(
     seconds=seconds, updates=len(history.losses), best_step=history.best_step, dev_accuracy=history.best_score
@@ -595,8 +599,8 @@ run.record(accuracy=hits.mean(), n_test=len(hits))
 print(f"\ntest accuracy {hits.mean():.3f} on {len(hits)} sentences")
 
 # %% [markdown]
-# Where it fails is worth more than how often. These are the most confident mistakes. For some of them the rating itself is near
-# the border, and for some you may side with the model.
+# Where it fails is worth more than how often. These are the most confident mistakes. For some of them the rating
+# itself is near the border, and for some you may side with the model.
 
 # %%
 p = torch.softmax(after, 1)[:, 1]
@@ -611,7 +615,8 @@ for i in confident:
 # ### 6.1 Scores by hand
 #
 # *Accuracy* counts hits. *Precision* of a class asks how many of the answers "class $k$" are right, *recall* how many of
-# class $k$ were found, and $F_1$ is their harmonic mean. The macro average gives every class the same weight, however rare it is.
+# class $k$ were found, and $F_1$ is their harmonic mean. The macro average gives every class the same weight,
+# however rare it is.
 
 
 # %%
@@ -629,6 +634,7 @@ def macro_f1(table):
     return f1.mean()
 
 
+# %%
 table = confusion(y_test.numpy(), after.argmax(1).numpy(), 2)
 print("rows: truth, columns: answer\n", table)
 ours, library = macro_f1(table), metrics.macro_f1(y_test.tolist(), after.argmax(1).tolist())
@@ -650,9 +656,9 @@ print(f"accuracy {toy.mean():.4f}, mean of the batch means {np.mean(batch_means)
 # %% [markdown]
 # ### 6.2 How many test sentences?
 #
-# One test sentence is a coin that lands on "right" with probability $p$. With $n$ of them the observed share $\hat p$ has
-# the standard error $\sqrt{p(1-p)/n}$. Wilson (1927) turned the question around: for which $p$ would the observed $\hat p$ not
-# be surprising? With $z$ the normal quantile,
+# One test sentence is a coin that lands on "right" with probability $p$. With $n$ of them the observed share $\hat
+# p$ has the standard error $\sqrt{p(1-p)/n}$. Wilson (1927) turned the question around: for which $p$ would the
+# observed $\hat p$ not be surprising? With $z$ the normal quantile,
 #
 # $$ \frac{\hat p + \frac{z^2}{2n} \;\pm\; z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}}}{1 + \frac{z^2}{n}}. $$
 
@@ -688,12 +694,12 @@ run.record(accuracy_low=interval.low, accuracy_high=interval.high)
 # %% [markdown]
 # ### 6.3 Better than what?
 #
-# An accuracy needs an opponent. Two cheap ones: always the more frequent label, and a logistic regression on TF-IDF word
-# counts, which knows nothing of word order or of any pre-training.
+# An accuracy needs an opponent. Two cheap ones: always the more frequent label, and a logistic regression on TF-IDF
+# word counts, which knows nothing of word order or of any pre-training.
 #
-# Both models answer the *same* sentences. Easy sentences are easy for both, so the difference varies less than the two accuracies do.
-# The **paired bootstrap** (Efron, 1979) uses that: draw sentences with replacement, always with both answers, and look at
-# how the difference scatters.
+# Both models answer the *same* sentences. Easy sentences are easy for both, so the difference varies less than the
+# two accuracies do. The **paired bootstrap** (Efron, 1979) uses that: draw sentences with replacement, always with
+# both answers, and look at how the difference scatters.
 
 
 # %% tags=["defines:metrics.paired_bootstrap"]
@@ -722,14 +728,14 @@ run.record(tfidf=word_hits.mean(), gain=gain.mean, gain_low=gain.low, gain_high=
 
 # %% [markdown]
 # **Read it as it is.** If the interval lies above zero, then *this* fine-tuned model is better than *this* word model on
-# sentences like these. It says nothing about another seed, another sample of training sentences, or another learning rate.
-# For a statement about the *method* you must repeat the whole procedure.
+# sentences like these. It says nothing about another seed, another sample of training sentences, or another
+# learning rate. For a statement about the *method* you must repeat the whole procedure.
 #
 # ### 6.4 The unit of evidence is the seed
 #
-# A second run with another seed draws other training sentences, another head, another order. The results scatter. Student's
-# interval for the mean of $S$ seeds is $\bar d \pm t_{S-1} \, s / \sqrt S$, where $d_s$ is the *paired* difference of two methods
-# at seed $s$.
+# A second run with another seed draws other training sentences, another head, another order. The results scatter.
+# Student's interval for the mean of $S$ seeds is $\bar d \pm t_{S-1} \, s / \sqrt S$, where $d_s$ is the *paired*
+# difference of two methods at seed $s$.
 
 
 # %% tags=["defines:metrics.t_interval"]
@@ -755,26 +761,26 @@ print("paired:  ", t_interval(points))
 print("unpaired:", t_interval(points.mean() + 3 * (points - points.mean())))
 
 # %% [markdown]
-# The first interval excludes zero, the second does not. Same mean, other verdict. The course calls a claim *supported* if the
-# whole interval lies on the claimed side, *refuted* if it lies on the other, and *undecided* otherwise. Undecided is an
-# honest result.
-
-# %% [markdown]
+# The first interval excludes zero, the second does not. Same mean, other verdict. The course calls a claim
+# *supported* if the whole interval lies on the claimed side, *refuted* if it lies on the other, and *undecided*
+# otherwise. Undecided is an honest result.
+#
 # ## 7 The experiment: do fifty sentences suffice?
 #
-# The articles say that a few instructions suffice, because pre-training has initialised the weights so well. They give no
-# number. We turned the sentence into claim **C1** and wrote it down before the first run (`data/claims/C1.toml`): *fine-tuning
-# the pre-trained encoder on 50 sentences is more accurate than training the same architecture from random weights on 800.*
-# One number per seed: the difference, averaged over three tasks.
+# The articles say that a few instructions suffice, because pre-training has initialised the weights so well. They
+# give no number. We turned the sentence into claim **C1** and wrote it down before the first run
+# (`data/claims/C1.toml`): *fine-tuning the pre-trained encoder on 50 sentences is more accurate than training the
+# same architecture from random weights on 800.* One number per seed: the difference, averaged over three tasks.
 #
 # Seven methods, three tasks, three training sizes, five seeds; the same updates for all that are trained by
-# gradient, three values of one knob for each, tried once on a seed that the table does not use. The grid takes longer than a
-# lesson, so it ran outside (`make reproduce`), and we read its record. Nothing is recomputed here.
+# gradient, three values of one knob for each, tried once on a seed that the table does not use. The grid takes
+# longer than a lesson, so it ran outside (`make reproduce`), and we read its record. Nothing is recomputed here.
 #
 # **Predict.** Order the methods at 50 sentences. Where do you put logistic regression on the *frozen* encoder's mean?
 
 # %%
 from IPython.display import Markdown
+
 from instructlab_utils.repro import claims, tables
 
 Markdown(tables.markdown("baselines"))
@@ -796,9 +802,8 @@ run.record(
 # - the row *random init* at the largest size against the row *full fine-tuning* at the smallest: that is C1;
 # - the row *head only*: most of what fine-tuning brings is not in the head;
 # - the row *frozen, mean*: how little training a good encoder needs, if you read it in the right place. The articles never
-#   try that baseline, and it costs a fraction of a second.
-
-# %% [markdown]
+#   try that baseline, and it costs almost nothing.
+#
 # ## 8 What we have shown
 #
 # Printed from this run's record, so that the text cannot disagree with the numbers.
