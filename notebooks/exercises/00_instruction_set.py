@@ -318,11 +318,11 @@ def check_00_3(collate):
     assert ids[1][:4] == [14, 22, 23, END], (
         f"Row 1 starts with its own tokens and is padded on the right: {ids[1]}."
     )
+    assert labels[0][2:4] != [21, END], (
+        "Your labels are shifted by one. The model shifts them itself; twice is once too often."
+    )
     assert labels[0][:3] == [-100] * 3, (
         "A prompt token is a target. The prompt is given; only the response is learned."
-    )
-    assert labels[1][:3] != [22, 23, END], (
-        "Your labels are shifted by one. The model shifts them itself; twice is once too often."
     )
     assert labels[0][4] == END, (
         "The end token of row 0 is masked, so the model never learns to stop. You still compare with pad_id. "

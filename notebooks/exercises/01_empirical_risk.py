@@ -42,7 +42,7 @@ import torch
 
 # %% nbgrader={"grade_id": "answer_01_1", "solution": true}
 def stable_bce(logits, targets):
-    """Binary cross-entropy of each example; logits and targets are float32 of shape (n,), and so is the result."""
+    """Binary cross-entropy of each example; logits, targets and result are float32 of shape (n,)."""
     ### BEGIN SOLUTION
     return logits.clamp(min=0) - logits * targets + torch.log1p(torch.exp(-logits.abs()))
     ### END SOLUTION
@@ -134,7 +134,7 @@ check_01_1(stable_bce)
 
 # %% nbgrader={"grade_id": "answer_01_2", "solution": true}
 def cross_entropy_gradient(W, X, y):
-    """Gradient of the mean cross-entropy, shape (V, d); W is (V, d), X is (n, d), y is (n,) int64; float64."""
+    """Gradient of the mean cross-entropy, shape (V, d), float64; W is (V, d), X (n, d), y (n,) int64."""
     ### BEGIN SOLUTION
     logits = X @ W.T
     weights = (logits - logits.max(dim=1, keepdim=True).values).exp()
@@ -213,9 +213,10 @@ def hidden_01_2(cross_entropy_gradient):
         leaf = W.clone().requires_grad_()
         return torch.autograd.grad(torch.nn.functional.cross_entropy(X @ leaf.T, y), leaf)[0]
 
+    y = torch.tensor([1, 0, 1])
+    want = reference(W, X, y)
     try:
-        got = cross_entropy_gradient(W, X, torch.tensor([1, 0, 1]))
-        absent = torch.allclose(got, reference(W, X, torch.tensor([1, 0, 1])))
+        absent = torch.allclose(cross_entropy_gradient(W, X, y), want)
     except RuntimeError:
         absent = False
     assert absent, "Classes 2, 3 and 4 have no example here. The number of classes comes from W, not from y."
@@ -268,7 +269,7 @@ for step in range(4):
 
 # %% nbgrader={"grade_id": "answer_01_3", "solution": true}
 def repaired_risk(w, X, y, lam):
-    """Return (risk, gradient): a float and an array of shape (d,); w is (d,), X is (n, d), y is (n,) of 0 and 1."""
+    """Return (risk, gradient), a float and an array (d,); w is (d,), X is (n, d), y is (n,) of 0 and 1."""
     ### BEGIN SOLUTION
     p = 1 / (1 + np.exp(-(X @ w)))
     losses = -(y * np.log(p) + (1 - y) * np.log(1 - p))
@@ -371,7 +372,7 @@ check_01_3(repaired_risk)
 
 # %% nbgrader={"grade_id": "answer_01_4", "solution": true}
 def smoothing_floor(num_classes, epsilon):
-    """Return (floor, margin), two floats: the smallest smoothed loss in nats, and the logit margin that reaches it."""
+    """Return (floor, margin): the smallest smoothed loss in nats, and the logit margin that reaches it."""
     ### BEGIN SOLUTION
     other = epsilon / num_classes
     right = 1 - epsilon + other
