@@ -1,0 +1,491 @@
+"""Measure the training loop of lesson 03 against two others, the matrix unit, the course's runner, and the import.
+
+    python benchmarks/bench.py                  # training and import; at most ten minutes on one idle core
+    python benchmarks/bench.py --parts course   # the smoke course with two workers and with plain papermill
+    python benchmarks/bench.py --quick          # 64 sentences, once: does the script work? (build/bench, no result)
+
+One thread. The contenders run in turn, several rounds, and the median of each counts. A full run replaces its parts
+in benchmarks/results.json and writes benchmarks/RESULTS.md; `python -m instructlab_utils table` copies the tables
+into README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+THREADS = 1
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = str(THREADS)  # read when torch is imported, below
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results.json"
+PAGE = ROOT / "benchmarks" / "RESULTS.md"
+PARTS = ("training", "import", "course")
+TASK, BATCH, RATE, MAX_LENGTH = "movie-sentiment", 16, 2e-5, 128
+GEMM_SIZES = (512, 1024, 2048)
+TARGETS = {"padded": 4.5, "trainer": 1.4, "gemm": 0.62, "import": 0.3}
+LABELS = {
+    "ours": "our loop: length buckets, fused AdamW",
+    "padded": "the articles' recipe: every sentence padded to 128, plain AdamW",
+    "trainer": "`transformers.Trainer`, dynamic padding",
+    "grouped": "`transformers.Trainer`, dynamic padding, grouped by length",
+}
+GROUPS = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "AdamW": ("aten::_fused_adamw_",),
+    "filling with zeros (gradients of the embeddings)": ("aten::fill_", "aten::zero_"),
+    "drawing dropout masks": ("aten::bernoulli_",),
+    "gradient norms": ("aten::linalg_vector_norm",),
+    "softmax, GELU, LayerNorm": (
+        "aten::_softmax",
+        "aten::_softmax_backward_data",
+        "aten::gelu",
+        "aten::gelu_backward",
+        "aten::native_layer_norm",
+        "aten::native_layer_norm_backward",
+    ),
+}
+
+
+def say(text: str) -> None:
+    """One line of progress on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def machine() -> dict[str, Any]:
+    """What a reader needs to judge the numbers: processor, cores, versions, date."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    packages = ("torch", "transformers", "accelerate", "numpy", "papermill")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": model,
+        "cores": os.cpu_count(),
+        "threads": THREADS,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in packages},
+    }
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def gemm_peak() -> dict[int, float]:
+    """GFLOP/s of the fp32 matrix product n x n by n x n for every n in GEMM_SIZES, the best of several products."""
+    import torch
+
+    best = {}
+    for n in GEMM_SIZES:
+        a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
+        seconds = []
+        for _ in range(max(3, 60 * 512**3 // n**3)):
+            start = time.perf_counter()
+            torch.mm(a, b, out=out)
+            seconds.append(time.perf_counter() - start)
+        best[n] = 2 * n**3 / min(seconds) / 1e9
+    return best
+
+
+def count_flops(config: Any) -> Callable[[int, int], int]:
+    """A function (B, T) -> floating-point operations of forward and backward, by torch.utils.flop_counter.
+
+    Counted on meta tensors, so that it costs nothing; with eager attention, whose matrix products the counter sees.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").train()
+
+    @cache
+    def flops(rows: int, tokens: int) -> int:
+        with FlopCounterMode(display=False) as counter:
+            ids = torch.zeros(rows, tokens, dtype=torch.int64, device="meta")
+            model(input_ids=ids).logits.sum().backward()
+        return counter.get_total_flops()
+
+    return flops
+
+
+class Contest:
+    """The contenders, on the same sentences, each from the same weights. Every method trains one epoch, all weights."""
+
+    def __init__(self, n: int) -> None:
+        from instructlab_utils.data import load, subsample
+        from instructlab_utils.models import load_classifier, load_tokenizer
+
+        self.rows = list(subsample(load(TASK).splits["train"], n, seed=0))
+        self.tokenizer = load_tokenizer("encoder")
+        self.model = load_classifier(2, seed=0)
+        self.weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.pad_id = self.tokenizer.pad_token_id
+        self.steps = -(-n // BATCH)
+
+    def reset(self) -> None:
+        """Back to the pre-trained weights, without gradients, with dropout."""
+        import torch
+
+        torch.manual_seed(0)
+        self.model.load_state_dict(self.weights)
+        self.model.zero_grad()
+        self.model.train()
+
+    def ours(self) -> None:
+        """Lesson 03's loop, from text to the last update."""
+        from instructlab_utils.training import encode, train
+
+        examples = encode(self.rows, self.tokenizer, MAX_LENGTH)
+        train(
+            self.model,
+            examples,
+            steps=self.steps,
+            learning_rate=RATE,
+            pad_id=self.pad_id,
+            batch_size=BATCH,
+        )
+
+    def padded(self) -> None:
+        """The loop of the source articles, repaired only so far that it runs: every sentence padded to 128."""
+        import torch
+        from torch.utils.data import DataLoader, Dataset
+
+        rows, tokenizer = self.rows, self.tokenizer
+
+        class Sentences(Dataset):
+            def __len__(self) -> int:
+                return len(rows)
+
+            def __getitem__(self, i: int) -> dict[str, Any]:
+                encoded = tokenizer(
+                    rows[i]["text"],
+                    padding="max_length",
+                    truncation=True,
+                    max_length=MAX_LENGTH,
+                    return_tensors="pt",
+                )
+                item = {name: encoded[name][0] for name in ("input_ids", "attention_mask")}
+                return {**item, "labels": torch.tensor(rows[i]["label"])}
+
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE)
+        for batch in DataLoader(Sentences(), batch_size=BATCH, shuffle=True):
+            optimizer.zero_grad()
+            loss = self.model(**batch).loss
+            loss.backward()
+            optimizer.step()
+
+    def trainer(self, strategy: str = "random") -> None:
+        """transformers.Trainer with DataCollatorWithPadding, its own defaults otherwise."""
+        import tempfile
+
+        from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
+        from instructlab_utils.training import encode
+
+        examples = encode(self.rows, self.tokenizer, MAX_LENGTH)
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder,
+                num_train_epochs=1,
+                per_device_train_batch_size=BATCH,
+                learning_rate=RATE,
+                train_sampling_strategy=strategy,
+                use_cpu=True,
+                report_to="none",
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+                seed=0,
+            )
+            collator = DataCollatorWithPadding(self.tokenizer)
+            trainer = Trainer(self.model, arguments, train_dataset=examples, data_collator=collator)
+            assert trainer.train().global_step == self.steps
+
+    def grouped(self) -> None:
+        """The same, with batches of similar length."""
+        self.trainer("group_by_length")
+
+    def timed(self, name: str) -> tuple[float, float]:
+        """Wall and processor seconds of one epoch of the contender ``name``."""
+        self.reset()
+        wall, cpu = time.perf_counter(), time.process_time()
+        with contextlib.redirect_stdout(sys.stderr):
+            getattr(self, name)()
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    def batches(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """Lengths of all sentences, and the shapes (B, T) of the batches of our epoch."""
+        from itertools import islice
+
+        from instructlab_utils.training import batches_of, encode
+
+        examples = encode(self.rows, self.tokenizer, MAX_LENGTH)
+        stream = islice(batches_of(examples, BATCH, self.pad_id, seed=0), self.steps)
+        shapes = [(batch["input_ids"].shape[0], batch["input_ids"].shape[1]) for batch in stream]
+        return [len(example["input_ids"]) for example in examples], shapes
+
+    def profile(self) -> dict[str, float]:
+        """Share of the processor time of our epoch by group of operators, by torch.profiler."""
+        from torch.profiler import ProfilerActivity, profile
+
+        self.reset()
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            self.ours()
+        times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+        total = sum(times.values())
+        shares = {
+            group: sum(times.get(name, 0.0) for name in names) / total for group, names in GROUPS.items()
+        }
+        return {**shares, "everything else": 1 - sum(shares.values())}
+
+
+def training(n: int, rounds: int) -> dict[str, Any]:
+    """One epoch over ``n`` sentences by each contender, ``rounds`` times in turn, and the FLOP/s of ours."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+    say(f"training: {n} sentences, {rounds} round(s) of {len(LABELS)} contenders")
+    contest = Contest(n)
+    full, contest.rows, contest.steps = contest.rows, contest.rows[: 2 * BATCH], 2
+    for name in LABELS:  # two updates each, so that no contender pays for the first call of a kernel
+        contest.timed(name)
+    contest.rows, contest.steps = full, -(-n // BATCH)
+    wall: dict[str, list[float]] = {name: [] for name in LABELS}
+    cpu: dict[str, list[float]] = {name: [] for name in LABELS}
+    peak = gemm_peak()
+    for turn in range(rounds):
+        order = list(LABELS)[turn % len(LABELS) :] + list(LABELS)[: turn % len(LABELS)]
+        for name in order:
+            seconds, busy = contest.timed(name)
+            wall[name].append(seconds)
+            cpu[name].append(busy)
+            say(f"  round {turn + 1}: {name} {seconds:.1f} s (processor {busy:.1f} s)")
+            peak = {size: max(peak[size], speed) for size, speed in gemm_peak().items()}
+    lengths, shapes = contest.batches()
+    flops = count_flops(contest.model.config)
+    executed = sum(flops(rows, tokens) for rows, tokens in shapes)
+    real = sum(flops(1, tokens) for tokens in lengths)
+    assert real <= executed
+    ours = statistics.median(wall["ours"])
+    best = max(peak.values())
+    shares = contest.profile()
+    return {
+        "task": TASK,
+        "sentences": n,
+        "batch_size": BATCH,
+        "rounds": rounds,
+        "mean_tokens": sum(lengths) / len(lengths),
+        "longest": max(lengths),
+        "padding": sum(rows * tokens for rows, tokens in shapes) / sum(lengths) - 1,
+        "seconds": wall,
+        "processor_seconds": cpu,
+        "median": {name: statistics.median(values) for name, values in wall.items()},
+        "ratio": {name: statistics.median(wall[name]) / ours for name in LABELS if name != "ours"},
+        "gflop": {"real": real / 1e9, "padding": (executed - real) / 1e9},
+        "gflops": {"executed": executed / ours / 1e9, "real": real / ours / 1e9},
+        "gemm_gflops": {str(size): speed for size, speed in peak.items()},
+        "of_gemm": {"executed": executed / ours / 1e9 / best, "real": real / ours / 1e9 / best},
+        "matrix_gflops": executed / (ours * shares["matrix products"]) / 1e9,
+        "shares": shares,
+    }
+
+
+# --- import, course --------------------------------------------------------------------------
+
+
+def import_time(repeats: int = 10) -> dict[str, Any]:
+    """Seconds of ``import instructlab_utils`` in fresh interpreters."""
+    say(f"import: {repeats} interpreters")
+    code = "import time; t = time.perf_counter(); import instructlab_utils; print(time.perf_counter() - t)"
+    seconds = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for _ in range(repeats)
+    ]
+    return {"seconds": seconds, "median": statistics.median(seconds)}
+
+
+def course(rounds: int) -> dict[str, Any]:
+    """`make course` in the smoke profile with two workers, and the same notebooks one after the other by papermill."""
+    from instructlab_utils.repro import experiments, graph
+    from instructlab_utils.repro.course import course_targets, needed_assets, prepare
+
+    targets = course_targets("smoke")
+    prepare(needed_assets())
+    jobs = graph.all_jobs(targets, "smoke")
+    say(f"course: {len(jobs)} notebooks, {rounds} round(s)")
+
+    def by_graph() -> None:
+        result = graph.run_graph(targets, "smoke", 2, fresh=True)
+        if result.exit_code:
+            raise SystemExit(f"error: {', '.join(job.name for job in result.bad)} failed; run make course")
+
+    def by_papermill() -> None:
+        work = ROOT / "build" / "bench" / "course"
+        shutil.rmtree(work, ignore_errors=True)
+        for job in jobs:
+            out = work / job.name
+            out.mkdir(parents=True)
+            given: dict[str, Any] = {"profile": "smoke"}
+            if "/" in job.name:
+                name, block_id = job.name.split("/")
+                blocks = experiments.blocks(experiments.load(name), "smoke")
+                given = next(block.parameters for block in blocks if block.id == block_id)
+            command = [sys.executable, "-m", "papermill", str(job.notebook), str(out / "executed.ipynb")]
+            for key, value in given.items():
+                command += ["-p", key, str(value)]
+            environment = {**os.environ, "INSTRUCTLAB_PROFILE": "smoke", "INSTRUCTLAB_RUN_DIR": str(out)}
+            done = subprocess.run(
+                [*command, "--no-progress-bar"], cwd=ROOT, env=environment, capture_output=True, text=True
+            )
+            if done.returncode:
+                raise SystemExit(f"error: papermill {job.name}: {done.stderr.strip().splitlines()[-1]}")
+
+    ways = {"two_workers": by_graph, "papermill": by_papermill}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds):
+        for name in list(ways)[:: 1 if turn % 2 == 0 else -1]:
+            start = time.perf_counter()
+            ways[name]()
+            seconds[name].append(time.perf_counter() - start)
+            say(f"  round {turn + 1}: {name} {seconds[name][-1]:.1f} s")
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        "notebooks": [job.name for job in jobs],
+        "rounds": rounds,
+        "seconds": seconds,
+        "median": median,
+        "ratio": median["papermill"] / median["two_workers"],
+    }
+
+
+# --- report ----------------------------------------------------------------------------------
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The tables of README.md and RESULTS.md from what results.json holds; a part that is absent is left out."""
+    lines: list[str] = []
+    if part := results.get("training"):
+        host = part["machine"]
+        lines += [
+            f"One epoch over {part['sentences']} sentences of {part['task']} (mean {part['mean_tokens']:.1f} tokens, "
+            f"longest {part['longest']}), batch {part['batch_size']}, all weights of MiniLM trained, one thread of "
+            f"{host['processor']}, torch {host['versions']['torch']}, transformers "
+            f"{host['versions']['transformers']}, "
+            f"{host['date']}. Median of {part['rounds']} rounds run in turn (smallest to largest).",
+            "",
+            "| loop | seconds | time over ours | target |",
+            "|---|---:|---:|---:|",
+        ]
+        for name, label in LABELS.items():
+            seconds = part["seconds"][name]
+            ratio = "1" if name == "ours" else f"{part['ratio'][name]:.2f}"
+            target = f"≥ {TARGETS[name]}" if name in TARGETS else "–"
+            span = f"{part['median'][name]:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
+            lines.append(f"| {label} | {span} | {ratio} | {target} |")
+        speed, share = part["gflops"], part["of_gemm"]
+        sizes = ", ".join(f"{size}²: {value:.1f}" for size, value in part["gemm_gflops"].items())
+        lines += [
+            "",
+            f"Best fp32 matrix product in the same run, GFLOP/s: {sizes}.",
+            "",
+            "| arithmetic, by `torch.utils.flop_counter` | GFLOP | GFLOP/s | of the best product | target |",
+            "|---|---:|---:|---:|---:|",
+            f"| real tokens and padding | {part['gflop']['real'] + part['gflop']['padding']:.0f} "
+            f"| {speed['executed']:.1f} | {share['executed']:.2f} | ≥ {TARGETS['gemm']} |",
+            f"| real tokens alone | {part['gflop']['real']:.0f} | {speed['real']:.1f} | {share['real']:.2f} | – |",
+            "",
+            f"Padding adds {100 * part['padding']:.1f} % to the tokens. The matrix products themselves run at "
+            f"{part['matrix_gflops']:.1f} GFLOP/s, {part['matrix_gflops'] / max(part['gemm_gflops'].values()):.2f} of "
+            "the best one. Where the processor time of our epoch goes, by `torch.profiler`:",
+            "",
+            "| operators | share |",
+            "|---|---:|",
+            *[f"| {group} | {100 * value:.1f} % |" for group, value in part["shares"].items()],
+            "",
+        ]
+    rows = []
+    if part := results.get("import"):
+        rows.append(f"| `import instructlab_utils` | {part['median']:.3f} s | < {TARGETS['import']} s |")
+    if part := results.get("course"):
+        median, count = part["median"], len(part["notebooks"])
+        rows += [
+            f"| `make course`, {count} notebooks, two workers | {median['two_workers']:.0f} s | – |",
+            f"| the same notebooks one after the other by `papermill` | {median['papermill']:.0f} s | – |",
+        ]
+    if rows:
+        lines += ["| what | median | target |", "|---|---:|---:|", *rows, ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def page(results: dict[str, Any]) -> str:
+    """The text of RESULTS.md."""
+    return (
+        "# Benchmarks\n\nMade by `make bench`; every number comes from [results.json](results.json).\n\n"
+        f"<!-- generated:benchmarks -->\n{markdown(results)}<!-- /generated -->\n"
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Replace ``path`` in one rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure the parts asked for and write the results; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny, once, into build/bench: does it work?")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the contenders (default 3)")
+    parser.add_argument("--parts", default="training,import", help=f"some of {','.join(PARTS)}, with commas")
+    chosen = parser.parse_args(argv)
+    parts = chosen.parts.split(",")
+    if unknown := [part for part in parts if part not in PARTS]:
+        parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")
+    if chosen.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    folder = ROOT / "build" / "bench" if chosen.quick else RESULTS.parent
+    stored = folder / RESULTS.name
+    results = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
+    rounds = 1 if chosen.quick else chosen.rounds
+    measure: dict[str, Callable[[], dict[str, Any]]] = {
+        "training": lambda: training(64 if chosen.quick else 512, rounds),
+        "import": lambda: import_time(3 if chosen.quick else 10),
+        "course": lambda: course(1),
+    }
+    for part in parts:
+        results[part] = {"machine": machine(), **measure[part]()}
+        write(stored, json.dumps(results, indent=1, sort_keys=True) + "\n")
+    write(folder / PAGE.name, page(results))
+    print(markdown(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
