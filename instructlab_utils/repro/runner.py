@@ -38,6 +38,17 @@ THREADS = (
     "RAYON_NUM_THREADS",
 )
 BOOLS = {"true": True, "false": False, "1": True, "0": False}
+TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "list": list,
+    "tuple": (tuple, list),
+    "dict": dict,
+    "None": type(None),
+    "NoneType": type(None),
+}
 LONGEST_SOCKET = 90  # characters; the system's limit is 104 on macOS, 108 on Linux
 
 
@@ -177,20 +188,9 @@ def _parse(text: str, kind: str) -> Any:
 
 
 def _accept(value: Any, kind: str) -> Any:
-    types: dict[str, tuple[type, ...]] = {
-        "str": (str,),
-        "int": (int,),
-        "float": (int, float),
-        "bool": (bool,),
-        "list": (list,),
-        "tuple": (tuple, list),
-        "dict": (dict,),
-        "None": (type(None),),
-        "NoneType": (type(None),),
-    }
-    if kind not in types:  # a type that we do not know: the notebook itself must check it
+    if kind not in TYPES:  # a type that we do not know: the notebook itself must check it
         return value
-    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind in ("int", "float")):
+    if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind in ("int", "float")):
         raise TypeError(kind)
     return float(value) if kind == "float" else value
 
