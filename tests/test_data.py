@@ -236,8 +236,9 @@ def test_split_is_a_fixed_function_of_the_group_with_the_stated_shares() -> None
     found = Counter(data.split_of(f"group {i}") for i in range(20_000))
     for split, share in data.SHARES.items():
         assert found[split] / 20_000 == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 20_000))
-    number = int(hashlib.sha256(b"instructlab-1:group 0").hexdigest(), 16) / 16**64
-    assert data.split_of("group 0") == ("train" if number < 0.65 else "dev" if number < 0.8 else "test")
+    for group in map(str, range(50)):
+        number = int(hashlib.sha256(f"instructlab-1:{group}".encode()).hexdigest(), 16) / 16**64
+        assert data.split_of(group) == ("train" if number < 0.65 else "dev" if number < 0.8 else "test")
 
 
 def arranged(rows: list[Row]) -> tuple[dict[str, list[dict[str, object]]], Counter[str]]:
