@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -681,10 +680,3 @@ def _write_predictions(found: Aggregate, bulk: Mapping[tuple, tuple[Any, Any]], 
         )
         return
     record.write_bytes(path, buffer.getvalue())
-
-
-if __name__ == "__main__":  # a quick look at the grids, without the command line's dependencies
-    for _name in names():
-        _experiment = load(_name)
-        for _profile in PROFILES:
-            print(_name, _profile, len(_experiment.at(_profile).blocks()), "blocks", file=sys.stdout)

@@ -1,0 +1,463 @@
+"""Grids from TOML: mistakes named, keys that follow code and settings only, resumable blocks, strict aggregation."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import toy_project as toy
+
+from instructlab_utils.errors import ConfigError, ParameterError, RecordError
+from instructlab_utils.repro import experiments, graph, record, runner
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSTRUCTLAB_ROOT", str(tmp_path))
+    return toy.make(tmp_path)
+
+
+def edit(root: Path, old: str, new: str, file: str = "data/experiments/toy.toml") -> None:
+    path = root / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def keys(profile: str = "laptop") -> dict[str, str]:
+    experiment = experiments.load("toy").at(profile)
+    return {block.id: experiment.key(block) for block in experiment.blocks()}
+
+
+# --- the TOML --------------------------------------------------------------------------------------
+
+
+def test_the_grid_has_a_block_per_task_size_and_seed_and_one_tuning_block_per_task(root):
+    blocks = experiments.blocks(experiments.load("toy"), "laptop")
+    assert [b.id for b in blocks[:2]] == ["tune-a", "tune-b"] and len(blocks) == 2 + 2 * 2 * 3
+    assert {b.needs for b in blocks if b.task == "b" and b.stage == "run"} == {("tune-b",)}
+    assert all(b.seed == 9 and b.n_train == 20 for b in blocks if b.stage == "tune")
+    assert blocks[-1].parameters == {
+        "profile": "laptop",
+        "stage": "run",
+        "task": "b",
+        "n_train": 20,
+        "seed": 2,
+    }
+    assert blocks[-1].out == root / "build" / "runs" / "toy" / "laptop" / "b-n20-s2"
+
+
+def test_a_profile_merges_tables_and_replaces_lists(root):
+    smoke = experiments.load("toy").at("smoke")
+    assert [b.id for b in smoke.blocks()] == ["tune-a", "a-n5-s0"]
+    assert smoke.steps(5) == 1 and smoke.steps(20) == 4 and smoke.tuning.seed == 9
+    with pytest.raises(ConfigError, match=r"budget\.steps has no entry for n_train = 7; known: 10, 20, 5"):
+        smoke.steps(7)
+    with pytest.raises(ParameterError, match="unknown profile 'desk'"):
+        experiments.load("toy").at("desk")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("revision = 1", 'revision = "1"', r"revision: .*valid integer, not '1'"),
+        ("revision = 1", "revision = true", r"revision: .*valid integer"),
+        ("revision = 1\n", "", r"key 'revision' is missing"),
+        ("revision = 1", "revison = 1", r"'revis(i)?on'"),
+        ("seed = [0, 1, 2]", "seed = [0, 1, -2]", r"axes\.seed\.2: .*greater than or equal to 0, not -2"),
+        ("seed = [0, 1, 2]", "seed = [0, 1, 1]", r"axes\.seed: names something twice"),
+        ("seed = [0, 1, 2]", "seed = []", r"axes\.seed: .*at least 1 item"),
+        ("seed = 9", "seed = 2", r"tuning\.seed: 2 is also a seed of the grid"),
+        ("large = [0.1, 0.2, 0.3]", "large = [0.1, 0.2]", r"equally many values, not \[2, 3\]"),
+        ("large = [0.1, 0.2, 0.3]", "large = [0.1, 0.2, 0.2]", r"'large' tries a value twice"),
+        (
+            "large = [0.1, 0.2, 0.3]",
+            "large = [0.1, 0.2, 0]",
+            r"tuning\.learning_rate\.large\.2: .*greater than 0",
+        ),
+        ("large = [0.1, 0.2, 0.3]", "huge = [0.1, 0.2, 0.3]", r"'huge' is not one of the methods"),
+        ("small = [1.0", "large = [1.0", r"'large' has two knobs"),
+        (
+            "steps = { 10 = 3, 20 = 4 }",
+            "steps = { 10 = 3 }",
+            r"no number of updates for 20 training examples",
+        ),
+        ("steps = { 10 = 3, 20 = 4 }", 'steps = { 10 = 3, 20 = "x" }', r"budget\.steps\.20: .*not 'x'"),
+        ("max_length = { a = 8, b = 8 }", "max_length = { a = 8 }", r"no length for task 'b'"),
+        ("batch_size = 2", "batch_size = 2\nbatchsize = 3", r"unknown key 'budget\.batchsize'"),
+        ('labels = { large = "large_model" }', 'labels = { big = "x" }', r"labels: 'big' is not one"),
+        ("axes = { task", "axis = { task", r"unknown key 'profiles\.smoke\.axis'"),
+        ("tuning = { n_train = 5 }", "tuning = { n_train = 6 }", r"profiles\.smoke\.budget\.steps: .*for 6 "),
+        ("[profiles.smoke]", "[profiles.desk]", r"profiles\.desk"),
+        ('name = "toy"', 'name = "tor"', r"name is 'tor', but the file is called 'toy'"),
+        ('claims = ["T1"]', 'claims = ["T2"]', r"data/claims/T2\.toml: no such claim"),
+        ("[axes]", "[axes", r"not valid TOML"),
+    ],
+)
+def test_every_mistake_is_one_sentence_with_file_and_key(root, old, new, message):
+    edit(root, old, new)
+    with pytest.raises(ConfigError, match=message) as caught:
+        experiments.load("toy")
+    text = str(caught.value)
+    assert text.startswith("data/") and "\n" not in text
+
+
+def test_an_unknown_experiment_or_block_names_the_known_ones(root):
+    with pytest.raises(ConfigError, match=r"unknown experiment 'toi', did you mean 'toy'\?; known: toy"):
+        experiments.load("toi")
+    with pytest.raises(ConfigError, match=r"unknown block 'a-n10-s9' of toy.*known: tune-a"):
+        experiments.find_block("toy", "a-n10-s9", "laptop")
+
+
+def test_the_course_s_own_experiments_are_valid_and_their_claims_name_them(monkeypatch):
+    monkeypatch.delenv("INSTRUCTLAB_ROOT", raising=False)
+    assert "baselines" in experiments.names()
+    for name in experiments.names():
+        experiment = experiments.load(name)
+        assert len(experiment.at("smoke").blocks()) <= 4
+        assert experiment.at("laptop").blocks()
+
+
+# --- keys ------------------------------------------------------------------------------------------
+
+
+def test_prose_titles_labels_new_seeds_and_resources_leave_the_keys_alone(root):
+    before = keys()
+    path = root / "notebooks" / "experiments" / "toy.ipynb"
+    path.write_text(toy.notebook(prose="# Other words"), encoding="utf-8")
+    edit(root, 'title = "A toy"', 'title = "Another"')
+    edit(root, "minutes = 1", "minutes = 2")
+    edit(root, "seed = [0, 1, 2]", "seed = [0, 1, 2, 3]")
+    edit(root, 'large = "large_model"', 'large = "big"')
+    edit(root, "steps = { 10 = 3, 20 = 4 }", "steps = { 10 = 3, 20 = 4, 30 = 5 }")
+    after = keys()
+    assert {name: after[name] for name in before} == before and len(after) == len(before) + 4
+
+
+def test_code_and_revision_change_every_key(root):
+    before = keys()
+    path = root / "notebooks" / "experiments" / "toy.ipynb"
+    path.write_text(toy.notebook(code="x = 2"), encoding="utf-8")
+    changed = keys()
+    assert not set(before.values()) & set(changed.values())
+    edit(root, "revision = 1", "revision = 2")
+    assert not set(changed.values()) & set(keys().values())
+    assert not set(keys("smoke").values()) & set(keys().values())
+
+
+def test_updates_at_one_size_change_the_blocks_of_that_size_only(root):
+    before = keys()
+    edit(root, "steps = { 10 = 3, 20 = 4 }", "steps = { 10 = 5, 20 = 4 }")
+    after = keys()
+    assert {name for name in before if before[name] != after[name]} == {n for n in before if "-n10-" in n}
+
+
+# --- tuning ----------------------------------------------------------------------------------------
+
+
+def test_dev_accuracy_chooses_and_of_equals_the_smallest(root):
+    def line(method, value, dev, knob="learning_rate"):
+        return {
+            "stage": "tune",
+            "task": "a",
+            "method": method,
+            knob: value,
+            "dev_accuracy": dev,
+            "accuracy": 1 - dev,
+        }
+
+    lines = [line("m", 0.3, 0.8), line("m", 0.1, 0.8), line("m", 0.2, 0.7), line("k", 10.0, 0.6, "C")]
+    assert experiments.choose_learning_rates(lines) == {("a", "m"): 0.1, ("a", "k"): 10.0}
+
+
+def test_a_run_block_takes_the_tuned_values_and_asks_for_them_when_absent(root):
+    experiment = experiments.load("toy").at("laptop")
+    tune, run = experiment.blocks()[0], experiment.blocks()[2]
+    assert len(experiment.trials(tune)) == 6 and ("floor", None) not in experiment.trials(tune)
+    with pytest.raises(RecordError, match="block toy tune-a --profile laptop"):
+        experiment.trials(run)
+    toy.run(experiment, tune)
+    assert experiment.trials(run) == [("floor", None), ("small", 1.0), ("large", 0.2)]
+
+
+def test_a_line_records_the_claims_as_they_stood_at_the_start(root):
+    experiment = experiments.load("toy").at("laptop")
+    stood = record.claims_sha(["T1"])
+    edit(root, "Ten are enough", "Nine are enough", "data/claims/T1.toml")
+    identity = experiment.identity(experiment.blocks()[0])
+    assert identity["claims"] == stood != record.claims_sha(["T1"])
+    assert identity["key"] == experiment.key(experiment.blocks()[0]) and identity["schema"] == record.SCHEMA
+
+
+# --- one block -------------------------------------------------------------------------------------
+
+
+def fake_notebook(monkeypatch, stop_after: int | None = None, status: str = "ok"):
+    """Replace papermill: write the lines that are not there yet, up to ``stop_after`` of them."""
+    calls = []
+
+    def run_notebook(path, out, parameters, *, timeout, env):
+        calls.append((path.name, timeout, env["INSTRUCTLAB_RUN_DIR"]))
+        spec = experiments.load("toy").at(parameters["profile"])
+        block = spec.block(**{k: parameters[k] for k in ("stage", "task", "n_train", "seed")})
+        have = {(x["method"], x["learning_rate"]) for x in record.read_lines(out / "lines.jsonl")}
+        todo = [t for t in spec.trials(block) if t not in have]
+        for method, value in todo[:stop_after]:
+            record.append_line(out / "lines.jsonl", toy.line(spec, block, method, value))
+        toy.write_manifest(out, status=status)
+        calls[-1] += (len(todo[:stop_after]),)
+        return runner.Manifest("toy", {}, "", "laptop", 0, status=status)
+
+    monkeypatch.setattr(runner, "run_notebook", run_notebook)
+    monkeypatch.setattr(runner, "read_manifest", lambda out: _manifest(out))
+    return calls
+
+
+def _manifest(out):
+    fields = record.read_json(out / "manifest.json")
+    if fields.get("schema") != 1:
+        raise RecordError(f"{out}: not a manifest of schema 1")
+    known = {f: fields[f] for f in ("status", "error", "peak_memory_mb")}
+    return runner.Manifest("toy", {}, "", "laptop", 0, **known)
+
+
+def test_a_block_goes_on_where_it_stopped_and_a_finished_one_is_left_alone(root, monkeypatch):
+    calls = fake_notebook(monkeypatch, stop_after=4, status="aborted")
+    assert experiments.run_block("toy", "tune-a", "laptop").status == "aborted"
+    calls = fake_notebook(monkeypatch)
+    assert experiments.run_block("toy", "tune-a", "laptop").status == "ok"
+    assert calls == [("toy.ipynb", 60, str(root / "build/runs/toy/laptop/tune-a"), 2)]
+    assert experiments.run_block("toy", "tune-a", "laptop").status == "ok" and len(calls) == 1
+    experiments.run_block("toy", "tune-a", "laptop", fresh=True)
+    assert calls[-1][-1] == 6
+
+
+def test_lines_of_other_code_are_dropped_before_a_block_runs_again(root, monkeypatch):
+    calls = fake_notebook(monkeypatch)
+    experiments.run_block("toy", "tune-a", "laptop")
+    (root / "notebooks/experiments/toy.ipynb").write_text(toy.notebook(code="x = 3"), encoding="utf-8")
+    experiments.run_block("toy", "tune-a", "laptop")
+    lines = record.read_lines(root / "build/runs/toy/laptop/tune-a/lines.jsonl")
+    assert [c[-1] for c in calls] == [6, 6] and len(lines) == 6 and len({x["key"] for x in lines}) == 1
+
+
+def test_a_notebook_that_ends_without_its_lines_has_failed(root, monkeypatch):
+    fake_notebook(monkeypatch, stop_after=2)
+    manifest = experiments.run_block("toy", "tune-a", "laptop")
+    assert manifest.status == "failed" and "no line for" in manifest.error["message"]
+
+
+def test_a_damaged_result_line_stops_the_block_with_its_place(root, monkeypatch):
+    fake_notebook(monkeypatch)
+    experiments.run_block("toy", "tune-a", "laptop")
+    path = root / "build/runs/toy/laptop/tune-a/lines.jsonl"
+    rows = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([rows[0], rows[1][:50], *rows[2:]]))
+    with pytest.raises(RecordError, match=r"lines\.jsonl, line 2"):
+        experiments.run_block("toy", "tune-a", "laptop")
+
+
+# --- aggregation -----------------------------------------------------------------------------------
+
+
+def test_a_full_grid_becomes_one_sorted_line_per_run_with_predictions_beside_it(root):
+    experiment = toy.run_all()
+    found = experiments.aggregate(experiment, "laptop")
+    assert found.complete and not found.refused and not found.changed
+    lines = record.read_lines(root / "data/results/toy.jsonl")
+    assert len(lines) == 2 * 6 + 12 * 3 == len(found.lines)
+    order = [(x["stage"], x["task"], x["n_train"], x["seed"], x["method"]) for x in lines]
+    assert order == sorted(order) and order[0][0] == "run"
+    first = next(x for x in lines if x["method"] == "small" and x["stage"] == "run")
+    assert first["C"] == 1.0 and first["learning_rate"] is None and first["peak_memory_mb"] == 77.0
+    assert "predictions" not in first and "targets" not in first
+    stored = experiments.predictions("toy")
+    predictions, targets = stored["a", 10, 0, "large"]
+    assert (
+        len(stored) == 36 and targets.tolist() == [0, 1] * 4 and predictions.tolist() == [1, 0, *([0, 1] * 3)]
+    )
+    assert len(experiments.results("toy")) == 36 and len(experiments.results("toy", stage="tune")) == 12
+
+
+def test_the_same_runs_give_the_same_bytes_in_any_order(root):
+    toy.run_all()
+    lines, parquet = root / "data/results/toy.jsonl", root / "data/results/toy.predictions.parquet"
+    before = lines.read_bytes(), parquet.read_bytes()
+    lines.unlink(), parquet.unlink()
+    for path in (root / "build").rglob("lines.jsonl"):
+        record.write_lines(path, record.read_lines(path)[::-1])
+    assert experiments.aggregate(experiments.load("toy"), "laptop").changed
+    assert (lines.read_bytes(), parquet.read_bytes()) == before
+
+
+def test_missing_and_refused_blocks_are_named_and_never_averaged(root):
+    experiment = experiments.load("toy").at("laptop")
+    for block in experiment.blocks():
+        if block.id != "a-n10-s0":
+            toy.run(experiment, block)
+    folder = root / "build/runs/toy/laptop"
+    toy.write_manifest(folder / "a-n10-s1", status="failed")
+    toy.write_manifest(folder / "a-n20-s0", schema=99)
+    rows = record.read_lines(folder / "a-n20-s1/lines.jsonl")
+    record.write_lines(folder / "a-n20-s1/lines.jsonl", [row | {"schema": 99} for row in rows])
+    record.write_lines(
+        folder / "b-n10-s0/lines.jsonl", record.read_lines(folder / "b-n10-s0/lines.jsonl")[:-1]
+    )
+    rows = record.read_lines(folder / "b-n10-s1/lines.jsonl")
+    record.write_lines(folder / "b-n10-s1/lines.jsonl", [row | {"key": "old"} for row in rows])
+    (folder / "b-n10-s2/lines.jsonl").write_bytes(b"{\n{}\n")
+    found = experiments.aggregate(experiment, "laptop")
+    expected = {
+        "a-n10-s1": "failed: boom",
+        "a-n20-s0": "schema",
+        "a-n20-s1": "schema 99",
+        "b-n10-s0": "no line for large",
+        "b-n10-s1": "have changed",
+        "b-n10-s2": "line 1",
+    }
+    assert set(found.refused) == set(expected)
+    for block, words in expected.items():
+        assert words in found.refused[block]
+    assert len(found.missing) == 7 * 3 and "a · n = 10 · seed 0 · floor" in found.missing
+    assert not found.complete and len(found.lines) == 12 + 5 * 3
+
+
+def test_in_a_fresh_clone_committed_lines_of_the_present_key_count_as_done(root):
+    experiment = toy.run_all()
+    committed = (root / "data/results/toy.jsonl").read_bytes()
+    import shutil
+
+    shutil.rmtree(root / "build")
+    jobs = graph.all_jobs(["toy"], "laptop")
+    assert len(jobs) == 14 and all(job.done for job in jobs)
+    found = experiments.aggregate(experiment, "laptop")
+    assert (
+        found.complete and not found.changed and (root / "data/results/toy.jsonl").read_bytes() == committed
+    )
+    edit(root, "steps = { 10 = 3, 20 = 4 }", "steps = { 10 = 5, 20 = 4 }")
+    left = [job.name for job in graph.all_jobs(["toy"], "laptop") if not job.done]
+    assert len(left) == 6 and all("-n10-" in name for name in left)
+    # one of them runs again: the predictions of the others are kept
+    fresh = experiments.load("toy").at("laptop")
+    toy.run(fresh, next(b for b in fresh.blocks() if b.id == "a-n10-s0"))
+    assert len(experiments.aggregate(fresh, "laptop").missing) == 5 * 3
+    assert len(experiments.predictions("toy")) == 7 * 3
+
+
+def test_a_smoke_run_never_reaches_the_results(root):
+    toy.run_all("smoke")
+    assert not (root / "data/results").exists() and (root / "build/results/toy.smoke.jsonl").is_file()
+
+
+def test_predictions_over_the_limit_stay_out_of_git(root, monkeypatch):
+    monkeypatch.setattr(experiments, "MAX_PREDICTIONS", 100)
+    experiment = experiments.load("toy").at("laptop")
+    for block in experiment.blocks():
+        toy.run(experiment, block)
+    found = experiments.aggregate(experiment, "laptop")
+    assert "was not written" in found.notes[0] and experiments.predictions("toy") == {}
+
+
+# --- the graph -------------------------------------------------------------------------------------
+
+WORKER = """#!{python}
+import os, sys, time
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {package!r}]
+words = sys.argv[1:]
+assert words[:3] == ["-m", "instructlab_utils", "block"], words
+name, block, profile = words[3], words[4], words[6]
+import toy_project as toy
+from instructlab_utils.repro import experiments
+from instructlab_utils.session import find_root
+assert os.environ["OMP_NUM_THREADS"] == "1"
+spec, found = experiments.find_block(name, block, profile)
+with open(find_root() / "calls.txt", "a") as calls:
+    calls.write(block + "\\n")
+slow, bad = find_root() / "slow", find_root() / "bad"
+if slow.exists() and block == "tune-b":
+    (find_root() / "sleeping").write_text(str(os.getpid()))
+    time.sleep(120)
+if bad.exists() and block == "a-n10-s0":
+    found.out.mkdir(parents=True, exist_ok=True)
+    toy.write_manifest(found.out, status="failed")
+    sys.exit(1)
+toy.run(spec, found)
+"""
+
+
+@pytest.fixture
+def engine(root, monkeypatch):
+    """The real Snakefile on the toy, with a worker that needs no kernel."""
+    repository = Path(experiments.__file__).resolve().parents[2]
+    (root / "Snakefile").write_bytes((repository / "Snakefile").read_bytes())
+    worker = root / "worker.py"
+    text = WORKER.format(python=sys.executable, tests=str(Path(__file__).parent), package=str(repository))
+    worker.write_text(text, encoding="utf-8")
+    worker.chmod(worker.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("INSTRUCTLAB_PYTHON", str(worker))
+    edit(root, "seed = [0, 1, 2]", "seed = [0]")
+    edit(root, "n_train = [10, 20]", "n_train = [10]")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(engine):
+    (engine / "slow").touch(), (engine / "bad").touch()
+    code = "from instructlab_utils.repro import graph; graph.run_graph(['toy'], 'laptop', 2)"
+    first = subprocess.Popen([sys.executable, "-c", code], cwd=Path(experiments.__file__).parents[2])
+    deadline = time.monotonic() + 60
+    tuned = engine / "build/runs/toy/laptop/tune-a/done"
+    while not ((engine / "sleeping").exists() and tuned.exists()):
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.1)
+    with pytest.raises(ConfigError, match="another run is at work"):
+        graph.run_graph(["toy"], "laptop")
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    orphan = int((engine / "sleeping").read_text())
+    os.kill(orphan, 0)  # it is still there
+
+    (engine / "slow").unlink()
+    seen = []
+    result = graph.run_graph(
+        ["toy"], "laptop", 2, on_progress=lambda jobs: seen.append([j.status for j in jobs])
+    )
+    with pytest.raises(ProcessLookupError):
+        os.kill(orphan, 0)
+    status = {job.name: job.status for job in result.ran}
+    assert status == {"toy/tune-b": "ok", "toy/a-n10-s0": "failed", "toy/b-n10-s0": "ok"}
+    assert [job.name for job in result.current] == ["toy/tune-a"] and result.exit_code == 1
+    assert [job.error for job in result.bad] == ["E: boom"] and seen[-1] == ["ok", "failed", "ok"]
+    kept = json.loads((engine / "build/runs/toy/laptop/a-n10-s0/manifest.json").read_text())
+    assert kept["status"] == "failed" and not (engine / "build/runs/toy/laptop/a-n10-s0/done").exists()
+
+    (engine / "bad").unlink()
+    (engine / "calls.txt").unlink()
+    assert graph.run_graph(["toy"], "laptop", 1).exit_code == 0
+    assert (engine / "calls.txt").read_text().split() == ["a-n10-s0"]
+    last = graph.run_graph(["toy"], "laptop")
+    assert not last.ran and len(last.current) == 4 and last.seconds == 0
+
+
+def test_a_dry_run_says_what_is_left_and_starts_nothing(root, monkeypatch):
+    experiment = experiments.load("toy").at("laptop")
+    toy.run(experiment, experiment.blocks()[0])
+    monkeypatch.setattr(subprocess, "Popen", None)
+    result = graph.run_graph(["toy"], "laptop", dry_run=True)
+    assert len(result.ran) == 13 and [job.name for job in result.current] == ["toy/tune-a"]
+    one = graph.run_graph(["toy/b-n10-s1"], "laptop", dry_run=True)
+    assert [job.name for job in one.ran] == ["toy/tune-b", "toy/b-n10-s1"]
+    assert one.ran[1].needs == (root / "build/runs/toy/laptop/tune-b/done",)
+
+
+def test_an_engine_that_cannot_start_is_one_sentence(root):
+    (root / "Snakefile").write_text("this is not a rule\n")
+    with pytest.raises(ConfigError, match=r"Snakemake could not start: .*snakemake\.log"):
+        graph.run_graph(["toy"], "laptop")
