@@ -231,6 +231,16 @@ def test_a_further_source_serves_where_the_first_fails() -> None:
     assert (folder / "weights.bin").read_bytes() == FILES["weights.bin"]
 
 
+@pytest.mark.parametrize("part", ["staging", "downloads"])
+def test_what_a_kill_at_the_very_end_left_is_removed(part: str) -> None:
+    with serve(served()) as index:
+        folder = fetch(index)
+    left = assets.home() / part / "tiny"
+    left.mkdir()
+    (left / "inner").write_bytes(b"half")
+    assert fetch(NOWHERE) == folder and not left.exists()
+
+
 def test_two_at_once_download_once() -> None:
     results: list[Path] = []
     with serve(served()) as index:

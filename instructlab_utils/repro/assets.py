@@ -270,13 +270,14 @@ def fetch(
 def _fetch_one(asset: Asset, index: str, progress: bool) -> Path:
     folder, staging = _folder(asset.name), home() / "staging" / asset.name
     downloads = home() / "downloads" / asset.name
-    if not _wrong(asset, deep=True):
+    if not (staging.exists() or downloads.exists() or _wrong(asset, deep=True)):
         return folder
     try:
         with _lock(asset.name):
-            if not _wrong(asset, deep=True):  # another process fetched it while this one waited
-                return folder
             _remove(staging)  # what a killed process left half-made
+            if not _wrong(asset, deep=True):  # it was killed at the very end, or this one waited for another
+                _remove(downloads)
+                return folder
             _need_space(asset, downloads)
             try:
                 _assemble(asset, index, staging, downloads, progress)

@@ -87,15 +87,6 @@ def _say(text: str, status: str) -> None:
     print(text, file=sys.stdout if status == "ok" else sys.stderr)
 
 
-def _print_nested(facts: dict[str, Any], indent: str = "") -> None:
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            print(f"{indent}{key}")
-            _print_nested(value, indent + "  ")
-        else:
-            print(f"{indent}{key}: {value}")
-
-
 @app.command()
 def run(
     lesson: Annotated[str, typer.Argument(help="a lesson's number or name, or an experiment's name")],
@@ -122,8 +113,7 @@ def run(
         raise ParameterError("--store keeps the outputs of the default parameters; leave out -p")
     if store and resolve_profile(profile) != "laptop":
         raise ParameterError("--store keeps outputs of the laptop profile only; leave out --profile")
-    if store:
-        notebooks.build([lesson])
+    notebooks.build([lesson])
     progress = sys.stderr.isatty()
     manifest, folder = _run(
         lesson, out, profile, given, parse=True, timeout=timeout, threads=threads, progress=progress
@@ -201,11 +191,13 @@ def fetch(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="read every file and compare its SHA-256")] = False,
+) -> None:
     """Versions, device, cores, measured speed, free disk, and which assets are there."""
     from instructlab_utils.repro import assets
 
-    _print_nested(assets.doctor())
+    print(assets.render_doctor(assets.doctor(deep=deep)))
 
 
 @app.command("notebooks")
