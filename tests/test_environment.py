@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import ModuleType
 
@@ -44,6 +46,54 @@ def test_every_direct_dependency_is_locked_inside_its_range(lock: ModuleType, lo
         or not requirement.specifier.contains(locked[lock.normal(requirement.name)])
     ]
     assert not wrong
+
+
+def _imports(folder: str) -> dict[str, set[str]]:
+    """Top-level modules that the Python files below ``folder`` import, with the files that do."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in names:
+                found.setdefault(name.split(".")[0], set()).add(path.name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [
+        ("instructlab_utils", ("classroom", "tensorboard")),
+        ("notebooks", ()),
+        ("tests", ("dev", "bench", "classroom", "tensorboard")),
+        ("scripts", ("dev",)),
+        ("benchmarks", ("bench",)),
+    ],
+)
+def test_every_import_is_a_declared_dependency(
+    lock: ModuleType, folder: str, extras: tuple[str, ...]
+) -> None:
+    project = PYPROJECT["project"]
+    lines = [
+        *project["dependencies"],
+        *(line for extra in extras for line in project["optional-dependencies"][extra]),
+    ]
+    declared = {lock.normal(lock.Requirement(line).name) for line in lines}
+    own = {"instructlab_utils"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
+    packages = packages_distributions()
+    found = _imports(folder)
+    assert len(found) > 3
+    undeclared = {
+        name: files
+        for name, files in found.items()
+        if name not in own
+        and name not in sys.stdlib_module_names
+        and not {lock.normal(package) for package in packages.get(name, [])} & declared
+    }
+    assert not undeclared
 
 
 def test_every_direct_dependency_has_an_upper_or_lower_bound_and_no_exact_pin(lock: ModuleType) -> None:
