@@ -366,11 +366,15 @@ optimizer = torch.optim.AdamW(parameter_groups(net, 0.01))
 for step in range(n_updates):
     rate = learning_rate * linear_schedule(step, n_updates, 1)
     ours.append(training_step(net, optimizer, micro[2 * step : 2 * step + 2], rate, 1.0)[0])
+del optimizer  # two floats per weight; this lesson also runs where memory is short
 
 # %% [markdown]
 # Then theirs. The settings are spelt out, so that nothing depends on a default.
 
 # %%
+import contextlib
+import gc
+import io
 import tempfile
 
 from transformers import Trainer, TrainingArguments
@@ -388,16 +392,16 @@ def library_run(compute_loss=None):
     )
     with contextlib.redirect_stdout(io.StringIO()):  # it prints a line for each update
         trainer.train()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry], net
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    del trainer
+    gc.collect()  # a Trainer refers to itself and would stay
+    return losses, net
 
 
 # %% [markdown]
 # **Predict.** Equal? Nearly equal? Or not?
 
 # %%
-import contextlib
-import io
-
 theirs, _ = library_run()
 for step, (a, b) in enumerate(zip(ours, theirs, strict=True), start=1):
     print(f"update {step}: ours {a:.4f}   Trainer {b:.4f}   ratio {b / a:.3f}")
@@ -422,6 +426,7 @@ weights = max((p - q).abs().max().item() for p, q in zip(net.parameters(), libra
 assert difference < 1e-4 and weights < 1e-3
 print(f"{n_updates} updates: largest difference of a loss {difference:.0e}, of a weight {weights:.0e}")
 run.record(trainer_loss_difference=difference, trainer_weight_difference=weights)
+del net, library
 
 # %% [markdown]
 # ## 4 Before training
