@@ -1,0 +1,114 @@
+"""README, CONTRIBUTING and TEACHING: links lead somewhere, commands exist, tables agree with the sources."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from instructlab_utils.repro import exercises, notebooks
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "CONTRIBUTING.md", "TEACHING.md", "benchmarks/RESULTS.md")
+PROSE = PAGES[:3]
+GENERATED = re.compile(r"<!-- generated:([\w.-]+) -->\n.*?<!-- /generated -->", re.DOTALL)
+
+
+def _text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def _anchors(text: str) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_local_links_lead_somewhere(page: str) -> None:
+    text, broken = _text(page), []
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert links or page == "CONTRIBUTING.md"
+    for link in links:
+        target, _, anchor = link.partition("#")
+        if target.startswith(("http:", "https:")):
+            continue
+        path = (ROOT / page).parent / target if target else ROOT / page
+        if not path.exists():
+            broken.append(link)
+        elif anchor and anchor not in _anchors(path.read_text(encoding="utf-8")):
+            broken.append(link)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_make_targets_exist(page: str) -> None:
+    targets = set(re.findall(r"^([a-z]+):", _text("Makefile"), flags=re.MULTILINE))
+    called = set(re.findall(r"(?:`|^)make ([a-z]+)", _text(page), flags=re.MULTILINE))
+    assert called
+    assert not called - targets
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_commands_and_their_options_exist(page: str) -> None:
+    import typer
+
+    from instructlab_utils.repro.cli import app
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for command, rest in re.findall(r"-m instructlab_utils ([a-z-]+)([^`\n]*)", _text(page)):
+        assert command in commands, f"{page}: unknown command {command}"
+        known = {name for parameter in commands[command].params for name in parameter.opts}
+        for option in re.findall(r"(?<=\s)--?[a-z][a-z-]*", rest):
+            assert option in known, f"{page}: {command} has no option {option}"
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_named_paths_exist(page: str) -> None:
+    """Paths in backticks; those with a placeholder in capitals or angle brackets are patterns."""
+    folders = (
+        "notebooks",
+        "data",
+        "tests",
+        "instructlab_utils",
+        "scripts",
+        "benchmarks",
+        "figures",
+        ".github",
+    )
+    named = re.findall(rf"`((?:{'|'.join(map(re.escape, folders))})/[\w./-]*)`", _text(page))
+    missing = [name for name in named if not re.search(r"[A-Z]{2}|NN", name) and not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_lesson_table_of_teaching_agrees_with_the_sources() -> None:
+    rows = re.findall(
+        r"^\| (\d\d) ([^|]+?) \| \d+ minutes \| (\d+) \| (\d+) \|$", _text("TEACHING.md"), flags=re.M
+    )
+    found = {number: (title, int(minutes), int(points)) for number, title, minutes, points in rows}
+    expected = {}
+    for lesson in notebooks.lessons().values():
+        boxes = exercises.load(exercises.sources()[lesson.id])
+        expected[lesson.id] = (lesson.title, sum(b.minutes for b in boxes), sum(b.points for b in boxes))
+    assert found == expected
+
+
+def test_exercises_named_in_teaching_are_what_it_says() -> None:
+    boxes = {box.id: box for path in exercises.sources().values() for box in exercises.load(path)}
+    for number, flavour in re.findall(r"(\d\d\.\d) \((bug hunt|prediction)\)", _text("TEACHING.md")):
+        assert boxes[number].flavour == flavour
+    assert not set(re.findall(r"\b0\d\.\d\b", _text("TEACHING.md"))) - set(boxes)
+
+
+def test_readme_has_the_generated_blocks() -> None:
+    blocks = GENERATED.findall(_text("README.md"))
+    assert blocks == ["course", "lessons", "claims", "table-baselines", "benchmarks"]
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_no_measured_number_stands_outside_a_generated_block(page: str) -> None:
+    prose = GENERATED.sub("", _text(page))
+    found = re.findall(
+        r"\b\d+(?:\.\d+)? ?(?:seconds|s|ms|GFLOP/s|% accuracy)(?![\w-])|\b0\.\d{2,}\b|±", prose
+    )
+    assert not found
