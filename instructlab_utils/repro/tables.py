@@ -135,7 +135,8 @@ def _notes(experiment: Experiment, lines: list[dict], profile: str) -> list[str]
 
     seeds = len(experiment.axes.seed)
     notes = [
-        f"Test accuracy in percent, mean ± standard deviation over {seeds} seeds, the 95 % t interval in brackets. "
+        f"Test accuracy in percent, mean ± standard deviation over {seeds} seed{'s' * (seeds > 1)}, "
+        "the 95 % t interval in brackets. "
         "Bold: the best mean of a column, and all whose paired interval to it contains zero. "
         f"Seconds: median run at n = {max(experiment.axes.n_train)}.",
         f"Profile {profile}; {experiment.sizes.test} test examples; {facts('cpu')}, threads {facts('threads')}; "
