@@ -9,7 +9,7 @@ answer cell and, directly after it, its checker. Answer and checker carry nbgrad
     # %% nbgrader={"grade_id": "check_01_2", "grade": true, "points": 3, "locked": true}  graded
 
 The solution is written once, between BEGIN SOLUTION and END SOLUTION. Practice exercises show it again where their
-Markdown says ``{{solution}}``; graded ones hold hidden cases instead.
+Markdown says ``{{solution}}``; graded ones hold hidden cases instead. ``{{overview}}`` becomes a table of the page.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
 import shutil
+import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +45,7 @@ SOLUTION = re.compile(
 HIDDEN = re.compile(
     r"^[ ]*### BEGIN HIDDEN TESTS\n(?P<body>.*?)^[ ]*### END HIDDEN TESTS(?:\n|\Z)", re.MULTILINE | re.DOTALL
 )
-PLACEHOLDER = "{{solution}}"
+PLACEHOLDER, OVERVIEW = "{{solution}}", "{{overview}}"
 STUB = 'raise NotImplementedError("write your answer here")'
 DEFAULTS = {"grade": False, "locked": False, "schema_version": 3, "solution": False, "task": False}
 ASSIGNMENT = "exercises"
@@ -214,8 +218,18 @@ def visible(check: str) -> str:
     return HIDDEN.sub("", check).rstrip("\n")
 
 
+def overview(exercises: list[Exercise]) -> str:
+    """A Markdown table: exercise, difficulty, minutes, kind; with the minutes added up."""
+    lines = ["| exercise | difficulty | minutes | kind |", "|:--|:--|--:|:--|"]
+    for e in exercises:
+        kind = " · ".join(filter(None, (e.kind, e.flavour, f"{e.points} points" if e.graded else "")))
+        stars = "●" * e.difficulty + "○" * (5 - e.difficulty)
+        lines.append(f"| {e.id} {e.title} | {stars} | {e.minutes} | {kind} |")
+    return "\n".join([*lines, f"| together | | {sum(e.minutes for e in exercises)} | |"])
+
+
 def teacher_notebook(path: Path) -> Any:
-    """The notebook that nbgrader takes as its source: solutions and hidden cases in it, `{{solution}}` filled in."""
+    """The notebook that nbgrader takes as its source: solutions and hidden cases in it, placeholders filled in."""
     exercises = load(path)
     notebook = _notebook(path)
     current = -1
@@ -223,6 +237,7 @@ def teacher_notebook(path: Path) -> Any:
         if cell.cell_type != "markdown":
             continue
         current += bool(HEADING.search(cell.source))
+        cell.source = cell.source.replace(OVERVIEW, overview(exercises))
         if PLACEHOLDER in cell.source:
             code = solution(exercises[current].answer).rstrip("\n")
             block = f"<details><summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>"
@@ -292,45 +307,54 @@ def classroom(folder: Path | str) -> dict[str, dict[str, dict[str, float]]]:
             grades are not full marks and zero.
         ConfigError: when `folder` holds something else, or nbgrader is not installed.
     """
-    folder = Path(folder).resolve()
-    began = time.perf_counter()
-    api, gradebook = _nbgrader(folder)
-    _prepare(folder)
-    names = []
-    for path in sources().values():
-        _write_notebook(teacher_notebook(path), folder / "source" / ASSIGNMENT / f"{path.stem}.ipynb")
-        names.append(path.stem)
-    with _quiet():
+    folder, began = Path(folder).resolve(), time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="ilu-") as sockets, _as_if_activated():
+        api, gradebook = _nbgrader(folder, Path(sockets))
+        _prepare(folder)
+        for path in sources().values():
+            _write_notebook(teacher_notebook(path), folder / "source" / ASSIGNMENT / f"{path.stem}.ipynb")
         _step(api.generate_assignment(ASSIGNMENT), "generate_assignment")
-    released = folder / "release" / ASSIGNMENT
-    for path in sources().values():
-        _submit(released / f"{path.stem}.ipynb", folder / "submitted", path)
-    print(f"student notebooks: {released}", flush=True)
+        released = folder / "release" / ASSIGNMENT
+        for path in sources().values():
+            _submit(released / f"{path.stem}.ipynb", folder / "submitted", path)
+        print(f"student notebooks: {released}", flush=True)
 
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for student in ("solved", "untouched"):
-        with _quiet():
+        results: dict[str, dict[str, dict[str, float]]] = {}
+        for student in ("solved", "untouched"):
             _step(api.autograde(ASSIGNMENT, student), f"autograde {student}")
-        results[student] = {}
-        with gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
-            for name in names:
-                graded = book.find_submission_notebook(name, ASSIGNMENT, student)
-                results[student][name] = {"score": float(graded.score), "max_score": float(graded.max_score)}
-                print(f"{student:10}{name:28}{graded.score:3g} of {graded.max_score:g} points", flush=True)
+            with gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
+                results[student] = {path.stem: _grade(book, path, student) for path in sources().values()}
+            for name, grade in results[student].items():
+                print(
+                    f"{student:10}{name:26}{grade['score']:3g} of {grade['max_score']:g} points", flush=True
+                )
     write_json(
         folder / "results.json", {"students": results, "seconds": round(time.perf_counter() - began, 1)}
     )
-    for name in names:
-        full, zero = results["solved"][name], results["untouched"][name]
-        if not (full["score"] == full["max_score"] > 0 == zero["score"]):
-            raise NotebookError(
-                f"{name}: expected full marks for the solution and none for the untouched copy, got {full['score']:g} "
-                f"and {zero['score']:g} of {full['max_score']:g}; see {folder / 'autograded'}"
-            )
+    _judge(results, folder / "autograded")
     return results
 
 
-def _nbgrader(folder: Path) -> tuple[Any, Any]:
+def _grade(book: Any, path: Path, student: str) -> dict[str, float]:
+    graded = book.find_submission_notebook(path.stem, ASSIGNMENT, student)
+    return {"score": float(graded.score), "max_score": float(graded.max_score)}
+
+
+def _judge(results: dict[str, dict[str, dict[str, float]]], autograded: Path) -> None:
+    """Full marks for the solution, none for the untouched copy, and the hidden cases took part."""
+    for name, full in results["solved"].items():
+        zero = results["untouched"][name]
+        if not (full["score"] == full["max_score"] > 0 == zero["score"]):
+            raise NotebookError(
+                f"{name}: expected full marks for the solution and none for the untouched copy, got "
+                f"{full['score']:g} and {zero['score']:g} of {full['max_score']:g}; see {autograded}"
+            )
+        executed = autograded / "solved" / ASSIGNMENT / f"{name}.ipynb"
+        if "HIDDEN TESTS" not in executed.read_text(encoding="utf-8"):
+            raise NotebookError(f"{executed}: the hidden cases were not put back before grading")
+
+
+def _nbgrader(folder: Path, sockets: Path) -> tuple[Any, Any]:
     try:
         from nbgrader.api import Gradebook
         from nbgrader.apps import NbGraderAPI
@@ -342,6 +366,9 @@ def _nbgrader(folder: Path) -> tuple[Any, Any]:
     config.CourseDirectory.db_url = f"sqlite:///{folder / 'gradebook.db'}"
     config.ClearSolutions.code_stub = {"python": STUB}
     config.Execute.timeout = 60
+    if os.name == "posix":  # kernels that talk through files: no open port, and no warning about it
+        config.KernelManager.transport = "ipc"
+        config.KernelManager.ip = str(sockets / "k")
     return NbGraderAPI(config=config), Gradebook
 
 
@@ -361,7 +388,7 @@ def _submit(released: Path, submitted: Path, source: Path) -> None:
 
     notebook = nbformat.read(released, as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells)
-    for forbidden in ("BEGIN SOLUTION", "HIDDEN TESTS", PLACEHOLDER):
+    for forbidden in ("BEGIN SOLUTION", "HIDDEN TESTS", PLACEHOLDER, OVERVIEW):
         if forbidden in text:
             raise NotebookError(f"{released.name}: the student version shows {forbidden!r}")
     _write_notebook(notebook, submitted / "untouched" / ASSIGNMENT / released.name)
@@ -380,16 +407,21 @@ def _write_notebook(notebook: Any, path: Path) -> None:
 
 def _step(result: dict[str, Any], name: str) -> None:
     if not result.get("success"):
-        last = (result.get("error") or result.get("log") or "no message").strip().splitlines()[-1]
-        raise NotebookError(f"nbgrader {name} failed: {last}")
+        log = f"{result.get('log') or ''}\n{result.get('error') or ''}"
+        causes = re.findall(r"^\s*(\w*(?:Error|Exception): .+)$", log, re.MULTILINE) or ["no message"]
+        raise NotebookError(f"nbgrader {name} failed: {causes[0]}")
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """nbgrader's log goes into its result; keep it off the terminal."""
-    before = logging.root.manager.disable
+def _as_if_activated() -> Iterator[None]:
+    """nbgrader calls `alembic` by name: put this environment's programs on the PATH. Its log is in its result."""
+    path, disabled = os.environ.get("PATH", ""), logging.root.manager.disable
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), path])
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logging.disable(before)
+        logging.disable(disabled)
+        os.environ["PATH"] = path

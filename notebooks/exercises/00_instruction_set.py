@@ -19,6 +19,8 @@
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
 # that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
 # set or a network.
+#
+# {{overview}}
 
 # %%
 import json
@@ -119,7 +121,9 @@ def check_00_1(read_records):
     complaint(
         '["instruction", "input", "output"]', "a JSON list. Test for a dict before you look at its keys"
     )
-    complaint(line(ouput="5"), "a record with the extra key 'ouput'. A misspelt key must not pass in silence")
+    complaint(
+        line(Output="5"), "a record with the extra key 'Output'. A misspelt key must not pass in silence"
+    )
     complaint(
         '{"instruction": "Add.", "output": "5"}',
         "a record without the key 'input'. It may be empty, not absent",
@@ -152,9 +156,10 @@ check_00_1(read_records)
 # > ●●●○○ · 12 minutes · practice
 #
 # A machine has the states $0, \dots, n-1$. An instruction is a map on the states, written as a tuple:
-# `f[s]` is the state that follows `s`. The *core* is a list of instructions. A *program* is a chain of 1 to
-# `depth` instructions, run from left to right; an instruction may occur twice. Two programs *behave alike*
-# when they send every state to the same state.
+# `f[s]` is the state that follows `s`. With three states, `rotate = (1, 2, 0)` sends 0 to 1, 1 to 2 and 2
+# back to 0. The *core* is a list of instructions. A *program* is a chain of 1 to `depth` instructions, run
+# from left to right; an instruction may occur twice. Two programs *behave alike* when they send every state
+# to the same state.
 #
 # Count both: the programs, and the behaviours. `depth` may be 200, so you cannot list the programs one by
 # one.
@@ -379,15 +384,16 @@ hidden_00_3(collate)
 #
 # > ●●●○○ · 15 minutes · graded
 #
-# An article reports an accuracy of "0.920" on 12 test items. Eleven of twelve is 0.91666…, twelve of twelve
-# is 1. No count gives 0.920: the number cannot come from that test. It can be checked without the model,
-# the data or the code.
+# Suppose that somebody reports an accuracy of "0.920" on 12 test items. Eleven of twelve is 0.91666…, twelve
+# of twelve is 1. No count gives 0.920: the number cannot come from that test. To see this you need neither
+# the model nor the data.
 #
 # `possible(reported, n)` says whether some count $k \in \{0, \dots, n\}$ has $k/n$ rounding to `reported`.
 # The text counts, not its value: "0.920" claims three decimals, "0.92" only two. It may be a percentage:
 # "92.0%". At an exact half some programs round up and others to even; accept both. Sometimes you also know
-# the program. Then `spec` is the format specification that it printed with, for instance ".2f", and its
-# output must be reproduced exactly.
+# the program. Then `spec` is the format specification that it printed with, and its output must be
+# reproduced exactly. One of this course's source articles fails there: its program prints with ".2f", its
+# text shows 0.920.
 
 
 # %% nbgrader={"grade_id": "answer_00_4", "solution": true}
@@ -433,8 +439,7 @@ def check_00_4(possible):
         "computed: use spec."
     )
     print(
-        "00.4 passed the visible cases. With two decimals and a hundred items anything is possible; "
-        "below, not."
+        "00.4 passed the visible cases. With two decimals, a hundred items can give any value; fewer cannot."
     )
 
 
@@ -507,6 +512,7 @@ def check_00_5(prediction):
     truth = {rule.__name__: sum(rule(a, g) for a, g, _ in CASES) for rule in (exact, normalised, contains)}
     truth["disagreements"] = sum(contains(a, g) != reader for a, g, reader in CASES)
     assert set(mine) == set(truth), f"Keys expected: {', '.join(truth)}."
+    assert all(type(count) is int for count in mine.values()), "Four whole numbers expected, from 0 to 6."
     assert mine["exact"] != truth["exact"] + 1, (
         "exact: the last answer ends with a line break. Equal means equal."
     )

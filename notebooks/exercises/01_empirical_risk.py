@@ -19,6 +19,8 @@
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
 # that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
 # set or a network.
+#
+# {{overview}}
 
 # %%
 import math
@@ -504,6 +506,10 @@ def check_01_5(prediction):
     assert mine is not None, "The function returned None. Return your dict."
     keys = ("at_start", "shifted", "zeros_doubled", "right_doubled", "wrong_doubled", "accuracy_doubled")
     assert set(mine) == set(keys), f"Keys expected: {', '.join(keys)}."
+    assert isinstance(mine["at_start"], int | float), "at_start: a number expected."
+    assert {mine[key] for key in keys[1:]} <= {"falls", "same", "rises"}, (
+        "Five words out of falls, same, rises."
+    )
 
     def loss(logits, y=0):
         return torch.nn.functional.cross_entropy(
