@@ -546,11 +546,12 @@ def predictions(name: str, profile: str = "laptop") -> dict[tuple[str, int, int,
     except OSError as error:
         raise RecordError(f"{path}: not a readable Parquet file ({error}); restore it from git.") from None
     return {
-        (row["task"], row["n_train"], row["seed"], row["method"]): tuple(
-            np.array(row[name]) for name in BULKY
+        (row["task"], row["n_train"], row["seed"], row["method"]): (
+            np.array(row[BULKY[0]]),
+            np.array(row[BULKY[1]]),
         )
         for row in rows
-    }  # type: ignore[return-value]
+    }
 
 
 _ROWS: dict[Path, tuple[tuple[int, int], dict[str, list[dict]]]] = {}
@@ -608,8 +609,9 @@ def aggregate(experiment: Experiment, profile: str) -> Aggregate:
                 if reason != "not run":
                     found.refused[block.id] = reason
                 for method in experiment.methods if block.stage == "run" else ("tuning",):
-                    cell = f"{block.task} · n = {block.n_train} · seed {block.seed} · {method}"
-                    found.missing.append(cell)
+                    found.missing.append(
+                        f"{block.task} · n = {block.n_train} · seed {block.seed} · {method}"
+                    )
                 continue
         else:
             peak = read_manifest(block.out).peak_memory_mb
