@@ -32,9 +32,7 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Source: lesson 01, section 3.
     """
     if logits.shape != targets.shape:
-        raise TrainingError(
-            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape"
-        )
+        raise TrainingError(f"logits {tuple(logits.shape)}, targets {tuple(targets.shape)}: shapes differ")
     positive_part = torch.maximum(logits, torch.zeros_like(logits))
     return positive_part - targets * logits + torch.log1p(torch.exp(-logits.abs()))
 
