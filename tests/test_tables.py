@@ -112,6 +112,24 @@ def test_the_notes_say_how_it_was_run_and_where_the_tuning_hit_an_edge(root):
     assert "| 2.5 M | 1.5 |" in text and "| 1.2 k |" in text
 
 
+def test_the_notes_name_what_learned_nothing(root):
+    toy_toml = root / "data/experiments/toy.toml"
+    toy_toml.write_text(toy_toml.read_text().replace('"floor"', '"majority"'))
+    experiment = experiments.load("toy").at("laptop")
+    rows = []
+    for block in experiment.blocks():
+        small = 0.49 if block.n_train == 10 else 0.8
+        scores = {"majority": 0.5, "small": small + block.seed / 100, "large": 0.9}
+        if block.stage == "run":
+            rows += [
+                toy.line(experiment, block, "floor", None) | {"method": method, "accuracy": accuracy}
+                for method, accuracy in scores.items()
+            ]
+    record.write_lines(root / "data/results/toy.jsonl", rows)
+    text = tables.markdown("toy")
+    assert "as far as these seeds can tell: small (a 10, b 10)." in text
+
+
 def test_nothing_or_strange_lines_are_refused(root):
     with pytest.raises(RecordError, match="no results yet; run `make reproduce`"):
         tables.markdown("toy")

@@ -105,6 +105,8 @@ def summarise(name: str, profile: str = "laptop") -> Summary:
             if spent := [line["seconds"] for line in mine if line["n_train"] == largest]:
                 summary.seconds[method] = float(np.median(spent))
         summary.notes = _notes(experiment, lines, profile)
+        if floor := _floor(summary):
+            summary.notes.append(floor)
     except KeyError as error:
         raise RecordError(f"{path}: a line has no field {error}; run `make reproduce` again.") from None
     return summary
@@ -158,6 +160,24 @@ def _notes(experiment: Experiment, lines: list[dict], profile: str) -> list[str]
             f"The tuned value lies at the edge of what was tried, a better one may lie beyond: {'; '.join(edges)}."
         )
     return notes
+
+
+def _floor(summary: Summary) -> str:
+    """Which cells learned nothing: a comparison with such a cell says little about the other side."""
+    names = []
+    for method in summary.experiment.methods:
+        columns = []
+        for task, n in summary.columns:
+            cell, least = summary.cells.get((method, task, n)), summary.cells.get(("majority", task, n))
+            if cell is None or least is None or method == "majority" or cell.interval is None:
+                continue
+            if t_interval(np.subtract(cell.values, least.values)).low <= 0:
+                columns.append(f"{task} {n}")
+        if columns:
+            names.append(f"{summary.label(method)} ({', '.join(columns)})")
+    if not names:
+        return ""
+    return f"Not better than the majority class, as far as these seeds can tell: {'; '.join(names)}."
 
 
 # --- three forms of the same table -----------------------------------------------------------------
