@@ -609,9 +609,7 @@ def aggregate(experiment: Experiment, profile: str) -> Aggregate:
                 if reason != "not run":
                     found.refused[block.id] = reason
                 for method in experiment.methods if block.stage == "run" else ("tuning",):
-                    found.missing.append(
-                        f"{block.task} · n = {block.n_train} · seed {block.seed} · {method}"
-                    )
+                    found.missing.append(f"{block.task} · n = {block.n_train} · seed {block.seed} · {method}")
                 continue
         else:
             peak = read_manifest(block.out).peak_memory_mb
