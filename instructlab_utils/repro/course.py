@@ -41,6 +41,8 @@ def needed_assets(names: list[str] | None = None) -> list[str]:
     """The assets that the named lessons and experiments declare (default: all), in the catalogue's order."""
     known = [notebooks.find(name) for name in names] if names is not None else notebooks.everything()
     wanted = {asset for lesson in known for asset in lesson.assets}
+    if not wanted:
+        return []
     catalogue = list(assets.catalogue())
     for lesson in known:
         if strange := [asset for asset in lesson.assets if asset not in catalogue]:
@@ -75,6 +77,7 @@ def prepare(names: list[str]) -> None:
 
 def run_course(profile: str = "smoke", workers: int = 2) -> int:
     """Fetch, prepare, run, sum up; the exit code. What is up to date is neither fetched nor run again."""
+    _warn_if_out_of_step()
     targets = course_targets(profile)
     wanted = needed_assets()
     had_all = ready(wanted)
@@ -90,6 +93,7 @@ def run_course(profile: str = "smoke", workers: int = 2) -> int:
 
 def run_experiments(names: list[str], profile: str, workers: int, dry_run: bool, fresh: bool) -> int:
     """Run what is missing of the named experiments (default: all); then results, tables, verdicts. The exit code."""
+    _warn_if_out_of_step()
     chosen = names or experiments.names()
     loaded = [experiments.load(name) for name in chosen]
     jobs = graph.all_jobs(chosen, profile)
@@ -258,14 +262,13 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _sentence(result: GraphResult, folder: Path, fetched: bool) -> str:
-    total = len(result.ran) + len(result.current)
     if not result.ran:
         got = "the assets were fetched again" if fetched else "nothing was fetched"
-        return f"All {total} notebooks are up to date: {got}, nothing was run."
-    kept = f", {len(result.current)} were up to date" if result.current else ""
-    ended = f"{len(result.bad)} of {len(result.ran)} notebooks did not end well" if result.bad else ""
-    ended = ended or f"{len(result.ran)} notebooks ran, all ok"
-    return f"{ended}{kept}, {result.seconds:.0f} s in all; the executed notebooks are in {_shown(folder.parent)}."
+        return f"Up to date, all {len(result.current)} notebooks: {got}, nothing was run."
+    kept = f", {len(result.current)} more up to date" if result.current else ""
+    ended = f"Notebooks run: {len(result.ran)}"
+    ended += f", {len(result.bad)} of them did not end well" if result.bad else ", all ok"
+    return f"{ended}{kept}, {result.seconds:.0f} s in all; executed notebooks under {_shown(folder.parent)}/."
 
 
 def _failure(job: Job) -> str:
@@ -275,6 +278,14 @@ def _failure(job: Job) -> str:
             return runner.describe(runner.read_manifest(job.out), job.out)
     reason = "cut off" if job.status == "running" else "not run, because a job before it failed"
     return f"{job.name}: {reason}"
+
+
+def _warn_if_out_of_step() -> None:
+    """The notebooks run as they are; an author who has edited a source should hear of it."""
+    stale = [lesson for lesson in notebooks.everything() if lesson.notebook.exists()]
+    names = [lesson.notebook.name for lesson in stale if notebooks.check([lesson.id])]
+    if names:
+        print(f"note: behind their sources, run `make notebooks`: {', '.join(names)}", file=sys.stderr)
 
 
 def _title(job: Job) -> str:

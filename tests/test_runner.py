@@ -1,0 +1,320 @@
+"""The strict runner: parameters, failures, limits, signals, manifests. Each test that starts a kernel takes a second."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from instructlab_utils.errors import NotebookError, ParameterError, RecordError
+from instructlab_utils.repro import record, runner
+
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+PARAMETERS = """profile: str = "auto"  # smoke, laptop or gpu
+seed: int = 0  # 0 = the usual one
+lr: float = 0.0
+flag: bool = False
+limit: int | None = None
+names: list[str] = []"""
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
+
+
+def write(path: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
+    notebook = new_notebook(metadata={"kernelspec": KERNEL})
+    notebook.cells = [new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    notebook.cells += [new_code_cell(cell) for cell in cells]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def run(
+    project: Path, *cells: str, parameters: dict | None = None, **options
+) -> tuple[runner.Manifest, Path]:
+    out = project / "build" / "out"
+    path = write(project / "notebooks" / "a.ipynb", *cells)
+    manifest = runner.run_notebook(path, out, parameters or {}, **{"timeout": 60, **options})
+    return manifest, out
+
+
+def printed(out: Path) -> str:
+    cells = nbformat.read(out / "executed.ipynb", 4).cells
+    return "".join(o.get("text", "") for c in cells if c.cell_type == "code" for o in c.outputs)
+
+
+# --- parameters ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def declared(tmp_path):
+    return runner.inspect_notebook(write(tmp_path / "a.ipynb"))
+
+
+def test_parameters_are_read_with_type_default_and_comment(declared):
+    assert list(declared) == ["profile", "seed", "lr", "flag", "limit", "names"]
+    assert declared["seed"] == runner.Parameter("seed", "int", 0, "0 = the usual one")
+    assert declared["limit"].type == "int | None" and declared["limit"].default is None
+
+
+def test_a_type_without_annotation_is_that_of_the_default(tmp_path):
+    found = runner.inspect_notebook(write(tmp_path / "a.ipynb", parameters="steps = 3"))
+    assert found["steps"].type == "int"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("lr", "2e-5", 2e-5),
+        ("lr", "1", 1.0),
+        ("seed", "7", 7),
+        ("flag", "false", False),
+        ("flag", "True", True),
+        ("profile", "1e3", "1e3"),
+        ("limit", "None", None),
+        ("limit", "5", 5),
+        ("names", "['a', 'b']", ["a", "b"]),
+    ],
+)
+def test_text_from_a_command_line_gets_the_declared_type(declared, name, text, value):
+    got = runner.check_parameters(declared, {name: text}, parse=True)[name]
+    assert got == value and type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("seed", "three", "int"),
+        ("seed", "2e-5", "int"),
+        ("seed", "true", "int"),
+        ("lr", "fast", "float"),
+        ("flag", "maybe", "bool"),
+        ("limit", "1.5", r"int \| None"),
+        ("names", "{'a'}", r"list\[str\]"),
+    ],
+)
+def test_text_of_another_type_is_refused(declared, name, text, kind):
+    with pytest.raises(ParameterError, match=f"parameter '{name}' must be of type {kind}, not"):
+        runner.check_parameters(declared, {name: text}, parse=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", True), ("seed", "3"), ("seed", 1.0), ("lr", True), ("lr", "2e-5"), ("flag", 1)],
+)
+def test_values_of_another_type_are_refused(declared, name, value):
+    with pytest.raises(ParameterError, match=rf"'{name}' must be of type .*\({type(value).__name__}\)"):
+        runner.check_parameters(declared, {name: value})
+
+
+def test_an_int_is_welcome_where_a_float_is_asked(declared):
+    got = runner.check_parameters(declared, {"lr": 1})["lr"]
+    assert got == 1.0 and isinstance(got, float)
+
+
+def test_an_unknown_parameter_names_the_known_ones(declared):
+    with pytest.raises(
+        ParameterError, match=r"unknown parameter 'sed', did you mean 'seed'\?; known: .*lr \(float\)"
+    ):
+        runner.check_parameters(declared, {"sed": 1})
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("seed: int = 0 +", "not valid Python"), ("seed: int = len('a')", "'seed' must be a constant")],
+)
+def test_a_wrong_parameters_cell_is_one_sentence(tmp_path, source, message):
+    with pytest.raises(NotebookError, match=message):
+        runner.inspect_notebook(write(tmp_path / "a.ipynb", parameters=source))
+
+
+def test_nothing_is_written_when_parameters_are_wrong(project):
+    with pytest.raises(ParameterError):
+        run(project, "1", parameters={"sed": 1})
+    assert not (project / "build").exists()
+
+
+# --- a good run ----------------------------------------------------------------------------------
+
+LOOK = """import json, os
+out = os.environ["INSTRUCTLAB_RUN_DIR"]
+print("status", json.load(open(out + "/manifest.json"))["status"])
+print("folder", os.path.basename(os.getcwd()))
+print("threads", os.environ["OMP_NUM_THREADS"])
+print("lr", lr, seed)
+json.dump({"accuracy": 0.5}, open(out + "/metrics.json", "w"))
+memory = bytearray(150 * 2**20)
+import time; time.sleep(0.5)"""
+
+
+def test_a_good_run(project):
+    out = project / "build" / "out"
+    out.mkdir(parents=True)
+    (out / "metrics.json").write_text('{"of": "an older run"}')
+    manifest, _ = run(project, LOOK, parameters={"lr": 1, "seed": 4})
+    assert (manifest.status, manifest.exit_code, manifest.error) == ("ok", 0, None)
+    assert printed(out).splitlines() == ["status running", "folder notebooks", "threads 1", "lr 1.0 4"]
+    stored = json.loads((out / "manifest.json").read_text())
+    assert stored["status"] == "ok" and stored["parameters"] == {"lr": 1.0, "seed": 4} and stored["seed"] == 4
+    assert stored["profile"] == "laptop" and stored["notebook"] == "notebooks/a.ipynb"
+    assert stored["started"] <= stored["ended"] and stored["seconds"] > 0.5
+    assert 150 < stored["peak_memory_mb"] < 1000
+    assert stored["versions"]["packages"]["papermill"]
+    assert json.loads((out / "metrics.json").read_text()) == {"accuracy": 0.5}
+    assert runner.read_manifest(out) == manifest
+
+
+def test_the_profile_comes_from_the_parameter_or_the_environment(project):
+    manifest, out = run(
+        project, "import os; print(os.environ['INSTRUCTLAB_PROFILE'])", env={"INSTRUCTLAB_PROFILE": "smoke"}
+    )
+    assert manifest.profile == "smoke" and printed(out) == "smoke\n"
+    with pytest.raises(ParameterError, match="unknown profile 'huge'"):
+        run(project, "1", parameters={"profile": "huge"})
+
+
+def test_bars_are_one_output_and_odd_folders_are_no_obstacle(project, monkeypatch):
+    deep = project / ("a" * 60) / ("b {x} é" * 8)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))  # too long for a socket's name
+    path = write(deep / "n.ipynb", "from tqdm import tqdm\nfor _ in tqdm(range(5), mininterval=0): pass")
+    manifest = runner.run_notebook(path, deep / "out", {}, timeout=60)
+    assert manifest.status == "ok", manifest.error
+    assert len(nbformat.read(deep / "out" / "executed.ipynb", 4).cells[-1].outputs) == 1
+
+
+# --- runs that go wrong --------------------------------------------------------------------------
+
+
+def test_a_failing_cell_is_named_and_the_partial_notebook_stays(project):
+    manifest, out = run(project, "print('before')", "\n# why\nassert seed == 1, 'no'\n", "print('after')")
+    assert (manifest.status, manifest.exit_code) == ("failed", 1)
+    assert manifest.error == {"cell": 3, "source": "# why", "name": "AssertionError", "message": "no"}
+    assert printed(out) == "before\n"
+    told = runner.describe(manifest, out)
+    assert "cell [3] `# why`: AssertionError: no" in told and "build/out/executed.ipynb" in told
+
+
+def test_leaving_early_is_a_failure(project):
+    manifest, _ = run(project, "import sys; sys.exit(0)", "print('after')")
+    assert (manifest.status, manifest.error["name"]) == ("failed", "SystemExit")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"timeout": 6}, "the notebook's limit of 6 s"), ({"cell_timeout": 2}, "the cell's limit of 2 s")],
+)
+def test_a_time_limit_aborts(project, options, said):
+    begin = time.monotonic()
+    manifest, out = run(project, "print('before')", "import time; time.sleep(60)", **options)
+    assert time.monotonic() - begin < 40
+    assert (manifest.status, manifest.exit_code) == ("aborted", 3)
+    assert manifest.error["name"] == "Timeout" and said in manifest.error["message"]
+    assert manifest.error["source"] == "import time; time.sleep(60)"
+    assert json.loads((out / "manifest.json").read_text())["status"] == "aborted"
+    assert printed(out) == "before\n"
+
+
+def test_a_dead_kernel_is_noticed(project):
+    begin = time.monotonic()
+    manifest, _ = run(
+        project, "import os, signal", "os.kill(os.getpid(), signal.SIGTERM if os.name == 'nt' else 9)"
+    )
+    assert time.monotonic() - begin < 40
+    assert (manifest.status, manifest.exit_code, manifest.error["name"]) == ("aborted", 3, "DeadKernel")
+
+
+def start_run(project: Path, *cells: str) -> tuple[subprocess.Popen, Path]:
+    """`run_notebook` in a process of its own; returns when the first cell has written its process id."""
+    path = write(
+        project / "notebooks" / "a.ipynb", "import os\nopen('pid', 'w').write(str(os.getpid()))", *cells
+    )
+    out = project / "build" / "out"
+    code = (
+        "import sys; from pathlib import Path; from instructlab_utils.repro import runner\n"
+        f"sys.exit(runner.run_notebook({str(path)!r}, Path({str(out)!r}), {{}}, timeout=60).exit_code)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=project)
+    pid = project / "notebooks" / "pid"
+    deadline = time.monotonic() + 30
+    while not (pid.is_file() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process, out
+
+
+def gone(pid: int, seconds: float = 15) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@posix
+def test_sigterm_is_written_down_and_ends_the_kernel(project):
+    process, out = start_run(project, "import time; time.sleep(60)")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 3
+    manifest = runner.read_manifest(out)
+    assert manifest.status == "aborted" and manifest.error["message"] == "stopped by SIGTERM"
+    assert gone(int((project / "notebooks" / "pid").read_text()))
+
+
+@posix
+def test_after_kill_9_the_manifest_says_running_and_no_kernel_is_left(project):
+    process, out = start_run(project, "import time; time.sleep(60)")
+    process.kill()
+    process.wait(timeout=10)
+    manifest = runner.read_manifest(out)
+    assert (manifest.status, manifest.exit_code, manifest.ended) == ("running", 3, None)
+    assert gone(int((project / "notebooks" / "pid").read_text()))
+
+
+# --- several at once -----------------------------------------------------------------------------
+
+
+def test_four_at_once_and_no_kernel_hears_another(project):
+    code = (
+        "import sys; from pathlib import Path; from instructlab_utils.repro import runner\n"
+        "n = int(sys.argv[1])\n"
+        "m = runner.run_notebook('notebooks/a.ipynb', Path(f'build/{n}'), {'seed': n}, timeout=100)\n"
+        "sys.exit(m.exit_code)"
+    )
+    write(project / "notebooks" / "a.ipynb", "import time\nfor i in range(5): print(seed); time.sleep(0.05)")
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(n)], cwd=project) for n in range(4)]
+    assert [process.wait(timeout=100) for process in processes] == [0, 0, 0, 0]
+    for n in range(4):
+        assert printed(project / "build" / str(n)) == f"{n}\n" * 5
+
+
+# --- manifests -----------------------------------------------------------------------------------
+
+
+def test_a_manifest_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    manifest = runner.Manifest(notebook="a", parameters={}, code_sha="", profile="smoke", seed=0)
+    manifest.write(tmp_path)
+    before = (tmp_path / "manifest.json").read_bytes()
+    monkeypatch.setattr(record.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
+    manifest.status = "ok"
+    with pytest.raises(OSError, match="disk full"):
+        manifest.write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+    assert (tmp_path / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": 99}', '{"schema": 1, "colour": "red"}', "[]"])
+def test_a_damaged_manifest_is_one_sentence(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(RecordError, match=r"manifest\.json.*delete it and run again"):
+        runner.read_manifest(tmp_path)
