@@ -30,8 +30,8 @@ echo 'error: Python 3.11, 3.12 or 3.13 was not found; install one and call make 
 endef
 
 $(READY): requirements.lock pyproject.toml
-	@test -x $(PY) || { $(make_venv); }
-	@echo "environment: the exact versions of requirements.lock (once; again only when that file changes)"
+	@$(PY) -m pip --version >/dev/null 2>&1 || { $(make_venv); }
+	@echo "environment: the exact versions of requirements.lock (a few minutes, once for each change of that file)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $(READY)
@@ -46,7 +46,6 @@ test: $(READY)  ## linters, types, all tests, and every lesson cell by cell
 	$(PY) -m ruff format --check $(wildcard $(CODE))
 	$(VENV)/bin/codespell
 	$(PY) -m mypy
-	$(RUN) notebooks --check
 	$(RUN) fetch --needed
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) tests
 	OMP_NUM_THREADS=1 INSTRUCTLAB_PROFILE=smoke $(PY) -m pytest -q -n $(WORKERS) \
