@@ -87,6 +87,15 @@ def test_two_lessons_with_one_id_are_refused(write_lesson, project):
         notebooks.lessons()
 
 
+def test_status_says_how_far_a_lesson_is(write_lesson, project):
+    write_lesson()
+    assert notebooks.status(notebooks.find("0")) == "source only"
+    (path,) = notebooks.build()
+    assert notebooks.status(notebooks.find("0")) == "not executed"
+    path.write_text(path.read_text().replace('"execution_count": null', '"execution_count": 1'))
+    assert notebooks.status(notebooks.find("0")) == "executed, 1 cells checked word for word"
+
+
 # --- building ------------------------------------------------------------------------------------
 
 
@@ -135,15 +144,15 @@ def test_in_step_means_no_difference(built):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("print(1 + 1)", "print(1 + 3)", r"cell 3 (code) is not the source's at 'print(1 + 3)'"),
-        ("# # A tiny", "# # A changed", "cell 1 (markdown) is not the source's at '# A changed lesson'"),
+        ("print(1 + 1)", "print(1 + 3)", "cell 3 (code) differs from the source at 'print(1 + 3)'"),
+        ("# # A tiny", "# # A changed", "cell 1 (markdown) differs from the source at '# A changed lesson'"),
         (
             'tags=["nbval-check-output"]',
             'tags=["other"]',
             "cell 3: tags ['nbval-check-output'], in the source",
         ),
         ("title: Tiny", "title: Other", "the header (metadata.instructlab) differs"),
-        ("# %% [markdown]\n# # A tiny lesson\n", "", "3 cells, the source has 2"),
+        ('\n# %% tags=["nbval-check-output"]\nprint(1 + 1)\n', "", "3 cells, the source has 2"),
     ],
 )
 def test_each_kind_of_difference_is_told(built, write_lesson, old, new, said):
@@ -266,7 +275,7 @@ def test_an_error_output_is_not_stored(built):
 def test_outputs_of_other_code_are_not_stored(built, write_lesson):
     ran = executed(built)
     edit(write_lesson(), "print(1 + 1)", "print(1 + 2)")
-    with pytest.raises(NotebookError, match="ran other code"):
+    with pytest.raises(NotebookError, match="was made from other code"):
         notebooks.store_outputs(ran, notebooks.find("0"))
 
 

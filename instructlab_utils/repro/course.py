@@ -141,15 +141,12 @@ def readme_blocks(profile: str = "laptop", *, measured: bool = False) -> dict[st
 
 
 def lesson_table() -> str:
-    """The lessons as a Markdown table: what you will be able to do, minutes by profile, when they were executed."""
-    rows = [
-        "| lesson | you will be able to | minutes (smoke / laptop / gpu) | assets |",
-        "|---|---|---:|---|",
-    ]
+    """The lessons as a Markdown table: what you will be able to do, minutes by profile, and how far they are."""
+    rows = ["| lesson | you will be able to | minutes: smoke / laptop / gpu | status |", "|---|---|---:|---|"]
     for lesson in notebooks.lessons().values():
         minutes = " / ".join(f"{lesson.minutes[profile]:g}" for profile in PROFILES)
         link = f"[{lesson.id} {lesson.title}](notebooks/{lesson.notebook.name})"
-        rows.append(f"| {link} | {lesson.outcome} | {minutes} | {', '.join(lesson.assets) or 'none'} |")
+        rows.append(f"| {link} | {lesson.outcome} | {minutes} | {notebooks.status(lesson)} |")
     return "\n".join(rows) + "\n"
 
 

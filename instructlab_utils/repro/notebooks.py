@@ -22,6 +22,7 @@ from instructlab_utils.session import PROFILES, closest, find_root
 HEADER = re.compile(r"\A# ---\n((?:#.*\n)*?)# ---\n")
 INJECTED = ("injected-parameters", "papermill-error-cell-tag")
 VOLATILE = ("execution", "papermill", "collapsed", "scrolled", "ExecuteTime", "jupyter", "widgets")
+SHOWN = 5  # differences told per notebook
 STORED_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
 
 
@@ -200,31 +201,36 @@ def check(names: Iterable[str] | None = None) -> list[str]:
         if not lesson.notebook.exists():
             differences.append(f"{where}: missing; run `make notebooks`")
             continue
-        expected, actual = from_source(lesson.source), read(lesson.notebook)
-        if expected.metadata.get("instructlab") != actual.metadata.get("instructlab"):
-            differences.append(f"{where}: the header (metadata.instructlab) differs from the source")
-        if len(expected.cells) != len(actual.cells):
-            differences.append(f"{where}: {len(actual.cells)} cells, the source has {len(expected.cells)}")
-        for number, (want, have) in enumerate(zip(expected.cells, actual.cells, strict=False), 1):
-            if want.cell_type != have.cell_type:
-                differences.append(
-                    f"{where}: cell {number} is {have.cell_type}, in the source {want.cell_type}"
-                )
-            elif want.source != have.source:
-                line = _first_difference(want.source, have.source)
-                differences.append(
-                    f"{where}: cell {number} ({want.cell_type}) differs from the source at {line!r}"
-                )
-            elif _tags(want) != _tags(have):
-                differences.append(f"{where}: cell {number}: tags {_tags(have)}, in the source {_tags(want)}")
-            elif want.metadata.get("nbgrader") != have.metadata.get("nbgrader"):
-                differences.append(f"{where}: cell {number}: its nbgrader metadata differ from the source")
+        found = _compare(from_source(lesson.source), read(lesson.notebook))
+        differences += [f"{where}: {sentence}" for sentence in found[:SHOWN]]
+        if len(found) > SHOWN:
+            differences.append(f"{where}: and {len(found) - SHOWN} more differences")
     if names is None:
         known = {lesson.notebook for lesson in _selected(None)}
         for folder in (find_root() / "notebooks", find_root() / "notebooks" / "experiments"):
             for stray in sorted(set(folder.glob("*.ipynb")) - known):
                 differences.append(f"{_name(stray)}: no source; `import` it or delete it")
     return differences
+
+
+def _compare(expected: Any, actual: Any) -> list[str]:
+    """The differences of two notebooks as sentences, without their outputs and ids."""
+    found = []
+    if expected.metadata.get("instructlab") != actual.metadata.get("instructlab"):
+        found.append("the header (metadata.instructlab) differs from the source")
+    if len(expected.cells) != len(actual.cells):
+        found.append(f"{len(actual.cells)} cells, the source has {len(expected.cells)}")
+    for number, (want, have) in enumerate(zip(expected.cells, actual.cells, strict=False), 1):
+        if want.cell_type != have.cell_type:
+            found.append(f"cell {number} is {have.cell_type}, in the source {want.cell_type}")
+        elif want.source != have.source:
+            line = _first_difference(want.source, have.source)
+            found.append(f"cell {number} ({want.cell_type}) differs from the source at {line!r}")
+        elif _tags(want) != _tags(have):
+            found.append(f"cell {number}: tags {_tags(have)}, in the source {_tags(want)}")
+        elif want.metadata.get("nbgrader") != have.metadata.get("nbgrader"):
+            found.append(f"cell {number}: its nbgrader metadata differ from the source")
+    return found
 
 
 def import_back(path: str | Path) -> Path:
@@ -327,6 +333,17 @@ def read(path: Path) -> Any:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise NotebookError(f"{_name(path)} is not a readable notebook: {reason}") from error
     return notebook
+
+
+def status(lesson: Lesson) -> str:
+    """How far a lesson is: "source only", "not executed", or executed, with its number of checked cells."""
+    if not lesson.notebook.exists():
+        return "source only"
+    code = [c for c in read(lesson.notebook).cells if c.cell_type == "code" and c.source.strip()]
+    if any(cell.execution_count is None for cell in code):
+        return "not executed"
+    checked = sum("nbval-check-output" in _tags(cell) for cell in code)
+    return f"executed, {checked} cells checked word for word"
 
 
 def code_sha(path: str | Path) -> str:
