@@ -493,8 +493,7 @@ everything = [render(i.text, value) for i in instructions for value, _ in [*i.de
 answer(everything)
 print(f"{len(ANSWERS)} different prompts answered")
 for i in instructions:
-    value = i.dev[1][0]
-    print(f"{i.name:9} {value[:26]:26} → {answer([render(i.text, value)])[0]!r}")
+    print(f"{i.name:9} {i.dev[1][0][:26]:26} → {answer([render(i.text, i.dev[1][0])])[0]!r}")
 
 # %% [markdown]
 # Read these answers before any score. *Predict, for each of the eight instructions: nearly always right, sometimes,
@@ -631,7 +630,8 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 _ = run.figure(figure, "00_before_after")
 
 # %% [markdown]
-# **Observe.** Read the verdicts, not the wishes. In the stored run:
+# **Observe.** Read the verdicts, not the wishes. (The figure's intervals are for each share alone; the verdicts come from
+# the pairs, which is the sharper comparison.) In the stored run:
 #
 # - `json` is a real repair. The model had the right city all along. It spent its few tokens on a code fence, and no
 #   parser accepts half an object. The stop rule is part of $I_{\text{exec}}$.
