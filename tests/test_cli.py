@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import nbformat
 import pytest
 from conftest import LESSON
 
-from instructlab_utils.repro import assets, cli, notebooks
+from instructlab_utils.repro import assets, cli, notebooks, record
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,6 +80,19 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(call, write_lesson, project, 
 def test_no_project_is_one_sentence(call, tmp_path, monkeypatch):
     monkeypatch.setenv("INSTRUCTLAB_ROOT", str(tmp_path))
     assert "known: none" in error_of(call("run", "00"))
+
+
+def test_a_full_disk_is_one_sentence(call, write_lesson, project, monkeypatch):
+    write_lesson()
+    assert call("notebooks")[0] == 0
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "manifest.json")
+
+    monkeypatch.setattr(record.os, "fsync", full)
+    said = error_of(call("run", "00"))
+    assert said == "cannot write at manifest.json: No space left on device; nothing half-written is left"
+    assert list((project / "build/run/laptop/00_tiny").iterdir()) == []
 
 
 # --- run -----------------------------------------------------------------------------------------

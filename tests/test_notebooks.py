@@ -93,7 +93,7 @@ def test_status_says_how_far_a_lesson_is(write_lesson, project):
     (path,) = notebooks.build()
     assert notebooks.status(notebooks.find("0")) == "not executed"
     path.write_text(path.read_text().replace('"execution_count": null', '"execution_count": 1'))
-    assert notebooks.status(notebooks.find("0")) == "executed, 1 cells checked word for word"
+    assert notebooks.status(notebooks.find("0")) == "executed; cells checked word for word: 1"
 
 
 # --- building ------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Exit codes: 0 ok, 1 a notebook failed, 2 wrong input, 3 aborted.
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,8 @@ app = typer.Typer(
     help="Lessons on instructions and language models: fetch what they need, run them, reproduce results.",
 )
 
+DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.ENOSPC))
+
 Profile = Annotated[str, typer.Option(help="smoke, laptop or gpu")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")]
 Workers = Annotated[int, typer.Option(min=1, help="notebooks at a time, one thread each")]
@@ -32,6 +35,12 @@ def main(argv: list[str] | None = None) -> None:
         app(args=args, prog_name="python -m instructlab_utils")
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        print(f"error: cannot write{where}: {error.strerror}; nothing half-written is left", file=sys.stderr)
         raise SystemExit(2) from None
 
 

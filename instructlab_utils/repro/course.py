@@ -136,7 +136,7 @@ def readme_blocks(profile: str = "laptop", *, measured: bool = False) -> dict[st
         blocks["benchmarks"] = match["text"]
     summary = find_root() / "build" / "smoke" / "summary.md"
     if measured and summary.is_file():
-        blocks["course"] = summary.read_text(encoding="utf-8").split("\n\n", 2)[2]
+        blocks["course"] = summary.read_text(encoding="utf-8").split("\n\n", 1)[1]
     return blocks
 
 

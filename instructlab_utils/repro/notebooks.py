@@ -343,7 +343,7 @@ def status(lesson: Lesson) -> str:
     if any(cell.execution_count is None for cell in code):
         return "not executed"
     checked = sum("nbval-check-output" in _tags(cell) for cell in code)
-    return f"executed, {checked} cells checked word for word"
+    return f"executed; cells checked word for word: {checked}"
 
 
 def code_sha(path: str | Path) -> str:

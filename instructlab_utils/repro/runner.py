@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -333,6 +334,8 @@ def _papermill(
         """Starts the kernel with its own environment and tells the watch its process id."""
 
         async def start_kernel(self, **kw: Any) -> None:  # type: ignore[override]
+            if self.kernel_spec is not None and self.kernel_spec.argv:
+                self.kernel_spec.argv[0] = sys.executable  # not the one of a kernel registered by the user
             await self._async_start_kernel(**{**kw, "env": env})
             watch.pid = getattr(self.provisioner, "pid", None)
 
