@@ -74,7 +74,7 @@ def drill_fetch(times: int, folder: Path, seed: int = 0) -> list[str]:
 
         def fetch(home: Path) -> tuple[int, str]:
             process = _start(environment | {"INSTRUCTLAB_HOME": str(home), "INSTRUCTLAB_INDEX": index.url})
-            text, _ = process.communicate(timeout=120)
+            text, _ = process.communicate(timeout=600)
             return process.returncode, text
 
         began = time.monotonic()
