@@ -299,6 +299,9 @@ def classroom(folder: Path | str) -> dict[str, dict[str, dict[str, float]]]:
     ``source/`` (with solutions), ``release/exercises/`` (what students get), two submissions (``solved``: every
     answer filled in; ``untouched``), their automatic grades, ``gradebook.db`` and ``results.json``.
 
+    Grading runs the students' code with the rights of whoever calls it. Grade real submissions in a container
+    without network.
+
     Returns:
         student → notebook → {"score", "max_score"}.
 
@@ -365,7 +368,7 @@ def _nbgrader(folder: Path, sockets: Path) -> tuple[Any, Any]:
     config.CourseDirectory.root = str(folder)
     config.CourseDirectory.db_url = f"sqlite:///{folder / 'gradebook.db'}"
     config.ClearSolutions.code_stub = {"python": STUB}
-    config.Execute.timeout = 60
+    config.Execute.timeout, config.Execute.startup_timeout = 120, 300
     if os.name == "posix":  # kernels that talk through files: no open port, and no warning about it
         config.KernelManager.transport = "ipc"
         config.KernelManager.ip = str(sockets / "k")

@@ -438,9 +438,11 @@ def check_00_4(possible):
         "A program that prints with .2f writes two decimals. It can never print 0.920, whatever it "
         "computed: use spec."
     )
+    reachable = {n: sum(possible(f"{cents / 100:.2f}", n) for cents in range(101)) for n in (12, 100)}
     print(
-        "00.4 passed the visible cases. With two decimals, a hundred items can give any value; fewer cannot."
+        f"00.4 passed the visible cases. Of the 101 values from 0.00 to 1.00, 12 items reach {reachable[12]},"
     )
+    print(f"and 100 items reach {reachable[100]}: the more items, the less this test can tell.")
 
 
 check_00_4(possible)

@@ -387,16 +387,16 @@ def evaluate(model, batches):
 
 # %% nbgrader={"grade_id": "check_03_3", "locked": true}
 class Probe(torch.nn.Module):
-    """Logits are the input itself; in training mode they are noisy. It notes whether a graph was recorded."""
+    """The logits are the input itself. It notes whether it ran in training mode or with a graph recorded."""
 
     def __init__(self):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor(1.0))
-        self.graph = self.noisy = False
+        self.graph = self.trained = False
 
     def forward(self, x):
         self.graph = self.graph or torch.is_grad_enabled()
-        self.noisy = self.noisy or self.training
+        self.trained = self.trained or self.training
         return self.scale * x
 
 
@@ -410,7 +410,7 @@ def check_03_3(evaluate):
     got = evaluate(model, batches)
     assert got is not None, "The function returned None. Did you forget return?"
     assert set(got) == {"loss", "accuracy", "n"}, "Keys expected: loss, accuracy, n."
-    assert not model.noisy, "The model was in training mode, so dropout was on. Call model.eval() first."
+    assert not model.trained, "The model was in training mode, so dropout was on. Call model.eval() first."
     assert not math.isclose(got["accuracy"], 2.5 / 3, abs_tol=1e-6), (
         "accuracy is the mean of the batch means: 4/4, 4/4 and 1/2 give 0.833. The last batch has only two "
         "examples and must not weigh as much as four. Count the right ones."
