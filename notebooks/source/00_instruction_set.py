@@ -286,7 +286,7 @@ curves = {
     "meanings (depth 1…d)": meanings(CORE, len(depths)),
     "meanings, strings only": meanings(strings_only, len(depths)),
 }
-figure, ax = plotting.axes(width=6.0, height=3.4)
+figure, ax = plotting.axes(width=6.0, height=3.4, dpi=72)
 for i, (label, values) in enumerate(curves.items()):
     ax.semilogy(depths, values, label=label, **plotting.style(i))
 ax.set(xlabel="depth d", ylabel="count (log scale)", title="Expressions explode; meanings need not")
@@ -616,7 +616,7 @@ for i in failing:
     print(f"{i.name:10} {counts}    {low:.2f} to {high:.2f}  {verdicts[i.name]}")
 
 # %%
-figure, ax = plotting.axes(width=6.4, height=3.6)
+figure, ax = plotting.axes(width=6.4, height=3.6, dpi=80)
 for k, rows in enumerate([before, after]):
     mark = {**plotting.style(3 * k), "linestyle": "none", "fillstyle": "full" if k else "none"}
     for y, name in enumerate(reversed(before)):
@@ -690,7 +690,7 @@ lessons = {box: [title.split(" ", 1) for title in titles.split("; ")] for box, t
 exist = {path.name[:2] for path in (run.root / "notebooks" / "source").glob("[0-9][0-9]_*.py")}
 
 # %%
-figure, ax = plotting.axes(width=9.8, height=4.8)
+figure, ax = plotting.axes(width=9.8, height=4.8, dpi=85)
 ax.set(xlim=(0, 5), ylim=(-9.5, 1.9), title="Which lesson replaces which box (bold: exists; italic: planned)")
 ax.axis("off")
 loop = {"arrowstyle": "->", "linestyle": "--", "connectionstyle": "arc3,rad=0.08"}
@@ -822,7 +822,7 @@ print("0.920 can come from n =", [n for n in range(1, 160) if possible("0.920", 
 
 # %%
 counts = np.unique(np.geomspace(2, 2000, 60).astype(int)).tolist()
-figure, ax = plotting.axes(width=6.0, height=3.2)
+figure, ax = plotting.axes(width=6.0, height=3.2, dpi=72)
 for i, D in enumerate((2, 3)):
     texts = [f"{a / 10**D:.{D}f}" for a in range(10**D + 1)]
     shares = [np.mean([possible(text, n) for text in texts]) for n in counts]
