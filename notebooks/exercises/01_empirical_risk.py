@@ -46,7 +46,8 @@ import torch
 def stable_bce(logits, targets):
     """Binary cross-entropy of each example; logits, targets and result are float32 of shape (n,)."""
     ### BEGIN SOLUTION
-    return logits.clamp(min=0) - logits * targets + torch.log1p(torch.exp(-logits.abs()))
+    larger = torch.maximum(logits, torch.zeros_like(logits))
+    return larger - logits * targets + torch.log1p(torch.exp(-logits.abs()))
     ### END SOLUTION
 
 
@@ -90,6 +91,12 @@ def check_01_1(stable_bce):
     assert torch.allclose(gradient, torch.sigmoid(z.detach()) - y), (
         f"The gradient is sigmoid(z) - y, not {gradient}."
     )
+    z = torch.zeros(1, requires_grad=True)
+    (gradient,) = torch.autograd.grad(stable_bce(z, torch.zeros(1)).sum(), z)
+    assert torch.allclose(gradient, torch.tensor([0.5])), (
+        f"At z = 0 with y = 0 the gradient is 0.5, you have {gradient.item():.1f}. At its corner clamp passes all of "
+        "the gradient on; torch.maximum shares it. Weights often start at zero, just there."
+    )
     tiny = stable_bce(torch.tensor([-20.0]), torch.tensor([0.0])).item()
     assert tiny > 0, (
         "At logit -20 with y = 0 the loss is 2e-9, you have 0. 1 + 2e-9 rounds to 1 in float32: use "
@@ -114,7 +121,8 @@ check_01_1(stable_bce)
 # <details><summary>Hint 2</summary>
 #
 # Take the larger of $0$ and $z$ out of the logarithm: $\log(1 + e^{z}) = \max(z, 0) + \log(1 + e^{-|z|})$.
-# Now the exponent is never positive. `torch.log1p` does the rest.
+# Now the exponent is never positive. `torch.log1p` does the rest. For the larger of the two take `torch.maximum`: it
+# has the right gradient at $z = 0$ too.
 #
 # </details>
 #
