@@ -1,7 +1,7 @@
 # Lessons and blocks of experiments as a graph. `make course` and `make reproduce` call this through
 # instructlab_utils/repro/graph.py, which also unlocks after a kill. By hand:
 #   snakemake --cores 2 --keep-going --rerun-triggers params --config profile=smoke
-# A cluster: the same file with `--executor slurm`.
+# Not run on a cluster yet.
 
 import shlex
 
