@@ -16,9 +16,9 @@
 # # 01 Empirical risk and the gradient of cross-entropy
 #
 # **The promise.** Every model in this course learns from one number: an average of cross-entropies. You
-# build that number from its types upwards. You derive each loss on paper, write it in a few lines, prove
+# build that number from its types upwards. You derive each loss on paper, write it in a few lines, check
 # its gradient three ways, and break it on purpose: with a wrong type, a broadcast shape, a saturated
-# sigmoid, a flipped sign, a wrong denominator. Each of these once passed for training. At the end you fit a
+# sigmoid, a flipped sign, a wrong denominator. Most of these raise no error. At the end you fit a
 # classifier by hand on real film reviews and watch what more data does to the distance between the risk on
 # the training sentences and the risk on new ones.
 #
@@ -69,19 +69,27 @@ torch.set_printoptions(precision=3, sci_mode=False)
 #
 # | symbol | type | in words |
 # |---|---|---|
-# | $x$ | $\mathcal X$ | an input: a sentence, or an instruction together with its input |
-# | $y$ | $\mathcal Y = \{0, \dots, K-1\}$ | a label: an index, given by a human, not by the model |
+# | $x$ | $\mathcal X$ | what the model is given: a sentence, or an instruction with its text |
+# | $y$ | $\mathcal Y = \{0, \dots, K-1\}$ | a label: one of $K$ classes, given by a human, not by the model |
+# | $\theta$ | $\Theta$, a space of real numbers | the parameters: all that training may change |
 # | $M_\theta$ | $\mathcal X \to \mathbb R^K$ | the model: one real score (*logit*) per class |
 # | $\ell$ | $\mathbb R^K \times \mathcal Y \to \mathbb R_{\ge 0}$ | the loss of *one* example |
-# | $D$ | $(\mathcal X \times \mathcal Y)^n$ | the data: a *tuple* of pairs. A set would drop repetitions |
-# | $\mathcal L$ | $\Theta \to \mathbb R_{\ge 0}$ | the empirical risk |
+# | $D$ | $(\mathcal X \times \mathcal Y)^n$ | the data: a *tuple* of $n$ pairs. A set would drop repetitions |
+# | $\mathcal L$ | $\Theta \to \mathbb R_{\ge 0}$ | the empirical risk: the mean loss over the data |
+
+# %% [markdown]
+# The empirical risk and what training looks for (Vapnik, 1992):
 #
 # $$ \mathcal L(\theta) = \frac1n \sum_{j=1}^{n} \ell\big(M_\theta(x_j),\, y_j\big), \qquad
 #    \hat\theta \in \arg\min_{\theta \in \Theta} \mathcal L(\theta). $$
 #
-# The index is $j$ and nothing else. The minimum is taken over $\theta$, so the data may not appear as if
-# they were free. What we *want* to be small is the risk on the distribution,
-# $R(\theta) = \mathbb E\,\ell(M_\theta(x), y)$; section 12 measures how far the two lie apart.
+# The index $j$ counts the pairs and does nothing else: the model never sees it. The minimum is taken over
+# $\theta$ alone: the data are fixed.
+
+# %% [markdown]
+# What we *want* to be small is another number: the risk on new pairs,
+# $R(\theta) = \mathbb E\,\ell(M_\theta(x), y)$, a mean over the distribution that they come from. Section 12
+# estimates how far the two lie apart. Here is the smallest model that has the types, on four sentences.
 
 # %%
 data = (("a warm and clever film", 2), ("a film", 1), ("dull and far too long", 0), ("a film", 1))
@@ -107,12 +115,12 @@ print("M(x):", tuple(model("a film").shape), " one loss:", tuple(first_loss(mode
 print(f"risk {risk(model, first_loss, data):.3f} over {len(data)} pairs; a set would keep {len(set(data))}")
 
 # %% [markdown]
-# **Predict.** The source articles (five Chinese-language blog articles whose claims this course tests)
-# write the risk in these ways. Each fails to type-check. *Which name is missing or used twice, and what
+# **Predict.** This course tests the claims of five blog articles in Chinese, the *source articles*. They write
+# the risk in these ways, and none of the three type-checks. *Which name is missing or used twice, and what
 # will Python say?*
 #
 # 1. The data are $\{(i, y_i)\}_{i=1}^N$ and the loss is $\ell(M_\theta(i), y_i)$.
-# 2. $\arg\min_\theta \mathcal L(M_\theta, I, O)$, where $O$ is called the output of the model.
+# 2. $\arg\min_\theta \mathcal L(M_\theta, I, O)$, where $I$ is the input and $O$ the output of the model.
 # 3. $\arg\min_\theta \mathcal L(M_\theta, x)$.
 
 # %%
@@ -129,7 +137,8 @@ with expect_error(TypeError, match="'y'"):  # 3: nobody says what is right
 # %% [markdown]
 # **Observe.** Three notations, three crashes: an index was used as a sentence, a vector as a label, and a
 # label was missing. A crash is the friendly case.
-#
+
+# %% [markdown]
 # **Predict.** Now let $O$ have the right type: the class that the model itself prefers,
 # $o = \arg\max_k M_\theta(x)_k$. Everything type-checks. Then multiply $\theta$ by a growing constant.
 # *What happens to the risk, and to the accuracy against the human labels?*
@@ -143,32 +152,47 @@ for scale in (1, 10, 100):
     print(f"scale {scale:3d}: risk to O {losses[0]:.3f}, to y {losses[1]:7.3f}, accuracy {accuracy:.2f}")
 
 # %% [markdown]
-# **Observe.** Against its own output the risk goes to zero: any model that is sure of itself is a
-# minimiser. Against the labels it grows, and no answer has changed. This is why $y$ must come from outside
-# the model.
-#
+# **Observe.** Against its own output the risk goes to zero: a model need only be sure of itself. Against the
+# labels the risk grows, and no answer has changed. This is why $y$ must come from outside the model.
+
+# %% [markdown]
 # ## 2 Binary cross-entropy, symbol by symbol
 #
-# Two classes need one logit: $z = w^\top x$. The model says
-# $P(y{=}1 \mid x) = p = \sigma(z) = 1/(1+e^{-z})$. The label has the Bernoulli probability
-# $p^{y}(1-p)^{1-y}$. Minus its logarithm is the loss:
+# Two classes need only one logit. From here on $x \in \mathbb R^d$ is a vector of features, the parameters
+# are $w \in \mathbb R^d$, and the model returns $z = w^\top x \in \mathbb R$. It says
+# $P(y{=}1 \mid x) = p = \sigma(z) = 1/(1+e^{-z})$.
+#
+# The label $y \in \{0, 1\}$ then has the probability $p^{y}(1-p)^{1-y}$. Minus its logarithm is the loss:
 #
 # $$ \ell = -\big[\,y \log p + (1-y)\log(1-p)\,\big]. $$
-#
-# The chain rule has three factors, and each can be done alone:
+
+# %% [markdown]
+# The chain rule has three factors, and each can be done alone. For the second, note that
+# $1 - p = e^{-z}/(1+e^{-z})$:
 #
 # $$ \frac{\partial \ell}{\partial p} = -\frac{y}{p} + \frac{1-y}{1-p} = \frac{p-y}{p(1-p)}, \qquad
 #    \frac{dp}{dz} = \frac{e^{-z}}{(1+e^{-z})^2} = p(1-p), \qquad
 #    \frac{\partial z}{\partial w} = x. $$
 #
-# The factor $p(1-p)$ cancels, and the mean over $n$ rows of $X$ becomes a matrix product:
+# The factor $p(1-p)$ cancels:
 #
-# $$ \frac{\partial \ell}{\partial z} = p - y, \qquad \nabla_w \mathcal L = \tfrac1n X^\top (p - y). $$
+# $$ \frac{\partial \ell}{\partial z} = p - y, \qquad \frac{\partial \ell}{\partial w} = (p - y)\,x. $$
 #
-# Error times input: this is the whole of it. A derivation is a claim, so we test it. Three computations
-# that share no line must agree: the closed form, central differences
-# $\big(\mathcal L(w + h e_k) - \mathcal L(w - h e_k)\big)/2h$, and automatic differentiation. *Shape
-# first*: broadcasting makes wrong shapes comparable.
+# Error times input: this is the whole of it.
+
+# %% [markdown]
+# Now stack $n$ examples: $X \in \mathbb R^{n \times d}$ has the rows $x_i$, and $p, y \in \mathbb R^n$ become
+# vectors. The mean over the rows is a matrix product:
+#
+# $$ \nabla_w \mathcal L = \frac1n \sum_{i=1}^n (p_i - y_i)\, x_i = \tfrac1n X^\top (p - y). $$
+
+# %% [markdown]
+# **A derivation is a claim, so we test it.** Three computations must agree: the closed form, automatic
+# differentiation, and central differences
+# $\big(\mathcal L(w + h e_k) - \mathcal L(w - h e_k)\big)/2h$, where $e_k$ is the $k$-th unit vector and $h$
+# a small step. The last two know only the loss, the first only our formula.
+#
+# *Shape first*: broadcasting makes wrong shapes comparable.
 
 
 # %%
@@ -221,9 +245,15 @@ assert torch.allclose(slope[:, 0], (p - y.mean()) / 6)
 print("the gradient is p - mean(y): every example is told the average label")
 
 # %% [markdown]
-# **Observe.** No error and a plausible loss. Each logit was paired with each label, so the best that this
-# model can learn is how frequent the classes are. The repaired function below refuses unequal shapes.
+# **Observe.** No error and a plausible loss. Each logit $z_i$ was paired with each label $y_j$, so its slope
+# in the mean over all $n^2$ pairs is
 #
+# $$ \frac1{n^2}\sum_{j=1}^n (p_i - y_j) = \frac1n\,(p_i - \bar y), \qquad \bar y = \frac1n\sum_{j=1}^n y_j. $$
+#
+# The best that such a model can learn is how frequent the classes are. The repaired function of section 3
+# refuses unequal shapes.
+
+# %% [markdown]
 # ## 3 The same formula in float32
 #
 # **Predict.** Let $y=0$ and $z=20$. The true loss is $\log(1+e^{20})$, a hair above 20, and the gradient is
@@ -245,16 +275,20 @@ show(naive_bce)
 
 # %% [markdown]
 # **Observe.** At 20 the sigmoid rounds to exactly 1. Then $\log(1-p) = -\infty$, and the chain rule
-# multiplies $1/(1-p) = \infty$ by $p(1-p) = 0$: not a number. One confident mistake, and every weight is
-# lost. The gradient formula that the source articles print, with $y/p$ and $(1-y)/(1-p)$, is correct on
-# paper and fails here.
+# multiplies $1/(1-p) = \infty$ by $p(1-p) = 0$: not a number. In $X^\top(p-y)$ this one entry meets every
+# weight, so one confident mistake loses them all.
 #
-# **Repair.** Cancel on paper what the computer cannot cancel. With $1 - \sigma(z) = \sigma(-z)$:
+# The source articles print the gradient with $y/p$ and $(1-y)/(1-p)$. It is correct on paper and fails here.
+
+# %% [markdown]
+# **Repair.** Cancel on paper what the computer cannot cancel. Use $1 - \sigma(z) = \sigma(-z)$, then
+# $\log(1+e^{-z}) = \log(1+e^{z}) - z$:
 #
 # $$ \ell = y\log(1+e^{-z}) + (1-y)\log(1+e^{z}) = \log(1+e^{z}) - yz
 #         = \max(z, 0) - yz + \log\!\big(1+e^{-|z|}\big). $$
 #
-# The last step takes the larger exponential out of the logarithm. Nothing that remains can overflow.
+# The last step takes the larger of $e^0$ and $e^z$ out of the logarithm. No exponential that remains can
+# overflow.
 
 
 # %% tags=["defines:losses.binary_cross_entropy", "nbval-check-output"]
@@ -292,44 +326,47 @@ for loss in (clamped, binary_cross_entropy):
 # %% [markdown]
 # **Observe.** The function is smooth; its two pieces are not. Autograd differentiates the pieces, and at a
 # tie each primitive has its own habit: `clamp` passes the whole slope, `maximum` half of it to each side.
-# Only the three-way check sees this.
-#
+# Equal values hide this, and so do random points. Finite differences *at the tie* show it.
+
+# %% [markdown]
 # ## 4 Softmax cross-entropy
 #
-# With $K$ logits, $p_k = e^{z_k} / \sum_j e^{z_j}$ and the loss is $-\log p_y$. The logarithm undoes the
-# exponential:
+# With $K$ logits $z \in \mathbb R^K$ the model says $p_k = e^{z_k} / \sum_m e^{z_m}$ (*softmax*; Bridle,
+# 1990). The loss is $-\log p_y$, and the logarithm undoes the exponential:
 #
 # $$ \ell(z, y) = -\log p_y = \operatorname{LSE}(z) - z_y, \qquad
-#    \operatorname{LSE}(z) = \log\sum_j e^{z_j}. $$
+#    \operatorname{LSE}(z) = \log\sum_m e^{z_m}. $$
 #
-# Two derivatives are enough: $\partial \operatorname{LSE}/\partial z_k = e^{z_k}/\sum_j e^{z_j} = p_k$, and
-# $\partial z_y/\partial z_k = [k = y]$. Hence
+# Two derivatives are enough: $\partial \operatorname{LSE}/\partial z_k = e^{z_k}/\sum_m e^{z_m} = p_k$, and
+# $\partial z_y/\partial z_k = [k = y]$, which is 1 if $k = y$ and 0 otherwise. Hence, with the unit vector
+# $e_y \in \mathbb R^K$,
 #
 # $$ \frac{\partial \ell}{\partial z_k} = p_k - [k=y], \qquad\text{as a vector}\qquad
 #    \frac{\partial\ell}{\partial z} = p - e_y. $$
-#
-# For a layer $z_i = W x_i + b$ write the chain rule with all its indices:
+
+# %% [markdown]
+# **A whole layer.** In $z_i = W x_i + b$ let $i$ count examples, $j$ features, $k$ and $m$ classes:
+# $W \in \mathbb R^{K \times d}$ and $b \in \mathbb R^K$. Stack the rows $p_i$ in $P$ and $e_{y_i}$ in $Y$,
+# both in $\mathbb R^{n \times K}$. The chain rule with all its indices:
 #
 # $$ \frac{\partial \mathcal L}{\partial W_{kj}}
 #   = \frac1n\sum_{i}\sum_{m} \frac{\partial \ell_i}{\partial z_{im}}\,\frac{\partial z_{im}}{\partial W_{kj}}
-#   = \frac1n\sum_i (p_{ik} - Y_{ik})\, x_{ij}, $$
+#   = \frac1n\sum_i (P_{ik} - Y_{ik})\, x_{ij}, $$
 #
-# since $z_{im}$ contains $W_{kj}$ only for $m = k$. With the rows $p_i$, $e_{y_i}$, $x_i$ stacked in $P$,
-# $Y$, $X$:
+# since $z_{im} = \sum_j W_{mj} x_{ij} + b_m$ contains $W_{kj}$ only for $m = k$. In the same way
+# $\partial z_{im}/\partial b_k = [m = k]$ and $\partial z_{im}/\partial x_{ij} = W_{mj}$. Therefore
 #
 # $$ \nabla_W \mathcal L = \tfrac1n (P-Y)^\top X, \qquad
 #    \nabla_b \mathcal L = \tfrac1n (P-Y)^\top \mathbf 1, \qquad
 #    \nabla_X \mathcal L = \tfrac1n (P-Y)\, W. $$
 #
 # The last one is what flows on into the network below the head.
-#
-# **Stability again.** $e^{1000}$ overflows even in float64. For every constant $c$,
+
+# %% [markdown]
+# **Stability again.** $e^{1000}$ overflows even in float64. But for every constant $c$,
 # $\operatorname{LSE}(z) = c + \operatorname{LSE}(z - c)$. With $c = \max_k z_k$ the largest exponent is 0,
-# so the sum lies between 1 and $K$. We subtract $c$ and add it back, so it is a constant for the gradient:
+# so the sum lies between 1 and $K$. The value does not depend on $c$, so no gradient has to flow through it:
 # `detach`.
-#
-# **Predict**, for the check after the next two cells with $n=6$, $d=4$, $K=3$: the shapes of $\nabla_W$,
-# $\nabla_b$ and $\nabla_X$, and the sum of each row of $P - Y$.
 
 
 # %% tags=["defines:losses.log_sum_exp", "defines:losses.log_softmax"]
@@ -358,6 +395,16 @@ for name, found in (("shift late", late), ("shift first", log_softmax(offset))):
     print(f"float32, {name}: error below one millionth: {bool((found - exact).abs().max() < 1e-6)}")
 
 
+# %% [markdown]
+# **Observe.** The naive formula divides infinity by infinity. The second pair is subtler: near 8192 the
+# float32 numbers lie $2^{-10}$ apart. *Shift late* rounds $\operatorname{LSE}(z)$ to that grid. *Shift first*
+# subtracts while the differences are still exact.
+
+# %% [markdown]
+# **Predict**, for the check in the next cell with $n=6$, $d=4$, $K=3$: the shapes of $\nabla_W$, $\nabla_b$
+# and $\nabla_X$, and the sum of each row of $P - Y$.
+
+
 # %% tags=["nbval-check-output"]
 def mean_loss(X, W, b):
     log_p = log_softmax(X @ W.T + b)
@@ -375,24 +422,35 @@ print("largest row sum of P - Y is zero:", bool((P - Y).sum(1).abs().max() < 1e-
 
 # %% [markdown]
 # **Observe.** Each row of $P - Y$ sums to zero: what one class gains, the others lose. A constant added to
-# all logits can therefore never be learned, which is the shift invariance once more. There is a longer road
-# to $p - e_y$, through the Jacobian $\partial p_k/\partial z_j = p_k([k=j] - p_j)$; walk it once on paper.
-# And the binary loss is the softmax loss of the two logits $(0, z)$; section 11 checks it.
+# all logits can therefore never be learned, which is the shift invariance once more.
 #
+# There is a longer road to $p - e_y$, through the Jacobian $\partial p_k/\partial z_j = p_k([k=j] - p_j)$;
+# walk it once on paper. And the binary loss is the softmax loss of the two logits $(0, z)$; section 11 checks
+# it.
+
+# %% [markdown]
 # ## 5 The first loss is about ln V
 #
-# Before training, what should the loss be? With equal logits every class has $p = 1/V$ and the loss is
-# exactly $\ln V$, whatever the labels. A random head does not give equal logits. Suppose the logits have
-# mean zero and variance $s^2$, and are *independent of the label*. Then $\mathbb E z_y = 0$, and two
-# inequalities enclose the expected loss. Jensen's for the convex $e^z$ inside the mean over classes,
-# $\operatorname{LSE}(z) \ge \ln V + \bar z$, and Jensen's for the concave logarithm, with
-# $\mathbb E e^{z} = e^{s^2/2}$ for normal logits:
+# Before training, what should the loss be? Call the number of classes $V$, since it may be a whole vocabulary.
+# With equal logits every class has $p = 1/V$ and the loss is exactly $\ln V$, whatever the labels.
+
+# %% [markdown]
+# A random head does not give equal logits. Suppose they are normal with mean zero and variance $s^2$, and
+# *independent of the label*. Then $\mathbb E z_y = 0$, so $\mathbb E\,\ell = \mathbb E \operatorname{LSE}(z)$,
+# and Jensen's inequality encloses it twice.
+#
+# - From below, for the convex $e^z$, with the mean $\bar z$ over the classes:
+#   $\operatorname{LSE}(z) = \ln V + \ln \frac1V\sum_k e^{z_k} \ge \ln V + \bar z$, and
+#   $\mathbb E \bar z = 0$.
+# - From above, for the concave logarithm, with $\mathbb E e^{z_k} = e^{s^2/2}$:
+#   $\mathbb E \operatorname{LSE}(z) \le \ln \sum_k \mathbb E e^{z_k} = \ln V + \tfrac12 s^2$.
 #
 # $$ \ln V \;\le\; \mathbb E\,\ell \;\le\; \ln V + \tfrac12 s^2. $$
 #
 # So the law "first loss $\approx \ln V$" has a condition: small logits ($s \ll 1$) that know nothing about
 # the labels.
-#
+
+# %% [markdown]
 # **Predict.** A head on $d = 384$ features of unit variance, weights of standard deviation $0.02$: what is
 # $s$? And for weights of standard deviation 1? Which first loss tells you that the initialisation is wrong?
 
@@ -408,23 +466,30 @@ for V, std in ((2, 0.02), (100, 0.02), (30522, 0.02), (30522, 1.0)):
     print(f"{V:7d} {std:4.2f} {math.log(V):6.2f} {loss:12.2f} {bound:13.2f}")
 
 # %% [markdown]
-# **Observe.** Small weights: the first loss sits at $\ln V$, whether $V$ counts sentiments or the words of
-# BERT. (A sample of labels may fall slightly outside the bounds, which hold for the mean.) Large weights:
-# far above. Use it as an instrument. *Too high* at step 0: the logits are too large. *Too low*: the labels
-# leak into the input. For a pre-trained language model $\ln V$ is not expected at all, because its logits
-# do depend on the labels.
-#
+# **Observe.** Here $s = 0.02\sqrt{384} \approx 0.4$ for the small weights. The first loss sits near $\ln V$,
+# whether $V$ counts sentiments or the words of BERT. (The bounds hold for the mean; a sample of labels may
+# fall slightly outside.) For the large weights $s = \sqrt{384} \approx 20$, and the loss is far above.
+
+# %% [markdown]
+# **Use it as an instrument.** *Too high* at step 0: the logits are too large. *Too low*: the logits already
+# know the labels, so the model is not the untrained one that you think it is; or the denominator counts
+# positions that have no target (section 9). For a pre-trained language model $\ln V$ is not expected at all:
+# its logits do depend on the labels.
+
+# %% [markdown]
 # ## 6 Label smoothing moves the optimum to a finite place
 #
 # With one-hot targets the loss is never zero: the logit gap wants to grow for ever. Label smoothing
-# (Szegedy et al., 2016) replaces $e_y$ by $q = (1-\varepsilon)\, e_y + \varepsilon/K$. The loss and its
-# gradient are
+# (Szegedy et al., 2016) replaces $e_y$ by $q = (1-\varepsilon)\, e_y + \varepsilon/K$, again $K$
+# probabilities, with $0 < \varepsilon < 1$. Since $\sum_k q_k = 1$, the loss and its gradient are
 #
 # $$ \ell_\varepsilon = -\sum_k q_k \log p_k = \operatorname{LSE}(z) - \sum_k q_k z_k, \qquad
-#    \frac{\partial \ell_\varepsilon}{\partial z} = p - q, $$
-#
-# since $\sum_k q_k = 1$. Setting it to zero gives $p = q$. So the best gap between the right logit and the
-# others, and the smallest possible loss, are
+#    \frac{\partial \ell_\varepsilon}{\partial z} = p - q. $$
+
+# %% [markdown]
+# LSE is convex and the rest is linear in $z$, so the loss is smallest where its gradient is zero: at $p = q$. There
+# $z_y - z_k = \ln p_y - \ln p_k$. So the best gap between the right logit and each other one, and the
+# smallest possible loss, are
 #
 # $$ z_y - z_k = \ln\frac{q_y}{q_k} = \ln\frac{1 - \varepsilon + \varepsilon/K}{\varepsilon/K}, \qquad
 #    \min_z \ell_\varepsilon = H(q) = -\sum_k q_k \log q_k > 0. $$
@@ -480,16 +545,18 @@ saved = run.figure(figure, "01_label_smoothing")
 
 # %% [markdown]
 # **Observe.** Without smoothing the gap grows with the logarithm of the number of steps and has no limit:
-# the $\arg\min$ of section 1 is the empty set. With smoothing it stops where the formula says. The floor of
-# a smoothed loss is not a failure to learn, and losses with different $\varepsilon$ cannot be compared.
-#
+# for this example the $\arg\min$ of section 1 is the empty set. With smoothing it stops where the formula
+# says. The floor of a smoothed loss is not a failure to learn, and losses with different $\varepsilon$ cannot
+# be compared.
+
+# %% [markdown]
 # ## 7 One sign
 #
 # One of the source articles defines the loss of an example with its minus, $\ell = -[\dots]$, and then the
 # risk with another one: $\mathcal L = -\frac1N\sum_i \ell_i$.
 #
-# **Predict.** You minimise this $\mathcal L$ with the correct gradient of it. *What does the training log
-# show: rising or falling? And the accuracy?*
+# **Predict.** You minimise this $\mathcal L$ with the correct gradient of it, on two clouds of points in the
+# plane, one per class. *What does the training log show: rising or falling? And the accuracy?*
 
 # %%
 labels = torch.arange(200).double() % 2
@@ -521,11 +588,16 @@ ax.legend(loc="center right")
 saved = run.figure(figure, "01_sign_error")
 
 # %% [markdown]
-# **Observe.** The flipped log falls smoothly, as a good log does, while the cross-entropy diverges and the
-# model is worse than guessing. The first symptom is not the curve but the type:
-# $\mathcal L : \Theta \to \mathbb R_{\ge 0}$, and the log goes below zero. The next line of the same
-# article prints a gradient, and that one belongs to the *right* sign. The two lines contradict each other.
-# Autograd proves it: the gradient of the printed risk and the printed gradient are opposite.
+# **Observe.** The flipped log falls smoothly, as a good log does. The figure shows what it hides: the
+# cross-entropy, which is the log with its sign put right, diverges. The model is worse than guessing.
+#
+# The first symptom is not the curve but the type: $\mathcal L : \Theta \to \mathbb R_{\ge 0}$, and the log
+# goes below zero.
+
+# %% [markdown]
+# **Two lines that contradict each other.** The next line of the same article prints a gradient, and
+# that one belongs to the *right* sign. If so, the gradient of the printed risk and the printed gradient are
+# opposite. Autograd decides.
 
 # %% tags=["nbval-check-output"]
 at = torch.tensor([0.3, -0.2], requires_grad=True)
@@ -540,14 +612,15 @@ print("and are not zero:", bool(printed_gradient.abs().max() > 0.1))
 # %% [markdown]
 # ## 8 Weight decay in the update
 #
-# An article writes one update for "SGD, Adam and others":
-# $\theta \leftarrow \theta - \eta\nabla\mathcal L - \eta\lambda\theta$. For plain gradient descent this is
-# the same as descending a penalised risk, because
+# An article writes one update for "SGD, Adam and others", with a step size $\eta > 0$ and a decay
+# $\lambda \ge 0$: $\theta \leftarrow \theta - \eta\nabla\mathcal L - \eta\lambda\theta$. For plain gradient
+# descent this is the same as descending a penalised risk, because
 # $\nabla \tfrac\lambda2\lVert\theta\rVert^2 = \lambda\theta$:
 #
 # $$ \theta - \eta\,\nabla\Big(\mathcal L + \tfrac\lambda2\lVert\theta\rVert^2\Big)
 #    = (1 - \eta\lambda)\,\theta - \eta\nabla\mathcal L. $$
-#
+
+# %% [markdown]
 # **Predict.** *Is it also the same for Adam, which divides each coordinate of the gradient by its own
 # running size?*
 
@@ -582,29 +655,37 @@ for kind in (torch.optim.Adam, torch.optim.AdamW):
     print(f"{kind.__name__:5s}", train(lambda weights, kind=kind: kind(weights, lr=0.1, weight_decay=decay)))
 
 # %% [markdown]
-# **Observe.** For SGD the two are one algorithm. For Adam they are two: inside the gradient the decay is
-# divided by the running size as well, so steep coordinates are hardly decayed. AdamW keeps it outside
-# (Loshchilov and Hutter, 2019). Lesson 02 takes this apart.
-#
+# **Observe.** For SGD the two are one algorithm. For Adam they are two. Inside the gradient the decay is
+# divided by the running size as well: a size below one makes it stronger, a size above one weaker. Here
+# Adam ends at smaller weights than AdamW, which keeps the decay outside (Loshchilov and Hutter, 2019).
+# Lesson 02 takes this apart.
+
+# %% [markdown]
 # ## 9 Spans and sequences: the same object
 #
-# *A span* in a text of $L$ tokens is a pair, $\mathcal Y = \{0..L{-}1\}^2$. Three articles train a model
-# for spans and derive the binary loss for it, which has the wrong type. Model start $s$ and end $e$ as
-# independent given $x$ and take minus the logarithm:
+# *A span* in a text of $L$ tokens is a pair, $\mathcal Y = \{0, \dots, L-1\}^2$. Three articles train a model
+# for spans and derive the binary loss for it, which has the wrong type. Give every token two logits:
+# $z^{\text{start}}, z^{\text{end}} \in \mathbb R^L$. Model start $s$ and end $e$ as independent given $x$ and
+# take minus the logarithm:
 #
 # $$ -\log p(s, e \mid x) = \ell\big(z^{\text{start}}, s\big) + \ell\big(z^{\text{end}}, e\big). $$
-#
-# *A sequence* has the chain rule of probability, with no independence assumed:
+
+# %% [markdown]
+# *A sequence* of $T$ tokens has the chain rule of probability, with no independence assumed. The logits
+# $z_t \in \mathbb R^V$ are computed from $x$ and the tokens before position $t$:
 #
 # $$ -\log p(y_1 \dots y_T \mid x) = \sum_{t=1}^T -\log p(y_t \mid x, y_{<t})
 #    = \sum_{t=1}^T \ell(z_t, y_t). $$
 #
 # Both are sums of softmax cross-entropies over positions: two positions with $L$ classes, or $T$ positions
-# with $V$ classes. A mask $m_t \in \{0,1\}$ says which positions have a target (padding and prompts have
-# none), and $D$ is the denominator:
+# with $V$ classes.
+
+# %% [markdown]
+# *A mask* $m_t \in \{0,1\}$ says which positions have a target: padding and prompts have none. Let $C > 0$ be
+# the denominator, usually $C = \sum_t m_t$:
 #
-# $$ \mathcal L = \frac1D\sum_t m_t\,\ell(z_t, y_t), \qquad
-#    \frac{\partial\mathcal L}{\partial z_t} = \frac{m_t}{D}\,(p_t - e_{y_t}). $$
+# $$ \mathcal L = \frac1C\sum_t m_t\,\ell(z_t, y_t), \qquad
+#    \frac{\partial\mathcal L}{\partial z_t} = \frac{m_t}{C}\,(p_t - e_{y_t}). $$
 
 
 # %% tags=["defines:losses.masked_cross_entropy"]
@@ -647,10 +728,14 @@ assert math.isclose(-math.log(product), masked_cross_entropy(tokens, answer, den
 print("sequence: minus log of the product = sum over 3 positions")
 
 # %% [markdown]
-# **Observe.** When truncation cuts a whole answer away, every position is masked. torch returns zero over
-# zero, which is nan, and one such batch destroys a run. We stop with a sentence instead. Which logit
-# predicts which token (the shift by one) is the business of lesson 06; here they are already aligned.
+# **Observe.** With denominator 1 the masked function is minus the logarithm of a product of probabilities,
+# for the span and for the sequence.
 #
+# When truncation cuts a whole answer away, every position is masked. torch returns zero over zero, which is
+# nan, and so is every average that contains it. We stop with a sentence instead. Which logit predicts which
+# token (the shift by one) is the business of lesson 06; here they are already aligned.
+
+# %% [markdown]
 # ## 10 Which mean? The denominator question
 #
 # Four answers have 1, 2, 3 and 18 tokens. Every token of the short ones is *yes*, every token of the long
@@ -662,10 +747,11 @@ print("sequence: minus log of the product = sum over 3 positions")
 # | token mean | $1/\sum_i T_i$ | a sum over all tokens, divided once |
 # | sequence mean | $1/(N\,T)$, $N$ answers | a mean per answer, then a mean |
 # | micro-batch mean | $1/(B\,n_b)$, $n_b$ tokens in micro-batch $b$ of $B$ | a mean per micro-batch, then a mean |
-#
-# All three are $\sum_t a_t \ell_t$ with weights that sum to one. The gradient is
-# $\sum_t a_t (p - y_t) = p - \sum_t a_t y_t$, so the optimum is the weighted share of *yes*:
-# $p^* = \sum_t a_t y_t$.
+
+# %% [markdown]
+# All three are $\sum_t a_t \ell_t$ over all tokens $t$, with weights $a_t > 0$ that sum to one. With
+# $y_t = 1$ for *yes* the gradient is $\sum_t a_t (p - y_t) = p - \sum_t a_t y_t$. It is zero where $p$ is the
+# weighted share of *yes*: $p^* = \sum_t a_t y_t$.
 #
 # **Predict.** *Order the three optima. Which of them changes when you cut the same data into other
 # micro-batches?*
@@ -689,13 +775,12 @@ for cut in cuts:
 # %% [markdown]
 # **Observe.** Three risks, three optima, from one data set. Token and sequence mean are two honest choices:
 # "every token counts alike" and "every answer counts alike". The micro-batch mean is neither. Its optimum
-# depends on how the data were cut, which no one chose. Does theory agree with the code? The next cell cuts
-# the data in each way and checks that the gradient is $p - p^*$: with the cut's own $p^*$ for the mean of
-# means, and with the token mean's $p^*$ for every cut once the denominator is the true one.
-#
-# **What to do.** Divide by the number of targets of the *whole* batch in every micro-batch. The mistake
-# lived in widely used training code until 2024 (transformers issue 34191). Lesson 06 meets it again with
-# gradient accumulation on a language model.
+# depends on how the data were cut, which no one chose.
+
+# %% [markdown]
+# **Does the code agree with the theory?** The next cell cuts the data in each way and checks that the
+# gradient is $p - p^*$: with the cut's own $p^*$ for the mean of means, and with the token mean's $p^*$ for
+# every cut once the denominator is the true one.
 
 
 # %% tags=["nbval-check-output"]
@@ -716,10 +801,16 @@ for cut in cuts:
     check_gradient("true denominator", lambda z, cut=cut: accumulated(z, cut, 24), z, to_token_mean)
 
 # %% [markdown]
+# **What to do.** Divide by the number of targets of the *whole* batch in every micro-batch: then the cut no
+# longer matters. The mistake lived in widely used training code until 2024 (transformers issue 34191).
+# Lesson 06 meets it again with gradient accumulation on a language model.
+
+# %% [markdown]
 # ## 11 With the library
 #
-# Everything so far has a counterpart in `torch.nn.functional`. Same inputs, values and gradients, both
-# precisions. The package's tests repeat this on hundreds of random shapes.
+# Everything so far has a counterpart in `torch.nn.functional`. We compare values and gradients on the same
+# inputs, in both precisions. Where the printed difference is far below the rounding unit of the type, all
+# larger entries agree in every digit.
 
 
 # %%
@@ -762,10 +853,11 @@ run.record(parity_float64=parity[torch.float64], parity_float32=parity[torch.flo
 # ## 12 Experiment: the generalisation gap on real sentences
 #
 # **Question.** How far apart are the risk we minimise, $\mathcal L(\hat\theta)$, and the risk on sentences
-# that the model has not seen, and what does the training size $n$ do to the distance? The sentences are
-# snippets of film reviews, each rated by people. Features: TF-IDF, one coordinate per word, rows of length
-# one. The vocabulary comes from the text of the training split, without labels. The model is that of
-# section 2.
+# that the model has not seen? And what does the training size $n$ do to this *gap*?
+#
+# The sentences are snippets of film reviews, each rated by people. Features: TF-IDF, one coordinate per word,
+# larger the rarer the word is among the sentences; every row of $X$ has length one. The vocabulary comes from
+# the text of the training split, without labels. The model is that of section 2.
 
 # %%
 import numpy as np
@@ -785,9 +877,15 @@ for row in test_split.select(range(3)):
     print(f"  {task.labels[row['label']]:9s} {row['text'][:90]}")
 
 # %% [markdown]
-# **A step size from theory.** The Hessian of section 2 is $\frac1n X^\top \operatorname{diag}(p(1-p)) X$,
-# and $p(1-p) \le \frac14$. So its largest eigenvalue is at most $S = \sigma_{\max}(X)^2/4n$, plus $\lambda$
-# with weight decay, and the step $\eta = 1/S$ can never raise the risk. No tuning.
+# **A step size from theory.** The derivative of $\frac1n X^\top(p - y)$ is the Hessian
+# $\frac1n X^\top \operatorname{diag}(p(1-p))\, X$, and $p(1-p) \le \frac14$. So its largest eigenvalue is at
+# most $S = \sigma_{\max}(X)^2/4n$, with the largest singular value $\sigma_{\max}$. Weight decay adds
+# $\lambda$ to $S$. With the gradient $g$ and the step $\eta = 1/S$, Taylor's formula gives
+#
+# $$ \mathcal L(w - \eta g) \le \mathcal L(w) - \eta\lVert g\rVert^2 + \tfrac12 S \eta^2 \lVert g\rVert^2
+#    = \mathcal L(w) - \tfrac{1}{2S}\lVert g\rVert^2. $$
+#
+# Such a step can never raise what it descends. No tuning.
 
 
 # %%
@@ -825,6 +923,10 @@ for i, n in enumerate(sizes):
             results[k, i, s] = *risk_of(w, X_n, y_n), *risk_of(w, X_test, y_test)
 print(f"{results[..., 0].size} fits of {steps} steps; below: means and 95 % intervals over training sets")
 
+# %% [markdown]
+# **Read** the table one column at a time, from top to bottom. In brackets stand Student's t intervals over
+# the training sets that were drawn; lesson 03 derives them.
+
 # %%
 train_risk, train_accuracy, test_risk, test_accuracy = np.moveaxis(results, -1, 0)
 gap = test_risk - train_risk
@@ -851,18 +953,16 @@ panels[1].legend(loc="lower right")
 saved = run.figure(figure, "01_generalisation_gap")
 
 # %% [markdown]
-# **Observe.** With few sentences and thousands of words a plane separates the classes perfectly, so the
-# training risk is nearly zero *because* there is little data. It rises with $n$. As in section 6 there is
-# then no minimiser: the longer we descend, the larger the weights and the surer the mistakes on new
-# sentences. The decay of section 8 gives a minimiser back. Whether that pays depends on $n$, and the
-# intervals decide it, paired by training set.
+# **Observe.** (a) With few sentences and thousands of words a hyperplane can separate the classes, so the
+# training risk is nearly zero *because* there is little data. It rises with $n$.
 #
-# Then compare two columns. Where the test risk is above $\ln 2$ the accuracy may still be above one half:
-# the model is right more often than wrong, and yet worse than one that always shrugs, because it is sure
-# when it is wrong. Cross-entropy counts that; accuracy does not see it.
-#
-# **What did it learn?** The gradient $X^\top(p - y)/n$ raises the weight of a word for every positive
-# sentence that contains it and is not yet believed. So the weights can be read; the last cell prints them.
+# Where the classes are separated, the plain risk has no minimiser, as in section 6: the number of steps
+# decides how large the weights become. We fixed that number, so we do not show what a longer descent would do
+# to new sentences. The decay of section 8 gives a minimiser back, since its penalty grows with the weights.
+
+# %% [markdown]
+# **Let the intervals decide (b) and (c).** Two methods that saw the same training set are compared on it,
+# pair by pair. The next cell prints on which side of zero the interval of the differences lies.
 
 
 # %%
@@ -880,6 +980,18 @@ print(f"gap smaller at n = {sizes[-1]} than at n = {sizes[0]}: {shrinks}")
 for n, *row in zip(sizes, worse, helps, strict=True):
     print(f"n = {n:4d}: test risk above ln 2 without decay: {row[0]:9s} decay lowers the test risk: {row[1]}")
 
+# %% [markdown]
+# **Observe.** A smaller gap is not yet a smaller test risk: whether the decay pays depends on $n$.
+#
+# Now compare with the accuracies in the table. Where the test risk is above $\ln 2$ the accuracy may still be
+# above one half. Each right answer costs less than $\ln 2$, so the wrong ones cost enough to make up for all
+# of them: the model is sure when it is wrong. Cross-entropy counts that; accuracy does not see it.
+
+# %% [markdown]
+# **What did it learn?** A step against the gradient $X^\top(p - y)/n$ raises the weight of a word for every
+# positive sentence that contains it and is not yet believed. So the weights can be read. *Guess three words
+# on each side, then look. Does every word that you see express an opinion?*
+
 # %%
 w = fit(vectoriser.transform(train_split["text"]), np.array(train_split["label"]), steps, 0.0)
 words, order = vectoriser.get_feature_names_out(), w.argsort()
@@ -888,6 +1000,8 @@ print("most positive:", ", ".join(words[order[::-1][:12]]))
 
 # %% [markdown]
 # ## 13 What we showed
+#
+# Every number below is computed by the cells above.
 
 # %%
 run.record(gradients_checked=worst["checked"], worst_autograd=worst["autograd"])
@@ -910,9 +1024,11 @@ print(f"gap shrinks: {m['gap_shrinks']}; test accuracy {m['accuracy_large']:.3f}
 # evidence, not a proof, and ties need their own check (section 3). That the intervals cover all
 # uncertainty: they cover the draw of the training sentences, not the draw of the test sentences, and the
 # largest training sets overlap, which makes their bands too narrow. That the gap follows a law in $n$: we
-# fixed one step rule, one number of steps and one $\lambda$. And which of the means of section 10 is
+# fixed one step rule, one number of steps and one $\lambda$. That a longer descent helps or hurts on new
+# sentences: we did not vary the number of steps. And which of the means of section 10 is
 # *right*: this depends on what an error costs you.
-#
+
+# %% [markdown]
 # **Recall.** Close the notebook and answer.
 #
 # 1. Which type must $\ell$ have, and how does it expose a flipped sign?
@@ -924,7 +1040,8 @@ print(f"gap shrinks: {m['gap_shrinks']}; test accuracy {m['accuracy_large']:.3f}
 #
 # **Exercises.** `notebooks/exercises/01_empirical_risk.py`, each with a checker that explains the likely
 # mistake.
-#
+
+# %% [markdown]
 # **References**
 #
 # - J. S. Bridle (1990). Probabilistic interpretation of feedforward classification network outputs, with
