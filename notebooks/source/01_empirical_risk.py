@@ -3,7 +3,7 @@
 #   instructlab:
 #     id: "01"
 #     title: Empirical risk and the gradient of cross-entropy
-#     outcome: derive every cross-entropy, prove its gradient three ways, catch a wrong sign or denominator
+#     outcome: derive every cross-entropy, check its gradient three ways, catch a wrong sign or denominator
 #     assets: [vader]
 #     minutes: {smoke: 0.4, laptop: 1, gpu: 1}
 #   jupytext:
@@ -59,7 +59,7 @@ from instructlab_utils.errors import TrainingError
 from instructlab_utils.plotting import axes, style
 
 run = start("01", profile=profile, seed=seed)
-torch.set_default_dtype(torch.float64)  # for proofs; section 3 shows what float32 does
+torch.set_default_dtype(torch.float64)  # for checks; section 3 shows what float32 does
 torch.set_printoptions(precision=3, sci_mode=False)
 
 # %% [markdown]
@@ -85,8 +85,7 @@ torch.set_printoptions(precision=3, sci_mode=False)
 #
 # The index $j$ counts the pairs and does nothing else: the model never sees it. The minimum is taken over
 # $\theta$ alone: the data are fixed.
-
-# %% [markdown]
+#
 # What we *want* to be small is another number: the risk on new pairs,
 # $R(\theta) = \mathbb E\,\ell(M_\theta(x), y)$, a mean over the distribution that they come from. Section 12
 # estimates how far the two lie apart. Here is the smallest model that has the types, on four sentences.
@@ -137,8 +136,7 @@ with expect_error(TypeError, match="'y'"):  # 3: nobody says what is right
 # %% [markdown]
 # **Observe.** Three notations, three crashes: an index was used as a sentence, a vector as a label, and a
 # label was missing. A crash is the friendly case.
-
-# %% [markdown]
+#
 # **Predict.** Now let $O$ have the right type: the class that the model itself prefers,
 # $o = \arg\max_k M_\theta(x)_k$. Everything type-checks. Then multiply $\theta$ by a growing constant.
 # *What happens to the risk, and to the accuracy against the human labels?*
@@ -165,8 +163,7 @@ for scale in (1, 10, 100):
 # The label $y \in \{0, 1\}$ then has the probability $p^{y}(1-p)^{1-y}$. Minus its logarithm is the loss:
 #
 # $$ \ell = -\big[\,y \log p + (1-y)\log(1-p)\,\big]. $$
-
-# %% [markdown]
+#
 # The chain rule has three factors, and each can be done alone. For the second, note that
 # $1 - p = e^{-z}/(1+e^{-z})$:
 #
@@ -185,8 +182,7 @@ for scale in (1, 10, 100):
 # vectors. The mean over the rows is a matrix product:
 #
 # $$ \nabla_w \mathcal L = \frac1n \sum_{i=1}^n (p_i - y_i)\, x_i = \tfrac1n X^\top (p - y). $$
-
-# %% [markdown]
+#
 # **A derivation is a claim, so we test it.** Three computations must agree: the closed form, automatic
 # differentiation, and central differences
 # $\big(\mathcal L(w + h e_k) - \mathcal L(w - h e_k)\big)/2h$, where $e_k$ is the $k$-th unit vector and $h$
@@ -242,7 +238,7 @@ wrong = naive_bce(column, y)
 (slope,) = torch.autograd.grad(wrong.mean(), column)
 print("loss of", tuple(wrong.shape), "pairs:", f"{wrong.mean():.3f} instead of {naive_bce(z, y).mean():.3f}")
 assert torch.allclose(slope[:, 0], (p - y.mean()) / 6)
-print("the gradient is p - mean(y): every example is told the average label")
+print("n times the gradient is p - mean(y): every example is told the average label")
 
 # %% [markdown]
 # **Observe.** No error and a plausible loss. Each logit $z_i$ was paired with each label $y_j$, so its slope
@@ -279,8 +275,7 @@ show(naive_bce)
 # weight, so one confident mistake loses them all.
 #
 # The source articles print the gradient with $y/p$ and $(1-y)/(1-p)$. It is correct on paper and fails here.
-
-# %% [markdown]
+#
 # **Repair.** Cancel on paper what the computer cannot cancel. Use $1 - \sigma(z) = \sigma(-z)$, then
 # $\log(1+e^{-z}) = \log(1+e^{z}) - z$:
 #
@@ -399,8 +394,7 @@ for name, found in (("shift late", late), ("shift first", log_softmax(offset))):
 # **Observe.** The naive formula divides infinity by infinity. The second pair is subtler: near 8192 the
 # float32 numbers lie $2^{-10}$ apart. *Shift late* rounds $\operatorname{LSE}(z)$ to that grid. *Shift first*
 # subtracts while the differences are still exact.
-
-# %% [markdown]
+#
 # **Predict**, for the check in the next cell with $n=6$, $d=4$, $K=3$: the shapes of $\nabla_W$, $\nabla_b$
 # and $\nabla_X$, and the sum of each row of $P - Y$.
 
@@ -418,7 +412,7 @@ P, Y = log_softmax(Z).exp(), F.one_hot(t, 3).double()
 check_gradient("softmax CE, dW", lambda W: mean_loss(X, W, b), W, (P - Y).T @ X / 6)
 check_gradient("softmax CE, db", lambda b: mean_loss(X, W, b), b, (P - Y).mean(0))
 check_gradient("softmax CE, dX", lambda X: mean_loss(X, W, b), X, (P - Y) @ W / 6)
-print("largest row sum of P - Y is zero:", bool((P - Y).sum(1).abs().max() < 1e-12))
+print("every row sum of P - Y is zero:", bool((P - Y).sum(1).abs().max() < 1e-12))
 
 # %% [markdown]
 # **Observe.** Each row of $P - Y$ sums to zero: what one class gains, the others lose. A constant added to
@@ -449,8 +443,7 @@ print("largest row sum of P - Y is zero:", bool((P - Y).sum(1).abs().max() < 1e-
 #
 # So the law "first loss $\approx \ln V$" has a condition: small logits ($s \ll 1$) that know nothing about
 # the labels.
-
-# %% [markdown]
+#
 # **Predict.** A head on $d = 384$ features of unit variance, weights of standard deviation $0.02$: what is
 # $s$? And for weights of standard deviation 1? Which first loss tells you that the initialisation is wrong?
 
@@ -469,8 +462,7 @@ for V, std in ((2, 0.02), (100, 0.02), (30522, 0.02), (30522, 1.0)):
 # **Observe.** Here $s = 0.02\sqrt{384} \approx 0.4$ for the small weights. The first loss sits near $\ln V$,
 # whether $V$ counts sentiments or the words of BERT. (The bounds hold for the mean; a sample of labels may
 # fall slightly outside.) For the large weights $s = \sqrt{384} \approx 20$, and the loss is far above.
-
-# %% [markdown]
+#
 # **Use it as an instrument.** *Too high* at step 0: the logits are too large. *Too low*: the logits already
 # know the labels, so the model is not the untrained one that you think it is; or the denominator counts
 # positions that have no target (section 9). For a pre-trained language model $\ln V$ is not expected at all:
@@ -485,8 +477,7 @@ for V, std in ((2, 0.02), (100, 0.02), (30522, 0.02), (30522, 1.0)):
 #
 # $$ \ell_\varepsilon = -\sum_k q_k \log p_k = \operatorname{LSE}(z) - \sum_k q_k z_k, \qquad
 #    \frac{\partial \ell_\varepsilon}{\partial z} = p - q. $$
-
-# %% [markdown]
+#
 # LSE is convex and the rest is linear in $z$, so the loss is smallest where its gradient is zero: at $p = q$. There
 # $z_y - z_k = \ln p_y - \ln p_k$. So the best gap between the right logit and each other one, and the
 # smallest possible loss, are
@@ -593,8 +584,7 @@ saved = run.figure(figure, "01_sign_error")
 #
 # The first symptom is not the curve but the type: $\mathcal L : \Theta \to \mathbb R_{\ge 0}$, and the log
 # goes below zero.
-
-# %% [markdown]
+#
 # **Two lines that contradict each other.** The next line of the same article prints a gradient, and
 # that one belongs to the *right* sign. If so, the gradient of the printed risk and the printed gradient are
 # opposite. Autograd decides.
@@ -619,8 +609,7 @@ print("and are not zero:", bool(printed_gradient.abs().max() > 0.1))
 #
 # $$ \theta - \eta\,\nabla\Big(\mathcal L + \tfrac\lambda2\lVert\theta\rVert^2\Big)
 #    = (1 - \eta\lambda)\,\theta - \eta\nabla\mathcal L. $$
-
-# %% [markdown]
+#
 # **Predict.** *Is it also the same for Adam, which divides each coordinate of the gradient by its own
 # running size?*
 
@@ -669,8 +658,7 @@ for kind in (torch.optim.Adam, torch.optim.AdamW):
 # take minus the logarithm:
 #
 # $$ -\log p(s, e \mid x) = \ell\big(z^{\text{start}}, s\big) + \ell\big(z^{\text{end}}, e\big). $$
-
-# %% [markdown]
+#
 # *A sequence* of $T$ tokens has the chain rule of probability, with no independence assumed. The logits
 # $z_t \in \mathbb R^V$ are computed from $x$ and the tokens before position $t$:
 #
@@ -776,8 +764,7 @@ for cut in cuts:
 # **Observe.** Three risks, three optima, from one data set. Token and sequence mean are two honest choices:
 # "every token counts alike" and "every answer counts alike". The micro-batch mean is neither. Its optimum
 # depends on how the data were cut, which no one chose.
-
-# %% [markdown]
+#
 # **Does the code agree with the theory?** The next cell cuts the data in each way and checks that the
 # gradient is $p - p^*$: with the cut's own $p^*$ for the mean of means, and with the token mean's $p^*$ for
 # every cut once the denominator is the true one.
@@ -959,8 +946,7 @@ saved = run.figure(figure, "01_generalisation_gap")
 # Where the classes are separated, the plain risk has no minimiser, as in section 6: the number of steps
 # decides how large the weights become. We fixed that number, so we do not show what a longer descent would do
 # to new sentences. The decay of section 8 gives a minimiser back, since its penalty grows with the weights.
-
-# %% [markdown]
+#
 # **Let the intervals decide (b) and (c).** Two methods that saw the same training set are compared on it,
 # pair by pair. The next cell prints on which side of zero the interval of the differences lies.
 
@@ -986,8 +972,7 @@ for n, *row in zip(sizes, worse, helps, strict=True):
 # Now compare with the accuracies in the table. Where the test risk is above $\ln 2$ the accuracy may still be
 # above one half. Each right answer costs less than $\ln 2$, so the wrong ones cost enough to make up for all
 # of them: the model is sure when it is wrong. Cross-entropy counts that; accuracy does not see it.
-
-# %% [markdown]
+#
 # **What did it learn?** A step against the gradient $X^\top(p - y)/n$ raises the weight of a word for every
 # positive sentence that contains it and is not yet believed. So the weights can be read. *Guess three words
 # on each side, then look. Does every word that you see express an opinion?*
