@@ -642,8 +642,8 @@ _ = run.figure(figure, "00_before_after")
 # - `sentiment` and `upper` kept their text. They stay in the set as known failures. The model reads tokens, not letters:
 #   a repair of the *text* cannot mend the *model*.
 #
-# One source article expects its feedback loop to improve accuracy step by step. Ours did, and it did not. *Undecided* is a
-# result: these data do not carry more. Several repairs were tested, each with its own interval, and the more you test,
+# One source article expects its feedback loop to improve accuracy step by step. Ours improved one instruction for
+# certain, and perhaps spoiled another. *Undecided* is a result: these data do not carry more. Several repairs were tested, each with its own interval, and the more you test,
 # the more luck you find. Lesson 17 runs such a loop for many rounds.
 #
 # ## 7 Count the lines
