@@ -23,7 +23,7 @@
 # | | |
 # |---|---|
 # | before this | Python (dataclasses, lambdas); no deep learning yet |
-# | time | smoke: about a minute · laptop: about four minutes · gpu: about a minute |
+# | time, by size of the run | smoke: about a minute · laptop: about four minutes · gpu: about a minute |
 # | memory | under 3 GB |
 # | model | SmolLM2-135M-Instruct, pinned: a **4-bit** checkpoint, de-quantised, **already instruction-tuned** |
 # | data | `data/instructions/lesson00.jsonl`: eight instructions, forty inputs each, written for this course |
@@ -31,8 +31,8 @@
 # | box of the chain | all five, in their simplest form; later lessons replace them (section 8) |
 #
 # This course grew out of five Chinese-language blog articles about an "infinite instruction set" for language
-# models. We call them **the source articles**. Their idea is good, and none of their programs can run. The course
-# repairs both.
+# models. We call them **the source articles**. Their idea is good, and none of their programs runs as printed. The
+# course keeps the idea and repairs the programs.
 #
 # **You will be able to**
 #
@@ -82,7 +82,8 @@ print(f"{n_dev} development and {n_test} held-out inputs per instruction")
 #
 # Start with the check. You want to know whether an answer says *no*.
 #
-# *Predict: which of the three answers below does the obvious check accept? Which should it?*
+# The obvious check looks for the gold text in the answer. *Predict: which of the three answers below does it accept?
+# Which should it?*
 
 # %% tags=["nbval-check-output"]
 answers = ["No, it is not.", "I do not know.", "Yes or no? That depends."]
@@ -97,10 +98,10 @@ for answer_text in answers:
 
 # %% [markdown]
 # **Observe.** All three pass. The word *know* contains *no*, and the third answer hedges. A check that everything
-# passes measures nothing. This mistake is common, and it always flatters.
+# passes measures nothing. And it flatters: wrong answers pass.
 #
 # **Repair.** Compare whole words. Where the outputs are listed, exactly one of them may occur, and it must be the
-# gold one.
+# gold one. (Still words, not meaning: "not positive" passes as *positive*.)
 
 
 # %%
@@ -191,14 +192,14 @@ for i in instructions:
     print(f"{i.name:9} {i.check:8} {i.text}")
 
 # %% [markdown]
-# **Observe.** File, line, field. Remember the third one: a misspelt name is *refused* here. Section 9 shows a widely
-# used library that swallows one. The real file is clean: eight instructions.
+# **Observe.** File, line, complaint. Remember the third one: a misspelt name is *refused* here. Section 9 shows a
+# widely used library that swallows one. The real file is clean: eight instructions.
 #
 # ## 2 A finite core, and what "infinite" honestly means
 #
 # The source articles promise an *infinite* instruction set. Nobody can write infinitely many records. But
-# programmers know the trick: a small core, and a way to *compose*. Here is a core of eight. Each takes one type and
-# gives one type.
+# programmers know the trick: a small core, and a way to *compose*. Here is a core of eight, each from one type to
+# one type.
 #
 # A program of depth $d$ is a chain of $d$ instructions. There are $k^d$ sequences of $k$ instructions, but most are
 # nonsense: you cannot double a word. A sequence is *well-formed* if each instruction takes what the one before
@@ -214,7 +215,7 @@ for i in instructions:
 #
 # *Predict: do the well-formed programs still grow exponentially? With which base?*
 #
-# A formula deserves a second opinion: the last cell of the three lists every sequence, and keeps those that fit.
+# A formula deserves a second opinion: the third cell below lists every sequence, and keeps those that fit.
 
 # %%
 CORE = {
@@ -254,9 +255,10 @@ for d in range(1, 6):
     print(f"depth {d}: {len(CORE) ** d:6} sequences, {listed:5} well-formed")
 
 # %% [markdown]
-# **Observe.** The well-formed programs are fewer, but they too multiply by about five at every step (five is the largest
-# eigenvalue of $A$). For every depth there is a deeper program, so the set of all programs has no end. That much of
-# "infinite" is true, and it is cheap. Now the question that the source articles never ask.
+# **Observe.** The well-formed programs are fewer, but they too multiply by about five at every step (five is the
+# largest eigenvalue of $A$; here, exactly, $N_{d+1} = 5N_d + 2$). For every depth there is a deeper program, so the
+# set of all programs has no end. That much of "infinite" is true, and it is cheap. Now the question that the source
+# articles never ask.
 #
 # *Predict: how many **different** things do these programs do? Programs that agree on all probe words count once.*
 
@@ -295,28 +297,30 @@ _ = run.figure(figure, "00_growth")
 
 # %% [markdown]
 # **Observe.** On strings alone, the programs multiply by five at every step, and the meanings stop at twelve: three
-# cases (untouched, upper, lower) times four shapes (whole, reversed, first, last). Probe words can miss a difference,
-# never invent one; but no program on strings can be anything else than one of these twelve, so none was missed.
-# `double` lifts the ceiling: now the meanings grow for ever, but along a line, not an exponential.
+# cases (untouched, upper, lower) times four shapes (whole, reversed, first, last). Probe words can miss a
+# difference, never invent one. None was missed: the last case wins, `reverse` swaps `first` and `last`, and case and
+# shape do not disturb each other. (For plain English letters: `"ß".upper()` is two letters, which adds meanings.)
+# `double` lifts the ceiling. Each step now adds two meanings, one more doubling of the length and one of the number
+# one: a line, not an exponential.
 #
 # *The number of expressions says little about the number of functions.* And neither says anything about
-# **competence**, the share that an executor gets right. Suppose it gets each step right with probability $p$,
-# independently. Then a program of depth $d$ comes out right with probability $p^d$, and falls below one half as
-# soon as $d > \ln\tfrac12 / \ln p$.
+# **competence**, the share that an executor, say a model, gets right. Suppose it gets each step right with
+# probability $p$, independently. Then a program of depth $d$ comes out right with probability $p^d$, and falls below
+# one half as soon as $d > \ln\tfrac12 / \ln p$.
 
 # %% tags=["nbval-check-output"]
 for p in (0.99, 0.95, 0.9, 0.7):
     print(f"p = {p}: below one half from depth {math.floor(math.log(0.5) / math.log(p)) + 1}")
 
 # %% [markdown]
-# This is a model, not a result: real errors are neither independent nor final. One source article claims that
+# This is a model, not a result: real errors need be neither independent nor final. One source article claims that
 # *any* instruction is executed, however complex. Lesson 15 will test the claim with accuracy against depth.
 #
 # ## 3 From instruction to executable instruction
 #
-# One source article writes $Y = M_\theta(I)$ and says that $I$ is first turned into an executable
-# $I_{\text{exec}}$. It never shows how. The idea is worth keeping, so here it is: **an instruction is executable
-# when nothing is left to guess.**
+# One source article writes $Y = M_\theta(I)$: a model $M$ with learned numbers $\theta$ (its *parameters*) turns an
+# instruction into an answer. It says that $I$ is first turned into an executable $I_{\text{exec}}$. It never shows
+# how. The idea is worth keeping, so here it is: **an instruction is executable when nothing is left to guess.**
 #
 # For the core of section 2, *compiling* means: look up every name, check every type, then keep only the functions.
 
@@ -348,9 +352,9 @@ for program in ("upper | double", "reverse | translate"):
         compile_program(program)
 
 # %% [markdown]
-# For a language model the executable form is a row of token ids, plus a rule when to stop. The **chat template**
-# makes it: a small program, stored with the tokenizer, that wraps messages in markers. It is part of the
-# instruction set, though you did not write it.
+# A language model reads *tokens*: pieces of text, each with a number, its id. The *tokenizer* cuts the text. So the
+# executable form is a row of token ids, plus a rule when to stop. The **chat template** makes it: a small program,
+# stored with the tokenizer, that wraps messages in markers.
 #
 # *Predict: you send six words. How many of the tokens that the model reads did you write? What else is in there?*
 
@@ -373,17 +377,17 @@ print(f"{rendered}\n--- {n_all} tokens, {n_yours} of them yours")
 # %% [markdown]
 # **Observe.** The template slipped in a system message: a name, a maker, a character. No argument asked for it, no
 # warning told you. Every score in this lesson is a score of *your text and theirs together*. If you want another
-# system message, or none, you must say so. A run that does not record the rendered string cannot be repeated.
+# system message, say so. A run that does not record the rendered string cannot be repeated.
 #
 # ## 4 Answered
 #
 # The model is SmolLM2-135M-Instruct. Three facts about it belong next to every number below. It has 135 million
 # parameters, tiny by today's measure. Its weights were stored with **4 bits** each and de-quantised to floats, so
-# its scores may sit a little under the original's. And it is **already instruction-tuned**, on data that we cannot
-# inspect: nothing here shows what instruction tuning does (lesson 14 does).
+# its scores may differ from the original's. And it is **already instruction-tuned**, trained to follow instructions,
+# on data that we did not inspect: nothing here shows what instruction tuning does (lesson 14 does).
 #
-# Answering is a loop: ask for the scores of the next token, take the largest, append, repeat. This is *greedy*
-# decoding: nothing is drawn at random. By hand:
+# Answering is a loop. The model gives each of the $V$ tokens that it knows a score (a *logit*) for coming next. Take
+# the largest, append, repeat. This is *greedy* decoding: nothing is drawn at random. By hand:
 
 # %%
 model = models.load_decoder(model_name, run.device)
@@ -403,8 +407,8 @@ by_hand = greedy(render(yours, "France"), 6)
 print(repr(tokenizer.decode(by_hand)))
 
 # %% [markdown]
-# **With the library.** `generate` does the same, and remembers the keys and values of earlier tokens, so that it
-# need not read the prompt again for every new token. It must give the same tokens.
+# **With the library.** `generate` does the same, and remembers what it computed for earlier tokens, so that it need
+# not read the prompt again for every new token. It must give the same tokens.
 
 
 # %%
@@ -424,7 +428,7 @@ print("hand-written loop and generate: the same 6 tokens")
 #
 # A batch is a rectangle; short prompts are filled up with *padding*. The model continues from the **last** column.
 #
-# *Predict: what does the short prompt's answer look like if the padding is on the right, where most tokenizers put
+# *Predict: what does the short prompt's answer look like if the padding is on the right, where many tokenizers put
 # it?*
 
 # %%
@@ -436,11 +440,12 @@ alone = tokenizer.decode(generate(pair[:1], 8)[0])
 print("alone", repr(alone))
 
 # %% [markdown]
-# **Observe.** Padded on the left, the short prompt is answered as it would be alone. Padded on the right, the model
-# has to continue from behind the padding: it ends the turn before saying anything. No exception; here the library
-# saw the padding and logged a line. In a long log nobody reads it.
+# **Observe.** Padded on the left, the short prompt is answered as it would be alone (wrongly, but that is its own
+# answer). Padded on the right, the model has to continue from behind the padding: it ends the turn before saying
+# anything. No exception; the library logged one line.
 #
-# The same trap has a second jaw. Which token is the padding?
+# The same trap has a second jaw. Which token is the padding? The tokenizer also makes an *attention mask*: one for
+# each real token, zero for padding.
 
 # %% tags=["nbval-check-output"]
 print(f"padding is {tokenizer.pad_token!r}, id {tokenizer.pad_token_id}")
@@ -453,12 +458,12 @@ print("ends kept by `ids != pad`:", (ends & not_pad).sum(1).tolist())
 print("ends kept by the attention mask:", (ends & batch["attention_mask"].bool()).sum(1).tolist())
 
 # %% [markdown]
-# **Observe.** Padding and end-of-turn are the *same id*. Whoever masks the training labels "where the id is
-# padding" also masks every end of turn, and trains a model that never learns to stop. The lengths know better: mask
-# by the attention mask. We train nothing today; lesson 14 will need this.
+# **Observe.** Padding and end-of-turn are the *same id*. Training hides the padding among the *labels*, the tokens
+# to be predicted. Whoever hides them "where the id is padding" hides every end of turn too: the model is never
+# taught to stop. Use the attention mask. Lesson 14 will need this.
 #
-# Now the real thing: many prompts, batches of similar length, and a memory. Greedy answers never change, so each
-# prompt is answered once.
+# Now the real thing: many prompts, batches of similar length, and a memory, so that each prompt is answered once. An
+# answer is cut after a fixed, small number of tokens.
 
 # %%
 ANSWERS = {}  # prompt → answer; valid for this model and this number of steps only
@@ -477,8 +482,8 @@ def answer(prompts):
 # %% [markdown]
 # ## 5 Scored
 #
-# A score is a row of yes and no, one per input, in the order of the inputs. Keep the row: the mean alone cannot be
-# paired.
+# A score is a row of yes and no, one per input, in the order of the inputs. Keep the row: section 6 compares rows
+# input by input, which means cannot do.
 
 
 # %%
@@ -518,17 +523,18 @@ for i in (i for i in instructions if i.outputs):
     print(i.name, "says", Counter(" and ".join(sorted(labels)) or "none of them" for labels in said))
 
 # %% [markdown]
-# **How far does a count carry?** Wilson's interval answers: all shares that would make such a count unsurprising. It stays
-# inside zero and one, and it does not collapse to a point when every answer passes or none does. It covers *new inputs of
-# the same kind*, for this text and this model, nothing else. Lesson 03 derives it.
+# **How far does a count carry?** Wilson's interval answers: all shares that would make such a count unsurprising.
+# The recipe catches the true share about nineteen times in twenty. It does not collapse to a point when every answer
+# passes or none does. It covers *new inputs of the same kind* (as if ours were drawn at random), for this text and
+# this model. Lesson 03 derives it.
 #
 # **Observe.** A share near one half on a balanced set of two outputs can mean "knows half of them", or "always says
-# the same word". The last lines tell which: this model has a favourite word for `animal`, and one for `sentiment`. An
-# instruction that is not better than the best constant answer has not been followed.
+# the same word". The last lines tell which: this model has a favourite word for `animal`, and one for `sentiment`.
+# Where the score is no better than the best constant answer, nothing shows that the instruction was followed.
 #
 # ## 6 Learn from the score
 #
-# A *feedback rule* changes the instruction set when the scores say so. Ours is the simplest that is honest:
+# A *feedback rule* changes the instruction set when the scores say so. Ours has four steps:
 #
 # 1. An instruction **fails** if it passes at most half of its development inputs.
 # 2. For a failing instruction there are three rewrites, written by hand with the answers to development inputs in
@@ -536,7 +542,7 @@ for i in (i for i in instructions if i.outputs):
 # 3. Keep the text with the most passes on the development inputs. On a tie, the earlier one stays.
 # 4. Measure the winner once, on the **held-out** inputs, against the old text, input by input.
 #
-# Rule 4 matters because rule 3 picks a maximum. The best of four noisy scores looks better than it is.
+# Step 4 matters because step 3 picks a maximum. The best of four noisy scores tends to look better than it is.
 
 
 # %%
@@ -557,15 +563,15 @@ for i in failing:
 # *Before you look at the held-out inputs, write down: which repairs will hold? Which winner was just lucky?*
 #
 # We need an interval for a **paired** comparison. Each held-out input was answered twice. Inputs with the same
-# verdict both times say nothing about the difference. Let $m$ be the number of inputs whose verdict changed, and
-# $r$ those that changed from wrong to right. If the repair did nothing, each change is a coin toss. So ask: which
-# shares $q$ of good changes would make $r$ of $m$ unsurprising?
+# verdict both times say nothing about the difference. Let $m$ be the number of inputs whose verdict changed, and $r$
+# those that changed from wrong to right. If the repair did nothing, each change is the toss of a fair coin. So ask:
+# for which $q$ would $r$ heads in $m$ tosses be unsurprising, if heads had probability $q$?
 #
 # $$ \Pr(X \ge r \mid q) \ge \tfrac{\alpha}{2} \quad\text{and}\quad \Pr(X \le r \mid q) \ge \tfrac{\alpha}{2},
 # \qquad X \sim \text{Binomial}(m, q). $$
 #
-# This is Clopper and Pearson's exact interval for $q$. The repair is distinguishable from luck if one half is
-# outside. If as many verdicts changed again, the difference of the two accuracies would be $(2q - 1)\, m / n$.
+# This is Clopper and Pearson's exact interval for $q$, with $\alpha = 0.05$. The repair is distinguishable from luck
+# if one half is outside. If $m$ of $n$ verdicts changed again, the accuracy would change by $(2q - 1)\, m / n$.
 
 
 # %% tags=["nbval-check-output"]
@@ -588,8 +594,8 @@ for r, m in ((5, 5), (6, 6), (9, 12), (3, 9)):
     print(f"{r} of {m} changes are good: q between {low:.3f} and {high:.3f}, as in scipy")
 
 # %% [markdown]
-# **Observe.** Five good changes out of five do not exclude a coin. Six out of six do. With the library (scipy solves for
-# the two ends instead of searching a grid) the numbers agree to the last grid step.
+# **Observe.** Five good changes out of five do not exclude a coin. Six out of six do. Scipy solves for the two ends,
+# without a grid; the numbers agree to the last grid step.
 
 
 # %%
@@ -630,21 +636,21 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 _ = run.figure(figure, "00_before_after")
 
 # %% [markdown]
-# **Observe.** Read the verdicts, not the wishes. (The figure's intervals are for each share alone; the verdicts come from
-# the pairs, which is the sharper comparison.) In the stored run:
+# **Observe.** Read the verdicts, not the wishes. (The figure's intervals are for each share alone; the verdicts come
+# from the pairs.) In the stored run:
 #
-# - `json` is a real repair. The model had the right city all along. It spent its few tokens on a code fence, and no
-#   parser accepts half an object. The stop rule is part of $I_{\text{exec}}$.
-# - `animal` looked as good: nearly all development inputs passed. On held-out inputs the new text breaks almost as many
-#   as it repairs. The winner was chosen *because* its score was high, and part of that height was luck.
+# - `json` is a real repair. In the example above the right city was there, but inside a code fence, and cut off: no
+#   parser accepts that. The stop rule is part of $I_{\text{exec}}$.
+# - `animal` looked as good: nearly all development inputs passed. On held-out inputs the new text breaks almost as
+#   many as it repairs. The winner was chosen *because* its score was high, and part of that height may be luck.
 # - `sum` is a warning. One more pass on the development inputs made the rule change the text, and the held-out count
 #   went *down*. A feedback loop can make things worse while its own score goes up.
-# - `sentiment` and `upper` kept their text. They stay in the set as known failures. The model reads tokens, not letters:
-#   a repair of the *text* cannot mend the *model*.
+# - `sentiment` and `upper` kept their text. They stay in the set as known failures. `upper` has the strictest check,
+#   and a model that reads tokens does not see letters. A fifth text may still work.
 #
-# One source article expects its feedback loop to improve accuracy step by step. Ours improved one instruction for
-# certain, and perhaps spoiled another. *Undecided* is a result: these data do not carry more. Several repairs were tested, each with its own interval, and the more you test,
-# the more luck you find. Lesson 17 runs such a loop for many rounds.
+# One source article expects its feedback loop to improve accuracy step by step. Ours improved one instruction
+# clearly, and perhaps spoiled another. *Undecided* is a result: these data do not carry more. And the more repairs
+# you test, the more luck you find. Lesson 17 runs such a loop for many rounds.
 #
 # ## 7 Count the lines
 #
@@ -665,12 +671,13 @@ print(f"{'together':29} {sum(lines.values()):2} lines, docstrings included")
 assert sum(lines.values()) <= 30
 
 # %% [markdown]
-# The record, the checks and `generate` come on top; without them the five functions have nothing to talk about.
+# The record, the checks and `generate` come on top.
 #
 # ## 8 The map of the course
 #
 # Every box of the chain is the simplest thing that works. Each later lesson replaces one. Lessons that exist today
-# are found by looking into the folder, so this map cannot promise more than there is.
+# are found by looking into the folder, so this map cannot promise more than there is. (PEFT: parameter-efficient
+# fine-tuning.)
 
 # %%
 COURSE = {
@@ -720,9 +727,10 @@ Markdown(table)
 # %% [markdown]
 # ## 9 A famous mistake: the instruction that nobody refused
 #
-# Two of the source articles fine-tune BERT for question answering. They hand the answers over as `labels=`, as one
-# does with a classifier. The question-answering head calls them `start_positions=` and `end_positions=`. We rebuilt
-# the call on a tiny random BERT.
+# BERT is a model that reads a text. To *fine-tune* it is to train it further, so that a number, the *loss*, falls.
+# Two of the source articles do so for question answering: the *head*, the last layer, marks where the answer starts
+# and ends. They hand the answers over as `labels=`. This head calls them `start_positions=` and `end_positions=`. We
+# rebuilt the call on a tiny random BERT.
 #
 # *Predict: what does a library do with an argument that it does not know?*
 
@@ -744,8 +752,8 @@ with expect_error(AttributeError, match="backward"):
 
 # %% [markdown]
 # **Observe.** transformers 5 *swallowed* the argument: no loss, no error. The program dies one line later with a
-# message about `None`, far from the cause. (Version 4 still refused it: the very same mistake turned from loud to
-# silent when the library was updated.) A loop that only reads the start and end scores would never notice.
+# message about `None`, far from the cause. (Older versions refused it: the very same mistake turned from loud to
+# silent.) A loop that only reads the start and end scores would never notice.
 #
 # It is the misspelt field of section 1 again. Our record refused it because a dataclass knows its fields. Give the
 # call the same manners:
@@ -774,8 +782,8 @@ with expect_error(Exception, match="no loss"):
 # ## 10 Numbers and papers that cannot exist
 #
 # One source article prints a program that trains BERT to answer questions. Its evaluation ends in
-# `print(f"Accuracy: {acc:.2f}")`. Suppose, it says, that we use the question-answering data of CoNLL-2003; then it shows
-# the output `Accuracy: 0.920` and praises it. We run nothing, and know three things.
+# `print(f"Accuracy: {acc:.2f}")`. Suppose, it says, that we use the question-answering data of CoNLL-2003; then it
+# shows the output `Accuracy: 0.920` and praises it. We need not run it to know three things.
 #
 # **First: the format string.** *Predict: for which `acc` does `{acc:.2f}` print three decimals?*
 
@@ -787,8 +795,8 @@ print(f"{len(printed)} different outputs for all k/n up to n = 500, all of lengt
 print("0.920 among them:", "0.920" in printed)
 
 # %% [markdown]
-# `.2f` means two digits after the point, for every number. The shown output was not printed by the shown program.
-# That is a proof. It does not tell *why*: the program may have been edited later, or the output invented.
+# `.2f` means two digits after the point, for every finite number. The shown output was not printed by the shown
+# program. That is a proof. It does not tell *why*: the program may have been edited later, or the output invented.
 #
 # **Second: the data set.** CoNLL-2003 is a shared task on named-entity recognition: words, tagged as persons,
 # places, organisations (Tjong Kim Sang and De Meulder, 2003). It has no questions. There is no "CoNLL-2003 QA" to
@@ -800,8 +808,8 @@ print("0.920 among them:", "0.920" in printed)
 # $$ \Bigl|\frac{k}{n} - \frac{a}{10^D}\Bigr| \le \frac{1}{2 \cdot 10^D}
 # \quad\Longleftrightarrow\quad 2\,\bigl|k \cdot 10^D - a\,n\bigr| \le n. $$
 #
-# The right-hand side has whole numbers only: no rounding, no doubt. Both ways to round a tie are allowed.
-# Psychologists know it as the **GRIM** test (Brown and Heathers, 2017).
+# The second form has whole numbers only: no rounding, no doubt. Both ways to round a tie are allowed. Psychologists
+# know it as the **GRIM** test (Brown and Heathers, 2017).
 #
 # *Predict: does the test convict `0.920` for every test-set size? From which size on is it of no use?*
 
@@ -862,15 +870,14 @@ arxiv = re.compile(r"arXiv:\d{2}(0[1-9]|1[0-2])\.\d{4,5}")  # year, month, numbe
 print([bool(arxiv.fullmatch(i)) for i in ("arXiv:1902.00751", "arXiv:2313.01234", "arXiv:19.751")])
 
 # %% [markdown]
-# **Observe.** Three kinds of trouble, and only one is damning.
+# **Observe.** Three kinds of trouble, and none is proof.
 #
 # - *A missing identifier is not proof.* The third work is real and famous; it appeared as a report, without one.
 # - *Another title is not proof.* The source articles cite the second work by a descriptive title ("Adaptive
 #   Low-Rank …"), not by its own. Search by authors and year as well.
-# - *The last two were not found at all*: no author, no venue, no identifier is given, and searches for the exact
-#   title, when this course was planned and again when this lesson was written, returned nothing. We treat them as
-#   **unverified**. Absence of evidence is weaker than proof, but a claim must not lean on a paper that nobody can
-#   open.
+# - *The last two were not found at all*: no author, venue or identifier is given, and repeated searches for the
+#   exact titles returned nothing. We treat them as **unverified**. Absence of evidence is weaker than proof, but a
+#   claim must not lean on a paper that nobody can open.
 #
 # The form of an identifier can be checked offline; that it leads to *this* paper cannot. Open it, compare the
 # title, and read the sentence that you cite. The source articles say that adapters work "without adding
@@ -897,6 +904,8 @@ if run.profile == "smoke":
     print("smoke run, not a result")
 
 # %% [markdown]
+# Look up which instruction carries the change of the total.
+#
 # **What we did not show.**
 #
 # - That the repaired texts are good for *another* model. They were chosen for this one checkpoint, 4-bit and all.
@@ -914,7 +923,8 @@ if run.profile == "smoke":
 # 2. A core has five instructions from strings to strings. How many programs of depth four? Why is that no bound on
 #    meanings, and meanings no bound on competence?
 # 3. Padding and end-of-turn share an id. What goes wrong if labels are masked by id, and what do you use instead?
-# 4. A rewrite wins on eight development inputs. Why measure it again, and why only on inputs whose verdict changed?
+# 4. A rewrite wins on eight development inputs. Why measure it again, and why do only the inputs whose verdict
+#    changed count?
 # 5. A paper reports `0.87` on 15 items. Is that possible? What about `0.85`?
 #
 # **References.**
