@@ -112,7 +112,7 @@ def must_have_loss(output: Any) -> torch.Tensor:
     loss = getattr(output, "loss", None)
     if loss is None:
         raise TrainingError(
-            "the head returned no loss: check the spelling of labels= (unknown arguments are ignored)"
+            "the head returned no loss: check the names of the label arguments (unknown ones are ignored)"
         )
     return loss
 

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -310,14 +310,13 @@ def train(
         _cut_log(folder / "log.jsonl", done)
     writer = _tensorboard(tensorboard)
     stream = batches_of(examples, batch_size, pad_id, seed, start=done * accumulation)
-    mixed = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
     model.train()
     for step in range(done, steps if until is None else min(until, steps)):
         if history.stopped_early:
             break
         micro = [move(next(stream), device) for _ in range(accumulation)]
         rate = learning_rate * linear_schedule(step, steps, warmup_steps)
-        with mixed:
+        with mixed_precision(model, device):
             loss, norm = training_step(model, optimizer, micro, rate, max_norm)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -354,6 +353,22 @@ def train(
         model.load_state_dict(best)
     model.eval()
     return history
+
+
+@contextmanager
+def mixed_precision(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Forward passes in bf16 on a CUDA device; weights, gradients and updates stay fp32, and a CPU computes as ever.
+
+    Only the forward pass runs under autocast, as torch's documentation asks.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del model.forward
 
 
 def _save_best(folder: Path | None, weights: dict[str, Tensor]) -> None:

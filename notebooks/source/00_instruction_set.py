@@ -496,7 +496,7 @@ def score(instruction, text, pairs):
 
 everything = [render(i.text, value) for i in instructions for value, _ in [*i.dev, *i.test]]
 answer(everything)
-print(f"{len(ANSWERS)} different prompts answered")
+print(f"{len(ANSWERS)} different prompts answered, at most {run.budget.max_new_tokens} tokens each")
 for i in instructions:
     print(f"{i.name:9} {i.dev[1][0][:26]:26} → {answer([render(i.text, i.dev[1][0])])[0]!r}")
 
@@ -552,7 +552,7 @@ def repair(instruction, dev):
     return max(texts, key=lambda text: sum(score(instruction, text, dev)))
 
 
-failing = [i for i in instructions if i.rewrites and 2 * sum(score(i, i.text, i.dev)) <= len(i.dev)]
+failing = [i for i in instructions if 2 * sum(score(i, i.text, i.dev)) <= len(i.dev)]
 answer([render(text, value) for i in failing for text in i.rewrites for value, _ in i.dev])
 chosen = {i.name: repair(i, i.dev) for i in failing}
 for i in failing:
@@ -629,7 +629,12 @@ for k, rows in enumerate([before, after]):
         if name in rows:
             share = metrics.wilson_interval(sum(rows[name]), len(rows[name]))
             ax.hlines(y - 0.3 * k, share.low, share.high, color=mark["color"])
-            ax.plot(share.mean, y - 0.3 * k, **mark, label=["before", "after"][k] if y == 0 else None)
+            ax.plot(
+                share.mean,
+                y - 0.3 * k,
+                **mark,
+                label=["before", "after (failing only)"][k] if y == 0 else None,
+            )
 ax.set(yticks=range(len(before)), yticklabels=list(before)[::-1], xlabel="share of held-out inputs that pass")
 ax.set(xlim=(-0.04, 1.04), title="Before and after the feedback rule (95 % Wilson intervals)")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
