@@ -588,7 +588,7 @@ right.plot(*zip(*history.dev, strict=True), **plotting.style(3))
 right.axvline(history.best_step, color="black", linestyle=":", label="kept")
 right.set(xlabel="update", ylabel="accuracy", title="Dev accuracy")
 right.legend()
-run.figure(figure, "03_training")
+_ = run.figure(figure, "03_training")
 
 # %% [markdown]
 # **Observe.** The loss starts at $\ln 2$, as it had to. Single batches are noisy; the mean tells the story. The dev curve
@@ -792,7 +792,7 @@ Markdown(tables.markdown("baselines"))
 
 # %%
 figure = tables.figure("baselines")
-run.figure(figure, "03_baselines")
+_ = run.figure(figure, "03_baselines")
 
 # %%
 verdict = claims.verdict("C1")
