@@ -203,7 +203,9 @@ def test_resume_gives_the_same_bits(tmp_path, until):
 
     calm, calm_log = run("calm")
     run("cut", until)
-    resumed, log = run("cut", weights=0 if until < 3 else 99)  # the checkpoint must not depend on the new start
+    resumed, log = run(
+        "cut", weights=0 if until < 3 else 99
+    )  # the checkpoint must not depend on the new start
     assert log == calm_log
     for p, q in zip(calm.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(p, q)
