@@ -364,7 +364,7 @@ def mixed_precision(model: nn.Module, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)  # type: ignore[method-assign]
+    model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)
     try:
         yield
     finally:

@@ -238,6 +238,18 @@ def test_no_examples_and_exploding_loss_get_a_sentence():
         training.train(net, invented(8), steps=1, learning_rate=1e-3, pad_id=0)
 
 
+@pytest.mark.filterwarnings("ignore")  # without a GPU torch says that it switches this autocast off
+def test_mixed_precision_wraps_the_forward_pass_and_gives_it_back():
+    net = tiny(dropout=0.0)
+    batch = training.collate(invented(4), 0)
+    before = net(input_ids=batch["input_ids"]).logits
+    with training.mixed_precision(net, torch.device("cuda")):
+        assert "forward" in vars(net) and net(input_ids=batch["input_ids"]).logits.shape == before.shape
+    assert "forward" not in vars(net)
+    with training.mixed_precision(net, torch.device("cpu")):
+        assert "forward" not in vars(net)
+
+
 def test_tensorboard_is_written_on_request(tmp_path):
     pytest.importorskip("tensorboard")
     training.train(tiny(), invented(8), steps=2, learning_rate=1e-3, pad_id=0, tensorboard=tmp_path)

@@ -131,6 +131,7 @@ class Experiment(Strict):
     claims: list[str] = []
     methods: list[str] = Field(min_length=1)
     labels: dict[str, str] = {}
+    notes: list[str] = []  # printed under the table
     axes: Axes
     sizes: Sizes
     tuning: Tuning | None = None

@@ -143,6 +143,7 @@ def _notes(experiment: Experiment, lines: list[dict], profile: str) -> list[str]
         f"Seconds: median run at n = {max(experiment.axes.n_train)}.",
         f"Profile {profile}; {experiment.sizes.test} test examples; {facts('cpu')}, threads {facts('threads')}; "
         f"torch {facts('torch')}, transformers {facts('transformers')}.",
+        *experiment.notes,
     ]
     edges = []
     tuned = experiment.tuning.values() if experiment.tuning is not None else {}
