@@ -597,7 +597,7 @@ left.plot(
 )
 left.axhline(np.log(2), color="black", linestyle=":", label="ln 2")
 left.set(xlabel="update", ylabel="cross-entropy (nats)", title="Training loss")
-left.legend()
+left.legend(loc="lower left")
 right.plot(*zip(*history.dev, strict=True), **plotting.style(3))
 right.axvline(history.best_step, color="black", linestyle=":", label="kept")
 right.set(xlabel="update", ylabel="accuracy", title="Dev accuracy")
