@@ -408,7 +408,10 @@ def markdown(results: dict[str, Any]) -> str:
             span = f"{part['median'][name]:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
             lines.append(f"| {label} | {span} | {ratio} | {target} |")
         speed, share = part["gflops"], part["of_gemm"]
-        sizes = ", ".join(f"{size}²: {value:.1f}" for size, value in part["gemm_gflops"].items())
+        sizes = ", ".join(
+            f"{size}²: {value:.1f}"
+            for size, value in sorted(part["gemm_gflops"].items(), key=lambda kv: int(kv[0]))
+        )
         lines += [
             "",
             f"Best fp32 matrix product in the same run, GFLOP/s: {sizes}.",
@@ -425,7 +428,10 @@ def markdown(results: dict[str, Any]) -> str:
             "",
             "| operators | share |",
             "|---|---:|",
-            *[f"| {group} | {100 * value:.1f} % |" for group, value in part["shares"].items()],
+            *[
+                f"| {group} | {100 * value:.1f} % |"
+                for group, value in sorted(part["shares"].items(), key=lambda kv: -kv[1])
+            ],
             "",
         ]
     rows = []
