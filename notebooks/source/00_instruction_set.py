@@ -5,7 +5,7 @@
 #     title: An instruction set in thirty lines
 #     outcome: build a small instruction set, measure it, repair it, and tell an impossible result from a possible one
 #     assets: [smollm2]
-#     minutes: {smoke: 0.8, laptop: 4, gpu: 1}
+#     minutes: {smoke: 0.6, laptop: 3, gpu: 1}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -23,7 +23,7 @@
 # | | |
 # |---|---|
 # | before this | Python (dataclasses, lambdas); no deep learning yet |
-# | time, by size of the run | smoke: about a minute · laptop: about four minutes · gpu: about a minute |
+# | time, by size of the run | smoke: about a minute · laptop: about three minutes · gpu: not measured yet |
 # | memory | under 3 GB |
 # | model | SmolLM2-135M-Instruct, pinned: a **4-bit** checkpoint, de-quantised, **already instruction-tuned** |
 # | data | `data/instructions/lesson00.jsonl`: eight instructions, forty inputs each, written for this course |

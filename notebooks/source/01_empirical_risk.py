@@ -5,7 +5,7 @@
 #     title: Empirical risk and the gradient of cross-entropy
 #     outcome: derive every cross-entropy, check its gradient three ways, catch a wrong sign or denominator
 #     assets: [vader]
-#     minutes: {smoke: 0.4, laptop: 1, gpu: 1}
+#     minutes: {smoke: 0.3, laptop: 1, gpu: 1}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

@@ -5,7 +5,7 @@
 #     title: The classification loop, repaired, and honest evaluation
 #     outcome: write a training loop that you can trust, and say how far its result carries
 #     assets: [minilm, vader]
-#     minutes: {smoke: 0.6, laptop: 6, gpu: 2}
+#     minutes: {smoke: 0.5, laptop: 2, gpu: 2}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -23,7 +23,7 @@
 # | | |
 # |---|---|
 # | before this | lesson 01 (cross-entropy and its gradient), Python, a little PyTorch |
-# | time | smoke: under a minute · laptop: about six minutes on one core · gpu: two minutes |
+# | time | smoke: under a minute · laptop: about two minutes on one core · gpu: not measured yet |
 # | memory | under 2 GB |
 # | model | MiniLM, 6 layers (`all-MiniLM-L6-v2`), pinned, offline |
 # | data | movie-review sentences, each rated by people (Hutto and Gilbert, 2014) |
