@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from instructlab_utils.errors import ConfigError, RecordError
+from instructlab_utils.session import find_root
 
 SCHEMA = 1  # of a run line and of an aggregated line
 
@@ -35,23 +36,6 @@ PACKAGES = (
     "snakemake",
 )
 SHORT = ("torch", "transformers", "scikit-learn")
-
-
-def root() -> Path:
-    """The project's folder: INSTRUCTLAB_ROOT, else the nearest parent that holds data/ and pyproject.toml.
-
-    Raises:
-        ConfigError: when neither is found.
-    """
-    if chosen := os.environ.get("INSTRUCTLAB_ROOT"):
-        return Path(chosen).resolve()
-    places = [Path.cwd(), *Path.cwd().parents, *Path(__file__).resolve().parents]
-    for folder in places:
-        if (folder / "pyproject.toml").is_file() and (folder / "data").is_dir():
-            return folder
-    raise ConfigError(
-        "the project's folder was not found: run inside the repository or set INSTRUCTLAB_ROOT."
-    )
 
 
 def _plain(value: Any) -> Any:
@@ -210,7 +194,7 @@ def _version(package: str) -> str | None:
 
 def _git(*words: str) -> str | None:
     try:
-        found = subprocess.run(["git", *words], cwd=root(), capture_output=True, text=True, timeout=20)
+        found = subprocess.run(["git", *words], cwd=find_root(), capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError, ConfigError):
         return None
     return found.stdout.strip() if found.returncode == 0 else None
@@ -273,7 +257,7 @@ def claims_sha(names: list[str] | tuple[str, ...]) -> dict[str, str]:
     """
     found = {}
     for name in names:
-        path = root() / "data" / "claims" / f"{name}.toml"
+        path = find_root() / "data" / "claims" / f"{name}.toml"
         if not path.is_file():
             raise ConfigError(f"data/claims/{name}.toml: no such claim; write it before the run.")
         # line ends are normalised: a checkout on Windows must not look like a changed claim
