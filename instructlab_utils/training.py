@@ -296,6 +296,8 @@ def train(
         torch.manual_seed(seed)  # dropout; the batches have their own generator
     else:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".*.tmp"):  # of a write that a kill cut short
+            left.unlink()
         state = load_checkpoint(folder, model, optimizer)
         if state is None:
             torch.manual_seed(seed)

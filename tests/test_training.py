@@ -227,6 +227,21 @@ def test_a_damaged_checkpoint_gets_a_sentence(tmp_path):
         training.train(tiny(), invented(16), **settings_)
 
 
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    (tmp_path / ".latest.json.abc123.tmp").write_text('{"folder": "st')
+    training.train(
+        tiny(),
+        invented(16),
+        steps=2,
+        learning_rate=1e-3,
+        pad_id=0,
+        batch_size=8,
+        folder=tmp_path,
+        save_every=2,
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest.json", "log.jsonl", "step-000002"]
+
+
 def test_no_examples_and_exploding_loss_get_a_sentence():
     with pytest.raises(TrainingError, match="no examples"):
         training.train(tiny(), [], steps=1, learning_rate=1e-3, pad_id=0)
