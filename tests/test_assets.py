@@ -404,7 +404,7 @@ def test_an_inner_archive_that_is_not_there() -> None:
 @given(st.text(st.sampled_from("./\\:aC\0~-"), max_size=9) | st.text(max_size=12))
 def test_no_safe_name_leads_out_of_its_folder(name: str) -> None:
     if not assets.unsafe(name):
-        root = PurePosixPath("/root/of/all")
+        root = PurePosixPath("/some/folder")
         inside = PurePosixPath(os.path.normpath(root.joinpath(*PurePosixPath(name).parts)))
         assert inside == root or root in inside.parents
         assert ".." not in name.replace("\\", "/").split("/") and not name.startswith(("/", "\\"))

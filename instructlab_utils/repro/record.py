@@ -6,6 +6,7 @@ A block of an experiment writes one JSON line per run (`append_line`), a noteboo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -140,8 +141,7 @@ def append_line(path: str | Path, obj: dict) -> None:
     except (TypeError, ValueError) as error:
         raise RecordError(f"{path}: cannot be written as JSON: {error}.") from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b"):
-        pass
+    path.touch()
     with open(path, "r+b", buffering=0) as stream:
         content = stream.read()
         end = content.rfind(b"\n") + 1
@@ -202,12 +202,10 @@ def _git(*words: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _cpu_model() -> str:
-    try:
+    with contextlib.suppress(OSError):  # only Linux has this file
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
@@ -267,12 +265,12 @@ def claims_sha(names: list[str] | tuple[str, ...]) -> dict[str, str]:
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MB (2**20 bytes)."""
-    try:  # VmHWM starts again at exec; getrusage would report the parent's peak too
+    with contextlib.suppress(
+        OSError
+    ):  # VmHWM starts again at exec; getrusage would report the parent's peak too
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):
                 return round(int(line.split()[1]) / 1024, 1)
-    except OSError:
-        pass
     try:
         import resource
     except ImportError:  # Windows
