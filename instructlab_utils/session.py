@@ -12,6 +12,7 @@ import random
 import re
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -66,6 +67,18 @@ def budget(lesson: str, profile: str) -> SimpleNamespace:
 
 
 @dataclass
+class Cost:
+    """What a measured piece of work took: wall time, processor time of all threads, and the largest memory meanwhile.
+
+    Seconds, seconds, MB (2**20 bytes; on a GPU its own memory).
+    """
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+
+
+@dataclass
 class Run:
     """One execution of a lesson or of an experiment's block.
 
@@ -104,6 +117,28 @@ class Run:
         path = folder / f"{name}.png"
         figure.savefig(path)
         return path
+
+    @contextlib.contextmanager
+    def measure(self) -> Iterator[Cost]:
+        """``with run.measure() as cost:`` fills ``cost`` when the block ends."""
+        from instructlab_utils.repro.record import peak_memory_mb, reset_peak_memory
+
+        cuda = None
+        if self.device.startswith("cuda"):
+            from torch import cuda
+
+            cuda.synchronize()
+            cuda.reset_peak_memory_stats()
+        cost = Cost()
+        reset_peak_memory()
+        wall, processor = time.perf_counter(), time.process_time()
+        yield cost
+        if cuda is not None:
+            cuda.synchronize()
+        cost.seconds = round(time.perf_counter() - wall, 3)
+        cost.cpu_seconds = round(time.process_time() - processor, 3)
+        peak = peak_memory_mb() if cuda is None else cuda.max_memory_allocated() / 2**20
+        cost.peak_memory_mb = round(peak, 1)
 
     def have(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """The line that an earlier, interrupted execution of this block stored under ``key``, or None."""

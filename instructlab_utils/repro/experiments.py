@@ -1,23 +1,26 @@
 """An experiment as data: the grid of data/experiments/<name>.toml, its blocks, keys and results.
 
-A block is one task, training size and seed; it loops over the methods in one process, so that models load
-once and comparisons are paired. A ``tune`` block comes first for each task: every tuned method tries each of
-its values once, on a seed that no result uses, and accuracy on dev decides.
+A *block* is one execution of the experiment's notebook: one point on every axis, except the axes that ``inside``
+names, over which the notebook loops itself, as it does over the methods. So models load once and comparisons are
+paired. A ``tune`` block comes first: every tuned method tries equally many values, on coordinates that no result
+uses, and a metric of the dev set decides.
 
-A block's key is the SHA-256 of the notebook's code cells and of the part of the TOML that the block uses.
-Prose, new seeds or tasks, and changes of the package leave it as it is; ``revision`` changes it on purpose.
+A block's key is the SHA-256 of the notebook's code cells and of the part of the TOML that the block uses. Prose, new
+seeds, methods or tasks, and changes of the package leave it as it is; ``revision`` changes it on purpose.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, ValidationError, model_validator
@@ -30,12 +33,17 @@ if TYPE_CHECKING:
     from instructlab_utils.repro.runner import Manifest
 
 FOLDER = "data/experiments"
-KNOBS = ("learning_rate", "C")
 MAX_PREDICTIONS = 200 * 1024  # bytes in git, per experiment
-BULKY = ("predictions", "targets")  # fields that go to the Parquet file
+BULKY = (
+    "predictions",
+    "targets",
+    "scores",
+)  # fields that go to the Parquet file: one number per test example
+RESERVED = ("experiment", "profile", "stage", "method", "tuned", "block", "key", "revision", "schema")
+PLAIN = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
-Seed = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(gt=0, strict=False)]  # TOML writes table keys as strings
+Value = str | int | float
+Knob = dict[str, list[Value]]
 
 
 class Strict(BaseModel):
@@ -44,56 +52,63 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Axes(Strict):
-    """The grid: every combination of these is one block."""
-
-    task: list[str] = Field(min_length=1)
-    n_train: list[PositiveInt] = Field(min_length=1)
-    seed: list[Seed] = Field(min_length=1)
-
-
-class Sizes(Strict):
-    """Examples for decisions (dev) and for results (test)."""
-
-    dev: PositiveInt
-    test: PositiveInt
-
-
 class Tuning(Strict):
-    """Which values a method tries, on how many examples, on which seed; one knob per method."""
+    """Where and with which values each method is tuned. ``values.METHOD.KNOB`` is a list; several knobs multiply."""
 
-    n_train: PositiveInt
-    seed: Seed
-    learning_rate: dict[str, list[Annotated[float, Field(gt=0)]]] = {}
-    C: dict[str, list[Annotated[float, Field(gt=0)]]] = {}
+    at: dict[
+        str, Value
+    ]  # the coordinates of the tuning blocks; an axis that is not named here is tuned value by value
+    metric: str
+    better: Literal["higher", "lower"] = "higher"
+    values: dict[str, Knob] = {}
 
-    def values(self) -> dict[str, list[float]]:
-        """Method → its values, whatever the knob is called."""
-        return {**self.learning_rate, **self.C}
-
-
-class Budget(Strict):
-    """Updates by training size, examples per update, tokens per example by task."""
-
-    batch_size: PositiveInt
-    steps: dict[Size, PositiveInt]
-    max_length: dict[str, PositiveInt]
+    def settings(self, method: str) -> list[dict[str, Value]]:
+        """What ``method`` tries, in order; [] for a method that is not tuned."""
+        knobs = self.values.get(method, {})
+        return [dict(zip(knobs, found, strict=True)) for found in itertools.product(*knobs.values()) if knobs]
 
 
 class Resources(Strict):
-    """What one block may use: minutes of wall time, MB of memory."""
+    """What one block may use: minutes of wall time, MB of memory, threads, GPUs."""
 
     minutes: Annotated[float, Field(gt=0)]
     memory_mb: PositiveInt = 2000
+    cores: PositiveInt = 1
+    gpu: Annotated[int, Field(ge=0)] = 0
+
+
+class Paper(Strict):
+    """A column group of published numbers, shown beside ours and never ranked with them."""
+
+    source: str  # authors, year, table
+    model: str
+    data: str
+    metric: str
+    evidence: Literal["read in the paper", "read in an abstract"]
+    values: dict[str, dict[str, float]]  # column → method → number as printed
+
+
+class Table(Strict):
+    """One table: a row per method, a column per combination of the axes in ``columns``; seeds are averaged."""
+
+    metric: str
+    title: str
+    better: Literal["higher", "lower"] = "higher"
+    scale: float = 1.0  # the numbers are multiplied by this before they are printed
+    unit: str = ""
+    decimals: Annotated[int, Field(ge=0, le=6)] = 1
+    columns: list[str] = []  # default: every axis but the seed
+    paper: list[Paper] = []
+    verdicts: dict[str, str] = {}  # method → claim
 
 
 class Override(Strict):
     """What a profile may replace; tables are merged, lists are replaced."""
 
     axes: dict[str, Any] = {}
-    sizes: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    settings_by: dict[str, Any] = {}
     tuning: dict[str, Any] = {}
-    budget: dict[str, Any] = {}
     resources: dict[str, Any] = {}
 
 
@@ -105,9 +120,7 @@ class Block:
     profile: str
     id: str
     stage: str
-    task: str
-    n_train: int
-    seed: int
+    coordinates: Mapping[str, Value]
     needs: tuple[str, ...] = ()
 
     @property
@@ -117,8 +130,27 @@ class Block:
     @property
     def parameters(self) -> dict[str, Any]:
         """What the experiment notebook is given."""
-        names = ("profile", "stage", "task", "n_train", "seed")
-        return {name: getattr(self, name) for name in names}
+        return {"profile": self.profile, "stage": self.stage, **self.coordinates}
+
+    def where(self) -> str:
+        """For a person: "movie-sentiment · n_train = 50 · seed = 0"."""
+        parts = (v if isinstance(v, str) else f"{axis} = {v:g}" for axis, v in self.coordinates.items())
+        return " · ".join(parts)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run inside a block: a method, its place on the axes inside the block, and the values of its knobs."""
+
+    block_key: str
+    method: str
+    inside: Mapping[str, Value]
+    tuned: Mapping[str, Value]
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The fields that tell this run's line from all others of its block."""
+        return {"key": self.block_key, "method": self.method, **self.inside, "tuned": dict(self.tuned)}
 
 
 class Experiment(Strict):
@@ -132,11 +164,15 @@ class Experiment(Strict):
     methods: list[str] = Field(min_length=1)
     labels: dict[str, str] = {}
     notes: list[str] = []  # printed under the table
-    axes: Axes
-    sizes: Sizes
+    axes: dict[str, list[Value]]
+    inside: list[str] = []
+    settings: dict[str, Any] = {}
+    settings_by: dict[
+        str, dict[str, dict[str, Any]]
+    ] = {}  # axis → setting → value on the axis → setting's value
     tuning: Tuning | None = None
-    budget: Budget
     resources: Resources
+    tables: list[Table] = Field(min_length=1)
     profiles: dict[Literal["smoke", "laptop", "gpu"], Override] = {}
 
     _profile: str | None = PrivateAttr(None)
@@ -144,35 +180,81 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        for name, values in (("methods", self.methods), *((f"axes.{a}", v) for a, v in self.axes)):
-            if len(set(values)) != len(values):
-                raise ValueError(f"{name}: names something twice")
+        self._check_axes()
         for method in self.labels:
             if method not in self.methods:
                 raise ValueError(f"labels: {method!r} is not one of the methods")
-        sizes = set(self.axes.n_train)
         if self.tuning is not None:
-            sizes.add(self.tuning.n_train)
             self._check_tuning(self.tuning)
-        for n in sorted(sizes - set(self.budget.steps)):
-            raise ValueError(f"budget.steps: no number of updates for {n} training examples")
-        for task in self.axes.task:
-            if task not in self.budget.max_length:
-                raise ValueError(f"budget.max_length: no length for task {task!r}")
+        for axis, settings in self.settings_by.items():
+            if axis not in self.axes or axis in self.inside:
+                raise ValueError(f"settings_by: {axis!r} is not an axis that makes blocks")
+            wanted = [*self.axes[axis]]
+            if self.tuning is not None and axis in self.tuning.at:
+                wanted.append(self.tuning.at[axis])
+            for name, table in settings.items():
+                if name in self.settings:
+                    raise ValueError(f"settings_by.{axis}.{name}: stands in settings too; keep one of them")
+                if absent := [value for value in wanted if str(value) not in table]:
+                    raise ValueError(f"settings_by.{axis}.{name}: no value for {axis} = {absent[0]}")
+        for number, table in enumerate(self.tables):
+            self._check_table(f"tables.{number}", table)
         return self
 
-    def _check_tuning(self, tuning: Tuning) -> None:
-        if tuning.seed in self.axes.seed:
-            raise ValueError(f"tuning.seed: {tuning.seed} is also a seed of the grid; choose another")
-        if both := set(tuning.learning_rate) & set(tuning.C):
-            raise ValueError(f"tuning: {sorted(both)[0]!r} has two knobs; give it one")
-        for method, values in tuning.values().items():
-            if method not in self.methods:
-                raise ValueError(f"tuning: {method!r} is not one of the methods")
+    def _check_axes(self) -> None:
+        if "seed" not in self.axes:
+            raise ValueError("axes: there is no axis 'seed'; results need several")
+        for name, values in (("methods", self.methods), *((f"axes.{a}", v) for a, v in self.axes.items())):
+            if not values:
+                raise ValueError(f"{name}: is empty; name at least one value")
             if len(set(values)) != len(values):
-                raise ValueError(f"tuning: {method!r} tries a value twice")
-        if len(counts := {len(values) for values in tuning.values().values()}) > 1:
-            raise ValueError(f"tuning: every method must try equally many values, not {sorted(counts)}")
+                raise ValueError(f"{name}: names something twice")
+            if len({type(value) for value in values}) > 1:
+                raise ValueError(
+                    f"{name}: mixes types; write all of them as text, or all as numbers of one kind"
+                )
+            for value in values:
+                if isinstance(value, str) and not PLAIN.fullmatch(value):
+                    raise ValueError(
+                        f"{name}: {value!r} becomes a file's name; use letters, digits and . _ + -"
+                    )
+        for axis in self.axes:
+            if axis in RESERVED or not axis.isidentifier():
+                raise ValueError(f"axes: {axis!r} cannot be the name of an axis")
+        if wrong := [seed for seed in self.axes["seed"] if not isinstance(seed, int) or seed < 0]:
+            raise ValueError(f"axes.seed: {wrong[0]!r} is not a whole number, 0 or more")
+        for axis in self.inside:
+            if axis not in self.axes or axis == "seed":
+                raise ValueError(f"inside: {axis!r} is not an axis that a block can loop over")
+
+    def _check_tuning(self, tuning: Tuning) -> None:
+        for axis in tuning.at:
+            if axis not in self.axes:
+                raise ValueError(f"tuning.at: {axis!r} is not one of the axes")
+        if tuning.at.get("seed") is None:
+            raise ValueError("tuning.at: no seed; tune on one that no result uses")
+        if tuning.at["seed"] in self.axes["seed"]:
+            raise ValueError(
+                f"tuning.at: seed {tuning.at['seed']} is also a seed of the grid; choose another"
+            )
+        for method, knobs in tuning.values.items():
+            if method not in self.methods:
+                raise ValueError(f"tuning.values: {method!r} is not one of the methods")
+            for knob, values in knobs.items():
+                if len(set(values)) != len(values):
+                    raise ValueError(f"tuning.values.{method}.{knob}: tries a value twice")
+        if len(counts := {len(tuning.settings(method)) for method in tuning.values}) > 1:
+            raise ValueError(
+                f"tuning.values: every method must try equally many values, not {sorted(counts)}"
+            )
+
+    def _check_table(self, place: str, table: Table) -> None:
+        for axis in table.columns:
+            if axis not in self.axes or axis == "seed":
+                raise ValueError(f"{place}.columns: {axis!r} is not an axis that a table can spread out")
+        for method in table.verdicts:
+            if method not in self.methods:
+                raise ValueError(f"{place}.verdicts: {method!r} is not one of the methods")
 
     # --- one profile ---------------------------------------------------------------------------------------
 
@@ -201,77 +283,135 @@ class Experiment(Strict):
             raise ConfigError(f"{self.name}: choose a profile first, with .at(profile)")
         return self._profile
 
-    def steps(self, n_train: int) -> int:
-        """Updates for ``n_train`` examples. ConfigError when the TOML names none."""
-        if n_train not in self.budget.steps:
-            raise ConfigError(
-                f"{FOLDER}/{self.name}.toml: budget.steps has no entry for n_train = {n_train}; "
-                f"known: {', '.join(map(str, self.budget.steps))}"
-            )
-        return self.budget.steps[n_train]
+    @property
+    def outside(self) -> list[str]:
+        """The axes that make blocks, in the order of the file."""
+        return [axis for axis in self.axes if axis not in self.inside]
 
-    def block(self, *, stage: str, task: str, n_train: int, seed: int) -> Block:
+    def settings_of(self, block: Block) -> SimpleNamespace:
+        """The settings of one block: those of [settings], and its own entries of [settings_by].
+
+        Raises:
+            ConfigError: for coordinates (tried in Jupyter, say) that [settings_by] does not know.
+        """
+        found = dict(self.settings)
+        for axis, settings in self.settings_by.items():
+            value = block.coordinates[axis]
+            for name, table in settings.items():
+                if str(value) not in table:
+                    raise ConfigError(
+                        f"{FOLDER}/{self.name}.toml: settings_by.{axis}.{name} has no entry for {axis} = {value}; "
+                        f"known: {', '.join(table)}"
+                    )
+                found[name] = table[str(value)]
+        return SimpleNamespace(**found)
+
+    def block(self, *, stage: str = "run", **coordinates: Value) -> Block:
         """The block at these coordinates, in the grid or (for playing in Jupyter) outside it."""
         if stage not in ("tune", "run"):
             raise ParameterError(f"unknown stage {stage!r}: choose tune or run")
-        if task not in self.budget.max_length:
-            raise ParameterError(f"unknown task {task!r}{closest(task, self.axes.task)}")
-        name = f"tune-{task}" if stage == "tune" else f"{task}-n{n_train}-s{seed}"
-        needs = (f"tune-{task}",) if stage == "run" and self.tuning is not None else ()
-        return Block(self.name, self.profile, name, stage, task, n_train, seed, needs)
+        if set(coordinates) != set(self.outside):
+            raise ParameterError(
+                f"{self.name}: a block needs {', '.join(self.outside)}, not {', '.join(coordinates)}"
+            )
+        for axis, value in coordinates.items():
+            if isinstance(value, str) and value not in self.axes[axis]:
+                known = [str(v) for v in self.axes[axis]]
+                raise ParameterError(
+                    f"unknown {axis} {value!r}{closest(value, known)}; known: {', '.join(known)}"
+                )
+        place = {axis: coordinates[axis] for axis in self.outside}
+        tuned = self.tuning
+        free = {a: v for a, v in place.items() if tuned is not None and a not in tuned.at}
+        tune = "-".join(["tune", *(_part(axis, value) for axis, value in free.items())])
+        if stage == "tune":
+            return Block(self.name, self.profile, tune, stage, place)
+        name = "-".join(_part(axis, value) for axis, value in place.items())
+        return Block(self.name, self.profile, name, stage, place, (tune,) if tuned is not None else ())
 
     def blocks(self) -> list[Block]:
         """All blocks, the tuning ones first."""
-        found = []
-        if (tuning := self.tuning) is not None:
-            for task in self.axes.task:
-                found.append(self.block(stage="tune", task=task, n_train=tuning.n_train, seed=tuning.seed))
-        for task, n, seed in itertools.product(self.axes.task, self.axes.n_train, self.axes.seed):
-            found.append(self.block(stage="run", task=task, n_train=n, seed=seed))
-        return found
+        found: dict[str, Block] = {}
+        for stage in ("tune", "run") if self.tuning is not None else ("run",):
+            fixed = self.tuning.at if stage == "tune" and self.tuning is not None else {}
+            grid = ([fixed[axis]] if axis in fixed else self.axes[axis] for axis in self.outside)
+            for place in itertools.product(*grid):
+                block = self.block(stage=stage, **dict(zip(self.outside, place, strict=True)))
+                if found.setdefault(block.id, block) != block:
+                    raise ConfigError(
+                        f"{FOLDER}/{self.name}.toml: two blocks would be called {block.id!r}; rename a value."
+                    )
+        return list(found.values())
+
+    def _tune_block(self, block: Block) -> Block:
+        """The tuning block that ``block`` needs, also for coordinates outside the grid."""
+        assert self.tuning is not None
+        return self.block(stage="tune", **{a: self.tuning.at.get(a, v) for a, v in block.coordinates.items()})
 
     def key(self, block: Block) -> str:
         """SHA-256 of the notebook's code cells and of the settings that this block uses."""
-        settings = {
+        used: dict[str, Any] = {
             "code": notebook_code_sha(self.notebook),
             "revision": self.revision,
             "profile": block.profile,
-            "block": [block.stage, block.task, block.n_train, block.seed],
-            "methods": self.methods,
-            "sizes": self.sizes.model_dump(),
-            "tuning": self.tuning.model_dump() if self.tuning is not None else None,
-            "tuning_steps": self.steps(self.tuning.n_train) if self.tuning is not None else None,
-            "batch_size": self.budget.batch_size,
-            "steps": self.steps(block.n_train),
-            "max_length": self.budget.max_length[block.task],
+            "stage": block.stage,
+            "coordinates": dict(block.coordinates),
+            "settings": vars(self.settings_of(block)),
         }
-        return hashlib.sha256(record.dumps(settings).encode()).hexdigest()
+        if block.stage == "tune" and self.tuning is not None:
+            used["tuning"] = {**self.tuning.model_dump(), "at": None}
+        elif self.tuning is not None:
+            used["tuning"] = self.key(self._tune_block(block))
+        return hashlib.sha256(record.dumps(used).encode()).hexdigest()
 
-    def knob(self, method: str) -> str | None:
-        """Which knob of ``method`` is tuned: learning_rate, C, or None."""
-        tuned = self.tuning
-        return next((k for k in KNOBS if tuned is not None and method in getattr(tuned, k)), None)
+    def _insides(self, fixed: Mapping[str, Value] | None = None) -> list[dict[str, Value]]:
+        grid = ([fixed[axis]] if fixed and axis in fixed else self.axes[axis] for axis in self.inside)
+        return [dict(zip(self.inside, place, strict=True)) for place in itertools.product(*grid)]
 
-    def trials(self, block: Block) -> list[tuple[str, float | None]]:
-        """What the block must run: (method, value of its knob), in order.
+    def trials(self, block: Block) -> list[Trial]:
+        """What the block must run, in order.
 
         Raises:
             RecordError: for a run block before its tuning block has finished.
         """
-        values = self.tuning.values() if self.tuning is not None else {}
+        key, tuned = self.key(block), self.tuning
         if block.stage == "tune":
-            return [(method, value) for method in self.methods for value in values.get(method, ())]
-        if not values:
-            return [(method, None) for method in self.methods]
-        (tune,) = (b for b in self.blocks() if b.id in block.needs)
+            assert tuned is not None
+            places = self._insides(tuned.at)
+            return [
+                Trial(key, method, inside, values)
+                for method in self.methods
+                for inside in places
+                for values in tuned.settings(method)
+            ]
+        if tuned is None or not tuned.values:
+            return [Trial(key, method, inside, {}) for method in self.methods for inside in self._insides()]
+        tune = self._tune_block(block)
         lines = self.lines(tune)
         if lines is None:
             raise RecordError(
-                f"{self.name}: no tuned values for {block.task} in profile {self.profile}; first run "
+                f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "
                 f"`python -m instructlab_utils block {self.name} {tune.id} --profile {self.profile}`"
             )
-        best = choose_learning_rates(lines)
-        return [(method, best.get((block.task, method))) for method in self.methods]
+        best = self._choose(lines)
+        free = [axis for axis in self.inside if axis not in tuned.at]
+        return [
+            Trial(key, method, inside, best.get((method, *(inside[axis] for axis in free)), {}))
+            for method in self.methods
+            for inside in self._insides()
+        ]
+
+    def _choose(self, lines: Iterable[Mapping[str, Any]]) -> dict[tuple, dict[str, Value]]:
+        """(method, place on the axes inside) → the values with the best metric; of equals the first that was tried."""
+        assert self.tuning is not None
+        sign = -1 if self.tuning.better == "higher" else 1
+        free = [axis for axis in self.inside if axis not in self.tuning.at]
+        tried: dict[tuple, list[tuple[float, int, dict[str, Value]]]] = defaultdict(list)
+        for line in lines:
+            order = self.tuning.settings(line["method"]).index(line["tuned"])
+            cell = (line["method"], *(line[axis] for axis in free))
+            tried[cell].append((sign * line[self.tuning.metric], order, line["tuned"]))
+        return {cell: min(results, key=lambda r: r[:2])[2] for cell, results in tried.items()}
 
     def identity(self, block: Block) -> dict[str, Any]:
         """The fields that every line of the block repeats; the claims' hashes are those of ``at``."""
@@ -282,13 +422,22 @@ class Experiment(Strict):
             "key": self.key(block),
             "block": block.id,
             "stage": block.stage,
-            "task": block.task,
-            "n_train": block.n_train,
-            "seed": block.seed,
+            **block.coordinates,
             "profile": self.profile,
             "claims": self._claims,
+            "code": notebook_code_sha(self.notebook)[:16],
+            "settings": vars(self.settings_of(block)),
+            "assets": self._asset_pins(),
             "environment": record.short_environment(),
         }
+
+    def _asset_pins(self) -> dict[str, str]:
+        """The first digits of the pins of the models and data that the notebook declares."""
+        from instructlab_utils.repro import assets, notebooks
+
+        declared = notebooks.find(self.notebook).assets
+        known = assets.catalogue() if declared else {}
+        return {name: known[name].pin[:16] for name in declared if name in known}
 
     # --- what is there -------------------------------------------------------------------------------------
 
@@ -321,20 +470,30 @@ class Experiment(Strict):
 
     def _complete(self, block: Block, lines: list[dict]) -> tuple[list[dict] | None, str]:
         """``lines`` in the order of the trials, or None when one is missing."""
+        if not lines:
+            return None, "no lines"
         try:
             trials = self.trials(block)
         except RecordError:
             return None, "its tuning block has not finished"
-        by_trial = {(line["method"], tuned_value(line)): line for line in lines}
-        if missing := [method for method, value in trials if (method, value) not in by_trial]:
-            return None, f"no line for {missing[0]}"
-        return [by_trial[trial] for trial in trials], ""
+        found = []
+        for trial in trials:
+            line = next((x for x in lines if all(x.get(k) == v for k, v in trial.key.items())), None)
+            if line is None:
+                return None, f"no line for {trial.method}"
+            found.append(line)
+        return found, ""
 
     def _committed(self, block: Block) -> list[dict] | None:
         """Lines of the results file count as done when their key is the present one."""
         rows = _rows_by_block(results_path(self.name, self.profile)).get(block.id, [])
         key = self.key(block) if rows else ""
         return self._complete(block, [row for row in rows if row.get("key") == key])[0]
+
+
+def _part(axis: str, value: Value) -> str:
+    """A coordinate in a block's name: text as it is, a number after the axis' first letter."""
+    return value if isinstance(value, str) else f"{axis[0]}{value:g}"
 
 
 # --- reading the TOML -----------------------------------------------------------------------------
@@ -344,9 +503,8 @@ def _merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with ``extra`` on top; tables in tables are merged, everything else is replaced."""
     merged = dict(base)
     for key, value in extra.items():
-        known = {str(k): k for k in merged}.get(str(key), key)  # 50 and "50" are the same table key
-        both = isinstance(value, Mapping) and isinstance(merged.get(known), Mapping)
-        merged[known] = _merge(merged[known], value) if both else value
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
     return merged
 
 
@@ -446,20 +604,6 @@ def block_key(experiment: Experiment, block: Block) -> str:
     return experiment.at(block.profile).key(block)
 
 
-def tuned_value(line: Mapping[str, Any]) -> float | None:
-    """A line's tuned value: notebooks write it as learning_rate, result files under the knob's name."""
-    return line["learning_rate"] if line.get("learning_rate") is not None else line.get("C")
-
-
-def choose_learning_rates(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
-    """(task, method) → the value with the best accuracy on dev; of equals the smallest one."""
-    tried: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for line in lines:
-        if line["stage"] == "tune" and (value := tuned_value(line)) is not None:
-            tried[line["task"], line["method"]].append((-line["dev_accuracy"], value))
-    return {cell: min(results)[1] for cell, results in tried.items()}
-
-
 # --- running one block ----------------------------------------------------------------------------
 
 
@@ -481,7 +625,7 @@ def run_block(name: str, block: str, profile: str, *, fresh: bool = False) -> Ma
 
     Raises:
         ConfigError: for an unknown experiment or block.
-        RecordError: before its tuning block has finished, and for a damaged result line.
+        RecordError: before its tuning block has finished.
     """
     from instructlab_utils.repro import notebooks, runner
 
@@ -493,7 +637,7 @@ def run_block(name: str, block: str, profile: str, *, fresh: bool = False) -> Ma
     path = out / "lines.jsonl"
     if path.is_file():
         key = experiment.key(chosen)
-        kept = [] if fresh else [line for line in record.read_lines(path) if line.get("key") == key]
+        kept = [] if fresh else [line for line in record.salvage(path) if line.get("key") == key]
         record.write_lines(path, kept)
     if notebook_path(experiment.notebook).suffix == ".py":
         notebooks.build([experiment.notebook])
@@ -503,6 +647,7 @@ def run_block(name: str, block: str, profile: str, *, fresh: bool = False) -> Ma
         chosen.parameters,
         timeout=experiment.resources.minutes * 60,
         env={"INSTRUCTLAB_RUN_DIR": str(out), "INSTRUCTLAB_ROOT": str(find_root())},
+        threads=experiment.resources.cores,
     )
     if manifest.status == "ok":
         lines, reason = experiment._built(chosen)
@@ -534,25 +679,26 @@ def results(name: str, profile: str = "laptop", stage: str = "run") -> list[dict
     return [line for line in record.read_lines(results_path(name, profile)) if line.get("stage") == stage]
 
 
-def predictions(name: str, profile: str = "laptop") -> dict[tuple[str, int, int, str], tuple[Any, Any]]:
-    """(task, n_train, seed, method) → (predictions, targets), integer arrays of shape (test,)."""
+def predictions(name: str, profile: str = "laptop") -> list[dict[str, Any]]:
+    """What the runs said about each test example: the coordinates of a line, and arrays of shape (test,).
+
+    ``predictions`` and ``targets`` are integers, ``scores`` floats; what a run did not record is absent.
+    """
     import numpy as np
     import pyarrow.parquet as parquet
 
     path = predictions_path(name, profile)
     if not path.is_file():
-        return {}
+        return []
     try:
         rows = parquet.read_table(path).to_pylist()
     except OSError as error:
         raise RecordError(f"{path}: not a readable Parquet file ({error}); restore it from git.") from None
-    return {
-        (row["task"], row["n_train"], row["seed"], row["method"]): (
-            np.array(row[BULKY[0]]),
-            np.array(row[BULKY[1]]),
-        )
-        for row in rows
-    }
+    arrays = ({k: np.array(row[k]) for k in BULKY if row.get(k) is not None} for row in rows)
+    return [
+        {k: v for k, v in row.items() if k not in BULKY} | found
+        for row, found in zip(rows, arrays, strict=True)
+    ]
 
 
 _ROWS: dict[Path, tuple[tuple[int, int], dict[str, list[dict]]]] = {}
@@ -599,83 +745,68 @@ def aggregate(experiment: Experiment, profile: str) -> Aggregate:
 
     experiment = experiment.at(profile)
     found = Aggregate(results_path(experiment.name, profile))
-    stored = predictions(experiment.name, profile)
-    bulk: dict[tuple[str, int, int, str], tuple[Any, Any]] = {}
+    cells = [*experiment.axes, "method"]
+    stored = {tuple(row[c] for c in cells): row for row in predictions(experiment.name, profile)}
+    bulk: dict[tuple, dict[str, Any]] = {}
     for block in experiment.blocks():
         lines, reason = experiment._built(block)
+        cost: dict[str, float] = {}
         if lines is None:
             lines = experiment._committed(block)
-            peak = None
             if lines is None:
                 if reason != "not run":
                     found.refused[block.id] = reason
                 for method in experiment.methods if block.stage == "run" else ("tuning",):
-                    found.missing.append(f"{block.task} · n = {block.n_train} · seed {block.seed} · {method}")
+                    found.missing.append(f"{block.where()} · {method}")
                 continue
         else:
-            peak = read_manifest(block.out).peak_memory_mb
+            manifest = read_manifest(block.out)
+            cost = {"block_seconds": manifest.seconds, "peak_memory_mb": manifest.peak_memory_mb}
         for line in lines:
-            cell = (block.task, block.n_train, block.seed, line["method"])
-            if block.stage == "run":
-                if all(line.get(name) is not None for name in BULKY):
-                    bulk[cell] = (line["predictions"], line["targets"])
-                elif cell in stored:
-                    bulk[cell] = stored[cell]
-            found.lines.append(_published(experiment, line, peak))
-    found.lines.sort(key=_order)
+            found.lines.append({**cost, **{k: v for k, v in line.items() if k not in BULKY}})
+            cell = tuple(line[c] for c in cells)
+            if block.stage == "run" and any(line.get(name) is not None for name in BULKY):
+                bulk[cell] = {name: line[name] for name in BULKY if line.get(name) is not None}
+            elif block.stage == "run" and cell in stored:
+                bulk[cell] = {name: stored[cell][name] for name in BULKY if name in stored[cell]}
+    found.lines.sort(key=lambda line: (line["stage"], *(line[c] for c in cells), record.dumps(line["tuned"])))
     text = "".join(record.dumps(line) + "\n" for line in found.lines)
     old = found.path.read_text(encoding="utf-8") if found.path.is_file() else ""
     if text != old:
         # predictions first: a kill in between leaves old lines with newer predictions of the same key
-        _write_predictions(found, bulk, predictions_path(experiment.name, profile))
+        _write_predictions(found, cells, bulk, predictions_path(experiment.name, profile))
         record.write_text(found.path, text)
         found.changed = True
     return found
 
 
-def _published(experiment: Experiment, line: dict, peak: float | None) -> dict:
-    """A line as it is committed: without its bulk, the knob under its own name, the block's peak memory."""
-    row = {name: value for name, value in line.items() if name not in BULKY}
-    value = tuned_value(line)
-    row |= dict.fromkeys(KNOBS)
-    if value is not None and (knob := experiment.knob(line["method"])) is not None:
-        row[knob] = value
-    if row.get("peak_memory_mb") is None:
-        row["peak_memory_mb"] = peak
-    return row
-
-
-def _order(line: dict) -> tuple:
-    value = tuned_value(line)
-    return (
-        line["stage"],
-        line["task"],
-        line["n_train"],
-        line["seed"],
-        line["method"],
-        -1 if value is None else value,
-    )
-
-
-def _write_predictions(found: Aggregate, bulk: Mapping[tuple, tuple[Any, Any]], path: Path) -> None:
+def _write_predictions(
+    found: Aggregate, names: list[str], bulk: Mapping[tuple, Mapping[str, Any]], path: Path
+) -> None:
     if not bulk:
         return
     import io
 
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    small = pa.list_(pa.uint8())
     cells = sorted(bulk)
-    columns: dict[str, Any] = {
-        name: [cell[i] for cell in cells] for i, name in enumerate(("task", "n_train", "seed", "method"))
-    }
-    for i, name in enumerate(BULKY):
-        columns[name] = pa.array([[int(v) for v in bulk[cell][i]] for cell in cells], type=small)
+    columns: dict[str, Any] = {name: [cell[i] for cell in cells] for i, name in enumerate(names)}
+    for name in BULKY:
+        rows = [bulk[cell].get(name) for cell in cells]
+        flat = np.concatenate([np.asarray(row) for row in rows if row is not None] or [np.zeros(0, int)])
+        if flat.dtype.kind == "f":
+            kind = pa.float32()
+        else:  # the smallest integer type that holds them: most are class numbers
+            low, high = (int(flat.min()), int(flat.max())) if len(flat) else (0, 0)
+            kind = pa.uint8() if 0 <= low and high < 256 else pa.int32()
+        columns[name] = pa.array([None if row is None else list(row) for row in rows], type=pa.list_(kind))
     buffer = io.BytesIO()
     parquet.write_table(pa.table(columns), buffer, compression="zstd", compression_level=19)
     size = buffer.tell()
     if size > MAX_PREDICTIONS:
+        path.unlink(missing_ok=True)  # those of an earlier run would not fit the new lines
         found.notes.append(
             f"{path.name} was not written: {size // 1024} KB, the limit is {MAX_PREDICTIONS // 1024} KB"
         )

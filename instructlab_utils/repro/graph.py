@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from instructlab_utils.errors import ConfigError
-from instructlab_utils.repro import experiments, notebooks
+from instructlab_utils.repro import experiments, notebooks, record
 from instructlab_utils.session import find_root
 
 LESSON_MB = 3000
@@ -90,18 +90,9 @@ class GraphResult:
 # --- which jobs there are --------------------------------------------------------------------------
 
 
-def _package_sha() -> str:
-    """SHA-256 of the teaching modules: a lesson uses their code, so it runs again when they change."""
-    sha = hashlib.sha256()
-    for path in sorted(Path(experiments.__file__).parents[1].glob("*.*")):
-        if path.suffix in (".py", ".toml"):
-            sha.update(path.name.encode() + b"\0" + path.read_bytes())
-    return sha.hexdigest()
-
-
 def lesson_jobs(profile: str) -> dict[str, Job]:
     """Every lesson of a profile, by id."""
-    package, jobs = _package_sha(), {}
+    package, jobs = record.package_sha(), {}
     for lesson in notebooks.lessons().values():
         code = notebooks.code_sha(lesson.notebook if lesson.notebook.is_file() else lesson.source)
         job = Job(

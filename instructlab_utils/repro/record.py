@@ -22,7 +22,7 @@ from typing import Any
 from instructlab_utils.errors import ConfigError, RecordError
 from instructlab_utils.session import find_root
 
-SCHEMA = 1  # of a run line and of an aggregated line
+SCHEMA = 2  # of a run line and of an aggregated line
 
 PACKAGES = (
     "torch",
@@ -36,7 +36,7 @@ PACKAGES = (
     "papermill",
     "snakemake",
 )
-SHORT = ("torch", "transformers", "scikit-learn")
+SHORT = ("torch", "transformers", "scikit-learn", "numpy")
 
 
 def _plain(value: Any) -> Any:
@@ -185,6 +185,32 @@ def read_lines(path: str | Path) -> list[dict]:
     return rows
 
 
+def salvage(path: str | Path) -> list[dict]:
+    """The sound lines of a JSONL file; the damaged ones are kept beside it, in ``<stem>.damaged.txt``, and told.
+
+    A run whose line is damaged is then simply missing, and runs again.
+    """
+    path = Path(path)
+    rows, damaged = [], []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            damaged.append(f"line {number}: ".encode() + line + b"\n")
+    if damaged:
+        aside = path.with_suffix(".damaged.txt")
+        with open(aside, "ab") as stream:
+            stream.writelines(damaged)
+        print(f"note: {path}: {len(damaged)} damaged line(s) set aside in {aside.name}", file=sys.stderr)
+    return rows
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -207,6 +233,34 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=1)
+def hardware() -> str:
+    """Twelve hexadecimal digits that name the processor with its instruction sets, and the CUDA device if torch has one.
+
+    Same digits, same versions and same threads: the same bits are expected.
+    """
+    facts = [platform.machine(), _cpu_model()]
+    wanted = ("vendor_id", "cpu family", "model\t", "stepping", "flags", "Features", "CPU part")
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
+            if line.startswith(wanted):
+                facts.append(line)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        facts.append(torch.cuda.get_device_name())
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=1)
+def package_sha() -> str:
+    """Sixteen hexadecimal digits over the teaching modules' sources: provenance, never a reason to run again."""
+    sha = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].glob("*.*")):
+        if path.suffix in (".py", ".toml"):
+            sha.update(path.name.encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest()[:16]
 
 
 def threads() -> int:
@@ -235,6 +289,8 @@ def environment() -> dict[str, Any]:
         "dirty": dirty,
         "platform": platform.platform(),
         "cpu": _cpu_model(),
+        "hardware": hardware(),
+        "package": package_sha(),
         "cores": os.cpu_count(),
         "threads": threads(),
     }
@@ -243,7 +299,9 @@ def environment() -> dict[str, Any]:
 def short_environment() -> dict[str, Any]:
     """The few facts that every result line repeats."""
     everything = environment()
-    keep = {key: everything[key] for key in ("python", "commit", "dirty", "cpu", "threads")}
+    keep = {
+        key: everything[key] for key in ("python", "commit", "dirty", "cpu", "hardware", "package", "threads")
+    }
     return keep | {name: everything["packages"].get(name) for name in SHORT}
 
 
@@ -263,8 +321,14 @@ def claims_sha(names: list[str] | tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def reset_peak_memory() -> None:
+    """Let :func:`peak_memory_mb` start again from what is resident now; only Linux can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB (2**20 bytes)."""
+    """Largest resident memory of this process so far (since the last reset), in MB (2**20 bytes)."""
     with contextlib.suppress(
         OSError
     ):  # VmHWM starts again at exec; getrusage would report the parent's peak too
