@@ -40,8 +40,8 @@ def keys(profile: str = "laptop") -> dict[str, str]:
 def test_the_grid_has_a_block_per_task_size_and_seed_and_one_tuning_block_per_task(root):
     blocks = experiments.blocks(experiments.load("toy"), "laptop")
     assert [b.id for b in blocks[:2]] == ["tune-a", "tune-b"] and len(blocks) == 2 + 2 * 2 * 3
-    assert {b.needs for b in blocks if b.task == "b" and b.stage == "run"} == {("tune-b",)}
-    assert all(b.seed == 9 and b.n_train == 20 for b in blocks if b.stage == "tune")
+    assert {b.needs for b in blocks[2:] if b.coordinates["task"] == "b"} == {("tune-b",)}
+    assert all(b.coordinates["seed"] == 9 and b.coordinates["n_train"] == 20 for b in blocks[:2])
     assert blocks[-1].parameters == {
         "profile": "laptop",
         "stage": "run",
@@ -55,9 +55,20 @@ def test_the_grid_has_a_block_per_task_size_and_seed_and_one_tuning_block_per_ta
 def test_a_profile_merges_tables_and_replaces_lists(root):
     smoke = experiments.load("toy").at("smoke")
     assert [b.id for b in smoke.blocks()] == ["tune-a", "a-n5-s0"]
-    assert smoke.steps(5) == 1 and smoke.steps(20) == 4 and smoke.tuning.seed == 9
-    with pytest.raises(ConfigError, match=r"budget\.steps has no entry for n_train = 7; known: 10, 20, 5"):
-        smoke.steps(7)
+    assert smoke.tuning.at == {"n_train": 5, "seed": 9}
+
+    def settings(n):
+        return smoke.settings_of(smoke.block(task="a", n_train=n, seed=0))
+
+    assert vars(settings(5)) == {"dev": 5, "test": 8, "batch_size": 2, "steps": 1} and settings(20).steps == 4
+    with pytest.raises(
+        ConfigError, match=r"settings_by\.n_train\.steps has no entry for n_train = 7; known: 10"
+    ):
+        settings(7)
+    with pytest.raises(ParameterError, match="unknown task 'c'"):
+        smoke.block(task="c", n_train=5, seed=0)
+    with pytest.raises(ParameterError, match="a block needs task, n_train, seed, not task"):
+        smoke.block(task="a")
     with pytest.raises(ParameterError, match="unknown profile 'desk'"):
         experiments.load("toy").at("desk")
 
@@ -69,30 +80,40 @@ def test_a_profile_merges_tables_and_replaces_lists(root):
         ("revision = 1", "revision = true", r"revision: .*valid integer"),
         ("revision = 1\n", "", r"key 'revision' is missing"),
         ("revision = 1", "revison = 1", r"'revis(i)?on'"),
-        ("seed = [0, 1, 2]", "seed = [0, 1, -2]", r"axes\.seed\.2: .*greater than or equal to 0, not -2"),
+        ("seed = [0, 1, 2]", "seed = [0, 1, -2]", r"axes\.seed: -2 is not a whole number, 0 or more"),
+        ("seed = [0, 1, 2]", "seed = [0, 1, true]", r"axes\.seed"),
         ("seed = [0, 1, 2]", "seed = [0, 1, 1]", r"axes\.seed: names something twice"),
-        ("seed = [0, 1, 2]", "seed = []", r"axes\.seed: .*at least 1 item"),
-        ("seed = 9", "seed = 2", r"tuning\.seed: 2 is also a seed of the grid"),
-        ("large = [0.1, 0.2, 0.3]", "large = [0.1, 0.2]", r"equally many values, not \[2, 3\]"),
-        ("large = [0.1, 0.2, 0.3]", "large = [0.1, 0.2, 0.2]", r"'large' tries a value twice"),
+        ("seed = [0, 1, 2]", "seed = []", r"axes\.seed: is empty"),
+        ("seed = [0, 1, 2]\n", "", r"no axis 'seed'"),
+        ("n_train = [10, 20]", 'n_train = [10, "20"]', r"axes\.n_train: mixes types"),
+        ('task = ["a", "b"]', 'task = ["a", "../b"]', r"axes\.task: '\.\./b' becomes a file's name"),
+        ("[axes]", "[axes]\nmethod = [1]", r"'method' cannot be the name of an axis"),
+        ("[axes]", 'inside = ["seed"]\n[axes]', r"inside: 'seed' is not an axis that a block can loop over"),
+        ("seed = 9 }", "seed = 2 }", r"tuning\.at: seed 2 is also a seed of the grid"),
+        (", seed = 9 }", " }", r"tuning\.at: no seed"),
+        ("{ n_train = 20,", "{ size = 20,", r"tuning\.at: 'size' is not one of the axes"),
+        ("= [0.1, 0.2, 0.3]", "= [0.1, 0.2]", r"equally many values, not \[2, 3\]"),
+        ("= [0.1, 0.2, 0.3]", "= [0.1, 0.2, 0.2]", r"values\.large\.learning_rate: tries a value twice"),
+        ("large = { learning_rate", "huge = { learning_rate", r"'huge' is not one of the methods"),
+        ("steps = { 10 = 3, 20 = 4 }", "steps = { 10 = 3 }", r"n_train\.steps: no value for n_train = 20"),
+        ("[settings_by.n_train]", "[settings_by.size]", r"settings_by: 'size' is not an axis"),
+        ("batch_size = 2", "batch_size = 2\nsteps = 3", r"n_train\.steps: stands in settings too"),
+        ("minutes = 1", "minutes = 0", r"resources\.minutes: .*greater than 0"),
+        ("minutes = 1", "minutes = 1\nminute = 2", r"unknown key 'resources\.minute'"),
+        ('metric = "accuracy"\n', "", r"key 'tables\.0\.metric' is missing"),
+        ('columns = ["task", "n_train"]', 'columns = ["seed"]', r"tables\.0\.columns: 'seed' is not an axis"),
         (
-            "large = [0.1, 0.2, 0.3]",
-            "large = [0.1, 0.2, 0]",
-            r"tuning\.learning_rate\.large\.2: .*greater than 0",
+            'verdicts = { large = "T1" }',
+            'verdicts = { big = "T1" }',
+            r"tables\.0\.verdicts: 'big' is not one",
         ),
-        ("large = [0.1, 0.2, 0.3]", "huge = [0.1, 0.2, 0.3]", r"'huge' is not one of the methods"),
-        ("small = [1.0", "large = [1.0", r"'large' has two knobs"),
-        (
-            "steps = { 10 = 3, 20 = 4 }",
-            "steps = { 10 = 3 }",
-            r"no number of updates for 20 training examples",
-        ),
-        ("steps = { 10 = 3, 20 = 4 }", 'steps = { 10 = 3, 20 = "x" }', r"budget\.steps\.20: .*not 'x'"),
-        ("max_length = { a = 8, b = 8 }", "max_length = { a = 8 }", r"no length for task 'b'"),
-        ("batch_size = 2", "batch_size = 2\nbatchsize = 3", r"unknown key 'budget\.batchsize'"),
         ('labels = { large = "large_model" }', 'labels = { big = "x" }', r"labels: 'big' is not one"),
         ("axes = { task", "axis = { task", r"unknown key 'profiles\.smoke\.axis'"),
-        ("tuning = { n_train = 5 }", "tuning = { n_train = 6 }", r"profiles\.smoke\.budget\.steps: .*for 6 "),
+        (
+            "at = { n_train = 5 }",
+            "at = { n_train = 6 }",
+            r"profiles\.smoke\.settings_by.*: no value for n_train = 6",
+        ),
         ("[profiles.smoke]", "[profiles.desk]", r"profiles\.desk"),
         ('name = "toy"', 'name = "tor"', r"name is 'tor', but the file is called 'toy'"),
         ('claims = ["T1"]', 'claims = ["T2"]', r"data/claims/T2\.toml: no such claim"),
@@ -135,6 +156,8 @@ def test_prose_titles_labels_new_seeds_and_resources_leave_the_keys_alone(root):
     edit(root, "seed = [0, 1, 2]", "seed = [0, 1, 2, 3]")
     edit(root, 'large = "large_model"', 'large = "big"')
     edit(root, "steps = { 10 = 3, 20 = 4 }", "steps = { 10 = 3, 20 = 4, 30 = 5 }")
+    edit(root, "[axes]\n", "[axes]\n# a comment\n")
+    edit(root, '"floor", "small"', '"floor", "another", "small"')
     after = keys()
     assert {name: after[name] for name in before} == before and len(after) == len(before) + 4
 
@@ -160,29 +183,58 @@ def test_updates_at_one_size_change_the_blocks_of_that_size_only(root):
 # --- tuning ----------------------------------------------------------------------------------------
 
 
-def test_dev_accuracy_chooses_and_of_equals_the_smallest(root):
-    def line(method, value, dev, knob="learning_rate"):
-        return {
-            "stage": "tune",
-            "task": "a",
-            "method": method,
-            knob: value,
-            "dev_accuracy": dev,
-            "accuracy": 1 - dev,
-        }
+def test_the_tuning_metric_chooses_and_of_equals_the_first_that_was_tried(root):
+    def chosen():
+        return experiments.load("toy").at("laptop")._choose(lines)
 
-    lines = [line("m", 0.3, 0.8), line("m", 0.1, 0.8), line("m", 0.2, 0.7), line("k", 10.0, 0.6, "C")]
-    assert experiments.choose_learning_rates(lines) == {("a", "m"): 0.1, ("a", "k"): 10.0}
+    def line(method, knob, value, dev, accuracy=0.0):
+        return {"method": method, "tuned": {knob: value}, "dev_accuracy": dev, "accuracy": accuracy}
+
+    rates = [line("large", "learning_rate", v, d, 1 - d) for v, d in ((0.3, 0.8), (0.1, 0.8), (0.2, 0.7))]
+    lines = [*rates, line("small", "C", 2.0, 0.6)]
+    assert chosen() == {("large",): {"learning_rate": 0.1}, ("small",): {"C": 2.0}}
+    edit(root, 'metric = "dev_accuracy"', 'metric = "dev_accuracy"\nbetter = "lower"')
+    assert chosen()["large",] == {"learning_rate": 0.2}
 
 
 def test_a_run_block_takes_the_tuned_values_and_asks_for_them_when_absent(root):
     experiment = experiments.load("toy").at("laptop")
     tune, run = experiment.blocks()[0], experiment.blocks()[2]
-    assert len(experiment.trials(tune)) == 6 and ("floor", None) not in experiment.trials(tune)
+    trials = experiment.trials(tune)
+    assert [(t.method, *t.tuned.values()) for t in trials] == [
+        ("small", 1.0), ("small", 2.0), ("small", 3.0), ("large", 0.1), ("large", 0.2), ("large", 0.3),
+    ]  # fmt: skip
     with pytest.raises(RecordError, match="block toy tune-a --profile laptop"):
         experiment.trials(run)
     toy.run(experiment, tune)
-    assert experiment.trials(run) == [("floor", None), ("small", 1.0), ("large", 0.2)]
+    found = [(t.method, t.tuned) for t in experiment.trials(run)]
+    assert found == [("floor", {}), ("small", {"C": 1.0}), ("large", {"learning_rate": 0.2})]
+
+
+def test_an_axis_inside_makes_no_blocks_but_a_run_for_each_of_its_values(root):
+    before = keys()
+    edit(root, "[axes]", 'inside = ["shift"]\n[axes]\nshift = ["none", "far"]')
+    experiment = experiments.load("toy").at("laptop")
+    assert keys() == before  # the notebook's code would change with it; the TOML alone does not decide
+    tune, run = experiment.blocks()[0], experiment.blocks()[2]
+    assert len(experiment.trials(tune)) == 2 * 6  # tuned for each value, since `at` does not fix the axis
+    toy.run(experiment, tune)
+    trials = experiment.trials(run)
+    assert [(t.method, t.inside["shift"]) for t in trials[:3]] == [
+        ("floor", "none"),
+        ("floor", "far"),
+        ("small", "none"),
+    ]
+    assert len({record.dumps(t.key) for t in trials}) == len(trials) == 6 and "shift" not in run.parameters
+    edit(root, "at = { n_train", 'at = { shift = "none", n_train')
+    experiment = experiments.load("toy").at("laptop")
+    assert len(experiment.trials(experiment.blocks()[0])) == 6
+
+
+def test_two_blocks_of_one_name_are_refused(root):
+    edit(root, 'task = ["a", "b"]', 'task = ["a", "a-n10"]\nnoise = ["n10-s0", "s0"]')
+    with pytest.raises(ConfigError, match="two blocks would be called"):
+        experiments.load("toy").at("laptop").blocks()
 
 
 def test_a_line_records_the_claims_as_they_stood_at_the_start(root):
@@ -201,14 +253,15 @@ def fake_notebook(monkeypatch, stop_after: int | None = None, status: str = "ok"
     """Replace papermill: write the lines that are not there yet, up to ``stop_after`` of them."""
     calls = []
 
-    def run_notebook(path, out, parameters, *, timeout, env):
+    def run_notebook(path, out, parameters, *, timeout, env, threads):
+        assert threads == 1
         calls.append((path.name, timeout, env["INSTRUCTLAB_RUN_DIR"]))
         spec = experiments.load("toy").at(parameters["profile"])
         block = spec.block(**{k: parameters[k] for k in ("stage", "task", "n_train", "seed")})
-        have = {(x["method"], x["learning_rate"]) for x in record.read_lines(out / "lines.jsonl")}
-        todo = [t for t in spec.trials(block) if t not in have]
-        for method, value in todo[:stop_after]:
-            record.append_line(out / "lines.jsonl", toy.line(spec, block, method, value))
+        have = record.read_lines(out / "lines.jsonl")
+        todo = [t for t in spec.trials(block) if not any(t.key.items() <= x.items() for x in have)]
+        for trial in todo[:stop_after]:
+            record.append_line(out / "lines.jsonl", toy.line(spec, block, trial))
         toy.write_manifest(out, status=status)
         calls[-1] += (len(todo[:stop_after]),)
         return runner.Manifest("toy", {}, "", "laptop", 0, status=status)
@@ -222,7 +275,7 @@ def _manifest(out):
     fields = record.read_json(out / "manifest.json")
     if fields.get("schema") != 1:
         raise RecordError(f"{out}: not a manifest of schema 1")
-    known = {f: fields[f] for f in ("status", "error", "peak_memory_mb")}
+    known = {f: fields[f] for f in ("status", "error", "peak_memory_mb", "seconds")}
     return runner.Manifest("toy", {}, "", "laptop", 0, **known)
 
 
@@ -252,14 +305,20 @@ def test_a_notebook_that_ends_without_its_lines_has_failed(root, monkeypatch):
     assert manifest.status == "failed" and "no line for" in manifest.error["message"]
 
 
-def test_a_damaged_result_line_stops_the_block_with_its_place(root, monkeypatch):
-    fake_notebook(monkeypatch)
+def test_a_damaged_result_line_is_set_aside_and_only_its_run_repeated(root, monkeypatch, capsys):
+    calls = fake_notebook(monkeypatch)
     experiments.run_block("toy", "tune-a", "laptop")
     path = root / "build/runs/toy/laptop/tune-a/lines.jsonl"
     rows = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([rows[0], rows[1][:50], *rows[2:]]))
-    with pytest.raises(RecordError, match=r"lines\.jsonl, line 2"):
-        experiments.run_block("toy", "tune-a", "laptop")
+    found, reason = (
+        experiments.load("toy").at("laptop")._built(experiments.load("toy").at("laptop").blocks()[0])
+    )
+    assert found is None and "lines.jsonl, line 2" in reason
+    experiments.run_block("toy", "tune-a", "laptop")
+    assert calls[-1][-1] == 1 and len(record.read_lines(path)) == 6
+    assert rows[1][:50] in path.with_suffix(".damaged.txt").read_bytes()
+    assert "1 damaged line(s) set aside in lines.damaged.txt" in capsys.readouterr().err
 
 
 # --- aggregation -----------------------------------------------------------------------------------
@@ -272,15 +331,16 @@ def test_a_full_grid_becomes_one_sorted_line_per_run_with_predictions_beside_it(
     lines = record.read_lines(root / "data/results/toy.jsonl")
     assert len(lines) == 2 * 6 + 12 * 3 == len(found.lines)
     order = [(x["stage"], x["task"], x["n_train"], x["seed"], x["method"]) for x in lines]
+    assert {x["block_seconds"] for x in lines} == {2.0}
     assert order == sorted(order) and order[0][0] == "run"
     first = next(x for x in lines if x["method"] == "small" and x["stage"] == "run")
-    assert first["C"] == 1.0 and first["learning_rate"] is None and first["peak_memory_mb"] == 77.0
+    assert first["tuned"] == {"C": 1.0} and first["peak_memory_mb"] == 70.0
     assert "predictions" not in first and "targets" not in first
     stored = experiments.predictions("toy")
-    predictions, targets = stored["a", 10, 0, "large"]
-    assert (
-        len(stored) == 36 and targets.tolist() == [0, 1] * 4 and predictions.tolist() == [1, 0, *([0, 1] * 3)]
-    )
+    wanted = {"task": "a", "n_train": 10, "seed": 0, "method": "large"}
+    (row,) = (row for row in stored if wanted.items() <= row.items())
+    assert len(stored) == 36 and row["targets"].tolist() == [0, 1] * 4 and "scores" not in row
+    assert row["predictions"].tolist() == [1, 0, *([0, 1] * 3)]
     assert len(experiments.results("toy")) == 36 and len(experiments.results("toy", stage="tune")) == 12
 
 
@@ -323,7 +383,7 @@ def test_missing_and_refused_blocks_are_named_and_never_averaged(root):
     assert set(found.refused) == set(expected)
     for block, words in expected.items():
         assert words in found.refused[block]
-    assert len(found.missing) == 7 * 3 and "a · n = 10 · seed 0 · floor" in found.missing
+    assert len(found.missing) == 7 * 3 and "a · n_train = 10 · seed = 0 · floor" in found.missing
     assert not found.complete and len(found.lines) == 12 + 5 * 3
 
 
@@ -354,13 +414,26 @@ def test_a_smoke_run_never_reaches_the_results(root):
     assert not (root / "data/results").exists() and (root / "build/results/toy.smoke.jsonl").is_file()
 
 
+def test_scores_may_be_fractions_and_a_run_may_record_none(root):
+    experiment = experiments.load("toy").at("laptop")
+    for block in experiment.blocks():
+        own = {"predictions": None, "targets": None}
+        if block.coordinates["task"] == "a":
+            own["scores"] = [0.25, 1.0]
+        toy.run(experiment, block, **own)
+    experiments.aggregate(experiment, "laptop")
+    stored = experiments.predictions("toy")
+    assert len(stored) == 18 and {row["task"] for row in stored} == {"a"}
+    assert all(row["scores"].tolist() == [0.25, 1.0] and "targets" not in row for row in stored)
+
+
 def test_predictions_over_the_limit_stay_out_of_git(root, monkeypatch):
     monkeypatch.setattr(experiments, "MAX_PREDICTIONS", 100)
     experiment = experiments.load("toy").at("laptop")
     for block in experiment.blocks():
         toy.run(experiment, block)
     found = experiments.aggregate(experiment, "laptop")
-    assert "was not written" in found.notes[0] and experiments.predictions("toy") == {}
+    assert "was not written" in found.notes[0] and experiments.predictions("toy") == []
 
 
 # --- the graph -------------------------------------------------------------------------------------

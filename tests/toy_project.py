@@ -19,42 +19,51 @@ labels = { large = "large_model" }
 task = ["a", "b"]
 n_train = [10, 20]
 seed = [0, 1, 2]
-[sizes]
+[settings]
 dev = 5
 test = 8
-[tuning]
-n_train = 20
-seed = 9
-[tuning.learning_rate]
-large = [0.1, 0.2, 0.3]
-[tuning.C]
-small = [1.0, 2.0, 3.0]
-[budget]
 batch_size = 2
+[settings_by.n_train]
 steps = { 10 = 3, 20 = 4 }
-max_length = { a = 8, b = 8 }
+[tuning]
+at = { n_train = 20, seed = 9 }
+metric = "dev_accuracy"
+[tuning.values]
+large = { learning_rate = [0.1, 0.2, 0.3] }
+small = { C = [1.0, 2.0, 3.0] }
 [resources]
 minutes = 1
+[[tables]]
+title = "Test accuracy"
+metric = "accuracy"
+scale = 100.0
+unit = "%"
+columns = ["task", "n_train"]
+verdicts = { large = "T1" }
 [profiles.smoke]
 axes = { task = ["a"], n_train = [5], seed = [0] }
-tuning = { n_train = 5 }
-budget = { steps = { 5 = 1 } }
+settings_by = { n_train = { steps = { 5 = 1 } } }
+tuning = { at = { n_train = 5 } }
 """
 
 CLAIM = """
 id = "T1"
 statement = "Ten are enough."
-source = "a toy"
-evidence = "none"
+kind = "difference"
+lesson = "03"
 experiment = "toy"
 direction = "greater"
 threshold = 0.0
 expected = "supported"
+[source]
+work = "a toy"
+place = "nowhere"
+evidence = "asserted"
 [statistic]
 name = "ten of the large against twenty of the small"
 kind = "paired_difference"
 metric = "accuracy"
-over = "task"
+over = ["task"]
 a = { method = "large", n_train = 10 }
 b = { method = "small", n_train = 20 }
 """
@@ -107,25 +116,26 @@ def make(root: Path) -> Path:
     return root
 
 
-def line(
-    experiment: experiments.Experiment, block: experiments.Block, method: str, value: float | None, **more
-):
+def line(experiment: experiments.Experiment, block: experiments.Block, trial: experiments.Trial, **more):
     """What the notebook would have written for one run: large is good, small is fair, floor is constant."""
     targets = [0, 1] * 4
-    wrong = {"large": 1 + (block.seed + (value or 0) != 0.1) % 2, "small": 3, "floor": 4}[method]
+    value = trial.tuned.get("learning_rate")
+    seed = int(block.coordinates["seed"])
+    wrong = {"large": 1 + (seed + (value or 0) != 0.1) % 2, "small": 3, "floor": 4}[trial.method]
     predictions = [1 - t if i < wrong else t for i, t in enumerate(targets)]
     accuracy = sum(p == t for p, t in zip(predictions, targets, strict=True)) / len(targets)
     return {
         **experiment.identity(block),
-        "method": method,
-        "learning_rate": value,
+        **trial.key,
         "steps": 3,
         "accuracy": accuracy,
         "macro_f1": accuracy,
-        "dev_accuracy": 1 - abs((value or 0) - 0.2) if method == "large" else 0.5,
+        "dev_accuracy": 1 - abs((value or 0) - 0.2) if trial.method == "large" else 0.5,
         "test_loss": 0.3,
-        "trainable_parameters": {"large": 2_500_000, "small": 1_200, "floor": 0}[method],
+        "trainable_parameters": {"large": 2_500_000, "small": 1_200, "floor": 0}[trial.method],
         "seconds": 1.5,
+        "cpu_seconds": 1.25,
+        "peak_memory_mb": 70.0,
         "predictions": predictions,
         "targets": targets,
         **more,
@@ -142,8 +152,8 @@ def run(
 ):
     """Leave the files of one finished block under build/, without running anything."""
     block.out.mkdir(parents=True, exist_ok=True)
-    rows = [line(experiment, block, m, v, **more) for m, v in experiment.trials(block) if m != skip]
-    record.write_lines(block.out / "lines.jsonl", rows)
+    trials = [trial for trial in experiment.trials(block) if trial.method != skip]
+    record.write_lines(block.out / "lines.jsonl", [line(experiment, block, t, **more) for t in trials])
     write_manifest(block.out, status=status)
 
 
