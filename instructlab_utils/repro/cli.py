@@ -147,8 +147,17 @@ def lesson_job(name: str, profile: Profile = "auto", timeout: float | None = Non
 
 
 @app.command(hidden=True)
-def block(experiment: str, block_id: str, profile: Profile = "auto", fresh: bool = False) -> None:
-    """One block of an experiment, as the Snakefile calls it."""
+def block(
+    experiment: str,
+    block_id: str,
+    profile: Profile = "auto",
+    fresh: bool = False,
+    under: str = "runs",
+    threads: int | None = None,
+) -> None:
+    """One block of an experiment, as the Snakefile and a repetition call it."""
+    from dataclasses import replace
+
     from instructlab_utils.repro import experiments, notebooks, runner
     from instructlab_utils.session import resolve_profile
 
@@ -156,8 +165,8 @@ def block(experiment: str, block_id: str, profile: Profile = "auto", fresh: bool
     chosen, found = experiments.find_block(experiment, block_id, profile)
     if not notebooks.find(chosen.notebook).notebook.exists():
         notebooks.build([chosen.notebook])
-    manifest = experiments.run_block(experiment, block_id, profile, fresh=fresh)
-    _say(runner.describe(manifest, found.out), manifest.status)
+    manifest = experiments.run_block(experiment, block_id, profile, fresh=fresh, under=under, threads=threads)
+    _say(runner.describe(manifest, replace(found, under=under).out), manifest.status)
     raise typer.Exit(manifest.exit_code)
 
 
@@ -177,12 +186,47 @@ def reproduce(
     workers: Workers = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="run everything again")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="run one block of each experiment again and compare it with its results"
+        ),
+    ] = False,
 ) -> None:
     """Run what is missing of the experiments, then write results, tables and verdicts."""
     from instructlab_utils.repro.course import run_experiments
     from instructlab_utils.session import resolve_profile
 
+    if verify:
+        from instructlab_utils.repro.course import verify_experiments
+
+        raise typer.Exit(verify_experiments(names or [], resolve_profile(profile)))
     raise typer.Exit(run_experiments(names or [], resolve_profile(profile), workers, dry_run, fresh))
+
+
+@app.command()
+def explain(
+    result: Annotated[
+        str, typer.Argument(help="an experiment, EXPERIMENT/BLOCK, a claim, or a file of results")
+    ],
+    profile: Profile = "laptop",
+) -> None:
+    """Say what a result was made from, and what has changed since."""
+    from instructlab_utils.repro import repeat
+    from instructlab_utils.session import resolve_profile
+
+    print(repeat.explain(result, resolve_profile(profile)))
+
+
+@app.command()
+def determinism(name: str, profile: Profile = "laptop") -> None:
+    """Run blocks again with other numbers of workers and threads; publish what stays equal, and the bands."""
+    from instructlab_utils.repro import repeat
+    from instructlab_utils.session import resolve_profile
+
+    profile = resolve_profile(profile)
+    repeat.study(name, profile)
+    print(repeat.study_table(name, profile))
 
 
 @app.command()

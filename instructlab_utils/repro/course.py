@@ -99,9 +99,7 @@ def run_experiments(names: list[str], profile: str, workers: int, dry_run: bool,
     jobs = graph.all_jobs(chosen, profile)
     left = [job for job in jobs if fresh or not job.done]
     if dry_run:
-        for job in left:
-            print(f"{job.name}: {job.why or 'again'}")
-        print(f"{len(left)} of {len(jobs)} blocks would run.")
+        print(plan(loaded, jobs, left, profile, workers))
         return 0
     if left:
         prepare(needed_assets([experiment.notebook for experiment in loaded]))
@@ -118,6 +116,43 @@ def run_experiments(names: list[str], profile: str, workers: int, dry_run: bool,
         for note in found.notes:
             print(f"  {note}", file=sys.stderr)
     return max(code, write_tables(chosen, profile))
+
+
+def plan(
+    loaded: Sequence[experiments.Experiment], jobs: list[Job], left: list[Job], profile: str, workers: int
+) -> str:
+    """What would run, how long it should take by earlier runs, and what is there."""
+    rows, known, unknown = [], 0.0, 0
+    for experiment in loaded:
+        at = experiment.at(profile)
+        expected = {f"{at.name}/{block.id}": at.expected_seconds(block) for block in at.blocks()}
+        for job in (job for job in left if job.name in expected):
+            seconds = expected[job.name]
+            known, unknown = known + (seconds or 0.0), unknown + (seconds is None)
+            rows.append(
+                f"{job.name}: {job.why or 'again'}, {'never timed' if seconds is None else f'about {seconds:.0f} s'}"
+            )
+    text = f"{len(jobs) - len(left)} of {len(jobs)} blocks are there, {len(left)} would run"
+    if left:
+        minutes = known / workers / 60
+        text += f": about {minutes:.0f} min with {workers} workers by earlier runs" if known else ""
+        text += f", {unknown} of them never timed" if unknown else ""
+    return "\n".join([*rows, text + "."])
+
+
+def verify_experiments(names: list[str], profile: str) -> int:
+    """Run one block of each named experiment (default: all with results) again; 1 if any differs, else 0."""
+    from instructlab_utils.repro import repeat
+
+    code = 0
+    for name in names or [n for n in experiments.names() if experiments.results(n, profile)]:
+        prepare(needed_assets([experiments.load(name).notebook]))
+        word, text = repeat.verify(name, profile)
+        print(text, file=sys.stderr if word == "different" else sys.stdout)
+        code = max(code, int(word == "different"))
+    if profile == "laptop":
+        write_tables([], profile)  # the ledger says so where something is stale
+    return code
 
 
 # --- what stands in README.md -----------------------------------------------------------------------

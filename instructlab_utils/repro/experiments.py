@@ -11,13 +11,14 @@ seeds, methods or tasks, and changes of the package leave it as it is; ``revisio
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +103,14 @@ class Table(Strict):
     verdicts: dict[str, str] = {}  # method → claim
 
 
+class Determinism(Strict):
+    """Which blocks are run again under which conditions, to learn what stays the same to the last bit."""
+
+    where: dict[str, list[Value]]
+    workers: list[PositiveInt] = Field(min_length=1)
+    threads: list[PositiveInt] = Field(min_length=1)
+
+
 class Override(Strict):
     """What a profile may replace; tables are merged, lists are replaced."""
 
@@ -122,10 +131,11 @@ class Block:
     stage: str
     coordinates: Mapping[str, Value]
     needs: tuple[str, ...] = ()
+    under: str = "runs"  # a repetition, whose lines are compared and never become results, has another place
 
     @property
     def out(self) -> Path:
-        return find_root() / "build" / "runs" / self.experiment / self.profile / self.id
+        return find_root() / "build" / self.under / self.experiment / self.profile / self.id
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -173,6 +183,7 @@ class Experiment(Strict):
     tuning: Tuning | None = None
     resources: Resources
     tables: list[Table] = Field(min_length=1)
+    determinism: Determinism | None = None
     profiles: dict[Literal["smoke", "laptop", "gpu"], Override] = {}
 
     _profile: str | None = PrivateAttr(None)
@@ -199,6 +210,8 @@ class Experiment(Strict):
                     raise ValueError(f"settings_by.{axis}.{name}: no value for {axis} = {absent[0]}")
         for number, table in enumerate(self.tables):
             self._check_table(f"tables.{number}", table)
+        if self.determinism is not None and (strange := set(self.determinism.where) - set(self.axes)):
+            raise ValueError(f"determinism.where: {sorted(strange)[0]!r} is not one of the axes")
         return self
 
     def _check_axes(self) -> None:
@@ -441,6 +454,19 @@ class Experiment(Strict):
 
     # --- what is there -------------------------------------------------------------------------------------
 
+    def expected_seconds(self, block: Block) -> float | None:
+        """How long the block took when it last ran, of whatever key; else the median of its stage; else None."""
+        import statistics
+
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return float(record.read_json(block.out / "manifest.json")["seconds"]) or None
+        rows = _rows_by_block(results_path(self.name, self.profile))
+        known = {name: found[0] for name, found in rows.items() if found[0].get("block_seconds")}
+        if block.id in known:
+            return known[block.id]["block_seconds"]
+        like = [line["block_seconds"] for line in known.values() if line["stage"] == block.stage]
+        return statistics.median(like) if like else None
+
     def lines(self, block: Block) -> list[dict] | None:
         """The finished block's lines, one per trial: from build/, else the committed results; else None."""
         return self._built(block)[0] or self._committed(block)
@@ -618,10 +644,19 @@ def find_block(name: str, block: str, profile: str) -> tuple[Experiment, Block]:
     raise ConfigError(f"unknown block {block!r} of {name}{closest(block, known)}; known: {shown}")
 
 
-def run_block(name: str, block: str, profile: str, *, fresh: bool = False) -> Manifest:
+def run_block(
+    name: str,
+    block: str,
+    profile: str,
+    *,
+    fresh: bool = False,
+    under: str = "runs",
+    threads: int | None = None,
+) -> Manifest:
     """Run one block, going on where an interrupted execution stopped; a finished block is left as it is.
 
-    The manifest says how it ended; a notebook that ends without all its lines counts as failed.
+    The manifest says how it ended; a notebook that ends without all its lines counts as failed. ``under`` is the
+    folder of build/ that gets the lines: only those under ``runs`` become results.
 
     Raises:
         ConfigError: for an unknown experiment or block.
@@ -630,6 +665,7 @@ def run_block(name: str, block: str, profile: str, *, fresh: bool = False) -> Ma
     from instructlab_utils.repro import notebooks, runner
 
     experiment, chosen = find_block(name, block, profile)
+    chosen = replace(chosen, under=under)
     out = chosen.out
     if not fresh and experiment._built(chosen)[0] is not None:
         return runner.read_manifest(out)
@@ -647,7 +683,7 @@ def run_block(name: str, block: str, profile: str, *, fresh: bool = False) -> Ma
         chosen.parameters,
         timeout=experiment.resources.minutes * 60,
         env={"INSTRUCTLAB_RUN_DIR": str(out), "INSTRUCTLAB_ROOT": str(find_root())},
-        threads=experiment.resources.cores,
+        threads=threads or experiment.resources.cores,
     )
     if manifest.status == "ok":
         lines, reason = experiment._built(chosen)
