@@ -458,8 +458,10 @@ class Experiment(Strict):
         """How long the block took when it last ran, of whatever key; else the median of its stage; else None."""
         import statistics
 
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return float(record.read_json(block.out / "manifest.json")["seconds"]) or None
+        with contextlib.suppress(RecordError, ValueError, KeyError):
+            manifest = record.read_json(block.out / "manifest.json")
+            if manifest["status"] == "ok":
+                return float(manifest["seconds"])
         rows = _rows_by_block(results_path(self.name, self.profile))
         known = {name: found[0] for name, found in rows.items() if found[0].get("block_seconds")}
         if block.id in known:
