@@ -13,10 +13,8 @@ from instructlab_utils.session import PROFILES
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md")])
-SOURCES = sorted(
-    [*ROOT.glob("notebooks/source/*.py"), *ROOT.glob("notebooks/experiments/source/*.py")]
-    + [*ROOT.glob("notebooks/exercises/*.py")]
-)
+FOLDERS = ("source", "exercises", "experiments/source")
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / "notebooks" / folder).glob("*.py"))
 
 
 # --- generated blocks ------------------------------------------------------------------------------
