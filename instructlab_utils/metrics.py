@@ -78,3 +78,44 @@ def paired_bootstrap(
     means = np.array([d[rng.integers(0, len(d), len(d))].mean() for _ in range(samples)])
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
     return Interval(float(d.mean()), float(low), float(high))
+
+
+def t_test(values: ArrayLike, threshold: float = 0.0) -> float:
+    """Two-sided p-value of Student's t test that the mean of ``values`` is ``threshold``; 1 where all equal it.
+
+    Source: Student (1908). It is below alpha exactly where the (1 - alpha) :func:`t_interval` leaves the threshold out.
+    """
+    from scipy import stats
+
+    x = np.asarray(values, dtype=float)
+    if np.all(x == threshold):
+        return 1.0
+    return float(stats.ttest_1samp(x, threshold).pvalue)
+
+
+def tost(values: ArrayLike, margin: float) -> float:
+    """P-value of two one-sided t tests that the mean of ``values`` does not lie within ±``margin``; small: it does.
+
+    It is below alpha exactly where the (1 - 2 alpha) :func:`t_interval` lies inside the margin. NaN where all values
+    equal the margin. Source: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987).
+    """
+    from scipy import stats
+
+    x = np.asarray(values, dtype=float)
+    sides = [
+        stats.ttest_1samp(x, end, alternative=side).pvalue
+        for end, side in ((-margin, "greater"), (margin, "less"))
+    ]
+    return float(np.max(sides))
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """P-values corrected for their number, shape as given: those below alpha may be rejected together.
+
+    The chance of one false rejection or more is at most alpha. Source: Holm, Scandinavian Journal of Statistics 6 (1979).
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted
