@@ -44,17 +44,21 @@ budget = { steps = { 5 = 1 } }
 CLAIM = """
 id = "T1"
 statement = "Ten are enough."
-source = "a toy"
-evidence = "none"
+kind = "difference"
+lesson = "03"
 experiment = "toy"
 direction = "greater"
 threshold = 0.0
 expected = "supported"
+[source]
+work = "a toy"
+place = "its only sentence"
+evidence = "asserted"
 [statistic]
 name = "ten of the large against twenty of the small"
 kind = "paired_difference"
 metric = "accuracy"
-over = "task"
+over = ["task"]
 a = { method = "large", n_train = 10 }
 b = { method = "small", n_train = 20 }
 """

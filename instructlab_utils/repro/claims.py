@@ -43,7 +43,7 @@ class Statistic(Strict):
 
     name: str
     metric: str
-    over: list[str] = []
+    over: list[str] = Field(default_factory=list)
 
     least: ClassVar[int] = 1  # points
     numeric: ClassVar[bool] = False  # the axis must hold numbers
@@ -57,7 +57,7 @@ class Statistic(Strict):
 
 
 class Single(Statistic):
-    at: Where = {}
+    at: Where = Field(default_factory=dict)
 
     @property
     def curves(self) -> dict[str, tuple[Where, str]]:
@@ -77,7 +77,7 @@ class Along(Statistic):
     """``axis`` is walked along its ``values``, by default all; with ``log10`` its logarithm counts."""
 
     axis: str
-    values: list[Value] = []
+    values: list[Value] = Field(default_factory=list)
     log10: bool = False
 
     least: ClassVar[int] = 2
@@ -172,7 +172,7 @@ class RankCorrelation(Single, Along):
     """
 
     kind: Literal["rank_correlation"]
-    reference: dict[str, int | float] = {}
+    reference: dict[str, int | float] = Field(default_factory=dict)
     other: str = ""
     least: ClassVar[int] = 3
 
@@ -277,7 +277,7 @@ class Claim(Strict):
     k: PositiveInt | None = None
     statistic: AnyStatistic | None = None
     comparisons: Annotated[list[Comparison], Field(min_length=2)] | None = None
-    secondary: list[AnyStatistic] = []
+    secondary: list[AnyStatistic] = Field(default_factory=list)
     argument: Argument | None = None
 
     @model_validator(mode="after")
@@ -553,10 +553,11 @@ def example_numbers(
     for group in _groups(statistic, axes):
         rows = []
         for seed in seeds:
-            curves = [one({"seed": seed, **where, **group}) for where, _ in statistic.curves.values()]
-            if any(c is None for c in curves) or len({len(c) for c in curves if c is not None}) != 1:
+            found = [one({"seed": seed, **where, **group}) for where, _ in statistic.curves.values()]
+            curves = [curve for curve in found if curve is not None]
+            if len(curves) < len(found) or len({len(curve) for curve in curves}) != 1:
                 return None
-            rows.append(curves[0] - curves[1] if len(curves) == 2 else curves[0])  # type: ignore[operator]
+            rows.append(curves[0] - curves[1] if len(curves) == 2 else curves[0])
         if len({len(row) for row in rows}) != 1:
             return None
         grid.append(rows)
