@@ -80,17 +80,22 @@ def paired_bootstrap(
     return Interval(float(d.mean()), float(low), float(high))
 
 
+def _t_statistic(values: ArrayLike, threshold: float) -> tuple[float, int]:
+    """Student's t of the mean against ``threshold``, and its degrees of freedom; NaN where all values equal it."""
+    x = np.asarray(values, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float((x.mean() - threshold) / (x.std(ddof=1) / np.sqrt(len(x)))), len(x) - 1
+
+
 def t_test(values: ArrayLike, threshold: float = 0.0) -> float:
-    """Two-sided p-value of Student's t test that the mean of ``values`` is ``threshold``; 1 where all equal it.
+    """Two-sided p-value of Student's t test that the mean of ``values`` is ``threshold``; NaN where all equal it.
 
     Source: Student (1908). It is below alpha exactly where the (1 - alpha) :func:`t_interval` leaves the threshold out.
     """
-    from scipy import stats
+    from scipy import special  # stats.ttest_1samp says the same, a hundred times slower
 
-    x = np.asarray(values, dtype=float)
-    if np.all(x == threshold):
-        return 1.0
-    return float(stats.ttest_1samp(x, threshold).pvalue)
+    t, df = _t_statistic(values, threshold)
+    return float(2 * special.stdtr(df, -abs(t)))
 
 
 def tost(values: ArrayLike, margin: float) -> float:
@@ -99,14 +104,10 @@ def tost(values: ArrayLike, margin: float) -> float:
     It is below alpha exactly where the (1 - 2 alpha) :func:`t_interval` lies inside the margin. NaN where all values
     equal the margin. Source: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987).
     """
-    from scipy import stats
+    from scipy import special
 
-    x = np.asarray(values, dtype=float)
-    sides = [
-        stats.ttest_1samp(x, end, alternative=side).pvalue
-        for end, side in ((-margin, "greater"), (margin, "less"))
-    ]
-    return float(np.max(sides))
+    (low, df), (high, _) = _t_statistic(values, -margin), _t_statistic(values, margin)
+    return float(np.max([special.stdtr(df, -low), special.stdtr(df, high)]))
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:

@@ -484,7 +484,9 @@ def decide_several(
     ``sides`` are (direction, threshold). A comparison counts when its two-sided p-value, corrected for their number,
     is below 1 - level. At least ``k`` supported: supported; so many refuted that ``k`` are out of reach: refuted.
     """
-    raw = [t_test(values, threshold) for values, (_, threshold) in zip(numbers, sides, strict=True)]
+    raw = np.nan_to_num(
+        [t_test(x, threshold) for x, (_, threshold) in zip(numbers, sides, strict=True)], nan=1.0
+    )
     adjusted = holm(raw).tolist()
     words = []
     for values, (direction, threshold), p in zip(numbers, sides, adjusted, strict=True):
