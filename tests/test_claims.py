@@ -575,8 +575,12 @@ def test_what_changed_since_the_runs_is_flagged(root):
     (root / "data/experiments/sim.toml").write_text(EXPERIMENT.replace("revision = 1", "revision = 2"))
     found = claims.verdict("T1")
     assert found["outdated"] and "settings have changed since" in claims.render(found)
-    for status, stale in (("different", True), ("within", False), ("equal", False)):
-        record.write_json(root / "data/results/verified.json", {"sim.laptop": {"status": status, "key": "x"}})
+    experiment = experiments.load("sim").at("laptop")
+    block = experiment.blocks()[-1]
+    key = experiment.key(block)
+    for status, of, stale in (("different", key, True), ("different", "x", False), ("within", key, False)):
+        entry = {"status": status, "key": of, "block": block.id}
+        record.write_json(root / "data/results/verified.json", {"sim.laptop": entry})
         assert claims.verdict("T1")["stale"] is stale
     assert claims.ledger()[0]["flags"] == ["changed", "outdated"]
 
