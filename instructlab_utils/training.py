@@ -351,7 +351,8 @@ def train(
         if dev is not None and eval_every and (step + 1) % eval_every == 0:
             targets = torch.tensor([example["labels"] for example in dev])
             hits = predict(model, dev, pad_id).argmax(-1) == targets
-            score = broadcast(hits.double().mean().to(device)).item()  # of the main process: all stop together
+            # The main process's score counts, so that all stop together.
+            score = broadcast(hits.double().mean().to(device)).item()
             history.dev.append((step + 1, score))
             entry["dev_accuracy"] = score
             if score > history.best_score:
@@ -394,7 +395,8 @@ class Shared(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
         """The replica's output, with the logits of all rows, (B, K), of which only this process's carry gradients."""
-        rows = self.mine if self.mine.start < len(input_ids) else slice(1)  # models want a row, also where none is ours
+        # Models want a row, also where none is ours.
+        rows = self.mine if self.mine.start < len(input_ids) else slice(1)
         output = self.replica(input_ids=input_ids[rows], attention_mask=attention_mask[rows])
         logits = output.logits.new_zeros(len(input_ids), *output.logits.shape[1:])
         ours = output.logits[: len(logits[self.mine])]

@@ -28,14 +28,13 @@ if __name__ == "__main__":
     wanted = parser.parse_args()
 
     processes = PartialState(cpu=not torch.cuda.is_available())
-    with processes.main_process_first():  # the splits are made once
-        task = data.load(wanted.task)
+    task = data.load(wanted.task)
     tokenizer, net = models.load_tokenizer("encoder"), models.load_classifier(len(task.labels))
     for module in net.modules():
         if wanted.dropout is not None and isinstance(module, torch.nn.Dropout):
             module.p = wanted.dropout
     train_set = training.encode(data.subsample(task.splits["train"], wanted.n_train, 0), tokenizer, 128)
-    dev_set = training.encode(task.splits["dev"], tokenizer, 128)
+    dev_set = training.encode(data.subsample(task.splits["dev"], 200, 0), tokenizer, 128)
     history = training.train(
         net.to(processes.device), train_set, dev=dev_set, steps=wanted.steps, batch_size=wanted.batch_size,
         learning_rate=1e-4, pad_id=tokenizer.pad_token_id, eval_every=wanted.steps, folder=wanted.out, save_every=50,

@@ -1,4 +1,4 @@
-"""Two processes under accelerate's launcher (gloo, loopback) train the model that one process trains with the same batches."""
+"""Two processes under accelerate's launcher (gloo, loopback) train the model that one process trains."""
 
 from __future__ import annotations
 
@@ -26,13 +26,25 @@ ROOT = Path(__file__).resolve().parents[1]
 STEPS = 8
 # 21 sentences in fives: every fifth micro-batch has one row, so the second process has none of it.
 SETTINGS: dict[str, Any] = dict(
-    steps=STEPS, learning_rate=1e-3, pad_id=0, batch_size=5, accumulation=2, seed=3, eval_every=2, save_every=3
+    steps=STEPS,
+    learning_rate=1e-3,
+    pad_id=0,
+    batch_size=5,
+    accumulation=2,
+    seed=3,
+    eval_every=2,
+    save_every=3,
 )
 TYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 def trained(
-    folder: Path, dtype: torch.dtype = torch.float32, dropout: float = 0.0, start: int = 0, n: int = 21, **more: Any
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    dropout: float = 0.0,
+    start: int = 0,
+    n: int = 21,
+    **more: Any,
 ) -> tuple[Any, training.History]:
     net = tiny(dropout, start, dtype)
     return net, training.train(net, invented(n), dev=invented(12, 1), folder=folder, **SETTINGS, **more)
@@ -82,17 +94,19 @@ def job(out: Path, part: str) -> None:
 
 
 def keep(out: Path, name: str, net: Any, history: training.History) -> None:
-    save_file({key: value.contiguous() for key, value in net.state_dict().items()}, out / f"{name}.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in net.state_dict().items()}, out / f"{name}.safetensors"
+    )
     (out / f"{name}.json").write_text(json.dumps(asdict(history)))
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------
 
 
-def launch(out: Path, part: str) -> subprocess.CompletedProcess[str]:
+def launch(script: str | Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     return subprocess.run(
-        [*launcher, "--main_process_port", "0", __file__, str(out), part],
+        [*launcher, "--main_process_port", "0", script, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -106,7 +120,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes left what :func:`job` computes."""
     out = tmp_path_factory.mktemp("two")
     trained(out / "one began", torch.float64, until=4)
-    done = launch(out, "all")
+    done = launch(__file__, out, "all")
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 
@@ -162,9 +176,9 @@ def test_processes_that_see_different_checkpoints_are_refused(two):
 
 def test_killed_and_resumed_equals_undisturbed(two, tmp_path):
     """SIGKILL for the main process in update 5, the last checkpoint after update 3; dropout on; bytes compared."""
-    assert launch(tmp_path, "kill").returncode != 0
+    assert launch(__file__, tmp_path, "kill").returncode != 0
     assert json.loads((tmp_path / "cut" / "latest.json").read_text())["step"] == 3
-    done = launch(tmp_path, "resume")
+    done = launch(__file__, tmp_path, "resume")
     assert done.returncode == 0, done.stderr[-3000:]
     files = [path.relative_to(two / "calm") for path in (two / "calm").rglob("*") if path.is_file()]
     assert len(files) == 5
@@ -179,6 +193,16 @@ def test_another_number_of_processes_finishes_the_run(two, tmp_path):
     for history in (one_finished, two_finished):
         assert len(history.losses) == STEPS and dict(history.dev) == dict(alone.dev)
         assert apart(history.losses, alone.losses) <= 1e-9 and apart(history.norms, alone.norms) <= 1e-9
+
+
+def test_the_script_prints_once_what_it_logs(tmp_path):
+    sizes = ("--n-train", "20", "--steps", "2", "--batch-size", "8")
+    done = launch("scripts/train.py", *sizes, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    *printed, accuracy = done.stdout.splitlines()
+    assert printed == [f"update {step:4d}: loss {loss:.6f}" for step, loss in enumerate(losses, start=1)]
+    assert len(losses) == 2 and accuracy.startswith("accuracy on dev, 200 sentences: ")
 
 
 if __name__ == "__main__":
