@@ -1,7 +1,8 @@
 """The training loop that lesson 03 builds piece by piece.
 
 An *example* is a dict ``{"input_ids": list[int], "labels": int}``; a *batch* is a dict of tensors. Every mean is divided
-by the true number of targets of the whole batch, also when the batch is split into micro-batches.
+by the true number of targets of the whole batch, also when the batch is split into micro-batches or over several processes
+(``accelerate launch``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast, reduce
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
@@ -282,22 +285,31 @@ def train(
     many updates, the best weights are kept and restored at the end, and ``patience`` evaluations without a gain stop
     the run. With ``folder`` there is a JSONL log, and a checkpoint every ``save_every`` updates from which the same call
     resumes to the same bits. ``until`` leaves after that update without a last checkpoint, as a kill would.
+
+    Under ``accelerate launch`` the same call trains the same model: the processes share every micro-batch
+    (:class:`Shared`), start from the weights of the main process and hold equal weights after each update. Only the main
+    process writes. ``folder`` must be one that all of them see; another number of processes may resume it. With dropout
+    each process draws its own masks, so one and several processes then agree in distribution only.
     Source: lesson 03, sections 3 to 5.
 
-    Raises TrainingError for an empty training set, a non-finite loss, or a checkpoint of another run.
+    Raises TrainingError for an empty training set, a non-finite loss, a checkpoint of another run, or processes that see
+    different checkpoints.
     """
     if not examples:
         raise TrainingError("train() got no examples: the split or the subsample is empty")
     device = next(model.parameters()).device
+    processes = PartialState(cpu=device.type == "cpu")  # one, unless `accelerate launch` started more
+    rank, main = processes.process_index, processes.is_main_process
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, fused=True)
     warmup_steps = round(warmup * steps)
     history, best, done = History(), None, 0
     if folder is None:
         torch.manual_seed(seed)  # dropout; the batches have their own generator
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".*.tmp"):  # of a write that a kill cut short
-            left.unlink()
+        if main:
+            folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.glob(".*.tmp"):  # of a write that a kill cut short
+                left.unlink()
         state = load_checkpoint(folder, model, optimizer)
         if state is None:
             torch.manual_seed(seed)
@@ -309,8 +321,14 @@ def train(
                 )
             history, done = History(**state["history"]), state["step"]
             best = _load_best(folder) if history.best_step else None
-        _cut_log(folder / "log.jsonl", done)
-    writer = _tensorboard(tensorboard)
+        if main:
+            _cut_log(folder / "log.jsonl", done)
+        if reduce(torch.tensor(float(done), device=device)).item() != done:  # the mean over the processes
+            raise TrainingError(
+                f"{folder}: the processes see different checkpoints; name a folder on a disk that all of them share"
+            )
+    shared = model if processes.num_processes == 1 else Shared(model, processes)
+    writer = _tensorboard(tensorboard if main else None)
     stream = batches_of(examples, batch_size, pad_id, seed, start=done * accumulation)
     model.train()
     for step in range(done, steps if until is None else min(until, steps)):
@@ -318,8 +336,10 @@ def train(
             break
         micro = [move(next(stream), device) for _ in range(accumulation)]
         rate = learning_rate * linear_schedule(step, steps, warmup_steps)
+        if rank:  # dropout of the other processes; the main one goes on as if alone
+            torch.manual_seed((seed * steps + step) * processes.num_processes + rank)
         with mixed_precision(model, device):
-            loss, norm = training_step(model, optimizer, micro, rate, max_norm)
+            loss, norm = training_step(shared, optimizer, micro, rate, max_norm)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} at update {step + 1}: lower the learning rate or look at that batch"
@@ -330,16 +350,18 @@ def train(
         entry: dict[str, Any] = {"step": step + 1, "loss": loss, "norm": norm, "rate": rate}
         if dev is not None and eval_every and (step + 1) % eval_every == 0:
             targets = torch.tensor([example["labels"] for example in dev])
-            score = (predict(model, dev, pad_id).argmax(-1) == targets).double().mean().item()
+            hits = predict(model, dev, pad_id).argmax(-1) == targets
+            # The main process's score counts, so that all stop together.
+            score = broadcast(hits.double().mean().to(device)).item()
             history.dev.append((step + 1, score))
             entry["dev_accuracy"] = score
             if score > history.best_score:
                 history.best_step, history.best_score = step + 1, score
                 best = _contiguous(model.state_dict())
-                _save_best(folder, best)
+                _save_best(folder if main else None, best)
             elif patience and step + 1 - history.best_step >= patience * eval_every:
                 history.stopped_early = True
-        if folder is not None:
+        if folder is not None and main:
             with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
             if save_every and ((step + 1) % save_every == 0 or step + 1 == steps or history.stopped_early):
@@ -354,7 +376,36 @@ def train(
     if best is not None:
         model.load_state_dict(best)
     model.eval()
+    processes.wait_for_everyone()  # until the main process has written
     return history
+
+
+class Shared(nn.Module):
+    """``model`` in several processes: each computes its rows of a batch (every W-th) and receives the logits of the others.
+
+    So each process sees the loss of the whole batch, with its true denominator. The gradient of a sum is the sum of the
+    processes' gradients, but torch's wrapper *averages* them: hence the factor W. A share may be empty: its gradient is 0.
+    """
+
+    def __init__(self, model: nn.Module, processes: PartialState) -> None:
+        super().__init__()
+        self.replica = nn.parallel.DistributedDataParallel(model)  # takes the main process's weights
+        self.processes = processes.num_processes
+        self.mine = slice(processes.process_index, None, self.processes)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        """The replica's output, with the logits of all rows, (B, K), of which only this process's carry gradients."""
+        # Models want a row, also where none is ours.
+        rows = self.mine if self.mine.start < len(input_ids) else slice(1)
+        output = self.replica(input_ids=input_ids[rows], attention_mask=attention_mask[rows])
+        logits = output.logits.new_zeros(len(input_ids), *output.logits.shape[1:])
+        ours = output.logits[: len(logits[self.mine])]
+        ours.register_hook(lambda gradient: gradient * self.processes)
+        logits[self.mine] = ours.detach()
+        logits = reduce(logits, "sum")
+        logits[self.mine] = ours
+        output.logits = logits
+        return output
 
 
 @contextmanager
