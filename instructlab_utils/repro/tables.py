@@ -1,38 +1,52 @@
-"""Results in the shape of a paper: method by task and training size, from the recorded lines and nothing else.
+"""Results in the shape of a paper, from the recorded lines and nothing else: a row per method, columns in groups.
 
-A cell that lacks a seed is not averaged; it is left out and named under the table. Text between the comments
-`<!-- generated:NAME -->` and `<!-- /generated -->` of a Markdown file is written here, never by hand.
+A cell that lacks a run is not averaged; it is left out and named in the notes. Published numbers stand in groups of
+their own and are never ranked with ours. Text between the comments `<!-- generated:NAME -->` and `<!-- /generated -->`
+of a Markdown file is written here, never by hand.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
+import math
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from instructlab_utils.errors import ConfigError, RecordError
 from instructlab_utils.metrics import Interval, t_interval
-from instructlab_utils.repro import claims, experiments, record
-from instructlab_utils.repro.experiments import Experiment, tuned_value
+from instructlab_utils.repro import experiments, record
+from instructlab_utils.repro.experiments import Experiment, Table, Value
+from instructlab_utils.repro.ledger import BLOCK as BLOCK
+from instructlab_utils.repro.ledger import check_blocks as check_blocks
+from instructlab_utils.repro.ledger import grid, ledger, ledger_page, ledger_rows
+from instructlab_utils.repro.ledger import update_blocks as update_blocks
 from instructlab_utils.session import find_root
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLOCK = re.compile(r"(<!-- generated:(?P<name>[\w.-]+) -->\n)(?P<text>.*?)(<!-- /generated -->)", re.DOTALL)
-BOUND = re.compile(r"<!-- (?:generated:[\w.-]+|/generated) -->")
+WIDTH = 7  # columns beside the method that a page of GitHub shows without scrolling
+TEX = str.maketrans(
+    {c: "\\" + c for c in "&%$#_{}"}
+    | {c: f"${tex}$" for c, tex in zip("±<>−·×≤≥", r"\pm < > - \cdot \times \le \ge".split(), strict=True)}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+    | {"\u00a0": "~", "[": "{[}"}  # a row that begins with [ would be an option of the \\ before it
+)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Accuracy of a method on a task at a training size, in 0…1, one value per seed in the grid's order."""
+    """The metric of a method in a column as recorded, not scaled: one value per seed, in the grid's order."""
 
     values: tuple[float, ...]
     interval: Interval | None  # None for a single seed
@@ -47,374 +61,539 @@ class Cell:
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else float("nan")
 
 
+class Entry(NamedTuple):
+    """One place of a printed table; ``small`` is the interval, ``claim`` a link to the ledger."""
+
+    text: str
+    small: str = ""
+    best: bool = False
+    claim: str = ""
+
+
+class Group(NamedTuple):
+    """Columns under one heading. ``rows[method]`` has an entry per head; text is set left, numbers right."""
+
+    title: str
+    heads: list[str]
+    rows: dict[str, list[Entry]]
+    left: bool = False
+
+
 @dataclass
 class Summary:
-    """``cells[method, task, n_train]``; a cell with a missing seed is absent, and its runs are in ``missing``."""
+    """One table of an experiment. ``cells[method, *column]``; one without all its runs is absent, and ``missing``.
+
+    Absent and not missing is a metric that the method does not have: null in every run.
+    """
 
     experiment: Experiment
-    cells: dict[tuple[str, str, int], Cell] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    trained: dict[str, tuple[int, int]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    table: Table
+    cells: dict[tuple, Cell] = field(default_factory=dict)
+    missing: dict[tuple, str] = field(default_factory=dict)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)  # method → name in COSTS → number
+    verdicts: dict[str, tuple[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @cached_property
+    def spread(self) -> list[str]:
+        """The axes whose values make the columns."""
+        return self.table.columns or [axis for axis in self.experiment.axes if axis != "seed"]
+
+    @cached_property
+    def rest(self) -> list[str]:
+        """The axes over which each seed is averaged."""
+        return [axis for axis in self.experiment.axes if axis not in (*self.spread, "seed")]
+
+    @cached_property
+    def columns(self) -> list[tuple[Value, ...]]:
+        return list(itertools.product(*(self.experiment.axes[axis] for axis in self.spread)))
+
+    @cached_property
+    def curve(self) -> str | None:
+        """The numeric axis with the most values, at least two: curves run along it, costs are told at its end."""
+        lengths = {a: len(v) for a in self.spread if not isinstance((v := self.experiment.axes[a])[0], str)}
+        longest = max(lengths, key=lambda axis: lengths[axis], default="")
+        return longest if lengths.get(longest, 0) > 1 else None
+
     @property
-    def columns(self) -> list[tuple[str, int]]:
-        return [(task, n) for task in self.experiment.axes.task for n in self.experiment.axes.n_train]
+    def clock(self) -> str:
+        """The line's field that tells the cost: on a GPU the processor waits, so wall time counts."""
+        return "seconds" if self.experiment.profile == "gpu" else "cpu_seconds"
+
+    @property
+    def title(self) -> str:
+        return f"{self.table.title} ({self.table.unit})" if self.table.unit else self.table.title
 
     def label(self, method: str) -> str:
         return self.experiment.labels.get(method, method)
 
+    def name(self, column: tuple[Value, ...], skip: Iterable[str] = ()) -> str:
+        """ "movie-sentiment, n = 50"; without the axes to ``skip``."""
+        pairs = zip(self.spread, column, strict=True)
+        return ", ".join(_coordinate(axis, value) for axis, value in pairs if axis not in skip)
 
-def summarise(name: str, profile: str = "laptop") -> Summary:
-    """All cells of an experiment's table.
+    def shown(self, number: float) -> str:
+        return f"{self.table.scale * number:.{self.table.decimals}f}"
+
+    def entry(self, method: str, column: tuple[Value, ...]) -> Entry:
+        """ "84.5 ± 1.2", with no-break spaces, and "[83.0, 86.0]"; a single seed has neither sd nor interval."""
+        cell = self.cells.get((method, *column))
+        if cell is None:
+            return Entry("missing" if (method, *column) in self.missing else "–")
+        if cell.interval is None:
+            return Entry(self.shown(cell.mean), best=cell.best)
+        mean, sd, *ends = map(self.shown, (cell.mean, cell.sd, cell.interval.low, cell.interval.high))
+        return Entry(f"{mean}\u00a0±\u00a0{sd}", "[{},\u00a0{}]".format(*ends), cell.best)
+
+    def groups(self) -> list[Group]:
+        """Paper, ours (one group per value of the first axis, if there are several axes), cost, verdict."""
+        methods, found = self.experiment.methods, []
+        for number, paper in enumerate(self.table.paper, 1):
+            rows = {m: [Entry(str(c.get(m, "–"))) for c in paper.values.values()] for m in methods}
+            found.append(Group(f"paper: {paper.model}, {paper.data} [{number}]", list(paper.values), rows))
+        first, ours = self.spread[:1] if len(self.spread) > 1 else [], ["ours"] if self.table.paper else []
+        for _, grouped in itertools.groupby(self.columns, key=lambda column: column[: len(first)]):
+            columns = list(grouped)
+            title = ": ".join(ours + [_coordinate(axis, columns[0][0]) for axis in first])
+            heads = [self.name(column, first) or self.table.metric for column in columns]
+            found.append(Group(title, heads, {m: [self.entry(m, c) for c in columns] for m in methods}))
+        told = [cost for cost in COSTS if any(cost[1][0] in numbers for numbers in self.costs.values())]
+        rows = {m: [_cost(self.costs[m], *cost[1:]) for cost in told] for m in methods}
+        found.append(Group("", [cost[0] for cost in told], rows))
+        words = {m: [Entry(word, claim=claim)] for m, (claim, word) in self.verdicts.items()}
+        if words:
+            found.append(Group("", ["verdict"], {m: words.get(m, [Entry("")]) for m in methods}, left=True))
+        return [group for group in found if group.heads]
+
+
+def _coordinate(axis: str, value: Value) -> str:
+    """Text as it is, a number with its axis."""
+    name = {"n_train": "n"}.get(axis, axis.replace("_", " "))
+    return value if isinstance(value, str) else f"{name} = {value:g}"
+
+
+def _cost(numbers: Mapping[str, float], keys: tuple[str, ...], show: Callable[..., str]) -> Entry:
+    return Entry(show(*(numbers[key] for key in keys)) if keys[0] in numbers else "–")
+
+
+def _count(low: float, high: float) -> str:
+    short = [
+        f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.1f} k" if n >= 1e3 else f"{n}" for n in (low, high)
+    ]
+    return " – ".join(dict.fromkeys(short)).replace(" ", "\u00a0")
+
+
+def _seconds(value: float) -> str:
+    return "<\u00a00.1" if value < 0.05 else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _memory(megabytes: float) -> str:
+    return f"{megabytes / 1024:.1f}\u00a0GB" if megabytes >= 1000 else f"{megabytes:.0f}\u00a0MB"
+
+
+COSTS: list[tuple[str, tuple[str, ...], Callable[..., str]]] = [
+    ("trained", ("trained_min", "trained_max"), _count),
+    ("CPU seconds", ("cpu_seconds",), _seconds),
+    ("seconds", ("seconds",), _seconds),
+    ("peak memory", ("peak_memory_mb",), _memory),
+]
+
+
+# --- from lines to a summary -----------------------------------------------------------------------
+
+
+def summarise(name: str, profile: str = "laptop", metric: str | None = None) -> Summary:
+    """The table of ``metric`` (default: the experiment's first) with all its cells.
 
     Bold are the best mean of a column and all methods whose paired 95 % t interval to it contains zero.
 
     Raises:
-        RecordError: when nothing is recorded yet, or a line lacks a field.
+        ConfigError: for an unknown metric, and a published number of an unknown method.
+        RecordError: when nothing is recorded yet, a line is of another schema, or a run lacks a field.
     """
-    experiment = experiments.load(name).at(profile)
-    lines = experiments.results(name, profile)
-    path = experiments.results_path(name, profile)
+    experiment, file = experiments.load(name).at(profile), f"{experiments.FOLDER}/{name}.toml"
+    wanted = [table for table in experiment.tables if table.metric == (metric or experiment.tables[0].metric)]
+    if len(wanted) != 1:
+        known = ", ".join(table.metric for table in experiment.tables)
+        raise ConfigError(f"{file}: {len(wanted)} tables of {metric!r}, not one; its tables are of: {known}.")
+    summary = Summary(experiment, wanted[0])
+    for method in {m for paper in wanted[0].paper for column in paper.values.values() for m in column}:
+        if method not in experiment.methods:
+            raise ConfigError(f"{file}: tables.paper: {method!r} is not one of the methods")
+    path, lines = experiments.results_path(name, profile), experiments.results(name, profile)
     if not lines:
         raise RecordError(f"{path}: no results yet; run `make reproduce`.")
     if strange := {line.get("schema") for line in lines} - {record.SCHEMA}:
         raise RecordError(f"{path}: lines of schema {strange.pop()!r}; this version reads {record.SCHEMA}.")
-    summary, seeds = Summary(experiment), experiment.axes.seed
     try:
-        runs = {(line["method"], line["task"], line["n_train"], line["seed"]): line for line in lines}
-        for task, n in summary.columns:
-            column: dict[str, Cell] = {}
-            for method in experiment.methods:
-                found = [runs.get((method, task, n, seed)) for seed in seeds]
-                absent = [seed for seed, line in zip(seeds, found, strict=True) if line is None]
-                if absent:
-                    named = ", ".join(map(str, absent))
-                    summary.missing.append(f"{summary.label(method)}, {task}, n = {n}: seed {named}")
-                    continue
-                values = tuple(float(line["accuracy"]) for line in found)  # type: ignore[index]
-                column[method] = Cell(values, t_interval(values) if len(values) > 1 else None)
-            for method, cell in _marked(column).items():
-                summary.cells[method, task, n] = cell
-        largest = max(experiment.axes.n_train)
+        runs = {(line["method"], *(line[axis] for axis in experiment.axes)): line for line in lines}
+        grid = itertools.product(experiment.methods, *experiment.axes.values())
+        lines = [runs[key] for key in grid if key in runs]
+        if bad := [line for line in lines if wanted[0].metric not in line]:
+            where = f"{wanted[0].metric!r} in the run of {bad[0]['method']}, block {bad[0]['block']}"
+            raise RecordError(f"{path}: there is no {where}; run `make reproduce` again.")
+        for column in summary.columns:
+            found = {m: c for m in experiment.methods if (c := _cell(summary, runs, m, column))}
+            for method, cell in _marked(found, wanted[0].better).items():
+                summary.cells[method, *column] = cell
         for method in experiment.methods:
-            mine = [line for line in lines if line["method"] == method]
-            if counts := [line["trainable_parameters"] for line in mine]:
-                summary.trained[method] = (min(counts), max(counts))
-            if spent := [line["seconds"] for line in mine if line["n_train"] == largest]:
-                summary.seconds[method] = float(np.median(spent))
-        summary.notes = _notes(experiment, lines, profile)
-        if floor := _floor(summary):
-            summary.notes.append(floor)
+            summary.costs[method] = _costs(summary, [line for line in lines if line["method"] == method])
+        words = {row["claim"]: row["verdict"] for row in ledger_rows(profile)} if wanted[0].verdicts else {}
+        summary.verdicts = {
+            m: (claim, words.get(claim, "not tested")) for m, claim in wanted[0].verdicts.items()
+        }
+        summary.notes = _notes(summary, lines)
     except KeyError as error:
         raise RecordError(f"{path}: a line has no field {error}; run `make reproduce` again.") from None
     return summary
 
 
-def _marked(column: Mapping[str, Cell]) -> dict[str, Cell]:
+def _cell(
+    summary: Summary, runs: Mapping[tuple, dict], method: str, column: tuple[Value, ...]
+) -> Cell | None:
+    """The cell of all seeds; None, and perhaps an entry under ``missing``, when a run or its number is absent."""
+    axes, values, gaps, undefined = summary.experiment.axes, [], [], []
+    places = list(itertools.product(*(axes[axis] for axis in summary.rest)))
+    for seed in axes["seed"]:
+        numbers = []
+        for place in places:
+            at = dict(zip((*summary.spread, *summary.rest, "seed"), (*column, *place, seed), strict=True))
+            line = runs.get((method, *(at[axis] for axis in axes)))
+            number = math.nan if line is None else line[summary.table.metric]
+            undefined.append(number is None)
+            if number is not None and math.isfinite(number):
+                numbers.append(float(number))
+        values.append(float(np.mean(numbers)) if numbers else math.nan)
+        if len(numbers) < len(places):
+            gaps.append(f"{seed} ({len(numbers)} of {len(places)} runs)" if len(places) > 1 else f"{seed}")
+    if not gaps:
+        return Cell(tuple(values), t_interval(values) if len(values) > 1 else None)
+    if not all(undefined):
+        where = ", ".join(filter(None, (summary.label(method), summary.name(column))))
+        summary.missing[method, *column] = f"{where}: seed {', '.join(gaps)}"
+    return None
+
+
+def _beats(top: Cell, cell: Cell, sign: int) -> bool:
+    """Whether the paired 95 % t interval of the differences lies on the better side; for one seed, whether it is better."""
+    differences = sign * np.subtract(top.values, cell.values)
+    return bool((t_interval(differences).low if len(differences) > 1 else differences[0]) > 0)
+
+
+def _marked(column: Mapping[str, Cell], better: str) -> dict[str, Cell]:
     """The column with the best mean marked, and what cannot be told from it on the same seeds."""
-    if not column:
-        return {}
-    top = max(column.values(), key=lambda cell: cell.mean)
-
-    def tied(cell: Cell) -> bool:
-        if cell.mean == top.mean:
-            return True
-        if len(cell.values) < 2:
-            return False
-        return t_interval(np.subtract(top.values, cell.values)).low <= 0
-
-    return {method: Cell(cell.values, cell.interval, tied(cell)) for method, cell in column.items()}
+    sign = 1 if better == "higher" else -1
+    top = max(column.values(), key=lambda cell: sign * cell.mean, default=None)
+    return {
+        m: replace(cell, best=top is not None and not _beats(top, cell, sign)) for m, cell in column.items()
+    }
 
 
-def _notes(experiment: Experiment, lines: list[dict], profile: str) -> list[str]:
-    """What a reader must know of the runs, from the lines themselves."""
-    environments = [line["environment"] for line in lines]
-
-    def facts(key: str) -> str:
-        return ", ".join(sorted({str(env.get(key)) for env in environments}))
-
-    seeds = len(experiment.axes.seed)
-    notes = [
-        f"Test accuracy in percent, mean ± standard deviation over {seeds} seed{'s' * (seeds > 1)}, "
-        "the 95 % t interval in brackets. "
-        "Bold: the best mean of a column, and all whose paired interval to it contains zero. "
-        f"Seconds: median run at n = {max(experiment.axes.n_train)}.",
-        f"Profile {profile}; {experiment.sizes.test} test examples; {facts('cpu')}, threads {facts('threads')}; "
-        f"torch {facts('torch')}, transformers {facts('transformers')}.",
-        *experiment.notes,
-    ]
-    edges = []
-    tuned = experiment.tuning.values() if experiment.tuning is not None else {}
-    for method, values in tuned.items():
-        chosen = {line["task"]: tuned_value(line) for line in lines if line["method"] == method}
-        at_edge = [
-            f"{task} {value:g}"
-            for task, value in sorted(chosen.items())
-            if value in (min(values), max(values))
-        ]
-        if at_edge and len(values) > 2:
-            edges.append(f"{experiment.labels.get(method, method)} ({', '.join(at_edge)})")
-    if edges:
-        notes.append(
-            f"The tuned value lies at the edge of what was tried, a better one may lie beyond: {'; '.join(edges)}."
-        )
-    return notes
-
-
-def _floor(summary: Summary) -> str:
-    """Which cells learned nothing: a comparison with such a cell says little about the other side."""
-    names = []
-    for method in summary.experiment.methods:
-        columns = []
-        for task, n in summary.columns:
-            cell, least = summary.cells.get((method, task, n)), summary.cells.get(("majority", task, n))
-            if cell is None or least is None or method == "majority" or cell.interval is None:
-                continue
-            if t_interval(np.subtract(cell.values, least.values)).low <= 0:
-                columns.append(f"{task} {n}")
-        if columns:
-            names.append(f"{summary.label(method)} ({', '.join(columns)})")
-    if not names:
-        return ""
-    return f"Not better than the majority class, as far as these seeds can tell: {'; '.join(names)}."
-
-
-# --- three forms of the same table -----------------------------------------------------------------
-
-
-def _count(pair: tuple[int, int] | None) -> str:
-    def short(n: int) -> str:
-        return f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.1f} k" if n >= 1e3 else str(n)
-
-    if pair is None:
-        return "–"
-    low, high = short(pair[0]), short(pair[1])
-    return low if low == high else f"{low} – {high}"
-
-
-def _seconds(value: float | None) -> str:
-    return (
-        "–"
-        if value is None
-        else f"{value:.0f}"
-        if value >= 10
-        else f"{value:.1f}"
-        if value >= 0.05
-        else "< 0.1"
-    )
-
-
-def _percent(cell: Cell) -> tuple[str, str]:
-    """ "84.5 ± 1.2" and "[83.0, 86.0]"; the second is empty for a single seed."""
-    if cell.interval is None:
-        return f"{100 * cell.mean:.1f}", ""
-    spread = f"{100 * cell.mean:.1f} ± {100 * cell.sd:.1f}"
-    return spread, f"[{100 * cell.interval.low:.1f}, {100 * cell.interval.high:.1f}]"
-
-
-def _grid(rows: list[list[str]]) -> str:
-    """A Markdown table; the first row is the head, numbers are set right."""
-    head, *body = rows
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body])
-
-
-def markdown(name: str, profile: str = "laptop") -> str:
-    """The table with its notes, for a README or a notebook; it lists the missing cells."""
-    summary = summarise(name, profile)
-    rows = [["method", *(f"{task}<br>n = {n}" for task, n in summary.columns), "trained", "seconds"]]
-    for method in summary.experiment.methods:
-        row = [summary.label(method)]
-        for task, n in summary.columns:
-            cell = summary.cells.get((method, task, n))
-            if cell is None:
-                row.append("missing")
-                continue
-            spread, interval = _percent(cell)
-            spread = f"**{spread}**" if cell.best else spread
-            row.append(f"{spread}<br>{interval}" if interval else spread)
-        rows.append([*row, _count(summary.trained.get(method)), _seconds(summary.seconds.get(method))])
-    return "\n\n".join([_grid(rows), *summary.notes, *_missing(summary)]) + "\n"
-
-
-def _missing(summary: Summary) -> list[str]:
-    if not summary.missing:
-        return []
-    return ["Missing, and therefore not averaged:\n\n" + "\n".join(f"- {cell}" for cell in summary.missing)]
-
-
-def to_csv(name: str, profile: str = "laptop") -> str:
-    """One row per cell, long form; accuracies in 0…1, empty where the cell is missing."""
-    summary = summarise(name, profile)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    fields = "method,task,n_train,seeds,mean,sd,low,high,best,trained_min,trained_max,seconds_at_largest_n"
-    writer.writerow(fields.split(","))
-    for method in summary.experiment.methods:
-        tail = [*summary.trained.get(method, ("", "")), round(summary.seconds.get(method, float("nan")), 3)]
-        for task, n in summary.columns:
-            cell = summary.cells.get((method, task, n))
-            numbers: list[Any] = [0, "", "", "", "", ""]
-            if cell is not None:
-                ends = (cell.interval.low, cell.interval.high) if cell.interval else ("", "")
-                rounded = [round(x, 6) if isinstance(x, float) else x for x in (cell.mean, cell.sd, *ends)]
-                numbers = [len(cell.values), *rounded, int(cell.best)]
-            writer.writerow([method, task, n, *numbers, *tail])
-    return out.getvalue()
-
-
-def _tex(text: str) -> str:
-    for plain, escaped in (("\\", r"\textbackslash "), *((c, "\\" + c) for c in "&%$#_{}")):
-        text = text.replace(plain, escaped)
-    return text.replace("±", r"$\pm$").replace("–", "--").replace("<", r"$<$")
-
-
-def latex(name: str, profile: str = "laptop") -> str:
-    """The table for a paper; needs the package booktabs. Missing cells are a dash, and named in a comment."""
-    summary = summarise(name, profile)
-    tasks, sizes = summary.experiment.axes.task, summary.experiment.axes.n_train
-    groups, rules = [], []
-    for i, task in enumerate(tasks):
-        groups.append(rf"\multicolumn{{{len(sizes)}}}{{c}}{{{_tex(task)}}}")
-        rules.append(rf"\cmidrule(lr){{{2 + i * len(sizes)}-{1 + (i + 1) * len(sizes)}}}")
-    heads = [f"$n={n}$" for _, n in summary.columns]
-    rows = [
-        *(f"% missing: {cell}" for cell in summary.missing),
-        rf"\begin{{tabular}}{{l{'r' * (len(heads) + 2)}}}",
-        r"\toprule",
-        " & ".join(["", *groups, "", ""]) + r" \\",
-        " ".join(rules),
-        " & ".join(["method", *heads, "trained", "seconds"]) + r" \\",
-        r"\midrule",
-    ]
-    for method in summary.experiment.methods:
-        row = [_tex(summary.label(method))]
-        for task, n in summary.columns:
-            cell = summary.cells.get((method, task, n))
-            text = "--" if cell is None else _tex(_percent(cell)[0])
-            row.append(rf"\textbf{{{text}}}" if cell is not None and cell.best else text)
-        tail = (_count(summary.trained.get(method)), _seconds(summary.seconds.get(method)))
-        rows.append(" & ".join([*row, *map(_tex, tail)]) + r" \\")
-    return "\n".join([*rows, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def figure(name: str, profile: str = "laptop") -> Figure:
-    """Learning curves: a panel per task, accuracy over training size, bands are 95 % t intervals over seeds."""
-    from instructlab_utils import plotting
-
-    summary = summarise(name, profile)
-    tasks, sizes = summary.experiment.axes.task, summary.experiment.axes.n_train
-    drawing, panels = plotting.axes(1, len(tasks), sharey=True, squeeze=False)
-    for panel, task in zip(panels[0], tasks, strict=True):
-        for index, method in enumerate(summary.experiment.methods):
-            there = [n for n in sizes if (method, task, n) in summary.cells]
-            cells = [summary.cells[method, task, n] for n in there]
-            style = plotting.style(index)
-            panel.plot(there, [100 * c.mean for c in cells], label=summary.label(method), **style)
-            ends = [(c.interval.low, c.interval.high) for c in cells if c.interval is not None]
-            if len(ends) == len(cells) and cells:
-                low, high = (100 * np.array(side) for side in zip(*ends, strict=True))
-                panel.fill_between(there, low, high, color=style["color"], alpha=0.12, linewidth=0)
-        panel.set_xscale("log")
-        panel.set_xticks(sizes, [str(n) for n in sizes])
-        panel.minorticks_off()
-        panel.set_title(task)
-        panel.set_xlabel("training examples")
-    panels[0][0].set_ylabel("test accuracy (%)")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    drawing.legend(handles, labels, loc="outside lower center", ncols=4)
-    return drawing
-
-
-def write(name: str, profile: str = "laptop") -> list[Path]:
-    """Write data/results/tables/<name>.{md,csv,tex} and figures/<name>.png; below build/ for a smoke run."""
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    folder, figures = find_root() / "data" / "results" / "tables", find_root() / "figures"
-    if profile == "smoke":
-        folder = figures = find_root() / "build" / "results" / "tables"
-    stem = name if profile in ("laptop", "smoke") else f"{name}.{profile}"
-    written = [
-        record.write_text(folder / f"{stem}.md", markdown(name, profile)),
-        record.write_text(folder / f"{stem}.csv", to_csv(name, profile)),
-        record.write_text(folder / f"{stem}.tex", latex(name, profile)),
-    ]
-    import matplotlib.pyplot as plt
-
-    picture, drawing = io.BytesIO(), figure(name, profile)
-    drawing.savefig(picture, format="png")
-    plt.close(drawing)
-    return [*written, record.write_bytes(figures / f"{stem}.png", picture.getvalue())]
-
-
-def ledger(profile: str = "laptop") -> str:
-    """Every claim with its verdict and interval, as a Markdown table."""
-    rows = [["claim", "statement", "verdict", "statistic", "mean over seeds", "experiment"]]
-    for name in claims.names():
-        found = claims.verdict(name, profile)
-        interval = "–"
-        if found["mean"] is not None and found["verdict"] != "not tested":
-            interval = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
-        word = found["verdict"] + (" (text changed since)" if found["changed"] else "")
-        rows.append(
-            [name, found["statement"], f"**{word}**", found["statistic"], interval, found["experiment"]]
-        )
-    return _grid(rows) + "\n"
-
-
-# --- generated blocks ------------------------------------------------------------------------------
-
-
-def generated(profile: str = "laptop") -> dict[str, str]:
-    """The blocks that this module can write, by name: table-<experiment> and claims."""
-    found = {"claims": ledger(profile)}
-    for name in experiments.names():
-        if experiments.results(name, profile):
-            found[f"table-{name}"] = markdown(name, profile)
+def _costs(summary: Summary, lines: list[dict]) -> dict[str, float]:
+    """Parameters from least to most, median seconds at the end of the curve, largest memory: of the runs that tell them."""
+    axis, clock = summary.curve, summary.clock
+    found: dict[str, float] = {}
+    if counts := [line["trainable_parameters"] for line in lines if "trainable_parameters" in line]:
+        found |= {"trained_min": min(counts), "trained_max": max(counts)}
+    end = [line for line in lines if axis is None or line[axis] == max(summary.experiment.axes[axis])]
+    if spent := [line[clock] for line in end if clock in line]:
+        found[clock] = float(np.median(spent))
+    if peaks := [line["peak_memory_mb"] for line in lines if "peak_memory_mb" in line]:
+        found["peak_memory_mb"] = max(peaks)
     return found
 
 
-def _replaced(path: Path, mapping: Mapping[str, str]) -> tuple[str, str, list[str]]:
-    """Old text, new text, and the names of the blocks that differ."""
-    old = path.read_text(encoding="utf-8")
-    if len(BOUND.findall(old)) != 2 * len(BLOCK.findall(old)):
-        raise ConfigError(
-            f"{path.name}: a generated block is not closed by <!-- /generated -->, or not opened."
+def _notes(summary: Summary, lines: list[dict]) -> list[str]:
+    """What a reader must know of the runs, from the lines themselves."""
+    experiment, axis, seeds = summary.experiment, summary.curve, len(summary.experiment.axes["seed"])
+
+    def facts(key: str) -> str:
+        return ", ".join(sorted({str(line["environment"].get(key)) for line in lines}))
+
+    def told(key: str) -> bool:
+        return any(key in numbers for numbers in summary.costs.values())
+
+    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    about = f"{summary.title}, {summary.table.better} is better: {spread}."
+    if summary.rest:
+        about += f" Each seed is the mean over {' and '.join(summary.rest).replace('_', ' ')}."
+    if seeds > 1:
+        about += " Bold: the best mean of a column, and all whose paired 95 % t interval to it contains zero."
+    gpu = summary.clock == "seconds"
+    if told(summary.clock):
+        where = f" at {_coordinate(axis, max(experiment.axes[axis]))}" if axis else ""
+        about += f" {'Wall seconds (on a GPU the CPU waits)' if gpu else 'CPU seconds'}: median run{where}."
+    if told("peak_memory_mb"):
+        about += (
+            f" Peak memory: of {'the GPU' if gpu else 'the process, with all it had loaded'}, largest run."
         )
-    different = []
-
-    def fill(match: re.Match[str]) -> str:
-        name = match["name"]
-        if BOUND.search(match["text"]):
-            raise ConfigError(f"{path.name}: the generated block {name!r} holds another; close it first.")
-        if name not in mapping:
-            return match[0]
-        text = f"{mapping[name].strip()}\n"
-        if text != match["text"]:
-            different.append(name)
-        return f"{match[1]}{text}{match[4]}"
-
-    return old, BLOCK.sub(fill, old), different
-
-
-def update_blocks(path: str | Path, mapping: Mapping[str, str]) -> list[str]:
-    """Write the blocks that ``mapping`` names into a Markdown file; returns the names that changed.
-
-    Other blocks and all other text stay. ConfigError when a block is not closed.
-    """
-    path = Path(path)
-    _, new, different = _replaced(path, mapping)
-    if different:
-        record.write_text(path, new)
-    return different
+    examples = f"{experiment.settings['test']} test examples; " if "test" in experiment.settings else ""
+    machine = f"{facts('cpu')}, threads {facts('threads')}; torch {facts('torch')}, transformers {facts('transformers')}"
+    notes = [about, f"Profile {experiment.profile}; {examples}{machine}.", *experiment.notes]
+    if old := {line["revision"] for line in lines} - {experiment.revision}:
+        notes.append(f"Runs of revision {min(old)}; the experiment is at revision {experiment.revision}.")
+    if edges := _edges(experiment, lines):
+        text = "The tuned value lies at the edge of what was tried, a better one may lie beyond"
+        notes.append(f"{text}: {'; '.join(edges)}.")
+    if floor := _floor(summary):
+        notes.append(
+            f"Not better than the majority class, as far as these seeds can tell: {'; '.join(floor)}."
+        )
+    if summary.missing:
+        notes.append(f"Missing, and therefore not averaged: {'; '.join(summary.missing.values())}.")
+    for number, paper in enumerate(summary.table.paper, 1):
+        text = f"[{number}] {paper.source}: {paper.metric}, as printed; {paper.evidence}"
+        notes.append(f"{text}. Not ranked with ours, which has another model and other data.")
+    return notes
 
 
-def check_blocks(path: str | Path, mapping: Mapping[str, str]) -> list[str]:
-    """One sentence per block that is not what ``mapping`` would write now; changes nothing."""
-    path = Path(path)
-    _, _, different = _replaced(path, mapping)
+def _edges(experiment: Experiment, lines: list[dict]) -> list[str]:
+    """Per method the numeric knobs whose chosen value is the least or the largest of more than two."""
+    found, tuning = [], experiment.tuning
+    for method, knobs in tuning.values.items() if tuning is not None else ():
+        places: dict[str, dict[str, None]] = defaultdict(dict)  # a set that keeps its order
+        for line, (knob, values) in itertools.product(lines, knobs.items()):
+            numeric = len(values) > 2 and not isinstance(values[0], str)
+            if line["method"] == method and numeric and line["tuned"][knob] in (min(values), max(values)):
+                at = " ".join(_coordinate(a, line[a]) for a in experiment.axes if a not in tuning.at)  # type: ignore[union-attr]
+                places[f"{knob.replace('_', ' ')} {line['tuned'][knob]:g}"][at] = None
+        if places:
+            texts = (": ".join(filter(None, (value, ", ".join(at)))) for value, at in sorted(places.items()))
+            found.append(f"{experiment.labels.get(method, method)} ({'; '.join(texts)})")
+    return found
+
+
+def _floor(summary: Summary) -> list[str]:
+    """Which cells learned nothing: a comparison with such a cell says little about the other side."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for (method, *column), cell in summary.cells.items() if summary.table.better == "higher" else ():
+        least = summary.cells.get(("majority", *column))
+        if least is not None and cell.interval and method != "majority" and not _beats(cell, least, 1):
+            found[summary.label(method)].append(summary.name(tuple(column)))
+    every = len(summary.columns)
     return [
-        f"{path.name}: the generated block {name!r} is out of date; run `make reproduce`."
-        for name in different
+        f"{m} ({'; '.join(at) if len(at) < every or every < 2 else 'everywhere'})" for m, at in found.items()
     ]
+
+
+# --- four forms of the same table ------------------------------------------------------------------
+
+
+def _rows(summary: Summary, groups: list[Group], text: Callable[[Entry], str]) -> list[list[str]]:
+    """The printed entries of every method, in the order of the heads."""
+    return [[text(entry) for group in groups for entry in group.rows[m]] for m in summary.experiment.methods]
+
+
+def markdown(name: str, profile: str = "laptop", metric: str | None = None, root: str = "../") -> str:
+    """The table with its notes. A wide one is cut between groups, so that a page shows it without scrolling.
+
+    ``root`` leads from the page's folder to the project's; the default fits a notebook.
+    """
+    summary = summarise(name, profile, metric)
+
+    def text(entry: Entry) -> str:
+        if entry.claim:
+            return f"[{entry.claim}]({root}LEDGER.md#{entry.claim.lower()}): {entry.text}"
+        return f"**{entry.text}**" if entry.best else entry.text
+
+    pages: list[list[Group]] = [[]]
+    for group in summary.groups():
+        if pages[-1] and sum(len(g.heads) for g in (*pages[-1], group)) > WIDTH:
+            pages.append([])
+        pages[-1].append(group)
+    parts = [f"**{summary.title}**"]
+    for page in pages:
+        heads = [
+            f"{group.title}<br>{head}" if group.title else head for group in page for head in group.heads
+        ]
+        rows = zip(map(summary.label, summary.experiment.methods), _rows(summary, page, text), strict=True)
+        left = [True, *(group.left for group in page for _ in group.heads)]
+        parts.append(grid([["method", *heads], *([label, *row] for label, row in rows)], left))
+    return "\n\n".join([*parts, *summary.notes]) + "\n"
+
+
+def html(name: str, profile: str = "laptop", metric: str | None = None, root: str = "../") -> str:
+    """The table for a notebook (``IPython.display.HTML``), with the intervals; its colours are those of the page.
+
+    ``root`` is that of :func:`markdown`.
+    """
+    summary = summarise(name, profile, metric)
+    groups, left = summary.groups(), ' style="text-align:left"'
+    span = ' rowspan="2"' if any(group.title for group in groups) else ""
+    bars, top, below = "<colgroup></colgroup>", f'<th scope="col"{span}{left}>method</th>', ""
+    for group in groups:
+        size, own = len(group.heads), "" if group.title else span
+        bars += f'<colgroup span="{size}" style="border-left:1px solid"></colgroup>'
+        heads = "".join(f'<th scope="col"{own}{left * group.left}>{escape(h)}</th>' for h in group.heads)
+        if group.title:
+            top += f'<th scope="colgroup" colspan="{size}"{left}>{escape(group.title)}</th>'
+            below += heads
+        else:
+            top += heads
+
+    def text(entry: Entry) -> str:
+        inner = f"<strong>{escape(entry.text)}</strong>" if entry.best else escape(entry.text)
+        if entry.claim:
+            link = f'<a href="{root}LEDGER.md#{entry.claim.lower()}">{entry.claim}</a>'
+            return f"<td{left}>{link}: {inner}</td>"
+        return f"<td>{inner}<br><small>{entry.small}</small></td>" if entry.small else f"<td>{inner}</td>"
+
+    body = [
+        f'<th scope="row"{left}>{escape(summary.label(method))}</th>{"".join(row)}'
+        for method, row in zip(summary.experiment.methods, _rows(summary, groups, text), strict=True)
+    ]
+    rows = [f'<tr style="text-align:right">{row}</tr>' for row in (top, below, *body) if row]
+    rows.insert(2 if below else 1, "</thead><tbody>")
+    notes = [*summary.notes, *["In brackets: the 95 % t interval over seeds."] * ("<small>" in rows[-1])]
+    parts = [
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse;color:inherit">',
+        f'<caption style="text-align:left;font-weight:bold">{escape(summary.title)}</caption>{bars}<thead>',
+    ]
+    small = (f"<p><small>{escape(note)}</small></p>" for note in notes)
+    return "\n".join([*parts, *rows, "</tbody></table>", *small, "</div>"])
+
+
+def to_csv(name: str, profile: str = "laptop", metric: str | None = None) -> str:
+    """A row per cell, long form, published numbers last; values as recorded, empty where a cell is missing.
+
+    An axis that the cell averages over says "all". Seconds are those of the notes, memory is in MB (2**20 bytes).
+    """
+    summary = summarise(name, profile, metric)
+    axes = [axis for axis in summary.experiment.axes if axis != "seed"]
+    rows: list[dict[str, Any]] = []
+    for method, column in itertools.product(summary.experiment.methods, summary.columns):
+        cell, at = summary.cells.get((method, *column)), dict(zip(summary.spread, column, strict=True))
+        row: dict[str, Any] = {"group": "ours", "method": method, **dict.fromkeys(axes, "all"), **at}
+        row |= {"column": summary.name(column), "metric": summary.table.metric, "seeds": 0}
+        if cell is not None:
+            row |= {"seeds": len(cell.values), "mean": cell.mean, "best": int(cell.best)}
+        if cell is not None and cell.interval is not None:
+            row |= {"sd": cell.sd, "low": cell.interval.low, "high": cell.interval.high}
+        row |= dict(zip(("claim", "verdict"), summary.verdicts.get(method, ("", "")), strict=True))
+        rows.append(row | summary.costs[method])
+    for paper in summary.table.paper:
+        group = f"paper: {paper.model}, {paper.data} ({paper.source}; {paper.evidence})"
+        for head, values in paper.values.items():
+            about = {"group": group, "column": head, "metric": paper.metric}
+            rows += [about | {"method": method, "mean": value} for method, value in values.items()]
+    numbers = [*"seeds mean sd low high best".split(), *(key for _, keys, _ in COSTS for key in keys)]
+    out = io.StringIO()
+    fields = ["group", "method", *axes, "column", "metric", *numbers, "claim", "verdict"]
+    writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: round(v, 10) if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+    return out.getvalue()
+
+
+def latex(name: str, profile: str = "laptop", metric: str | None = None) -> str:
+    """The table for a paper, with its notes; needs the package booktabs. A missing cell is a dash, named below."""
+    summary = summarise(name, profile, metric)
+    groups = summary.groups()
+    tops, rules, heads, kinds = [""], [], ["method"], "l"
+    for group in groups:
+        size, first = len(group.heads), len(heads) + 1
+        tops += (
+            [rf"\multicolumn{{{size}}}{{c}}{{{group.title.translate(TEX)}}}"] if group.title else [""] * size
+        )
+        rules += [rf"\cmidrule(lr){{{first}-{first + size - 1}}}"] if group.title else []
+        heads += group.heads
+        kinds += ("l" if group.left else "r") * size
+
+    def text(entry: Entry) -> str:
+        inner = (f"{entry.claim}: " * bool(entry.claim) + entry.text.replace("missing", "–")).translate(TEX)
+        return rf"\textbf{{{inner}}}" if entry.best else inner
+
+    rows = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule"]
+    rows += [" & ".join(tops) + r" \\", " ".join(rules)] if rules else []
+    rows += [" & ".join(head.translate(TEX) for head in heads) + r" \\", r"\midrule"]
+    for method, row in zip(summary.experiment.methods, _rows(summary, groups, text), strict=True):
+        rows.append(" & ".join([summary.label(method).translate(TEX), *row]) + r" \\")
+    notes = [rf"\par\smallskip{{\footnotesize {note.translate(TEX)}\par}}" for note in summary.notes]
+    return "\n".join([*rows, r"\bottomrule", r"\end{tabular}", *notes, ""])
+
+
+def figure(name: str, profile: str = "laptop", metric: str | None = None) -> Figure:
+    """Curves along the longest numeric axis or, where there is none, a dot per method; with 95 % t intervals over seeds.
+
+    A panel per combination of the other axes; at most three stand side by side.
+    """
+    from instructlab_utils import plotting
+
+    summary = summarise(name, profile, metric)
+    methods, axis, scale = summary.experiment.methods, summary.curve, summary.table.scale
+    panels: dict[str, list[tuple]] = defaultdict(list)
+    for column in summary.columns:
+        panels[summary.name(column, [axis or ""])].append(column)
+    wide = min(3, len(panels))
+    shape = math.ceil(len(panels) / wide), wide
+    drawing, grid = plotting.axes(*shape, sharex=axis is None, sharey=True, squeeze=False)
+    for panel in grid.flat[len(panels) :]:
+        panel.set_visible(False)
+    for panel, (title, columns) in zip(grid.flat, panels.items(), strict=False):
+        panel.set_title(title)
+        for index, method in enumerate(methods):
+            there = [column for column in columns if (method, *column) in summary.cells]
+            cells = [summary.cells[method, *column] for column in there]
+            at = [column[summary.spread.index(axis)] if axis else index for column in there]
+            ends = [(cell.interval.low, cell.interval.high) for cell in cells if cell.interval is not None]
+            low, high = scale * np.array(ends or [(cell.mean, cell.mean) for cell in cells]).reshape(-1, 2).T
+            means, look = [scale * cell.mean for cell in cells], plotting.style(index)
+            if axis:
+                panel.plot(at, means, label=summary.label(method), **look)
+                panel.fill_between(at, low, high, color=look["color"], alpha=0.12, linewidth=0)
+            else:
+                panel.plot(means, at, **(look | {"linestyle": "none"}))
+                panel.hlines(at, low, high, color=look["color"])
+        if axis:
+            ticks = sorted(summary.experiment.axes[axis])
+            panel.set_xscale("log" if 0 < 10 * ticks[0] < ticks[-1] else "linear")  # type: ignore[operator]
+            panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            panel.minorticks_off()
+            panel.set_xlabel("training examples" if axis == "n_train" else axis.replace("_", " "))
+        else:
+            panel.set_yticks(range(len(methods)), map(summary.label, methods))
+            panel.set_xlabel(summary.title)
+    if axis is None:
+        grid[0][0].invert_yaxis()  # shared by all: the first method stands on top
+        return drawing
+    for row in grid:
+        row[0].set_ylabel(summary.title)
+    drawing.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return drawing
+
+
+def _stems(name: str, profile: str) -> dict[str, str]:
+    """Metric → name of its files: <name> for the first table, <name>.<metric> for the others."""
+    stem = name if profile in ("laptop", "smoke") else f"{name}.{profile}"
+    tables = experiments.load(name).tables
+    return {table.metric: f"{stem}.{table.metric}" if i else stem for i, table in enumerate(tables)}
+
+
+def write(name: str, profile: str = "laptop") -> list[Path]:
+    """Write data/results/tables/STEM.{md,csv,tex} and figures/STEM.png of every table; below build/ for a smoke run."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    import matplotlib.pyplot as plt
+
+    folder, figures, written = find_root() / "data" / "results" / "tables", find_root() / "figures", []
+    if profile == "smoke":
+        folder = figures = find_root() / "build" / "results" / "tables"
+    for metric, stem in _stems(name, profile).items():
+        picture, drawing = io.BytesIO(), figure(name, profile, metric)
+        drawing.savefig(picture, format="png")
+        plt.close(drawing)
+        written += [
+            record.write_text(folder / f"{stem}.md", markdown(name, profile, metric, root="../../../")),
+            record.write_text(folder / f"{stem}.csv", to_csv(name, profile, metric)),
+            record.write_text(folder / f"{stem}.tex", latex(name, profile, metric)),
+            record.write_bytes(figures / f"{stem}.png", picture.getvalue()),
+        ]
+    return written
+
+
+def generated(profile: str = "laptop") -> dict[str, str]:
+    """The blocks that this module can write, by name: claims, ledger-page and table-<stem>, for pages at the root."""
+    found = {"claims": ledger(profile), "ledger-page": ledger_page(profile)}
+    for name in experiments.names():
+        for metric, stem in _stems(name, profile).items() if experiments.results(name, profile) else ():
+            found[f"table-{stem}"] = markdown(name, profile, metric, root="")
+    return found
