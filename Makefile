@@ -61,8 +61,9 @@ import: $(READY)  ## NB=notebooks/03_….ipynb -> its text source, after editing
 	@$(if $(NB),,$(error say which notebook: make import NB=notebooks/NN_name.ipynb))
 	@$(RUN) import $(NB)
 
-reproduce: $(READY)  ## what is missing of the experiments, then tables and verdicts; FRESH=1 runs all again
-	@$(RUN) reproduce $(EXPERIMENT) --profile $(PROFILE) --workers $(WORKERS) $(if $(FRESH),--fresh)
+reproduce: $(READY)  ## what is missing of the experiments, tables, verdicts; FRESH=1 all again, VERIFY=1 compares, DRY=1 tells
+	@$(RUN) reproduce $(EXPERIMENT) --profile $(PROFILE) --workers $(WORKERS) \
+	  $(if $(FRESH),--fresh) $(if $(VERIFY),--verify) $(if $(DRY),--dry-run)
 
 bench: $(READY)  ## the training loop measured against others
 	@$(RUN) bench

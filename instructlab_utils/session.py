@@ -123,10 +123,11 @@ class Run:
         """``with run.measure() as cost:`` fills ``cost`` when the block ends."""
         from instructlab_utils.repro.record import peak_memory_mb, reset_peak_memory
 
-        cuda = None
+        cuda: Any = None
         if self.device.startswith("cuda"):
-            from torch import cuda
+            import torch
 
+            cuda = torch.cuda
             cuda.synchronize()
             cuda.reset_peak_memory_stats()
         cost = Cost()

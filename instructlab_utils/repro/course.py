@@ -101,14 +101,19 @@ def run_experiments(names: list[str], profile: str, workers: int, dry_run: bool,
     if dry_run:
         print(plan(loaded, jobs, left, profile, workers))
         return 0
+    code = 0
     if left:
         prepare(needed_assets([experiment.notebook for experiment in loaded]))
-    with progress() as on_progress:
-        result = graph.run_graph(chosen, profile, workers, fresh=fresh, on_progress=on_progress)
-    code = report(result, profile, name="reproduce")
+        with progress() as on_progress:
+            result = graph.run_graph(chosen, profile, workers, fresh=fresh, on_progress=on_progress)
+        code = report(result, profile, name="reproduce")
+    else:
+        print(f"The recorded results cover today's experiments: {', '.join(chosen)}; nothing was run.")
     for experiment in loaded:
         found = experiments.aggregate(experiment, profile)
-        print(f"{_shown(found.path)}: {len(found.lines)} lines{', changed' if found.changed else ''}")
+        blocks = len({line["block"] for line in found.lines})
+        changed = ", changed" if found.changed else ""
+        print(f"{_shown(found.path)}: {len(found.lines)} runs in {blocks} blocks{changed}")
         for block, reason in found.refused.items():
             print(f"  refused {block}: {reason}", file=sys.stderr)
         if found.missing:

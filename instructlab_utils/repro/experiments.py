@@ -203,10 +203,10 @@ class Experiment(Strict):
             wanted = [*self.axes[axis]]
             if self.tuning is not None and axis in self.tuning.at:
                 wanted.append(self.tuning.at[axis])
-            for name, table in settings.items():
+            for name, entries in settings.items():
                 if name in self.settings:
                     raise ValueError(f"settings_by.{axis}.{name}: stands in settings too; keep one of them")
-                if absent := [value for value in wanted if str(value) not in table]:
+                if absent := [value for value in wanted if str(value) not in entries]:
                     raise ValueError(f"settings_by.{axis}.{name}: no value for {axis} = {absent[0]}")
         for number, table in enumerate(self.tables):
             self._check_table(f"tables.{number}", table)
@@ -217,7 +217,8 @@ class Experiment(Strict):
     def _check_axes(self) -> None:
         if "seed" not in self.axes:
             raise ValueError("axes: there is no axis 'seed'; results need several")
-        for name, values in (("methods", self.methods), *((f"axes.{a}", v) for a, v in self.axes.items())):
+        lists: dict[str, list[Any]] = {"methods": self.methods} | {f"axes.{a}": v for a, v in self.axes.items()}
+        for name, values in lists.items():
             if not values:
                 raise ValueError(f"{name}: is empty; name at least one value")
             if len(set(values)) != len(values):
@@ -458,8 +459,10 @@ class Experiment(Strict):
         """How long the block took when it last ran, of whatever key; else the median of its stage; else None."""
         import statistics
 
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return float(record.read_json(block.out / "manifest.json")["seconds"]) or None
+        with contextlib.suppress(RecordError, ValueError, KeyError):
+            manifest = record.read_json(block.out / "manifest.json")
+            if manifest["status"] == "ok":
+                return float(manifest["seconds"])
         rows = _rows_by_block(results_path(self.name, self.profile))
         known = {name: found[0] for name, found in rows.items() if found[0].get("block_seconds")}
         if block.id in known:

@@ -384,16 +384,16 @@ hidden_00_3(collate)
 #
 # > ●●●○○ · 15 minutes · graded
 #
-# Suppose that somebody reports an accuracy of "0.920" on 12 test items. Eleven of twelve is 0.91666…, twelve
-# of twelve is 1. No count gives 0.920: the number cannot come from that test. To see this you need neither
-# the model nor the data.
+# Suppose that somebody reports an accuracy of `0.920` on 12 test items. Eleven of twelve is
+# $11/12 = 0.91666\dots$, twelve of twelve is 1. No count gives `0.920`: the number cannot come from that test.
+# To see this you need neither the model nor the data.
 #
 # `possible(reported, n)` says whether some count $k \in \{0, \dots, n\}$ has $k/n$ rounding to `reported`.
-# The text counts, not its value: "0.920" claims three decimals, "0.92" only two. It may be a percentage:
-# "92.0%". At an exact half some programs round up and others to even; accept both. Sometimes you also know
+# The text counts, not its value: `"0.920"` claims three decimals, `"0.92"` only two. It may be a percentage:
+# `"92.0%"`. At an exact half some programs round up and others to even; accept both. Sometimes you also know
 # the program. Then `spec` is the format specification that it printed with, and its output must be
-# reproduced exactly. One of this course's source articles fails there: its program prints with ".2f", its
-# text shows 0.920.
+# reproduced exactly. One of this course's source articles fails there: its program prints with `".2f"`, its
+# text shows `0.920`.
 
 
 # %% nbgrader={"grade_id": "answer_00_4", "solution": true}

@@ -470,8 +470,8 @@ check_03_3(evaluate)
 #
 # Two models answer the same test items. B gets four items in a hundred more. Is that luck? The items are
 # hard or easy for *both* models, so look at the pairs: resample the **items** with replacement, and in
-# every resample take the difference of the two accuracies on *those* items. The 2.5 % and 97.5 % quantiles
-# of these differences are the bounds of the 95 % percentile interval.
+# every resample take the difference of the two accuracies on *those* items. The quantiles $0.025$ and
+# $0.975$ of these differences are the bounds of the $95\,\%$ percentile interval.
 #
 # Use `np.random.default_rng(seed)`, and no loop over items.
 

@@ -1,0 +1,213 @@
+"""Repetitions: what verification accepts and refuses, the bands of the study, and what `explain` says."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import toy_project as toy
+
+from instructlab_utils.errors import ConfigError, RecordError
+from instructlab_utils.repro import experiments, graph, record, repeat
+
+# What a block's notebook does, without a model: its lines are those of toy_project.
+CODE = """
+import os, pathlib, sys
+sys.path.insert(0, {tests!r})
+import toy_project as toy
+from instructlab_utils.repro import experiments, record
+spec = experiments.load("toy").at(profile)
+block = spec.block(stage=stage, task=task, n_train=n_train, seed=seed)
+out = pathlib.Path(os.environ["INSTRUCTLAB_RUN_DIR"])
+record.write_lines(out / "lines.jsonl", [toy.line(spec, block, t) for t in spec.trials(block)])
+"""
+PARAMETERS = (
+    'profile: str = "laptop"\nstage: str = "run"\ntask: str = "a"\nn_train: int = 10\nseed: int = 0\n'
+)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSTRUCTLAB_ROOT", str(tmp_path))
+    toy.make(tmp_path)
+    cells = json.loads(toy.notebook(code=CODE.format(tests=str(toy.Path(toy.__file__).parent))))
+    given = {**cells["cells"][1], "id": "q", "source": PARAMETERS, "metadata": {"tags": ["parameters"]}}
+    cells["cells"].insert(1, given)
+    cells["metadata"] = {
+        "kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"},
+        "language_info": {"name": "python"},
+    }
+    (tmp_path / "notebooks/experiments/toy.ipynb").write_text(json.dumps(cells), encoding="utf-8")
+    return tmp_path
+
+
+def parts(experiment, block, **changes):
+    """Recorded lines of a block, and the same lines with ``changes`` in the run of `large`."""
+    recorded = experiment.lines(block)
+    again = copy.deepcopy(recorded)
+    for line in again:
+        if line["method"] == "large":
+            line.update(changes)
+    return recorded, again
+
+
+@pytest.fixture
+def ready(root):
+    experiment = toy.run_all()
+    return experiment, next(b for b in experiment.blocks() if b.id == "a-n10-s0")
+
+
+BANDS = {"large": {"accuracy": 0.05, "test_loss": 0.01}}
+
+
+def test_equal_lines_are_equal_and_timings_do_not_count(ready):
+    experiment, block = ready
+    recorded, again = parts(experiment, block, seconds=99.0, peak_memory_mb=1.0)
+    found = repeat.compare(experiment, block, recorded, again)
+    assert len(found) == 3 and all(each.equal for each in found)
+    assert repeat.judge(found, BANDS) == ("equal", [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "elsewhere", "word", "said"),
+    [
+        ({"test_loss": 0.3 + 1e-12}, False, "different", "other bits on the same hardware: test_loss +1e-12"),
+        ({"test_loss": 0.305}, True, "within", "inside the band: test_loss +0.005"),
+        ({"test_loss": 0.32}, True, "different", "outside the band in test_loss"),
+        ({"accuracy": 0.1}, True, "different", "outside the band in accuracy"),
+        ({"predictions": [0] * 8}, False, "different", "4 of 8 predictions"),
+    ],
+)
+def test_a_difference_is_judged_by_the_environment_and_the_bands(ready, changes, elsewhere, word, said):
+    experiment, block = ready
+    recorded, again = parts(experiment, block, **changes)
+    if elsewhere:
+        again = [line | {"environment": line["environment"] | {"hardware": "another"}} for line in again]
+    found, reasons = repeat.judge(repeat.compare(experiment, block, recorded, again), BANDS)
+    assert found == word and any(said in reason for reason in reasons), reasons
+
+
+def test_a_method_that_the_study_did_not_see_gets_the_widest_band(ready):
+    experiment, block = ready
+    recorded, again = parts(experiment, block, test_loss=0.305)
+    again = [line | {"environment": line["environment"] | {"torch": "9"}} for line in again]
+    comparisons = repeat.compare(experiment, block, recorded, again)
+    assert repeat.judge(comparisons, {"other": {"test_loss": 0.01}})[0] == "within"
+    assert repeat.judge(comparisons, {"other": {"test_loss": 0.001}})[0] == "different"
+    assert repeat.judge(comparisons, {})[0] == "different"
+
+
+def test_a_repetition_without_a_run_is_refused(ready):
+    experiment, block = ready
+    recorded = experiment.lines(block)
+    with pytest.raises(RecordError, match="toy/a-n10-s0: the repetition has no line for large"):
+        repeat.compare(experiment, block, recorded, recorded[:-1])
+
+
+@pytest.mark.slow
+def test_verify_runs_the_cheapest_block_again_and_marks_what_differs(ready, root):
+    experiment, _ = ready
+    cheap = next(b for b in experiment.blocks() if b.id == "b-n20-s1")
+    toy.write_manifest(cheap.out, seconds=0.5)
+    experiments.aggregate(experiment, "laptop")
+    assert repeat.cheapest(experiment) == cheap
+    before = record.read_lines(cheap.out / "lines.jsonl")
+    word, text = repeat.verify("toy", "laptop")
+    entry = repeat.verified()["toy.laptop"]
+    # the recorded lines come from this process, the repetition from a kernel: threads may differ, bits may not
+    assert word == "equal" and "toy/b-n20-s1: equal in 3 runs" in text, text
+    assert entry["status"] == "equal" and entry["key"] == experiment.key(cheap)
+    assert record.read_lines(cheap.out / "lines.jsonl") == before and not repeat.stale(experiment)
+
+    wrong = [line | {"accuracy": line["accuracy"] + 0.125} for line in before]
+    record.write_lines(cheap.out / "lines.jsonl", wrong)
+    word, text = repeat.verify("toy", "laptop", "b-n20-s1")
+    assert word == "different" and "accuracy -0.12" in text
+    assert repeat.stale(experiment) and "b-n20-s1: different" in repeat.explain("toy")
+    path = root / "data/experiments/toy.toml"
+    path.write_text(path.read_text().replace("revision = 1", "revision = 2"))
+    assert not repeat.stale(experiments.load("toy").at("laptop"))  # new settings: it will run anyway
+
+
+def test_nothing_to_verify_is_one_sentence(root):
+    with pytest.raises(RecordError, match="toy: no laptop results to verify; run `make reproduce` first"):
+        repeat.verify("toy", "laptop")
+
+
+def test_the_study_publishes_bands_and_goes_on_where_it_stopped(ready, root, monkeypatch):
+    assert ready
+    calls = []
+
+    def fake(spec, blocks, under, *, workers, threads):
+        calls.append((workers, threads, len(blocks)))
+        for block in blocks:
+            recorded = spec.lines(block)
+            scratch = replace(block, under=under)
+            scratch.out.mkdir(parents=True, exist_ok=True)
+            shift = 0.01 * (threads - 1)
+            rows = [
+                line | {"test_loss": line["test_loss"] + (shift if line["method"] == "large" else 0)}
+                for line in recorded
+            ]
+            record.write_lines(scratch.out / "lines.jsonl", rows)
+            toy.write_manifest(scratch.out)
+
+    monkeypatch.setattr(repeat, "repeat", fake)
+    with pytest.raises(ConfigError, match=r"toy\.toml: has no \[determinism\]"):
+        repeat.study("toy")
+    path = root / "data/experiments/toy.toml"
+    text = '[determinism]\nwhere = { task = ["a"], seed = [0, 1] }\nworkers = [1, 2]\nthreads = [1, 2]\n[profiles.smoke]'
+    path.write_text(path.read_text().replace("[profiles.smoke]", text))
+    found = repeat.study("toy")
+    assert calls == [(1, 1, 4), (2, 1, 4), (1, 2, 4), (2, 2, 4)]
+    assert found["bands"]["large"]["test_loss"] == pytest.approx(0.02)  # twice what was seen
+    assert found["bands"]["small"] == {
+        "accuracy": 0.125,
+        "macro_f1": 0.125,
+        "dev_accuracy": 0.125,
+        "test_loss": 1e-6,
+    }
+    assert repeat.bands("toy") == found["bands"] == record.read_json(repeat.study_path("toy"))["bands"]
+    table = repeat.study_table("toy")
+    row = next(row for row in table.splitlines() if row.startswith("| large_model"))
+    assert (
+        row.count("4 of 4 equal") == 2 and row.count("0 of 4 equal; largest accuracy 0, test_loss 0.01") == 2
+    )
+    assert "± 0.02" in row and "a-n10-s0, a-n10-s1, a-n20-s0, a-n20-s1" in table
+
+
+# --- explain ----------------------------------------------------------------------------------------
+
+
+def test_explain_says_what_was_used_and_what_has_changed(ready, root, monkeypatch):
+    text = repeat.explain("toy")
+    assert "14 of 14 blocks have results of today's code and settings" in text
+    assert "claim T1: as it stood at the runs" in text and "(now" not in text and "verified: never" in text
+    block = repeat.explain("toy/a-n10-s0")
+    assert "covers today's experiment: yes" in block and "large learning_rate = 0.2" in block
+    assert repeat.explain("data/results/toy.jsonl") == text
+    assert repeat.explain("T1").splitlines()[1:] == text.splitlines()
+
+    monkeypatch.setattr(record, "package_sha", lambda: "0" * 16)
+    claim = root / "data/claims/T1.toml"
+    claim.write_text(claim.read_text().replace("threshold = 0.0", "threshold = 0.1"))
+    path = root / "data/experiments/toy.toml"
+    path.write_text(path.read_text().replace("10 = 3", "10 = 5"))
+    text = repeat.explain("toy")
+    assert "8 of 14 blocks" in text and f"(now {'0' * 16})" in text and "claim T1: text changed since" in text
+    block = repeat.explain("toy/a-n10-s0")
+    assert "covers today's experiment: no" in block and "changed since: settings:" in block
+    assert f"other than here: package: {record.short_environment()['package']}" not in block
+    assert "→ " + "0" * 16 in block
+
+
+def test_explain_of_something_unknown_names_the_known(ready):
+    with pytest.raises(ConfigError, match="figures/none.png: not a result; name .*toy, T1"):
+        repeat.explain("figures/none.png")
+    with pytest.raises(ConfigError, match="unknown block 'a-n10-s9' of toy"):
+        repeat.explain("toy/a-n10-s9")
+
+
+def test_a_new_function_in_the_package_runs_nothing_again(ready, monkeypatch):
+    monkeypatch.setattr(record, "package_sha", lambda: "1" * 16)
+    assert all(job.done for job in graph.all_jobs(["toy"], "laptop"))
