@@ -273,6 +273,9 @@ def test_published_numbers_stand_apart_and_are_never_ranked(root):
         ("paper: Big, their_", "large", "99.9", ""),
         ("paper: Big, their_", "small", "80.0", ""),
     ]
+    edit(root, 'verdicts = { large = "T1" }', 'verdicts = { large = "T9" }')
+    with pytest.raises(ConfigError, match=r"tables\.verdicts: 'T9' is not one of the claims"):
+        tables.markdown("toy")
     edit(root, "large = 99.9", "huge = 99.9")
     with pytest.raises(ConfigError, match=r"tables\.paper: 'huge' is not one of the methods"):
         tables.markdown("toy")
@@ -423,14 +426,13 @@ def test_write_leaves_four_files_per_table_and_the_same_bytes_twice(root):
     toy.run_all()
     written = tables.write("toy")
     stems = ("toy", "toy.test_loss")
-    wanted = [
-        [f"data/results/tables/{s}.{e}" for e in ("md", "csv", "tex")] + [f"figures/{s}.png"] for s in stems
-    ]
-    assert [path.relative_to(root).as_posix() for path in written] == [*wanted[0], *wanted[1]]
+    wanted = [f"data/results/tables/{stem}.{form}" for stem in stems for form in ("md", "csv", "tex")]
+    names = [path.relative_to(root).as_posix() for path in written]
+    assert names == [*wanted, *(f"figures/{stem}.png" for stem in stems)]
     before = [path.read_bytes() for path in written]
-    assert [path.read_bytes() for path in tables.write("toy")] == before and before[3][:4] == b"\x89PNG"
+    assert [path.read_bytes() for path in tables.write("toy")] == before and before[6][:4] == b"\x89PNG"
     assert "(../../../LEDGER.md#t1)" in written[0].read_text(encoding="utf-8")
-    assert "Loss" in written[4].read_text(encoding="utf-8")
+    assert "Loss" in written[3].read_text(encoding="utf-8")
     assert "table-toy.test_loss" in tables.generated()
 
 
