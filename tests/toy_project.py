@@ -57,7 +57,7 @@ threshold = 0.0
 expected = "supported"
 [source]
 work = "a toy"
-place = "nowhere"
+place = "its only sentence"
 evidence = "asserted"
 [statistic]
 name = "ten of the large against twenty of the small"
