@@ -38,7 +38,7 @@ ROW = {
     "kind": "difference", "k": None, "confidence": 0.95, "expected": "supported", "experiment": "toy", "argument": None,
     "statistic": "ten against twenty", "verdict": "supported", "direction": "greater", "threshold": 0.0, "margin": None,
     "mean": 0.267, "low": 0.2181, "high": 0.3155, "p": None, "censored": 0, "seeds": 3, "comparisons": [], "missing": 0,
-    "flags": [], "table": None, "lesson": "planned",
+    "flags": [], "secondary": [], "bootstrap": None, "table": None, "lesson": "planned",
 }  # fmt: skip
 DRAFT = ROW | dict.fromkeys(("experiment", "statistic", "mean", "low", "high", "threshold", "direction"))
 
@@ -217,7 +217,7 @@ def test_costs_are_told_at_the_end_of_the_longest_numeric_axis(root):
 
 
 def test_on_a_gpu_wall_time_counts_and_the_notes_say_so(root, monkeypatch):
-    monkeypatch.setattr(claims, "ledger", lambda profile: [ROW | {"verdict": profile}], raising=False)
+    monkeypatch.setattr(claims, "ledger", lambda profile: [ROW | {"verdict": profile}])
     experiment = experiments.load("toy").at("gpu")
     for block in experiment.blocks():
         toy.run(experiment, block)
@@ -463,9 +463,10 @@ def test_the_ledger_has_a_row_per_claim_with_its_links(root):
 
 
 def test_the_page_tells_all_of_a_claim(root, monkeypatch):
-    monkeypatch.setattr(claims, "FLAGS", {"stale": "other numbers"}, raising=False)
+    monkeypatch.setattr(claims, "FLAGS", {"stale": "other numbers"})
     beside = ROW | {"statistic": "beside", "bootstrap": [0.1, 0.4]}
-    parts = [ROW | {"statistic": "first", "p": 0.0123}, ROW | {"margin": 0.02, "threshold": None}]
+    narrow = {"mean": 0.0012345, "low": 0.0012, "high": 0.0013, "margin": 0.02, "threshold": None}
+    parts = [ROW | {"statistic": "first", "p": 0.0123}, ROW | narrow]
     argued = DRAFT | {"claim": "T3", "argument": {"text": "It follows.", "test": "tests/x.py"}}
     rows = [
         ROW | {"flags": ["stale"], "secondary": [beside], "missing": 2},
@@ -481,7 +482,7 @@ def test_the_page_tells_all_of_a_claim(root, monkeypatch):
     for words in (
         "Verdict: **supported**; expected before the run: supported.", "Note: other numbers.", "Missing: 2 runs.",
         "Source: a toy, nowhere. Evidence given there: asserted.", "claimed to lie above 0 (difference; 95% t interval",
-        "without a vote: beside: +0.267 [+0.218, +0.316], bootstrap over seeds and examples [+0.1, +0.4]",
+        "without a vote:\n  - beside: +0.267 [+0.218, +0.316], bootstrap over seeds and examples [+0.100, +0.400]",
         "[claim](data/claims/T1.toml) · [experiment](data/experiments/toy.toml)",
     ):  # fmt: skip
         assert words in sections[0]
@@ -491,7 +492,7 @@ def test_the_page_tells_all_of_a_claim(root, monkeypatch):
         "1 of 2 must hold" in sections[3]
         and "first: +0.267 [+0.218, +0.316]; claimed to lie above 0 (p = 0.012)" in text
     )
-    assert "claimed to lie within ±0.02" in sections[3]
+    assert "+0.00123 [+0.00120, +0.00130]; claimed to lie within ±0.02" in sections[3]
 
 
 def test_the_blocks_are_those_of_the_pages(root):

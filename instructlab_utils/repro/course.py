@@ -195,7 +195,7 @@ def write_tables(names: list[str], profile: str, *, check: bool = False, measure
 
     ``check`` changes nothing and says which blocks are out of date; the exit code.
     """
-    from instructlab_utils.repro import tables
+    from instructlab_utils.repro import claims, tables
 
     pages = [path for path in (find_root() / "README.md", find_root() / "LEDGER.md") if path.is_file()]
     if check:
@@ -204,6 +204,8 @@ def write_tables(names: list[str], profile: str, *, check: bool = False, measure
         for line in stale:
             print(line, file=sys.stderr)
         return 1 if stale else 0
+    if profile == "laptop":
+        print(f"wrote {_shown(claims.write_ledger())}")  # first: the tables quote its verdicts
     for name in names or experiments.names():
         if not experiments.results(name, profile):
             print(f"{name}: no {profile} results yet", file=sys.stderr)

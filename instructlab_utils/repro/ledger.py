@@ -6,6 +6,7 @@ program, never by hand.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,11 +35,17 @@ def ledger_rows(profile: str = "laptop") -> list[dict[str, Any]]:
 
 def _finding(part: Mapping[str, Any], side: bool = False) -> str:
     """ "50 against 800 examples: +0.267 [+0.218, +0.316]"; with the claimed ``side`` if wanted."""
-    text = part["statistic"] or ""
+    text, width = part["statistic"] or "", (part["high"] or 0) - (part["low"] or 0)
+    places = max(3, 1 - math.floor(math.log10(width))) if width > 0 else 3  # two digits of a narrow interval
+    ends = [
+        ("", part["low"], part["high"]),
+        (", bootstrap over seeds and examples ", *(part["bootstrap"] or (None, None))),
+    ]
     if part["mean"] is not None:
-        text += ": {mean:+.3g} [{low:+.3g}, {high:+.3g}]".format(**part)
-    if part.get("bootstrap"):
-        text += ", bootstrap over seeds and examples [{:+.3g}, {:+.3g}]".format(*part["bootstrap"])
+        shown = [
+            f"{name}[{low:+.{places}f}, {high:+.{places}f}]" for name, low, high in ends if low is not None
+        ]
+        text += f": {part['mean']:+.{places}f} {''.join(shown)}"
     if side and part.get("margin") is not None:
         text += f"; claimed to lie within ±{part['margin']:g}"
     elif side and part.get("threshold") is not None:
@@ -99,9 +106,10 @@ def ledger_page(profile: str = "laptop") -> str:
                 items.append(f"  - {part['verdict']}: {_finding(part, side=True)}{p}")
         else:
             items.append(f"{_finding(row, side=True)} ({row['kind']}; {level}).")
-        if row.get("missing"):
+        if row["missing"]:
             items.append(f"Missing: {row['missing']} runs.")
-        items += [f"Beside it, without a vote: {_finding(part)}." for part in row.get("secondary", ())]
+        items += ["Beside it, without a vote:"] * bool(row["secondary"])
+        items += [f"  - {_finding(part)}" for part in row["secondary"]]
         items.append(_links(row, f"[claim]({claims.FOLDER}/{row['claim']}.toml)"))
         lines = [item if item.startswith("  -") else f"- {item}" for item in items]
         parts += [f"## {row['claim']}", f"**{row['statement']}**", "\n".join(lines)]
