@@ -13,7 +13,7 @@ import toy_project as toy
 
 from instructlab_utils.errors import ConfigError, RecordError
 from instructlab_utils.metrics import t_interval
-from instructlab_utils.repro import claims, experiments, record, tables
+from instructlab_utils.repro import claims, course, experiments, record, tables
 
 NBSP = "\u00a0"
 PAPER = """
@@ -504,6 +504,24 @@ def test_the_blocks_are_those_of_the_pages(root):
     page.write_text("<!-- generated:ledger-page -->\n<!-- /generated -->\n", encoding="utf-8")
     assert tables.update_blocks(page, found) == ["ledger-page"] and tables.check_blocks(page, found) == []
     assert "## T1" in page.read_text(encoding="utf-8")
+
+
+def test_write_tables_renews_the_ledger_first_then_tables_and_pages(root, capsys):
+    toy.run_all()
+    for name, block in (("README.md", "claims"), ("LEDGER.md", "ledger-page")):
+        (root / name).write_text(f"<!-- generated:{block} -->\n<!-- /generated -->\n", encoding="utf-8")
+    assert course.write_tables([], "laptop", check=True) == 1
+    assert "LEDGER.md: the generated block 'ledger-page' is out of date" in capsys.readouterr().err
+    assert course.write_tables([], "laptop") == 0
+    (row,) = record.read_json(root / "data/results/ledger.json")
+    assert row["statistic"] == "ten of the large against twenty of the small" and row["table"].endswith(
+        "toy.md"
+    )
+    text = (root / row["table"]).read_text(encoding="utf-8")
+    assert f"#t1): {row['verdict']} |" in text and row["verdict"] in (root / "LEDGER.md").read_text(
+        encoding="utf-8"
+    )
+    assert course.write_tables([], "laptop", check=True) == 0
 
 
 def test_the_committed_ledger_page_is_generated_and_up_to_date(monkeypatch):

@@ -67,13 +67,13 @@ def ledger(profile: str = "laptop") -> str:
     """Every claim with its verdict, the numbers behind it and links, as a Markdown table."""
     rows = [["claim", "statement", "verdict", "mean over seeds, 95 % interval", "see"]]
     for row in ledger_rows(profile):
-        found = [_finding(part) for part in row["comparisons"] or [row] if part["statistic"]]
+        parts = [part | {"bootstrap": None} for part in row["comparisons"] or [row] if part["statistic"]]
         flags = f" ({', '.join(row['flags'])})" if row["flags"] else ""
         name, word = (
             row["claim"],
             row["verdict"] if row["verdict"] == "not tested" else f"**{row['verdict']}**",
         )
-        why = "by argument" if row["argument"] else "<br>".join(found)
+        why = "by argument" if row["argument"] else "<br>".join(map(_finding, parts))
         rows.append([f"[{name}](LEDGER.md#{name.lower()})", row["statement"], word + flags, why, _links(row)])
     return grid(rows, [True] * 5) + "\n"
 
