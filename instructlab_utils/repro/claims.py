@@ -750,8 +750,9 @@ def ledger(profile: str = "laptop") -> list[dict[str, Any]]:
             key: found[key] for key in ("mean", "low", "high", "p", "threshold", "margin") if key in found
         }
         rounded = {key: None if value is None else round(value, 6) for key, value in ends.items()}
-        kept = ("statistic", "verdict", "direction", "censored")
-        return rounded | {key: found[key] for key in kept} | {"seeds": len(found["seeds"])}
+        kept = {key: found[key] for key in ("statistic", "verdict", "direction", "censored") if key in found}
+        beside = None if found["bootstrap"] is None else [round(end, 6) for end in found["bootstrap"]]
+        return rounded | kept | {"bootstrap": beside, "seeds": len(found["seeds"])}
 
     rows = []
     for name in names():
@@ -770,9 +771,11 @@ def ledger(profile: str = "laptop") -> list[dict[str, Any]]:
         stem = found["experiment"] if profile == "laptop" else f"{found['experiment']}.{profile}"
         row = {key: found[key] for key in kept} | short(found)
         row["comparisons"] = [short(part) for part in found["comparisons"]]
+        row["secondary"] = [short(part) for part in found["secondary"]]
         row["missing"] = len(found["missing"])
         row["flags"] = [flag for flag in FLAGS if found[flag]]
-        row["table"] = _path(f"data/results/tables/{stem}.md") if found["experiment"] else None
+        ran = found["experiment"] and experiments.results(found["experiment"], profile)
+        row["table"] = f"data/results/tables/{stem}.md" if ran else None  # written after the ledger
         row["lesson"] = _path(f"notebooks/{found['lesson']}_*.ipynb") or "planned"
         rows.append(row)
     return rows

@@ -191,27 +191,32 @@ def lesson_table() -> str:
 
 
 def write_tables(names: list[str], profile: str, *, check: bool = False, measured: bool = False) -> int:
-    """Write the tables and figures of the named experiments (default: all), and README's generated blocks.
+    """Write the tables and figures of the named experiments (default: all), and the blocks of README.md and LEDGER.md.
 
     ``check`` changes nothing and says which blocks are out of date; the exit code.
     """
-    from instructlab_utils.repro import tables
+    from instructlab_utils.repro import claims, tables
 
-    readme = find_root() / "README.md"
+    pages = [path for path in (find_root() / "README.md", find_root() / "LEDGER.md") if path.is_file()]
     if check:
-        stale = tables.check_blocks(readme, readme_blocks(profile))
+        blocks = readme_blocks(profile)
+        stale = [line for page in pages for line in tables.check_blocks(page, blocks)]
         for line in stale:
             print(line, file=sys.stderr)
         return 1 if stale else 0
+    if profile == "laptop":
+        print(f"wrote {_shown(claims.write_ledger())}")  # first: the tables quote its verdicts
     for name in names or experiments.names():
         if not experiments.results(name, profile):
             print(f"{name}: no {profile} results yet", file=sys.stderr)
             continue
         for path in tables.write(name, profile):
             print(f"wrote {_shown(path)}")
-    if profile == "laptop" and readme.is_file():
-        for block in tables.update_blocks(readme, readme_blocks(profile, measured=measured)):
-            print(f"README.md: block {block!r} renewed")
+    if profile == "laptop" and pages:
+        blocks = readme_blocks(profile, measured=measured)
+        for page in pages:
+            for block in tables.update_blocks(page, blocks):
+                print(f"{page.name}: block {block!r} renewed")
     return 0
 
 
