@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from instructlab_utils.errors import ConfigError
 from instructlab_utils.repro import experiments, notebooks, record
 from instructlab_utils.session import find_root
@@ -202,6 +204,11 @@ def run_graph(
     build = find_root() / "build"
     build.mkdir(exist_ok=True)
     with _alone(build), _terminable():
+        if not fresh:  # another call may have ended since
+            jobs = all_jobs(targets, profile)
+            result.current, result.ran = [j for j in jobs if j.done], [j for j in jobs if not j.done]
+            if not result.ran:
+                return result
         if fresh:
             for job in result.ran:
                 for name in ("lines.jsonl", "manifest.json"):
@@ -316,18 +323,12 @@ def _terminable() -> Iterator[None]:
 
 def _remember(build: Path, pid: int) -> None:
     """Write down the process group, so that the next call can end it if this one is killed."""
-    import psutil
-
-    from instructlab_utils.repro.record import write_json
-
     with contextlib.suppress(psutil.Error):
-        write_json(build / ".graph.json", {"group": pid, "started": psutil.Process(pid).create_time()})
+        record.write_json(build / ".graph.json", {"group": pid, "started": psutil.Process(pid).create_time()})
 
 
 def _members(group: int) -> list:
     """Processes of a process group, and everything below them (kernels have sessions of their own)."""
-    import psutil
-
     found = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
@@ -338,8 +339,6 @@ def _members(group: int) -> list:
 
 
 def _end_group(group: int, *, gently: bool = False) -> None:
-    import psutil
-
     members = _members(group)
     if gently:
         for process in members:
@@ -354,8 +353,6 @@ def _end_group(group: int, *, gently: bool = False) -> None:
 
 def _end_orphans(left: dict) -> None:
     """End the group of a killed predecessor, unless its number now belongs to other processes."""
-    import psutil
-
     group, started = int(left["group"]), float(left["started"])
     with contextlib.suppress(psutil.NoSuchProcess):
         if abs(psutil.Process(group).create_time() - started) > 2:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import shutil
@@ -306,6 +307,7 @@ def run_notebook(
             notebook = _papermill(path, out, values, config, kernel_env, watch, progress)
         except BaseException as error:
             manifest.status, manifest.error = _explain(error, watch)
+            _drop_torn(out / manifest.executed)
         else:
             unrun = [c for c in notebook.cells if _is_code(c) and c.execution_count is None]
             manifest.status = "failed" if unrun else "ok"
@@ -316,6 +318,16 @@ def run_notebook(
     manifest.ended = _now()
     manifest.write(out)
     return manifest
+
+
+def _drop_torn(executed: Path) -> None:
+    """Papermill writes the notebook in place: on a full disk half of it stays, which nobody can open."""
+    try:
+        json.loads(executed.read_bytes())
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        executed.unlink()
 
 
 def _papermill(
