@@ -30,7 +30,9 @@ def finish(experiment: experiments.Experiment) -> None:
         rows = []
         for number, trial in enumerate(experiment.trials(block)):
             shares = {"accuracy": number / 10, "dev_accuracy": number / 10}
-            rows.append(experiment.identity(block) | trial.key | shares | {"predictions": [0, 1], "targets": [1, 1]})
+            rows.append(
+                experiment.identity(block) | trial.key | shares | {"predictions": [0, 1], "targets": [1, 1]}
+            )
         record.write_lines(block.out / "lines.jsonl", rows)
         runner.Manifest("toy", {}, "", "laptop", 0, status="ok").write(block.out)
 
@@ -117,7 +119,9 @@ def test_in_a_fresh_clone_a_damaged_results_file_is_named_with_its_line_and_git(
     (root / "build").rename(root / "away")
     assert all(job.done for job in graph.all_jobs(["toy"], "laptop"))
     path, good = damage_results(slice(40))
-    sentence = r"toy\.jsonl, line 3: not a JSON object; restore the file from git, or delete it and run again\.$"
+    sentence = (
+        r"toy\.jsonl, line 3: not a JSON object; restore the file from git, or delete it and run again\.$"
+    )
     with pytest.raises(RecordError, match=sentence):
         graph.all_jobs(["toy"], "laptop")
     with pytest.raises(RecordError, match=sentence):
