@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import shutil
@@ -27,7 +26,7 @@ from typing import Any
 
 from instructlab_utils.errors import NotebookError, ParameterError, RecordError
 from instructlab_utils.repro import notebooks
-from instructlab_utils.repro.record import environment, read_json, write_json
+from instructlab_utils.repro.record import environment, read_json, write_json, write_text
 from instructlab_utils.session import closest, find_root, resolve_profile
 
 SCHEMA = 1
@@ -307,7 +306,6 @@ def run_notebook(
             notebook = _papermill(path, out, values, config, kernel_env, watch, progress)
         except BaseException as error:
             manifest.status, manifest.error = _explain(error, watch)
-            _drop_torn(out / manifest.executed)
         else:
             unrun = [c for c in notebook.cells if _is_code(c) and c.execution_count is None]
             manifest.status = "failed" if unrun else "ok"
@@ -318,16 +316,6 @@ def run_notebook(
     manifest.ended = _now()
     manifest.write(out)
     return manifest
-
-
-def _drop_torn(executed: Path) -> None:
-    """Papermill writes the notebook in place: on a full disk half of it stays, which nobody can open."""
-    try:
-        json.loads(executed.read_bytes())
-    except FileNotFoundError:
-        pass
-    except ValueError:
-        executed.unlink()
 
 
 def _papermill(
@@ -341,6 +329,13 @@ def _papermill(
 ) -> Any:
     import papermill
     from jupyter_client import AsyncKernelManager
+    from papermill.iorw import LocalHandler, papermill_io
+
+    class Whole(LocalHandler):
+        """Papermill writes in place: a kill or a full disk would leave half a notebook, which nobody can open."""
+
+        def write(self, buf: str, path: str) -> None:
+            write_text(path, buf)
 
     class Manager(AsyncKernelManager):
         """Starts the kernel with its own environment and tells the watch its process id."""
@@ -355,6 +350,7 @@ def _papermill(
         watch.cell, watch.cell_start = cell, time.monotonic()
         watch.number += 1
 
+    papermill_io.register(str(out), Whole())  # paths that start so
     for name in ("papermill", "traitlets"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say stands in the manifest
     executed = str(out / "executed.ipynb")
