@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -374,7 +375,7 @@ def results_line(root: Path, rng: random.Random, expected: dict[str, Any]) -> No
     check(path.read_bytes() == good, f"the results file, damaged in line {number}, was not written again")
     number = garble(path, rng)
     damaged = path.read_bytes()
-    build.rename(root.parent / "away")
+    away = build.rename(root.with_name(f"{root.name}-away"))
     code, text = Call(root).end()
     said = f"toy.jsonl, line {number}: not a JSON object; restore the file from git"
     check(code == 2 and said in text and "Traceback" not in text, f"fresh clone: {code}, {text[-1500:]}")
@@ -387,7 +388,7 @@ def results_line(root: Path, rng: random.Random, expected: dict[str, Any]) -> No
     check(code == 0 and not list(build.glob("runs/*/*/*")), f"restored clone: {code}, {text[-1500:]}")
     check(path.read_bytes() == good and outcome(root) == expected, "restored clone: the results changed")
     shutil.rmtree(build)
-    (root.parent / "away").rename(build)
+    away.rename(build)
 
 
 def two(root: Path, rng: random.Random) -> str:
@@ -408,24 +409,37 @@ def two(root: Path, rng: random.Random) -> str:
 # --- a full disk -------------------------------------------------------------------------------------
 
 
-def mounts() -> bool:
-    """Whether this process may mount a small file system: as root, or as root of a namespace of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True)
-        return done.returncode == 0 and subprocess.run(["umount", folder]).returncode == 0
+def privilege() -> list[str] | None:
+    """What must stand before `mount` so that it may mount a small file system; None where nothing helps."""
+    for words in ([], ["sudo", "-n"]):
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(OSError):
+            tried = [*words, "mount", "-t", "tmpfs", "-o", "size=64k", "none", folder]
+            if subprocess.run(tried, capture_output=True).returncode == 0:
+                subprocess.run([*words, "umount", folder], check=True)
+                return words
+    return None
+
+
+def in_namespace() -> None:
+    """Start again as root of a user namespace, where everybody may mount; returns where there is no such thing."""
+    words = ["unshare", "--map-root-user", "--mount"]
+    with contextlib.suppress(OSError):
+        if subprocess.run([*words, "true"], capture_output=True).returncode == 0:
+            os.execvp(words[0], [*words, sys.executable, *sys.argv, "--in-namespace"])
 
 
 @contextlib.contextmanager
-def small_disk(root: Path, mounted: bool) -> Iterator[None]:
-    """A file system of 16 MB under the project."""
+def small_disk(root: Path, words: list[str] | None) -> Iterator[None]:
+    """A file system of 16 MB under the project; an ordinary folder for None."""
     root.mkdir()
-    if mounted:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(root)], check=True)
+    if words is not None:
+        options = "size=16m,mode=1777"
+        subprocess.run([*words, "mount", "-t", "tmpfs", "-o", options, "none", str(root)], check=True)
     try:
         yield
     finally:
-        if mounted:
-            subprocess.run(["umount", "--lazy", str(root)], check=True)
+        if words is not None:
+            subprocess.run([*words, "umount", "--lazy", str(root)], check=True)
 
 
 @contextlib.contextmanager
@@ -456,35 +470,55 @@ def full(root: Path, call: Call) -> Iterator[None]:
 # --- the drill ---------------------------------------------------------------------------------------
 
 
-def drill_reproduce(times: int, folder: Path, seed: int = 0) -> list[str]:
-    """One undisturbed run, then ``times`` faults, each in a fresh project; returns what went wrong."""
+def one_round(
+    root: Path, fault: str, seed: str, expected: dict[str, Any], words: list[str] | None
+) -> tuple[bool, str]:
+    """One fault in a fresh project; whether all went as promised, and what happened."""
+    rng, began, good = random.Random(seed), time.monotonic(), True
+    with small_disk(root, words if fault == "disk" else None):
+        make(root)
+        try:
+            said = RUN[fault](root, rng)
+            finishes(root, expected)
+            if fault == "line":
+                results_line(root, rng, expected)
+        except Broken as error:
+            good, said = False, f"FAILED: {error}"
+        finally:
+            for process in processes(root):
+                process.kill()
+    return good, f"{fault}: {said} ({time.monotonic() - began:.0f} s)"
+
+
+def drill_reproduce(
+    times: int,
+    folder: Path,
+    seed: int = 0,
+    kinds: tuple[str, ...] = FAULTS,
+    words: list[str] | None = None,
+    workers: int = 1,
+) -> list[str]:
+    """One undisturbed run, then ``times`` faults, ``workers`` at a time; returns what went wrong.
+
+    ``words`` stand before `mount`; see :func:`privilege`.
+    """
     rng, failures = random.Random(seed), []
-    calm, faults = folder / "calm", []
+    calm = folder / "calm"
     make(calm)
     code, text = Call(calm).end()
     if code:
-        return [f"the undisturbed call ended with {code}: {text[-1500:]}"]
+        return [f"the undisturbed call ended with {code}: {text[-1500:]}"] * times
     sound(calm)
     expected = outcome(calm)
-    for turn in range(times):
-        if turn % len(FAULTS) == 0:
-            faults = rng.sample(FAULTS, len(FAULTS))
-        fault, root, began = faults[turn % len(FAULTS)], folder / f"round-{turn}", time.monotonic()
-        with small_disk(root, fault == "disk"):
-            make(root)
-            try:
-                said = RUN[fault](root, rng)
-                finishes(root, expected)
-                if fault == "line":
-                    results_line(root, rng, expected)
-            except Broken as error:
-                said = f"FAILED: {error}"
-                failures.append(f"round {turn + 1}, {fault}: {error}")
-            finally:
-                for process in processes(root):
-                    process.kill()
-        seconds = time.monotonic() - began
-        print(f"engine round {turn + 1}/{times}: {fault}, {said} ({seconds:.0f} s)", flush=True)
+    drawn = [fault for _ in range(times) for fault in rng.sample(kinds, len(kinds))][:times]
+
+    def play(turn: int) -> tuple[bool, str]:
+        return one_round(folder / f"round-{turn}", drawn[turn], f"{seed} {turn}", expected, words)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for turn, (good, said) in enumerate(pool.map(play, range(times)), start=1):
+            print(f"engine round {turn}/{times}: {said}", flush=True)
+            failures += [] if good else [f"round {turn}, {said}"]
     return failures
 
 
@@ -502,12 +536,26 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="rounds at a time"
+    )
     parser.add_argument("--only", choices=FAULTS, help="this fault in every round")
+    parser.add_argument("--in-namespace", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.only:
-        FAULTS = (arguments.only,)
+    drawn, before_mount = (arguments.only,) if arguments.only else FAULTS, privilege()
+    if before_mount is None and not arguments.in_namespace:
+        in_namespace()
+    how = " ".join(["by", *(before_mount or []), "mount", *["in a user namespace"] * arguments.in_namespace])
+    if before_mount is None:
+        drawn, how = tuple(kind for kind in drawn if kind != "disk"), "left out, nothing may be mounted here"
+        if not drawn:
+            parser.error(f"full disk: {how}")
+    print(f"full disk: {how}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        failed = drill_reproduce(arguments.times, Path(scratch).resolve(), arguments.seed)
+        folder = Path(scratch).resolve()
+        failed = drill_reproduce(
+            arguments.times, folder, arguments.seed, drawn, before_mount, arguments.workers
+        )
     good = arguments.times - len(failed)
     print("\n".join([*failed, f"engine drill: {good} of {arguments.times} rounds equal"]))
     sys.exit(bool(failed))

@@ -9,9 +9,11 @@ is missing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,7 +211,7 @@ def run_graph(
             result.current, result.ran = [j for j in jobs if j.done], [j for j in jobs if not j.done]
             if not result.ran:
                 return result
-        if fresh:
+        else:
             for job in result.ran:
                 for name in ("lines.jsonl", "manifest.json"):
                     (job.out / name).unlink(missing_ok=True)
@@ -223,6 +225,10 @@ def run_graph(
         if on_progress is not None:
             on_progress(result.ran)
     result.seconds = time.time() - begin
+    if (
+        code != 0 and shutil.disk_usage(build).free < 2**16
+    ):  # Snakemake's log says nothing then, for the same reason
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(build))
     if (code != 0 and not result.bad) or (code == 0 and result.bad):
         last = _reads(result.log).splitlines()[-1:] or ["no message"]
         raise ConfigError(f"Snakemake ended with code {code} ({last[0]}); its log is {result.log}.")
