@@ -71,7 +71,7 @@ bench: $(READY)  ## the training loop measured against others
 classroom: $(READY)  ## student versions of the exercises, and their automatic grading
 	@$(RUN) classroom
 
-drill: $(READY)  ## kill -9 at random moments, TIMES=20 times; the next call must finish with the same bits
+drill: $(READY)  ## kill -9, full disk, damage at random moments, TIMES=20 times; the next call must finish with equal results
 	@$(RUN) drill --times $(TIMES)
 
 clean:  ## remove what runs have written; the environment and the fetched assets stay

@@ -346,13 +346,13 @@ def classroom(
 
 @app.command()
 def drill(
-    times: Annotated[int, typer.Option(min=1, help="kills of each kind")] = 20,
+    times: Annotated[int, typer.Option(min=1, help="rounds of each kind")] = 20,
     seed: int = 0,
 ) -> None:
-    """Kill -9 a fetch and a training run at random moments; the next call must finish with the same bits."""
+    """Faults at random moments of a fetch, a training run and `reproduce`; the next call must finish with equal results."""
     codes = [
         _script(f"tests/drill_{kind}.py", "--times", str(times), "--seed", str(seed))
-        for kind in ("fetch", "training")
+        for kind in ("fetch", "training", "reproduce")
     ]
     raise typer.Exit(max(codes))
 

@@ -318,7 +318,7 @@ def _failure(job: Job) -> str:
     if job.status in ENDED:
         with contextlib.suppress(RecordError):
             return runner.describe(runner.read_manifest(job.out), job.out)
-    reason = "cut off" if job.status == "running" else "not run, because a job before it failed"
+    reason = "cut off" if job.status == "running" else "not run: it ended too soon, or a job before it failed"
     return f"{job.name}: {reason}"
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from instructlab_utils.repro.runner import Manifest
 
 FOLDER = "data/experiments"
+REMEDY = "restore the file from git, or delete it and run again"  # for a damaged file of results
 MAX_PREDICTIONS = 200 * 1024  # bytes in git, per experiment
 BULKY = (
     "predictions",
@@ -715,7 +716,8 @@ def predictions_path(name: str, profile: str = "laptop") -> Path:
 
 def results(name: str, profile: str = "laptop", stage: str = "run") -> list[dict]:
     """The recorded lines of one stage; [] when the experiment has not run."""
-    return [line for line in record.read_lines(results_path(name, profile)) if line.get("stage") == stage]
+    path = results_path(name, profile)
+    return [line for line in record.read_lines(path, remedy=REMEDY) if line.get("stage") == stage]
 
 
 def predictions(name: str, profile: str = "laptop") -> list[dict[str, Any]]:
@@ -751,7 +753,7 @@ def _rows_by_block(path: Path) -> dict[str, list[dict]]:
     version = (stat.st_mtime_ns, stat.st_size)
     if path not in _ROWS or _ROWS[path][0] != version:
         found: dict[str, list[dict]] = defaultdict(list)
-        for line in record.read_lines(path):
+        for line in record.read_lines(path, remedy=REMEDY):
             found[str(line.get("block"))].append(line)
         _ROWS[path] = (version, dict(found))
     return _ROWS[path][1]
@@ -810,8 +812,8 @@ def aggregate(experiment: Experiment, profile: str) -> Aggregate:
                 bulk[cell] = {name: stored[cell][name] for name in BULKY if name in stored[cell]}
     found.lines.sort(key=lambda line: (line["stage"], *(line[c] for c in cells), record.dumps(line["tuned"])))
     text = "".join(record.dumps(line) + "\n" for line in found.lines)
-    old = found.path.read_text(encoding="utf-8") if found.path.is_file() else ""
-    if text != old:
+    old = found.path.read_bytes() if found.path.is_file() else b""
+    if text.encode("utf-8") != old:
         # predictions first: a kill in between leaves old lines with newer predictions of the same key
         _write_predictions(found, cells, bulk, predictions_path(experiment.name, profile))
         record.write_text(found.path, text)

@@ -9,9 +9,11 @@ is missing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from instructlab_utils.errors import ConfigError
 from instructlab_utils.repro import experiments, notebooks, record
@@ -202,7 +206,12 @@ def run_graph(
     build = find_root() / "build"
     build.mkdir(exist_ok=True)
     with _alone(build), _terminable():
-        if fresh:
+        if not fresh:  # another call may have ended since
+            jobs = all_jobs(targets, profile)
+            result.current, result.ran = [j for j in jobs if j.done], [j for j in jobs if not j.done]
+            if not result.ran:
+                return result
+        else:
             for job in result.ran:
                 for name in ("lines.jsonl", "manifest.json"):
                     (job.out / name).unlink(missing_ok=True)
@@ -216,6 +225,10 @@ def run_graph(
         if on_progress is not None:
             on_progress(result.ran)
     result.seconds = time.time() - begin
+    if (
+        code != 0 and shutil.disk_usage(build).free < 2**16
+    ):  # Snakemake's log says nothing then, for the same reason
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(build))
     if (code != 0 and not result.bad) or (code == 0 and result.bad):
         last = _reads(result.log).splitlines()[-1:] or ["no message"]
         raise ConfigError(f"Snakemake ended with code {code} ({last[0]}); its log is {result.log}.")
@@ -316,18 +329,12 @@ def _terminable() -> Iterator[None]:
 
 def _remember(build: Path, pid: int) -> None:
     """Write down the process group, so that the next call can end it if this one is killed."""
-    import psutil
-
-    from instructlab_utils.repro.record import write_json
-
     with contextlib.suppress(psutil.Error):
-        write_json(build / ".graph.json", {"group": pid, "started": psutil.Process(pid).create_time()})
+        record.write_json(build / ".graph.json", {"group": pid, "started": psutil.Process(pid).create_time()})
 
 
 def _members(group: int) -> list:
     """Processes of a process group, and everything below them (kernels have sessions of their own)."""
-    import psutil
-
     found = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
@@ -338,8 +345,6 @@ def _members(group: int) -> list:
 
 
 def _end_group(group: int, *, gently: bool = False) -> None:
-    import psutil
-
     members = _members(group)
     if gently:
         for process in members:
@@ -354,8 +359,6 @@ def _end_group(group: int, *, gently: bool = False) -> None:
 
 def _end_orphans(left: dict) -> None:
     """End the group of a killed predecessor, unless its number now belongs to other processes."""
-    import psutil
-
     group, started = int(left["group"]), float(left["started"])
     with contextlib.suppress(psutil.NoSuchProcess):
         if abs(psutil.Process(group).create_time() - started) > 2:

@@ -7,6 +7,7 @@ A block of an experiment writes one JSON line per run (`append_line`), a noteboo
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -66,11 +67,23 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _drop_stale(path: Path) -> None:
+    """Remove what a killed writer of this file has left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        import psutil
+
+        writer = left.name.split(".")[-3]
+        if not (writer.isdigit() and psutil.pid_exists(int(writer))):
+            left.unlink(missing_ok=True)
+
+
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Replace `path` by `content` atomically. After an error the old file stands, alone."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    _drop_stale(path)
+    prefix = f".{path.name}.{os.getpid()}."
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
@@ -159,8 +172,11 @@ def append_line(path: str | Path, obj: dict) -> None:
             raise
 
 
-def read_lines(path: str | Path) -> list[dict]:
+def read_lines(path: str | Path, *, remedy: str = "") -> list[dict]:
     """All complete lines of a JSONL file; [] without one. A last line that a kill cut short is left out.
+
+    ``remedy`` is for a file that is only ever replaced as a whole: a cut last line is damage there too, and this
+    is what to do about any damage.
 
     Raises:
         RecordError: for a damaged line that is not such a rest; it names the file and the line.
@@ -169,7 +185,7 @@ def read_lines(path: str | Path) -> list[dict]:
     if not path.is_file():
         return []
     *whole, rest = path.read_bytes().split(b"\n")
-    if rest and _parses(rest):
+    if rest and (remedy or _parses(rest)):
         whole.append(rest)
     rows = []
     for number, line in enumerate(whole, start=1):
@@ -180,7 +196,8 @@ def read_lines(path: str | Path) -> list[dict]:
         except ValueError:
             row = None
         if not isinstance(row, dict):
-            raise RecordError(f"{path}, line {number}: not a JSON object; delete that line and run again.")
+            remedy = remedy or "delete that line and run again"
+            raise RecordError(f"{path}, line {number}: not a JSON object; {remedy}.")
         rows.append(row)
     return rows
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from instructlab_utils.errors import NotebookError, ParameterError, RecordError
 from instructlab_utils.repro import notebooks
-from instructlab_utils.repro.record import environment, read_json, write_json
+from instructlab_utils.repro.record import environment, read_json, write_json, write_text
 from instructlab_utils.session import closest, find_root, resolve_profile
 
 SCHEMA = 1
@@ -329,6 +329,13 @@ def _papermill(
 ) -> Any:
     import papermill
     from jupyter_client import AsyncKernelManager
+    from papermill.iorw import LocalHandler, papermill_io
+
+    class Whole(LocalHandler):
+        """Papermill writes in place: a kill or a full disk would leave half a notebook, which nobody can open."""
+
+        def write(self, buf: str, path: str) -> None:
+            write_text(path, buf)
 
     class Manager(AsyncKernelManager):
         """Starts the kernel with its own environment and tells the watch its process id."""
@@ -343,6 +350,7 @@ def _papermill(
         watch.cell, watch.cell_start = cell, time.monotonic()
         watch.number += 1
 
+    papermill_io.register(str(out), Whole())  # paths that start so
     for name in ("papermill", "traitlets"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say stands in the manifest
     executed = str(out / "executed.ipynb")
