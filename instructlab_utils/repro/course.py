@@ -91,7 +91,14 @@ def run_course(profile: str = "smoke", workers: int = 2) -> int:
     return report(result, profile, fetched=not had_all)
 
 
-def run_experiments(names: list[str], profile: str, workers: int, dry_run: bool, fresh: bool) -> int:
+def run_experiments(
+    names: list[str],
+    profile: str,
+    workers: int | None,
+    dry_run: bool,
+    fresh: bool,
+    executor: str = "local",
+) -> int:
     """Run what is missing of the named experiments (default: all); then results, tables, verdicts. The exit code."""
     _warn_if_out_of_step()
     chosen = names or experiments.names()
@@ -106,7 +113,9 @@ def run_experiments(names: list[str], profile: str, workers: int, dry_run: bool,
     if left:
         prepare(needed_assets([experiment.notebook for experiment in loaded]))
     with progress() as on_progress:
-        result = graph.run_graph(chosen, profile, workers, fresh=fresh, on_progress=on_progress)
+        result = graph.run_graph(
+            chosen, profile, workers, fresh=fresh, executor=executor, on_progress=on_progress
+        )
     code = report(result, profile, name="reproduce")
     for experiment in loaded:
         found = experiments.aggregate(experiment, profile)
