@@ -31,23 +31,11 @@ from instructlab_utils.repro import experiments, notebooks
 from instructlab_utils.session import closest, find_root
 
 LESSON_MB = 3000
-SNAKEMAKE_MB = 500  # a cluster counts the two Snakemakes and the runner around a kernel too
-SLACK = 5  # minutes that a cluster adds to a job's own limit, so that its manifest says why it ended
-CARRIED = {
-    "home": "INSTRUCTLAB_HOME",
-    "python": "INSTRUCTLAB_PYTHON",
-}  # Snakemake's config brings them to a node
+SNAKEMAKE_MB = 500  # a cluster also counts the two Snakemakes and the runner around a kernel
+SLACK = 5  # minutes on a cluster beyond a job's own limit, so that its manifest says why it ended
+# Snakemake's config travels to a node, the environment may not.
+CARRIED = {"home": "INSTRUCTLAB_HOME", "python": "INSTRUCTLAB_PYTHON"}
 PACKAGE = Path(experiments.__file__).resolve().parents[2]
-QUEUED = (
-    "PENDING",
-    "CONFIGURING",
-    "RUNNING",
-    "SUSPENDED",
-    "COMPLETING",
-    "REQUEUED",
-    "REQUEUE_HOLD",
-    "STOPPED",
-)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -242,9 +230,8 @@ def executor_profile(name: str) -> tuple[Path, str]:
         known = sorted({path.parent.name for home in homes for path in home.glob("*/config.yaml")})
         raise ConfigError(f"unknown executor {name!r}{closest(name, known)}; known: {', '.join(known)}")
     try:
-        kind = str(
-            (yaml.safe_load((folder / "config.yaml").read_text("utf-8")) or {}).get("executor", "local")
-        )
+        options = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        kind = str(options.get("executor", "local"))
     except (yaml.YAMLError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{folder / 'config.yaml'}: not a table of YAML ({reason}); mend it.") from None
@@ -280,7 +267,8 @@ def run_graph(
 ) -> GraphResult:
     """Run what is left of ``targets`` with ``workers`` jobs at a time; one failure does not stop the others.
 
-    ``executor`` is a folder of profiles/; without ``workers`` it says how many. ``on_progress`` gets this call's jobs about twice a second, their status refreshed. ``fresh`` runs all again.
+    ``executor`` is a folder of profiles/, which also says how many without ``workers``. ``on_progress`` gets
+    this call's jobs about twice a second, their status refreshed. ``fresh`` runs all again.
 
     Raises:
         ConfigError: when another call is at work in this project, or Snakemake cannot start.
@@ -348,7 +336,6 @@ def _snakemake(
         own += ["--cores" if kind == "local" else "--jobs", str(workers)]
     if kind == "slurm":
         own += ["--slurm-jobname-prefix", prefix]
-        _cancel_slurm(prefix)  # left by a kill: a folder has one writer
     locks = root / ".snakemake" / "locks"
     assert result.log is not None
     with open(result.log, "w", encoding="utf-8") as log:
@@ -359,7 +346,7 @@ def _snakemake(
         words = _command(*own, *settings, "--", *targets)
         process = subprocess.Popen(words, start_new_session=True, **options)
         try:
-            _remember(root / "build", process.pid)
+            _remember(root / "build", process.pid, prefix if kind == "slurm" else None)
             while True:
                 try:
                     return process.wait(timeout=0.5)
@@ -393,7 +380,10 @@ def _alone(build: Path) -> Iterator[None]:
         ) from None
     try:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            _end_orphans(json.loads((build / ".graph.json").read_text(encoding="utf-8")))
+            left = json.loads((build / ".graph.json").read_text(encoding="utf-8"))
+            _end_orphans(left)
+            if left.get("slurm"):
+                _cancel_slurm(left["slurm"])
         yield
     finally:
         (build / ".graph.json").unlink(missing_ok=True)
@@ -417,31 +407,35 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _remember(build: Path, pid: int) -> None:
-    """Write down the process group, so that the next call can end it if this one is killed."""
+def _remember(build: Path, pid: int, slurm: str | None) -> None:
+    """Write down process group and names of Slurm jobs, so that the next call can end them if this is killed."""
     import psutil
 
     from instructlab_utils.repro.record import write_json
 
     with contextlib.suppress(psutil.Error):
         started = psutil.Process(pid).create_time()
-        write_json(build / ".graph.json", {"group": pid, "started": started, "host": platform.node()})
+        left = {"group": pid, "started": started, "host": platform.node(), "slurm": slurm}
+        write_json(build / ".graph.json", left)
 
 
 def _cancel_slurm(prefix: str) -> None:
-    """End this project's jobs in the queue, and wait until they have left it."""
-    ask = ["squeue", "--me", "--noheader", "--states=all", "--format=%i %T %j"]
+    """End the jobs whose names begin with ``prefix``, and wait until they have left: a folder has one writer."""
+    ask = ["squeue", "--me", "--noheader", "--states=PD,CF,R,S,CG", "--format=%i %j"]
     deadline = time.monotonic() + 60
     while True:
-        done = subprocess.run(ask, capture_output=True, text=True, timeout=60)
+        try:
+            done = subprocess.run(ask, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            raise ConfigError("a killed call left Slurm jobs; call this once where `squeue` works.") from None
         rows = [line.split() for line in done.stdout.splitlines()]
-        mine = [row[0] for row in rows if len(row) == 3 and row[2].startswith(prefix) and row[1] in QUEUED]
-        if done.returncode or (mine and time.monotonic() > deadline):
-            reason = done.stderr.strip() or f"jobs {', '.join(mine)} of a former call do not end"
-            raise ConfigError(f"Slurm does not answer as it should: {reason}; look at `squeue --me`.")
-        if not mine:
+        jobs = [row[0] for row in rows if row[-1].startswith(prefix)]
+        if done.returncode or (jobs and time.monotonic() > deadline):
+            reason = done.stderr.strip() or f"the jobs {', '.join(jobs)} do not end"
+            raise ConfigError(f"jobs of a killed call: {reason}; look at `squeue --me`, then call again.")
+        if not jobs:
             return
-        subprocess.run(["scancel", *mine], capture_output=True, timeout=60)
+        subprocess.run(["scancel", *jobs], capture_output=True, timeout=60)
         time.sleep(1)
 
 
@@ -477,10 +471,8 @@ def _end_orphans(left: dict) -> None:
     """End the group of a killed predecessor, unless its number now belongs to other processes."""
     import psutil
 
-    if (
-        left.get("host", platform.node()) != platform.node()
-    ):  # another login node: its numbers mean nothing here
-        return
+    if left.get("host", platform.node()) != platform.node():
+        return  # process numbers of another login node
     group, started = int(left["group"]), float(left["started"])
     with contextlib.suppress(psutil.NoSuchProcess):
         if abs(psutil.Process(group).create_time() - started) > 2:
