@@ -4,7 +4,7 @@
 
 Two clones of this repository's HEAD in a temporary folder, the smoke profile of `baselines` widened there to four seeds
 and two training sizes: one tuning block and eight others. Slurm is started by scripts/slurm_single_node.sh unless one
-is running, and stopped again if it was started here. Jobs start with an empty environment, as on a strict cluster.
+is running, and stopped again if it was started here. Jobs inherit nothing from the caller, as on a strict cluster.
 ``--kill`` ends the first call by SIGKILL in the middle; a second call does the rest.
 """
 
@@ -73,6 +73,7 @@ def clone(folder: Path) -> Path:
     document = tomllib.loads(path.read_text(encoding="utf-8"))
     smoke = document["profiles"]["smoke"]
     smoke["axes"] |= {"n_train": SIZES, "seed": SEEDS}
+    smoke["resources"] = smoke.get("resources", {}) | {"minutes": 30}  # a busy machine is not a failure
     steps = smoke.get("budget", {}).get("steps")
     if steps is not None:
         steps["48"] = 3
