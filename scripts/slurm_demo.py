@@ -1,11 +1,10 @@
 """The same small grid with real models, once through Slurm and once without: the results must be the same.
 
-    python scripts/slurm_demo.py [--kill] [--keep FOLDER]
+    python scripts/slurm_demo.py [--keep FOLDER]
 
 Two clones of this repository's HEAD in a temporary folder, the smoke profile of `baselines` widened there to four seeds
 and two training sizes: one tuning block and eight others. Slurm is started by scripts/slurm_single_node.sh unless one
 is running, and stopped again if it was started here. Jobs inherit nothing from the caller, as on a strict cluster.
-``--kill`` ends the first call by SIGKILL in the middle; a second call does the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -81,7 +79,7 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def reproduce(folder: Path, executor: str, *, strict: Path | None = None, kill: bool = False) -> float:
+def reproduce(folder: Path, executor: str, *, strict: Path | None = None) -> float:
     """Run the grid in ``folder``; wall seconds. RuntimeError with the end of its output when it fails."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("INSTRUCTLAB_", "SLURM_", "PYTHONPATH"))}
     env["INSTRUCTLAB_HOME"] = str(Path(os.environ.get("INSTRUCTLAB_HOME", ROOT / ".cache")).resolve())
@@ -90,16 +88,6 @@ def reproduce(folder: Path, executor: str, *, strict: Path | None = None, kill: 
     words = [sys.executable, "-m", "instructlab_utils", "reproduce", "baselines", "--profile", "smoke"]
     words += ["--executor", executor, "--workers", str(JOBS)]
     begin = time.monotonic()
-    if kill:
-        first = subprocess.Popen(
-            words, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while len(list(folder.glob("build/runs/baselines/smoke/*/done"))) < 3:
-            if first.poll() is not None or time.monotonic() - begin > 900:
-                raise RuntimeError(f"the call that was to be killed ended by itself, code {first.poll()}")
-            time.sleep(0.2)
-        first.send_signal(signal.SIGKILL)
-        first.wait()
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
     if done.returncode:
         log = folder / "build" / "snakemake.log"
@@ -160,7 +148,7 @@ def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
     return found
 
 
-def run(folder: Path, *, kill: bool = False) -> Report:
+def run(folder: Path) -> Report:
     """Both runs below ``folder``, compared. A Slurm must be running."""
     report = Report()
     real = shutil.which("sbatch")
@@ -170,7 +158,7 @@ def run(folder: Path, *, kill: bool = False) -> Report:
     (strict / "sbatch").write_text(SBATCH.replace("SBATCH", real), encoding="utf-8")
     (strict / "sbatch").chmod(0o755)
     cluster, local = clone(folder / "slurm"), clone(folder / "local")
-    report.slurm_seconds = reproduce(cluster, "slurm", strict=strict, kill=kill)
+    report.slurm_seconds = reproduce(cluster, "slurm", strict=strict)
     report.jobs = slurm_jobs(cluster)
     report.at_once = most_at_once(report.jobs)
     report.local_seconds = reproduce(local, "local")
@@ -184,7 +172,6 @@ def run(folder: Path, *, kill: bool = False) -> Report:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kill", action="store_true", help="kill the first call in the middle")
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it")
     options = parser.parse_args()
     started = bool(reason_to_skip())
@@ -192,7 +179,7 @@ def main() -> int:
         return code
     folder = (options.keep or Path(tempfile.mkdtemp(prefix="slurm-demo-"))).resolve()
     try:
-        report = run(folder, kill=options.kill)
+        report = run(folder)
     finally:
         if started:
             subprocess.run([SINGLE, "stop"])

@@ -53,7 +53,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 # no slurmdbd: finished jobs must stay in squeue long enough to be seen
 AccountingStorageType=accounting_storage/none
-MinJobAge=600
+MinJobAge=3600
 # cores and memory are handed out; a job that takes more memory than it asked for is ended
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory

@@ -385,8 +385,8 @@ def _alone(build: Path) -> Iterator[None]:
             if left.get("slurm"):
                 _cancel_slurm(left["slurm"])
         yield
+        (build / ".graph.json").unlink(missing_ok=True)  # after an error it stays: the next call looks again
     finally:
-        (build / ".graph.json").unlink(missing_ok=True)
         lock.release()
 
 
