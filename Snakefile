@@ -1,21 +1,39 @@
-# Lessons and blocks of experiments as a graph. `make course` and `make reproduce` call this through
-# instructlab_utils/repro/graph.py, which also unlocks after a kill. By hand:
-#   snakemake --cores 2 --keep-going --rerun-triggers params --config profile=smoke
-# Not run on a cluster yet.
+# Lessons and blocks of experiments as a graph, on one machine or on a cluster. `make course` and `make reproduce` call
+# this through instructlab_utils/repro/graph.py, which also unlocks after a kill. By hand:
+#   snakemake --profile profiles/local --config profile=smoke        (or profiles/slurm; see SCALING.md)
 
+import os
 import shlex
 
-from instructlab_utils.repro import experiments, graph
+from instructlab_utils.repro import graph
 
 PROFILE = config.get("profile", "smoke")
+# A node reads this file too, and may start with an empty environment: whatever a job needs is set here.
+os.environ["INSTRUCTLAB_ROOT"] = str(workflow.basedir)
+os.environ.update(graph.environment(PROFILE, config))
 PYTHON = shlex.quote(graph.interpreter())
 ROOT = graph.find_root()
-JOBS = {job.marker.relative_to(ROOT).as_posix(): job for job in graph.all_jobs(["lessons", "experiments"], PROFILE)}
+JOBS = {}
+
+
+def add(*targets):
+    for job in graph.all_jobs(targets, PROFILE):
+        JOBS[job.marker.relative_to(ROOT).as_posix()] = job
+
+
+if workflow.is_main_process:  # a node, which runs one job, need not read the files of all
+    add("lessons", "experiments")
 
 
 def find(pattern):
     """The job whose folder the rule's wildcards name."""
-    return lambda wildcards: JOBS[pattern.format(**wildcards)]
+    def job(wildcards):
+        path = pattern.format(**wildcards)
+        if path not in JOBS:
+            add("lessons" if pattern == LESSON else f"{wildcards.experiment}/{wildcards.block}")
+        return JOBS[path]
+
+    return job
 
 
 def inputs(pattern):
@@ -55,9 +73,11 @@ rule lesson:
     params:
         key=lambda wildcards: find(LESSON)(wildcards).key,
         command=lambda wildcards: find(LESSON)(wildcards).command,
-    threads: 1
+    threads: lambda wildcards: find(LESSON)(wildcards).threads
     resources:
-        mem_mb=lambda wildcards: find(LESSON)(wildcards).memory_mb,
+        mem_mb=lambda wildcards: find(LESSON)(wildcards).resources["mem_mb"],
+        runtime=lambda wildcards: find(LESSON)(wildcards).resources["runtime"],
+        gpu=lambda wildcards: find(LESSON)(wildcards).resources["gpu"],
     shell:
         "{PYTHON} -m instructlab_utils {params.command} && echo {params.key} > {output.done}"
 
@@ -73,9 +93,10 @@ rule block:
     params:
         key=lambda wildcards: find(BLOCK)(wildcards).key,
         command=lambda wildcards: find(BLOCK)(wildcards).command,
-    threads: 1
+    threads: lambda wildcards: find(BLOCK)(wildcards).threads
     resources:
-        mem_mb=lambda wildcards: find(BLOCK)(wildcards).memory_mb,
-        runtime=lambda wildcards: int(find(BLOCK)(wildcards).minutes) + 1,
+        mem_mb=lambda wildcards: find(BLOCK)(wildcards).resources["mem_mb"],
+        runtime=lambda wildcards: find(BLOCK)(wildcards).resources["runtime"],
+        gpu=lambda wildcards: find(BLOCK)(wildcards).resources["gpu"],
     shell:
         "{PYTHON} -m instructlab_utils {params.command} && echo {params.key} > {output.done}"

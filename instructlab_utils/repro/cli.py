@@ -183,7 +183,9 @@ def course(profile: Profile = "smoke", workers: Workers = 2) -> None:
 def reproduce(
     names: Names = None,
     profile: Profile = "laptop",
-    workers: Workers = 2,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="jobs at a time; default: the executor's")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="run everything again")] = False,
     verify: Annotated[
@@ -192,16 +194,18 @@ def reproduce(
             "--verify", help="run one block of each experiment again and compare it with its results"
         ),
     ] = False,
+    executor: Annotated[str, typer.Option(help="local, slurm, or a Snakemake profile's folder")] = "local",
 ) -> None:
     """Run what is missing of the experiments, then write results, tables and verdicts."""
     from instructlab_utils.repro.course import run_experiments
     from instructlab_utils.session import resolve_profile
 
+    profile = resolve_profile(profile)
     if verify:
         from instructlab_utils.repro.course import verify_experiments
 
-        raise typer.Exit(verify_experiments(names or [], resolve_profile(profile)))
-    raise typer.Exit(run_experiments(names or [], resolve_profile(profile), workers, dry_run, fresh))
+        raise typer.Exit(verify_experiments(names or [], profile))
+    raise typer.Exit(run_experiments(names or [], profile, workers, dry_run, fresh, executor))
 
 
 @app.command()

@@ -91,7 +91,14 @@ def run_course(profile: str = "smoke", workers: int = 2) -> int:
     return report(result, profile, fetched=not had_all)
 
 
-def run_experiments(names: list[str], profile: str, workers: int, dry_run: bool, fresh: bool) -> int:
+def run_experiments(
+    names: list[str],
+    profile: str,
+    workers: int | None,
+    dry_run: bool,
+    fresh: bool,
+    executor: str = "local",
+) -> int:
     """Run what is missing of the named experiments (default: all); then results, tables, verdicts. The exit code."""
     _warn_if_out_of_step()
     chosen = names or experiments.names()
@@ -105,7 +112,9 @@ def run_experiments(names: list[str], profile: str, workers: int, dry_run: bool,
     if left:
         prepare(needed_assets([experiment.notebook for experiment in loaded]))
         with progress() as on_progress:
-            result = graph.run_graph(chosen, profile, workers, fresh=fresh, on_progress=on_progress)
+            result = graph.run_graph(
+                chosen, profile, workers, fresh=fresh, executor=executor, on_progress=on_progress
+            )
         code = report(result, profile, name="reproduce")
     else:
         print(f"The recorded results cover today's experiments: {', '.join(chosen)}; nothing was run.")
@@ -124,7 +133,11 @@ def run_experiments(names: list[str], profile: str, workers: int, dry_run: bool,
 
 
 def plan(
-    loaded: Sequence[experiments.Experiment], jobs: list[Job], left: list[Job], profile: str, workers: int
+    loaded: Sequence[experiments.Experiment],
+    jobs: list[Job],
+    left: list[Job],
+    profile: str,
+    workers: int | None,
 ) -> str:
     """What would run, how long it should take by earlier runs, and what is there."""
     rows, known, unknown = [], 0.0, 0
@@ -139,6 +152,7 @@ def plan(
             )
     text = f"{len(jobs) - len(left)} of {len(jobs)} blocks are there, {len(left)} would run"
     if left:
+        workers = workers or 2  # as profiles/local has it
         minutes = known / workers / 60
         text += f": about {minutes:.0f} min with {workers} workers by earlier runs" if known else ""
         text += f", {unknown} of them never timed" if unknown else ""

@@ -218,7 +218,9 @@ class Experiment(Strict):
     def _check_axes(self) -> None:
         if "seed" not in self.axes:
             raise ValueError("axes: there is no axis 'seed'; results need several")
-        lists: dict[str, list[Any]] = {"methods": self.methods} | {f"axes.{a}": v for a, v in self.axes.items()}
+        lists: dict[str, list[Any]] = {"methods": self.methods} | {
+            f"axes.{a}": v for a, v in self.axes.items()
+        }
         for name, values in lists.items():
             if not values:
                 raise ValueError(f"{name}: is empty; name at least one value")

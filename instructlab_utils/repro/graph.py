@@ -11,25 +11,34 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import importlib.util
 import json
+import math
 import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
 from instructlab_utils.errors import ConfigError
 from instructlab_utils.repro import experiments, notebooks, record
-from instructlab_utils.session import find_root
+from instructlab_utils.session import closest, find_root
 
 LESSON_MB = 3000
+SNAKEMAKE_MB = 500  # a cluster also counts the two Snakemakes and the runner around a kernel
+SLACK = 5  # minutes on a cluster beyond a job's own limit, so that its manifest says why it ended
+# Snakemake's config travels to a node, the environment may not.
+CARRIED = {"home": "INSTRUCTLAB_HOME", "python": "INSTRUCTLAB_PYTHON"}
+PACKAGE = Path(experiments.__file__).resolve().parents[2]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -44,6 +53,8 @@ class Job:
     minutes: float
     memory_mb: int
     command: str
+    threads: int = 1
+    gpus: int = 0
     needs: tuple[Path, ...] = ()
     done: bool = False
     why: str = ""
@@ -55,6 +66,12 @@ class Job:
     @property
     def marker(self) -> Path:
         return self.out / "done"
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """What Snakemake asks a cluster for: MB, minutes, GPUs."""
+        memory, runtime = self.memory_mb + SNAKEMAKE_MB, math.ceil(self.minutes) + SLACK
+        return {"mem_mb": memory, "runtime": runtime, "gpu": self.gpus}
 
     def refresh(self, since: float = 0.0) -> Job:
         """Read the manifest again; one that is older than ``since`` (seconds of the epoch) does not count."""
@@ -104,8 +121,9 @@ def lesson_jobs(profile: str) -> dict[str, Job]:
             out=find_root() / "build" / profile / lesson.source.stem,
             notebook=lesson.notebook,
             key=hashlib.sha256(f"{code} {package} {profile}".encode()).hexdigest(),
-            minutes=lesson.minutes[profile],
+            minutes=max(15, 5 * lesson.minutes[profile]),  # the limit of `lesson-job`
             memory_mb=LESSON_MB,
+            gpus=int(profile == "gpu"),
             command=f"lesson-job {lesson.id} --profile {profile}",
         )
         job.refresh()
@@ -115,20 +133,28 @@ def lesson_jobs(profile: str) -> dict[str, Job]:
     return jobs
 
 
-def block_jobs(name: str, profile: str) -> dict[str, Job]:
-    """Every block of an experiment at a profile, by id; committed results count as done."""
+def block_jobs(name: str, profile: str, only: experiments.Block | None = None) -> dict[str, Job]:
+    """Every block of an experiment at a profile, by id; committed results count as done.
+
+    ``only`` is one block with those that it needs: a node that runs one block reads no other's files.
+    """
     experiment = experiments.load(name).at(profile)
+    asked = experiment.resources
     jobs: dict[str, Job] = {}
     for block in experiment.blocks():
+        if only is not None and block.id not in (only.id, *only.needs):
+            continue
         built, why = experiment._built(block)
         job = Job(
             name=f"{name}/{block.id}",
             out=block.out,
             notebook=find_root() / "notebooks" / "experiments" / f"{experiment.notebook}.ipynb",
             key=experiment.key(block),
-            minutes=experiment.resources.minutes,
-            memory_mb=experiment.resources.memory_mb,
+            minutes=asked.minutes,
+            memory_mb=asked.memory_mb,
             command=f"block {name} {block.id} --profile {profile}",
+            threads=asked.cores,
+            gpus=asked.gpu,
             needs=tuple(jobs[need].marker for need in block.needs if not jobs[need].done),
             done=built is not None or experiment.lines(block) is not None,
             why=why,
@@ -155,7 +181,7 @@ def all_jobs(targets: list[str] | tuple[str, ...], profile: str) -> list[Job]:
             found = list(block_jobs(grid, profile).values())
         elif grid in grids:
             _, wanted = experiments.find_block(grid, block, profile)
-            jobs = block_jobs(grid, profile)
+            jobs = block_jobs(grid, profile, wanted)
             found = [*(jobs[need] for need in wanted.needs), jobs[block]]
         else:
             found = [lessons[notebooks.find(target).id]]
@@ -166,6 +192,51 @@ def all_jobs(targets: list[str] | tuple[str, ...], profile: str) -> list[Job]:
 def interpreter() -> str:
     """The Python that runs the jobs: INSTRUCTLAB_PYTHON (its path on a cluster's nodes), else this one."""
     return os.environ.get("INSTRUCTLAB_PYTHON", sys.executable)
+
+
+def environment(profile: str, config: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """All that a job needs of its environment: a cluster may start it with an empty one.
+
+    ``config`` is Snakemake's, which travels to the node with the job; see ``CARRIED``.
+    """
+    path = [str(PACKAGE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        **dict.fromkeys(THREADS, "1"),
+        "TOKENIZERS_PARALLELISM": "false",
+        "INSTRUCTLAB_ROOT": str(find_root()),
+        "INSTRUCTLAB_PROFILE": profile,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
+        **{variable: str(config[name]) for name, variable in CARRIED.items() if config.get(name)},
+    }
+
+
+def executor_profile(name: str) -> tuple[Path, str]:
+    """The folder profiles/<name> (or a folder of your own, by its path), and the executor that it names.
+
+    Raises:
+        ConfigError: for an unknown profile, and where its executor cannot work.
+    """
+    import yaml
+
+    homes = [base / "profiles" for base in dict.fromkeys((find_root(), PACKAGE))]
+    folder = next((home / name for home in homes if (home / name / "config.yaml").is_file()), None)
+    if folder is None:
+        known = sorted({path.parent.name for home in homes for path in home.glob("*/config.yaml")})
+        raise ConfigError(f"unknown executor {name!r}{closest(name, known)}; known: {', '.join(known)}")
+    try:
+        options = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        kind = str(options.get("executor", "local"))
+    except (yaml.YAMLError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{folder / 'config.yaml'}: not a table of YAML ({reason}); mend it.") from None
+    plugin = f"snakemake_executor_plugin_{kind.replace('-', '_')}"
+    if kind != "local" and importlib.util.find_spec(plugin) is None:
+        raise ConfigError(
+            f"executor {kind!r} is not installed; run `pip install {plugin.replace('_', '-')}`."
+        )
+    if kind == "slurm" and shutil.which("sbatch") is None:
+        raise ConfigError("there is no `sbatch` here; call this on a login node of the Slurm cluster.")
+    return folder, kind
 
 
 def _reads(path: Path) -> str:
@@ -181,15 +252,17 @@ def _reads(path: Path) -> str:
 def run_graph(
     targets: list[str] | tuple[str, ...],
     profile: str,
-    workers: int = 2,
+    workers: int | None = None,
     dry_run: bool = False,
     *,
     fresh: bool = False,
+    executor: str = "local",
     on_progress: Callable[[list[Job]], None] | None = None,
 ) -> GraphResult:
     """Run what is left of ``targets`` with ``workers`` jobs at a time; one failure does not stop the others.
 
-    ``on_progress`` gets this call's jobs about twice a second, their status refreshed. ``fresh`` runs all again.
+    ``executor`` is a folder of profiles/, which also says how many without ``workers``. ``on_progress`` gets
+    this call's jobs about twice a second, their status refreshed. ``fresh`` runs all again.
 
     Raises:
         ConfigError: when another call is at work in this project, or Snakemake cannot start.
@@ -201,6 +274,7 @@ def run_graph(
     result.ran = jobs if fresh else [job for job in jobs if not job.done]
     if dry_run or not result.ran:
         return result
+    folder, kind = executor_profile(executor)
     if unbuilt := {job.notebook.stem for job in result.ran if not job.notebook.is_file()}:
         notebooks.build(sorted(unbuilt))
     build = find_root() / "build"
@@ -219,7 +293,7 @@ def run_graph(
             job.marker.unlink(missing_ok=True)
             job.status, job.seconds, job.peak_memory_mb, job.error = "not run", None, None, ""
         result.log = build / "snakemake.log"
-        code = _snakemake(result, profile, workers, begin, on_progress)
+        code = _snakemake(result, profile, workers, folder, kind, begin, on_progress)
         for job in result.ran:
             job.refresh(begin)
         if on_progress is not None:
@@ -249,29 +323,33 @@ def _command(*words: str) -> list[str]:
 def _snakemake(
     result: GraphResult,
     profile: str,
-    workers: int,
+    workers: int | None,
+    folder: Path,
+    kind: str,
     begin: float,
     on_progress: Callable[[list[Job]], None] | None,
 ) -> int:
     root = find_root()
-    package = str(Path(experiments.__file__).resolve().parents[2])
-    env = {**os.environ, **dict.fromkeys(THREADS, "1"), "TOKENIZERS_PARALLELISM": "false"}
-    env |= {"INSTRUCTLAB_ROOT": str(root), "INSTRUCTLAB_PROFILE": profile}
-    env["PYTHONPATH"] = os.pathsep.join(p for p in (package, env.get("PYTHONPATH", "")) if p)
+    env = {**os.environ, **environment(profile)}
+    settings = ["--profile", str(folder), "--config", f"profile={profile}"]
+    settings += [f"{name}={os.environ[key]}" for name, key in CARRIED.items() if os.environ.get(key)]
+    prefix = f"instructlab-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+    own: list[str] = []
+    if workers is not None:
+        own += ["--cores" if kind == "local" else "--jobs", str(workers)]
+    if kind == "slurm":
+        own += ["--slurm-jobname-prefix", prefix]
     locks = root / ".snakemake" / "locks"
     assert result.log is not None
     with open(result.log, "w", encoding="utf-8") as log:
         options: dict = {"cwd": root, "env": env, "stdout": log, "stderr": subprocess.STDOUT}
         if locks.is_dir() and any(locks.iterdir()):  # left by a kill; we hold our own lock
-            subprocess.run(_command("--unlock", "--cores", "1", "--config", f"profile={profile}"), **options)
+            subprocess.run(_command("--unlock", *own, *settings), **options)
         targets = [job.marker.relative_to(root).as_posix() for job in result.ran]
-        words = _command(
-            "--cores", str(workers), "--keep-going", "--rerun-incomplete", "--rerun-triggers", "params",
-            "--latency-wait", "2", "--nocolor", "--config", f"profile={profile}", "--", *targets,
-        )  # fmt: skip
+        words = _command(*own, *settings, "--", *targets)
         process = subprocess.Popen(words, start_new_session=True, **options)
         try:
-            _remember(root / "build", process.pid)
+            _remember(root / "build", process.pid, prefix if kind == "slurm" else None)
             while True:
                 try:
                     return process.wait(timeout=0.5)
@@ -280,6 +358,8 @@ def _snakemake(
                         on_progress([job.refresh(begin) for job in result.ran])
         except BaseException:  # Ctrl-C: notebooks write their manifests, then everything ends
             _end_group(process.pid, gently=True)
+            if kind == "slurm":
+                _cancel_slurm(prefix)
             raise
         finally:
             _end_group(process.pid)
@@ -303,10 +383,13 @@ def _alone(build: Path) -> Iterator[None]:
         ) from None
     try:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            _end_orphans(json.loads((build / ".graph.json").read_text(encoding="utf-8")))
+            left = json.loads((build / ".graph.json").read_text(encoding="utf-8"))
+            _end_orphans(left)
+            if left.get("slurm"):
+                _cancel_slurm(left["slurm"])
         yield
+        (build / ".graph.json").unlink(missing_ok=True)  # after an error it stays: the next call looks again
     finally:
-        (build / ".graph.json").unlink(missing_ok=True)
         lock.release()
 
 
@@ -327,10 +410,32 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _remember(build: Path, pid: int) -> None:
-    """Write down the process group, so that the next call can end it if this one is killed."""
+def _remember(build: Path, pid: int, slurm: str | None) -> None:
+    """Write down process group and names of Slurm jobs, so that the next call can end them if this is killed."""
     with contextlib.suppress(psutil.Error):
-        record.write_json(build / ".graph.json", {"group": pid, "started": psutil.Process(pid).create_time()})
+        started = psutil.Process(pid).create_time()
+        left = {"group": pid, "started": started, "host": platform.node(), "slurm": slurm}
+        record.write_json(build / ".graph.json", left)
+
+
+def _cancel_slurm(prefix: str) -> None:
+    """End the jobs whose names begin with ``prefix``, and wait until they have left: a folder has one writer."""
+    ask = ["squeue", "--me", "--noheader", "--states=PD,CF,R,S,CG", "--format=%i %j"]
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            done = subprocess.run(ask, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            raise ConfigError("a killed call left Slurm jobs; call this once where `squeue` works.") from None
+        rows = [line.split() for line in done.stdout.splitlines()]
+        jobs = [row[0] for row in rows if row[-1].startswith(prefix)]
+        if done.returncode or (jobs and time.monotonic() > deadline):
+            reason = done.stderr.strip() or f"the jobs {', '.join(jobs)} do not end"
+            raise ConfigError(f"jobs of a killed call: {reason}; look at `squeue --me`, then call again.")
+        if not jobs:
+            return
+        subprocess.run(["scancel", *jobs], capture_output=True, timeout=60)
+        time.sleep(1)
 
 
 def _members(group: int) -> list:
@@ -359,6 +464,8 @@ def _end_group(group: int, *, gently: bool = False) -> None:
 
 def _end_orphans(left: dict) -> None:
     """End the group of a killed predecessor, unless its number now belongs to other processes."""
+    if left.get("host", platform.node()) != platform.node():
+        return  # process numbers of another login node
     group, started = int(left["group"]), float(left["started"])
     with contextlib.suppress(psutil.NoSuchProcess):
         if abs(psutil.Process(group).create_time() - started) > 2:
