@@ -10,8 +10,8 @@ import pytest
 from instructlab_utils.repro import exercises, notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "TEACHING.md", "benchmarks/RESULTS.md")
-PROSE = PAGES[:3]
+PAGES = ("README.md", "CONTRIBUTING.md", "TEACHING.md", "SCALING.md", "LEDGER.md", "benchmarks/RESULTS.md")
+PROSE = PAGES[:4]
 GENERATED = re.compile(r"<!-- generated:([\w.-]+) -->\n.*?<!-- /generated -->", re.DOTALL)
 
 
@@ -102,7 +102,8 @@ def test_exercises_named_in_teaching_are_what_it_says() -> None:
 
 def test_readme_has_the_generated_blocks() -> None:
     blocks = GENERATED.findall(_text("README.md"))
-    assert blocks == ["course", "lessons", "claims", "table-baselines", "benchmarks"]
+    results = ["claims", "table-baselines", "determinism-baselines", "coverage"]
+    assert blocks == ["course", "lessons", *results, "benchmarks"]
 
 
 @pytest.mark.parametrize("page", PROSE)

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from instructlab_utils.errors import AssetError, RecordError
 from instructlab_utils.repro import assets, experiments, graph, notebooks, runner
 from instructlab_utils.repro.graph import GraphResult, Job
-from instructlab_utils.repro.record import write_json, write_text
+from instructlab_utils.repro.record import read_json, write_json, write_text
 from instructlab_utils.session import PROFILES, find_root
 
 ENDED = ("ok", "failed", "aborted")
@@ -178,13 +179,19 @@ def verify_experiments(names: list[str], profile: str) -> int:
 
 
 def readme_blocks(profile: str = "laptop", *, measured: bool = False) -> dict[str, str]:
-    """The text of README's generated blocks, by name: tables, claims, benchmarks, lessons.
+    """The text of README's generated blocks, by name: tables, claims, determinism, coverage, benchmarks, lessons.
 
     ``measured`` adds ``course``, the table of the last `make course` on this machine; it changes with every run.
     """
-    from instructlab_utils.repro import tables
+    from instructlab_utils.repro import repeat, tables
 
     blocks = {**tables.generated(profile), "lessons": lesson_table()}
+    for name in experiments.names():
+        if repeat.study_path(name, profile).is_file():
+            blocks[f"determinism-{name}"] = repeat.study_table(name, profile)
+    coverage = find_root() / "benchmarks" / "coverage.json"
+    if coverage.is_file():
+        blocks["coverage"] = coverage_table(read_json(coverage))
     results = find_root() / "benchmarks" / "RESULTS.md"
     if results.is_file() and (match := tables.BLOCK.search(results.read_text(encoding="utf-8"))):
         blocks["benchmarks"] = match["text"]
@@ -192,6 +199,20 @@ def readme_blocks(profile: str = "laptop", *, measured: bool = False) -> dict[st
     if measured and summary.is_file():
         blocks["course"] = summary.read_text(encoding="utf-8").split("\n\n", 1)[1]
     return blocks
+
+
+def coverage_table(found: dict[str, Any]) -> str:
+    """How often each interval held the truth in benchmarks/coverage.py, as Markdown."""
+    rows = [
+        "| seeds | interval | holds the truth about this test set | about new examples too |",
+        "|---:|---|---:|---:|",
+    ]
+    for seeds, intervals in sorted(found["coverage"].items(), key=lambda item: int(item[0])):
+        for name, part in intervals.items():
+            shares = " | ".join(f"{part[truth]:.1%}" for truth in ("these_examples", "new_examples"))
+            rows.append(f"| {seeds} | {name.replace('_', ' ')} | {shares} |")
+    note = f"{found['simulations']} simulated experiments, {found['examples']} test examples, nominal {found['level']:.0%}."
+    return "\n".join(rows) + f"\n\n{note}\n"
 
 
 def lesson_table() -> str:
