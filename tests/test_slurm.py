@@ -20,17 +20,23 @@ import toy_project as toy
 import yaml
 
 from instructlab_utils.errors import ConfigError
-from instructlab_utils.repro import experiments, graph
+from instructlab_utils.repro import experiments, graph, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
 PLUGIN = importlib.util.find_spec("snakemake_executor_plugin_slurm") is not None
 
-_spec = importlib.util.spec_from_file_location("slurm_demo", ROOT / "scripts" / "slurm_demo.py")
-assert _spec is not None and _spec.loader is not None
-demo = importlib.util.module_from_spec(_spec)
-sys.modules["slurm_demo"] = demo
-_spec.loader.exec_module(demo)
+
+def _script(path: str):
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+demo = _script("scripts/slurm_demo.py")
 
 
 def needs_slurm(test):
@@ -246,6 +252,25 @@ def test_the_demo_sees_a_difference_and_forgives_only_time_memory_and_commit(tmp
         "build/results/x.smoke.jsonl differs",
     ]
     assert demo.differences(found[0], {}) == [f"{name} is only in one of them" for name in sorted(found[0])]
+
+
+# --- SCALING.md ------------------------------------------------------------------------------------
+
+
+def test_scaling_says_what_was_measured_and_calculated():
+    page, scaling = ROOT / "SCALING.md", _script("benchmarks/scaling.py")
+    blocks = scaling.blocks()
+    assert all(f"<!-- generated:{name} -->" in page.read_text(encoding="utf-8") for name in blocks)
+    assert tables.check_blocks(page, blocks) == []
+
+
+def test_the_arithmetic_of_seven_billion_weights():
+    """Against the sizes that the models' authors publish: 6.738 billion weights; rank 16 on all matrices, 40.0 million."""
+    scaling = _script("benchmarks/scaling.py")
+    assert scaling.parameters() == {"P": 6_738_415_616, "P_E": 262_144_000, "P_A": 39_976_960}
+    full, _, lora = scaling.memory().values()
+    assert full["AdamW"] == pytest.approx(12 * 6.738415616) and sum(full.values()) > 80 > sum(lora.values())
+    assert scaling.hours()["8"] == pytest.approx(2 * scaling.hours()["4"])
 
 
 # --- with a real Slurm -----------------------------------------------------------------------------
