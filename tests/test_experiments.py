@@ -13,7 +13,7 @@ import pytest
 import toy_project as toy
 
 from instructlab_utils.errors import ConfigError, ParameterError, RecordError
-from instructlab_utils.repro import experiments, graph, record, runner
+from instructlab_utils.repro import claims, experiments, graph, record, runner
 
 
 @pytest.fixture
@@ -434,6 +434,15 @@ def test_predictions_over_the_limit_stay_out_of_git(root, monkeypatch):
         toy.run(experiment, block)
     found = experiments.aggregate(experiment, "laptop")
     assert "was not written" in found.notes[0] and experiments.predictions("toy") == []
+    assert len(found.left_out) == 36 and claims.verdict("T1")["bootstrap"] is None
+    claims.keep_bootstraps(experiment, "laptop", found.left_out)
+    kept = claims.verdict("T1")["bootstrap"]
+    assert experiments.bootstrap_path("toy").is_file() and kept is not None
+    monkeypatch.setattr(experiments, "MAX_PREDICTIONS", 100_000)
+    experiments.results_path("toy").unlink()
+    again = experiments.aggregate(experiment, "laptop")
+    claims.keep_bootstraps(experiment, "laptop", again.left_out)
+    assert not experiments.bootstrap_path("toy").is_file() and claims.verdict("T1")["bootstrap"] == kept
 
 
 # --- the graph -------------------------------------------------------------------------------------

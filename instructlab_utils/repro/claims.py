@@ -582,7 +582,7 @@ NOTHING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def verdict(name: str, profile: str = "laptop") -> dict[str, Any]:
+def verdict(name: str, profile: str = "laptop", stored: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """The verdict on a claim from the recorded results of its experiment, as a table for JSON.
 
     ``verdict`` is supported, refuted, undecided, or "not tested": for a draft, and while a cell that a statistic names
@@ -590,7 +590,7 @@ def verdict(name: str, profile: str = "laptop") -> dict[str, Any]:
     one beside it, None where there are too few seeds; ``comparisons`` holds them for the kinds with several (with the
     ``p`` after Holm), ``secondary`` for the statistics that do not decide. ``changed``: the claim's text is no longer
     the one that the runs recorded; ``outdated``: the experiment is no longer the one that ran; ``stale``: a
-    verification gave other numbers.
+    verification gave other numbers. ``stored`` replaces the recorded predictions.
     """
     claim = load(name)
     kept = (
@@ -621,7 +621,11 @@ def verdict(name: str, profile: str = "laptop") -> dict[str, Any]:
         return found
     experiment = experiments.load(claim.experiment).at(profile)
     axes, lines = _axes(experiment), experiments.results(claim.experiment, profile)
-    stored = experiments.predictions(claim.experiment, profile)
+    stored = experiments.predictions(claim.experiment, profile) if stored is None else stored
+    kept_intervals = experiments.bootstrap_path(claim.experiment, profile)
+    summary = (
+        record.read_json(kept_intervals).get(name, {}) if not stored and kept_intervals.is_file() else {}
+    )
 
     def measure(statistic: AnyStatistic) -> dict[str, Any]:
         numbers = per_seed(statistic, lines, axes)
@@ -633,6 +637,8 @@ def verdict(name: str, profile: str = "laptop") -> dict[str, Any]:
             if grid is not None:
                 beside = hierarchical_bootstrap(grid, level=claim.confidence)
                 interval["bootstrap"] = [beside.low, beside.high]
+            elif statistic.name in summary:
+                interval["bootstrap"] = summary[statistic.name]
         return NOTHING | interval | {
             "statistic": statistic.name,
             "seeds": list(numbers.seeds),
@@ -677,6 +683,26 @@ def verdict(name: str, profile: str = "laptop") -> dict[str, Any]:
         "stale": repeat.stale(experiment),
         "secondary": [measure(other) for other in claim.secondary],
     }
+
+
+def keep_bootstraps(experiment: Experiment, profile: str, rows: list[dict[str, Any]]) -> None:
+    """Write the bootstrap intervals of the experiment's claims, made from ``rows``: predictions too large for git.
+
+    Without ``rows`` the file of an earlier run is removed, since the predictions themselves are there.
+    """
+    path = experiments.bootstrap_path(experiment.name, profile)
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    rows = [{k: np.asarray(v) if k in experiments.BULKY else v for k, v in row.items()} for row in rows]
+    found = {}
+    for name in experiment.claims:
+        each = verdict(name, profile, rows)
+        parts = [each, *each["comparisons"], *each["secondary"]]
+        found[name] = {
+            part["statistic"]: part["bootstrap"] for part in parts if part["bootstrap"] is not None
+        }
+    record.write_json(path, found)
 
 
 FLAGS = {

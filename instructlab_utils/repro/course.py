@@ -101,6 +101,8 @@ def run_experiments(
     executor: str = "local",
 ) -> int:
     """Run what is missing of the named experiments (default: all); then results, tables, verdicts. The exit code."""
+    from instructlab_utils.repro import claims
+
     _warn_if_out_of_step()
     chosen = names or experiments.names()
     loaded = [experiments.load(name) for name in chosen]
@@ -121,6 +123,8 @@ def run_experiments(
         print(f"The recorded results cover today's experiments: {', '.join(chosen)}; nothing was run.")
     for experiment in loaded:
         found = experiments.aggregate(experiment, profile)
+        if found.changed:
+            claims.keep_bootstraps(experiment, profile, found.left_out)
         blocks = len({line["block"] for line in found.lines})
         changed = ", changed" if found.changed else ""
         print(f"{_shown(found.path)}: {len(found.lines)} runs in {blocks} blocks{changed}")

@@ -716,6 +716,11 @@ def predictions_path(name: str, profile: str = "laptop") -> Path:
     return results_path(name, profile).with_suffix(".predictions.parquet")
 
 
+def bootstrap_path(name: str, profile: str = "laptop") -> Path:
+    """Claim → statistic → interval of the bootstrap, where the predictions are too large for git."""
+    return results_path(name, profile).with_suffix(".bootstrap.json")
+
+
 def results(name: str, profile: str = "laptop", stage: str = "run") -> list[dict]:
     """The recorded lines of one stage; [] when the experiment has not run."""
     path = results_path(name, profile)
@@ -771,6 +776,7 @@ class Aggregate:
     refused: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     changed: bool = False
+    left_out: list[dict[str, Any]] = field(default_factory=list)  # predictions that are too large for git
 
     @property
     def complete(self) -> bool:
@@ -850,8 +856,10 @@ def _write_predictions(
     size = buffer.tell()
     if size > MAX_PREDICTIONS:
         path.unlink(missing_ok=True)  # those of an earlier run would not fit the new lines
+        found.left_out = [dict(zip(names, cell, strict=True)) | dict(bulk[cell]) for cell in cells]
         found.notes.append(
-            f"{path.name} was not written: {size // 1024} KB, the limit is {MAX_PREDICTIONS // 1024} KB"
+            f"{path.name} was not written: {size // 1024} KB, the limit is {MAX_PREDICTIONS // 1024} KB; "
+            "the bootstrap intervals are kept instead"
         )
         return
     record.write_bytes(path, buffer.getvalue())
