@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import drill_reproduce as drill
+import psutil
 import pytest
 
 from instructlab_utils.errors import ConfigError, RecordError
@@ -155,6 +156,16 @@ def test_what_another_call_finished_meanwhile_is_not_run_again(root, monkeypatch
     monkeypatch.setattr(graph, "_snakemake", lambda *_: pytest.fail("Snakemake was started"))
     result = graph.run_graph(["toy"], "laptop")
     assert result.ran == [] and len(result.current) == len(experiment.blocks()) and result.exit_code == 0
+
+
+def test_a_killed_engine_whose_snakemake_finished_all_leaves_nothing_behind(root, monkeypatch):
+    finish(experiments.load("toy").at("laptop"))
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    graph._remember(root / "build", sleeper.pid)
+    monkeypatch.setattr(graph, "_snakemake", lambda *_: pytest.fail("Snakemake was started"))
+    assert graph.run_graph(["toy"], "laptop").ran == []
+    assert not psutil.pid_exists(sleeper.pid)
+    assert not (root / "build" / ".graph.json").exists()
 
 
 # --- a full disk -----------------------------------------------------------------------------------

@@ -272,12 +272,15 @@ def run_graph(
     result = GraphResult(dry_run=dry_run)
     result.current = [] if fresh else [job for job in jobs if job.done]
     result.ran = jobs if fresh else [job for job in jobs if not job.done]
-    if dry_run or not result.ran:
+    build = find_root() / "build"
+    killed = (
+        build / ".graph.json"
+    ).is_file()  # or at work; its Snakemake may have finished all, and must end
+    if dry_run or not (result.ran or killed):
         return result
     folder, kind = executor_profile(executor)
     if unbuilt := {job.notebook.stem for job in result.ran if not job.notebook.is_file()}:
         notebooks.build(sorted(unbuilt))
-    build = find_root() / "build"
     build.mkdir(exist_ok=True)
     with _alone(build), _terminable():
         if not fresh:  # another call may have ended since
