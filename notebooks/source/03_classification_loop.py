@@ -853,9 +853,9 @@ run.record(
 #   do not beat the majority class. C1 does not say what random weights reach with more updates.
 # - **One task carries the mean.** Topics have the rarest majority class, so there is most to gain. On the two sentiment
 #   tasks the gain is far smaller.
-# - **Against a serious opponent the sign changes.** Fifty examples with pre-training are worth *less* than eight
-#   hundred with TF-IDF: the whole interval lies below zero. (Only on tweets is the mean above it.) With the *same*
-#   fifty, pre-training wins clearly.
+# - **Against a serious opponent the lead is gone.** Fifty examples with pre-training and eight hundred with TF-IDF: the
+#   interval contains zero, so these seeds cannot tell the two apart. (On tweets the mean lies above zero, on the other
+#   tasks below.) With the *same* fifty, pre-training wins clearly.
 #
 # So C1 means that pre-training saves labels. It does not mean that fifty are enough. The last line says what is missing
 # at fifty: on film sentences, far too much. Nor does it mean that you must fine-tune, as *frozen mean* has shown.
