@@ -820,6 +820,7 @@ HTML(tables.html("baselines"))
 
 # %%
 figure = tables.figure("baselines")
+figure.set_dpi(90)
 _ = run.figure(figure, "03_baselines")
 
 # %% [markdown]
