@@ -161,7 +161,7 @@ def test_what_another_call_finished_meanwhile_is_not_run_again(root, monkeypatch
 def test_a_killed_engine_whose_snakemake_finished_all_leaves_nothing_behind(root, monkeypatch):
     finish(experiments.load("toy").at("laptop"))
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-    graph._remember(root / "build", sleeper.pid)
+    graph._remember(root / "build", sleeper.pid, None)
     monkeypatch.setattr(graph, "_snakemake", lambda *_: pytest.fail("Snakemake was started"))
     assert graph.run_graph(["toy"], "laptop").ran == []
     assert not psutil.pid_exists(sleeper.pid)

@@ -120,6 +120,7 @@ def run_experiments(
             )
         code = report(result, profile, name="reproduce")
     else:
+        graph.end_killed()
         print(f"The recorded results cover today's experiments: {', '.join(chosen)}; nothing was run.")
     for experiment in loaded:
         found = experiments.aggregate(experiment, profile)

@@ -273,10 +273,9 @@ def run_graph(
     result.current = [] if fresh else [job for job in jobs if job.done]
     result.ran = jobs if fresh else [job for job in jobs if not job.done]
     build = find_root() / "build"
-    killed = (
-        build / ".graph.json"
-    ).is_file()  # or at work; its Snakemake may have finished all, and must end
-    if dry_run or not (result.ran or killed):
+    if not dry_run and not result.ran:
+        end_killed()
+    if dry_run or not result.ran:
         return result
     folder, kind = executor_profile(executor)
     if unbuilt := {job.notebook.stem for job in result.ran if not job.notebook.is_file()}:
@@ -370,6 +369,14 @@ def _snakemake(
 
 
 # --- one at a time, and nothing left behind --------------------------------------------------------
+
+
+def end_killed() -> None:
+    """End what a killed call has left at work, where there is nothing else to do. ConfigError while another call runs."""
+    build = find_root() / "build"
+    if (build / ".graph.json").is_file():
+        with _alone(build):
+            pass
 
 
 @contextlib.contextmanager
