@@ -118,7 +118,10 @@ def test_a_job_asks_for_what_its_experiment_says(root):
         "runtime": 1 + graph.SLACK,
         "gpu": 0,
     }
-    assert graph.block_jobs("toy", "gpu")["tune-a"].resources["gpu"] == 1
+    path = root / "data/experiments/toy.toml"
+    path.write_text(path.read_text() + "[profiles.gpu.resources]\ngpu = 1\ncores = 2\n")
+    job = graph.block_jobs("toy", "gpu")["tune-a"]
+    assert job.resources["gpu"] == 1 and job.threads == 2
 
 
 def test_a_node_looks_at_its_own_block_only(root):
