@@ -391,7 +391,7 @@ def results_line(root: Path, rng: random.Random, expected: dict[str, Any]) -> No
     code, text = Call(root).end()
     check(code == 0 and not list(build.glob("runs/*/*/*")), f"restored clone: {code}, {text[-1500:]}")
     check(path.read_bytes() == good and outcome(root) == expected, "restored clone: the results changed")
-    shutil.rmtree(build)
+    shutil.rmtree(build, ignore_errors=True)
     away.rename(build)
 
 
@@ -486,8 +486,8 @@ def one_round(
             finishes(root, expected)
             if fault == "line":
                 results_line(root, rng, expected)
-        except Broken as error:
-            good, said = False, f"FAILED: {error}"
+        except (Broken, OSError, ValueError, psutil.Error) as error:
+            good, said = False, f"FAILED: {type(error).__name__}: {error}"
         finally:
             for process in processes(root):
                 process.kill()
