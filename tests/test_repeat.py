@@ -185,6 +185,7 @@ def test_explain_says_what_was_used_and_what_has_changed(ready, root, monkeypatc
     assert "claim T1: as it stood at the runs" in text and "(now" not in text and "verified: never" in text
     block = repeat.explain("toy/a-n10-s0")
     assert "covers today's experiment: yes" in block and "large learning_rate = 0.2" in block
+    assert "took: 2 s" in block
     assert repeat.explain("data/results/toy.jsonl") == text
     assert repeat.explain("T1").splitlines()[1:] == text.splitlines()
 

@@ -445,7 +445,7 @@ def _explain_block(experiment: Experiment, block: Block) -> str:
             text.append(f"  changed since: {name}: {_short(line[name])} → {_short(today[name])}")
     for name, value in line["environment"].items():
         other = today["environment"].get(name)
-        if name not in ("commit", "dirty") and other != value:
+        if name not in ("commit", "dirty", "threads") and other != value:  # the runner sets the threads
             text.append(f"  other than here: {name}: {value} → {other}")
     text.append(f"  settings: {_short(line['settings'])}")
     tuned = {row["method"]: row["tuned"] for row in rows if row["tuned"]}
@@ -456,7 +456,9 @@ def _explain_block(experiment: Experiment, block: Block) -> str:
     text.append(
         f"  commit: {line['environment']['commit']}{' with local changes' * bool(line['environment']['dirty'])}"
     )
-    text.append(f"  took: {line.get('block_seconds', 0):.0f} s")
+    text.append(
+        f"  took: {experiment.expected_seconds(block) or 0:.0f} s, {line['environment']['threads']} thread(s)"
+    )
     return "\n".join(text)
 
 
