@@ -15,6 +15,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -172,6 +173,17 @@ def append_line(path: str | Path, obj: dict) -> None:
             raise
 
 
+def _rows(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes, dict | None]]:
+    """(number, line, its JSON object or None where it is not one), empty lines left out."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            yield number, line, row if isinstance(row, dict) else None
+
+
 def read_lines(path: str | Path, *, remedy: str = "") -> list[dict]:
     """All complete lines of a JSONL file; [] without one. A last line that a kill cut short is left out.
 
@@ -188,14 +200,8 @@ def read_lines(path: str | Path, *, remedy: str = "") -> list[dict]:
     if rest and (remedy or _parses(rest)):
         whole.append(rest)
     rows = []
-    for number, line in enumerate(whole, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
+    for number, _, row in _rows(whole):
+        if row is None:
             remedy = remedy or "delete that line and run again"
             raise RecordError(f"{path}, line {number}: not a JSON object; {remedy}.")
         rows.append(row)
@@ -209,14 +215,8 @@ def salvage(path: str | Path) -> list[dict]:
     """
     path = Path(path)
     rows, damaged = [], []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
+    for number, line, row in _rows(path.read_bytes().split(b"\n")):
+        if row is not None:
             rows.append(row)
         else:
             damaged.append(f"line {number}: ".encode() + line + b"\n")
