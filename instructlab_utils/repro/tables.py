@@ -102,7 +102,8 @@ def html(name: str, profile: str = "laptop", metric: str | None = None, root: st
     rows.insert(2 if below else 1, "</thead><tbody>")
     notes = [*summary.notes, *["In brackets: the 95 % t interval over seeds."] * ("<small>" in rows[-1])]
     parts = [
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse;color:inherit">',
+        '<div style="overflow-x:auto"><table cellpadding="4" style="border-collapse:collapse;color:inherit;'
+        'font-size:85%;white-space:nowrap">',
         f'<caption style="text-align:left;font-weight:bold">{escape(summary.title)}</caption>{bars}<thead>',
     ]
     small = (f"<p><small>{escape(note)}</small></p>" for note in notes)
