@@ -10,6 +10,7 @@ is running, and stopped again if it was started here. Jobs inherit nothing from 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ SINGLE = ROOT / "scripts" / "slurm_single_node.sh"
 SEEDS, SIZES, JOBS = [0, 1, 2, 3], [32, 48], 2
 # What may differ between two runs of the same code; everything else must not.
 VOLATILE = ("seconds", "cpu_seconds", "block_seconds", "peak_memory_mb")
+COSTS = {"CPU seconds", "seconds", "peak memory", "cpu_seconds", "peak_memory_mb"}
+MARKS = {".md": "|", ".csv": ",", ".tex": "&"}
 FIELDS = "JobID:8,State:14,StartTime:22,EndTime:22,TimeUsed:8,NumCPUs:6,MinMemory:9,WorkDir:300,Comment:200"
 # sbatch as a strict site has it: nothing of the caller's environment reaches the job.
 SBATCH = """#!/bin/bash
@@ -127,14 +130,22 @@ def results(folder: Path) -> dict[str, object]:
                 for key in ("commit", "dirty"):
                     line["environment"].pop(key, None)
             found[name] = lines
-        elif path.suffix in (".md", ".csv", ".tex"):  # the last column is the seconds
-            mark = {".md": "|", ".csv": ",", ".tex": "&"}[path.suffix]
-            rows = path.read_text(encoding="utf-8").splitlines()
-            strip = [row.rstrip("| ").rsplit(mark, 1)[0] if row.count(mark) > 1 else row for row in rows]
-            found[name] = strip
+        elif path.suffix in MARKS:
+            with path.open(encoding="utf-8", newline="") as stream:
+                found[name] = without_costs(list(csv.reader(stream, delimiter=MARKS[path.suffix])))
         elif path.suffix == ".parquet":
             found[name] = path.read_bytes()
     return found
+
+
+def without_costs(rows: list[list[str]]) -> list[list[str]]:
+    """A table's rows without the columns of seconds and memory, below each head that names them."""
+    kept, width, costs = [], 0, set[int]()
+    for row in ([cell.strip(" \\") for cell in row] for row in rows):
+        if COSTS & set(row):
+            width, costs = len(row), {i for i, cell in enumerate(row) if cell in COSTS}
+        kept.append([cell for i, cell in enumerate(row) if len(row) != width or i not in costs])
+    return kept
 
 
 def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:

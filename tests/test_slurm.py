@@ -246,8 +246,8 @@ def test_the_demo_sees_a_difference_and_forgives_only_time_memory_and_commit(tmp
         folder = tmp_path / name / "build" / "results"
         folder.mkdir(parents=True)
         (folder / "x.smoke.jsonl").write_text(json.dumps(lines | change) + "\n")
-        last = "9 |" if name == "two" else "8 |"
-        (folder / "x.md").write_text(f"| m | {change.get('a', 1)} | {last}\n")
+        cost = "9" if name == "two" else "8"
+        (folder / "x.md").write_text(f"| m | CPU seconds | a |\n| large | {cost} | {change.get('a', 1)} |\n")
         found.append(demo.results(tmp_path / name))
     assert demo.differences(found[0], found[1]) == []
     assert demo.differences(found[0], found[2]) == [
