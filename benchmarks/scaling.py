@@ -23,7 +23,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from instructlab_utils.repro import record, tables  # noqa: E402
+from instructlab_utils.repro import ledger, record, tables  # noqa: E402
 
 STORED = ROOT / "benchmarks" / "scaling.json"
 PAGE = ROOT / "SCALING.md"
@@ -186,11 +186,11 @@ def hours() -> dict[str, float]:
 
 
 def trained_blocks() -> dict[int, list[float]]:
-    """Seconds that the methods of a laptop block trained, by training size, from data/results/baselines.jsonl."""
+    """Processor seconds that the methods of a laptop block trained, by training size, from data/results/baselines.jsonl."""
     seconds: dict[tuple, float] = defaultdict(float)
     for line in record.read_lines(ROOT / "data/results/baselines.jsonl"):
         if line["stage"] == "run":
-            seconds[line["n_train"], line["task"], line["seed"]] += line["seconds"]
+            seconds[line["n_train"], line["task"], line["seed"]] += line["cpu_seconds"]
     found: dict[int, list[float]] = defaultdict(list)
     for (n, *_), spent in sorted(seconds.items()):
         found[n].append(spent)
@@ -201,10 +201,7 @@ def trained_blocks() -> dict[int, list[float]]:
 
 
 def _table(*rows: tuple[str, ...]) -> str:
-    head, *body = rows
-    return "\n".join(
-        "| " + " | ".join(row) + " |" for row in (head, ("---", *["---:"] * (len(head) - 1)), *body)
-    )
+    return ledger.grid([*map(list, rows)], [column in ("measured", "from") for column in rows[0]])
 
 
 def blocks() -> dict[str, str]:

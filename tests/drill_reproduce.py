@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from toy_project import SOURCE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FAULTS = ("engine", "worker", "kernel", "disk", "line", "two")
@@ -57,19 +58,9 @@ metric = "accuracy"
 title = "Accuracy"
 """
 
-NOTEBOOK = """# ---
-# jupyter:
-#   instructlab:
-#     id: toy
-#     title: A toy
-#     outcome: numbers from a generator
-#     assets: []
-#     minutes: {smoke: 1, laptop: 1, gpu: 1}
-#   jupytext:
-#     text_representation: {extension: .py, format_name: percent}
-#   kernelspec: {display_name: Python 3, language: python, name: python3}
-# ---
-
+NOTEBOOK = (
+    SOURCE
+    + """
 # %% tags=["parameters"]
 profile: str = "laptop"
 stage: str = "run"
@@ -112,6 +103,7 @@ for trial in spec.trials(block):
     )
 run.record(runs=len(spec.trials(block)))
 """
+)
 
 
 class Broken(Exception):

@@ -134,8 +134,8 @@ def test_nothing_to_verify_is_one_sentence(root):
         repeat.verify("toy", "laptop")
 
 
-def test_the_study_publishes_bands_and_goes_on_where_it_stopped(ready, root, monkeypatch):
-    assert ready
+@pytest.mark.usefixtures("ready")
+def test_the_study_compares_under_each_condition_and_publishes_bands(root, monkeypatch):
     calls = []
 
     def fake(spec, blocks, under, *, workers, threads):

@@ -208,16 +208,18 @@ def readme_blocks(profile: str = "laptop", *, measured: bool = False) -> dict[st
 
 def coverage_table(found: dict[str, Any]) -> str:
     """How often each interval held the truth in benchmarks/coverage.py, as Markdown."""
-    rows = [
-        "| seeds | interval | holds the truth about this test set | about new examples too |",
-        "|---:|---|---:|---:|",
-    ]
+    from instructlab_utils.repro.ledger import grid
+
+    rows = [["seeds", "interval", "holds the truth about this test set", "about new examples too"]]
     for seeds, intervals in sorted(found["coverage"].items(), key=lambda item: int(item[0])):
         for name, part in intervals.items():
-            shares = " | ".join(f"{part[truth]:.1%}" for truth in ("these_examples", "new_examples"))
-            rows.append(f"| {seeds} | {name.replace('_', ' ')} | {shares} |")
-    note = f"{found['simulations']} simulated experiments, {found['examples']} test examples, nominal {found['level']:.0%}."
-    return "\n".join(rows) + f"\n\n{note}\n"
+            shares = [f"{part[truth]:.1%}" for truth in ("these_examples", "new_examples")]
+            rows.append([seeds, name.replace("_", " "), *shares])
+    note = (
+        f"{found['simulations']} simulated experiments, {found['examples']} test examples, "
+        f"nominal {found['level']:.0%}."
+    )
+    return f"{grid(rows, [False, True, False, False])}\n\n{note}\n"
 
 
 def lesson_table() -> str:

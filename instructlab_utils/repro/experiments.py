@@ -623,17 +623,12 @@ def notebook_code_sha(notebook: str) -> str:
     return _code_sha(path, (stat.st_mtime_ns, stat.st_size))
 
 
-# --- short forms ----------------------------------------------------------------------------------
+# --- a short form ----------------------------------------------------------------------------------
 
 
 def blocks(experiment: Experiment, profile: str) -> list[Block]:
     """All blocks of a profile, the tuning ones first."""
     return experiment.at(profile).blocks()
-
-
-def block_key(experiment: Experiment, block: Block) -> str:
-    """See :meth:`Experiment.key`."""
-    return experiment.at(block.profile).key(block)
 
 
 # --- running one block ----------------------------------------------------------------------------

@@ -282,6 +282,7 @@ def run_graph(
         notebooks.build(sorted(unbuilt))
     build.mkdir(exist_ok=True)
     with _alone(build), _terminable():
+        _end_left(build)
         if not fresh:  # another call may have ended since
             jobs = all_jobs(targets, profile)
             result.current, result.ran = [j for j in jobs if j.done], [j for j in jobs if not j.done]
@@ -296,6 +297,7 @@ def run_graph(
             job.status, job.seconds, job.peak_memory_mb, job.error = "not run", None, None, ""
         result.log = build / "snakemake.log"
         code = _snakemake(result, profile, workers, folder, kind, begin, on_progress)
+        (build / ".graph.json").unlink(missing_ok=True)  # after an error it stays: the next call looks again
         for job in result.ran:
             job.refresh(begin)
         if on_progress is not None:
@@ -376,12 +378,12 @@ def end_killed() -> None:
     build = find_root() / "build"
     if (build / ".graph.json").is_file():
         with _alone(build):
-            pass
+            _end_left(build)
 
 
 @contextlib.contextmanager
 def _alone(build: Path) -> Iterator[None]:
-    """Hold the project's lock; end what a killed predecessor left running: a folder has one writer."""
+    """Hold the project's lock: a folder has one writer."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(build / ".graph.lock")
@@ -392,15 +394,19 @@ def _alone(build: Path) -> Iterator[None]:
             "another run is at work in this project; wait for it, or stop it and call again."
         ) from None
     try:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            left = json.loads((build / ".graph.json").read_text(encoding="utf-8"))
-            _end_orphans(left)
-            if left.get("slurm"):
-                _cancel_slurm(left["slurm"])
         yield
-        (build / ".graph.json").unlink(missing_ok=True)  # after an error it stays: the next call looks again
     finally:
         lock.release()
+
+
+def _end_left(build: Path) -> None:
+    """End what a killed predecessor has left running; its note goes when that is done."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        left = json.loads((build / ".graph.json").read_text(encoding="utf-8"))
+        _end_orphans(left)
+        if left.get("slurm"):
+            _cancel_slurm(left["slurm"])
+    (build / ".graph.json").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from instructlab_utils.repro.experiments import Block, Experiment
 from instructlab_utils.session import find_root
 
 SAME = ("hardware", "threads", "python", "torch", "transformers", "scikit-learn", "numpy")
-VOLATILE = ("seconds", "cpu_seconds", "peak_memory_mb", "block_seconds", "environment", "claims")
+VOLATILE = ("seconds", "cpu_seconds", "peak_memory_mb", "block_seconds")
 MARGIN = 2.0  # a band is so many times the largest difference that the study saw
 LEAST = 1e-6  # and never narrower than this, or than one test example for a share of examples
 
@@ -323,6 +323,8 @@ def _bands(conditions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float
 
 def study_table(name: str, profile: str = "laptop") -> str:
     """The study as Markdown: per method and condition, how many runs are equal to the last bit, and the band."""
+    from instructlab_utils.repro.ledger import grid
+
     found = record.read_json(study_path(name, profile))
     experiment = experiments.load(name).at(profile)
     metrics = [t.metric for t in experiment.tables]
@@ -344,15 +346,13 @@ def study_table(name: str, profile: str = "laptop") -> str:
             row
             + [f"± {found['bands'][method][m]:.2g}" if m in found["bands"][method] else "–" for m in metrics]
         )
-    head, *body = rows
-    table = ["| " + " | ".join(r) + " |" for r in [head, ["---"] * len(head), *body]]
     env = found["environment"]
     note = (
-        f"Blocks {', '.join(found['blocks'])}, run again and compared with the recorded results (two blocks at a time, "
-        f"{_n(found['reference'][0], 'thread')}); {env['cpu']}, torch {env['torch']}, {found['date']}. A band is "
+        f"Blocks {', '.join(found['blocks'])}, run again and compared with the recorded results "
+        f"({_n(found['reference'][0], 'thread')}); {env['cpu']}, torch {env['torch']}, {found['date']}. A band is "
         f"{MARGIN:g} times the largest difference seen, and at least one test example, or {LEAST:g} for a loss."
     )
-    return "\n".join(table) + f"\n\n{note}\n"
+    return f"{grid(rows, [True] * len(rows[0]))}\n\n{note}\n"
 
 
 def _n(count: int, word: str) -> str:
