@@ -201,7 +201,7 @@ def trained_blocks() -> dict[int, list[float]]:
 
 
 def _table(*rows: tuple[str, ...]) -> str:
-    return ledger.grid([*map(list, rows)], [column in ("measured", "from") for column in rows[0]])
+    return ledger.grid([*map(list, rows)], [column in (rows[0][0], "from") for column in rows[0]])
 
 
 def blocks() -> dict[str, str]:
@@ -229,7 +229,7 @@ def blocks() -> dict[str, str]:
         ("a kernel and its runner, nothing else", f"{m['kernel_seconds']:.1f} s", "scaling.json"),
         ("the same with the imports of `baselines`", f"{m['imports_seconds']:.1f} s", "scaling.json"),
         (
-            "disk per block, smallest to largest",
+            "disk per block of the smoke profile, smallest to largest",
             f"{m['disk_bytes'][0] / 1e3:.0f} to {m['disk_bytes'][-1] / 1e3:.0f} kB, {m['disk_files']} files",
             "scaling.json",
         ),
@@ -270,7 +270,7 @@ def blocks() -> dict[str, str]:
         f"{machine['snakemake']}, torch {machine['torch']}, {machine['date']}.\n\n{measured}\n\n"
         f"Fixed cost of a block on Slurm: two Snakemakes and a kernel with imports, {fixed:.0f} s; with the mean training "
         f"of a `baselines` block {minutes:.1f} minutes, of which {100 * fixed / 60 / minutes:.0f} % are fixed.\n\n{grid}\n\n"
-        f"Disk of 1,000 such blocks: {BLOCKS * median(m['disk_bytes']) / 1e6:.0f} MB.",
+        f"Disk of 1,000 blocks of the smoke profile: {BLOCKS * median(m['disk_bytes']) / 1e6:.0f} MB.",
         "scaling-7b": f"P = {size['P'] / 1e9:.3f}·10⁹, P_E = {size['P_E'] / 1e9:.3f}·10⁹, P_A = {size['P_A'] / 1e6:.1f}·10⁶; "
         f"FLOP/s = {ACHIEVED} · {PEAK / 1e12:.0f}·10¹² = {ACHIEVED * PEAK / 1e12:.0f}·10¹².\n\n{seven}\n\n{when}\n\n"
         f"Is 6·P·D right? For the encoder that `make bench` trains, P is {m['encoder_matrices'] / 1e6:.2f}·10⁶ without "
