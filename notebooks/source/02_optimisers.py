@@ -285,10 +285,8 @@ for index, (panel, (name, points)) in enumerate(zip(panels.flat, walks.items(), 
     panel.plot(*points.T, **(plotting.style(index) | {"linestyle": "-", "markersize": 3}), linewidth=1)
     panel.plot(0, 0, "k+", markersize=10)
     panel.set(title=name, xlim=(-4.6, 2), ylim=(-2.2, 2.2))
-for panel in panels[1]:
-    panel.set_xlabel("flat direction")
-for panel in panels[:, 0]:
-    panel.set_ylabel("steep")
+figure.supxlabel("flat direction", fontsize=10)
+figure.supylabel("steep direction", fontsize=10)
 _ = run.figure(figure, "02_valley")
 
 # %% [markdown]
@@ -394,8 +392,8 @@ print(f"{'h / (h + lam)':21s} steep {(h / (h + lam))[0]:.4f}   flat {(h / (h + l
 assert torch.allclose(ends["SGD, L2 in the loss"], ends["SGD, decoupled"], atol=1e-12)
 
 # %% [markdown]
-# **Observe.** The two SGDs agree. Adam with L2 goes to the same minimum, on another way. AdamW goes elsewhere:
-# no $\lambda$ in the loss would give this pair. Its decay pulls with at most $\eta\lambda|\theta|$ per step, and Adam pushes with up
+# **Observe.** The two SGDs agree. Adam with L2 goes to the same minimum, on another way. AdamW goes elsewhere: no
+# $\lambda$ in the loss would give this pair. Its decay pulls with $\eta\lambda|\theta|$ per step, and Adam pushes with up
 # to $\eta$ as soon as the gradient points *consistently* one way, however small it is. The flat coordinate wins.
 #
 # Does that make AdamW the wrong one? Real gradients are mostly noise. So let a weight have *no* preference at all: its
@@ -523,14 +521,13 @@ def largest_difference(ours, theirs, updates=100, shapes=((6, 4), (5,))):
 # %%
 from transformers.optimization import Adafactor
 
-optim = torch.optim
 pairs = {
-    "SGD": (partial(sgd, eta=0.1), lambda p: optim.SGD(p, lr=0.1)),
-    "SGD + L2": (partial(with_l2(sgd, 0.2), eta=0.1), lambda p: optim.SGD(p, lr=0.1, weight_decay=0.2)),
-    "momentum": (partial(momentum, eta=0.1, mu=0.8), lambda p: optim.SGD(p, lr=0.1, momentum=0.8)),
-    "Adam": (partial(adam, eta=0.1), lambda p: optim.Adam(p, lr=0.1)),
-    "Adam + L2": (partial(with_l2(adam, 0.2), eta=0.1), lambda p: optim.Adam(p, lr=0.1, weight_decay=0.2)),
-    "AdamW": (partial(adamw, eta=0.1, lam=0.2), lambda p: optim.AdamW(p, lr=0.1, weight_decay=0.2)),
+    "SGD": (partial(sgd, eta=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
+    "SGD + L2": (partial(with_l2(sgd, 0.2), eta=0.1), lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.2)),
+    "momentum": (partial(momentum, eta=0.1, mu=0.8), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8)),
+    "Adam": (partial(adam, eta=0.1), lambda p: torch.optim.Adam(p, lr=0.1)),
+    "Adam + L2": (partial(with_l2(adam, 0.2), eta=0.1), lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.2)),
+    "AdamW": (partial(adamw, eta=0.1, lam=0.2), lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.2)),
     "Adafactor": (partial(adafactor, alpha=0.1),
                   lambda p: Adafactor(p, lr=0.1, scale_parameter=False, relative_step=False)),
 }  # fmt: skip
