@@ -128,7 +128,7 @@ for t in range(1, 101):
 
 # %% [markdown]
 # **Observe.** torch's form obeys the schedule at once. The other coasts on, because its velocity remembers old rates.
-# Two programs with "SGD, momentum 0.9" may not be the same program.
+# Two programs that say "SGD with momentum" may not be the same program.
 #
 # ## 2 Adam
 #
@@ -421,7 +421,7 @@ print(f"(1 - eta lam)^300 = {(1 - 1e-3 * lam) ** 300:.3f}")
 # quiet one far too fast. With AdamW the decay is $(1 - \eta\lambda)^t$ for everybody. That is the reason for the W. So the
 # article's formula is right for SGD, right in spirit for AdamW, and wrong for Adam.
 #
-# ### 4.1 How much is 0.01?
+# ### 4.1 How much is $\lambda = 0.01$?
 #
 # In torch the decay of one update is $\eta_t \lambda$ (the paper multiplies only by the schedule's factor). After
 # a run, what is left of a weight without gradient is about $\exp(-\lambda \sum_t \eta_t)$. Lesson 03 meets a trap here: the
@@ -765,7 +765,7 @@ _ = run.figure(figure, "02_finder")
 # earned by smaller ones. A few dozen updates say what is *stable*, not what is best after a thousand. And it is one
 # seed, one order of batches. A finder gives the decade. The rest is a small grid, on dev sentences.
 #
-# ## 10 The experiment: start with 1e-5?
+# ## 10 The experiment: start with `1e-5`?
 #
 # Two of the articles answer the question about the learning rate. The rate should lie one to two orders of magnitude
 # below that of pre-training, and `1e-5` is the place to start. They name no method, and no measurement. This is claim
