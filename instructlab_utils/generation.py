@@ -1,0 +1,90 @@
+"""Causal language models: examples of prompt and completion, their loss, and decoding.
+
+Lesson 06 builds these pieces. A *prompt* and a *completion* are texts; their tokens are put behind each other, and the
+label of a position is its own token where it counts and -100 where it does not. The shift, that position t is predicted
+from the positions before it, happens inside the loss and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from instructlab_utils.errors import TrainingError
+from instructlab_utils.losses import cross_entropy
+
+if TYPE_CHECKING:
+    from instructlab_utils.training import Batch, Example
+
+IGNORE = -100
+
+
+def encode_completion(prompt: str, completion: str, tokenizer: Any, completion_only: bool = True) -> Example:
+    """The tokens of ``prompt``, ``completion`` and the end token, with labels.
+
+    The two texts are tokenised apart, so that no token spans their border. The first token never has a label: nothing
+    predicts it. With ``completion_only`` the other prompt tokens have none either.
+
+    Returns ``{"input_ids": list of T ints, "labels": list of T ints}``; the end token is the tokenizer's
+    ``eos_token_id`` and is a label. Nothing is cut.
+
+    Raises TrainingError for an empty prompt: then no token predicts the completion's first one.
+
+    Source: lesson 06, section 3.
+    """
+    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    after = tokenizer(completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    if not before:
+        raise TrainingError("the prompt is empty: nothing would predict the first token of the completion")
+    masked = len(before) if completion_only else 1
+    input_ids = before + after
+    return {"input_ids": input_ids, "labels": [IGNORE] * masked + input_ids[masked:]}
+
+
+def causal_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """The objective of a causal language model for ``training.train``: one loss per label that is not -100.
+
+    ``batch``: input_ids, attention_mask and labels, int64 of shape (B, T), padded on the right. The label at t is
+    compared with the logits at t - 1. Returns float32 of shape (n,), in nats.
+
+    Raises TrainingError where position 0 has a label: nothing predicts it, but it would be counted.
+
+    Source: lesson 06, section 2.
+    """
+    if (batch["labels"][:, 0] != IGNORE).any():
+        raise TrainingError("position 0 has a label, and nothing before it predicts it: set it to -100")
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    predicted, targets = logits[:, :-1], batch["labels"][:, 1:]
+    counts = targets != IGNORE
+    return cross_entropy(predicted[counts].float(), targets[counts])
+
+
+@torch.no_grad()
+def greedy(
+    model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int, eos_id: int
+) -> list[list[int]]:
+    """The most probable next token, again and again, for all prompts at once, with a KV cache.
+
+    ``prompts``: lists of token ids, none empty. They are padded on the *left*, so that all next tokens stand in one
+    column; the mask and the position ids make the padding invisible. Call it in eval mode.
+
+    Returns a list of new ids for each prompt, without ``eos_id``, at most ``max_new_tokens`` long.
+
+    Source: lesson 06, section 5. Equal to ``model.generate(..., do_sample=False)``.
+    """
+    device, longest = next(model.parameters()).device, max(map(len, prompts))
+    ids = torch.tensor([[eos_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    columns: list[Tensor] = []
+    ended, cache = torch.zeros(len(ids), dtype=torch.bool, device=device), None
+    while len(columns) < max_new_tokens and not ended.all():
+        places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        out = model(ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1)  # fmt: skip
+        cache, ids = out.past_key_values, out.logits[:, -1].argmax(-1, keepdim=True)
+        columns, ended = [*columns, ids], ended | (ids[:, 0] == eos_id)
+        mask = torch.cat([mask, torch.ones_like(ids)], 1)
+    rows = torch.cat(columns, 1).tolist()
+    return [row[: row.index(eos_id)] if eos_id in row else row for row in rows]
