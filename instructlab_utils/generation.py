@@ -19,8 +19,6 @@ from instructlab_utils.losses import cross_entropy
 if TYPE_CHECKING:
     from instructlab_utils.training import Batch, Example
 
-IGNORE = -100
-
 
 def encode_completion(prompt: str, completion: str, tokenizer: Any, completion_only: bool = True) -> Example:
     """The tokens of ``prompt``, ``completion`` and the end token, with labels.
@@ -41,7 +39,7 @@ def encode_completion(prompt: str, completion: str, tokenizer: Any, completion_o
         raise TrainingError("the prompt is empty: nothing would predict the first token of the completion")
     masked = len(before) if completion_only else 1
     input_ids = before + after
-    return {"input_ids": input_ids, "labels": [IGNORE] * masked + input_ids[masked:]}
+    return {"input_ids": input_ids, "labels": [-100] * masked + input_ids[masked:]}
 
 
 def causal_losses(model: nn.Module, batch: Batch) -> Tensor:
@@ -54,11 +52,11 @@ def causal_losses(model: nn.Module, batch: Batch) -> Tensor:
 
     Source: lesson 06, section 2.
     """
-    if (batch["labels"][:, 0] != IGNORE).any():
+    if (batch["labels"][:, 0] != -100).any():
         raise TrainingError("position 0 has a label, and nothing before it predicts it: set it to -100")
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     predicted, targets = logits[:, :-1], batch["labels"][:, 1:]
-    counts = targets != IGNORE
+    counts = targets != -100
     return cross_entropy(predicted[counts].float(), targets[counts])
 
 

@@ -91,7 +91,7 @@ def completion_losses(model):
     """Summed loss of each held-out completion, and its number of tokens: two tensors (N,)."""
     sums, counts = [], []
     for example in test_set:
-        losses = generation.causal_losses(model, training.move(training.collate([example], pad_id), run.device))
+        losses = generation.causal_losses(model, training.move(training.collate_tokens([example], pad_id), run.device))
         sums.append(losses.double().sum().cpu())
         counts.append(len(losses))
     return torch.stack(sums), torch.tensor(counts, dtype=torch.float64)
