@@ -80,7 +80,9 @@ def greedy(
     ended, cache = torch.zeros(len(ids), dtype=torch.bool, device=device), None
     while len(columns) < max_new_tokens and not ended.all():
         places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        out = model(ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1)  # fmt: skip
+        out = model(
+            ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
         cache, ids = out.past_key_values, out.logits[:, -1].argmax(-1, keepdim=True)
         columns, ended = [*columns, ids], ended | (ids[:, 0] == eos_id)
         mask = torch.cat([mask, torch.ones_like(ids)], 1)

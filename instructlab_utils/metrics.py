@@ -74,7 +74,10 @@ def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 
     _streams(texts, references)  # its errors
     scorer = RougeScorer(["rougeL"])
-    best = (scorer.score_multi(each, text)["rougeL"].fmeasure for text, each in zip(texts, references, strict=True))
+    best = (
+        scorer.score_multi(each, text)["rougeL"].fmeasure
+        for text, each in zip(texts, references, strict=True)
+    )
     return float(np.mean(list(best)))
 
 

@@ -29,8 +29,6 @@ stage: str = "run"  # tune or run
 seed: int = 0  # training pairs and their order
 
 # %%
-import gc
-
 import torch
 
 from instructlab_utils import data, generation, metrics, models, start, training
@@ -91,7 +89,9 @@ def completion_losses(model):
     """Summed loss of each held-out completion, and its number of tokens: two tensors (N,)."""
     sums, counts = [], []
     for example in test_set:
-        losses = generation.causal_losses(model, training.move(training.collate_tokens([example], pad_id), run.device))
+        losses = generation.causal_losses(
+            model, training.move(training.collate_tokens([example], pad_id), run.device)
+        )
         sums.append(losses.double().sum().cpu())
         counts.append(len(losses))
     return torch.stack(sums), torch.tensor(counts, dtype=torch.float64)
@@ -111,22 +111,26 @@ def texts(model):
 
 
 # %%
+net = models.load_decoder(device=run.device).float()
+net.get_input_embeddings().weight.requires_grad_(False)
+trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
 def fine_tuned(completion_only, learning_rate):
-    net = models.load_decoder(device=run.device).float()
-    net.get_input_embeddings().weight.requires_grad_(False)
+    net.load_state_dict(models.load_decoder().state_dict())  # in place: a second model would not fit
     pairs = [generation.encode_completion(*pair, tokenizer, completion_only) for pair in train_pairs]
     with run.measure() as cost:
-        history = training.train(
+        training.train(
             net, pairs, steps=settings.steps, learning_rate=learning_rate, pad_id=pad_id,
             batch_size=settings.batch_size, seed=seed, objective=generation.causal_losses,
         )  # fmt: skip
-    return net, cost, history.losses[-1]
+    return cost, settings.steps
 
 
 def untuned():
     with run.measure() as cost:
-        net = models.load_decoder(device=run.device).float()
-    return net, cost, None
+        net.load_state_dict(models.load_decoder().state_dict())
+    return cost, 0
 
 
 METHODS = {
@@ -145,28 +149,23 @@ METHODS = {
 for trial in spec.trials(block):
     if run.have(trial.key):
         continue
-    net, cost, last_loss = METHODS[trial.method](**trial.tuned)
+    cost, updates = METHODS[trial.method](**trial.tuned)
     sums, counts = completion_losses(net)
     written = texts(net)
     per_token = sums.sum() / counts.sum()
     run.line(
         spec.identity(block) | trial.key,
         **vars(cost),
-        steps=0 if trial.method == "untuned" else settings.steps,
+        steps=updates,
         nll=per_token.item(),
         chrf=metrics.chrf(written, list(references.values())),
         bleu=metrics.bleu(written, list(references.values())),
         rouge_l=metrics.rouge_l(written, list(references.values())),
         words=sum(len(text.split()) for text in written) / len(written),
-        last_train_loss=last_loss,
-        trainable_parameters=0
-        if trial.method == "untuned"
-        else sum(p.numel() for p in net.parameters() if p.requires_grad),
+        trainable_parameters=trained if updates else 0,
         scores=(sums / counts.mean()).tolist(),
     )
     print(f"{trial.method}: {per_token:.3f} nats per token; e.g. {written[0]}")
-    del net
-    gc.collect()
 
 # %% [markdown]
 # ## What this block found
