@@ -231,7 +231,8 @@ def arrange_records(name: str, counts: Counter[str]) -> dict[str, list[dict[str,
 
     Near duplicates are not looked for: what must stay together is the reader's ``group``.
     """
-    task, splits = RECORDS[name], {split: [] for split in SHARES}
+    task = RECORDS[name]
+    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SHARES}
     seen: set[str] = set()
     for row in task.read(raw_files(name), counts):
         counts["rows read"] += 1
@@ -256,6 +257,7 @@ def _store(name: str, stored: Path) -> None:
 
     counts: Counter[str] = Counter()
     string, found = Value("string"), []
+    examples: dict[str, Any]
     if name in SOURCES:
         examples = arrange(read(name, counts), counts)
         label = ClassLabel(names=list(SOURCES[name].labels))

@@ -65,7 +65,7 @@ def examples(path: Path, counts: Counter[str]) -> Iterator[tuple[str, str, list[
 
 
 def placed(context: str, text: str, offset: int, counts: Counter[str]) -> tuple[str, int] | None:
-    """The answer without outer white space, and where it stands: at its offset, else at the nearest place; None if nowhere."""
+    """The answer without outer white space, and where it stands: at its offset, else the nearest place; None if nowhere."""
     offset += len(text) - len(text.lstrip())
     text = text.strip()
     if context[offset : offset + len(text)] == text:
