@@ -7,13 +7,14 @@ from the positions before it, happens inside the loss and nowhere else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from instructlab_utils.errors import TrainingError
+from instructlab_utils.errors import ParameterError, TrainingError
 from instructlab_utils.losses import cross_entropy
 
 if TYPE_CHECKING:
@@ -71,20 +72,46 @@ def greedy(
 
     Returns a list of new ids for each prompt, without ``eos_id``, at most ``max_new_tokens`` long.
 
-    Source: lesson 06, section 5. Equal to ``model.generate(..., do_sample=False)``.
+    Source: lesson 06, section 6. Equal to ``model.generate(..., do_sample=False)``.
     """
     device, longest = next(model.parameters()).device, max(map(len, prompts))
     ids = torch.tensor([[eos_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-    columns: list[Tensor] = []
-    ended, cache = torch.zeros(len(ids), dtype=torch.bool, device=device), None
-    while len(columns) < max_new_tokens and not ended.all():
+    new, cache = ids[:, :0], None
+    while new.shape[1] < max_new_tokens and not (new == eos_id).any(1).all():
         places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        out = model(
-            ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
+        seen = dict(attention_mask=mask, position_ids=places, past_key_values=cache)
+        out = model(ids, **seen, use_cache=True, logits_to_keep=1)
         cache, ids = out.past_key_values, out.logits[:, -1].argmax(-1, keepdim=True)
-        columns, ended = [*columns, ids], ended | (ids[:, 0] == eos_id)
-        mask = torch.cat([mask, torch.ones_like(ids)], 1)
-    rows = torch.cat(columns, 1).tolist()
-    return [row[: row.index(eos_id)] if eos_id in row else row for row in rows]
+        new, mask = torch.cat([new, ids], 1), torch.cat([mask, torch.ones_like(ids)], 1)
+    return [row[: row.index(eos_id)] if eos_id in row else row for row in new.tolist()]
+
+
+def top_k_filter(logits: Tensor, k: int) -> Tensor:
+    """The ``k`` largest logits of each row, all others -inf; equals of the smallest kept one are kept too.
+
+    ``logits``: (..., V), floating; the shape stays. Raises ParameterError for ``k`` below 1.
+
+    Source: Fan et al. (2018); lesson 06, section 6. Equal to ``transformers.TopKLogitsWarper``.
+    """
+    if k < 1:
+        raise ParameterError(f"top-k would keep {k} tokens: choose 1 or more")
+    smallest = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
+    return logits.masked_fill(logits < smallest, -math.inf)
+
+
+def nucleus_filter(logits: Tensor, p: float) -> Tensor:
+    """The fewest most probable tokens that together reach probability ``p``, all other logits -inf.
+
+    ``logits``: (..., V), floating; the shape stays. The most probable token always stays. Raises ParameterError for a
+    ``p`` outside (0, 1].
+
+    Source: Holtzman et al. (2020); lesson 06, section 6. Equal to ``transformers.TopPLogitsWarper``.
+    """
+    if not 0 < p <= 1:
+        raise ParameterError(f"the nucleus would have the probability {p}: choose a number in (0, 1]")
+    ordered, order = logits.sort(-1, descending=True)
+    probabilities = ordered.softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities  # of all that are more probable
+    drop = torch.empty_like(order, dtype=torch.bool).scatter(-1, order, before >= p)
+    return logits.masked_fill(drop, -math.inf)

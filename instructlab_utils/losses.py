@@ -137,7 +137,7 @@ def sequence_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         TrainingError: a row has no label behind its first position, so it has no response.
 
-    Source: lesson 06, section 2.
+    Source: lesson 06, section 4.
     """
     predicted, targets = logits[:, :-1], labels[:, 1:]
     counts = targets != -100
@@ -167,7 +167,7 @@ def entropy(logits: Tensor) -> Tensor:
 
     ``logits``: (..., K), floating; −inf is allowed and counts as probability 0. Returns shape (...).
 
-    Source: lesson 06, section 5.
+    Source: lesson 06, section 6.
     """
     log_p = log_softmax(logits)
     p = torch.exp(log_p)

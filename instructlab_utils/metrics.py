@@ -48,7 +48,7 @@ def _streams(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus BLEU, in 0…100, of ``texts[i]`` against its ``references[i]`` (one or several), by sacrebleu's defaults.
 
-    Raises ValueError where a text has no reference. Source: Papineni et al. (2002), Post (2018); lesson 06, section 6.
+    Raises ValueError where a text has no reference. Source: Papineni et al. (2002), Post (2018); lesson 06, section 7.
     """
     import sacrebleu
 
@@ -58,7 +58,7 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 def chrf(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus chrF, in 0…100: character n-grams up to 6, recall counts twice. Arguments and errors as :func:`bleu`.
 
-    Source: Popović (2015); lesson 06, section 6.
+    Source: Popović (2015); lesson 06, section 7.
     """
     import sacrebleu
 
@@ -68,7 +68,7 @@ def chrf(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Mean ROUGE-L F1, in 0…1, without stemming; of several references the best one counts. Arguments as :func:`bleu`.
 
-    Source: Lin (2004); lesson 06, section 6.
+    Source: Lin (2004); lesson 06, section 7.
     """
     from rouge_score.rouge_scorer import RougeScorer
 

@@ -114,6 +114,7 @@ print(done["steps"], "steps before the crash")
 # The obvious repair, a `return`, silences the exception and leaves the quiet half of the bug: every epoch is two. Such a
 # program runs for years. It reports three epochs, trains six, and its learning rate schedule ends half way.
 
+
 # %% tags=["nbval-check-output"]
 def train_epoch_repaired(net, batches):
     train_epoch(net, batches)
@@ -327,24 +328,25 @@ def unshifted_losses(model, batch):
     return cross_entropy(logits[counts], batch["labels"][counts])
 
 
-def fit_mini(examples, objective=causal_losses, steps=run.budget.toy_steps):
+def fit_mini(examples, V, objective=causal_losses):
     torch.manual_seed(seed)
-    net = MiniGPT(256, 160, d=64, heads=4, layers=2)
-    how = dict(steps=steps, learning_rate=3e-3, pad_id=0, batch_size=16, seed=seed)
+    net = MiniGPT(V, 160, d=64, heads=4, layers=2)
+    how = dict(steps=run.budget.toy_steps, learning_rate=3e-3, pad_id=0, batch_size=16, seed=seed)
     return net, training.train(net, examples, objective=objective, **how).losses
 
 
 noise = torch.randint(1, 256, (512, 24), generator=torch.Generator().manual_seed(seed)).tolist()
 noise = [{"input_ids": row, "labels": [-100, *row[1:]]} for row in noise]
 for name, objective in {"shifted": causal_losses, "unshifted": unshifted_losses}.items():
-    _, losses = fit_mini(noise, objective)
+    _, losses = fit_mini(noise, 256, objective)
     print(f"{name:10s} first loss {losses[0]:.3f} (ln V = {math.log(256):.3f}), last {losses[-1]:.3f}")
     run.record(**{f"{name}_first": losses[0], f"{name}_last": losses[-1]})
 
 # %% [markdown]
-# **Observe.** Both start at $\ln V$: an untrained model finds all tokens equally likely. (Lesson 03 had $\ln 2$. It is the
-# cheapest test there is.) Then the unshifted loss collapses on pure noise. The model learned to copy its input. *A loss
-# that is too good is a bug report.*
+# **Observe.** The shifted loss starts at $\ln V$: an untrained model finds all tokens about equally likely. (Lesson 03 had
+# $\ln 2$. It is the cheapest test there is.) The unshifted one starts below: with tied tables the last state still looks
+# like the token that was read. Then it collapses, on pure noise. The model learned to copy its input. *A loss that is
+# too good is a bug report.*
 #
 # ## 3 Which tokens count?
 #
@@ -401,16 +403,33 @@ assert by_pad_id[0, -1] == -100 and example["labels"][-1] == tokenizer.eos_token
 # *id* erases the end as well. No exception, no odd loss. The model just never learns to stop.
 #
 # The opposite mistake is the article's: `labels = input_ids`, padding included. Let us measure both, with three mini-GPTs
-# on the bytes of the restaurant sentences. (Byte 0 is padding *and* end.) As in the article, every sentence is padded to
+# on the words of the restaurant sentences. Word 0 is padding *and* end. As in the article, every sentence is padded to
 # one width.
+
+# %%
+import re
+
+
+def words_of(text):
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+found = Counter(w for r in restaurants["train"] for text in r["targets"] for w in words_of(text))
+words = ["<end>", "<unknown>", *sorted(word for word, n in found.items() if n > 1)]
+number = {word: i for i, word in enumerate(words)}
+
+
+def sentences(rows):
+    texts = [[number.get(w, 1) for w in words_of(text)] for r in rows for text in r["targets"]]
+    return [text for text in texts if len(text) < WIDTH]
+
+
+WIDTH = 48
+texts, unseen = sentences(restaurants["train"]), sentences(restaurants["dev"])[: run.budget.n_toy_dev]
+print(f"{len(words)} words, {len(texts)} sentences; word by word: {texts[0][:8]}")
 
 
 # %%
-def bytes_of(rows):
-    return [list(text.encode())[:150] for r in rows for text in r["targets"][:3]]
-
-
-WIDTH = 160
 LABELS = {
     "by length": lambda n, ids: [-100, *ids[1 : n + 1], *[-100] * (WIDTH - n - 1)],  # the end counts
     "pad counted": lambda n, ids: [-100, *ids[1:]],
@@ -423,40 +442,39 @@ def labelled(texts, how):
     return [{"input_ids": ids, "labels": LABELS[how](n, ids)} for n, ids in padded]
 
 
-# %%
 @torch.no_grad()
 def write(net, ids, steps):
-    """Greedy continuation of one list of ids, until byte 0."""
+    """Greedy continuation of one list of ids, until word 0."""
     while steps and ids[-1] != 0:
         ids, steps = [*ids, net(torch.tensor([ids])).logits[0, -1].argmax().item()], steps - 1
     return ids
 
 
 # %% [markdown]
-# **Predict.** Which of the three logs the smallest training loss? Which has the smallest *true* loss, per real byte of
+# **Predict.** Which of the three logs the smallest training loss? Which has the smallest *true* loss, per real word of
 # unseen sentences, end included? Which of them stop?
 
 # %%
-texts, unseen = bytes_of(restaurants["train"]), bytes_of(restaurants["dev"])[: run.budget.n_toy_dev]
 judge = training.collate_tokens(labelled(unseen, "by length"), 0)
 toys = {}
 for how in LABELS:
-    toys[how], losses = fit_mini(labelled(texts, how))
+    toys[how], losses = fit_mini(labelled(texts, how), len(words))
     with torch.no_grad():
         true = causal_losses(toys[how], judge).mean().item()
-    written = [write(toys[how], text[:8], 120) for text in unseen[:8]]
+    written = [write(toys[how], text[:3], 60) for text in unseen[:8]]
     stopped = sum(ids[-1] == 0 for ids in written)
     print(f"{how:12s} logged {losses[-1]:.3f}   true {true:.3f}   stops in {stopped} of {len(written)}")
+    print("  ", " ".join(words[i] for i in written[0][:30]))
     name = how.replace(" ", "_")
     run.record(**{f"{name}_logged": losses[-1], f"{name}_true": true, f"{name}_stopped": stopped})
 
 # %% [markdown]
-# **Observe.** Counting the padding gives the smallest logged loss: after the end, byte 0 follows byte 0, and that is easy.
-# The same weights are *worse* on real bytes, because those were a minority of the loss. Masking by id looks fine in the
-# log. But nothing taught it the end: each missing end costs many nats, and the text runs on. (In a smoke run the toys
-# have hardly learned anything.)
+# **Observe.** Counting the padding gives the smallest logged loss: after the end, word 0 follows word 0, and that is easy.
+# The number says nothing about words: most of what it averages is padding. Masking by id looks fine in the log. But
+# nothing taught it the end: each end costs many nats in the true loss, and the text runs on. (In a smoke run the
+# toys have hardly learned anything.)
 #
-# > **Recall.** Two loops log 0 and 2 nats per token. What must you know before you prefer the first?
+# > **Recall.** Two loops log different losses per token. What must you know before you prefer the smaller one?
 #
 # ## 4 Three denominators
 #
@@ -513,7 +531,9 @@ def gradient(loss):
 
 per_token = causal_losses(net, whole).mean()
 per_micro = sum(causal_losses(net, part).mean() for part in micro) / 2
-per_sequence = sequence_losses(net(whole["input_ids"], whole["attention_mask"]).logits, whole["labels"]).mean()
+per_sequence = sequence_losses(
+    net(whole["input_ids"], whole["attention_mask"]).logits, whole["labels"]
+).mean()
 g = {"token": gradient(per_token), "micro-batch": gradient(per_micro), "sequence": gradient(per_sequence)}
 for name, loss in zip(g, (per_token, per_micro, per_sequence), strict=True):
     angle = torch.rad2deg(torch.cosine_similarity(g[name], g["token"], dim=0).clamp(-1, 1).acos()).item()
@@ -568,7 +588,9 @@ with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
 
 # %%
 tiny.eval()
-ours = training.collate_tokens([encode_completion(*pair, tokenizer) for pair in pairs], tokenizer.pad_token_id)
+ours = training.collate_tokens(
+    [encode_completion(*pair, tokenizer) for pair in pairs], tokenizer.pad_token_id
+)
 order = theirs["input_ids"].flatten(1).tolist()
 ours = {name: part[[ours["input_ids"].tolist().index(row) for row in order]] for name, part in ours.items()}
 same = all(torch.equal(ours[name], theirs[name].cpu()) for name in ("input_ids", "labels", "attention_mask"))
@@ -578,3 +600,516 @@ assert same and abs(a - b) / b < 1e-5
 print(f"same tokens, labels and mask: {same}; loss {a:.6f} and {b:.6f}, difference {abs(a - b):.0e}")
 run.record(trl_gap=abs(a - b))
 del trainer, tiny
+
+# %% [markdown]
+# ## 5 Packing
+#
+# Padding is computed and thrown away. *Packing* fills the rows with several texts instead. It needs three things, and most
+# homemade versions have one: a label of $-100$ on each text's first token, positions that start again, and an attention
+# mask with *blocks*, so that no text reads its neighbour.
+#
+# **Predict.** Two texts in one row, with the plain causal mask. Whose logits differ from those without packing?
+
+# %%
+first, second = texts[0], texts[1]
+row = torch.tensor([first + second])
+document = torch.tensor([[0] * len(first) + [1] * len(second)])
+with torch.no_grad():
+    alone = torch.cat([net(torch.tensor([text])).logits[0] for text in (first, second)])
+    leaking = net(row).logits[0]
+    places = torch.cat([torch.arange(len(first)), torch.arange(len(second))])[None]
+    blocks = document[:, :, None] == document[:, None, :]  # (B, T, T): same text?
+    packed = net(row, attention_mask=blocks, places=places).logits[0]
+for name, logits in {"plain causal mask": leaking, "blocks and own positions": packed}.items():
+    gap = (logits - alone).abs().amax(1)
+    print(f"{name:25s} first text {gap[: len(first)].max():.0e}, second {gap[len(first) :].max():.0e}")
+assert (packed - alone).abs().max() < 1e-10
+run.record(packing_leak=(leaking - alone).abs().max(), packing_gap=(packed - alone).abs().max())
+
+# %% [markdown]
+# **Observe.** The first text is safe: causality protects it. The second one reads the first, through attention *and*
+# through its shifted positions. With blocks and positions of its own, packing changes nothing but the speed. Library
+# models take `position_ids`, but not every attention kernel honours blocks. Test it as above before you trust it.
+#
+# ## 6 Decoding
+#
+# ### 6.1 The cache
+#
+# Generation asks for one token after the other. But causality says that old positions never change. So their keys
+# and values can be *kept*: this is the KV cache. A step then computes one position instead of all.
+#
+# **Predict.** A prompt of 8 words, 24 new ones. How many positions does the model compute without a cache, how many with?
+
+
+# %%
+@torch.no_grad()
+def continued(net, ids, steps, cached):
+    fed, past, computed = ids, None, 0
+    for _ in range(steps):
+        out = net(fed, past=past)
+        computed += fed.shape[1]
+        new = out.logits[:, -1:].argmax(-1)
+        ids = torch.cat([ids, new], 1)
+        fed, past = (new, out.past) if cached else (ids, None)
+    return ids, out.logits[:, -1], computed
+
+
+(a, z_a, n_a), (b, z_b, n_b) = (continued(net, row[:, :8], 24, cached) for cached in (False, True))
+assert torch.equal(a, b) and (z_a - z_b).abs().max() < 1e-10
+print(f"same words; positions computed {n_a} against {n_b}; logits differ by {(z_a - z_b).abs().max():.0e}")
+run.record(positions_without=n_a, positions_cached=n_b, cache_gap=(z_a - z_b).abs().max())
+
+# %% [markdown]
+# ### 6.2 Greedy, for many prompts at once
+#
+# Prompts have different lengths, but all new tokens should stand in one column. So this time padding goes to the *left*.
+# The mask hides it, and positions are counted from the first real token. The function below works for every causal
+# model of transformers.
+
+
+# %% tags=["defines:generation.greedy"]
+@torch.no_grad()
+def greedy(model, prompts, max_new_tokens, eos_id):
+    device, longest = next(model.parameters()).device, max(map(len, prompts))
+    ids = torch.tensor([[eos_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    new, cache = ids[:, :0], None
+    while new.shape[1] < max_new_tokens and not (new == eos_id).any(1).all():
+        places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        seen = dict(attention_mask=mask, position_ids=places, past_key_values=cache)
+        out = model(ids, **seen, use_cache=True, logits_to_keep=1)
+        cache, ids = out.past_key_values, out.logits[:, -1].argmax(-1, keepdim=True)
+        new, mask = torch.cat([new, ids], 1), torch.cat([mask, torch.ones_like(ids)], 1)
+    return [row[: row.index(eos_id)] if eos_id in row else row for row in new.tolist()]
+
+
+# %%
+random_prompts = [text[:n] for text, n in zip(texts, (3, 9, 6), strict=False)]
+ours = greedy(library, random_prompts, 12, eos_id=0)
+fixed = dict(do_sample=False, max_new_tokens=12, pad_token_id=0, eos_token_id=0)
+for prompt, answer in zip(random_prompts, ours, strict=True):
+    theirs = library.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), **fixed)[0]
+    assert [*prompt, *answer] == [i for i in theirs.tolist() if i]
+print("greedy, three prompts in one batch: the same ids as generate, one by one")
+
+# %% [markdown]
+# ### 6.3 Sampling
+#
+# Greedy always says the most usual thing. Sampling draws the next token from the model's distribution, after a change:
+#
+# - **temperature** $\tau$: softmax of $z / \tau$. Below one it sharpens, towards greedy; above one it flattens;
+# - **top-k**: only the $k$ largest logits survive;
+# - **nucleus** (top-p): only the fewest tokens survive that together have probability $p$. Where the model is sure, that is
+#   one token; where it is not, many.
+
+
+# %% tags=["defines:generation.top_k_filter"]
+from instructlab_utils.errors import ParameterError
+
+
+def top_k_filter(logits, k):
+    if k < 1:
+        raise ParameterError(f"top-k would keep {k} tokens: choose 1 or more")
+    smallest = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
+    return logits.masked_fill(logits < smallest, -math.inf)
+
+
+# %% tags=["defines:generation.nucleus_filter"]
+def nucleus_filter(logits, p):
+    if not 0 < p <= 1:
+        raise ParameterError(f"the nucleus would have the probability {p}: choose a number in (0, 1]")
+    ordered, order = logits.sort(-1, descending=True)
+    probabilities = ordered.softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities  # of all that are more probable
+    drop = torch.empty_like(order, dtype=torch.bool).scatter(-1, order, before >= p)
+    return logits.masked_fill(drop, -math.inf)
+
+
+# %% [markdown]
+# How undecided is a distribution? Its entropy $H(p) = -\sum_k p_k \log p_k$ says it in nats: $0$ for a certain one, $\ln V$
+# for a uniform one, and $e^{H}$ reads as "about so many choices".
+
+
+# %% tags=["defines:losses.entropy"]
+from instructlab_utils.losses import log_softmax
+
+
+def entropy(logits):
+    log_p = log_softmax(logits)
+    p = torch.exp(log_p)
+    return -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1)
+
+
+# %% [markdown]
+# **Predict.** Order the five lines below by the number of words that can still be drawn.
+
+# %%
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+z = net(torch.tensor([texts[0][:4]])).logits[0, -1:].detach()
+changes = {
+    "as it is": (z, z),
+    "temperature 0.5": (z / 0.5, TemperatureLogitsWarper(0.5)(None, z)),
+    "temperature 2": (z / 2, TemperatureLogitsWarper(2.0)(None, z)),
+    "top-k, k = 5": (top_k_filter(z, 5), TopKLogitsWarper(5)(None, z)),
+    "nucleus, p = 0.9": (nucleus_filter(z, 0.9), TopPLogitsWarper(0.9)(None, z)),
+}
+print("after:", " ".join(words[i] for i in texts[0][:4]))
+for name, (changed, reference) in changes.items():
+    gap = (changed.softmax(-1) - reference.softmax(-1)).abs().max().item()
+    assert gap < 1e-9
+    best = ", ".join(words[i] for i in changed[0].topk(3).indices)
+    drawable, choices = int((changed > -math.inf).sum()), entropy(changed).exp().item()
+    print(f"{name:17s} {drawable:4d} words left, like {choices:5.1f} choices; first: {best}; gap {gap:.0e}")
+
+# %% [markdown]
+# **Observe.** The gap is that to the classes that transformers uses inside `generate`. A temperature never excludes a word;
+# it makes the tail rarer. Over a long text a rare event still happens. That is why samplers cut.
+#
+# ### 6.4 Beam search
+#
+# Greedy may choose a word whose continuations are all improbable. A beam keeps the $b$ best beginnings. Ended texts are
+# compared per token, or the shortest would win. The search stops when no living beginning can beat the ended ones.
+
+
+# %%
+@torch.no_grad()
+def beam_search(net, prompt, beams, max_new_tokens, eos_id):
+    alive, ended = [(0.0, prompt)], []
+    for n in range(1, max_new_tokens + 1):
+        log_p = net(torch.tensor([ids for _, ids in alive])).logits[:, -1].log_softmax(-1)
+        total, V = log_p + log_p.new_tensor([[score] for score, _ in alive]), log_p.shape[1]
+        best = total.flatten().topk(2 * beams)
+        best = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        found = [(score, alive[i // V][1] + [i % V]) for score, i in best]
+        ended += [(score / n, ids) for score, ids in found[:beams] if ids[-1] == eos_id]
+        ended = sorted(ended, reverse=True)[:beams]
+        alive = [(score, ids) for score, ids in found if ids[-1] != eos_id][:beams]
+        if len(ended) == beams and ended[-1][0] >= alive[0][0] / n:
+            break
+    return max(ended + [(score / n, ids) for score, ids in alive])[::-1]
+
+
+# %% [markdown]
+# **Predict.** Which has the larger probability per token, the greedy text or the best of four beams? And must it?
+
+# %%
+for beams in (1, 4):
+    ids, score = beam_search(net, texts[0][:3], beams, 40, eos_id=0)
+    print(f"{beams} beam(s): {score:+.3f} nats per new word: {' '.join(words[i] for i in ids)}")
+for prompt in random_prompts:
+    theirs = library.generate(torch.tensor([prompt]), num_beams=4, **fixed)[0].tolist()
+    assert beam_search(mini, prompt, 4, 12, eos_id=0)[0] == theirs
+print("four beams, three prompts: the same ids as generate")
+
+# %% [markdown]
+# A beam of four looks at more than greedy does, yet it *may* end worse: the greedy beginning can be pushed out of the beam.
+# And a more probable text is not a better text. Very probable texts are short and dull (Holtzman et al., 2020).
+#
+# ## 7 Scoring texts
+#
+# **Perplexity** is $\exp$ of the loss per token: the number of equally likely choices that would give the same loss. It needs
+# no generated text, and compares only models with the same tokens.
+#
+# For generated texts people compare words with reference texts. **ROUGE-L** (Lin, 2004) takes the longest common
+# *sub*sequence: words in the same order, gaps allowed. With $L$ its length, precision is $L$ per word of the text, recall $L$
+# per word of the reference, and $F_1 = 2L / (|a| + |b|)$.
+
+
+# %%
+def common_subsequence(a, b):
+    """Length of the longest common subsequence, row by row."""
+    row = [0] * (len(b) + 1)
+    for x in a:
+        new = [0]
+        for j, y in enumerate(b):
+            new.append(row[j] + 1 if x == y else max(row[j + 1], new[j]))
+        row = new
+    return row[-1]
+
+
+def rouge_l(text, reference):
+    a, b = (re.findall("[a-z0-9]+", t.lower()) for t in (text, reference))
+    common = common_subsequence(a, b)
+    return 2 * common / (len(a) + len(b)) if common else 0.0
+
+
+# %% [markdown]
+# **BLEU** (Papineni et al., 2002) counts $n$-grams up to length four. A text may not score twice for what a reference says
+# once: counts are *clipped*. The four precisions $p_n$ are pooled over the corpus, and their geometric mean is punished when
+# the texts are shorter (length $c$) than the closest references (length $r$):
+#
+# $$ \text{BLEU} = 100 \cdot \min\!\big(1, e^{1 - r/c}\big) \cdot \Big( \prod_{n=1}^{4} p_n \Big)^{1/4}. $$
+
+
+# %%
+def ngrams(words, n):
+    return Counter(zip(*(words[i:] for i in range(n)), strict=False))
+
+
+def clipped_counts(text, references):
+    """(hits, total) for n = 1 … 4, and the two lengths; all arguments are lists of words."""
+    pairs = []
+    for n in range(1, 5):
+        allowed = Counter()
+        for reference in references:
+            allowed |= ngrams(reference, n)  # the larger count
+        found = ngrams(text, n)
+        pairs.append(((found & allowed).total(), found.total()))
+    closest = min((abs(len(r) - len(text)), len(r)) for r in references)[1]
+    return [*pairs, (len(text), closest)]
+
+
+# %% [markdown]
+# A precision of zero would make the product zero. sacrebleu's default counts the first such precision as half a hit, the
+# next as a quarter of one, and so on. Without a rule like this, BLEU of one sentence is mostly zero.
+
+
+# %%
+def bleu(texts, references):
+    """Corpus BLEU of words that are separated by blanks."""
+    rows = [
+        clipped_counts(t.split(), [r.split() for r in rs]) for t, rs in zip(texts, references, strict=True)
+    ]
+    *pairs, (c, r) = [tuple(map(sum, zip(*column, strict=True))) for column in zip(*rows, strict=True)]
+    if not pairs[0][0] or not all(total for _, total in pairs):
+        return 0.0
+    logs, share = 0.0, 1.0
+    for hits, total in pairs:
+        share = share if hits else share / 2
+        logs += math.log((hits or share) / total) / 4
+    return 100 * min(1.0, math.exp(1 - r / c)) * math.exp(logs)
+
+
+# %% [markdown]
+# ### With the library
+#
+# BLEU depends on how words are cut (Post, 2018). sacrebleu fixes that, so quote its numbers, not home-made ones.
+
+# %%
+import sacrebleu
+from rouge_score.rouge_scorer import RougeScorer
+
+some = [row for row in restaurants["test"] if len(row["targets"]) > 2][:12]
+texts_, references = [row["targets"][0] for row in some], [row["targets"][1:] for row in some]
+ours = bleu(texts_, references)
+streams = [[r[j] if j < len(r) else None for r in references] for j in range(max(map(len, references)))]
+theirs = sacrebleu.corpus_bleu(texts_, streams, tokenize="none").score
+a = rouge_l(texts_[0], references[0][0])
+b = RougeScorer(["rougeL"]).score(references[0][0], texts_[0])["rougeL"].fmeasure
+assert abs(ours - theirs) < 1e-9 and abs(a - b) < 1e-12
+print(f"BLEU {ours:.2f}, differs by {abs(ours - theirs):.0e}; ROUGE-L {a:.3f}, differs by {abs(a - b):.0e}")
+print(
+    f"sacrebleu, words cut its way: BLEU {metrics.bleu(texts_, references):.2f}, chrF {metrics.chrf(texts_, references):.1f}"
+)
+run.record(human_bleu=metrics.bleu(texts_, references), human_chrf=metrics.chrf(texts_, references))
+
+# %% [markdown]
+# Look at these numbers twice: the "generated" texts were *human* descriptions, scored against other people's. That is what
+# people reach here. **chrF** (Popović, 2015) compares runs of characters instead of words, so a plural costs little.
+#
+# **Predict.** The reference is *the pub is family friendly*. Text A says *the pub is not family friendly*, text B says
+# *children are welcome here*. Which one scores better?
+
+# %% tags=["nbval-check-output"]
+reference = "the pub is family friendly"
+for text in ("the pub is not family friendly", "children are welcome here"):
+    print(f"ROUGE-L {rouge_l(text, reference):.2f}  {text}")
+
+# %% [markdown]
+# **Observe.** Overlap is not truth. These scores compare systems on many texts. They do not tell whether one text is right.
+#
+# ## 8 A real decoder
+#
+# SmolLM2-135M-Instruct is a Llama: the same pieces, with RMSNorm for LayerNorm, rotated queries and keys for position
+# vectors, and gated feed-forward parts. Two things to know about this checkpoint. It was stored in four bits a weight and
+# *de-quantised*, so it is a little worse than the original. And it was already tuned on instructions, so nothing here
+# starts from a bare language model.
+#
+# First, what it can do without any training, with one example each of four tasks. Its chat template wraps the request
+# (and adds a system message of its own; lesson 14 looks into that).
+
+# %%
+decoder = models.load_decoder(model).float().to(run.device)
+TASKS = {
+    "xsum": "Summarise this article in one sentence.\n{}",
+    "products-en-de": "Translate this sentence into German.\n{}",
+    "spider": "Write one SQL query. The question comes first, then the columns.\n{}",
+    "schema-dialog": "Write the assistant's next sentence.\n{}",
+}
+shown = [min(data.load(name).splits["test"], key=lambda r: abs(len(r["source"]) - 300)) for name in TASKS]
+asked = [
+    [{"role": "user", "content": text.format(r["source"][:400])}]
+    for text, r in zip(TASKS.values(), shown, strict=True)
+]
+chats = [tokenizer.apply_chat_template(c, add_generation_prompt=True)["input_ids"] for c in asked]
+answers = greedy(decoder, chats, run.budget.zero_shot_tokens, tokenizer.eos_token_id)
+for name, row, ids in zip(TASKS, shown, answers, strict=True):
+    print(
+        f"{name}: {row['source'][:150]!r}\n   model:     {tokenizer.decode(ids)!r}\n   reference: {row['targets'][0][:150]!r}"
+    )
+
+# %% [markdown]
+# **Read each answer against its source.** Fluent is not the same as right. One example proves nothing about a task; it
+# shows which *kind* of mistake to look for. (The German references are machine translations.)
+#
+# ### Fine-tuning
+#
+# Now the restaurants. The model is fluent, but it does not know that *this* task wants these attributes, all of them, and
+# nothing else. The loop is `training.train` with our objective. The token table stays frozen: it holds a fifth of the
+# weights, and so few updates meet few of its rows.
+
+# %%
+judged = [
+    generation.encode_completion(PROMPT.format(r["source"]), f" {r['targets'][0]}", tokenizer)
+    for r in restaurants["test"]
+]
+judged, held_out = judged[: run.budget.n_test], restaurants["test"].select(range(run.budget.n_test))
+prompts = [tokenizer(PROMPT.format(row["source"]))["input_ids"] for row in held_out]
+
+
+def examine(net):
+    """Perplexity per completion token, and the greedy texts."""
+    losses = [causal_losses(net, training.move(training.collate_tokens([e], 0), run.device)) for e in judged]
+    found = greedy(net, prompts, run.budget.max_new_tokens, tokenizer.eos_token_id)
+    return torch.cat(losses).mean().exp().item(), [tokenizer.decode(ids).strip() for ids in found]
+
+
+with torch.no_grad():
+    perplexity_before, before = examine(decoder)
+
+# %%
+import time
+
+everything = [(row["source"], text) for row in restaurants["train"] for text in row["targets"]]
+chosen = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed)).tolist()
+chosen = [everything[i] for i in chosen[: run.budget.steps * run.budget.batch_size]]
+pairs = [encode_completion(PROMPT.format(source), f" {text}", tokenizer) for source, text in chosen]
+decoder.get_input_embeddings().weight.requires_grad_(False)
+start_time = time.perf_counter()
+history = training.train(
+    decoder, pairs, steps=run.budget.steps, learning_rate=learning_rate, pad_id=tokenizer.pad_token_id,
+    batch_size=run.budget.batch_size, seed=seed, objective=causal_losses,
+)  # fmt: skip
+print(
+    f"{run.budget.steps} updates of {run.budget.batch_size} pairs took {time.perf_counter() - start_time:.0f} s"
+)
+print("loss per completion token:", " ".join(f"{loss:.2f}" for loss in history.losses))
+
+# %% [markdown]
+# **Predict.** What changes first: the facts, the style, or the length?
+
+# %%
+with torch.no_grad():
+    perplexity_after, after = examine(decoder)
+for row, old, new in list(zip(held_out, before, after, strict=True))[:4]:
+    print(row["source"], f"\n   before: {old[:150]!r}\n   after:  {new!r}\n   human:  {row['targets'][0]!r}")
+references = list(held_out["targets"])
+for name, score in {"bleu": metrics.bleu, "chrf": metrics.chrf, "rouge_l": metrics.rouge_l}.items():
+    a, b = score(before, references), score(after, references)
+    print(f"{name:8s} before {a:6.2f}   after {b:6.2f}")
+    run.record(**{f"{name}_before": a, f"{name}_after": b})
+print(f"perplexity per completion token: before {perplexity_before:.2f}, after {perplexity_after:.2f}")
+run.record(perplexity_before=perplexity_before, perplexity_after=perplexity_after)
+
+# %% [markdown]
+# **Observe.** (In the laptop profile.) Style and length come first: one sentence, in the manner of the data, and then the
+# end. Names and places are copied from the prompt. Now check the attributes one by one: *familyFriendly: no* is an easy one
+# to get wrong, and no score above will tell you.
+#
+# ## 9 The experiment: completion only, or all tokens?
+#
+# Masking the prompt is the default of trl for prompt-completion data. Is it better? Counting the prompt too gives more
+# than twice the tokens to learn from, but they are tokens that nobody will ask for.
+#
+# We wrote claim **L1** down before the first run (`data/claims/L1.toml`): *training on the completion only gives better
+# completions than training on all tokens.* "Better" had to be decided first. It is the loss per token of held-out
+# completions, one paired difference per seed. Scores of a few dozen generated texts scatter too much to decide, so they
+# stand beside the verdict. Same pairs, same order, same number of updates. Each method tried two learning rates, once,
+# on a seed that the table does not use.
+#
+# **Predict.** Write down the sign of the difference, and whether five seeds will suffice to see it.
+
+# %%
+from IPython.display import HTML
+
+from instructlab_utils.repro import claims, tables
+
+HTML(tables.html("completion_loss"))
+
+# %%
+figure = tables.figure("completion_loss")
+figure.set_dpi(90)
+_ = run.figure(figure, "06_completion_loss")
+
+# %%
+verdict = claims.verdict("L1")
+print(claims.render(verdict))
+run.record(l1_verdict=verdict["verdict"])
+if verdict["mean"] is not None:
+    run.record(l1_mean=verdict["mean"], l1_low=verdict["low"], l1_high=verdict["high"])
+
+# %% [markdown]
+# <!-- grid -->
+# **Observe.** Read the first interval before the word in front of it. Then compare its size with the line *completion only
+# minus untuned*: how much of the gain of fine-tuning depends on the choice of the mask? And do the generated texts agree
+# with the likelihoods?
+#
+# Whatever the verdict is, it holds for prompts that are longer than the completions, for few updates, and for one small
+# model. Where completions are short and prompts are varied, the prompt's tokens may help more.
+#
+# ## 10 What we have shown
+#
+# Printed from this run's record, so that the text cannot disagree with the numbers.
+
+# %%
+m = run.metrics
+print(f"profile {run.profile}, seed {seed}, {run.device}")
+print(f"mini-GPT and GPT-2: logits differ by {m['gpt2_logits']:.0e}, gradients by {m['gpt2_gradients']:.0e}")
+print(f"without the shift, on noise: loss {m['unshifted_last']:.2f}; with it {m['shifted_last']:.2f}")
+for how in ("by_length", "pad_counted", "by_pad_id"):
+    print(
+        f"labels {how:12s} logged {m[how + '_logged']:.2f}, true {m[how + '_true']:.2f}, stops {m[how + '_stopped']}"
+    )
+print(f"our labels and loss against trl's: difference {m['trl_gap']:.0e}")
+print(f"packing: leak {m['packing_leak']:.0e}, with blocks {m['packing_gap']:.0e}")
+print(f"cache: {m['positions_cached']} positions instead of {m['positions_without']}")
+print(
+    f"SmolLM2: perplexity {m['perplexity_before']:.2f} → {m['perplexity_after']:.2f}, chrF {m['chrf_before']:.1f} → {m['chrf_after']:.1f}; people: {m['human_chrf']:.1f}"
+)
+print(f"L1 over all seeds: {m['l1_verdict']}")
+
+# %% [markdown]
+# **What we have not shown.**
+#
+# - Nothing here was *pre-trained*. The toys learned a few hundred words, and the decoder came trained.
+# - Dropout, rotary positions and grouped heads are in real models, and not in our parity test of the pieces.
+# - Our sampler draws nothing: we compared distributions, not texts. Whether people prefer sampled texts is another study.
+# - BLEU, chrF and ROUGE-L count overlap. We have not counted invented or forgotten attributes.
+# - The E2E sentences are public, and the decoder may have met some of them before.
+# - Loss per token on held-out completions is one meaning of "better". A user may have another.
+#
+# **Recall.** Answer without scrolling.
+#
+# 1. Why must the loss of an untrained model be near $\ln V$, and what does a loss near zero on noise prove?
+# 2. Padding and end share an id. Which line makes the model talk for ever, and why does no loss betray it?
+# 3. Name the three denominators. Which one changes when you shuffle the micro-batches?
+# 4. What do packed rows need besides labels, and how do you test it?
+# 5. Why may four beams end with a less probable text than greedy?
+#
+# **Exercises.** `notebooks/exercises/06_causal_language_model.py`; `make classroom` builds the student version.
+#
+# **References.**
+#
+# - Ben Allal, L., et al. (2025). SmolLM2: when Smol goes big. Data-centric training of a small language model.
+#   arXiv:2502.02737.
+# - Fan, A., Lewis, M., and Dauphin, Y. (2018). Hierarchical neural story generation. *ACL 2018*.
+# - Holtzman, A., et al. (2020). The curious case of neural text degeneration. *ICLR 2020*.
+# - Lin, C.-Y. (2004). ROUGE: a package for automatic evaluation of summaries. *Text Summarization Branches Out, ACL 2004*.
+# - Novikova, J., Dušek, O., and Rieser, V. (2017). The E2E dataset: new challenges for end-to-end generation. *SIGDIAL 2017*.
+# - Papineni, K., et al. (2002). BLEU: a method for automatic evaluation of machine translation. *ACL 2002*.
+# - Popović, M. (2015). chrF: character n-gram F-score for automatic MT evaluation. *WMT 2015*.
+# - Post, M. (2018). A call for clarity in reporting BLEU scores. *WMT 2018*.
+# - Radford, A., et al. (2019). Language models are unsupervised multitask learners (GPT-2). OpenAI.
+# - Vaswani, A., et al. (2017). Attention is all you need. *NeurIPS 2017*.
+# - transformers, issue 34191 (2024), on the denominator under gradient accumulation.
