@@ -52,8 +52,8 @@ import torch
 from torch import nn
 
 from instructlab_utils import data, expect_error, generation, metrics, models, start, training
-from instructlab_utils.errors import TrainingError
-from instructlab_utils.losses import cross_entropy
+from instructlab_utils.errors import ParameterError, TrainingError
+from instructlab_utils.losses import cross_entropy, log_softmax
 
 run = start("06", profile=profile, seed=seed)
 
@@ -144,7 +144,7 @@ print("reported: 3 epochs of 4 batches; optimiser steps:", done["steps"])
 # An attention mask hides padding on top of that. (`before` counts positions from earlier calls; section 6 needs it.)
 
 
-# %%
+# %% tags=["nbval-check-output"]
 def visible(T, before=0, attention_mask=None):
     """Booleans that broadcast to (B, heads, T, before + T): may query t read key s?"""
     causal = torch.ones(T, before + T, dtype=torch.bool).tril(before)
@@ -154,7 +154,6 @@ def visible(T, before=0, attention_mask=None):
     return causal & (keys if keys.ndim == 3 else keys[:, None, :])[:, None]
 
 
-# %% tags=["nbval-check-output"]
 print(visible(4).int())
 
 # %% [markdown]
@@ -492,7 +491,7 @@ for how in LABELS:
 # For the third, and for every method that compares whole answers, we need $\log p(y \mid x) = -S_i$ of each row.
 
 
-# %% tags=["defines:losses.sequence_log_probs"]
+# %% tags=["defines:losses.sequence_log_probs", "defines:losses.sequence_losses"]
 def sequence_log_probs(logits, labels):
     predicted, targets = logits[:, :-1], labels[:, 1:]
     counts = targets != -100
@@ -504,7 +503,6 @@ def sequence_log_probs(logits, labels):
     return log_p.new_zeros(len(labels)).index_add(0, rows, log_p)
 
 
-# %% tags=["defines:losses.sequence_losses"]
 def sequence_losses(logits, labels):
     return -sequence_log_probs(logits, labels) / (labels[:, 1:] != -100).sum(1)
 
@@ -684,7 +682,7 @@ def greedy(model, prompts, max_new_tokens, eos_id):
 
 
 # %%
-random_prompts = [text[:n] for text, n in zip(texts, (3, 9, 6), strict=False)]
+random_prompts = [example["input_ids"][:n] for example, n in zip(noise, (3, 9, 6), strict=False)]
 ours = greedy(library, random_prompts, 12, eos_id=0)
 fixed = dict(do_sample=False, max_new_tokens=12, pad_token_id=0, eos_token_id=0)
 for prompt, answer in zip(random_prompts, ours, strict=True):
@@ -703,10 +701,7 @@ print("greedy, three prompts in one batch: the same ids as generate, one by one"
 #   one token; where it is not, many.
 
 
-# %% tags=["defines:generation.top_k_filter"]
-from instructlab_utils.errors import ParameterError
-
-
+# %% tags=["defines:generation.top_k_filter", "defines:generation.nucleus_filter"]
 def top_k_filter(logits, k):
     if k < 1:
         raise ParameterError(f"top-k would keep {k} tokens: choose 1 or more")
@@ -714,7 +709,6 @@ def top_k_filter(logits, k):
     return logits.masked_fill(logits < smallest, -math.inf)
 
 
-# %% tags=["defines:generation.nucleus_filter"]
 def nucleus_filter(logits, p):
     if not 0 < p <= 1:
         raise ParameterError(f"the nucleus would have the probability {p}: choose a number in (0, 1]")
@@ -731,9 +725,6 @@ def nucleus_filter(logits, p):
 
 
 # %% tags=["defines:losses.entropy"]
-from instructlab_utils.losses import log_softmax
-
-
 def entropy(logits):
     log_p = log_softmax(logits)
     p = torch.exp(log_p)
