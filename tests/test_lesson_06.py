@@ -259,7 +259,7 @@ def test_accumulation_equals_the_full_batch(mini):
         mini.zero_grad()
         keep = torch.optim.SGD(mini.parameters(), lr=0.0)
         keep.zero_grad = lambda *args: None  # type: ignore[method-assign]
-        loss, norm = training.training_step(mini, keep, micro, 0.0, math.inf, generation.causal_losses)
+        loss, _ = training.training_step(mini, keep, micro, 0.0, math.inf, generation.causal_losses)
         found.append((loss, torch.cat([p.grad.flatten() for p in mini.parameters()])))
     mini.zero_grad()
     assert math.isclose(found[0][0], found[1][0], rel_tol=1e-6) and relative(found[1][1], found[0][1]) < 1e-5
