@@ -399,7 +399,7 @@ def restaurant_pairs(n: int) -> list[tuple[str, str]]:
 
 
 def causal(steps: int, rounds: int) -> dict[str, Any]:
-    """``steps`` updates of SmolLM2 on the same batches of four pairs, by lesson 06's loop and by trl's SFTTrainer, in turn."""
+    """``steps`` updates of SmolLM2 on the same batches of four pairs: by lesson 06's loop and by trl, in turn."""
     import tempfile
 
     import torch

@@ -75,7 +75,7 @@ def greedy(
     Source: lesson 06, section 6. Equal to ``model.generate(..., do_sample=False)``.
     """
     device, longest = next(model.parameters()).device, max(map(len, prompts))
-    ids = torch.tensor([[eos_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
+    ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
     new, cache = ids[:, :0], None
     while new.shape[1] < max_new_tokens and not (new == eos_id).any(1).all():
