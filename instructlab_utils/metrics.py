@@ -35,6 +35,52 @@ def macro_f1(targets: Sequence[int], predictions: Sequence[int]) -> float:
     return float(f1_score(targets, predictions, average="macro", zero_division=0))
 
 
+def _streams(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """References in sacrebleu's shape: stream j holds the j-th reference of every text, None where there is none."""
+    if not texts or len(texts) != len(references) or not all(references):
+        raise ValueError(
+            f"{len(texts)} texts, {len(references)} lists of references: need one non-empty list for each text"
+        )
+    longest = max(len(each) for each in references)
+    return [[each[j] if j < len(each) else None for each in references] for j in range(longest)]
+
+
+def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Corpus BLEU, in 0…100, of ``texts[i]`` against its ``references[i]`` (one or several), by sacrebleu's defaults.
+
+    Raises ValueError where a text has no reference. Source: Papineni et al. (2002), Post (2018); lesson 06, section 7.
+    """
+    import sacrebleu
+
+    return float(sacrebleu.corpus_bleu(list(texts), _streams(texts, references)).score)  # type: ignore[arg-type]
+
+
+def chrf(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Corpus chrF, in 0…100: character n-grams up to 6, recall counts twice. Arguments and errors as :func:`bleu`.
+
+    Source: Popović (2015); lesson 06, section 7.
+    """
+    import sacrebleu
+
+    return float(sacrebleu.corpus_chrf(list(texts), _streams(texts, references)).score)  # type: ignore[arg-type]
+
+
+def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Mean ROUGE-L F1, in 0…1, without stemming; of several references the best one counts. Arguments as :func:`bleu`.
+
+    Source: Lin (2004); lesson 06, section 7.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    _streams(texts, references)  # its errors
+    scorer = RougeScorer(["rougeL"])
+    best = (
+        scorer.score_multi(each, text)["rougeL"].fmeasure
+        for text, each in zip(texts, references, strict=True)
+    )
+    return float(np.mean(list(best)))
+
+
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Student's t interval of the mean of ``values``, one per seed; for paired methods pass the differences.
 
