@@ -91,36 +91,40 @@ def eda(words: Words, near: Mapping[str, Words], share: float, rng: random.Rando
     return swap_words(words, n, rng) if operation == "swap" else delete_words(words, share, rng)
 
 
-def ibm_model_1(pairs: Sequence[tuple[Words, Words]], rounds: int = 5) -> tuple[list[tuple[str, str]], np.ndarray]:
-    """Expectation maximisation for t(g | e), the probability that the word e becomes g, from pairs of sentences.
+def ibm_model_1(e: np.ndarray, g: np.ndarray, place: np.ndarray, rounds: int = 5) -> tuple[np.ndarray, ...]:
+    """Expectation maximisation for t(g | e), the probability that the word e becomes g.
 
-    The empty word "" stands in every source sentence and takes the words that come from nowhere.
-    Returns the pairs (e, g) that occur together, and their t, float64: for each e it sums to 1.
-    Source: Brown et al. (1993); lesson 07, section 5.
+    Link l says that the word ``g[l]`` at ``place[l]`` among all target words may come from the word ``e[l]`` of its source
+    sentence; words are numbers, all three arrays have the shape (links,). Returns the pairs e, g that occur and their t,
+    three arrays; for each e the t add up to 1. Source: Brown et al. (1993); lesson 07, section 5.
     """
-    places = [(source, g) for source, target in pairs for g in target]
-    place, links = zip(*((j, (e, g)) for j, (s, g) in enumerate(places) for e in ("", *s)), strict=True)
-    cell = {link: i for i, link in enumerate(dict.fromkeys(links))}
-    at, place = np.array([cell[link] for link in links]), np.array(place)
-    rows = {e: i for i, e in enumerate(dict.fromkeys(e for e, _ in cell))}
-    row = np.array([rows[e] for e, _ in cell])
-    t = np.ones(len(cell))
+    width = g.max() + 1
+    cells, at = np.unique(e * width + g, return_inverse=True)
+    row, t = cells // width, np.ones(len(cells))
     for _ in range(rounds):
         c = t[at] / np.bincount(place, t[at])[place]  # E: how much of this g comes from this e
         count = np.bincount(at, c)
-        t = count / np.bincount(row, count)[row]  # M: the share of all that e became
-    return list(cell), t
+        t = count / np.bincount(row, count)[row]  # M: the share of g in all that e became
+    return row, cells % width, t
 
 
 def dictionary(pairs: Sequence[tuple[Words, Words]], rounds: int = 5, least: float = 0.05) -> Dictionary:
-    """word → {translation: probability}: what :func:`ibm_model_1` finds, without marks and without t < ``least``.
+    """word → {translation: probability} from pairs of sentences, without marks and without t < ``least``.
 
+    The empty word "" stands in every source sentence and takes the words that come from nowhere.
     Source: lesson 07, section 5.
     """
-    found: Dictionary = defaultdict(dict)
-    for (e, g), t in zip(*ibm_model_1(pairs, rounds), strict=True):
-        if t >= least and e.isalpha() and g.isalpha():
-            found[e][g] = float(t)
+    number: dict[str, int] = {}
+    e, g, lengths = [], [], []
+    for source, target in pairs:
+        s, t = ([number.setdefault(w, len(number)) for w in side] for side in (["", *source], target))
+        e += s * len(t)
+        g += [word for word in t for _ in s]
+        lengths += [len(s)] * len(t)
+    place, names, found = np.repeat(np.arange(len(lengths)), lengths), list(number), defaultdict(dict)
+    for i, j, p in zip(*ibm_model_1(np.array(e), np.array(g), place, rounds), strict=True):
+        if p >= least and names[i].isalpha() and names[j].isalpha():
+            found[names[i]][names[j]] = float(p)
     return dict(found)
 
 
