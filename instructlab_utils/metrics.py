@@ -48,7 +48,9 @@ def expected_calibration_error(probabilities: ArrayLike, targets: Sequence[int],
     return float(np.abs(gaps).sum() / len(p))
 
 
-def fit_temperature(logits: ArrayLike, targets: Sequence[int], low: float = 0.01, high: float = 100.0) -> float:
+def fit_temperature(
+    logits: ArrayLike, targets: Sequence[int], low: float = 0.01, high: float = 100.0
+) -> float:
     """The T in ``low``…``high`` for which softmax(logits / T) has the smallest cross-entropy; logits are (N, K).
 
     With s = 1 / T the loss is convex and its slope is the mean of Σ_k p_k z_k − z_y; bisection finds where it is 0.
