@@ -20,8 +20,10 @@ __all__ = [
     "log_softmax",
     "log_sum_exp",
     "masked_cross_entropy",
+    "r_drop",
     "sequence_log_probs",
     "sequence_losses",
+    "symmetric_kl",
 ]
 
 
@@ -172,3 +174,24 @@ def entropy(logits: Tensor) -> Tensor:
     log_p = log_softmax(logits)
     p = torch.exp(log_p)
     return -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1)
+
+
+def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
+    """½ KL(p ‖ q) + ½ KL(q ‖ p) = ½ Σ_k (p_k − q_k)(log p_k − log q_k) of p = softmax(a) and q = softmax(b), in nats.
+
+    ``a`` and ``b`` have the shape (..., K), the result (...); gradients flow into both. Source: lesson 07, section 3.
+    """
+    if a.shape != b.shape:
+        raise TrainingError(f"logits {tuple(a.shape)} and {tuple(b.shape)}: the two passes differ in shape")
+    log_p, log_q = log_softmax(a), log_softmax(b)
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1) / 2
+
+
+def r_drop(a: Tensor, b: Tensor, targets: Tensor, alpha: float) -> Tensor:
+    """R-Drop: the mean of the cross-entropies of two passes, plus α times their symmetric KL; one value per example.
+
+    ``a`` and ``b``, (..., K), are the logits of the same inputs under two draws of dropout, ``targets`` (...) the classes.
+    Liang et al. (2021) add the two cross-entropies; with the mean, half of their α has the same effect and α = 0 is the
+    ordinary loss. Source: lesson 07, section 3.
+    """
+    return (cross_entropy(a, targets) + cross_entropy(b, targets)) / 2 + alpha * symmetric_kl(a, b)

@@ -81,6 +81,38 @@ def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     return float(np.mean(list(best)))
 
 
+def expected_calibration_error(probabilities: ArrayLike, targets: Sequence[int], bins: int = 10) -> float:
+    """Mean distance between confidence and accuracy, in 0…1: sum over bins of (n_b / N) |accuracy_b − confidence_b|.
+
+    ``probabilities`` is (N, K); the confidence is the largest of a row, and falls into one of ``bins`` bins of equal width,
+    each closed on the right. Source: Guo et al. (2017); lesson 07, section 7.
+    """
+    p = np.asarray(probabilities, dtype=float)
+    confidence, hit = p.max(1), p.argmax(1) == np.asarray(targets)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, hit - confidence, bins)  # n_b (accuracy_b - confidence_b)
+    return float(np.abs(gaps).sum() / len(p))
+
+
+def fit_temperature(
+    logits: ArrayLike, targets: Sequence[int], low: float = 0.01, high: float = 100.0
+) -> float:
+    """The T in ``low``…``high`` for which softmax(logits / T) has the smallest cross-entropy; logits are (N, K).
+
+    With s = 1 / T the loss is convex and its slope is the mean of Σ_k p_k z_k − z_y; bisection finds where it is 0.
+    Source: Guo et al. (2017); lesson 07, section 7.
+    """
+    from scipy.special import softmax
+
+    z, y = np.asarray(logits, dtype=float), np.asarray(targets)
+    small, large = 1 / high, 1 / low
+    for _ in range(60):
+        s = np.sqrt(small * large)
+        slope = ((softmax(s * z, axis=1) * z).sum(1) - z[np.arange(len(y)), y]).mean()
+        small, large = (s, large) if slope < 0 else (small, s)
+    return float(1 / np.sqrt(small * large))
+
+
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Student's t interval of the mean of ``values``, one per seed; for paired methods pass the differences.
 
