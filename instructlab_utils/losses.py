@@ -13,7 +13,14 @@ from torch import Tensor
 
 from instructlab_utils.errors import TrainingError
 
-__all__ = ["binary_cross_entropy", "cross_entropy", "log_softmax", "log_sum_exp", "masked_cross_entropy"]
+__all__ = [
+    "binary_cross_entropy",
+    "cross_entropy",
+    "log_softmax",
+    "log_sum_exp",
+    "masked_cross_entropy",
+    "span_loss",
+]
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -113,3 +120,23 @@ def masked_cross_entropy(
     if denominator <= 0:
         raise TrainingError(f"the denominator is {denominator}: it must be positive")
     return cross_entropy(logits[counts], targets[counts]).sum() / denominator
+
+
+def span_loss(start: Tensor, end: Tensor, spans: Tensor) -> Tensor:
+    """Loss of a span: the mean of two cross-entropies over the positions, one value per example.
+
+    Args:
+        start, end: (B, T), floating: the logits of each position as the first and as the last of the span.
+        spans: (B, 2), int64: the true first and last position.
+
+    Returns:
+        −(log p_start[s] + log p_end[e]) / 2 in nats, shape (B,). Its gradient with respect to ``start`` is
+        (p_start − onehot(s)) / 2, and alike for ``end``.
+
+    Raises:
+        TrainingError: the shapes do not fit.
+        RuntimeError: a position lies outside 0 … T − 1 (from ``Tensor.gather``).
+
+    Source: lesson 05, section 4.
+    """
+    return (cross_entropy(start, spans[:, 0]) + cross_entropy(end, spans[:, 1])) / 2
