@@ -7,7 +7,7 @@ Built in lesson 05 (notebooks/source/05_question_answering.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,37 +45,45 @@ def token_span(offsets: Offsets, begin: int, end: int) -> tuple[int, int]:
 
     Position 0 is [CLS], which no answer contains. Source: lesson 05, section 2.
     """
-    inside = [i for i, piece in enumerate(offsets) if piece is not None]
-    if not inside or begin < offsets[inside[0]][0] or end > offsets[inside[-1]][1]:  # type: ignore[index]
+    inside = [(i, *piece) for i, piece in enumerate(offsets) if piece is not None]
+    if not inside or begin < inside[0][1] or end > inside[-1][2]:
         return 0, 0
-    touched = [i for i in inside if offsets[i][0] < end and offsets[i][1] > begin]  # type: ignore[index]
+    touched = [i for i, left, right in inside if left < end and right > begin]
     return (touched[0], touched[-1]) if touched else (0, 0)
 
 
+def cut(
+    question: str, context: str, tokenizer: Any, max_length: int, stride: int
+) -> Iterator[tuple[list[int], list[int], Offsets]]:
+    """Token ids, segments and offsets of every window: at most ``max_length`` tokens, ``stride`` of the context in common.
+
+    Source: lesson 05, section 3. Raises TrainingError for a question that leaves too little room for its context.
+    """
+    room = max_length - 3 - len(tokenizer(question, add_special_tokens=False)["input_ids"])
+    if room <= stride:
+        raise TrainingError(f"a question leaves {room} tokens for its context: raise max_length or cut it")
+    pieces = tokenizer(
+        question, context, truncation="only_second", max_length=max_length, stride=stride,
+        return_overflowing_tokens=True, return_offsets_mapping=True,
+    )  # fmt: skip
+    for k, ids in enumerate(pieces["input_ids"]):
+        places = zip(pieces["offset_mapping"][k], pieces.sequence_ids(k), strict=True)
+        yield ids, pieces["token_type_ids"][k], [piece if part == 1 else None for piece, part in places]
+
+
 def windows(rows: Iterable[Row], tokenizer: Any, max_length: int, stride: int) -> list[Window]:
-    """All windows of all rows, in order: at most ``max_length`` tokens, ``stride`` context tokens shared by neighbours.
+    """All windows of all rows, in order (:func:`cut`). The first answer is the label; 0 and 0 where a window lacks a part.
 
-    The first answer becomes the label; where it does not lie wholly inside the window, both labels are 0.
     Source: lesson 05, section 3.
-
-    Raises TrainingError for a question that leaves too little room for its context.
     """
     found = []
     for number, row in enumerate(rows):
-        room = max_length - 3 - len(tokenizer(row["question"], add_special_tokens=False)["input_ids"])
-        if room <= stride:
-            raise TrainingError(f"question {number} leaves {room} tokens for its context: raise max_length")
-        pieces = tokenizer(
-            row["question"], row["context"], truncation="only_second", max_length=max_length, stride=stride,
-            return_overflowing_tokens=True, return_offsets_mapping=True,
-        )  # fmt: skip
-        for k, ids in enumerate(pieces["input_ids"]):
-            places = zip(pieces["offset_mapping"][k], pieces.sequence_ids(k), strict=True)
-            offsets = [piece if part == 1 else None for piece, part in places]
-            ends = [(b, b + len(a)) for b, a in zip(row["starts"], row["answers"], strict=True)]
-            labels = list(token_span(offsets, *ends[0])) if ends else [0, 0]
-            segments = pieces["token_type_ids"][k]
-            example = {"input_ids": ids, "token_type_ids": segments, "labels": labels}
+        for ids, segments, offsets in cut(row["question"], row["context"], tokenizer, max_length, stride):
+            labels = (0, 0)
+            if row["answers"]:
+                begin = row["starts"][0]
+                labels = token_span(offsets, begin, begin + len(row["answers"][0]))
+            example = {"input_ids": ids, "token_type_ids": segments, "labels": list(labels)}
             found.append(Window(number, offsets, example))
     return found
 
