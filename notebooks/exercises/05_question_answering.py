@@ -179,8 +179,9 @@ def check_05_2(windows):
     assert found is not None, "The function returned None. Did you forget return?"
     pieces = [list(window) for window, _, _ in found]
     assert all(len(piece) <= 4 for piece in pieces), "A window holds at most `size` tokens."
-    assert set(sum(pieces, [])) == set(tokens), (
-        f"Tokens are missing: {sorted(set(tokens) - set(sum(pieces, [])))}. Windows without the answer are "
+    missing = set(tokens) - {token for piece in pieces for token in piece}
+    assert not missing, (
+        f"Tokens are missing: {sorted(missing)}. Windows without the answer are "
         "kept, too, and the last one may be short."
     )
     shared = [len(set(left) & set(right)) for left, right in itertools.pairwise(pieces)]
@@ -196,7 +197,9 @@ def check_05_2(windows):
     )
     labels = [(int(s), int(e)) for _, s, e in found]
     assert labels[1] != (3, 4), "Label (3, 4) counts in the text. In the window it begins at 2, so (1, 2)."
-    assert labels[1] == (1, 2), f"The second window holds t3 and t4 at its positions 1 and 2, not {labels[1]}."
+    assert labels[1] == (1, 2), (
+        f"The second window holds t3 and t4 at its positions 1 and 2, not {labels[1]}."
+    )
     assert labels[0] != (3, 3) and labels[2] != (0, 0), (
         "A window with half of the answer got the other half's border as its label: min and max moved it inside. "
         "The model would learn that 't3' alone is right. Say (-1, -1)."
@@ -287,7 +290,9 @@ def check_05_3(best_span):
     far = np.zeros(7), np.zeros(7)
     far[0][2] = far[1][5] = 5.0
     four, three = (tuple(best_span(*far, context, n)) for n in (4, 3))
-    assert four == (2, 5), f"From 2 to 5 are four tokens, which max_tokens = 4 allows; you return {four}. Off by one?"
+    assert four == (2, 5), (
+        f"From 2 to 5 are four tokens, which max_tokens = 4 allows; you return {four}. Off by one?"
+    )
     assert three != (2, 5), "From 2 to 5 are four tokens, and max_tokens is 3. Mask what is too long."
     assert three in {(2, 2), (3, 5)}, f"With max_tokens = 3 two spans tie at 5.0; you return {three}."
     nothing = best_span(start, end, np.zeros(7, dtype=bool), 3)
@@ -454,11 +459,15 @@ def check_05_5(em_f1):
     )
     assert f1 == 0.8, f"Two words in common of 3 and 2: F1 is 0.8, not {f1}."
     em, f1 = scores("no no no", "no")
-    assert f1 != 1.0, "Sets forget how often a word occurs: 'no no no' is not 'no'. Count (Counter & Counter)."
+    assert f1 != 1.0, (
+        "Sets forget how often a word occurs: 'no no no' is not 'no'. Count (Counter & Counter)."
+    )
     assert f1 == 0.5, f"One word in common of 3 and 1: F1 is 0.5, not {f1}."
     em, f1 = scores("Broncos", "the Denver Broncos", "Broncos")
     assert f1 != round((2 / 3 + 1) / 2, 4), "Several truths: the kindest counts, not the mean."
-    assert (em, f1) == (1.0, 1.0), f"The second truth fits exactly; you return {(em, f1)}. Look at all of them."
+    assert (em, f1) == (1.0, 1.0), (
+        f"The second truth fits exactly; you return {(em, f1)}. Look at all of them."
+    )
     assert scores("something") == (0.0, 0.0) and scores("") == (1.0, 1.0), (
         "No true answer: the empty prediction is right, everything else is wrong."
     )
@@ -475,7 +484,9 @@ def hidden_05_5(em_f1):
         "'a.b' has to become 'ab': punctuation first, articles second. The other way round the letter a is taken for "
         "an article."
     )
-    assert tuple(em_f1("The", ["a"])) == (1.0, 1.0), "No words left on either side: equal, so both scores are 1."
+    assert tuple(em_f1("The", ["a"])) == (1.0, 1.0), (
+        "No words left on either side: equal, so both scores are 1."
+    )
     assert tuple(em_f1("The", ["cat"])) == (0.0, 0.0), "One side has no words left: F1 is 0, not an error."
     assert tuple(em_f1("x  y\n z", ["x y z"])) == (1.0, 1.0), "Any white space separates words."
 

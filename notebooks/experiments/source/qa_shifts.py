@@ -30,7 +30,6 @@ seed: int = 0  # training questions, head, order of batches, dropout
 import re
 
 import numpy as np
-import torch
 
 from instructlab_utils import data, metrics, models, qa, start, training
 from instructlab_utils.repro import experiments
@@ -173,7 +172,9 @@ def answers_of(method, task):
     if method == "overlap":
         return overlap_texts(rows)
     if method == "cut_text":
-        first = {w.row: w for w in reversed(qa.windows(rows, tokenizer, settings.cut_length, settings.stride))}
+        first = {
+            w.row: w for w in reversed(qa.windows(rows, tokenizer, settings.cut_length, settings.stride))
+        }
         windows = [first[number] for number in range(len(rows))]
         return qa.answer_texts(rows, windows, read(method, windows))
     cell = SAME_MODEL.get(method, method), task
@@ -199,7 +200,9 @@ for trial in spec.trials(block):
         _, trained, cost = model_of(trial.method)
         fields |= vars(cost) | {"trainable_parameters": trained}
     run.line(spec.identity(block) | trial.key, windows=len(train_set), updates=updates, **fields)
-    print(f"{trial.method:18s} {task:15s} F1 {fields['f1'] if fields['f1'] is None else round(fields['f1'], 3)}")
+    print(
+        f"{trial.method:18s} {task:15s} F1 {fields['f1'] if fields['f1'] is None else round(fields['f1'], 3)}"
+    )
 
 # %% [markdown]
 # ## What this block found
