@@ -591,7 +591,7 @@ for answer in ("Denver Broncos!", "Broncos of Denver", "Denver", "the", ""):
 # ## 7 The reader, trained
 #
 # Now the real encoder. Its head is new. We train on short windows, for the time buys more updates that way: the first
-# window of each question that holds the whole answer, and, so that the model also meets "not here", a quarter of the
+# window of each question that holds the whole answer, and, so that the model also meets "not here", an eighth of the
 # windows that do not. The word embeddings stay frozen. They are half of the weights, and few of their rows would see an
 # update.
 
@@ -604,9 +604,9 @@ for window in windows(train_rows, tokenizer, max_length=112, stride=32):
         without.append(window.example)
     else:
         with_answer.setdefault(window.row, window.example)
-train_set = [*with_answer.values(), *without[::4]]
-test_windows = windows(test_rows, tokenizer, max_length=256, stride=64)
-print(f"{len(train_rows)} questions: {len(with_answer)} windows with the answer, {len(without[::4])} without")
+train_set = [*with_answer.values(), *without[::8]]
+test_windows = windows(test_rows, tokenizer, max_length=128, stride=32)
+print(f"{len(train_rows)} questions: {len(with_answer)} windows with the answer, {len(without[::8])} without")
 print(f"{len(test_rows)} test questions about other articles: {len(test_windows)} windows")
 
 
@@ -617,15 +617,16 @@ pad_id = tokenizer.pad_token_id
 
 
 def scored(net):
-    """EM and F1 of every test question, shape (n, 2), and the answers."""
-    found = answer_texts(test_rows, test_windows, span_scores(net, [w.example for w in test_windows], pad_id))
+    """EM and F1 of every test question, shape (n, 2), the answers, and the logits of every window."""
+    scores = span_scores(net, [w.example for w in test_windows], pad_id)
+    found = answer_texts(test_rows, test_windows, scores)
     pairs = zip(found, test_rows, strict=True)
-    return np.array([squad_em_f1(text, row["answers"]) for text, row in pairs]), found
+    return np.array([squad_em_f1(text, row["answers"]) for text, row in pairs]), found, scores
 
 
 reader = load_span_model(seed=seed, model=model).to(run.device)
 reader.bert.embeddings.word_embeddings.weight.requires_grad_(False)
-before, _ = scored(reader)
+before, *_ = scored(reader)
 print(f"untrained head: EM {before[:, 0].mean():.1%}, F1 {before[:, 1].mean():.1%}")
 
 # %% [markdown]
@@ -638,7 +639,7 @@ with run.measure() as cost:
         reader, train_set, steps=steps, learning_rate=learning_rate, pad_id=pad_id, seed=seed,
         batch_size=run.budget.batch_size, objective=boundary_losses,
     )  # fmt: skip
-after, found = scored(reader)
+after, found, scores = scored(reader)
 tail = max(1, len(history.losses) // 10)
 print(f"{steps} updates in {cost.cpu_seconds:.0f} s of one core")
 print(f"loss per target {history.losses[0]:.2f} → {np.mean(history.losses[-tail:]):.2f}")
@@ -653,7 +654,7 @@ smooth = np.convolve(history.losses, np.ones(width) / width, "valid")
 left.plot(range(width - 1, len(history.losses)), smooth, color=plotting.COLOURS[0], label=f"mean of {width}")
 left.set(xlabel="update", ylabel="loss per target (nats)", title="Training")
 left.legend()
-image = span_scores(reader, [test_windows[0].example], pad_id)[0]
+image = scores[0]
 for k, name in enumerate(("first", "last")):
     right.plot(torch.softmax(image[k], 0), label=name, **(plotting.style(k) | {"marker": ""}))
 right.set(xlabel="token", ylabel="probability", title="One test window")
@@ -685,7 +686,6 @@ def kind(window, pair):
     return "a span" if s <= e else "end before start"
 
 
-scores = span_scores(reader, [w.example for w in test_windows], pad_id)
 kinds = Counter(kind(window, pair) for window, pair in zip(test_windows, scores, strict=True))
 print(dict(kinds))
 illegal = kinds["outside the context"] + kinds["end before start"]
@@ -706,7 +706,7 @@ from sklearn.metrics import roc_auc_score
 
 spoken = data.load("disfl-qa").splits["test"]
 spoken = data.subsample(spoken, min(len(spoken), run.budget.n_spoken), 0).to_list()
-heard = windows(spoken, tokenizer, max_length=256, stride=64)
+heard = windows(spoken, tokenizer, max_length=128, stride=32)
 scores = span_scores(reader, [w.example for w in heard], pad_id)
 top = np.full(len(spoken), -np.inf)
 for window, pair in zip(heard, scores, strict=True):

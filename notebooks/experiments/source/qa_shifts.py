@@ -44,7 +44,7 @@ settings = spec.settings_of(block)
 #
 # Training questions depend on the seed. Test questions are the same for all seeds. Training windows are short, so that
 # there are many updates, and only one window per question is used: the first that holds the whole answer. Test windows
-# are long enough for nearly every context, and overlap.
+# are about as long and overlap; a trial with windows twice as long gave a lower F1.
 
 # %%
 tokenizer = models.load_tokenizer("encoder")
