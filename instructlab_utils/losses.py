@@ -23,6 +23,7 @@ __all__ = [
     "r_drop",
     "sequence_log_probs",
     "sequence_losses",
+    "span_loss",
     "symmetric_kl",
 ]
 
@@ -195,3 +196,23 @@ def r_drop(a: Tensor, b: Tensor, targets: Tensor, alpha: float) -> Tensor:
     ordinary loss. Source: lesson 07, section 3.
     """
     return (cross_entropy(a, targets) + cross_entropy(b, targets)) / 2 + alpha * symmetric_kl(a, b)
+
+
+def span_loss(start: Tensor, end: Tensor, spans: Tensor) -> Tensor:
+    """Loss of a span: the mean of two cross-entropies over the positions, one value per example.
+
+    Args:
+        start, end: (B, T), floating: the logits of each position as the first and as the last of the span.
+        spans: (B, 2), int64: the true first and last position.
+
+    Returns:
+        −(log p_start[s] + log p_end[e]) / 2 in nats, shape (B,). Its gradient with respect to ``start`` is
+        (p_start − onehot(s)) / 2, and alike for ``end``.
+
+    Raises:
+        TrainingError: the shapes do not fit.
+        RuntimeError: a position lies outside 0 … T − 1 (from ``Tensor.gather``).
+
+    Source: lesson 05, section 4.
+    """
+    return (cross_entropy(start, spans[:, 0]) + cross_entropy(end, spans[:, 1])) / 2

@@ -1,7 +1,10 @@
-"""Scores and their uncertainty. Scores call scikit-learn; lesson 03 writes them by hand and compares."""
+"""Scores and their uncertainty. Scores call a library where there is one; lesson 03 writes those by hand and compares."""
 
 from __future__ import annotations
 
+import re
+import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,6 +114,32 @@ def fit_temperature(
         slope = ((softmax(s * z, axis=1) * z).sum(1) - z[np.arange(len(y)), y]).mean()
         small, large = (s, large) if slope < 0 else (small, s)
     return float(1 / np.sqrt(small * large))
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, without ASCII punctuation, without the words a, an, the, single spaces: SQuAD's own rule, in its order.
+
+    Source: Rajpurkar et al. (2016), the script evaluate-v1.1.py; lesson 05, section 6.
+    """
+    kept = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
+
+
+def squad_em_f1(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
+    """Exact match and F1 over the words, each in 0…1 and each against the answer that fits best.
+
+    No ``answers`` means unanswerable: then only an empty prediction is right. As in version 2.0 of the official script,
+    F1 is exact match where one side has no words left; version 1.1 gives 0 there.
+    Source: Rajpurkar et al. (2016); lesson 05, section 6.
+    """
+    guess, best_em, best_f1 = normalize_answer(prediction).split(), 0.0, 0.0
+    for answer in answers or [""]:
+        truth = normalize_answer(answer).split()
+        common = sum((Counter(guess) & Counter(truth)).values())
+        exact = float(guess == truth)
+        f1 = 2 * common / (len(guess) + len(truth)) if guess and truth else exact
+        best_em, best_f1 = max(best_em, exact), max(best_f1, f1)
+    return best_em, best_f1
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
