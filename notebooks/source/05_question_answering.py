@@ -299,16 +299,13 @@ def windows(rows, tokenizer, max_length, stride):
 # answer gets the label $(0, 0)$: "not here". That is a statement that a model can learn.
 
 # %%
-story = {
-    "question": question, "context": "The old mill stands by the river. " * 6 + context,
-    "answers": ["Ada Byron"], "starts": [34 * 6 + begin],
-}  # fmt: skip
-story["starts"] = [story["context"].index("Ada Byron")]
-for window in windows([story], tokenizer, max_length=40, stride=12):
+text = "The old mill stands by the river. " * 6 + context
+story = {"question": question, "context": text, "answers": ["Ada Byron"], "starts": [text.index("Ada Byron")]}
+for window in windows([story], tokenizer, max_length=41, stride=12):
     s, e = window.example["labels"]
     seen = [piece for piece in window.offsets if piece is not None]
-    text = story["context"][window.offsets[s][0] : window.offsets[e][1]] if s else "not here"
-    print(f"characters {seen[0][0]:3d} to {seen[-1][1]:3d}, label {(s, e)}: {text}")
+    label = text[window.offsets[s][0] : window.offsets[e][1]] if s else "not here"
+    print(f"characters {seen[0][0]:3d} to {seen[-1][1]:3d}, ends with {text[slice(*seen[-1])]!r}: {label}")
 
 # %% [markdown]
 # ### Segments
@@ -792,7 +789,7 @@ run.record(q1_verdict=verdict["verdict"])
 #
 # ## 9 A result that cannot be
 #
-# The third article ends with a result: BERT reaches an accuracy of 0.920 "on the question answering data set of
+# The third article ends with a result: BERT reaches an accuracy of `0.920` on "the question answering data set of
 # CoNLL-2003". That is claim **C23**. No run is needed to judge it.
 #
 # First, CoNLL-2003 is a shared task on named entities (Tjong Kim Sang and De Meulder, 2003). It holds sentences and tags,
