@@ -514,7 +514,8 @@ from instructlab_utils.training import collate_tokens, move
 @torch.no_grad()
 def span_scores(model, examples, pad_id, batch_size=32):
     model.eval()
-    found, device = {}, next(model.parameters()).device
+    found = {}
+    device = next(model.parameters()).device
     order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
     for begin in range(0, len(order), batch_size):
         chosen = order[begin : begin + batch_size]
