@@ -122,7 +122,8 @@ def span_scores(
     Source: lesson 05, section 5.
     """
     model.eval()
-    found, device = {}, next(model.parameters()).device
+    found: dict[int, Tensor] = {}
+    device = next(model.parameters()).device
     order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
     for begin in range(0, len(order), batch_size):
         chosen = order[begin : begin + batch_size]
