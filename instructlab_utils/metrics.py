@@ -35,6 +35,18 @@ def macro_f1(targets: Sequence[int], predictions: Sequence[int]) -> float:
     return float(f1_score(targets, predictions, average="macro", zero_division=0))
 
 
+def span_f1(targets: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> float:
+    """Micro F1 of whole spans over all sentences, by seqeval in its strict mode (scheme IOB2); 0 where there is none.
+
+    Both arguments hold one list of BIO tags per sentence. In strict mode an I that continues nothing opens no span.
+    """
+    from seqeval.metrics import f1_score
+    from seqeval.scheme import IOB2
+
+    found = f1_score(list(targets), list(predictions), mode="strict", scheme=IOB2, zero_division=0)
+    return float(found)
+
+
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Student's t interval of the mean of ``values``, one per seed; for paired methods pass the differences.
 
