@@ -1,8 +1,9 @@
 """The training loop that lesson 03 builds piece by piece.
 
-An *example* is a dict ``{"input_ids": list[int], "labels": int}``; a *batch* is a dict of tensors. Every mean is divided
-by the true number of targets of the whole batch, also when the batch is split into micro-batches or over several processes
-(``accelerate launch``).
+An *example* is a dict ``{"input_ids": list[int], "labels": int}``, or with a list of labels, one per token (-100: no
+target) or per question asked of the text; a *batch* is a dict of tensors. Every mean is divided by the true number of
+targets of the whole batch, also when the batch is split into micro-batches or over several processes (``accelerate
+launch``). What is learned is an *objective*: a function of model and batch that returns one loss per target.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from instructlab_utils.losses import cross_entropy
 
 Example = dict[str, Any]
 Batch = dict[str, Tensor]
+Objective = Callable[[Any, Batch], Tensor]
+IGNORED = -100  # the label of a position without a target, as in torch
 
 
 def encode(dataset: Iterable[dict[str, Any]], tokenizer: Any, max_length: int) -> list[Example]:
@@ -56,6 +59,27 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         attention_mask[row, :n] = 1
     labels = torch.tensor([example["labels"] for example in examples])
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def collate_tokens(examples: Sequence[Example], pad_id: int) -> Batch:
+    """Like :func:`collate`, for examples whose ``labels`` are lists; further lists, such as ``token_type_ids``, go along.
+
+    Returns int64 tensors by name, each padded to its longest list: ``input_ids`` with ``pad_id``, ``labels`` with -100,
+    all others and ``attention_mask`` with 0. Source: lesson 04.
+    """
+    padding = {"input_ids": pad_id, "labels": IGNORED}
+    rows = [{"attention_mask": [1] * len(e["input_ids"]), **e} for e in examples]
+    batch = {}
+    for name in rows[0]:
+        width = max(len(row[name]) for row in rows)
+        fill = padding.get(name, 0)
+        batch[name] = torch.tensor([row[name] + [fill] * (width - len(row[name])) for row in rows])
+    return batch
+
+
+def _batch(examples: Sequence[Example], pad_id: int) -> Batch:
+    plain = isinstance(examples[0]["labels"], int) and examples[0].keys() == {"input_ids", "labels"}
+    return (collate if plain else collate_tokens)(examples, pad_id)
 
 
 def length_buckets(
@@ -109,19 +133,37 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
+def target_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """The default objective, for heads of K classes: cross-entropies of the targets that are not -100, shape (n,).
+
+    ``model(...).logits`` is (B, K) for labels of shape (B,), or (B, T, K) for (B, T). Source: lesson 03, section 3.
+    """
+    logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+    counts = batch["labels"] != -100
+    return cross_entropy(logits[counts].float(), batch["labels"][counts])
+
+
 def training_step(
-    model: nn.Module, optimizer: Any, micro_batches: Sequence[Batch], rate: float, max_norm: float
+    model: nn.Module,
+    optimizer: Any,
+    micro_batches: Sequence[Batch],
+    rate: float,
+    max_norm: float,
+    objective: Objective = target_losses,
 ) -> tuple[float, float]:
     """One update from one or several micro-batches; returns the mean loss per target and the gradient norm.
 
-    Each micro-batch's summed loss is divided by the number of targets of *all* of them, so that accumulation equals
-    the full batch. Source: lesson 03, section 3.
+    ``objective(model, batch)`` returns one loss per target. Each micro-batch's summed loss is divided by the number of
+    targets of *all* of them, so that accumulation equals the full batch. Source: lesson 03, section 3.
+
+    Raises TrainingError where no label counts: 0/0 would make every weight NaN.
     """
-    total = sum(len(batch["labels"]) for batch in micro_batches)
+    total = sum(int((batch["labels"] != -100).sum()) for batch in micro_batches)
+    if total == 0:
+        raise TrainingError("every label of this batch is -100: nothing to learn from, look at the masking")
     mean_loss = 0.0
     for batch in micro_batches:
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        loss = cross_entropy(logits.float(), batch["labels"]).sum() / total
+        loss = objective(model, batch).sum() / total
         loss.backward()
         mean_loss += loss.item()
     norm = clip_gradients(model.parameters(), max_norm)
@@ -150,6 +192,28 @@ def predict(model: nn.Module, examples: Sequence[Example], pad_id: int, batch_si
     return torch.cat(pieces)[torch.tensor(order).argsort()]
 
 
+@torch.no_grad()
+def token_logits(
+    model: nn.Module, examples: Sequence[Example], pad_id: int, batch_size: int = 64
+) -> list[Tensor]:
+    """Logits of every token of every example, in the examples' order: float32 tensors of shape (T_i, K).
+
+    As :func:`predict`, for heads that answer at each position; the padding is cut off again. Source: lesson 04.
+    """
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
+    found: dict[int, Tensor] = {}
+    for begin in range(0, len(order), batch_size):
+        chosen = order[begin : begin + batch_size]
+        batch = move(collate_tokens([examples[i] for i in chosen], pad_id), device)
+        logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+        for i, row in zip(chosen, logits.float().cpu(), strict=True):
+            found[i] = row[: len(examples[i]["input_ids"])]
+    model.train(was_training)
+    return [found[i] for i in range(len(examples))]
+
+
 def move(batch: Batch, device: torch.device | str) -> Batch:
     """The batch on ``device``."""
     return {name: tensor.to(device) for name, tensor in batch.items()}
@@ -165,7 +229,7 @@ def batches_of(
     while True:
         generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
         for indices in length_buckets(lengths, batch_size, generator)[skip:]:
-            yield collate([examples[i] for i in indices], pad_id)
+            yield _batch([examples[i] for i in indices], pad_id)
         epoch, skip = epoch + 1, 0
 
 
@@ -278,13 +342,18 @@ def train(
     save_every: int = 0,
     until: int | None = None,
     tensorboard: Path | None = None,
+    objective: Objective = target_losses,
+    schedule: Callable[[int, int, int], float] = linear_schedule,
+    evaluate: Callable[[nn.Module], float] | None = None,
 ) -> History:
     """Fine-tune ``model`` in place for ``steps`` updates of ``accumulation`` micro-batches of ``batch_size`` examples.
 
     ``warmup`` is a fraction of the steps. With ``dev`` and ``eval_every`` the accuracy on ``dev`` is measured every so
     many updates, the best weights are kept and restored at the end, and ``patience`` evaluations without a gain stop
-    the run. With ``folder`` there is a JSONL log, and a checkpoint every ``save_every`` updates from which the same call
-    resumes to the same bits. ``until`` leaves after that update without a last checkpoint, as a kill would.
+    the run; ``evaluate(model)`` instead of ``dev`` is any other score, the higher the better. ``objective(model, batch)``
+    returns one loss per target, ``schedule(step, steps, warmup_steps)`` the factor of the rate. With ``folder`` there is
+    a JSONL log, and a checkpoint every ``save_every`` updates from which the same call resumes to the same bits.
+    ``until`` leaves after that update without a last checkpoint, as a kill would.
 
     Under ``accelerate launch`` the same call trains the same model: the processes share every micro-batch
     (:class:`Shared`), start from the weights of the main process and hold equal weights after each update. Only the main
@@ -335,11 +404,11 @@ def train(
         if history.stopped_early:
             break
         micro = [move(next(stream), device) for _ in range(accumulation)]
-        rate = learning_rate * linear_schedule(step, steps, warmup_steps)
+        rate = learning_rate * schedule(step, steps, warmup_steps)
         if rank:  # dropout of the other processes; the main one goes on as if alone
             torch.manual_seed((seed * steps + step) * processes.num_processes + rank)
         with mixed_precision(model, device):
-            loss, norm = training_step(shared, optimizer, micro, rate, max_norm)
+            loss, norm = training_step(shared, optimizer, micro, rate, max_norm, objective)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} at update {step + 1}: lower the learning rate or look at that batch"
@@ -348,13 +417,17 @@ def train(
         history.norms.append(norm)
         history.rates.append(rate)
         entry: dict[str, Any] = {"step": step + 1, "loss": loss, "norm": norm, "rate": rate}
-        if dev is not None and eval_every and (step + 1) % eval_every == 0:
-            targets = torch.tensor([example["labels"] for example in dev])
-            hits = predict(model, dev, pad_id).argmax(-1) == targets
+        if (dev is not None or evaluate) and eval_every and (step + 1) % eval_every == 0:
+            if evaluate:
+                score = evaluate(model)
+                model.train()
+            else:
+                targets = torch.tensor([example["labels"] for example in dev or ()])
+                score = (predict(model, dev or (), pad_id).argmax(-1) == targets).double().mean().item()
             # The main process's score counts, so that all stop together.
-            score = broadcast(hits.double().mean().to(device)).item()
+            score = broadcast(torch.tensor(score, dtype=torch.float64, device=device)).item()
             history.dev.append((step + 1, score))
-            entry["dev_accuracy"] = score
+            entry["dev_score" if evaluate else "dev_accuracy"] = score
             if score > history.best_score:
                 history.best_step, history.best_score = step + 1, score
                 best = _contiguous(model.state_dict())
@@ -393,12 +466,12 @@ class Shared(nn.Module):
         self.processes = processes.num_processes
         self.mine = slice(processes.process_index, None, self.processes)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
-        """The replica's output, with the logits of all rows, (B, K), of which only this process's carry gradients."""
-        # Models want a row, also where none is ours.
-        rows = self.mine if self.mine.start < len(input_ids) else slice(1)
-        output = self.replica(input_ids=input_ids[rows], attention_mask=attention_mask[rows])
-        logits = output.logits.new_zeros(len(input_ids), *output.logits.shape[1:])
+    def forward(self, **inputs: Tensor) -> Any:
+        """The replica's output, with the logits of all rows, (B, …), of which only this process's carry gradients."""
+        size = len(inputs["input_ids"])
+        rows = self.mine if self.mine.start < size else slice(1)  # models want a row, also where none is ours
+        output = self.replica(**{name: tensor[rows] for name, tensor in inputs.items()})
+        logits = output.logits.new_zeros(size, *output.logits.shape[1:])
         ours = output.logits[: len(logits[self.mine])]
         ours.register_hook(lambda gradient: gradient * self.processes)
         logits[self.mine] = ours.detach()

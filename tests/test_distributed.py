@@ -79,7 +79,9 @@ def job(out: Path, part: str) -> None:
     net, history = trained(out / "one began", torch.float64, start=7)
     keep(out, f"two finished-{rank}", net, history)
 
-    def naive(shared: Any, optimizer: Any, micro: Any, rate: float, max_norm: float) -> tuple[float, float]:
+    def naive(
+        shared: Any, optimizer: Any, micro: Any, rate: float, max_norm: float, _: Any
+    ) -> tuple[float, float]:
         """A mean over the own rows in each process, then torch's average of the gradients."""
         mine = [{key: value[shared.mine] for key, value in batch.items()} for batch in micro]
         loss, norm = step(shared.replica, optimizer, mine, rate, max_norm)

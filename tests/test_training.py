@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -274,3 +275,87 @@ def test_tensorboard_is_written_on_request(tmp_path):
 @pytest.mark.timeout(300)
 def test_drill_two_rounds(tmp_path):
     assert drill_training(2, tmp_path, seed=11) == []
+
+
+def test_collate_tokens_pads_each_list_with_its_own_mark():
+    batch = training.collate_tokens(
+        [
+            {"input_ids": [5, 6, 7], "labels": [1, -100, 2], "token_type_ids": [0, 0, 1]},
+            {"input_ids": [5], "labels": [3], "token_type_ids": [0]},
+        ],
+        pad_id=9,
+    )
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [5, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[1, -100, 2], [3, -100, -100]]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 1], [0, 0, 0]]
+    spans = training.collate_tokens(
+        [{"input_ids": [5], "labels": [0, 1]}, {"input_ids": [5, 6], "labels": [1, 1]}], 0
+    )
+    assert spans["labels"].tolist() == [[0, 1], [1, 1]]
+
+
+def token_model() -> torch.nn.Module:
+    class Head(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.out = torch.nn.Embedding(20, 6), torch.nn.Linear(6, 3)
+
+        def forward(self, input_ids, attention_mask):
+            return SimpleNamespace(logits=self.out(self.table(input_ids)))
+
+    torch.manual_seed(0)
+    return Head().double()
+
+
+def test_a_step_over_tokens_counts_targets_not_sentences():
+    """Two micro-batches with 2 and 5 targets equal the mean over all 7, by torch's own cross-entropy."""
+    rows = [
+        {"input_ids": [3, 4, 5], "labels": [1, -100, 2]},
+        {"input_ids": [6, 7, 8, 9, 10], "labels": [0, 1, 2, 0, 1]},
+    ]
+    net, reference = token_model(), token_model()
+    plain = torch.optim.SGD(net.parameters(), lr=0.1)
+    micro = [training.collate_tokens([row], 0) for row in rows]
+    loss, _ = training.training_step(net, plain, micro, 0.1, 1e9)
+    both = training.collate_tokens(rows, 0)
+    logits = reference(both["input_ids"], both["attention_mask"]).logits
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), both["labels"].flatten())
+    expected.backward()
+    assert abs(loss - expected.item()) < 1e-6  # the losses themselves are computed in float32
+    for ours, theirs in zip(net.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(ours, theirs - 0.1 * theirs.grad, atol=1e-7)
+
+
+def test_a_batch_without_a_target_is_refused():
+    net = token_model()
+    batch = training.collate_tokens([{"input_ids": [3], "labels": [-100]}], 0)
+    with pytest.raises(TrainingError, match="every label of this batch is -100"):
+        training.training_step(net, torch.optim.SGD(net.parameters(), lr=0.1), [batch], 0.1, 1.0)
+
+
+def test_train_takes_an_objective_a_schedule_and_a_score():
+    """A constant schedule and a score that prefers the first evaluation: its weights come back."""
+    rows = [{"input_ids": [3 + i % 7, 4], "labels": [i % 3, -100]} for i in range(12)]
+    net, scores = token_model().float(), iter([2.0, 1.0, 0.5])
+    history = training.train(
+        net, rows, steps=6, learning_rate=0.1, pad_id=0, batch_size=4, eval_every=2,
+        objective=lambda model, batch: 2 * training.target_losses(model, batch),
+        schedule=lambda step, total, warmup: 1.0, evaluate=lambda model: next(scores),
+    )  # fmt: skip
+    assert history.rates == [0.1] * 6 and history.best_step == 2 and history.best_score == 2.0
+    again = token_model().float()
+    half = training.train(
+        again, rows, steps=2, learning_rate=0.1, pad_id=0, batch_size=4, schedule=lambda *_: 1.0
+    )
+    assert history.losses[0] == pytest.approx(2 * half.losses[0])
+
+
+def test_token_logits_are_those_of_each_row_alone():
+    net = token_model().float()
+    rows = [{"input_ids": list(range(3, 3 + n)), "labels": [0] * n} for n in (4, 1, 7, 2)]
+    found = training.token_logits(net, rows, 0, batch_size=3)
+    assert [tuple(f.shape) for f in found] == [(4, 3), (1, 3), (7, 3), (2, 3)]
+    for row, logits in zip(rows, found, strict=True):
+        alone = net(torch.tensor([row["input_ids"]]), None).logits[0]
+        assert torch.allclose(logits, alone, atol=1e-6)

@@ -318,17 +318,30 @@ def parameter_groups(model, weight_decay):
 
 
 # %% [markdown]
+# What is to be learned is a function of its own, the *objective*: one loss $\ell$ for each target. A label of
+# $-100$ marks a place without a target. Sentences have none of those; the tokens of lesson 04 will.
+
+
+# %% tags=["defines:training.target_losses"]
+def target_losses(model, batch):
+    logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+    counts = batch["labels"] != -100
+    return cross_entropy(logits[counts].float(), batch["labels"][counts])
+
+
+# %% [markdown]
 # Here is the whole update. Read it once more with the formula beside it: `total` is $B$, and every micro-batch
-# divides by it.
+# divides by it. Without a single target it would divide by zero, so it refuses.
 
 
 # %% tags=["defines:training.training_step"]
-def training_step(model, optimizer, micro_batches, rate, max_norm):
-    total = sum(len(batch["labels"]) for batch in micro_batches)
+def training_step(model, optimizer, micro_batches, rate, max_norm, objective=target_losses):
+    total = sum(int((batch["labels"] != -100).sum()) for batch in micro_batches)
+    if total == 0:
+        raise TrainingError("every label of this batch is -100: nothing to learn from, look at the masking")
     mean_loss = 0.0
     for batch in micro_batches:
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        loss = cross_entropy(logits.float(), batch["labels"]).sum() / total
+        loss = objective(model, batch).sum() / total
         loss.backward()
         mean_loss += loss.item()
     norm = clip_gradients(model.parameters(), max_norm)
