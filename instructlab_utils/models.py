@@ -80,7 +80,9 @@ def load_tagger(num_labels: int, *, seed: int = 0, model: str = "") -> BertForTo
         net = AutoModelForTokenClassification.from_pretrained(
             source, config=config, use_safetensors=True, dtype=torch.float32
         )
-    generator = torch.Generator().manual_seed(seed)  # as in load_classifier: the head depends on the seed alone
+    generator = torch.Generator().manual_seed(
+        seed
+    )  # as in load_classifier: the head depends on the seed alone
     head: Any = net.classifier
     with torch.no_grad():
         head.weight.normal_(0.0, config.initializer_range, generator=generator)

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from instructlab_utils.errors import DataError
+from instructlab_utils.training import IGNORED
 
 Span = tuple[str, int, int]  # name, first word, word after the last
-
-IGNORE = -100  # the label of a piece that is no target
 
 
 def align_labels(words: Sequence[int | None], labels: Sequence[int]) -> list[int]:
@@ -52,7 +51,7 @@ def encode(rows: Iterable[dict[str, Any]], tokenizer: Any, labels: Sequence[str]
             raise DataError(f"row {number}: {sorted(unknown)[0]!r} is not one of the {len(index)} labels")
         encoded = tokenizer(row["tokens"], is_split_into_words=True)
         aligned = align_labels(encoded.word_ids(), [index[tag] for tag in row["tags"]])
-        if sum(label != IGNORE for label in aligned) != len(row["tokens"]):
+        if sum(label != IGNORED for label in aligned) != len(row["tokens"]):
             raise DataError(f"row {number}: a word has no piece; replace it before the tokenizer removes it")
         examples.append({"input_ids": encoded["input_ids"], "labels": aligned})
     return examples
