@@ -1,4 +1,4 @@
-"""Text classification tasks with one schema, and splits that nobody can choose by their result.
+"""Tasks with one schema, and splits that nobody can choose by their result.
 
 ``load("movie-sentiment")`` goes five steps, and each is a function below: read the raw rows, give a label,
 remove copies, group what must stay together, split by hash.
@@ -8,7 +8,8 @@ does not: a sentence lands in the same split on every machine and in every year.
 one review share subject and author, and near duplicates share nearly everything. A test sentence whose
 neighbour was trained on measures memory, not generalisation.
 
-Taught in lessons 00 and 03. What each task holds: data/cards/.
+Tasks whose answer is not one label (questions, tagged tokens, texts to write) are read by `repro/records.py` and split the
+same way. Taught in lessons 00 and 03. What each task holds: data/cards/.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instructlab_utils.errors import AssetError, DataError
 from instructlab_utils.repro import assets
+from instructlab_utils.repro.records import RECORDS
 from instructlab_utils.repro.sources import SOURCES, Row, raw_files, read
 
 if TYPE_CHECKING:
@@ -43,8 +45,15 @@ VERSION = "1"  # raise it when a change here makes other examples or splits from
 class Task:
     """A task ready for training: what it is, where it comes from, and its three splits.
 
-    ``splits`` has train, dev and test with the columns id (16 hex digits of the text's SHA-256), text, label
-    (ClassLabel), rating (float, NaN where the source has none), group (rows of one group share a split).
+    ``splits`` has train, dev and test (some tasks only test); every row has id (16 hex digits of the content's SHA-256)
+    and group (rows of one group share a split). The other columns depend on ``kind``:
+
+    - classification: text, label (ClassLabel), rating (float, NaN where the source has none);
+    - qa: question, context, answers (texts), starts (their character offsets; both empty where there is no answer);
+    - tokens: tokens, tags (one of ``labels`` each, BIO);
+    - generation: source, targets (texts), in webnlg also triples, in products-en-de also label (text).
+
+    ``labels`` is empty for qa and generation.
     ``thresholds``: the rating that a label must pass, empty where the source gives the labels.
     ``counts``: what happened on the way (rows read, repaired, left out, found twice).
     """
@@ -165,7 +174,12 @@ def arrange(rows: Sequence[Row], counts: Counter[str]) -> dict[str, list[dict[st
 
 def names() -> list[str]:
     """The tasks that ``load`` knows."""
-    return list(SOURCES)
+    return [*SOURCES, *RECORDS]
+
+
+def asset_of(name: str) -> str:
+    """The asset that holds the raw files of a task."""
+    return (SOURCES.get(name) or RECORDS[name]).asset
 
 
 def load(name: str) -> Task:
@@ -195,29 +209,69 @@ def load(name: str) -> Task:
         splits = DatasetDict.load_from_disk(str(stored), keep_in_memory=True)
     except (OSError, ValueError) as error:
         raise AssetError(f"{stored} is damaged: delete that folder and load the task again") from error
-    source = SOURCES[name]
-    pinned = assets.catalogue()[source.asset]
+    source, records = SOURCES.get(name), RECORDS.get(name)
+    pinned = assets.catalogue()[asset_of(name)]
+    labels = source.labels if source else tuple(counts.pop("labels"))
     return Task(
         name=name,
-        labels=source.labels,
+        labels=labels,
         licence=pinned.licence,
         source=pinned.citation,
-        assets=(source.asset,),
-        thresholds={"negative": -CUT, "positive": CUT} if source.rated else {},
+        assets=(asset_of(name),),
+        thresholds={"negative": -CUT, "positive": CUT} if source and source.rated else {},
         counts=counts,
         splits=splits,
+        kind=records.kind if records else "classification",
+        metric=records.metric if records else "accuracy",
     )
+
+
+def arrange_records(name: str, counts: Counter[str]) -> dict[str, list[dict[str, Any]]]:
+    """Records → the rows of each split, sorted by id; rows with the same content stand once.
+
+    Near duplicates are not looked for: what must stay together is the reader's ``group``.
+    """
+    task = RECORDS[name]
+    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SHARES}
+    seen: set[str] = set()
+    for row in task.read(raw_files(name), counts):
+        counts["rows read"] += 1
+        content = json.dumps({k: v for k, v in row.items() if k not in ("id", "group")}, sort_keys=True)
+        row["id"] = content_id(content)
+        if row["id"] in seen:
+            counts["copies of another row"] += 1
+            continue
+        seen.add(row["id"])
+        splits["test" if task.test_only else split_of(row["group"])].append(row)
+    filled: dict[str, list[dict[str, Any]]] = {
+        k: sorted(v, key=lambda r: r["id"]) for k, v in splits.items() if v
+    }
+    counts["groups"] = len({row["group"] for rows in filled.values() for row in rows})
+    return filled
 
 
 def _store(name: str, stored: Path) -> None:
     """Build the splits in a folder beside ``stored`` and move it there in one step."""
     import datasets
-    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
     counts: Counter[str] = Counter()
-    examples = arrange(read(name, counts), counts)
-    string, label = Value("string"), ClassLabel(names=list(SOURCES[name].labels))
-    features = Features(id=string, text=string, label=label, rating=Value("float64"), group=string)
+    string, found = Value("string"), []
+    examples: dict[str, Any]
+    if name in SOURCES:
+        examples = arrange(read(name, counts), counts)
+        label = ClassLabel(names=list(SOURCES[name].labels))
+        features = Features(id=string, text=string, label=label, rating=Value("float64"), group=string)
+    else:
+        examples = arrange_records(name, counts)
+        columns = next(iter(examples.values()))[0]
+        kinds = {"starts": List(Value("int64")), "triples": List(List(string))}
+        kinds |= dict.fromkeys(("answers", "tokens", "tags", "targets"), List(string))
+        features = Features({column: kinds.get(column, string) for column in columns})
+        types = {
+            tag[2:] for rows in examples.values() for row in rows for tag in row.get("tags", ()) if tag != "O"
+        }
+        found = ["O", *(f"{mark}-{kind}" for kind in sorted(types) for mark in "BI")] if types else []
     for split, rows in examples.items():
         if not rows:
             raise DataError(
@@ -232,12 +286,15 @@ def _store(name: str, stored: Path) -> None:
         finally:
             if shown:
                 datasets.enable_progress_bars()
-        (new / "counts.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
+        stored_counts = counts if name in SOURCES else {**counts, "labels": found}
+        (new / "counts.json").write_text(json.dumps(stored_counts, indent=1), encoding="utf-8")
         os.replace(new, stored)
 
 
 def subsample(dataset: Dataset, n: int, seed: int) -> Dataset:
     """``n`` rows with the label shares of ``dataset`` (up to rounding); n = 50 is contained in n = 200.
+
+    Where rows have no label, all count as one label.
 
     Within a label, rows are ranked by the SHA-256 of ``f"{seed}:{id}"``, so their order plays no part. Rank k of
     m stands at (k + 1/2) / m; the sample is the first n in the order of these positions.
@@ -246,7 +303,8 @@ def subsample(dataset: Dataset, n: int, seed: int) -> Dataset:
     if not isinstance(n, Integral) or not 1 <= n <= len(dataset):
         raise DataError(f"n is {n!r}: choose an integer from 1 to {len(dataset)}, the number of rows")
     ranked: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    for i, (key, label) in enumerate(zip(dataset["id"], dataset["label"], strict=True)):
+    labels = dataset["label"] if "label" in dataset.column_names else [0] * len(dataset)
+    for i, (key, label) in enumerate(zip(dataset["id"], labels, strict=True)):
         ranked[label].append((hashlib.sha256(f"{seed}:{key}".encode()).hexdigest(), i))
     order = []
     for rows in ranked.values():

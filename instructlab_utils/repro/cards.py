@@ -17,6 +17,7 @@ from statistics import median, quantiles
 from instructlab_utils import data
 from instructlab_utils.errors import CourseError
 from instructlab_utils.repro import assets
+from instructlab_utils.repro.records import RECORDS
 from instructlab_utils.repro.sources import SOURCES, Row, read
 from instructlab_utils.session import find_root
 
@@ -27,6 +28,24 @@ CONTENT = {
     "product-sentiment": "sentences from customer reviews of a few products, in lower case",
     "editorial-sentiment": "sentences from opinion pieces and letters of The New York Times",
     "bbc-topics": "articles of the BBC news website from 2004 and 2005",
+    "squad": "questions about paragraphs of Wikipedia, each answered by a span of the paragraph: the development set of "
+    "SQuAD 1.1 (Rajpurkar et al. 2016)",
+    "squad-newwiki": "new questions about other Wikipedia articles, collected as SQuAD was (Miller et al. 2020)",
+    "squad-nyt": "questions about articles of The New York Times, collected as SQuAD was (Miller et al. 2020)",
+    "squad-reddit": "questions about posts of Reddit, collected as SQuAD was (Miller et al. 2020)",
+    "squad-amazon": "questions about product reviews of Amazon, collected as SQuAD was (Miller et al. 2020)",
+    "disfl-qa": "questions in which the speaker corrects himself, about paragraphs of Wikipedia; many cannot be "
+    "answered from the paragraph (Gupta et al. 2021)",
+    "e2e-slots": "descriptions of restaurants whose attribute values are tagged: the E2E data (Novikova et al. 2017), "
+    "tagged by us where a value stands in the text",
+    "polish-ner": "Polish sentences with named entities, from the corpus KPWr",
+    "e2e": "attributes of a restaurant, and the sentences that people wrote from them (Novikova et al. 2017)",
+    "webnlg": "facts about a thing as triples, and the texts that people wrote from them (Gardent et al. 2017)",
+    "xsum": "articles of the BBC, each with its one-sentence summary (Narayan et al. 2018)",
+    "wikilingua": "texts of how-to guides with their summaries (Ladhak et al. 2020)",
+    "schema-dialog": "turns of an assistant: what it should say, and the talk so far (Rastogi et al. 2020)",
+    "spider": "questions to a database and its columns, with a query in the style of SQL (Yu et al. 2018)",
+    "products-en-de": "sentences of product reviews in English and German (MultiEmo, Kocoń et al. 2021)",
 }
 RATED = (
     "At least twenty people, trained and checked by the authors, rated each sentence from -4 (extremely negative) "
@@ -46,8 +65,58 @@ LICENCE = {
     "(http://mlg.ucd.ie/datasets/bbc.html). The package that carries the files declares the MIT licence (John "
     "Jung), which can only cover the packager's own work. The articles are fetched at set-up and never committed; "
     "this repository holds no more of them than the shortened examples below.",
+    "bigbench": "The collection is under Apache-2.0; the data set below was made by others, whose terms it does not touch. "
+    "This repository holds no more of it than the shortened examples below.",
 }
+SHIFTED = (
+    "All of it is a test set: it exists to measure what a model loses outside Wikipedia.",
+    "The answers were marked by crowd workers, several for a question, and differ in their ends.",
+)
 PROBLEMS = {
+    "squad": (
+        "Only the development set is here, so training and test questions are about few articles.",
+        "The articles are split, not the questions: no test question is about an article that was trained on.",
+    ),
+    "squad-newwiki": SHIFTED,
+    "squad-nyt": SHIFTED,
+    "squad-reddit": SHIFTED,
+    "squad-amazon": (
+        *SHIFTED,
+        "Many offsets are wrong because the beginning of the review was cut. The nearest place of the answer is taken.",
+    ),
+    "disfl-qa": (
+        "Texts are tokenised: a space stands before every full stop. Answers that the tokenising has changed are left out.",
+        "What cannot be answered was made by asking one paragraph's question of another.",
+    ),
+    "e2e-slots": (
+        "The tags are ours. A value that people paraphrased has no tag, so a model that tags it counts as wrong.",
+        "The test set knows few restaurants and areas; a list of names would solve much of it.",
+    ),
+    "polish-ner": (
+        "The source has one type per word, without beginnings. Two neighbouring entities of a type are therefore one.",
+        "Times, events and other marks of the source are dropped.",
+        "The encoder's word pieces were made for English: a Polish word falls into many.",
+    ),
+    "e2e": ("Attributes are few and repeat, so test inputs resemble training inputs.",),
+    "webnlg": (
+        "Names carry their Wikipedia form, with underscores; the column `triples` has spaces instead.",
+        "Relations such as `birthPlace` and `placeOfBirth` mean the same.",
+    ),
+    "xsum": (
+        "The summary was written as the article's first sentence, and often says what the rest does not.",
+    ),
+    "wikilingua": ("Summaries are the headings of steps: instructions, not prose.",),
+    "schema-dialog": (
+        "The talk so far is the user's and the assistant's turns in one string; a turn may hold quotation marks.",
+    ),
+    "spider": (
+        "The queries are normalised: lower case, no joins, values replaced by `value`. They cannot be executed.",
+        "Four databases are in the test split.",
+    ),
+    "products-en-de": (
+        "Both languages were translated from Polish by a machine, so neither is how people write.",
+        "The label is that of the Polish sentence.",
+    ),
     "movie-sentiment": (
         "The file does not say which sentences are about the same film, so a film may occur in several splits.",
         "The archive's README derives the sentences from the reviews of Pang and Lee (2004). The first ones are those "
@@ -154,6 +223,8 @@ def render(name: str) -> str:
     """The card of a task as Markdown."""
     from tokenizers import Tokenizer
 
+    if name in RECORDS:
+        return render_records(name)
     task, origin = data.load(name), SOURCES[name]
     tokenizer = Tokenizer.from_file(str(assets.path("minilm") / "tokenizer.json"))
     tokenizer.no_truncation()
@@ -215,6 +286,51 @@ def render(name: str) -> str:
         ]
         parts.append(f"{label}:\n\n" + "\n".join(lines))
     parts.append("## Known problems\n\n" + "\n".join(f"- {problem}" for problem in PROBLEMS[name]))
+    return "\n\n".join(parts) + "\n"
+
+
+def render_records(name: str) -> str:
+    """The card of a task of questions, tagged tokens, or texts to write."""
+    task, origin = data.load(name), RECORDS[name]
+    pin = assets.catalogue()[origin.asset]
+    text = {"qa": "question", "tokens": "tokens", "generation": "source"}[task.kind]
+    words = {
+        split: [len(t) if isinstance(t, list) else len(t.split()) for t in part[text]]
+        for split, part in task.splits.items()
+    }
+    sizes = [(split, f"{len(p):,}", f"{len(set(p['group'])):,}") for split, p in task.splits.items()]
+    parts = [
+        f"# {name}",
+        "Generated by `python -m instructlab_utils.repro.cards`; edits here are lost.",
+        f"**What it is:** {CONTENT[name]}. Kind: {task.kind}. Metric: {task.metric}.",
+        f"**Source:** {'; '.join(f'package {s.package} {s.version}' for s in pin.sources)}, "
+        f"{', '.join(f'`{file}`' for file in origin.files)}. Please cite the authors named above and: {task.source}.",
+        f"**Licence:** {task.licence}. {LICENCE[origin.asset]}",
+        "## Splits",
+        (
+            "All of it is the test split."
+            if origin.test_only
+            else f"A split is decided by the SHA-256 of the group's name with a fixed salt. A group is {origin.group}."
+        ),
+        table(("split", "rows", "groups"), sizes),
+        "## Lengths",
+        table(
+            (f"words of `{text}`", "minimum", "lower quartile", "median", "upper quartile", "maximum"),
+            [(split, quartiles(lengths)) for split, lengths in words.items()],
+        ),
+    ]
+    if task.labels:
+        tags = Counter(tag for p in task.splits.values() for row in p["tags"] for tag in row)
+        parts += ["## Tags", table(("tag", "tokens"), [(tag, f"{tags[tag]:,}") for tag in task.labels])]
+    rows = sorted(chain.from_iterable(task.splits.values()), key=lambda row: row["id"])[:3]
+    shown = [" ".join(row[text]) if isinstance(row[text], list) else row[text] for row in rows]
+    parts += [
+        "## What was found on the way",
+        table(("", "number"), [(what, f"{number:,}") for what, number in task.counts.items()]),
+        "## Examples",
+        "\n".join(f"- {shorten(line)}" for line in shown),
+        "## Known problems\n\n" + "\n".join(f"- {problem}" for problem in PROBLEMS[name]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -24,7 +24,7 @@ PREPARE = """
 import sys
 from instructlab_utils import data
 for name in data.names():
-    if data.SOURCES[name].asset in sys.argv[1:]:
+    if data.asset_of(name) in sys.argv[1:]:
         data.load(name)
 """
 

@@ -61,16 +61,20 @@ class Row(NamedTuple):
 
 def raw_files(name: str) -> list[Path]:
     """The raw files of a task. DataError for an unknown task or no file, AssetError for a missing asset."""
-    if not isinstance(name, str) or name not in SOURCES:
-        close = difflib.get_close_matches(str(name), SOURCES, n=1)
+    from instructlab_utils.repro.records import RECORDS  # it reads rows with functions of this module
+
+    known = [*SOURCES, *RECORDS]
+    if not isinstance(name, str) or name not in known:
+        close = difflib.get_close_matches(str(name), known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise DataError(f"unknown task {name!r}: {hint}the tasks are {', '.join(SOURCES)}")
-    source = SOURCES[name]
+        raise DataError(f"unknown task {name!r}: {hint}the tasks are {', '.join(known)}")
+    source = SOURCES[name] if name in SOURCES else RECORDS[name]
+    patterns = (source.files,) if isinstance(source.files, str) else source.files
     folder = assets.path(source.asset)
-    files = sorted(folder.glob(source.files))
+    files = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     if not files:
         raise DataError(
-            f"no {source.files} in {folder}: run `python -m instructlab_utils fetch --only {source.asset}`"
+            f"no {patterns[0]} in {folder}: run `python -m instructlab_utils fetch --only {source.asset}`"
         )
     return files
 
