@@ -8,7 +8,7 @@ Taught in lesson 04.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,53 @@ from torch import Tensor
 from instructlab_utils.errors import DataError
 from instructlab_utils.training import IGNORED
 
+if TYPE_CHECKING:
+    from instructlab_utils.data import Task
+
 Span = tuple[str, int, int]  # name, first word, word after the last
+
+
+CONLL = {"liv": "PER", "loc": "LOC", "fac": "LOC", "org": "ORG"}  # of polish-ner; all else is MISC
+
+
+def conll_types(tags: Iterable[str]) -> list[str]:
+    """The tags of polish-ner with CoNLL-2003's four types: persons, locations, organisations, miscellaneous.
+
+    Source: lesson 04, section 6.
+    """
+    return [tag if tag == "O" else tag[:2] + CONLL.get(tag[2:], "MISC") for tag in tags]
+
+
+def mark_capitals(words: Iterable[str]) -> list[str]:
+    """The words, each capitalised one with a ``^`` before it: a piece of its own for an uncased tokenizer.
+
+    Source: lesson 04, section 6.
+    """
+    return ["^" + word if word[:1].isupper() else word for word in words]
+
+
+def labels_of(task: Task) -> list[str]:
+    """The labels that :func:`sentences` uses, O first."""
+    return list(dict.fromkeys(conll_types(task.labels) if task.name == "polish-ner" else task.labels))
+
+
+def sentences(task: Task, split: str, n: int, seed: int, max_words: int) -> list[dict[str, list[str]]]:
+    """At most ``n`` sentences drawn by ``seed``: their first ``max_words`` words and tags, where these hold a span.
+
+    Names in Polish get four types and marked capitals. Returns dicts of ``tokens`` and ``tags``, all lists of str.
+    Source: lesson 04, section 6.
+    """
+    from instructlab_utils.data import subsample
+
+    rows = task.splits[split]
+    tagged = [i for i, tags in enumerate(rows["tags"]) if set(tags[:max_words]) != {"O"}]
+    found = []
+    for row in subsample(rows.select(tagged), min(n, len(tagged)), seed):
+        words, tags = row["tokens"][:max_words], row["tags"][:max_words]
+        if task.name == "polish-ner":
+            words, tags = mark_capitals(words), conll_types(tags)
+        found.append({"tokens": words, "tags": tags})
+    return found
 
 
 def align_labels(words: Sequence[int | None], labels: Sequence[int]) -> list[int]:
