@@ -68,8 +68,8 @@ def test_each_lesson_has_a_bug_hunt_a_prediction_and_both_kinds(lesson):
     assert {"practice", "graded"} == {exercise.kind for exercise in own}
 
 
-def test_three_lessons_and_at_least_three_misconceptions_each():
-    assert list(SOURCES) == ["00", "01", "03"]
+def test_the_lessons_and_at_least_three_misconceptions_each():
+    assert list(SOURCES) == ["00", "01", "02", "03", "04", "05", "06", "07"]
     count = {id: sum(wrong["exercise"] == id for wrong in BANK) for id in EXERCISES}
     assert set(EXERCISES) == {wrong["exercise"] for wrong in BANK}
     assert min(count.values()) >= 3, count
