@@ -76,8 +76,7 @@ def align_labels(words: Sequence[int | None], labels: Sequence[int]) -> list[int
     """
     aligned, previous = [], None
     for word in words:
-        first = word is not None and word != previous
-        aligned.append(labels[word] if first else -100)
+        aligned.append(-100 if word is None or word == previous else labels[word])
         previous = word
     return aligned
 

@@ -170,8 +170,7 @@ for piece, a, b in zip(pieces, shifted, copied, strict=True):
 def align_labels(words, labels):
     aligned, previous = [], None
     for word in words:
-        first = word is not None and word != previous
-        aligned.append(labels[word] if first else -100)
+        aligned.append(-100 if word is None or word == previous else labels[word])
         previous = word
     return aligned
 
