@@ -41,7 +41,7 @@
 profile: str = "auto"  # smoke, laptop or gpu
 seed: int = 0  # subsample, head, order of batches, dropout
 model: str = ""  # a folder or hub name instead of the pinned encoder
-learning_rate: float = 4e-4  # peak of the schedule, for the token heads
+learning_rate: float = 3e-4  # peak of the schedule
 
 # %%
 import itertools
@@ -75,13 +75,8 @@ print("fossil:", fossil, "  plain look-up:", [label2id[label] for label in label
 # The last of the five articles has the opposite accident. It reports the accuracy of question answering on a "CoNLL-2003
 # QA data set". CoNLL-2003 is real and famous, but it holds no question. It is newspaper text in which persons,
 # organisations, locations and a rest are marked (Tjong Kim Sang and De Meulder, 2003). So no program can have answered
-# its questions. The article prints the number with three digits. Its program formats it like this:
-
-# %% tags=["nbval-check-output"]
-print(f"{0.92:.2f}")
-
-# %% [markdown]
-# Two digits, always. The printed result cannot come from the printed program.
+# its questions. (The reported number has three digits. The program beside it prints with `{acc:.2f}`, so two. The number
+# cannot come from the program.)
 #
 # So what *is* a token head for? It gives a row of $K$ logits for each token: shape $(B, T, K)$. Use it when the answer
 # has a label for every word. Here is such an answer: the slots of a restaurant.
@@ -107,18 +102,18 @@ for word, tag in zip(slot_rows[0]["tokens"], slot_rows[0]["tags"], strict=True):
 
 # %%
 polish = data.load("polish-ner")
-chinese = ["北京", "的", "报纸", "报道", "了", "新年", "的", "讲话", "，", "记者", "在", "现场"]
+chinese = "北京 的 报纸 报道 了 新年 的 讲话 ， 记者 在 现场".split()
 samples = {
     "restaurants": [row["tokens"] for row in slot_rows],
-    "Polish": polish.splits["dev"]["tokens"][:200],
-    "a Chinese sentence": [chinese],
+    "polish": polish.splits["dev"]["tokens"][:200],
+    "chinese": [chinese],
 }
 for name, sentences in samples.items():
-    ids = [tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"] for words in sentences]
+    ids = tokenizer(sentences, is_split_into_words=True, add_special_tokens=False)["input_ids"]
     n, unknown = sum(map(len, ids)), sum(row.count(tokenizer.unk_token_id) for row in ids)
-    words = sum(map(len, sentences))
-    print(f"{name:20s} {n / words:.2f} pieces per word, {unknown / n:.0%} of them [UNK]")
-    run.record(**{f"pieces_{name.split()[-1].lower()}": n / words, f"unk_{name.split()[-1].lower()}": unknown / n})
+    share, length = unknown / n, n / sum(map(len, sentences))
+    print(f"{name:12s} {length:.2f} pieces per word, {share:.0%} of them [UNK]")
+    run.record(**{f"pieces_{name}": length, f"unk_{name}": share})
 
 # %% [markdown]
 # **Observe.** English words mostly stay whole, Polish words fall apart. But nothing is lost: the pieces still spell the
@@ -269,16 +264,11 @@ def spans_of(tags):
 # %% tags=["nbval-check-output"]
 for line in ("O B-a I-a", "B-a B-a", "B-a I-a I-b", "O I-a I-a", "B-a O I-a"):
     print(f"{line:14s}", spans_of(line.split()))
+print("copied:", len(spans_of(copied)), "spans; right:", spans_of(tags))
 
 # %% [markdown]
-# The copied labels of section 2 would have broken just this. Count the spans that they make of our two:
-
-# %%
-print("right:", spans_of(tags))
-print("copied:", spans_of(copied))
-print("shifted, read at the first pieces:", spans_of([shifted[i] for i, label in enumerate(aligned) if label != -100]))
-
-# %% [markdown]
+# **Observe.** The tags copied to every piece, in section 2, would make eight spans of our two: each `B` opens one.
+#
 # ### 3.1 Span F1
 #
 # A predicted span counts as right if kind, begin and end agree. With $A$ the set of true and $P$ the set of predicted
@@ -299,24 +289,24 @@ def span_f1(targets, predictions):
 # **Predict.** A lazy tagger answers `O` for every word of the restaurant texts, another forgets the last word of each
 # span. Estimate token accuracy and span F1 of both.
 
+
+# %%
+def token_accuracy(targets, predictions):
+    flat = (itertools.chain.from_iterable(side) for side in (targets, predictions))
+    return np.mean([a == b for a, b in zip(*flat, strict=True)])
+
+
 # %%
 truth = [row["tags"] for row in slot_rows]
 lazy = [["O"] * len(tags) for tags in truth]
 short = [list(tags) for tags in truth]
-for tags, found in zip(truth, short, strict=True):
-    for _, begin, end in spans_of(tags):
+for gold, found in zip(truth, short, strict=True):
+    for _, begin, end in spans_of(gold):
         if end - begin > 1:
             found[end - 1] = "O"
-
-
-def token_accuracy(targets, predictions):
-    return np.mean([a == b for one, other in zip(targets, predictions, strict=True) for a, b in zip(one, other)])
-
-
 for name, found in {"lazy": lazy, "short": short}.items():
     print(f"{name:6s} token accuracy {token_accuracy(truth, found):.3f}, span F1 {span_f1(truth, found):.3f}")
-run.record(lazy_accuracy=token_accuracy(truth, lazy), short_accuracy=token_accuracy(truth, short))
-run.record(short_f1=span_f1(truth, short))
+run.record(lazy_accuracy=token_accuracy(truth, lazy), short_f1=span_f1(truth, short))
 
 # %% [markdown]
 # **Observe.** Most words are outside, and outside is easy. Token accuracy pays for that, and it pays for every word of a
@@ -332,7 +322,9 @@ run.record(short_f1=span_f1(truth, short))
 from seqeval.metrics import f1_score
 
 illegal_truth, illegal_guess = [["O", "B-a", "I-a", "O"]], [["O", "I-a", "I-a", "O"]]
-print("strict: ", metrics.span_f1(illegal_truth, illegal_guess), " ours:", span_f1(illegal_truth, illegal_guess))
+print(
+    "strict: ", metrics.span_f1(illegal_truth, illegal_guess), " ours:", span_f1(illegal_truth, illegal_guess)
+)
 print("default:", f1_score(illegal_truth, illegal_guess))
 
 # %% [markdown]
@@ -360,7 +352,9 @@ for _ in range(run.budget.n_parity):
     repaired = [[repair(tags) for tags in side] for side in (a, b)]
     default_gap = max(default_gap, abs(span_f1(*repaired) - f1_score(a, b, zero_division=0)))
 assert strict_gap < 1e-12 and default_gap < 1e-12
-print(f"largest difference over {run.budget.n_parity} random cases: strict {strict_gap:.0e}, default {default_gap:.0e}")
+print(
+    f"largest difference over {run.budget.n_parity} random cases: strict {strict_gap:.0e}, default {default_gap:.0e}"
+)
 run.record(strict_gap=strict_gap, default_gap=default_gap)
 
 # %% [markdown]
@@ -438,7 +432,9 @@ for row, example in zip(slot_rows, slot_set, strict=True):
     wrong_set.append({"input_ids": example["input_ids"], "labels": ids[: len(example["input_ids"])]})
 shifted_guess = best_tags(word_logits(learn(wrong_set, slot_labels, run.budget.steps), test_set), slot_labels)
 f1_shifted = span_f1(test_truth, shifted_guess)
-print(f"labels shifted: token accuracy {token_accuracy(test_truth, shifted_guess):.3f}, span F1 {f1_shifted:.3f}")
+print(
+    f"labels shifted: token accuracy {token_accuracy(test_truth, shifted_guess):.3f}, span F1 {f1_shifted:.3f}"
+)
 run.record(shifted_f1=f1_shifted, shifted_accuracy=token_accuracy(test_truth, shifted_guess))
 
 # %% [markdown]
@@ -467,6 +463,7 @@ run.record(slot_illegal=len(illegal) / len(guess))
 # **How many transitions does it forbid?** `I-x` may follow `B-x` and `I-x` only. Everything else may follow
 # everything. There are $m$ labels `I-x`, and each is forbidden after $2m + 1 - 2 = 2m - 1$ labels. That makes
 # $m(2m - 1)$ of $(2m + 1)^2$.
+
 
 # %% tags=["defines:tokens.legal_transitions"]
 def legal_transitions(labels):
@@ -572,12 +569,13 @@ def three_readings(logits, labels):
     return {"each word alone": alone, "repaired": [repair(tags) for tags in alone], "Viterbi": constrained}
 
 
+# %%
 readings = three_readings(slot_logits, slot_labels)
+print("                 span F1   spans   token accuracy")
 for name, found in readings.items():
-    P = [span for tags in found for span in spans_of(tags)]
-    print(f"{name:16s} span F1 {span_f1(test_truth, found):.4f}  token accuracy {token_accuracy(test_truth, found):.4f}"
-          f"  {len(P)} spans")  # fmt: skip
-run.record(slot_repaired=span_f1(test_truth, readings["repaired"]), slot_viterbi=span_f1(test_truth, readings["Viterbi"]))
+    f1, n = span_f1(test_truth, found), sum(len(spans_of(tags)) for tags in found)
+    print(f"{name:16s} {f1:.4f}  {n:6d}   {token_accuracy(test_truth, found):.4f}")
+    run.record(**{f"slots_{name.split()[-1].lower()}": f1})
 
 # %% [markdown]
 # **Read it as it is.** The readings differ on the illegal sentences only, and those are few. Look at the number of spans
@@ -603,7 +601,7 @@ def mark_capitals(words):
 
 
 # %%
-sentence = ["Szczyt", "UE", "w", "Brukseli"]
+sentence = ["Komisja", "Europejska", "w", "Brukseli"]
 for words in (sentence, mark_capitals(sentence)):
     print(tokenizer.convert_ids_to_tokens(tokenizer(words, is_split_into_words=True)["input_ids"]))
 
@@ -626,7 +624,9 @@ plain = {
 name_truth = [row["tags"] for row in marked["test"]]
 everything_o = [["O"] * len(tags) for tags in name_truth]
 print("labels:", name_labels)
-print(f"all O: token accuracy {token_accuracy(name_truth, everything_o):.3f}, span F1 {span_f1(name_truth, everything_o):.3f}")
+print(
+    f"all O: token accuracy {token_accuracy(name_truth, everything_o):.3f}, span F1 {span_f1(name_truth, everything_o):.3f}"
+)
 
 # %%
 name_logits = {}
@@ -642,24 +642,11 @@ for name, rows in {"plain": plain, "marked": marked}.items():
 # **Observe.** The token accuracies of both hardly leave that of the lazy tagger. Only span F1 tells the two apart. And it
 # is low. A small English encoder, a few hundred sentences, half a minute: this is a beginning, not a product. (Models that
 # were pre-trained on Polish or on many languages, and keep capitals, are the right tool. `model=` takes one.)
-#
-# What does it confuse? We compare kinds where the *borders* were right.
-
-# %%
-names = ["PER", "LOC", "ORG", "MISC"]
-table = np.zeros((4, 4), dtype=int)
-for gold, guessed in zip(name_truth, best_tags(name_logits["marked"], name_labels), strict=True):
-    where = {(begin, end): kind for kind, begin, end in spans_of(gold)}
-    for kind, begin, end in spans_of(guessed):
-        if (begin, end) in where:
-            table[names.index(where[begin, end]), names.index(kind)] += 1
-print("rows: truth, columns: answer", names)
-print(table)
 
 # %% [markdown]
 # ## 7 Relations
 #
-# *Alan Shepard was born in New Hampshire and died in California.* Two relations in one sentence: `birthPlace` and
+# *Liselotte Grschebina was born in Karlsruhe and died in Israel.* Two relations in one sentence: `birthPlace` and
 # `deathPlace`. A sentence classifier gives one answer for one text. Which pair does it answer for? WebNLG (Gardent et
 # al., 2017) has such texts with their triples (subject, relation, object). We take the frequent relations, and triples whose
 # subject and object both stand in the text, word for word.
@@ -668,23 +655,25 @@ print(table)
 # %%
 from collections import Counter, defaultdict
 
-webnlg = data.load("webnlg")
 
-
-def pairs(split):
-    """(text, subject, object, relation), where the pair has one relation only."""
+def pairs(rows):
+    """(text, subject, object, relation), where both stand in the text and have one relation only."""
     found = defaultdict(set)
-    for row in webnlg.splits[split]:
+    for row in rows:
         for text, (s, r, o) in itertools.product(row["targets"], row["triples"]):
             if s in text and o in text and s not in o and o not in s:
                 found[text, s, o].add(r)
     return [(*key, next(iter(relations))) for key, relations in found.items() if len(relations) == 1]
 
 
-train_pairs, test_pairs = pairs("train"), pairs("test")
+# %%
+webnlg = data.load("webnlg").splits
+train_pairs, test_pairs = pairs(webnlg["train"]), pairs(webnlg["test"])
 relations = [r for r, _ in Counter(r for *_, r in train_pairs).most_common(8)]
 train_pairs, test_pairs = ([p for p in side if p[3] in relations] for side in (train_pairs, test_pairs))
-print(len(train_pairs), "training pairs,", len(test_pairs), "test pairs:", ", ".join(relations))
+test_pairs = test_pairs[: run.budget.n_test_pairs]
+print(len(train_pairs), "training pairs,", len(test_pairs), "test pairs")
+print("relations:", ", ".join(relations))
 
 # %% [markdown]
 # **Predict.** Suppose that a classifier sees the text only. On a text with two different relations it must give the
@@ -711,9 +700,9 @@ def mark(text, subject, object_):
     return text.replace(subject, f"@ {subject} @", 1).replace(object_, f"# {object_} #", 1)
 
 
-example = "Alan Shepard was born in New Hampshire and died in California."
-print(mark(example, "Alan Shepard", "New Hampshire"))
-print(mark(example, "Alan Shepard", "California"))
+example = "Liselotte Grschebina was born in Karlsruhe and died in Israel."
+print(mark(example, "Liselotte Grschebina", "Karlsruhe"))
+print(mark(example, "Liselotte Grschebina", "Israel"))
 
 # %% [markdown]
 # **Predict.** Two classifiers, the same pairs, the same updates. Fill in four numbers: with and without markers, on all
@@ -727,17 +716,17 @@ def relation_set(side, marked):
     return training.encode(rows, tokenizer, 64)
 
 
-rng = np.random.default_rng(seed)
-chosen = [train_pairs[i] for i in rng.permutation(len(train_pairs))[: run.budget.n_pairs]]
-answers = np.array([relations.index(p[3]) for p in test_pairs])
-hits = {}
+# %%
+shuffled = np.random.default_rng(seed).permutation(len(train_pairs))
+chosen = [train_pairs[i] for i in shuffled[: run.budget.n_pairs]]
+answers, hits = [relations.index(p[3]) for p in test_pairs], {}
 for name, marked in {"text alone": False, "with markers": True}.items():
     net = models.load_classifier(len(relations), seed=seed, model=model).to(run.device)
     net.get_input_embeddings().requires_grad_(False)
-    training.train(
-        net, relation_set(chosen, marked), steps=run.budget.relation_steps, learning_rate=3e-4, pad_id=pad_id, seed=seed
-    )
-    hits[name] = training.predict(net, relation_set(test_pairs, marked), pad_id).argmax(1).numpy() == answers
+    options = dict(steps=run.budget.relation_steps, learning_rate=learning_rate, pad_id=pad_id, seed=seed)
+    training.train(net, relation_set(chosen, marked), **options)
+    guessed = training.predict(net, relation_set(test_pairs, marked), pad_id).argmax(1)
+    hits[name] = guessed.numpy() == np.array(answers)
 
 # %%
 for name, hit in hits.items():
@@ -825,9 +814,12 @@ print(f"pieces per word: restaurants {m['pieces_restaurants']:.2f}, Polish {m['p
 print(f"our span F1 and seqeval's differ by at most {max(m['strict_gap'], m['default_gap']):.0e}")
 print(f"all O: token accuracy {m['lazy_accuracy']:.3f}, span F1 0")
 print(f"restaurants: span F1 {m['slot_f1']:.3f}; with shifted labels {m['shifted_f1']:.3f}")
-print(f"             repaired {m['slot_repaired']:.4f}, Viterbi {m['slot_viterbi']:.4f}")
+print(f"             repaired {m['slots_repaired']:.4f}, Viterbi {m['slots_viterbi']:.4f}")
 print(f"Polish names: span F1 {m['names_plain']:.3f}, with marked capitals {m['names_marked']:.3f}")
-print(f"relations: {m['relation_plain']:.3f} from the text alone (ceiling {m['ceiling']:.3f}), {m['relation_marked']:.3f} marked")
+print(
+    f"relations: {m['relation_plain']:.3f} from the text alone (ceiling {m['ceiling']:.3f}), "
+    f"{m['relation_marked']:.3f} with markers"
+)
 print(f"T1: {m['t1_verdict']}")
 
 # %% [markdown]
