@@ -142,6 +142,18 @@ def squad_em_f1(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
     return best_em, best_f1
 
 
+def span_f1(targets: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> float:
+    """Micro F1 of whole spans over all sentences, by seqeval in its strict mode (scheme IOB2); 0 where there is none.
+
+    Both arguments hold one list of BIO tags per sentence. In strict mode an I that continues nothing opens no span.
+    """
+    from seqeval.metrics import f1_score
+    from seqeval.scheme import IOB2
+
+    found = f1_score(list(targets), list(predictions), mode="strict", scheme=IOB2, zero_division=0)
+    return float(found)
+
+
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Student's t interval of the mean of ``values``, one per seed; for paired methods pass the differences.
 

@@ -15,6 +15,7 @@ from instructlab_utils.errors import ParameterError, TrainingError
 if TYPE_CHECKING:
     from transformers import (
         BertForSequenceClassification,
+        BertForTokenClassification,
         BertModel,
         LlamaForCausalLM,
         PreTrainedTokenizerBase,
@@ -66,6 +67,27 @@ def load_encoder(*, pretrained: bool = True, seed: int = 0, model: str = "") -> 
         if pretrained:
             return AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32).eval()
         return AutoModel.from_config(AutoConfig.from_pretrained(source), dtype=torch.float32).eval()
+
+
+def load_tagger(num_labels: int, *, seed: int = 0, model: str = "") -> BertForTokenClassification:
+    """The encoder with a linear head of ``num_labels`` logits for every token, drawn from ``seed``; fp32, eval mode."""
+    from transformers import AutoConfig, AutoModelForTokenClassification
+
+    source = source_of("encoder", model)
+    config = AutoConfig.from_pretrained(source, num_labels=num_labels)
+    torch.manual_seed(seed)
+    with _quiet():
+        net = AutoModelForTokenClassification.from_pretrained(
+            source, config=config, use_safetensors=True, dtype=torch.float32
+        )
+    generator = torch.Generator().manual_seed(
+        seed
+    )  # as in load_classifier: the head depends on the seed alone
+    head: Any = net.classifier
+    with torch.no_grad():
+        head.weight.normal_(0.0, config.initializer_range, generator=generator)
+        head.bias.zero_()
+    return net.eval()
 
 
 def load_classifier(

@@ -738,6 +738,12 @@ def test_the_course_s_own_claims_are_all_there_and_sound(monkeypatch):
         claim = claims.load(name)  # checks every cell that it names
         assert claim.statement.endswith(".") and 0 <= int(claim.lesson) <= 26
         assert ("(in Chinese, no. 00" in claim.source.work) == (name[0] == "C") and claim.source.place
+
+    assert claims.names()[:25] == [f"C{i}" for i in range(1, 26)]  # the articles'; then the course's own
+    for name in claims.names():
+        claim = claims.load(name)  # checks every cell that it names
+        assert claim.statement.endswith(".") and 0 <= int(claim.lesson) <= 26
+        assert ("(in Chinese, no. 00" in claim.source.work) == name.startswith("C") and claim.source.place
         text = (ROOT / f"data/claims/{name}.toml").read_text(encoding="utf-8")
         is_draft = claim.experiment is None and claim.argument is None
         assert text.startswith("# Draft: no experiment yet.") == is_draft

@@ -1,0 +1,485 @@
+# ---
+# jupyter:
+#   instructlab:
+#     id: "04"
+#     title: Tokens and relations
+#   jupytext:
+#     notebook_metadata_filter: instructlab
+#     text_representation: {extension: .py, format_name: percent}
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # Exercises for lesson 04: tokens and relations
+#
+# Each exercise is a box, a cell for your answer, and a checker in the cell below it. Replace the line that
+# raises `NotImplementedError`, then run both cells. A checker that says no also says what probably went
+# wrong.
+#
+# *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
+# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
+# set or a network.
+#
+# {{overview}}
+
+# %%
+import itertools
+import math
+
+import torch
+
+# %% [markdown]
+# ## 04.1 Labels for pieces
+#
+# > ●●○○○ · 10 minutes · practice
+#
+# A tokenizer cut words into pieces. `word_ids` says for each piece which word it comes from, `None` for special
+# pieces such as `[CLS]` and for padding. `labels` has one number per word. Give the *first* piece of each word the
+# label of the word, and $-100$ to everything else.
+#
+# The lists may come from a window in the middle of a text: the first word there need not be word 0.
+
+
+# %% nbgrader={"grade_id": "answer_04_1", "solution": true}
+def align(word_ids, labels):
+    """Return a list of int, one label per piece; word_ids is a list of int or None, labels a list of int."""
+    ### BEGIN SOLUTION
+    aligned, previous = [], None
+    for word in word_ids:
+        first = word is not None and word != previous
+        aligned.append(labels[word] if first else -100)
+        previous = word
+    return aligned
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_04_1", "locked": true}
+def check_04_1(align):
+    word_ids, labels = [None, 0, 1, 1, 1, 2, None, None], [5, 6, 0]
+    kept = list(labels)
+    got = align(word_ids, labels)
+    assert got is not None, "The function returned None. Did you forget return?"
+    got = list(got)
+    assert len(got) == 8, f"One label per piece: 8 expected, you return {len(got)}."
+    assert labels == kept, "You changed the list of the words' labels. Build a new list."
+    assert got != [5, 6, 0, -100, -100, -100, -100, -100], (
+        "The labels stand at the front, whatever the pieces are: [CLS] now has the label of the first word. "
+        "Look up the word of each piece."
+    )
+    assert got != [-100, 5, 6, 6, 6, 0, -100, -100], (
+        "Each piece has its word's label. A word of three pieces would then begin three spans. Only its first "
+        "piece may carry the label."
+    )
+    assert got[0] != 0 and got[6] != 0, (
+        "A special piece has the label 0. That is a target: the model would be trained on [CLS] and padding. "
+        "No target is -100."
+    )
+    assert got != [-100, -100, -100, -100, 6, -100, -100, -100] and got[2] != -100, (
+        "The label of the second word is not on its first piece. You compare with the next piece, not with the "
+        "one before."
+    )
+    assert got == [-100, 5, 6, -100, -100, 0, -100, -100], (
+        f"[-100, 5, 6, -100, -100, 0, -100, -100] expected, not {got}."
+    )
+    window = list(align([None, 2, 3, 3, None], [0, 0, 7, 8]))
+    assert window == [-100, 7, 8, -100, -100], (
+        "A window that begins with word 2 gets the labels of other words. Use the word's number; do not count "
+        f"the words that you meet. You have {window}."
+    )
+    assert list(align([0, 0, None, 0, 0], [4])) in ([4, -100, -100, 4, -100], [4, -100, -100, -100, -100])
+    print("04.1 passed. One target per word, and none anywhere else.")
+
+
+check_04_1(align)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Walk through `word_ids` and remember the value before.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# A piece is the first of its word if its word is not `None` and differs from that of the piece before.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 04.2 The span that gets lost
+#
+# > ●●●○○ · 15 minutes · practice · bug hunt
+#
+# This reader of BIO tags works on the example in its author's mail. On real sentences it loses spans, joins spans that
+# are two, and invents some. Find three bugs. Read *strictly*: only `B-x` opens a span, only `I-x` with the same `x`
+# continues it, a stray `I` belongs to nothing.
+
+
+# %%
+def broken_spans(tags):
+    spans, begin, kind = [], None, None
+    for i, tag in enumerate(tags):
+        if tag == "O":
+            if begin is not None:
+                spans.append((kind, begin, i))
+            begin = None
+        elif begin is None:
+            begin, kind = i, tag[2:]
+    return spans
+
+
+print(broken_spans(["O", "B-name", "I-name", "O"]))  # fine
+print(broken_spans(["O", "B-name", "I-name"]))  # lost
+print(broken_spans(["B-name", "B-area", "O"]))  # two, joined
+print(broken_spans(["O", "I-name", "O"]))  # invented
+
+
+# %% nbgrader={"grade_id": "answer_04_2", "solution": true}
+def read_spans(tags):
+    """Return the spans as a list of (kind, begin, end), in order; end is the index after the last word."""
+    ### BEGIN SOLUTION
+    spans, begin, kind = [], 0, ""
+    for i, tag in enumerate([*tags, "O"]):
+        if kind and tag != "I-" + kind:
+            spans.append((kind, begin, i))
+            kind = ""
+        if tag.startswith("B-"):
+            begin, kind = i, tag[2:]
+    return spans
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_04_2", "locked": true}
+def check_04_2(read_spans):
+    def read(line):
+        found = read_spans(line.split())
+        assert found is not None, "The function returned None. Did you forget return?"
+        return [tuple(span) for span in found]
+
+    assert read("O B-a I-a O") == [("a", 1, 3)], (
+        f"O B-a I-a O: one span, ('a', 1, 3). You have {read('O B-a I-a O')}."
+    )
+    assert read("O B-a I-a") == [("a", 1, 3)], (
+        "A span that ends with the sentence is lost or too short. Nothing closes it: add an O, or look once more "
+        "after the loop."
+    )
+    assert read("B-a B-a I-a O") == [("a", 0, 1), ("a", 1, 3)], (
+        f"B-a B-a I-a O holds two spans of the same kind: each B opens a new one. You have {read('B-a B-a I-a O')}."
+    )
+    assert read("B-a B-b O") == [("a", 0, 1), ("b", 1, 2)], (
+        f"B-a B-b O: the second B closes the first span. You have {read('B-a B-b O')}."
+    )
+    assert read("O I-a O B-b O") == [("b", 3, 4)], (
+        "A stray I opened a span. That is seqeval's default reading; the strict one lets only B open."
+    )
+    assert read("B-a I-b I-a O") != [("a", 0, 3)], (
+        "B-a I-b I-a became one span. An I of another kind does not continue it: compare the kinds."
+    )
+    assert read("B-a I-b I-a O") == [("a", 0, 1)], (
+        f"B-a I-b I-a O: the span is ('a', 0, 1), and the rest belongs to nothing. You have {read('B-a I-b I-a O')}."
+    )
+    assert read("B-x-y I-x-y O") == [("x-y", 0, 2)], "A kind may hold a hyphen itself: cut only the first."
+    assert read_spans([]) == [], "No tags, no spans."
+    print("04.2 passed. It reads what seqeval's strict mode reads.")
+
+
+check_04_2(read_spans)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Which line of `broken_spans` runs when the last tag is `I-name`? Which one looks at the letter before the hyphen?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Two questions for each tag, in this order. Does it *end* the open span (anything but `I-` of the same kind)? Does it
+# *open* one (`B-`)? An `O` behind the last tag asks the first question once more.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 04.3 One step of Viterbi
+#
+# > ●●●○○ · 15 minutes · graded
+#
+# $\delta_{t-1}(j)$ is the score of the best tag sequence of the first $t-1$ words that ends in label $j$. Go one word
+# further:
+#
+# $$ \delta_t(k) = s_t(k) + \max_j \big( \delta_{t-1}(j) + A(j, k) \big), \qquad
+# \beta_t(k) = \arg\max_j \big( \delta_{t-1}(j) + A(j, k) \big). $$
+#
+# $A$ has a row for the label *before* and a column for the label *after*; forbidden steps are $-\infty$. No Python loop.
+
+
+# %% nbgrader={"grade_id": "answer_04_3", "solution": true}
+def viterbi_step(before, scores, transition):
+    """Return (delta, pointer), two tensors of shape (K,); before is (K,), scores (K,), transition (K, K)."""
+    ### BEGIN SOLUTION
+    value, pointer = (before[:, None] + transition).max(dim=0)
+    return value + scores, pointer
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_04_3", "grade": true, "points": 3, "locked": true}
+def by_loops(before, scores, transition):
+    """The two formulas, label by label."""
+    delta, pointer = [], []
+    for k in range(len(scores)):
+        ways = [before[j] + transition[j, k] for j in range(len(before))]
+        pointer.append(max(range(len(ways)), key=lambda j: ways[j]))
+        delta.append(ways[pointer[-1]] + scores[k])
+    return torch.stack(delta), torch.tensor(pointer)
+
+
+def check_04_3(viterbi_step):
+    before, scores = torch.tensor([0.5, 2.0, 1.0]), torch.tensor([0.1, 0.2, 3.0])
+    A = torch.tensor([[0.0, 0.3, -1.0], [-0.7, 0.0, 0.2], [0.4, 1.5, 0.0]])
+    want, which = by_loops(before, scores, A)
+    kept = before.clone()
+    answer = viterbi_step(before, scores, A)
+    assert answer is not None, "The function returned None. Return delta and pointer."
+    assert len(answer) == 2, "Two tensors expected: delta and pointer."
+    delta, pointer = answer
+    assert delta.shape == pointer.shape == (3,), (
+        f"Shape (3,) expected, not {tuple(delta.shape)} and {tuple(pointer.shape)}."
+    )
+
+    def same(other):
+        return torch.allclose(delta, other, atol=1e-6)
+
+    assert not same((kept[:, None] + A).max(dim=1).values + scores), (
+        "You took the maximum over the labels after. Rows of A are the labels before: add before as a column, then "
+        "go down the rows."
+    )
+    assert not same((kept[:, None] + A.T).max(dim=0).values + scores), (
+        "A is turned: you read its rows as the labels after."
+    )
+    assert not same((kept[:, None] + A).max(dim=0).values), (
+        "delta lacks the score of the new word: add s_t(k)."
+    )
+    assert not same(torch.logsumexp(kept[:, None] + A, dim=0) + scores), (
+        "This is the logarithm of a sum: it weighs all ways together. Viterbi wants the best way only."
+    )
+    assert same(want), (
+        f"delta: {[round(x, 2) for x in want.tolist()]} expected, not {[round(x, 2) for x in delta.tolist()]}."
+    )
+    assert pointer.tolist() != [int(k) for k in (kept[:, None] + A + scores).argmax(dim=1)], (
+        "pointer tells for each label before which one comes next. It must tell for each label after where the best "
+        "way came from."
+    )
+    assert pointer.tolist() == which.tolist(), f"pointer: {which.tolist()} expected, not {pointer.tolist()}."
+    print(
+        f"04.3 passed the visible cases. delta {[round(x, 1) for x in delta.tolist()]}, from {pointer.tolist()}."
+    )
+
+
+check_04_3(viterbi_step)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_04_3(viterbi_step):
+    generator = torch.Generator().manual_seed(4)
+    for K in (2, 5, 7):
+        before, scores = torch.randn(K, generator=generator) - 5, torch.randn(K, generator=generator)
+        A = torch.where(torch.rand(K, K, generator=generator) < 0.3, -torch.inf, 0.0)
+        A[0] = 0.0  # the first label may go anywhere
+        kept = before.clone(), scores.clone(), A.clone()
+        want, which = by_loops(before, scores, A)
+        delta, pointer = viterbi_step(before, scores, A)
+        assert not torch.isnan(delta).any(), (
+            "There is a nan. Minus infinity times zero is nan: add A, do not multiply with a mask."
+        )
+        assert torch.allclose(delta, want), (
+            "Wrong where a step is forbidden. A forbidden step has the score minus infinity, which no maximum takes; "
+            "zero would be a good score among negative ones."
+        )
+        assert pointer.tolist() == which.tolist(), "The pointers are wrong where a step is forbidden."
+        assert all(torch.equal(a, b) for a, b in zip(kept, (before, scores, A), strict=True)), (
+            "You changed an argument in place. The next word still needs it."
+        )
+
+
+hidden_04_3(viterbi_step)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 04.4 Token accuracy and span F1
+#
+# > ●●○○○ · 10 minutes · practice · prediction
+#
+# The truth has four sentences of five words:
+#
+#     O   B-a I-a O   O
+#     B-b I-b I-b O   O
+#     O   O   O   O   O
+#     O   B-a O   B-b I-b
+#
+# Predict with pencil and paper:
+#
+# - `lazy_accuracy`: the token accuracy of a tagger that says `O` everywhere;
+# - `lazy_f1`: its span F1;
+# - `short_accuracy`: the token accuracy of a tagger that finds every span, but turns the last word of each span of
+#   *two or more* words into `O`;
+# - `short_f1`: its span F1.
+
+# %%
+TRUTH = [line.split() for line in ("O B-a I-a O O", "B-b I-b I-b O O", "O O O O O", "O B-a O B-b I-b")]
+
+
+# %% nbgrader={"grade_id": "answer_04_4", "solution": true}
+def prediction():
+    """Return a dict of four numbers: lazy_accuracy, lazy_f1, short_accuracy, short_f1."""
+    ### BEGIN SOLUTION
+    return {"lazy_accuracy": 12 / 20, "lazy_f1": 0, "short_accuracy": 17 / 20, "short_f1": 0.25}
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_04_4", "locked": true}
+def check_04_4(prediction):
+    mine = prediction()
+    assert mine is not None, "The function returned None. Return your dict."
+    names = ("lazy_accuracy", "lazy_f1", "short_accuracy", "short_f1")
+    assert set(mine) == set(names), f"Four keys: {', '.join(names)}."
+    assert all(isinstance(value, int | float) for value in mine.values()), "Four numbers expected."
+
+    def near(name, value):
+        return math.isclose(mine[name], value, abs_tol=0.006)
+
+    flat = [tag for tags in TRUTH for tag in tags]
+    lazy = flat.count("O") / len(flat)
+    assert not near("lazy_accuracy", 0), (
+        "lazy_accuracy: the tagger is right on every word that is outside. Count them."
+    )
+    assert not near("lazy_accuracy", 1 / 4), (
+        "lazy_accuracy: this is the share of sentences that are wholly right. The accuracy counts words."
+    )
+    assert near("lazy_accuracy", lazy), f"lazy_accuracy: {flat.count('O')} of {len(flat)} words are O."
+    assert not near("lazy_f1", lazy), "lazy_f1: O is not a span. A tagger that finds no span has no hit."
+    assert near("lazy_f1", 0), "lazy_f1: no predicted span, no hit, so F1 is 0."
+    assert not near("short_accuracy", 16 / 20), (
+        "short_accuracy: the span of one word stays as it is. Three words are wrong, not four."
+    )
+    assert near("short_accuracy", 17 / 20), (
+        "short_accuracy: one word is wrong in each span of two or three words."
+    )
+    assert not near("short_f1", 17 / 20) and not near("short_f1", 1), (
+        "short_f1: a span whose end is wrong is wholly wrong. There is no half point."
+    )
+    assert not near("short_f1", 2 / 5), (
+        "short_f1: 2·1/(1 + 4)? Predicted are four spans, not one: the short ones count as predictions too."
+    )
+    assert near("short_f1", 1 / 4), "short_f1: four true spans, four predicted, one hit: 2·1/(4 + 4)."
+    print("04.4 passed. Cutting three words costs 15 points of accuracy and 75 of span F1.")
+
+
+check_04_4(prediction)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# The four true spans: `(a, 1, 3)`, `(b, 0, 3)`, `(a, 1, 2)` and `(b, 3, 5)`, the last two in the fourth sentence.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# $F_1 = 2 \cdot \text{hits} / (\text{true} + \text{predicted})$. A hit has the right kind, begin *and* end.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 04.5 How many sequences are legal?
+#
+# > ●●●●○ · 20 minutes · graded
+#
+# There are $m$ kinds of spans, so $K = 2m + 1$ labels: `O`, and `B-x` and `I-x` for each kind. `I-x` may stand only after
+# `B-x` or `I-x`, and never first. How many of the $K^T$ sequences of $T$ words are legal?
+#
+# Viterbi keeps the *best* score of all legal sequences that end in a label. Count them instead: the same recursion, with
+# a sum in place of the maximum. Trying all sequences is too slow for the hidden cases. Python's integers are exact; use
+# them.
+
+
+# %% nbgrader={"grade_id": "answer_04_5", "solution": true}
+def count_legal(m, T):
+    """Return the number of legal tag sequences (int) of T >= 1 words with m >= 0 kinds of spans."""
+    ### BEGIN SOLUTION
+    outside, begin, inside = 1, m, 0  # sequences that end in O, in some B, in some I
+    for _ in range(T - 1):
+        total = outside + begin + inside
+        outside, begin, inside = total, m * total, begin + inside
+    return outside + begin + inside
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_04_5", "grade": true, "points": 4, "locked": true}
+def by_trying(m, T):
+    """Every sequence, looked at. Labels: 0 is O, then B and I of each kind in turn."""
+    labels = ["O"] + [prefix + str(x) for x in range(m) for prefix in "BI"]
+
+    def legal(sequence):
+        pairs = itertools.pairwise(("O", *sequence))
+        return all(after[0] != "I" or before in ("B" + after[1:], "I" + after[1:]) for before, after in pairs)
+
+    return sum(legal(sequence) for sequence in itertools.product(labels, repeat=T))
+
+
+def check_04_5(count_legal):
+    got = count_legal(1, 1)
+    assert got is not None, "The function returned None. Did you forget return?"
+    assert got != 3, "count_legal(1, 1): I cannot stand first, so O and B remain: 2, not 3."
+    assert got == 2, f"count_legal(1, 1): O and B, so 2, not {got}."
+    assert count_legal(1, 2) == 5, (
+        f"count_legal(1, 2): O O, O B, B O, B B, B I are 5. You have {count_legal(1, 2)}."
+    )
+    assert count_legal(2, 2) != 13, (
+        "count_legal(2, 2): you allow I-y after B-x. After each B there is one I, that of its own kind: 11."
+    )
+    assert count_legal(2, 2) == 11, f"count_legal(2, 2): 11 expected, not {count_legal(2, 2)}."
+    for m, T in ((1, 3), (2, 3), (1, 5)):
+        want = by_trying(m, T)
+        assert count_legal(m, T) != (2 * m + 1) ** T - m * (2 * m - 1) * (2 * m + 1) ** (T - 2) * (T - 1), (
+            "You subtract the forbidden pairs from all sequences. A sequence with two forbidden pairs is then "
+            "subtracted twice."
+        )
+        assert count_legal(m, T) == want, (
+            f"count_legal({m}, {T}): trying all gives {want}, you have {count_legal(m, T)}."
+        )
+    share = count_legal(2, 5) / 5**5
+    print(
+        f"04.5 passed the visible cases. With two kinds and five words {share:.0%} of all sequences are legal."
+    )
+
+
+check_04_5(count_legal)
+### BEGIN HIDDEN TESTS
+
+
+def label_by_label(m, T):
+    """The recursion over all 2m + 1 labels, in exact integers: O, then B and I of each kind."""
+    ways = [1] + [1, 0] * m
+    for _ in range(T - 1):
+        total = sum(ways)
+        ways = [total] + [n for i in range(1, 2 * m, 2) for n in (total, ways[i] + ways[i + 1])]
+    return sum(ways)
+
+
+def hidden_04_5(count_legal):
+    assert count_legal(0, 7) == 1, "Without any kind there is one sequence: O everywhere."
+    assert count_legal(3, 4) == by_trying(3, 4), "Wrong for three kinds and four words."
+    many = count_legal(9, 60)
+    assert isinstance(many, int) and many == label_by_label(9, 60), (
+        "Nine kinds and sixty words: the number is not exact. Floats lose digits here; stay with Python's integers."
+    )
+
+
+hidden_04_5(count_legal)
+### END HIDDEN TESTS
