@@ -96,10 +96,7 @@ def load_span_model(*, seed: int = 0, model: str = "") -> BertForQuestionAnsweri
         net = AutoModelForQuestionAnswering.from_pretrained(
             models.source_of("encoder", model), use_safetensors=True, dtype=torch.float32
         )
-    head = net.qa_outputs
-    with torch.no_grad():
-        head.weight.normal_(0.0, 0.02, generator=torch.Generator().manual_seed(seed))
-        head.bias.zero_()
+    models.draw_head(net.qa_outputs, seed)
     return net.eval()
 
 
