@@ -752,7 +752,7 @@ for index, (method, (rates, smooth)) in enumerate(curves.items()):
     run.record(**{f"{method}_finder": lowest / 10})
 panel.axhline(math.log(2), color="black", linestyle=":", linewidth=1, label="ln 2")
 panel.set(
-    xscale="log", xlabel="learning rate (grows with every update)", ylabel="smoothed loss", ylim=(0.3, 1.5)
+    xscale="log", xlabel="learning rate (grows with every update)", ylabel="smoothed loss", ylim=(0.55, 1.1)
 )
 panel.legend()
 _ = run.figure(figure, "02_finder")
@@ -805,7 +805,8 @@ accuracy, dev, diverged = grid("accuracy"), grid("dev_accuracy"), grid("diverged
 # %%
 from matplotlib.patches import Rectangle
 
-mean, chosen = 100 * accuracy.mean(2), dev.mean(2).argmax(1)
+mean = 100 * accuracy.mean(2)
+chosen = dev.mean(2).argmax(1) if lines else [-1] * len(LABELS)
 figure, panel = plotting.axes(width=8, height=2.6)
 panel.imshow(mean, cmap="Greys", vmin=45, vmax=80, aspect="auto")
 for i, j in np.ndindex(*mean.shape):
@@ -837,7 +838,7 @@ low = RATES.index(1e-5)
 for i, (method, label) in enumerate(LABELS.items()):
     best = dev[i].argmax(0)
     gain = metrics.t_interval(accuracy[i, best, range(len(SEEDS))] - accuracy[i, low])
-    preferred = ", ".join(f"{RATES[j]:.0e}" for j in best)
+    preferred = ", ".join(f"{RATES[j]:.0e}" for j in best) if lines else "nothing yet"
     print(f"{label:17s} dev prefers {preferred}; gain over 1e-5 on test: {gain}")
     print(f"{'':17s} the finder of section 9 had said {run.metrics[f'{method}_finder']:.0e}")
 
