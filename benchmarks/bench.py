@@ -2,6 +2,7 @@
 
     python benchmarks/bench.py                  # training and import; at most ten minutes on one idle core
     python benchmarks/bench.py --parts course   # the smoke course with two workers and with plain papermill
+    python benchmarks/bench.py --parts causal,generation   # lesson 06's step against trl's, and the KV cache
     python benchmarks/bench.py --quick          # 64 sentences, once: does the script work? (build/bench, no result)
 
 One thread. The contenders run in turn, several rounds, and the median of each counts. A full run replaces its parts
@@ -36,7 +37,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
 PAGE = ROOT / "benchmarks" / "RESULTS.md"
-PARTS = ("training", "import", "course", "engine")
+PARTS = ("training", "import", "course", "engine", "causal", "generation")
 TASK, BATCH, RATE, MAX_LENGTH = "movie-sentiment", 16, 2e-5, 128
 GEMM_SIZES = (512, 1024, 2048)
 TARGETS = {"padded": 4.5, "trainer": 1.4, "gemm": 0.62, "import": 0.3, "engine": 1.7}
@@ -383,6 +384,143 @@ def course(rounds: int) -> dict[str, Any]:
     }
 
 
+# --- the decoder: a step of ours and of trl, and the cache -----------------------------------
+
+
+def restaurant_pairs(n: int) -> list[tuple[str, str]]:
+    """(prompt, completion) of ``n`` restaurants, as lesson 06 writes them."""
+    from instructlab_utils.data import load
+
+    prompt = "Describe the restaurant in one sentence.\n{}\nDescription:"
+    return [
+        (prompt.format(r["source"]), f" {r['targets'][0]}")
+        for r in load("e2e").splits["train"].select(range(n))
+    ]
+
+
+def causal(steps: int, rounds: int) -> dict[str, Any]:
+    """``steps`` updates of SmolLM2 on the same batches of four pairs: by lesson 06's loop and by trl, in turn."""
+    import tempfile
+
+    import torch
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from instructlab_utils import generation as gen
+    from instructlab_utils import models
+    from instructlab_utils import training as loop
+
+    torch.set_num_threads(THREADS)
+    say(f"causal: {steps} updates of 4 pairs, {rounds} round(s) of 2 contenders")
+    tokenizer, net = models.load_tokenizer("decoder"), models.load_decoder()
+    net.get_input_embeddings().weight.requires_grad_(False)
+    pairs = restaurant_pairs(4 * steps)
+    examples = [gen.encode_completion(*pair, tokenizer) for pair in pairs]
+    batches = [
+        loop.collate_tokens(examples[i : i + 4], tokenizer.pad_token_id) for i in range(0, len(pairs), 4)
+    ]
+
+    def ours() -> float:
+        net.train()
+        optimizer = torch.optim.AdamW(loop.parameter_groups(net, 0.01), lr=RATE, fused=True)
+        start = time.perf_counter()
+        for batch in batches:
+            loop.training_step(net, optimizer, [batch], RATE, 1.0, gen.causal_losses)
+        return time.perf_counter() - start
+
+    def theirs() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = SFTConfig(
+                folder,
+                max_steps=steps,
+                per_device_train_batch_size=4,
+                learning_rate=RATE,
+                weight_decay=0.01,
+                bf16=False,
+                gradient_checkpointing=False,
+                use_cpu=True,
+                train_sampling_strategy="sequential",
+                report_to="none",
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+            )
+            rows = Dataset.from_list([{"prompt": p, "completion": c} for p, c in pairs])
+            trainer = SFTTrainer(net, arguments, train_dataset=rows, processing_class=tokenizer)
+            start = time.perf_counter()
+            trainer.train()
+            return time.perf_counter() - start
+
+    seconds: dict[str, list[float]] = {"ours": [], "trl": []}
+    contenders = {"ours": ours, "trl": theirs}
+    ours()  # neither pays for the first call of a kernel
+    for turn in range(rounds):
+        for name in list(contenders)[:: 1 if turn % 2 == 0 else -1]:
+            seconds[name].append(contenders[name]() / steps)
+            say(f"  round {turn + 1}: {name} {seconds[name][-1]:.2f} s per update")
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    tokens = sum(len(example["input_ids"]) for example in examples) / steps
+    return {
+        "steps": steps,
+        "rounds": rounds,
+        "tokens": tokens,
+        "seconds": seconds,
+        "median": median,
+        "ratio": median["trl"] / median["ours"],
+    }
+
+
+def generation(new_tokens: int, rounds: int) -> dict[str, Any]:
+    """Greedy texts of SmolLM2 for eight prompts at once, with lesson 06's cache and without, in turn; the ids must agree."""
+    import torch
+
+    from instructlab_utils import generation as gen
+    from instructlab_utils import models
+
+    torch.set_num_threads(THREADS)
+    say(f"generation: 8 prompts, {new_tokens} new tokens, {rounds} round(s) of 2 contenders")
+    tokenizer, net = models.load_tokenizer("decoder"), models.load_decoder()
+    prompts = [tokenizer(prompt)["input_ids"] for prompt, _ in restaurant_pairs(8)]
+    never = len(tokenizer)  # no token ends a text, so that both do the same work
+
+    def cached() -> list[list[int]]:
+        return gen.greedy(net, [[0, *p] for p in prompts], new_tokens, never)
+
+    @torch.no_grad()
+    def without() -> list[list[int]]:
+        rows = [[0, *p] for p in prompts]
+        for _ in range(new_tokens):
+            longest = max(map(len, rows))
+            ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+            last = torch.tensor([len(row) - 1 for row in rows])
+            hidden = net.model(input_ids=ids).last_hidden_state[torch.arange(len(rows)), last]
+            rows = [[*row, int(i)] for row, i in zip(rows, net.lm_head(hidden).argmax(-1), strict=True)]
+        return [row[-new_tokens:] for row in rows]
+
+    seconds: dict[str, list[float]] = {"cached": [], "without": []}
+    for turn in range(rounds):
+        texts = {}
+        for name, work in (("cached", cached), ("without", without))[:: 1 if turn % 2 == 0 else -1]:
+            start = time.perf_counter()
+            texts[name] = work()
+            seconds[name].append(time.perf_counter() - start)
+            say(f"  round {turn + 1}: {name} {seconds[name][-1]:.1f} s")
+        if texts["cached"] != texts["without"]:
+            raise SystemExit(
+                "error: the texts with and without the cache differ; run tests/test_lesson_06.py"
+            )
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        "prompts": len(prompts),
+        "new_tokens": new_tokens,
+        "rounds": rounds,
+        "seconds": seconds,
+        "median": median,
+        "ratio": median["without"] / median["cached"],
+        "tokens_per_second": len(prompts) * new_tokens / median["cached"],
+    }
+
+
 # --- the grid with one worker and with two ---------------------------------------------------
 
 
@@ -487,6 +625,20 @@ def markdown(results: dict[str, Any]) -> str:
             f"| the same with two workers | {took['2']:.0f} s, {part['ratio']:.2f} times as fast | "
             f"≥ {TARGETS['engine']} times |",
         ]
+    if part := results.get("causal"):
+        median = part["median"]
+        rows += [
+            f"| an update of SmolLM2, {part['tokens']:.0f} tokens, embeddings frozen, lesson 06's loop "
+            f"| {median['ours']:.2f} s | – |",
+            f"| the same batches by `trl.SFTTrainer` | {median['trl']:.2f} s, {part['ratio']:.2f} times ours | – |",
+        ]
+    if part := results.get("generation"):
+        median = part["median"]
+        rows += [
+            f"| {part['new_tokens']} greedy tokens for {part['prompts']} prompts, lesson 06's KV cache "
+            f"| {median['cached']:.1f} s, {part['tokens_per_second']:.0f} tokens/s | – |",
+            f"| the same texts without the cache | {median['without']:.1f} s, {part['ratio']:.1f} times | – |",
+        ]
     if rows:
         lines += ["| what | median | target |", "|---|---:|---:|", *rows, ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -529,6 +681,8 @@ def main(argv: list[str] | None = None) -> int:
         "import": lambda: import_time(3 if chosen.quick else 10),
         "course": lambda: course(1),
         "engine": lambda: engine(2 if chosen.quick else 4),
+        "causal": lambda: causal(1 if chosen.quick else 8, rounds),
+        "generation": lambda: generation(4 if chosen.quick else 32, rounds),
     }
     for part in parts:
         results[part] = {"machine": machine(), **measure[part]()}

@@ -13,7 +13,19 @@ from torch import Tensor
 
 from instructlab_utils.errors import TrainingError
 
-__all__ = ["binary_cross_entropy", "cross_entropy", "log_softmax", "log_sum_exp", "masked_cross_entropy"]
+__all__ = [
+    "binary_cross_entropy",
+    "cross_entropy",
+    "entropy",
+    "log_softmax",
+    "log_sum_exp",
+    "masked_cross_entropy",
+    "r_drop",
+    "sequence_log_probs",
+    "sequence_losses",
+    "span_loss",
+    "symmetric_kl",
+]
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -113,3 +125,94 @@ def masked_cross_entropy(
     if denominator <= 0:
         raise TrainingError(f"the denominator is {denominator}: it must be positive")
     return cross_entropy(logits[counts], targets[counts]).sum() / denominator
+
+
+def sequence_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
+    """log p(response | prompt) of each row: the sum over its labels of log p(y_t | everything before t).
+
+    Args:
+        logits: (B, T, V), floating, as the model returns them. The shift happens here.
+        labels: (B, T), int64; -100 where a position belongs to the prompt or to the padding.
+
+    Returns:
+        (B,), in nats, at most 0. Longer responses have smaller values: see :func:`sequence_losses`.
+
+    Raises:
+        TrainingError: a row has no label behind its first position, so it has no response.
+
+    Source: lesson 06, section 4.
+    """
+    predicted, targets = logits[:, :-1], labels[:, 1:]
+    counts = targets != -100
+    if not counts.any(1).all():
+        row = int((~counts.any(1)).nonzero()[0])
+        raise TrainingError(f"row {row} has no label behind its first position: it holds no response")
+    rows = counts.nonzero()[:, 0]
+    log_p = -cross_entropy(predicted[counts], targets[counts])
+    return log_p.new_zeros(len(labels)).index_add(0, rows, log_p)
+
+
+def sequence_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Length-normalised loss of each row: minus its log-probability, divided by its number of labels.
+
+    Args, Raises: as :func:`sequence_log_probs`.
+
+    Returns:
+        (B,), in nats per token. Their mean gives every *sequence* the same weight, however long it is.
+
+    Source: lesson 06, section 4.
+    """
+    return -sequence_log_probs(logits, labels) / (labels[:, 1:] != -100).sum(1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of the predictive distribution, −Σ_k p_k log p_k, in nats: 0 for a certain one, log K for a uniform one.
+
+    ``logits``: (..., K), floating; −inf is allowed and counts as probability 0. Returns shape (...).
+
+    Source: lesson 06, section 6.
+    """
+    log_p = log_softmax(logits)
+    p = torch.exp(log_p)
+    return -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1)
+
+
+def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
+    """½ KL(p ‖ q) + ½ KL(q ‖ p) = ½ Σ_k (p_k − q_k)(log p_k − log q_k) of p = softmax(a) and q = softmax(b), in nats.
+
+    ``a`` and ``b`` have the shape (..., K), the result (...); gradients flow into both. Source: lesson 07, section 3.
+    """
+    if a.shape != b.shape:
+        raise TrainingError(f"logits {tuple(a.shape)} and {tuple(b.shape)}: the two passes differ in shape")
+    log_p, log_q = log_softmax(a), log_softmax(b)
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1) / 2
+
+
+def r_drop(a: Tensor, b: Tensor, targets: Tensor, alpha: float) -> Tensor:
+    """R-Drop: the mean of the cross-entropies of two passes, plus α times their symmetric KL; one value per example.
+
+    ``a`` and ``b``, (..., K), are the logits of the same inputs under two draws of dropout, ``targets`` (...) the classes.
+    Liang et al. (2021) add the two cross-entropies; with the mean, half of their α has the same effect and α = 0 is the
+    ordinary loss. Source: lesson 07, section 3.
+    """
+    return (cross_entropy(a, targets) + cross_entropy(b, targets)) / 2 + alpha * symmetric_kl(a, b)
+
+
+def span_loss(start: Tensor, end: Tensor, spans: Tensor) -> Tensor:
+    """Loss of a span: the mean of two cross-entropies over the positions, one value per example.
+
+    Args:
+        start, end: (B, T), floating: the logits of each position as the first and as the last of the span.
+        spans: (B, 2), int64: the true first and last position.
+
+    Returns:
+        −(log p_start[s] + log p_end[e]) / 2 in nats, shape (B,). Its gradient with respect to ``start`` is
+        (p_start − onehot(s)) / 2, and alike for ``end``.
+
+    Raises:
+        TrainingError: the shapes do not fit.
+        RuntimeError: a position lies outside 0 … T − 1 (from ``Tensor.gather``).
+
+    Source: lesson 05, section 4.
+    """
+    return (cross_entropy(start, spans[:, 0]) + cross_entropy(end, spans[:, 1])) / 2

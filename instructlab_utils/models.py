@@ -69,6 +69,16 @@ def load_encoder(*, pretrained: bool = True, seed: int = 0, model: str = "") -> 
         return AutoModel.from_config(AutoConfig.from_pretrained(source), dtype=torch.float32).eval()
 
 
+def draw_head(head: Any, seed: int, std: float = 0.02) -> None:
+    """New weights for a linear head, in place, from the seed alone and not from what loading consumed before it.
+
+    0.02 is BERT's ``initializer_range``.
+    """
+    with torch.no_grad():
+        head.weight.normal_(0.0, std, generator=torch.Generator().manual_seed(seed))
+        head.bias.zero_()
+
+
 def load_tagger(num_labels: int, *, seed: int = 0, model: str = "") -> BertForTokenClassification:
     """The encoder with a linear head of ``num_labels`` logits for every token, drawn from ``seed``; fp32, eval mode."""
     from transformers import AutoConfig, AutoModelForTokenClassification
@@ -80,13 +90,7 @@ def load_tagger(num_labels: int, *, seed: int = 0, model: str = "") -> BertForTo
         net = AutoModelForTokenClassification.from_pretrained(
             source, config=config, use_safetensors=True, dtype=torch.float32
         )
-    generator = torch.Generator().manual_seed(
-        seed
-    )  # as in load_classifier: the head depends on the seed alone
-    head: Any = net.classifier
-    with torch.no_grad():
-        head.weight.normal_(0.0, config.initializer_range, generator=generator)
-        head.bias.zero_()
+    draw_head(net.classifier, seed)
     return net.eval()
 
 
@@ -106,12 +110,7 @@ def load_classifier(
             )
         else:
             net = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    # Drawn again here, so that the head depends on the seed alone and not on what loading consumed before it.
-    generator = torch.Generator().manual_seed(seed)
-    head: Any = net.classifier
-    with torch.no_grad():
-        head.weight.normal_(0.0, config.initializer_range, generator=generator)
-        head.bias.zero_()
+    draw_head(net.classifier, seed)
     return net.eval()
 
 

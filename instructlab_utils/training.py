@@ -108,6 +108,18 @@ def linear_schedule(step: int, total: int, warmup: int) -> float:
     return max(0.0, (total - step) / max(1, total - warmup))
 
 
+def cosine_schedule(step: int, total: int, warmup: int) -> float:
+    """Factor of the learning rate for update ``step`` (from 0): up over ``warmup`` updates, then half a cosine to 0.
+
+    Equal to ``transformers.get_cosine_schedule_with_warmup`` up to ``total``; beyond it this one stays at 0, while that
+    one rises again. Source: Loshchilov and Hutter (2017), without restarts; lesson 02, section 8.
+    """
+    if step < warmup:
+        return step / max(1, warmup)
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale all gradients so that their joint Euclidean norm is at most ``max_norm``; returns the norm before.
 

@@ -304,9 +304,9 @@ class Claim(Strict):
 
 
 def names() -> list[str]:
-    """The ids of all claims, C2 before C10, and those of the articles (C) before the course's own (T)."""
+    """The ids of all claims, C2 before C10; those of the articles (C) before those of other works (another letter)."""
     found = [path.stem for path in (find_root() / FOLDER).glob("*.toml")]
-    return sorted(found, key=lambda name: (name[:1], len(name), name))
+    return sorted(found, key=lambda name: (name[0] != "C", name[0], len(name), name))
 
 
 def load(name: str) -> Claim:
