@@ -535,18 +535,14 @@ print("Viterbi:        ", [small[k] for k in path])
 # %%
 figure, ax = plotting.axes(width=6.5, height=2.8)
 for t, (j, k) in itertools.product((1, 2), itertools.product(range(3), repeat=2)):
-    legal = grammar[1][j, k] == 0
-    ax.plot(
-        [t - 1, t], [j, k], color="0.8" if legal else plotting.COLOURS[3], linestyle="-" if legal else ":"
-    )
+    look = {"color": "0.8"} if grammar[1][j, k] == 0 else {"color": plotting.COLOURS[3], "linestyle": ":"}
+    ax.plot([t - 1, t], [j, k], **look)
 ax.plot(alone, color=plotting.COLOURS[1], linestyle="--", linewidth=3, label="each word alone")
 ax.plot(path, color=plotting.COLOURS[0], linewidth=3, label="Viterbi")
 for t, k in itertools.product(range(3), repeat=2):
-    circle = {"boxstyle": "circle", "facecolor": "white", "edgecolor": "0.4"}
-    ax.annotate(f"{logits[t, k]:.1f}", (t, k), ha="center", va="center", bbox=circle, fontsize=9)
-ax.set(
-    xticks=range(3), xticklabels=words, yticks=range(3), yticklabels=small, ylim=(2.5, -0.5), xlim=(-0.3, 2.3)
-)
+    circle = {"boxstyle": "circle", "facecolor": "white"}
+    ax.annotate(f"{logits[t, k]:.1f}", (t, k), ha="center", va="center", bbox=circle)
+ax.set(xticks=range(3), xticklabels=words, yticks=range(3), yticklabels=small, ylim=(2.5, -0.5))
 ax.grid(False)
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 _ = run.figure(figure, "04_trellis")
