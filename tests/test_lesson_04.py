@@ -109,6 +109,16 @@ def test_without_transition_scores_viterbi_is_argmax_and_ignores_a_constant_per_
     assert tokens.viterbi(scores, *grammar) == tokens.viterbi(scores.log_softmax(-1), *grammar)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 10_000))
+def test_viterbi_changes_illegal_sequences_only(length, seed):
+    scores = torch.randn(length, 5, generator=torch.Generator().manual_seed(seed))
+    alone = scores.argmax(-1).tolist()
+    path = tokens.viterbi(scores, *tokens.legal_transitions(LABELS))
+    tags = [LABELS[k] for k in alone]
+    assert (path == alone) == (tokens.repair(tags) == tags)
+
+
 @pytest.mark.parametrize("m", [0, 1, 2, 9])
 def test_the_number_of_forbidden_transitions_is_the_lessons_formula(m):
     labels = ["O", *(prefix + str(x) for x in range(m) for prefix in ("B-", "I-"))]
