@@ -590,7 +590,8 @@ def dictionary(pairs, rounds=5, least=0.05):
         e += s * len(t)
         g += [word for word in t for _ in s]
         lengths += [len(s)] * len(t)
-    place, names, found = np.repeat(np.arange(len(lengths)), lengths), list(number), defaultdict(dict)
+    place, names = np.repeat(np.arange(len(lengths)), lengths), list(number)
+    found = defaultdict(dict)
     for i, j, p in zip(*ibm_model_1(np.array(e), np.array(g), place, rounds), strict=True):
         if p >= least and names[i].isalpha() and names[j].isalpha():
             found[names[i]][names[j]] = float(p)
@@ -832,7 +833,8 @@ run.record(library_difference=max(largest["dropout"], largest["symmetric KL"], l
 #
 # The source articles (five Chinese-language blog articles on the "infinite instruction set") answer the question "how do I
 # avoid overfitting?" with a list: data augmentation, L2 regularisation, dropout, early stopping, multi-task learning,
-# ensembles. They measure none of it. We wrote three claims down before the first run:
+# ensembles. They measure none of it, and their programs contain none of it: the texts promise early stopping, the code trains
+# to the last epoch. We wrote three claims down before the first run:
 #
 # - **C14**: weight decay, dropout and early stopping each raise the test accuracy over the plain run, and an ensemble that of
 #   its members. All four must hold, after Holm's correction.
@@ -884,6 +886,7 @@ def forest(panel, metric, scale, label):
                 panel.plot(scale * one.mean, at, label=f"n = {n}" if place == 0 else None, **look_of)
     panel.axvline(0, color="black", linewidth=1)
     panel.set(xlabel=f"difference in {label}")
+    panel.locator_params(axis="x", nbins=5)
 
 
 # %%
