@@ -517,16 +517,16 @@ def sequence_losses(logits, labels):
 # Why divide by the length at all? Every further token multiplies by a probability below one. So a longer answer is less
 # probable, however good it is. Compare answers of different lengths by `sequence_losses`, not by `sequence_log_probs`.
 #
-# Now four descriptions of very different lengths, in two micro-batches, with the toy from section 3.
+# Now the two shortest and the two longest sentences, in micro-batches of three and one, with the toy from section 3.
 #
-# **Predict.** Which of the three risks is the largest here? Then: in which direction do their gradients point?
+# **Predict.** Which of the three risks are equal here? By how many degrees may their gradients differ?
 
 # %%
 by_length = sorted(texts, key=len)
 chosen = [by_length[0], by_length[1], by_length[-2], by_length[-1]]
 net = toys["by length"].double()
 whole = training.collate_tokens(labelled(chosen, "by length"), 0)
-micro = [{name: part[rows] for name, part in whole.items()} for rows in ([0, 1], [2, 3])]
+micro = [{name: part[rows] for name, part in whole.items()} for rows in ([0, 1, 2], [3])]
 
 
 def gradient(loss):
