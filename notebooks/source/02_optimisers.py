@@ -826,10 +826,10 @@ _ = run.figure(figure, "02_learning_rates")
 HTML(tables.html("learning_rates")) if lines else print("no results yet: make reproduce")
 
 # %% [markdown]
-# **Observe.** Read the map row by row. Each method has one dark island, and the islands do not overlap. Where full
-# fine-tuning is best, LoRA has learned next to nothing. Where LoRA is best, full fine-tuning stands on the majority class.
-# The soft prompt is weak at every rate: forty updates are too few for it. No loss became infinite, not even at the rate
-# one. Clipping keeps such a run finite, and useless.
+# **Observe.** Read the map row by row. Each method has one island, and that of full fine-tuning lies two decades away from
+# the other two. Where full fine-tuning is best, LoRA has learned next to nothing. Where LoRA is best, full fine-tuning
+# stands on the majority class. The soft prompt learns little in forty updates, whatever the rate. No loss became infinite,
+# not even at the rate one: such a run stays finite, and useless.
 #
 # A method on its majority class has not failed as a method. It has been given a rate of another scale.
 #
