@@ -1064,10 +1064,9 @@ if verdict["mean"] is not None:
 # %%
 from instructlab_utils.repro import experiments
 
-spec = experiments.load("completion_loss").at("laptop")
-for line in spec.lines(spec.block(stage="tune", seed=spec.tuning.at["seed"])):
+for line in experiments.results("completion_loss", stage="tune"):
     rate = line["tuned"]["learning_rate"]
-    print(f"{spec.labels[line['method']]:24s} rate {rate:.0e}   loss on dev completions {line['nll']:.3f}")
+    print(f"{line['method']:16s} rate {rate:.0e}   loss per dev completion token {line['nll']:.3f}")
 
 # %% [markdown]
 # <!-- grid -->
