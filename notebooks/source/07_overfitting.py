@@ -147,7 +147,7 @@ for panel, what in zip(panels, ("loss", "accuracy", "sure"), strict=True):
     panel.set_xlabel("update")
 panels[0].set(title="Loss", ylabel="cross-entropy (nats)")
 panels[1].set(title="Accuracy")
-panels[2].set(title="Confidence where it is wrong", ylabel="mean probability of the answer")
+panels[2].set(title="Confidence where it is wrong", ylabel="probability of the answer")
 panels[0].legend()
 _ = run.figure(figure, "07_overfitting")
 
@@ -168,6 +168,9 @@ print(f"training loss at the end {last['train_loss']:.3f}")
 # accuracy does not follow it down: it stays, or creeps up. The third panel says why. Among the sentences that it gets
 # wrong, the model becomes surer and surer. The accuracy counts a mistake once, however sure. The loss charges $-\log p$
 # of the truth, and a confident mistake costs many nats.
+#
+# Compare the two accuracies that the last cell printed. Whoever stops where the dev loss is smallest stops before the model
+# has learned what it can. Whoever goes on gets better answers, and worse probabilities.
 #
 # So ask "overfitting of what?" before you ask "how do I stop it?". A remedy can lower the dev loss and leave every answer
 # as it was. Section 7 has a remedy that does exactly this, by construction, with one number.
@@ -403,7 +406,7 @@ print(f"closed form against autograd {to_auto:.0e}, against differences {to_fini
 # **Predict.** What is the added term for two passes of the plain model in training mode? And with dropout?
 
 # %%
-batch = training.move(training.collate(examples["train"][:8], pad_id), run.device)
+batch = training.move(training.collate(examples["dev"][:8], pad_id), run.device)
 
 
 def logits_of(net, batch):
@@ -852,7 +855,10 @@ from IPython.display import HTML
 
 from instructlab_utils.repro import claims, experiments, tables
 
-HTML(tables.html("regularisers") + tables.html("regularisers", metric="test_loss"))
+spec, lines = experiments.load("regularisers"), experiments.results("regularisers")
+lines = [line for line in lines if line["stage"] == "run"]
+both = [tables.html("regularisers", metric=metric) for metric in ("accuracy", "test_loss") if lines]
+HTML("".join(both)) if both else print("no results yet: make reproduce")
 
 # %% [markdown]
 # The means hide what is paired. For each method: its result minus the plain run's, seed by seed (for the ensemble minus its
@@ -860,8 +866,6 @@ HTML(tables.html("regularisers") + tables.html("regularisers", metric="test_loss
 
 
 # %%
-spec = experiments.load("regularisers")
-lines = [line for line in experiments.results("regularisers") if line["stage"] == "run"]
 score = {(line["method"], line["n_train"], line["seed"]): line for line in lines}
 shown_methods = [m for m in spec.methods if m not in ("plain", "members")]
 
