@@ -75,9 +75,10 @@ with expect_error(ImportError, match="GPT3ForCausalLM"):
 from transformers import GPT2Config, GPT2LMHeadModel
 
 sizes = dict(vocab_size=256, n_positions=160, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
-config = GPT2Config(**sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, loss_type="ForCausalLM")
+config = GPT2Config(**sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
 torch.manual_seed(seed)
 library = GPT2LMHeadModel(config)
+library.loss_type = "ForCausalLM"  # what it takes anyway, with a warning
 ids = torch.randint(1, 256, (4, 12))
 
 with expect_error(AttributeError, match="backward"):
@@ -582,10 +583,9 @@ from trl import SFTConfig, SFTTrainer
 logging.disable_progress_bar()
 pairs = [(PROMPT.format(r["source"]), f" {r['targets'][0]}") for r in restaurants["train"].select(range(4))]
 tiny = GPT2LMHeadModel(GPT2Config(**{**sizes, "vocab_size": len(tokenizer)}))
-settings = SFTConfig(
-    tempfile.mkdtemp(), bf16=False, gradient_checkpointing=False, use_cpu=True, per_device_train_batch_size=4
-)
+how = dict(bf16=False, gradient_checkpointing=False, use_cpu=True, per_device_train_batch_size=4)
 with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+    settings = SFTConfig(tempfile.mkdtemp(), **how)
     rows = Dataset.from_list([{"prompt": p, "completion": c} for p, c in pairs])
     trainer = SFTTrainer(tiny, settings, train_dataset=rows, processing_class=tokenizer)
     theirs = next(iter(trainer.get_train_dataloader()))
