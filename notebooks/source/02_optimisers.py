@@ -278,7 +278,7 @@ walks = {
     "momentum": path(momentum, 60, eta=1 / kappa, mu=0.7),
     "Adam": path(adam, 60, eta=0.1),
 }
-figure, panels = plotting.axes(2, 2, width=4.4, height=2.1, sharex=True, sharey=True)
+figure, panels = plotting.axes(2, 2, width=4.4, height=2.1, sharex=True, sharey=True, dpi=75)
 x, y = np.meshgrid(np.linspace(-4.6, 2, 80), np.linspace(-2.2, 2.2, 60))
 for index, (panel, (name, points)) in enumerate(zip(panels.flat, walks.items(), strict=True)):
     panel.contour(x, y, 0.5 * (x**2 + kappa * y**2), levels=[1, 4, 10, 20, 40], colors="0.8")
@@ -587,7 +587,7 @@ for _ in range(300):
     before = theta.clone()
     adam(theta, 0.1 + torch.randn(5000, generator=generator, dtype=f64), state, eta=1.0)
     sizes.append((rms(theta - before).item(), (before - theta).mean().item()))
-figure, panel = plotting.axes(width=5.5, height=2.6)
+figure, panel = plotting.axes(width=5.5, height=2.6, dpi=85)
 for index, (column, label) in enumerate(zip(np.array(sizes).T, ("whole step", "useful part"), strict=True)):
     panel.plot(range(1, 301), column, plotting.LINES[index], color=plotting.COLOURS[3 * index], label=label)
 panel.axhline(math.sqrt((1 - 0.9) / (1 + 0.9)), color="black", linestyle=":", label="theory for late noise")
@@ -635,7 +635,7 @@ print(f"largest difference in 100 planned updates: {off:.0e}")
 print(f"after 150 updates: ours {cosine_schedule(150, 100, 10):.2f}, transformers {theirs(150):.2f}")
 
 # %%
-figure, panel = plotting.axes(width=5.5, height=2.6)
+figure, panel = plotting.axes(width=5.5, height=2.6, dpi=85)
 steps = range(151)
 panel.plot(steps, [linear_schedule(t, 100, 10) for t in steps], color=plotting.COLOURS[0], label="linear")
 panel.plot(
@@ -742,7 +742,7 @@ def find_rate(net, steps, lowest=1e-6, highest=1.0, beta=0.8):
 
 # %%
 curves = {method: find_rate(build(method), finder_steps) for method in LABELS}
-figure, panel = plotting.axes(width=6.5)
+figure, panel = plotting.axes(width=6.5, dpi=85)
 for index, (method, (rates, smooth)) in enumerate(curves.items()):
     lowest = rates[smooth.argmin()]
     panel.plot(rates, smooth, label=LABELS[method], **(plotting.style(index) | {"markersize": 4}))
@@ -807,7 +807,7 @@ from matplotlib.patches import Rectangle
 
 mean = 100 * accuracy.mean(2)
 chosen = dev.mean(2).argmax(1) if lines else [-1] * len(LABELS)
-figure, panel = plotting.axes(width=8, height=2.6)
+figure, panel = plotting.axes(width=8, height=2.6, dpi=85)
 panel.imshow(mean, cmap="Greys", vmin=45, vmax=80, aspect="auto")
 for i, j in np.ndindex(*mean.shape):
     shade = "white" if mean[i, j] > 66 else "black"

@@ -1124,7 +1124,7 @@ print(f"L1 over all seeds: {m['l1_verdict']}")
 #   arXiv:2502.02737.
 # - Fan, A., Lewis, M., and Dauphin, Y. (2018). Hierarchical neural story generation. *ACL 2018*.
 # - Holtzman, A., et al. (2020). The curious case of neural text degeneration. *ICLR 2020*.
-# - Lin, C.-Y. (2004). ROUGE: a package for automatic evaluation of summaries. <!-- codespell:ignore rouge --> *Text
+# - Lin, C.-Y. (2004). ROUGE: a package for automatic evaluation of summaries. *Text
 #   Summarization Branches Out, ACL 2004*.
 # - Novikova, J., Dušek, O., and Rieser, V. (2017). The E2E dataset: new challenges for end-to-end generation. *SIGDIAL 2017*.
 # - Papineni, K., et al. (2002). BLEU: a method for automatic evaluation of machine translation. *ACL 2002*.
