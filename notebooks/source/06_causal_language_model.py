@@ -1053,7 +1053,6 @@ if verdict["mean"] is not None:
     run.record(l1_mean=verdict["mean"], l1_low=verdict["low"], l1_high=verdict["high"])
 
 # %% [markdown]
-# <!-- grid -->
 # **Observe.** Read the first interval before the word in front of it. It decides about the claim *as it was written*, and
 # not in the direction that we had expected. Then compare its size with the next line, *completion only minus untuned*: the
 # choice of the mask matters far less than fine-tuning at all. And the generated texts cannot tell the two apart: their
@@ -1069,7 +1068,6 @@ for line in experiments.results("completion_loss", stage="tune"):
     print(f"{line['method']:16s} rate {rate:.0e}   loss per dev completion token {line['nll']:.3f}")
 
 # %% [markdown]
-# <!-- grid -->
 # **Observe.** They did not. For the masked loss the two rates were a near tie, and the rule took the smaller one; for all
 # tokens the larger one won clearly. So the comparison is of two *procedures*, mask and tuned rate together. Two rates,
 # one seed and a few dev completions were too little tuning, and a part of the difference may be the rate's. The rule was
