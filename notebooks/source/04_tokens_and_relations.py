@@ -26,7 +26,7 @@
 # | time | smoke: under a minute · laptop: about three minutes on one core · gpu: not measured yet |
 # | memory | under 2 GB |
 # | model | MiniLM, 6 layers (`all-MiniLM-L6-v2`), pinned, offline |
-# | data | E2E restaurants (Novikova et al., 2017), Polish names (KPWr; Broda et al., 2012; from BIG-bench), WebNLG (Gardent et al., 2017) |
+# | data | E2E restaurants (Novikova et al., 2017), Polish names (Broda et al., 2012), WebNLG (Gardent et al., 2017) |
 # | box of lesson 00's chain | *scored*: an answer may have parts, and a part may be half right |
 #
 # **You will be able to**
@@ -796,7 +796,8 @@ run.record(
 # - *best legal sequence*: Viterbi.
 #
 # Two corpora, two training sizes, five seeds. One knob, the learning rate: three values were tried once per corpus, on a
-# seed that the table does not use (the best one is this lesson's default). The grid ran outside (`make reproduce`), and we read its record.
+# seed that the table does not use. (The best one is this lesson's default.) The grid ran outside (`make reproduce`), and
+# we read its record.
 #
 # **Predict.** At which size are there more illegal sequences? Will the claim be supported, refuted, or undecided?
 
