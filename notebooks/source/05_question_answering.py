@@ -725,8 +725,9 @@ for margin in (-np.inf, *np.quantile(top, [0.25, 0.5, 0.75]), np.inf):
     )
 
 # %% [markdown]
-# **Observe.** A probability of one half would be a coin. The last row answers nothing and still scores: every unanswerable
-# question counts as right. Report that opponent whenever a test set has questions without an answer. And the margins were
+# **Observe.** A probability of one half would be a coin, and this reader does not beat it: windows without their answer did
+# not teach it that a *question* may have none. The last row answers nothing and still scores: every unanswerable question
+# counts as right. Report that opponent whenever a test set has questions without an answer. And the margins were
 # tried on the very questions that they are scored on. A margin to be reported is chosen on a dev set.
 #
 # ## 8 The experiment: other texts, and the mistakes

@@ -908,7 +908,8 @@ _ = run.figure(figure, "07_regularisers")
 # squares the larger. Read each interval before its point. Then compare the three panels of one method.
 #
 # - *No remedy raises the accuracy* at either size, as far as five seeds can tell. At the larger size several lower it: dropout
-#   a little, EDA and back-translation by some points, R-Drop and the related tasks by far more.
+#   a little, EDA and back-translation by some points, R-Drop by far more. The related tasks lose much on average, and scatter
+#   so widely that their interval still holds zero.
 # - *The ensemble lowers the loss* at both sizes, with the narrowest intervals of the picture. Section 6 proved that it must.
 #   Its accuracy is undecided.
 # - *Weight decay, early stopping and label smoothing* hardly move anything. The tuning explains a part of that: it chose the
