@@ -139,7 +139,7 @@ for row in curves:
 
 # %%
 step = [row["step"] for row in curves]
-figure, panels = plotting.axes(1, 3, width=3.4, height=2.9)
+figure, panels = plotting.axes(1, 3, width=3.4, height=2.9, dpi=85)
 for panel, what in zip(panels, ("loss", "accuracy", "sure"), strict=True):
     for index, name in enumerate(("train", "dev")):
         if (name, what) != ("train", "sure"):
@@ -772,7 +772,7 @@ for name, one in z.items():
 run.record(temperature=T, ece_plain=ece[0], ece_tempered=ece[1], ece_smoothed=ece[2])
 
 # %%
-figure, panels = plotting.axes(1, 3, width=3.2, height=3.2, sharex=True, sharey=True)
+figure, panels = plotting.axes(1, 3, width=3.2, height=3.2, sharex=True, sharey=True, dpi=85)
 edges = np.linspace(0.5, 1.0, 6)
 for index, (panel, (name, one)) in enumerate(zip(panels, z.items(), strict=True)):
     confidence, answer = torch.softmax(one, 1).max(1)
@@ -894,7 +894,7 @@ def forest(panel, metric, scale, label):
 
 
 # %%
-figure, panels = plotting.axes(1, 3, width=3.5, height=4.0, sharey=True)
+figure, panels = plotting.axes(1, 3, width=3.5, height=4.0, sharey=True, dpi=90)
 forest(panels[0], "accuracy", 100, "test accuracy (points)")
 forest(panels[1], "test_loss", 1, "test loss (nats)")
 forest(panels[2], "ece", 100, "calibration error (points)")
