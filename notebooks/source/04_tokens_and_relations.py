@@ -201,8 +201,8 @@ print({name: tuple(tensor.shape) for name, tensor in batch.items()}, "targets:",
 assert targets == sum(len(row["tokens"]) for row in slot_rows[:4])
 
 # %% [markdown]
-# The loss of a batch is the mean over its *targets*, not over its positions. With $\mathcal C$ the set of positions $(b, t)$
-# whose label $y_{b,t}$ is not $-100$, and $z$ the logits,
+# The loss of a batch is the mean over its *targets*, not over its positions. With $\mathcal C$ the set of positions
+# $(b, t)$ whose label $y_{b,t}$ is not $-100$, and $z$ the logits,
 #
 # $$ \mathcal L = \frac{1}{|\mathcal C|} \sum_{(b,t) \in \mathcal C} \Big( \log \sum_k e^{z_{b,t,k}} - z_{b,t,y_{b,t}} \Big),
 # \qquad \frac{\partial \mathcal L}{\partial z_{b,t,k}} =
@@ -405,8 +405,8 @@ def word_logits(net, examples):
 
 
 # %% [markdown]
-# **Predict.** A hundred sentences about restaurants (fewer in smoke), a fraction of a minute of training. Which span F1 on
-# *other* restaurants do you expect? And what remains of it if the labels are shifted by one, as in section 2?
+# **Predict.** A hundred sentences about restaurants (fewer in smoke), a fraction of a minute of training. Which span F1
+# on *other* restaurants do you expect? And what remains of it if the labels are shifted by one, as in section 2?
 
 # %%
 test_rows = tokens.sentences(slots, "test", run.budget.n_test, 0, 20)
@@ -491,9 +491,9 @@ print("forbidden:", int((transition < 0).sum()), "=", m * (2 * m - 1), "of", (2 
 #
 # $$ \hat y = \arg\max_{y_1 \dots y_T} \; \pi(y_1) + \sum_{t=1}^{T} s_t(y_t) + \sum_{t=2}^{T} A(y_{t-1}, y_t). $$
 #
-# There are $K^T$ sequences. With a dozen labels and twenty words that is hopeless. But the sum
-# only ties *neighbours*. Let $\delta_t(k)$ be the score of the best sequence of the first $t$ words that ends in $k$. Whoever
-# ends in $k$ came from some $j$, and the best way to $k$ through $j$ begins with the best way to $j$:
+# There are $K^T$ sequences. With a dozen labels and twenty words that is hopeless. But the sum only ties *neighbours*.
+# Let $\delta_t(k)$ be the score of the best sequence of the first $t$ words that ends in $k$. Whoever ends in $k$ came
+# from some $j$, and the best way to $k$ through $j$ begins with the best way to $j$:
 #
 # $$ \delta_1(k) = \pi(k) + s_1(k), \qquad \delta_t(k) = s_t(k) + \max_j \big( \delta_{t-1}(j) + A(j, k) \big). $$
 #
@@ -518,11 +518,11 @@ def viterbi(scores, start, transition):
 
 
 # %% [markdown]
-# *Why logits, and not probabilities?* The log-softmax subtracts $\log \sum_k e^{s_t(k)}$ from all labels of word $t$. Every
-# sequence pays the same, whatever it says. The maximum stays where it is.
+# *Why logits, and not probabilities?* The log-softmax subtracts $\log \sum_k e^{s_t(k)}$ from all labels of word $t$.
+# Every sequence pays the same, whatever it says. The maximum stays where it is.
 #
-# **Predict.** Three words and one kind of span. The logits are below. What do the three readings say: the best tag of each
-# word, its repair, and Viterbi?
+# **Predict.** Three words and one kind of span. The logits are below. What do the three readings say: the best tag of
+# each word, its repair, and Viterbi?
 
 # %% tags=["nbval-check-output"]
 small, words = ["O", "B-a", "I-a"], ["the", "Golden", "Palace"]
@@ -549,9 +549,9 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 _ = run.figure(figure, "04_trellis")
 
 # %% [markdown]
-# **Observe.** The dashed path runs over a dotted line, a forbidden step. The repair would keep the mistake of the second
-# word, since it looks at one tag at a time: it finds a *Palace*. Viterbi weighs the whole. The third word was so sure that
-# it changed the second.
+# **Observe.** The dashed path runs over a dotted line, a forbidden step. The repair would keep the mistake of the
+# second word, since it looks at one tag at a time: it finds a *Palace*. Viterbi weighs the whole. The third word was so
+# sure that it changed the second.
 #
 # An algorithm that skips nearly all candidates needs a witness that has seen them all. For short sentences we can try
 # every sequence; the forbidden ones score $-\infty$.
@@ -658,14 +658,14 @@ for name, rows in {"plain": plain, "marked": marked}.items():
     run.record(**{f"names_{name}": f1, f"names_{name}_accuracy": accuracy})
 
 # %% [markdown]
-# **Observe.** Most pieces of the two lines are the same, one piece per name makes the difference. In this run the mark helps
-# the token accuracy and not the span F1. So the clue arrives, and the spans do not profit: one seed cannot say more. Compare
-# the token accuracies with that of the lazy tagger, too. The scores are low. A small English encoder, a few hundred sentences,
-# half a minute: this is a beginning, not a product. (Models that were pre-trained on Polish or on many languages, and keep
-# capitals, are the right tool. `model=` takes one.)
+# **Observe.** Most pieces of the two lines are the same, one piece per name makes the difference. In this run the mark
+# helps the token accuracy and not the span F1. So the clue arrives, and the spans do not profit: one seed cannot say
+# more. Compare the token accuracies with that of the lazy tagger, too. The scores are low. A small English encoder, a
+# few hundred sentences, half a minute: this is a beginning, not a product. (Models that were pre-trained on Polish or
+# on many languages, and keep capitals, are the right tool. `model=` takes one.)
 #
-# An uncertain tagger contradicts itself more often. **Predict.** Which share of its sentences is illegal? And which of the
-# three readings is ahead now?
+# An uncertain tagger contradicts itself more often. **Predict.** Which share of its sentences is illegal? And which of
+# the three readings is ahead now?
 
 # %%
 name_readings = three_readings(name_logits, name_labels)
@@ -683,8 +683,8 @@ run.record(names_illegal=share)
 #
 # *Liselotte Grschebina was born in Karlsruhe and died in Israel.* Two relations in one sentence: `birthPlace` and
 # `deathPlace`. A sentence classifier gives one answer for one text. Which pair does it answer for? WebNLG (Gardent et
-# al., 2017) has such texts with their triples (subject, relation, object). We take the frequent relations, and triples whose
-# subject and object both stand in the text, word for word.
+# al., 2017) has such texts with their triples (subject, relation, object). We take the frequent relations, and triples
+# whose subject and object both stand in the text, word for word.
 
 
 # %%
@@ -725,9 +725,9 @@ print(f"ceiling without markers: {best.mean():.3f} on all, {best[several].mean()
 run.record(ceiling=best.mean(), ceiling_several=best[several].mean())
 
 # %% [markdown]
-# No training set breaks this ceiling. The question is not in the input. **Repair.** Put it there: mark the two entities in
-# the text, the subject with `@`, the object with `#` (Zhou and Chen, 2022, compare such marks; Baldini Soares et al.,
-# 2019, add special tokens). These are ordinary pieces, so the model needs no new embedding.
+# No training set breaks this ceiling. The question is not in the input. **Repair.** Put it there: mark the two entities
+# in the text, the subject with `@`, the object with `#` (Zhou and Chen, 2022, compare such marks; Baldini Soares et
+# al., 2019, add special tokens). These are ordinary pieces, so the model needs no new embedding.
 
 
 # %%
@@ -775,10 +775,11 @@ run.record(
 )  # fmt: skip
 
 # %% [markdown]
-# **Observe.** The second column is the honest one: there the ceiling of the text alone is known in advance. The classifier with
-# markers stands at that very ceiling. So it has *not* learned to read its marks. It answers by the text, as the other one
-# must. Putting the question into the input made a better answer possible. It did not make it happen, not in so few
-# updates and with so few texts of several relations. Try more of `relation_steps` before you give up on the marks.
+# **Observe.** The second column is the honest one: there the ceiling of the text alone is known in advance. The
+# classifier with markers stands at that very ceiling. So it has *not* learned to read its marks. It answers by the
+# text, as the other one must. Putting the question into the input made a better answer possible. It did not make it
+# happen, not in so few updates and with so few texts of several relations. Try more of `relation_steps` before you give
+# up on the marks.
 #
 # (The interval resamples pairs as if they were independent. They are not: several pairs share a text. Take it as a first
 # look.)
@@ -789,10 +790,10 @@ run.record(
 # ## 8 The experiment: does constrained decoding raise span F1?
 #
 # The rule of thumb says yes. Lester et al. (2020) report that a tagger with such constraints comes up to one with a
-# conditional random field, a layer that *learns* its transition scores. Claim **T1** puts the plain form of it to the test
-# (`data/claims/T1.toml`, written before the first run): *constrained decoding raises span F1*. One number per seed: the F1
-# of Viterbi minus the F1 of the best tag of each word, averaged over the restaurants and the Polish names. Both read
-# the *same logits* of the same model. The pairing could not be tighter.
+# conditional random field, a layer that *learns* its transition scores. Claim **T1** puts the plain form of it to the
+# test (`data/claims/T1.toml`, written before the first run): *constrained decoding raises span F1*. One number per
+# seed: the F1 of Viterbi minus the F1 of the best tag of each word, averaged over the restaurants and the Polish names.
+# Both read the *same logits* of the same model. The pairing could not be tighter.
 #
 # Three methods, all of them readings of one model:
 #
@@ -819,16 +820,16 @@ figure.set_dpi(90)
 _ = run.figure(figure, "04_tokens")
 
 # %% [markdown]
-# **Observe.** First the share of sentences with an illegal sequence: it bounds what any repair can do. On the restaurants it is
-# small, on the Polish names a third of all sentences. Then the three rows at the same size.
+# **Observe.** First the share of sentences with an illegal sequence: it bounds what any repair can do. On the
+# restaurants it is small, on the Polish names a third of all sentences. Then the three rows at the same size.
 #
-# - On the *restaurants* the best tag of each word, read strictly, is a little ahead of both legal readings, at both sizes. A good
-#   tagger's stray `I` is mostly a mistake, and the strict reading simply drops it.
-# - On the *Polish names* Viterbi is clearly ahead with the larger training set. With the smaller one its mean is ahead by as
-#   much, and the seeds scatter too widely to be sure. A weak tagger's stray `I` is often the rest of a real name, and the whole
-#   sequence knows better than one word where it began.
-# - The cheap *repair* is no substitute. With few Polish sentences it finds a part of what Viterbi finds; with more of them it
-#   ends below the strict reading.
+# - On the *restaurants* the best tag of each word, read strictly, is a little ahead of both legal readings, at both
+#   sizes. A good tagger's stray `I` is mostly a mistake, and the strict reading simply drops it.
+# - On the *Polish names* Viterbi is clearly ahead with the larger training set. With the smaller one its mean is ahead
+#   by as much, and the seeds scatter too widely to be sure. A weak tagger's stray `I` is often the rest of a real name,
+#   and the whole sequence knows better than one word where it began.
+# - The cheap *repair* is no substitute. With few Polish sentences it finds a part of what Viterbi finds; with more of
+#   them it ends below the strict reading.
 #
 # The token accuracies sit close together whatever F1 does. Now the verdict.
 
@@ -840,10 +841,11 @@ if verdict["mean"] is not None:
 run.record(t1_verdict=verdict["verdict"])
 
 # %% [markdown]
-# **How to read it.** The first line decides, and it is a mean of two corpora that disagree. The lines beside it say so: the gain
-# comes from Polish alone, and the restaurants lose a fraction of a point. *Constrained decoding raises span F1* is therefore true
-# as it was written, and too short. A better sentence: it raises span F1 where the tagger contradicts itself often. The cheaper
-# opponent shows that it is not legality as such that helps, but the *best* legal sequence.
+# **How to read it.** The first line decides, and it is a mean of two corpora that disagree. The lines beside it say so:
+# the gain comes from Polish alone, and the restaurants lose a fraction of a point. *Constrained decoding raises span
+# F1* is therefore true as it was written, and too short. A better sentence: it raises span F1 where the tagger
+# contradicts itself often. The cheaper opponent shows that it is not legality as such that helps, but the *best* legal
+# sequence.
 #
 # Whatever the verdict, legality has a use of its own. Whoever fills a form or a database from the tags needs a rule for
 # a stray `I`. Viterbi is one that you can state in a sentence.
@@ -877,9 +879,8 @@ print(f"T1: {m['t1_verdict']}")
 # - Part-of-speech tagging has no corpus here. It is the same head, with accuracy as an honest score, since no word is
 #   outside.
 # - Spans that overlap or nest have no BIO tags at all.
-# - That markers help: ours were not read, see section 7. The demonstration has one seed, eight relations, and pairs that somebody
-#   else found. Finding the entities
-#   first is the other half of information extraction.
+# - That markers help: ours were not read, see section 7. The demonstration has one seed, eight relations, and pairs
+#   that somebody else found. Finding the entities first is the other half of information extraction.
 #
 # **Recall.** Answer without scrolling.
 #

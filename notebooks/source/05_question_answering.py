@@ -15,10 +15,10 @@
 # %% [markdown]
 # # 05 Extractive question answering
 #
-# **The promise.** Three of the source articles print a program that answers questions with BERT. None of them runs. That
-# is the lesser problem. Behind the crashes wait mistakes that raise nothing: labels that mean nothing, answers that are cut
-# away, spans that end before they begin. You find them, build the reader again from characters to tokens and back, and
-# measure what each mistake costs.
+# **The promise.** Three of the source articles print a program that answers questions with BERT. None of them runs.
+# That is the lesser problem. Behind the crashes wait mistakes that raise nothing: labels that mean nothing, answers
+# that are cut away, spans that end before they begin. You find them, build the reader again from characters to tokens
+# and back, and measure what each mistake costs.
 #
 # | | |
 # |---|---|
@@ -127,8 +127,8 @@ print(
 # **Observe.** No complaint. Both ids are legal positions of a window of 128 tokens. The loss will even fall beautifully:
 # "always point at the same place" is easy to learn. A falling loss proves that *something* is learned.
 #
-# Two errors of the same program are loud at first sight. It passes `labels=` to a head that knows no such argument, and it
-# reads `.logits` from an output that has none.
+# Two errors of the same program are loud at first sight. It passes `labels=` to a head that knows no such argument, and
+# it reads `.logits` from an output that has none.
 #
 # **Predict.** Lesson 03 showed what transformers 5 does with an argument that it does not know. Which line fails?
 
@@ -145,7 +145,8 @@ print("what it has:", list(output.keys()), tuple(output.start_logits.shape))
 # With version 4 the first line was a `TypeError`. Now the labels disappear without a word. The shape explains one more
 # crash: the logits are $(B, T)$, so the first article's `argmax(dim=2)` has no axis to work on.
 #
-# > **Which of these is *not* a bug?** The first article unpacks one label for the start and one for the end, and gives each
+# > **Which of these is *not* a bug?** The first article unpacks one label for the start and one for the end, and gives
+# each
 # > a cross-entropy of its own through the head. Decide before section 4.
 #
 # ## 2 From characters to tokens
@@ -165,9 +166,9 @@ for i, (token, piece, part, segment) in enumerate(columns):
 # `sequence_ids` tells them apart. Special tokens belong to neither. The last column is the *segment*, the model's own
 # input for the same thing. We come back to it.
 #
-# From now on `offsets` holds a pair of characters for each context token, and `None` for everything else. An answer covers
-# the characters $b, \dots, e-1$. Its tokens are those that touch one of these characters. If a part of the answer lies
-# outside, there is no span, and we say so with position 0. That is `[CLS]`, which no answer contains.
+# From now on `offsets` holds a pair of characters for each context token, and `None` for everything else. An answer
+# covers the characters $b, \dots, e-1$. Its tokens are those that touch one of these characters. If a part of the
+# answer lies outside, there is no span, and we say so with position 0. That is `[CLS]`, which no answer contains.
 
 
 # %% tags=["defines:qa.token_span"]
@@ -294,8 +295,8 @@ def windows(rows, tokenizer, max_length, stride):
 
 
 # %% [markdown]
-# A `Window` remembers its question's row, its offsets, and the example that the loop trains on. A window without the whole
-# answer gets the label $(0, 0)$: "not here". That is a statement that a model can learn.
+# A `Window` remembers its question's row, its offsets, and the example that the loop trains on. A window without the
+# whole answer gets the label $(0, 0)$: "not here". That is a statement that a model can learn.
 
 # %%
 text = "The old mill stands by the river. " * 6 + context
@@ -309,9 +310,9 @@ for window in windows([story], tokenizer, max_length=41, stride=12):
 # %% [markdown]
 # ### Segments
 #
-# BERT tells question and context apart by a learned vector that is added to every token: segment 0 or 1. The articles pass
-# `input_ids` and `attention_mask` only; then everything is segment 0. One of them even glues both texts together with a
-# space.
+# BERT tells question and context apart by a learned vector that is added to every token: segment 0 or 1. The articles
+# pass `input_ids` and `attention_mask` only; then everything is segment 0. One of them even glues both texts together
+# with a space.
 #
 # **Predict.** Does leaving the segments out change the hidden states of the *pre-trained* encoder a little, a lot, or not
 # at all?
@@ -428,8 +429,8 @@ run.record(library_difference=difference)
 # a window depends a little on its neighbours in the batch. Padding is never the right answer, so training pushes it
 # down. We keep the library's definition.
 #
-# The loop of lesson 03 asks its objective for one loss per *target* and divides by their number. A window has two targets,
-# its first and its last token. The mean over them is the mean of $\ell$; the $\tfrac12$ is in the counting.
+# The loop of lesson 03 asks its objective for one loss per *target* and divides by their number. A window has two
+# targets, its first and its last token. The mean over them is the mean of $\ell$; the $\tfrac12$ is in the counting.
 
 
 # %% tags=["defines:qa.boundary_losses"]
@@ -725,10 +726,10 @@ for margin in (-np.inf, *np.quantile(top, [0.25, 0.5, 0.75]), np.inf):
     )
 
 # %% [markdown]
-# **Observe.** A probability of one half would be a coin, and this reader does not beat it: windows without their answer did
-# not teach it that a *question* may have none. The last row answers nothing and still scores: every unanswerable question
-# counts as right. Report that opponent whenever a test set has questions without an answer. And the margins were
-# tried on the very questions that they are scored on. A margin to be reported is chosen on a dev set.
+# **Observe.** A probability of one half would be a coin, and this reader does not beat it: windows without their answer
+# did not teach it that a *question* may have none. The last row answers nothing and still scores: every unanswerable
+# question counts as right. Report that opponent whenever a test set has questions without an answer. And the margins
+# were tried on the very questions that they are scored on. A margin to be reported is chosen on a dev set.
 #
 # ## 8 The experiment: other texts, and the mistakes
 #
@@ -767,18 +768,18 @@ _ = run.figure(figure, "05_qa_shifts")
 # %% [markdown]
 # **Observe.** Read the table in three steps.
 #
-# - *Down the first column.* The difference between the second row and a row below it is the damage of that mistake. *Ids used
-#   as positions* ends far below the word counter that needs no training: a model that always points at the same two places.
-#   *Independent argmax* and *the first 128 tokens only* each cost several points on the same trained model. *No segments*
-#   costs nothing that these seeds can see. The encoder listens to the segments (section 3), but a fine-tuned model finds the
-#   `[SEP]` as well. We had expected a loss there.
-# - *Along the second row.* The published falls stand beside ours and are not ranked with them: other models, whole sets. Ours
-#   are smaller. A reader that answers half of the questions has less to lose.
-# - *Along the first row.* The word counter is best on new Wikipedia articles and poor on the Times. Part of an order belongs to
-#   the texts, whoever reads them.
+# - *Down the first column.* The difference between the second row and a row below it is the damage of that mistake.
+#   *Ids used as positions* ends far below the word counter that needs no training: a model that always points at the
+#   same two places. *Independent argmax* and *the first 128 tokens only* each cost several points on the same trained
+#   model. *No segments* costs nothing that these seeds can see. The encoder listens to the segments (section 3), but a
+#   fine-tuned model finds the `[SEP]` as well. We had expected a loss there.
+# - *Along the second row.* The published falls stand beside ours and are not ranked with them: other models, whole
+#   sets. Ours are smaller. A reader that answers half of the questions has less to lose.
+# - *Along the first row.* The word counter is best on new Wikipedia articles and poor on the Times. Part of an order
+#   belongs to the texts, whoever reads them.
 #
-# Three rows share a model, so their difference has no noise of training in it. *No segments* is trained anew: its interval
-# is wider for the same damage.
+# Three rows share a model, so their difference has no noise of training in it. *No segments* is trained anew: its
+# interval is wider for the same damage.
 
 # %%
 verdict = claims.verdict("Q1")
@@ -786,18 +787,19 @@ print(claims.render(verdict))
 run.record(q1_verdict=verdict["verdict"])
 
 # %% [markdown]
-# **Observe.** *Undecided.* The order is a conjunction, and one pair that five seeds cannot tell apart leaves it open. Two pairs
-# lie on zero: new Wikipedia beside the Times, Reddit beside Amazon. Between these two groups there is a step of the right
-# sign, but asking three times has its price: Holm's correction lifts its p-value above one in twenty. The lines
-# beside the verdict say the same in another way: the rank correlation with the published order is positive, and the falls to
-# Reddit and Amazon are the clear ones.
+# **Observe.** *Undecided.* The order is a conjunction, and one pair that five seeds cannot tell apart leaves it open.
+# Two pairs lie on zero: new Wikipedia beside the Times, Reddit beside Amazon. Between these two groups there is a step
+# of the right sign, but asking three times has its price: Holm's correction lifts its p-value above one in twenty. The
+# lines beside the verdict say the same in another way: the rank correlation with the published order is positive, and
+# the falls to Reddit and Amazon are the clear ones.
 #
-# So what would decide it? The t interval counts seeds, and every seed answers the *same* few test questions. The bootstrap
-# draws questions, too, and is wider throughout. More test questions and a stronger reader would help more than more seeds.
+# So what would decide it? The t interval counts seeds, and every seed answers the *same* few test questions. The
+# bootstrap draws questions, too, and is wider throughout. More test questions and a stronger reader would help more
+# than more seeds.
 #
-# Two confessions belong here. The rate was chosen by the training loss alone, without a tuning stage. And the length of the
-# test windows was chosen on some of the held-out SQuAD questions of the first column, before the grid: a look at the test set
-# that should have been a look at the dev set. It touches all methods alike.
+# Two confessions belong here. The rate was chosen by the training loss alone, without a tuning stage. And the length of
+# the test windows was chosen on some of the held-out SQuAD questions of the first column, before the grid: a look at
+# the test set that should have been a look at the dev set. It touches all methods alike.
 #
 # ## 9 A result that cannot be
 #
@@ -863,12 +865,12 @@ print(f"Q1 over all seeds: {m['q1_verdict']}; C23: {fabricated['verdict']}")
 # %% [markdown]
 # **What we have not shown.**
 #
-# - A strong reader. Ours has six layers, and an encoder that was tuned for comparing sentences. It saw a small part of what
-#   published models see.
+# - A strong reader. Ours has six layers, and an encoder that was tuned for comparing sentences. It saw a small part of
+#   what published models see.
 # - That the shifts are the *cause* of a fall. The sets differ in topic, style, length, and in who wrote the questions.
 # - That a learned "not here" transfers to unanswerable questions in general. One small set, one model.
-# - What tuning would change: all trained methods use one learning rate, from short trials. A method that needs another rate
-#   looks worse than it is.
+# - What tuning would change: all trained methods use one learning rate, from short trials. A method that needs another
+#   rate looks worse than it is.
 # - Answers that are no span: numbers to be added up, yes or no, two places at once. This head cannot say them.
 #
 # **Recall.** Answer without scrolling.

@@ -16,10 +16,10 @@
 # # 07 The overfitting laboratory
 #
 # **The promise.** You watch a real encoder learn fifty sentences by heart, and you see three curves that tell three
-# different stories about it. Then you build the remedies that everybody recommends: dropout, weight decay, early stopping,
-# label smoothing, R-Drop, augmentation, ensembles, related tasks. Each gets a formula, ten lines of code and a test. At the
-# end a grid says what each of them bought, with intervals. Some remedies turn out to repair something else than you
-# thought.
+# different stories about it. Then you build the remedies that everybody recommends: dropout, weight decay, early
+# stopping, label smoothing, R-Drop, augmentation, ensembles, related tasks. Each gets a formula, ten lines of code and
+# a test. At the end a grid says what each of them bought, with intervals. Some remedies turn out to repair something
+# else than you thought.
 #
 # | | |
 # |---|---|
@@ -113,8 +113,8 @@ def fit(net, steps, objective=training.target_losses, decay=0.0, look=None, orde
 
 
 # %% [markdown]
-# **Predict.** Draw three curves before you run the cell: the loss on the training sentences, the loss on the dev sentences,
-# the accuracy on the dev sentences. Which of them turn around?
+# **Predict.** Draw three curves before you run the cell: the loss on the training sentences, the loss on the dev
+# sentences, the accuracy on the dev sentences. Which of them turn around?
 
 # %%
 curves = []
@@ -169,8 +169,8 @@ print(f"training loss at the end {last['train_loss']:.3f}")
 # wrong, the model becomes surer and surer. The accuracy counts a mistake once, however sure. The loss charges $-\log p$
 # of the truth, and a confident mistake costs many nats.
 #
-# Compare the two accuracies that the last cell printed. Whoever stops where the dev loss is smallest stops before the model
-# has learned what it can. Whoever goes on gets better answers, and worse probabilities.
+# Compare the two accuracies that the last cell printed. Whoever stops where the dev loss is smallest stops before the
+# model has learned what it can. Whoever goes on gets better answers, and worse probabilities.
 #
 # So ask "overfitting of what?" before you ask "how do I stop it?". A remedy can lower the dev loss and leave every answer
 # as it was. Section 7 has a remedy that does exactly this, by construction, with one number.
@@ -181,8 +181,8 @@ print(f"training loss at the end {last['train_loss']:.3f}")
 #
 # ### 2.1 Dropout
 #
-# Dropout (Srivastava et al., 2014) multiplies each activation $h$ by a coin $m \in \{0, 1\}$ that shows 0 with probability
-# $p$. So that the next layer sees the same mean with and without coins, what survives is enlarged:
+# Dropout (Srivastava et al., 2014) multiplies each activation $h$ by a coin $m \in \{0, 1\}$ that shows 0 with
+# probability $p$. So that the next layer sees the same mean with and without coins, what survives is enlarged:
 #
 # $$ \tilde h = \frac{m\, h}{1 - p}, \qquad \mathbb E\,\tilde h = \frac{(1-p)\, h}{1-p} = h, \qquad
 # \operatorname{Var} \tilde h = \frac{p}{1-p}\, h^2. $$
@@ -204,11 +204,11 @@ print("variance", h_tilde.var(0).numpy().round(2), "against", (p / (1 - p) * h**
 assert torch.allclose(h_tilde.mean(0), h, atol=0.02)
 
 # %% [markdown]
-# **Two quiet mistakes.** One forgets the scale. The other is a default: the *module* `torch.nn.Dropout` obeys `eval()`, and
-# the *function* of the same name cannot know about it.
+# **Two quiet mistakes.** One forgets the scale. The other is a default: the *module* `torch.nn.Dropout` obeys `eval()`,
+# and the *function* of the same name cannot know about it.
 #
-# **Predict.** Twelve layers in a row, each with $p = 0.1$ and without the division: by which factor is the signal larger in
-# prediction than in training? And how many zeros does each of the two torch calls below make?
+# **Predict.** Twelve layers in a row, each with $p = 0.1$ and without the division: by which factor is the signal
+# larger in prediction than in training? And how many zeros does each of the two torch calls below make?
 
 # %%
 print(f"without the scale, prediction sees a signal {1 / (1 - 0.1) ** 12:.1f} times as large as training did")
@@ -261,9 +261,9 @@ run.record(decay_ratio=np.mean(ratios), decay_predicted=predicted)
 
 # %% [markdown]
 # Two remarks. First, the pull goes to *zero*, and a pre-trained weight has no reason to be near zero. Second, "L2
-# regularisation" in the loss, $\frac{\lambda}{2}\lVert w \rVert^2$, is the same as decay for plain gradient descent, and
-# something else for Adam: its gradient $\lambda w$ is divided by the size of all gradients, so weights with large gradients
-# are hardly pulled.
+# regularisation" in the loss, $\frac{\lambda}{2}\lVert w \rVert^2$, is the same as decay for plain gradient descent,
+# and something else for Adam: its gradient $\lambda w$ is divided by the size of all gradients, so weights with large
+# gradients are hardly pulled.
 
 # %%
 generator = torch.Generator().manual_seed(seed)
@@ -286,9 +286,9 @@ for kind, decay in ((torch.optim.AdamW, 1.0), (torch.optim.Adam, 1.0)):
 # Look at the dev score every few updates, keep the best weights (Prechelt, 1998). It costs nothing but dev sentences. And
 # it tempts: the best dev score lies before you, so you report it.
 #
-# **Predict.** A model's true accuracy is $0.7$ and never changes. Between two looks it only changes its mind on a fifth of
-# the sentences. You look twenty times at 200 dev sentences. What is the best score, on average? What is the test accuracy at
-# that look?
+# **Predict.** A model's true accuracy is $0.7$ and never changes. Between two looks it only changes its mind on a fifth
+# of the sentences. You look twenty times at 200 dev sentences. What is the best score, on average? What is the test
+# accuracy at that look?
 
 
 # %%
@@ -310,22 +310,23 @@ for looks in (1, 5, 20, 80):
 run.record(optimism_80_looks=means[1] - 0.7)
 
 # %% [markdown]
-# **Observe.** The true accuracy was the same at every look, so the test accuracy of the chosen weights is still $0.7$. The
-# rest is **optimism**: the maximum of noisy numbers is too large, the more so the more looks there are and the fewer dev
-# sentences. Early stopping is fitted to the dev set like any other parameter. Whoever reports the best dev score reports a
-# training result.
+# **Observe.** The true accuracy was the same at every look, so the test accuracy of the chosen weights is still $0.7$.
+# The rest is **optimism**: the maximum of noisy numbers is too large, the more so the more looks there are and the
+# fewer dev sentences. Early stopping is fitted to the dev set like any other parameter. Whoever reports the best dev
+# score reports a training result.
 #
 # **Repair.** Choose on dev, report on test, once. The dev set may be used up by choosing. The test set may not.
 #
-# > **Recall.** Somebody fits twenty values of dropout and reports the best dev accuracy. Is that different from twenty looks?
+# > **Recall.** Somebody fits twenty values of dropout and reports the best dev accuracy. Is that different from twenty
+# looks?
 #
 # ## 3 Softer targets
 #
 # ### 3.1 Label smoothing
 #
 # Lesson 01 derived the gradient of cross-entropy with respect to the logits: $p - q$, with $q$ the target distribution.
-# For a hard label, $q$ is one at the truth. Then $p - q$ vanishes only where $p_y = 1$, that is for an infinite logit. The
-# weights never have a reason to stop.
+# For a hard label, $q$ is one at the truth. Then $p - q$ vanishes only where $p_y = 1$, that is for an infinite logit.
+# The weights never have a reason to stop.
 #
 # Label smoothing (Szegedy et al., 2016) gives the truth $q_y = 1 - \varepsilon + \varepsilon / K$ and each other class
 # $\varepsilon / K$. Now $p = q$ is possible, at a **finite gap** between the logits of the truth and of any other class:
@@ -379,10 +380,10 @@ def r_drop(a, b, targets, alpha):
 # %% [markdown]
 # (Two passes that do not belong together are an error; broadcasting would have hidden it.)
 #
-# The gradient, three ways. Let $l_k = \log p_k - \log q_k$. The derivative of $\mathrm{KL}(p\,\|\,q)$ with respect to the
-# logit $a_j$ is $p_j (l_j - \mathrm{KL}(p \,\|\, q))$, since $\partial p_k / \partial a_j = p_k (\delta_{kj} - p_j)$ and
-# $\sum_k p_k\, \partial \log p_k / \partial a_j = 0$. And $\mathrm{KL}(q \,\|\, p)$ is a cross-entropy with the target $q$,
-# plus a constant, so its derivative is $p_j - q_j$. Together
+# The gradient, three ways. Let $l_k = \log p_k - \log q_k$. The derivative of $\mathrm{KL}(p\,\|\,q)$ with respect to
+# the logit $a_j$ is $p_j (l_j - \mathrm{KL}(p \,\|\, q))$, since $\partial p_k / \partial a_j = p_k (\delta_{kj} -
+# p_j)$ and $\sum_k p_k\, \partial \log p_k / \partial a_j = 0$. And $\mathrm{KL}(q \,\|\, p)$ is a cross-entropy with
+# the target $q$, plus a constant, so its derivative is $p_j - q_j$. Together
 #
 # $$ \frac{\partial}{\partial a_j} = \tfrac12\, p_j \big(l_j - \mathrm{KL}(p \,\|\, q)\big) + \tfrac12\,(p_j - q_j). $$
 
@@ -470,9 +471,9 @@ print(
 run.record(opposites=len(opposite), opinion_words=len(near))
 
 # %% [markdown]
-# **Observe.** *Good* and *bad* stand in the same sentences, so their vectors are close. Nearness in an embedding table means
-# "used alike", not "means the same". For a sentiment task these are exactly the wrong swaps: the sentence changes sides and
-# keeps its label. EDA with a table like this adds label noise.
+# **Observe.** *Good* and *bad* stand in the same sentences, so their vectors are close. Nearness in an embedding table
+# means "used alike", not "means the same". For a sentiment task these are exactly the wrong swaps: the sentence changes
+# sides and keeps its label. EDA with a table like this adds label noise.
 #
 # The four operations:
 
@@ -532,17 +533,17 @@ for text, label in zip(texts[:3], rows["train"]["label"][:3], strict=True):
 #
 # ## 5 Back-translation, with a dictionary learned from scratch
 #
-# Back-translation (Sennrich et al., 2016) sends a sentence into another language and back; what returns is a paraphrase. We
-# have no translator offline. We have pairs of sentences, English and German, about products, themselves translated by a
-# machine. From pairs alone one can learn which *words* translate each other (Brown et al., 1993).
+# Back-translation (Sennrich et al., 2016) sends a sentence into another language and back; what returns is a
+# paraphrase. We have no translator offline. We have pairs of sentences, English and German, about products, themselves
+# translated by a machine. From pairs alone one can learn which *words* translate each other (Brown et al., 1993).
 #
 # Let $t(g \mid e)$ be the probability that the English word $e$ becomes the German word $g$. In a pair of sentences
 # nobody says which $e$ produced which $g$. **Expectation maximisation** guesses and improves the guess:
 #
 # - *E step.* For a German word $g$ in a pair, each English word $e$ of that pair gets the share
 #   $c(e \to g) = t(g \mid e) \big/ \sum_{e'} t(g \mid e')$.
-# - *M step.* Add up the shares over all pairs, and normalise for each $e$: $\;t(g \mid e) = \sum c(e \to g) \big/ \sum_{g'}
-#   \sum c(e \to g')$.
+# - *M step.* Add up the shares over all pairs, and normalise for each $e$: $\;t(g \mid e) = \sum c(e \to g) \big/
+#   \sum_{g'} \sum c(e \to g')$.
 #
 # Each link "this $g$, here, may come from this $e$" is one entry of the arrays below.
 
@@ -578,8 +579,8 @@ for rounds in (1, 2, 5, 50):
 assert shown["t(das|the)"] > 0.99 and shown["t(haus|house)"] > 0.98
 
 # %% [markdown]
-# **Observe.** *haus* occurs only where *house* does, but *das* does too. The word *das* is explained better by *the*, which
-# sees it twice; what is left for *house* is *haus*. Nobody told the program.
+# **Observe.** *haus* occurs only where *house* does, but *das* does too. The word *das* is explained better by *the*,
+# which sees it twice; what is left for *house* is *haus*. Nobody told the program.
 #
 # Now the real pairs. The empty word "" stands in every English sentence, for German words that come from nowhere.
 
@@ -640,8 +641,8 @@ for text in texts[:4]:
 
 # %% [markdown]
 # **Observe.** Some words come back as real synonyms. Some come back as their neighbours in the sentence, because common
-# words are everybody's partner. Grammar does not survive. A modern translator would do far better; then the question would be
-# whether the translator's pre-training or the augmentation did the work. Ours is at least transparent.
+# words are everybody's partner. Grammar does not survive. A modern translator would do far better; then the question
+# would be whether the translator's pre-training or the augmentation did the work. Ours is at least transparent.
 #
 # ## 6 Averages and relatives
 #
@@ -672,8 +673,9 @@ print(f"largest excess over the members' mean, of all sentences: {excess:.0e}")
 run.record(ensemble_loss=nll[2].mean(), members_loss=(nll[0].mean() + nll[1].mean()) / 2)
 
 # %% [markdown]
-# **Observe.** The inequality holds for every sentence, as it must. Accuracy has no such guarantee. Let three members give the
-# truth, one of two classes, $0.55$, $0.55$ and $0.05$. Two are right. The mean is $0.38$, and the ensemble is wrong.
+# **Observe.** The inequality holds for every sentence, as it must. Accuracy has no such guarantee. Let three members
+# give the truth, one of two classes, $0.55$, $0.55$ and $0.05$. Two are right. The mean is $0.38$, and the ensemble is
+# wrong.
 #
 # ### 6.2 Related tasks
 #
@@ -703,9 +705,10 @@ print((g != 0).int().numpy())
 #
 # ### 7.1 The reliability diagram
 #
-# The **confidence** of an answer is the largest probability. Among all answers with confidence near $0.8$, about eight of
-# ten should be right. Sort the test sentences into bins by confidence and compare, in each bin $b$ of $n_b$ sentences, the
-# mean confidence with the accuracy. The **expected calibration error** (Naeini et al., 2015) is the weighted mean distance,
+# The **confidence** of an answer is the largest probability. Among all answers with confidence near $0.8$, about eight
+# of ten should be right. Sort the test sentences into bins by confidence and compare, in each bin $b$ of $n_b$
+# sentences, the mean confidence with the accuracy. The **expected calibration error** (Naeini et al., 2015) is the
+# weighted mean distance,
 #
 # $$ \mathrm{ECE} = \sum_b \frac{n_b}{N} \big| \mathrm{acc}_b - \mathrm{conf}_b \big|. $$
 
@@ -789,18 +792,18 @@ panels[0].set_ylabel("share of right answers")
 _ = run.figure(figure, "07_reliability")
 
 # %% [markdown]
-# **Observe.** The dotted diagonal is honesty. Numbers beside the points count sentences. The plain model's many sure answers
-# lie far below: it is overconfident, as section 1 foretold. One number, fitted on dev, moves the points towards the diagonal,
-# and not one answer changes. Compare what smoothing does during training: look at its loss, its ECE and its accuracy
-# in the printed lines before you believe anybody's sentence about it.
+# **Observe.** The dotted diagonal is honesty. Numbers beside the points count sentences. The plain model's many sure
+# answers lie far below: it is overconfident, as section 1 foretold. One number, fitted on dev, moves the points towards
+# the diagonal, and not one answer changes. Compare what smoothing does during training: look at its loss, its ECE and
+# its accuracy in the printed lines before you believe anybody's sentence about it.
 #
-# **The fourth quiet mistake:** fit $T$ on the test sentences. The reported loss is then the smallest that any $T$ can reach.
-# The damage of a single number is small, so nobody notices; with more numbers it grows, as in section 2.3.
+# **The fourth quiet mistake:** fit $T$ on the test sentences. The reported loss is then the smallest that any $T$ can
+# reach. The damage of a single number is small, so nobody notices; with more numbers it grows, as in section 2.3.
 #
 # ### With the library
 #
-# Everything above once more from torch and scipy, with the largest difference of each. For dropout we read torch's mask off
-# its result.
+# Everything above once more from torch and scipy, with the largest difference of each. For dropout we read torch's mask
+# off its result.
 
 # %%
 from scipy.optimize import minimize_scalar
@@ -834,13 +837,13 @@ run.record(library_difference=max(largest["dropout"], largest["symmetric KL"], l
 # %% [markdown]
 # ## 8 The experiment: what does each of them buy?
 #
-# The source articles (five Chinese-language blog articles on the "infinite instruction set") answer the question "how do I
-# avoid overfitting?" with a list: data augmentation, L2 regularisation, dropout, early stopping, multi-task learning,
-# ensembles. They measure none of it, and their programs contain none of it: the texts promise early stopping, the code trains
-# to the last epoch. We wrote three claims down before the first run:
+# The source articles (five Chinese-language blog articles on the "infinite instruction set") answer the question "how
+# do I avoid overfitting?" with a list: data augmentation, L2 regularisation, dropout, early stopping, multi-task
+# learning, ensembles. They measure none of it, and their programs contain none of it: the texts promise early stopping,
+# the code trains to the last epoch. We wrote three claims down before the first run:
 #
-# - **C14**: weight decay, dropout and early stopping each raise the test accuracy over the plain run, and an ensemble that of
-#   its members. All four must hold, after Holm's correction.
+# - **C14**: weight decay, dropout and early stopping each raise the test accuracy over the plain run, and an ensemble
+#   that of its members. All four must hold, after Holm's correction.
 # - **C12**: so do back-translation and EDA, both.
 # - **C25**: so does training with two related tasks.
 #
@@ -861,8 +864,8 @@ both = [tables.html("regularisers", metric=metric) for metric in ("accuracy", "t
 HTML("".join(both)) if both else print("no results yet: make reproduce")
 
 # %% [markdown]
-# The means hide what is paired. For each method: its result minus the plain run's, seed by seed (for the ensemble minus its
-# members' mean), with the $t$ interval over seeds.
+# The means hide what is paired. For each method: its result minus the plain run's, seed by seed (for the ensemble minus
+# its members' mean), with the $t$ interval over seeds.
 
 
 # %%
@@ -907,18 +910,19 @@ _ = run.figure(figure, "07_regularisers")
 # **Observe.** In the left panel right of the line is better; in the other two, left of it. Circles are the smaller size,
 # squares the larger. Read each interval before its point. Then compare the three panels of one method.
 #
-# - *No remedy raises the accuracy* at either size, as far as five seeds can tell. At the larger size several lower it: dropout
-#   a little, EDA and back-translation by some points, R-Drop by far more. The related tasks lose much on average, and scatter
-#   so widely that their interval still holds zero.
-# - *The ensemble lowers the loss* at both sizes, with the narrowest intervals of the picture. Section 6 proved that it must.
-#   Its accuracy is undecided.
-# - *Weight decay, early stopping and label smoothing* hardly move anything. The tuning explains a part of that: it chose the
-#   *weakest* value of nearly every knob. (The note under the table lists the values at an edge.) Dev sentences that ask for less
-#   of every remedy say that there was little to cure.
+# - *No remedy raises the accuracy* at either size, as far as five seeds can tell. At the larger size several lower it:
+#   dropout a little, EDA and back-translation by some points, R-Drop by far more. The related tasks lose much on
+#   average, and scatter so widely that their interval still holds zero.
+# - *The ensemble lowers the loss* at both sizes, with the narrowest intervals of the picture. Section 6 proved that it
+#   must. Its accuracy is undecided.
+# - *Weight decay, early stopping and label smoothing* hardly move anything. The tuning explains a part of that: it
+#   chose the *weakest* value of nearly every knob. (The note under the table lists the values at an edge.) Dev
+#   sentences that ask for less of every remedy say that there was little to cure.
 #
-# Was the plain run overfitted at all? The third table of this experiment (`data/results/tables/`) has its gap: it fits nearly
-# all its training sentences and little more than half of the test sentences at the smaller size. Yet what is missing there is
-# not restraint. It is sentences: four times as many raise the accuracy by more than any remedy in the picture.
+# Was the plain run overfitted at all? The third table of this experiment (`data/results/tables/`) has its gap: it fits
+# nearly all its training sentences and little more than half of the test sentences at the smaller size. Yet what is
+# missing there is not restraint. It is sentences: four times as many raise the accuracy by more than any remedy in the
+# picture.
 
 # %%
 for claim in ("C14", "C12", "C25"):
@@ -928,13 +932,14 @@ for claim in ("C14", "C12", "C25"):
 
 # %% [markdown]
 # **Observe.** Read the words of the verdicts with what they rest on. *Undecided* is what an interval that contains zero
-# says; with five seeds, an effect of a point or two can hide in it. *Refuted* means that a whole interval lies on the wrong side
-# of zero: for that remedy, under this budget, the advice does harm. The lines "without a vote" show the losses and gaps beside
-# the accuracies.
+# says; with five seeds, an effect of a point or two can hide in it. *Refuted* means that a whole interval lies on the
+# wrong side of zero: for that remedy, under this budget, the advice does harm. The lines "without a vote" show the
+# losses and gaps beside the accuracies.
 #
-# Why harm? All methods make the same few updates. Noise makes each update worth less, changed sentences take the place of
-# real ones, and related tasks take the place of film sentences. A remedy that pays off over many epochs shows its price first.
-# The articles' list may be right for long training. They do not say so, and it is not what most people do with fifty examples.
+# Why harm? All methods make the same few updates. Noise makes each update worth less, changed sentences take the place
+# of real ones, and related tasks take the place of film sentences. A remedy that pays off over many epochs shows its
+# price first. The articles' list may be right for long training. They do not say so, and it is not what most people do
+# with fifty examples.
 #
 # ### The optimism of early stopping, in the record
 #
@@ -975,9 +980,10 @@ print(f"verdicts: C14 {m['c14_verdict']}, C12 {m['c12_verdict']}, C25 {m['c25_ve
 # %% [markdown]
 # **What we have not shown.**
 #
-# - The budget of updates is small and the same for all. Noise such as dropout slows learning; with ten times the updates the
-#   order may change. R-Drop suffers most: half of few updates is very few.
-# - One task, two sizes, five seeds, one small encoder whose embeddings were frozen. A larger model has more room to overfit.
+# - The budget of updates is small and the same for all. Noise such as dropout slows learning; with ten times the
+#   updates the order may change. R-Drop suffers most: half of few updates is very few.
+# - One task, two sizes, five seeds, one small encoder whose embeddings were frozen. A larger model has more room to
+#   overfit.
 # - Our synonyms are neighbours and our translator is a word list. The verdict on C12 is about these.
 # - Knobs were chosen once, on two hundred dev sentences. That choice is noisy, and the plain run had none to make.
 # - Adapters and adversarial training stand on the same list of remedies. They have their own lessons, 08 to 11 and 19.
@@ -994,25 +1000,25 @@ print(f"verdicts: C14 {m['c14_verdict']}, C12 {m['c12_verdict']}, C25 {m['c25_ve
 #
 # **References.**
 #
-# - Brown, P. F., Della Pietra, S. A., Della Pietra, V. J., and Mercer, R. L. (1993). The mathematics of statistical machine
-#   translation: parameter estimation. *Computational Linguistics* 19(2), 263–311.
+# - Brown, P. F., Della Pietra, S. A., Della Pietra, V. J., and Mercer, R. L. (1993). The mathematics of statistical
+#   machine translation: parameter estimation. *Computational Linguistics* 19(2), 263–311.
 # - Caruana, R. (1997). Multitask learning. *Machine Learning* 28, 41–75.
 # - Guo, C., Pleiss, G., Sun, Y., and Weinberger, K. Q. (2017). On calibration of modern neural networks. *ICML 2017*.
 # - Hutto, C. J., and Gilbert, E. (2014). VADER: a parsimonious rule-based model for sentiment analysis of social media
 #   text. *ICWSM 2014*.
 # - Kocoń, J., Miłkowski, P., and Kanclerz, K. (2021). MultiEmo: multilingual, multilevel, multidomain sentiment analysis
 #   corpus of consumer reviews. *ICCS 2021*.
-# - Lakshminarayanan, B., Pritzel, A., and Blundell, C. (2017). Simple and scalable predictive uncertainty estimation using
-#   deep ensembles. *NeurIPS 2017*.
+# - Lakshminarayanan, B., Pritzel, A., and Blundell, C. (2017). Simple and scalable predictive uncertainty estimation
+#   using deep ensembles. *NeurIPS 2017*.
 # - Liang, X., Wu, L., Li, J., et al. (2021). R-Drop: regularized dropout for neural networks. *NeurIPS 2021*.
 # - Loshchilov, I., and Hutter, F. (2019). Decoupled weight decay regularization. *ICLR 2019*.
-# - Naeini, M. P., Cooper, G. F., and Hauskrecht, M. (2015). Obtaining well calibrated probabilities using Bayesian binning.
-#   *AAAI 2015*.
+# - Naeini, M. P., Cooper, G. F., and Hauskrecht, M. (2015). Obtaining well calibrated probabilities using Bayesian
+#   binning. *AAAI 2015*.
 # - Prechelt, L. (1998). Early stopping – but when? In *Neural Networks: Tricks of the Trade*, Springer.
 # - Sennrich, R., Haddow, B., and Birch, A. (2016). Improving neural machine translation models with monolingual data.
 #   *ACL 2016*.
-# - Srivastava, N., Hinton, G., Krizhevsky, A., Sutskever, I., and Salakhutdinov, R. (2014). Dropout: a simple way to prevent
-#   neural networks from overfitting. *JMLR* 15, 1929–1958.
+# - Srivastava, N., Hinton, G., Krizhevsky, A., Sutskever, I., and Salakhutdinov, R. (2014). Dropout: a simple way to
+#   prevent neural networks from overfitting. *JMLR* 15, 1929–1958.
 # - Szegedy, C., Vanhoucke, V., Ioffe, S., Shlens, J., and Wojna, Z. (2016). Rethinking the Inception architecture for
 #   computer vision. *CVPR 2016*.
 # - Wei, J., and Zou, K. (2019). EDA: easy data augmentation techniques for boosting performance on text classification
