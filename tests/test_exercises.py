@@ -259,7 +259,11 @@ def test_checker_accepts_another_right_answer(id):
 
 def test_every_exercise_with_code_to_write_has_another_right_answer():
     elsewhere = {"04", "06"}  # tests/test_lesson_04.py and tests/test_lesson_06.py prove theirs
-    not_yet = {"02", "05", "07"}  # only their solutions are proven; a second right answer is still to be written
+    not_yet = {
+        "02",
+        "05",
+        "07",
+    }  # only their solutions are proven; a second right answer is still to be written
     code = {id for id, exercise in EXERCISES.items() if exercise.flavour != "prediction"}
     assert {id for id in code if id[:2] not in elsewhere | not_yet} == set(RIGHT)
 
