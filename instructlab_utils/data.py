@@ -211,10 +211,9 @@ def load(name: str) -> Task:
         raise AssetError(f"{stored} is damaged: delete that folder and load the task again") from error
     source, records = SOURCES.get(name), RECORDS.get(name)
     pinned = assets.catalogue()[asset_of(name)]
-    labels = source.labels if source else tuple(counts.pop("labels"))
     return Task(
         name=name,
-        labels=labels,
+        labels=source.labels if source else bio_labels(splits),
         licence=pinned.licence,
         source=pinned.citation,
         assets=(asset_of(name),),
@@ -224,6 +223,14 @@ def load(name: str) -> Task:
         kind=records.kind if records else "classification",
         metric=records.metric if records else "accuracy",
     )
+
+
+def bio_labels(splits: DatasetDict) -> tuple[str, ...]:
+    """O, then B- and I- of every span type that occurs in the column ``tags``; empty where there is no such column."""
+    tagged = [part["tags"] for part in splits.values() if "tags" in part.column_names]
+    tags = {tag for column in tagged for row in column for tag in row}
+    types = sorted({tag[2:] for tag in tags} - {""})
+    return ("O", *(f"{mark}-{kind}" for kind in types for mark in "BI")) if types else ()
 
 
 def arrange_records(name: str, counts: Counter[str]) -> dict[str, list[dict[str, Any]]]:
@@ -243,11 +250,12 @@ def arrange_records(name: str, counts: Counter[str]) -> dict[str, list[dict[str,
             continue
         seen.add(row["id"])
         splits["test" if task.test_only else split_of(row["group"])].append(row)
-    filled: dict[str, list[dict[str, Any]]] = {
-        k: sorted(v, key=lambda r: r["id"]) for k, v in splits.items() if v
+    counts["groups"] = len({row["group"] for rows in splits.values() for row in rows})
+    return {
+        split: sorted(rows, key=lambda row: row["id"])
+        for split, rows in splits.items()
+        if rows or not task.test_only
     }
-    counts["groups"] = len({row["group"] for rows in filled.values() for row in rows})
-    return filled
 
 
 def _store(name: str, stored: Path) -> None:
@@ -256,27 +264,21 @@ def _store(name: str, stored: Path) -> None:
     from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
     counts: Counter[str] = Counter()
-    string, found = Value("string"), []
-    examples: dict[str, Any]
+    string, texts, examples = Value("string"), List(Value("string")), {}
+    kinds: dict[str, Any] = dict.fromkeys(("answers", "tokens", "tags", "targets"), texts)
+    kinds |= {"starts": List(Value("int64")), "triples": List(texts), "rating": Value("float64")}
     if name in SOURCES:
         examples = arrange(read(name, counts), counts)
-        label = ClassLabel(names=list(SOURCES[name].labels))
-        features = Features(id=string, text=string, label=label, rating=Value("float64"), group=string)
+        kinds["label"] = ClassLabel(names=list(SOURCES[name].labels))
     else:
         examples = arrange_records(name, counts)
-        columns = next(iter(examples.values()))[0]
-        kinds = {"starts": List(Value("int64")), "triples": List(List(string))}
-        kinds |= dict.fromkeys(("answers", "tokens", "tags", "targets"), List(string))
-        features = Features({column: kinds.get(column, string) for column in columns})
-        types = {
-            tag[2:] for rows in examples.values() for row in rows for tag in row.get("tags", ()) if tag != "O"
-        }
-        found = ["O", *(f"{mark}-{kind}" for kind in sorted(types) for mark in "BI")] if types else []
     for split, rows in examples.items():
         if not rows:
             raise DataError(
                 f"{name}: no text falls into {split}; the raw files are too small, fetch the asset again"
             )
+    columns = next(iter(examples.values()))[0]
+    features = Features({column: kinds.get(column, string) for column in columns})
     splits = DatasetDict({split: Dataset.from_list(rows, features) for split, rows in examples.items()})
     with tempfile.TemporaryDirectory(dir=stored.parent, prefix=f".{name}-") as folder:
         new, shown = Path(folder) / "new", not datasets.are_progress_bars_disabled()
@@ -286,8 +288,7 @@ def _store(name: str, stored: Path) -> None:
         finally:
             if shown:
                 datasets.enable_progress_bars()
-        stored_counts = counts if name in SOURCES else {**counts, "labels": found}
-        (new / "counts.json").write_text(json.dumps(stored_counts, indent=1), encoding="utf-8")
+        (new / "counts.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
         os.replace(new, stored)
 
 

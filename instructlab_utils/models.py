@@ -14,6 +14,7 @@ from instructlab_utils.errors import ParameterError, TrainingError
 
 if TYPE_CHECKING:
     from transformers import (
+        BertForQuestionAnswering,
         BertForSequenceClassification,
         BertForTokenClassification,
         BertModel,
@@ -69,48 +70,42 @@ def load_encoder(*, pretrained: bool = True, seed: int = 0, model: str = "") -> 
         return AutoModel.from_config(AutoConfig.from_pretrained(source), dtype=torch.float32).eval()
 
 
-def draw_head(head: Any, seed: int, std: float = 0.02) -> None:
-    """New weights for a linear head, in place, from the seed alone and not from what loading consumed before it.
-
-    0.02 is BERT's ``initializer_range``.
-    """
-    with torch.no_grad():
-        head.weight.normal_(0.0, std, generator=torch.Generator().manual_seed(seed))
-        head.bias.zero_()
-
-
 def load_tagger(num_labels: int, *, seed: int = 0, model: str = "") -> BertForTokenClassification:
     """The encoder with a linear head of ``num_labels`` logits for every token, drawn from ``seed``; fp32, eval mode."""
-    from transformers import AutoConfig, AutoModelForTokenClassification
+    return _with_head("AutoModelForTokenClassification", "classifier", seed, model, num_labels=num_labels)
 
-    source = source_of("encoder", model)
-    config = AutoConfig.from_pretrained(source, num_labels=num_labels)
-    torch.manual_seed(seed)
-    with _quiet():
-        net = AutoModelForTokenClassification.from_pretrained(
-            source, config=config, use_safetensors=True, dtype=torch.float32
-        )
-    draw_head(net.classifier, seed)
-    return net.eval()
+
+def load_span_model(*, seed: int = 0, model: str = "") -> BertForQuestionAnswering:
+    """The encoder with a span head, two logits for every token, drawn from ``seed``; fp32, in eval mode."""
+    return _with_head("AutoModelForQuestionAnswering", "qa_outputs", seed, model)
 
 
 def load_classifier(
     num_labels: int, *, pretrained: bool = True, seed: int = 0, model: str = ""
 ) -> BertForSequenceClassification:
     """The encoder with pooler and a linear head of ``num_labels`` logits drawn from ``seed``, fp32, in eval mode."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    name = "AutoModelForSequenceClassification"
+    return _with_head(name, "classifier", seed, model, pretrained, num_labels=num_labels)
 
-    source = source_of("encoder", model)
-    config = AutoConfig.from_pretrained(source, num_labels=num_labels)
+
+def _with_head(auto: str, head: str, seed: int, model: str, pretrained: bool = True, **config: int) -> Any:
+    """The encoder as transformers' class ``auto`` builds it. The head is drawn again at the end, so that it depends on the
+    seed alone and not on what loading consumed before it."""
+    import transformers
+
+    source, kind = source_of("encoder", model), getattr(transformers, auto)
+    settings = transformers.AutoConfig.from_pretrained(source, **config)
     torch.manual_seed(seed)
     with _quiet():
         if pretrained:
-            net = AutoModelForSequenceClassification.from_pretrained(
-                source, config=config, use_safetensors=True, dtype=torch.float32
-            )
+            net = kind.from_pretrained(source, config=settings, use_safetensors=True, dtype=torch.float32)
         else:
-            net = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    draw_head(net.classifier, seed)
+            net = kind.from_config(settings, dtype=torch.float32)
+    layer = getattr(net, head)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        layer.weight.normal_(0.0, settings.initializer_range, generator=generator)
+        layer.bias.zero_()
     return net.eval()
 
 

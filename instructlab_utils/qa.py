@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from instructlab_utils import models
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.losses import cross_entropy
+from instructlab_utils.models import load_span_model as load_span_model  # the experiment finds it here
 from instructlab_utils.training import Batch, Example, collate_tokens, move
-
-if TYPE_CHECKING:
-    from transformers import BertForQuestionAnswering
 
 Offsets = Sequence[tuple[int, int] | None]
 Row = Mapping[str, Any]
@@ -86,18 +83,6 @@ def windows(rows: Iterable[Row], tokenizer: Any, max_length: int, stride: int) -
             example = {"input_ids": ids, "token_type_ids": segments, "labels": list(labels)}
             found.append(Window(number, offsets, example))
     return found
-
-
-def load_span_model(*, seed: int = 0, model: str = "") -> BertForQuestionAnswering:
-    """MiniLM, all six layers, with a new span head (two logits a token) drawn by ``seed``; fp32, in eval mode."""
-    from transformers import AutoModelForQuestionAnswering
-
-    with models._quiet():
-        net = AutoModelForQuestionAnswering.from_pretrained(
-            models.source_of("encoder", model), use_safetensors=True, dtype=torch.float32
-        )
-    models.draw_head(net.qa_outputs, seed)
-    return net.eval()
 
 
 def boundary_losses(model: nn.Module, batch: Batch) -> Tensor:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from instructlab_utils.data import Task
 
 Span = tuple[str, int, int]  # name, first word, word after the last
-
-
 CONLL = {"liv": "PER", "loc": "LOC", "fac": "LOC", "org": "ORG"}  # of polish-ner; all else is MISC
 
 
@@ -122,7 +120,7 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
 def repair(tags: Sequence[str]) -> list[str]:
     """The tags with every I that continues nothing turned into a B, which is how seqeval reads them by default.
 
-    Source: lesson 04, section 4.
+    Source: lesson 04, section 3.
     """
     repaired, previous = [], "O"
     for tag in tags:

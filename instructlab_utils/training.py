@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,11 @@ def token_logits(
     return [found[i] for i in range(len(examples))]
 
 
+def _accuracy(model: nn.Module, examples: Sequence[Example], pad_id: int) -> float:
+    targets = torch.tensor([example["labels"] for example in examples])
+    return (predict(model, examples, pad_id).argmax(-1) == targets).double().mean().item()
+
+
 def move(batch: Batch, device: torch.device | str) -> Batch:
     """The batch on ``device``."""
     return {name: tensor.to(device) for name, tensor in batch.items()}
@@ -258,7 +264,7 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
-    name = f"step-{state['step']:06d}"
+    name = _step_name(state["step"])
     temporary, final = folder / f"{name}.tmp", folder / name
     for old in (temporary, final):
         shutil.rmtree(old, ignore_errors=True)
@@ -273,6 +279,10 @@ def save_checkpoint(
     for old in folder.glob("step-*"):
         if old != final:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _step_name(step: int) -> str:
+    return f"step-{step:06d}"
 
 
 def load_checkpoint(
@@ -404,10 +414,16 @@ def train(
             best = _load_best(folder) if history.best_step else None
         if main:
             _cut_log(folder / "log.jsonl", done)
+            for left in folder.glob(
+                "step-*"
+            ):  # of a kill between naming a checkpoint and removing the one before
+                if left.name != _step_name(done):
+                    shutil.rmtree(left)
         if reduce(torch.tensor(float(done), device=device)).item() != done:  # the mean over the processes
             raise TrainingError(
                 f"{folder}: the processes see different checkpoints; name a folder on a disk that all of them share"
             )
+    score_of = evaluate or (None if dev is None else partial(_accuracy, examples=dev, pad_id=pad_id))
     shared = model if processes.num_processes == 1 else Shared(model, processes)
     writer = _tensorboard(tensorboard if main else None)
     stream = batches_of(examples, batch_size, pad_id, seed, start=done * accumulation)
@@ -429,13 +445,9 @@ def train(
         history.norms.append(norm)
         history.rates.append(rate)
         entry: dict[str, Any] = {"step": step + 1, "loss": loss, "norm": norm, "rate": rate}
-        if (dev is not None or evaluate) and eval_every and (step + 1) % eval_every == 0:
-            if evaluate:
-                score = evaluate(model)
-                model.train()
-            else:
-                targets = torch.tensor([example["labels"] for example in dev or ()])
-                score = (predict(model, dev or (), pad_id).argmax(-1) == targets).double().mean().item()
+        if score_of is not None and eval_every and (step + 1) % eval_every == 0:
+            score = score_of(model)
+            model.train()
             # The main process's score counts, so that all stop together.
             score = broadcast(torch.tensor(score, dtype=torch.float64, device=device)).item()
             history.dev.append((step + 1, score))

@@ -4,6 +4,7 @@ import copy
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import toy_project as toy
 
@@ -66,6 +67,27 @@ def test_equal_lines_are_equal_and_timings_do_not_count(ready):
     found = repeat.compare(experiment, block, recorded, again)
     assert len(found) == 3 and all(each.equal for each in found)
     assert repeat.judge(found, BANDS) == ("equal", [])
+
+
+def test_a_score_is_compared_as_the_parquet_file_keeps_it(ready, monkeypatch):
+    """A third does not survive float32; a repetition with the same third is equal all the same, another number is not."""
+    experiment, block = ready
+    recorded, again = parts(experiment, block, scores=[1 / 3] * 8)
+    for line in again:
+        line.pop("predictions")
+        line.setdefault("scores", [0.5] * 8)
+    stored = [
+        {
+            **{c: line[c] for c in (*experiment.axes, "method")},
+            "scores": np.float32(line["scores"]).astype(float),
+        }
+        for line in again
+    ]
+    monkeypatch.setattr(repeat.experiments, "predictions", lambda *_: stored)
+    assert all(each.equal for each in repeat.compare(experiment, block, recorded, again))
+    next(line for line in again if line["method"] == "large")["scores"] = [1 / 3] * 7 + [0.34]
+    changed = [each for each in repeat.compare(experiment, block, recorded, again) if not each.equal]
+    assert [(each.method, each.predictions_changed) for each in changed] == [("large", 1)]
 
 
 @pytest.mark.parametrize(

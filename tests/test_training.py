@@ -273,6 +273,17 @@ def test_tensorboard_is_written_on_request(tmp_path):
 
 
 @pytest.mark.timeout(300)
+def test_resuming_removes_what_a_kill_left_beside_the_checkpoint(tmp_path):
+    """Killed after the last checkpoint was named, before the one before it was removed: nothing will be saved again."""
+    settings_ = dict(learning_rate=1e-3, pad_id=0, batch_size=8, folder=tmp_path, save_every=2, steps=4)
+    first = training.train(tiny(0.0), invented(16), **settings_)
+    for left in ("step-000002", "step-000006.tmp"):
+        (tmp_path / left).mkdir()
+    again = training.train(tiny(0.0), invented(16), **settings_)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-000004"]
+    assert again.losses == first.losses
+
+
 def test_drill_two_rounds(tmp_path):
     assert drill_training(2, tmp_path, seed=11) == []
 

@@ -83,7 +83,10 @@ def compare(
         one = old.get("predictions", old.get("scores")) if one is None else one
         two = new.get("predictions", new.get("scores"))
         if one is not None and two is not None:
-            each.test, each.predictions_changed = len(two), int((np.asarray(one) != np.asarray(two)).sum())
+            one, two = (
+                np.asarray(x, dtype=np.float32) for x in (one, two)
+            )  # as the Parquet file keeps scores
+            each.test, each.predictions_changed = len(two), int((one != two).sum())
         found.append(each)
     return found
 
