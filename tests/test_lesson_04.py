@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,6 @@ from seqeval.scheme import IOB2, Entities
 
 from instructlab_utils import metrics, models, tokens, training
 from instructlab_utils.errors import DataError
-from instructlab_utils.repro import exercises as ex
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ["O", "B-a", "I-a", "B-b", "I-b"]
@@ -216,13 +214,3 @@ def test_the_head_of_a_tagger_depends_on_the_seed_alone():
     torch.rand(5)
     b, c = (models.load_tagger(3, seed=seed).classifier.weight for seed in (1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c) and a.shape == (3, 384)
-
-
-RIGHT = tomllib.loads((ROOT / "tests/wrong_answers/04.toml").read_text(encoding="utf-8"))["right"]
-EXERCISES = {e.id: e for e in ex.load(ROOT / "notebooks/exercises/04_tokens_and_relations.py")}
-
-
-@pytest.mark.parametrize("right", RIGHT, ids=lambda right: right["exercise"])
-def test_another_right_answer_is_accepted(right):
-    verdict = ex.prove(EXERCISES[right["exercise"]], right["code"])
-    assert verdict.accepted, verdict.message
