@@ -743,9 +743,9 @@ for margin in (-np.inf, *np.quantile(top, [0.25, 0.5, 0.75]), np.inf):
 # In the same blocks each mistake of the articles is put back, one at a time, on held-out SQuAD articles:
 #
 # - *independent argmax*: the repaired model, decoded by two separate maxima;
-# - *reads the first 128 tokens only*: the repaired model, without further windows in the test;
+# - *first 128 tokens only*: the repaired model, without further windows in the test;
 # - *no segments*: trained and tested with everything in segment 0;
-# - *ids used as positions*: trained on the labels of section 1.
+# - *ids as positions*: trained on the labels of section 1.
 #
 # The first row needs no training: the sentence that shares the most words with the question. If *it* falls in the same
 # order, then the order is one of the texts, not of the model.
@@ -769,8 +769,8 @@ _ = run.figure(figure, "05_qa_shifts")
 # **Observe.** Read the table in three steps.
 #
 # - *Down the first column.* The difference between the second row and a row below it is the damage of that mistake.
-#   *Ids used as positions* ends far below the word counter that needs no training: a model that always points at the
-#   same two places. *Independent argmax* and *the first 128 tokens only* each cost several points on the same trained
+#   *Ids as positions* ends far below the word counter that needs no training: a model that always points at the
+#   same two places. *Independent argmax* and *first 128 tokens only* each cost several points on the same trained
 #   model. *No segments* costs nothing that these seeds can see. The encoder listens to the segments (section 3), but a
 #   fine-tuned model finds the `[SEP]` as well. We had expected a loss there.
 # - *Along the second row.* The published falls stand beside ours and are not ranked with them: other models, whole

@@ -910,8 +910,8 @@ _ = run.figure(figure, "07_regularisers")
 # **Observe.** In the left panel right of the line is better; in the other two, left of it. Circles are the smaller size,
 # squares the larger. Read each interval before its point. Then compare the three panels of one method.
 #
-# - *No remedy raises the accuracy* at either size, as far as five seeds can tell. At the larger size several lower it:
-#   dropout a little, EDA and back-translation by some points, R-Drop by far more. The related tasks lose much on
+# - *No remedy raises the accuracy* at either size, as far as five seeds can tell. Several lower it: EDA at both sizes, at
+#   the larger one also dropout (a little), back-translation, and R-Drop by far the most. The related tasks lose much on
 #   average, and scatter so widely that their interval still holds zero.
 # - *The ensemble lowers the loss* at both sizes, with the narrowest intervals of the picture. Section 6 proved that it
 #   must. Its accuracy is undecided.
