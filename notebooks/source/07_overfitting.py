@@ -334,7 +334,7 @@ run.record(optimism_80_looks=means[1] - 0.7)
 # $$ z_y - z_k = \log \frac{q_y}{q_k} = \log \frac{1 - \varepsilon + \varepsilon/K}{\varepsilon/K}
 # = \log\Big(1 + \frac{K (1 - \varepsilon)}{\varepsilon}\Big). $$
 
-# %%
+# %% tags=["nbval-check-output"]
 K, epsilon = 2, 0.1
 gap = np.log(1 + K * (1 - epsilon) / epsilon)
 for smoothing in (0.0, epsilon):
@@ -564,7 +564,7 @@ def ibm_model_1(e, g, place, rounds=5):
 # **Predict.** Three pairs: *the house = das haus*, *the book = das buch*, *a book = ein buch*. After one round, which is
 # larger: $t(\textit{das} \mid \textit{the})$ or $t(\textit{haus} \mid \textit{house})$? And after many?
 
-# %%
+# %% tags=["nbval-check-output"]
 english, german = ["the", "house", "book", "a"], ["das", "haus", "buch", "ein"]
 places = [((0, 1), 0), ((0, 1), 1), ((0, 2), 0), ((0, 2), 2), ((3, 2), 3), ((3, 2), 2)]
 links = [(e, g, place) for place, (pair, g) in enumerate(places) for e in pair]
@@ -684,7 +684,7 @@ run.record(ensemble_loss=nll[2].mean(), members_loss=(nll[0].mean() + nll[1].mea
 # of which task $t$ owns the pair $2t, 2t+1$, and the label says both task and class.
 
 
-# %%
+# %% tags=["nbval-check-output"]
 def task_losses(logits, labels):
     t, label = labels // 2, labels % 2
     pairs = logits.unflatten(1, (-1, 2))
