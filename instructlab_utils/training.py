@@ -66,7 +66,7 @@ def collate_tokens(examples: Sequence[Example], pad_id: int) -> Batch:
     """Like :func:`collate`, for examples whose ``labels`` are lists; further lists, such as ``token_type_ids``, go along.
 
     Returns int64 tensors by name, each padded to its longest list: ``input_ids`` with ``pad_id``, ``labels`` with -100,
-    all others and ``attention_mask`` with 0. Source: lesson 04.
+    all others and ``attention_mask`` with 0. Source: lesson 04, section 2.
     """
     padding = {"input_ids": pad_id, "labels": IGNORED}
     rows = [{"attention_mask": [1] * len(e["input_ids"]), **e} for e in examples]
@@ -211,7 +211,7 @@ def token_logits(
 ) -> list[Tensor]:
     """Logits of every token of every example, in the examples' order: float32 tensors of shape (T_i, K).
 
-    As :func:`predict`, for heads that answer at each position; the padding is cut off again. Source: lesson 04.
+    As :func:`predict`, for heads that answer at each position; the padding is cut off again. Source: lesson 04, section 4.
     """
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
