@@ -250,7 +250,7 @@ def tuned(method, learning_rate):
     with run.measure() as cost:
         history = training.train(
             net, examples["train"], steps=steps, learning_rate=learning_rate, pad_id=pad_id,
-            batch_size=settings.batch_size, seed=seed, **extras(net, method),
+            batch_size=settings.batch_size, seed=seed, **({} if method == "full" else tuners.extras(net)),
         )  # fmt: skip
     ids = {name: predict(net, name) for name in ("dev", "test")}
     found = {
