@@ -22,7 +22,7 @@
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
 stage: str = "run"  # tune or run
-task: str = "movie-sentiment"  # a classification task, or e2e-slots
+task: str = "tweet-sentiment"  # a classification task, or e2e-slots
 seed: int = 0  # training sentences, order of batches, dropout, head, the methods' first values
 
 # %%
