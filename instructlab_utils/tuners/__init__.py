@@ -3,7 +3,7 @@
 ``model = tuners.inject(model, tuners.Lora(r=8))`` → train → ``tuners.save(model, folder)``, ``tuners.merge(model)``.
 """
 
-from instructlab_utils.tuners.base import inject, load, merge, save, trainable, unmerge
-from instructlab_utils.tuners.lora import Lora
+from instructlab_utils.tuners.base import extras, inject, load, merge, save, trainable, unmerge
+from instructlab_utils.tuners.lora import AdaLora, Lora, Vera
 
-__all__ = ["Lora", "inject", "load", "merge", "save", "trainable", "unmerge"]
+__all__ = ["AdaLora", "Lora", "Vera", "extras", "inject", "load", "merge", "save", "trainable", "unmerge"]

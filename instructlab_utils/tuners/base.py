@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
+from instructlab_utils.training import target_losses
 
 HEADS = ("classifier", "score", "qa_outputs")  # transformers' names; always trained, always saved
 TASK_TYPES = {
@@ -86,6 +87,10 @@ class Method:
     def restore(self, model: nn.Module, tensors: dict[str, Tensor], place: Path) -> None:
         """Copy ``tensors``, read from ``place``, into the model."""
         copy_into(self.tensors(model), tensors, place)
+
+    def extras(self, model: nn.Module, objective: Callable[..., Tensor]) -> dict[str, Any]:
+        """Keyword arguments that :func:`training.train` needs to train this method towards ``objective``."""
+        return {"objective": objective}
 
     def file_name(self, model: nn.Module, name: str) -> str:
         """The name in peft's file of the parameter ``name`` of ``model``."""
@@ -173,6 +178,14 @@ def inject(model: nn.Module, method: Method, *, seed: int = 0) -> nn.Module:
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that train, by name, in the model's order."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def extras(model: nn.Module, objective: Callable[..., Tensor] = target_losses) -> dict[str, Any]:
+    """What the method adds to training: ``training.train(model, …, **tuners.extras(model))``.
+
+    For most methods only the objective. AdaLoRA adds a penalty to it, and a call after every update.
+    """
+    return _method_of(model).extras(model, objective)
 
 
 def merge(model: nn.Module, *, unload: bool = False) -> nn.Module:
