@@ -5,5 +5,18 @@
 
 from instructlab_utils.tuners.base import inject, load, merge, save, trainable, unmerge
 from instructlab_utils.tuners.lora import Lora
+from instructlab_utils.tuners.prompts import DeepPrompts, PrefixTuning, PromptTuning, PTuning
 
-__all__ = ["Lora", "inject", "load", "merge", "save", "trainable", "unmerge"]
+__all__ = [
+    "DeepPrompts",
+    "Lora",
+    "PTuning",
+    "PrefixTuning",
+    "PromptTuning",
+    "inject",
+    "load",
+    "merge",
+    "save",
+    "trainable",
+    "unmerge",
+]
