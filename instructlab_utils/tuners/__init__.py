@@ -5,5 +5,21 @@
 
 from instructlab_utils.tuners.base import extras, inject, load, merge, save, trainable, unmerge
 from instructlab_utils.tuners.lora import AdaLora, Lora, Vera
+from instructlab_utils.tuners.prompts import DeepPrompts, PrefixTuning, PromptTuning, PTuning
 
-__all__ = ["AdaLora", "Lora", "Vera", "extras", "inject", "load", "merge", "save", "trainable", "unmerge"]
+__all__ = [
+    "AdaLora",
+    "DeepPrompts",
+    "Lora",
+    "PTuning",
+    "PrefixTuning",
+    "PromptTuning",
+    "Vera",
+    "extras",
+    "inject",
+    "load",
+    "merge",
+    "save",
+    "trainable",
+    "unmerge",
+]
