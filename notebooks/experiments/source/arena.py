@@ -177,7 +177,7 @@ TUNERS = {
     "prompt_long": tuners.PromptTuning(20, init="vocab"),
     "p_tuning": tuners.PTuning(20),
     "prefix": tuners.PrefixTuning(20),
-    "deep": tuners.DeepPrompts(20),
+    "deep": tuners.DeepPrompts(20, init="vocab"),
 }
 
 
