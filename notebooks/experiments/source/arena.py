@@ -201,6 +201,38 @@ def bytes_on_disk(net, method):
 
 
 # %% [markdown]
+# ## What training must hold
+#
+# All weights; for every trained one its gradient and AdamW's two averages; and what the forward pass of one batch keeps for
+# the backward pass, each storage once. The process's own peak stands beside it: it holds Python, the data and whatever the
+# allocator has not given back.
+
+
+# %%
+def held_mb(net):
+    """MiB, for the first batch of the training sentences."""
+    weights = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in net.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    chosen = sorted(examples["train"], key=lambda e: len(e["input_ids"]))[-settings.batch_size :]
+    batch = next(training.batches_of(chosen, settings.batch_size, pad_id, seed))
+    net.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = training.target_losses(net, training.move(batch, run.device)).mean()
+    trained = sum(p.numel() * p.element_size() for p in tuners.trainable(net).values())
+    total = sum(weights.values()) + 3 * trained + sum(kept.values())
+    del loss
+    net.eval()
+    return total / 2**20
+
+
+# %% [markdown]
 # ## Train and measure
 #
 # The probe's fall is measured with the adapter switched on. Frozen features forget nothing: their encoder is the pinned one.
@@ -238,6 +270,7 @@ def frozen(C):
         "trainable_parameters": weights,
         "ms_per_step": 1000 * (cost.cpu_seconds + seconds) / batches,
         "bytes": 4 * weights,
+        "held_mb": sum(p.numel() * 4 for p in fresh().parameters()) / 2**20,
         "forgetting": 0.0,
     }
     return ids, found, cost
@@ -260,7 +293,11 @@ def tuned(method, learning_rate):
         "ms_per_step": 1000 * cost.cpu_seconds / steps,
     }
     if stage == "run":
-        found |= {"bytes": bytes_on_disk(net, method), "forgetting": untouched()[1] - probe(net)}
+        found |= {
+            "bytes": bytes_on_disk(net, method),
+            "held_mb": held_mb(net),
+            "forgetting": untouched()[1] - probe(net),
+        }
     return ids, found, cost
 
 
