@@ -261,7 +261,7 @@ def frozen(C):
     model = logistic(C).fit(np.concatenate(features("train")), np.concatenate(y))
     seconds = time.process_time() - begin
     weights = model[-1].coef_.size + model[-1].intercept_.size
-    ids = {name: [model.predict(rows).tolist() for rows in features(name)] for name in ("dev", "test")}
+    ids = {name: [model.predict(rows).tolist() for rows in features(name)] for name in read_splits}
     if not tagging:
         ids = {name: [row[0] for row in rows] for name, rows in ids.items()}
     batches = -(-len(examples["train"]) // settings.batch_size)
@@ -285,7 +285,7 @@ def tuned(method, learning_rate):
             net, examples["train"], steps=steps, learning_rate=learning_rate, pad_id=pad_id,
             batch_size=settings.batch_size, seed=seed, **({} if method == "full" else tuners.extras(net)),
         )  # fmt: skip
-    ids = {name: predict(net, name) for name in ("dev", "test")}
+    ids = {name: predict(net, name) for name in read_splits}
     found = {
         "steps": steps,
         "trainable_parameters": sum(p.numel() for p in tuners.trainable(net).values()),
@@ -304,10 +304,11 @@ def tuned(method, learning_rate):
 # %% [markdown]
 # ## Run
 #
-# One line per run, on the disk before the next one starts. A run whose loss stops being finite is scored as what its user
+# One line per run, on the disk before the next one starts. Tuning never reads the test sentences. A run whose loss stops being finite is scored as what its user
 # falls back to: nothing learned.
 
 # %%
+read_splits = ("dev", "test") if stage == "run" else ("dev",)
 nothing = {
     n: [[0] * len(row) for row in truth[n]] if tagging else [0] * len(truth[n]) for n in ("dev", "test")
 }
@@ -322,23 +323,23 @@ for trial in spec.trials(block):
     except TrainingError as error:
         print(f"{trial.method}: {error}")
         ids, line, cost = nothing, {"diverged": 1}, None
-    score, right = read(ids["test"], "test")
+    read_out = {name: read(ids[name], name) for name in read_splits}
     run.line(
         spec.identity(block) | trial.key,
         **(vars(cost) if cost else {}),
         **line,
-        score=score,
-        dev_score=read(ids["dev"], "dev")[0],
-        scores=right,
+        dev_score=read_out["dev"][0],
+        **({"score": read_out["test"][0], "scores": read_out["test"][1]} if stage == "run" else {}),
     )
     knobs = ", ".join(f"{k} = {v:g}" for k, v in trial.tuned.items())
-    print(f"{trial.method:12s} {knobs:22s} test {score:.3f}, {cost.seconds if cost else 0:.1f} s")
+    print(f"{trial.method:12s} {knobs:22s} dev {read_out['dev'][0]:.3f}, {cost.seconds if cost else 0:.1f} s")
 
 # %% [markdown]
 # ## What this block found
 
 # %%
 lines = [run.have(trial.key) for trial in spec.trials(block)]
-for line in sorted(lines, key=lambda e: -e["score"]):
-    print(f"{line['method']:12s} test {line['score']:.3f}  dev {line['dev_score']:.3f}")
+shown = "score" if stage == "run" else "dev_score"
+for line in sorted(lines, key=lambda e: -e[shown]):
+    print(f"{line['method']:12s} {shown} {line[shown]:.3f}")
 run.record(runs=len(lines))
