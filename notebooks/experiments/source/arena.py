@@ -304,7 +304,8 @@ def tuned(method, learning_rate):
 # %% [markdown]
 # ## Run
 #
-# One line per run, on the disk before the next one starts. Tuning never reads the test sentences. A run whose loss stops being finite is scored as what its user
+# One line per run, on the disk before the next one starts. Tuning never reads the test sentences. A run whose loss stops
+# being finite is scored as what its user
 # falls back to: nothing learned.
 
 # %%
