@@ -305,8 +305,7 @@ def tuned(method, learning_rate):
 # ## Run
 #
 # One line per run, on the disk before the next one starts. Tuning never reads the test sentences. A run whose loss stops
-# being finite is scored as what its user
-# falls back to: nothing learned.
+# being finite is scored as what its user falls back to: nothing learned.
 
 # %%
 read_splits = ("dev", "test") if stage == "run" else ("dev",)
