@@ -3,6 +3,7 @@
     python benchmarks/bench.py                  # training and import; at most ten minutes on one idle core
     python benchmarks/bench.py --parts course   # the smoke course with two workers and with plain papermill
     python benchmarks/bench.py --parts causal,generation   # lesson 06's step against trl's, and the KV cache
+    python benchmarks/bench.py --parts tuners   # an update of each tuning method, by hand and by peft
     python benchmarks/bench.py --quick          # 64 sentences, once: does the script work? (build/bench, no result)
 
 One thread. The contenders run in turn, several rounds, and the median of each counts. A full run replaces its parts
@@ -37,10 +38,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
 PAGE = ROOT / "benchmarks" / "RESULTS.md"
-PARTS = ("training", "import", "course", "engine", "causal", "generation")
+PARTS = ("training", "import", "course", "engine", "causal", "generation", "tuners")
 TASK, BATCH, RATE, MAX_LENGTH = "movie-sentiment", 16, 2e-5, 128
 GEMM_SIZES = (512, 1024, 2048)
-TARGETS = {"padded": 4.5, "trainer": 1.4, "gemm": 0.62, "import": 0.3, "engine": 1.7}
+TARGETS = {"padded": 4.5, "trainer": 1.4, "gemm": 0.62, "import": 0.3, "engine": 1.7, "tuners": 0.97}
 LABELS = {
     "ours": "our loop: length buckets, fused AdamW",
     "padded": "the articles' recipe: every sentence padded to 128, plain AdamW",
@@ -77,7 +78,7 @@ def machine() -> dict[str, Any]:
             if line.startswith("model name"):
                 model = line.split(":", 1)[1].strip()
                 break
-    packages = ("torch", "transformers", "accelerate", "numpy", "papermill")
+    packages = ("torch", "transformers", "accelerate", "peft", "numpy", "papermill")
     return {
         "date": datetime.date.today().isoformat(),
         "processor": model,
@@ -521,6 +522,132 @@ def generation(new_tokens: int, rounds: int) -> dict[str, Any]:
     }
 
 
+# --- the tuning methods against peft --------------------------------------------------------
+
+
+def tuning_pairs() -> dict[str, tuple[Any, Any]]:
+    """Name → our method and peft's configuration of the same, for BERT."""
+    import peft
+
+    from instructlab_utils import tuners
+
+    kind, attention = {"task_type": "SEQ_CLS"}, {"target_modules": ["query", "value"]}
+    lora = {**kind, **attention, "r": 8, "lora_alpha": 8}
+    feed_forward = ["output.dense"]
+    return {
+        "LoRA": (tuners.Lora(8, 8), peft.LoraConfig(**lora)),
+        "rsLoRA": (tuners.Lora(8, 8, rslora=True), peft.LoraConfig(**lora, use_rslora=True)),
+        "DoRA": (tuners.Lora(8, 8, dora=True), peft.LoraConfig(**lora, use_dora=True)),
+        "PiSSA": (tuners.Lora(8, 8, init="pissa"), peft.LoraConfig(**lora, init_lora_weights="pissa")),
+        "VeRA": (tuners.Vera(256), peft.VeraConfig(**kind, **attention, r=256)),
+        "AdaLoRA": (
+            tuners.AdaLora(init_r=12, target_r=8, total_step=1000),
+            peft.AdaLoraConfig(**kind, **attention, init_r=12, target_r=8, total_step=1000),
+        ),
+        "IA3": (
+            tuners.IA3(),
+            peft.IA3Config(
+                **kind, target_modules=["key", "value", *feed_forward], feedforward_modules=feed_forward
+            ),
+        ),
+        "LayerNorm": (tuners.LayerNorms(), peft.LNTuningConfig(**kind, target_modules=["LayerNorm"])),
+        "prompt tuning": (
+            tuners.PromptTuning(20),
+            peft.PromptTuningConfig(**kind, num_virtual_tokens=20),
+        ),
+        "P-tuning": (
+            tuners.PTuning(20),
+            peft.PromptEncoderConfig(**kind, num_virtual_tokens=20),
+        ),
+        "prefix-tuning, MLP": (
+            tuners.PrefixTuning(20),
+            peft.PrefixTuningConfig(**kind, num_virtual_tokens=20, prefix_projection=True),
+        ),
+        "P-Tuning v2": (
+            tuners.DeepPrompts(20),
+            peft.PrefixTuningConfig(**kind, num_virtual_tokens=20),
+        ),
+    }
+
+
+def kept_bytes(net: Any, forward: Callable[[], Any]) -> int:
+    """Bytes that ``forward`` keeps for the backward pass, each storage once, without the model's own tensors."""
+    import torch
+
+    own = {t.untyped_storage().data_ptr() for t in [*net.parameters(), *net.buffers()]}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = forward()
+    total = sum(kept.values())  # while the graph lives, no storage is reused
+    loss.backward()
+    net.zero_grad()
+    return total
+
+
+def tuning(updates: int, rounds: int) -> dict[str, Any]:
+    """``updates`` updates of the MiniLM classifier per round and method: ours and peft's in turn, the same AdamW."""
+    import peft
+    import torch
+
+    from instructlab_utils import data, models, tuners
+    from instructlab_utils import training as loop
+
+    torch.set_num_threads(THREADS)
+    tokenizer = models.load_tokenizer("encoder")
+    rows = data.subsample(data.load(TASK).splits["train"], BATCH * updates, 0)
+    examples = loop.encode(rows, tokenizer, MAX_LENGTH)
+    batches = [
+        loop.collate(examples[i : i + BATCH], tokenizer.pad_token_id) for i in range(0, len(examples), BATCH)
+    ]
+
+    def contender(net: Any, loss_of: Callable[[Any], Any]) -> tuple[Callable[[], float], int]:
+        net.train()
+        trained = [p for p in net.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+
+        def work() -> float:
+            start = time.perf_counter()
+            for batch in batches:
+                loss_of(batch).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            return (time.perf_counter() - start) / updates
+
+        kept = kept_bytes(net, lambda: loss_of(batches[0]))
+        work()  # neither pays for the first call of a kernel
+        return work, kept
+
+    found: dict[str, Any] = {}
+    for name, (method, config) in tuning_pairs().items():
+        mine = tuners.inject(models.load_classifier(2), method)
+        theirs = peft.get_peft_model(models.load_classifier(2), config)
+        objective = tuners.extras(mine)["objective"]
+        ours, ours_kept = contender(mine, lambda batch, net=mine, f=objective: f(net, batch).mean())
+        peft_, peft_kept = contender(theirs, lambda batch, net=theirs: net(**batch).loss)
+        seconds: dict[str, list[float]] = {"ours": [], "peft": []}
+        for turn in range(rounds):
+            for who, work in (("ours", ours), ("peft", peft_))[:: 1 if turn % 2 == 0 else -1]:
+                seconds[who].append(work())
+        median = {who: statistics.median(values) for who, values in seconds.items()}
+        found[name] = {
+            "seconds": seconds,
+            "median": median,
+            "ratio": median["peft"] / median["ours"],
+            "kept_mb": {"ours": ours_kept / 2**20, "peft": peft_kept / 2**20},
+        }
+        say(
+            f"tuners: {name} {found[name]['ratio']:.2f} x, kept {ours_kept / 2**20:.1f}/{peft_kept / 2**20:.1f} MiB"
+        )
+    return {"updates": updates, "rounds": rounds, "batch_size": BATCH, "task": TASK, "methods": found}
+
+
 # --- the grid with one worker and with two ---------------------------------------------------
 
 
@@ -639,6 +766,24 @@ def markdown(results: dict[str, Any]) -> str:
             f"| {median['cached']:.1f} s, {part['tokens_per_second']:.0f} tokens/s | – |",
             f"| the same texts without the cache | {median['without']:.1f} s, {part['ratio']:.1f} times | – |",
         ]
+    if part := results.get("tuners"):
+        host = part["machine"]
+        lines += [
+            f"Tuning methods written by hand against peft {host['versions']['peft']}: one update of MiniLM on "
+            f"{part['batch_size']} sentences of {part['task']}, the same AdamW, median of {part['rounds']} rounds run in "
+            f"turn, {host['date']}. Speed is peft's time over ours (target ≥ {TARGETS['tuners']}); memory is what the "
+            "forward pass keeps for the backward pass.",
+            "",
+            "| method | ours, ms | peft, ms | speed | ours, MiB | peft, MiB |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
+        for name, row in part["methods"].items():
+            ms, kept = ({who: row[key][who] for who in ("ours", "peft")} for key in ("median", "kept_mb"))
+            lines.append(
+                f"| {name} | {1000 * ms['ours']:.0f} | {1000 * ms['peft']:.0f} | {row['ratio']:.2f} "
+                f"| {kept['ours']:.1f} | {kept['peft']:.1f} |"
+            )
+        lines.append("")
     if rows:
         lines += ["| what | median | target |", "|---|---:|---:|", *rows, ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -683,6 +828,7 @@ def main(argv: list[str] | None = None) -> int:
         "engine": lambda: engine(2 if chosen.quick else 4),
         "causal": lambda: causal(1 if chosen.quick else 8, rounds),
         "generation": lambda: generation(4 if chosen.quick else 32, rounds),
+        "tuners": lambda: tuning(1 if chosen.quick else 4, rounds),
     }
     for part in parts:
         results[part] = {"machine": machine(), **measure[part]()}

@@ -367,15 +367,17 @@ def train(
     objective: Objective = target_losses,
     schedule: Callable[[int, int, int], float] = linear_schedule,
     evaluate: Callable[[nn.Module], float] | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> History:
     """Fine-tune ``model`` in place for ``steps`` updates of ``accumulation`` micro-batches of ``batch_size`` examples.
 
     ``warmup`` is a fraction of the steps. With ``dev`` and ``eval_every`` the accuracy on ``dev`` is measured every so
     many updates, the best weights are kept and restored at the end, and ``patience`` evaluations without a gain stop
     the run; ``evaluate(model)`` instead of ``dev`` is any other score, the higher the better. ``objective(model, batch)``
-    returns one loss per target, ``schedule(step, steps, warmup_steps)`` the factor of the rate. With ``folder`` there is
-    a JSONL log, and a checkpoint every ``save_every`` updates from which the same call resumes to the same bits.
-    ``until`` leaves after that update without a last checkpoint, as a kill would.
+    returns one loss per target, ``schedule(step, steps, warmup_steps)`` the factor of the rate; ``after_step(step)`` is
+    called after each update, from 0, while the gradients are still there. With ``folder`` there is a JSONL log, and a
+    checkpoint every ``save_every`` updates from which the same call resumes to the same bits. ``until`` leaves after
+    that update without a last checkpoint, as a kill would.
 
     Under ``accelerate launch`` the same call trains the same model: the processes share every micro-batch
     (:class:`Shared`), start from the weights of the main process and hold equal weights after each update. Only the main
@@ -394,6 +396,8 @@ def train(
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, fused=True)
     warmup_steps = round(warmup * steps)
     history, best, done = History(), None, 0
+    if after_step is not None:
+        optimizer.register_step_post_hook(lambda *_: after_step(len(history.losses)))
     if folder is None:
         torch.manual_seed(seed)  # dropout; the batches have their own generator
     else:

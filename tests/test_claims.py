@@ -161,6 +161,18 @@ def test_value_ratio_and_range():
     )
 
 
+def test_a_spread_difference_compares_two_ranges_on_the_same_seed():
+    cells = {"a": [("new", 10), ("new", 20), ("new", 40)], "b": [("old", 10), ("third", 10)]}
+    fields = {
+        "kind": "spread_difference", "name": "x", "metric": "accuracy", "over": ["task"],
+        **{side: [{"method": m, "n_train": n} for m, n in found] for side, found in cells.items()},
+    }  # fmt: skip
+    found = numbers(fields, lambda t, n, s, m: n / 100 if m == "new" else (s / 100 if m == "old" else 0.0))
+    np.testing.assert_allclose(found.values, 0.3 - np.arange(5) / 100, atol=1e-12)
+    with pytest.raises(ValueError, match="at least 2"):
+        numbers(fields | {"b": fields["b"][:1]}, lambda t, n, s, m: 0.0)
+
+
 def test_a_slope_is_the_least_squares_line():
     fields = {**CURVE, "kind": "slope", "at": {"method": "new"}}
     np.testing.assert_allclose(

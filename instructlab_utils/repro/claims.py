@@ -165,6 +165,25 @@ class Range(Single, Along):
         return float(np.ptp(y[0].mean(axis=0)))
 
 
+class SpreadDifference(Statistic):
+    """Largest minus smallest metric over the cells of ``a``, minus the same over the cells of ``b``: which moves more."""
+
+    kind: Literal["spread_difference"]
+    a: list[Where] = Field(min_length=2)
+    b: list[Where] = Field(min_length=2)
+
+    @property
+    def curves(self) -> dict[str, tuple[Where, str]]:
+        cells = [("a", i, cell) for i, cell in enumerate(self.a)] + [
+            ("b", i, cell) for i, cell in enumerate(self.b)
+        ]
+        return {f"{side}[{i}]": (cell, self.metric) for side, i, cell in cells}
+
+    def number(self, y: np.ndarray, axes: Axes) -> float:
+        means = y.mean(axis=(1, 2))
+        return float(np.ptp(means[: len(self.a)]) - np.ptp(means[len(self.a) :]))
+
+
 class RankCorrelation(Single, Along):
     """Spearman's, along the axis, of the metric with a published ``reference`` (value = number) or an ``other`` metric.
 
@@ -216,7 +235,7 @@ class Argmax(Single, Along):
 
 
 AnyStatistic = Annotated[
-    PairedDifference | Level | Ratio | Slope | Crossing | Range | RankCorrelation | Argmax,
+    PairedDifference | Level | Ratio | Slope | Crossing | Range | SpreadDifference | RankCorrelation | Argmax,
     Field(discriminator="kind"),
 ]
 

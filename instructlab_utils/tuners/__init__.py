@@ -14,19 +14,27 @@ from instructlab_utils.tuners.adapters import (
     TopLayers,
     without_adapters,
 )
-from instructlab_utils.tuners.base import inject, load, merge, save, trainable, unmerge
-from instructlab_utils.tuners.lora import Lora
+from instructlab_utils.tuners.base import extras, inject, load, merge, save, trainable, unmerge
+from instructlab_utils.tuners.lora import AdaLora, Lora, Vera
+from instructlab_utils.tuners.prompts import DeepPrompts, PrefixTuning, PromptTuning, PTuning
 
 __all__ = [
     "IA3",
+    "AdaLora",
     "BitFit",
+    "DeepPrompts",
     "HeadOnly",
     "Houlsby",
     "LayerNorms",
     "Lora",
+    "PTuning",
     "Parallel",
     "Pfeiffer",
+    "PrefixTuning",
+    "PromptTuning",
     "TopLayers",
+    "Vera",
+    "extras",
     "inject",
     "load",
     "merge",

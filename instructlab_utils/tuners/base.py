@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
+from instructlab_utils.training import target_losses
 
 HEADS = ("classifier", "score", "qa_outputs")  # transformers' names; always trained, always saved
 TASK_TYPES = {
@@ -70,8 +71,13 @@ class Method:
         """Change ``model``, whose parameters are all frozen, and return the module to train (mostly ``model`` itself)."""
         raise NotImplementedError(f"{type(self).__name__}.apply")
 
-    def to_peft(self, model: nn.Module) -> dict[str, Any]:
-        """peft's configuration of this method, without ``peft_type``, ``task_type`` and ``modules_to_save``."""
+    def described(self) -> Method:
+        """The method that a saved file describes: another one where the file holds what a network has computed."""
+        return self
+
+    def to_peft(self, model: nn.Module) -> dict[str, Any] | None:
+        """peft's configuration of this method, without ``peft_type``, ``task_type`` and ``modules_to_save``; None for a
+        variant that peft lacks."""
         return {}
 
     @classmethod
@@ -86,6 +92,10 @@ class Method:
     def restore(self, model: nn.Module, tensors: dict[str, Tensor], place: Path) -> None:
         """Copy ``tensors``, read from ``place``, into the model."""
         copy_into(self.tensors(model), tensors, place)
+
+    def extras(self, model: nn.Module, objective: Callable[..., Tensor]) -> dict[str, Any]:
+        """Keyword arguments that :func:`training.train` needs to train this method towards ``objective``."""
+        return {"objective": objective}
 
     def file_name(self, model: nn.Module, name: str) -> str:
         """The name in peft's file of the parameter ``name`` of ``model``."""
@@ -175,6 +185,14 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def extras(model: nn.Module, objective: Callable[..., Tensor] = target_losses) -> dict[str, Any]:
+    """What the method adds to training: ``training.train(model, …, **tuners.extras(model))``.
+
+    For most methods only the objective. AdaLoRA adds a penalty to it, and a call after every update.
+    """
+    return _method_of(model).extras(model, objective)
+
+
 def merge(model: nn.Module, *, unload: bool = False) -> nn.Module:
     """Fold the method's parameters into the weights, in place; the outputs stay the same up to rounding.
 
@@ -182,9 +200,9 @@ def merge(model: nn.Module, *, unload: bool = False) -> nn.Module:
     for a method that cannot be folded in.
     """
     wrapped = {name: module for name, module in model.named_modules() if isinstance(module, Tuned)}
-    for module in wrapped.values():
-        if module.unmergeable:
-            raise TrainingError(f"{type(module).__name__} cannot be merged: {module.unmergeable}")
+    for module in model.modules():  # soft prompts wrap the whole model and are no Tuned
+        if reason := getattr(module, "unmergeable", ""):
+            raise TrainingError(f"{type(module).__name__} cannot be merged: {reason}")
     with torch.no_grad():
         for name, module in wrapped.items():
             if not module.merged:
@@ -222,14 +240,15 @@ def save(model: nn.Module, folder: Path | str) -> Path:
     if any(isinstance(module, Tuned) and module.merged for module in model.modules()):
         raise TrainingError("the model is merged: call unmerge() before save(), or save the whole model")
     inner = getattr(model, "model", model) if not heads(model) else model
-    config: dict[str, Any] = {"tuner": type(method).__name__, **dataclasses.asdict(method)}
-    if method.peft_type:
+    described = method.described()
+    config: dict[str, Any] = {"tuner": type(described).__name__, **dataclasses.asdict(described)}
+    if described.peft_type and (settings := described.to_peft(model)) is not None:
         config = {
-            "peft_type": method.peft_type,
+            "peft_type": described.peft_type,
             "task_type": task_type(inner),
             "modules_to_save": heads(inner) or None,
             "inference_mode": True,
-            **method.to_peft(model),
+            **settings,
         }
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {n: t.detach().cpu().clone().contiguous() for n, t in method.tensors(model).items()}
