@@ -460,8 +460,10 @@ for name in ("PT1", "PT2", "PT3", "PV1"):
 # %% [markdown]
 # **Observe.** Three things that we did not expect.
 #
-# - *The three starts.* By section 4, numbers of scale one should be the slowest start. In the table they have the best mean of
-#   the three prompts at the input. The intervals are too wide for a verdict, but the grid gives the law of section 4 no support.
+# - *The three starts.* By section 4, numbers of scale one should be the slowest start. In the table they have the best mean
+#   of
+#   the three prompts at the input. The intervals are too wide for a verdict, but the grid gives the law of section 4 no
+#   support.
 #   Each start had its own tuned rate, and the tuning may repair what the scale breaks. A prompt of words is also an argument
 #   against us: it has the right scale, and it equals the larger class in every seed.
 # - *The length.* One vector beats twenty. Twenty vectors make all attention wade through what nobody has trained yet.
