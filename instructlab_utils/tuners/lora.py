@@ -410,7 +410,7 @@ class AdaLora(Method):
     def budget(self, step: int, layers: int) -> int:
         """How many triplets the whole model may keep after update ``step``.
 
-        Source: Zhang et al. (2023), AdaLoRA, equation 12.
+        Source: Zhang et al. (2023), AdaLoRA, section 3.3.
         """
         first, last = self.init_r * layers, self.target_r * layers
         end = self.total_step - self.tfinal
