@@ -44,6 +44,10 @@ model: str = ""  # a folder or hub name instead of the pinned encoder
 learning_rate: float = 3e-3  # peak of the schedule, for the adapters of section 9
 
 # %%
+import tempfile
+import time
+from pathlib import Path
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -237,6 +241,7 @@ def finite_differences(values, name, eps=1e-6):
     return slope
 
 
+# %%
 leaves = {k: v.clone().requires_grad_() for k, v in draw.items()}
 automatic = dict(zip(leaves, torch.autograd.grad(loss(leaves), leaves.values()), strict=True))
 by_hand = closed_form(draw["H"], output(draw), *(draw[k] for k in list(shapes)[1:]))
@@ -515,8 +520,6 @@ with expect_error(TrainingError, match="cannot be merged"):
 # **Predict.** Order the methods by the time of one update: full, top layer, Houlsby, IA3, BitFit, LayerNorms, head.
 
 # %%
-import time
-
 batch = {"input_ids": ids.repeat(4, 2), "attention_mask": torch.ones(16, 24, dtype=torch.long)}
 batch = training.move(batch | {"labels": torch.arange(16) % 5}, run.device)
 
@@ -575,9 +578,6 @@ assert not in_the_head and not in_the_file
 # and it gets worse. Save, and load in a new process. The head is drawn again there, with another seed:
 
 # %%
-import tempfile
-from pathlib import Path
-
 place = Path(tempfile.mkdtemp())
 careless.save_pretrained(place / "careless")
 with torch.no_grad():
@@ -625,35 +625,33 @@ assert difference < 1e-5
 # way round, ours saved and loaded by peft?
 
 # %%
-for method, config in (
-    (tuners.IA3(), peft.IA3Config(task_type="SEQ_CLS")),
-    (tuners.LayerNorms(), peft.LNTuningConfig(task_type="SEQ_CLS", target_modules=["LayerNorm"])),
-):
+configs = {
+    tuners.IA3(): peft.IA3Config(task_type="SEQ_CLS"),
+    tuners.LayerNorms(): peft.LNTuningConfig(task_type="SEQ_CLS", target_modules=["LayerNorm"]),
+}
+apart = {}
+for method, config in configs.items():
     mine = tuners.inject(models.load_classifier(5, seed=seed, model=model), method)
+    theirs = peft.get_peft_model(models.load_classifier(5, seed=seed + 1, model=model), config).eval()
     with torch.no_grad():
         for p in trainable(mine).values():
             p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
-        want = mine(input_ids=ids).logits
-        theirs = peft.get_peft_model(models.load_classifier(5, seed=seed + 1, model=model), config).eval()
         peft.set_peft_model_state_dict(theirs, method.tensors(mine))
-        apart = (theirs(input_ids=ids).logits - want).abs().max() / want.abs().max()
-    print(f"{type(method).__name__}: largest difference, relative to the largest logit {apart:.0e}")
-    assert apart < 1e-5
+        want = mine(input_ids=ids).logits
+        apart[type(method).__name__] = (theirs(input_ids=ids).logits - want).abs().max().item()
+print("largest difference of a logit:", {name: f"{value:.0e}" for name, value in apart.items()})
 
 # %%
-mine = tuners.inject(models.load_classifier(5, seed=seed, model=model), tuners.IA3())
+folder = tuners.save(mine, place / "ours")  # the LayerNorms
+read = peft.PeftModel.from_pretrained(models.load_classifier(5, seed=seed + 1, model=model), folder)
 with torch.no_grad():
-    for p in trainable(mine).values():
-        p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
-    want = mine(input_ids=ids).logits
-    folder = tuners.save(mine, place / "ours")
-    read = peft.PeftModel.from_pretrained(models.load_classifier(5, seed=seed + 1, model=model), folder)
-    from_file = (read.eval()(input_ids=ids).logits - want).abs().max()
-    after_merge = (tuners.merge(mine, unload=True)(input_ids=ids).logits - want).abs().max()
-print(f"saved by us, loaded by peft: {from_file:.0e}; merged: {after_merge:.0e}")
+    apart["from file"] = (read.eval()(input_ids=ids).logits - want).abs().max().item()
+    before = again(input_ids=ids).logits  # the IA3 that peft saved above
+    apart["merged"] = (tuners.merge(again, unload=True)(input_ids=ids).logits - before).abs().max().item()
+print(f"saved by us, loaded by peft: {apart['from file']:.0e}; IA3 merged: {apart['merged']:.0e}")
 print("files:", {path.name: path.stat().st_size for path in sorted(folder.iterdir())}, "bytes")
-assert max(from_file, after_merge) < 1e-5
-run.record(peft_difference=max(from_file, after_merge).item())
+assert max(apart.values()) < 1e-5
+run.record(peft_difference=max(apart.values()))
 
 # %% [markdown]
 # ## 9 One run, and what its adapters do
@@ -685,7 +683,7 @@ for std in (1e-3, 1.0):
     net = models.load_classifier(5, seed=seed, model=model).to(run.device)
     net = tuners.inject(net, tuners.Houlsby(64, std), seed=seed)
     history = training.train(
-        net, examples["train"], steps=run.budget.steps, learning_rate=learning_rate, batch_size=16,
+        net, examples["train"], steps=run.budget.steps, learning_rate=learning_rate, batch_size=8,
         pad_id=tokenizer.pad_token_id, seed=seed,
     )  # fmt: skip
     trained[std], curves[std] = net, history.losses
@@ -743,20 +741,19 @@ _ = run.figure(figure, "08_spans")
 #
 # ## 10 The experiment: how much must train?
 #
-# Eight answers, from the head alone to everything. Two tasks: the mood of film sentences and the topic of news articles, two
-# hundred training sentences, the first 24 tokens of a text. Each method gets the same sentences, the same number of updates,
-# the same batches and three learning rates, each tried once per task on a seed that the table does not use. The trained rate
-# differs by a factor of a thousand between methods, so one rate for all would have decided the table (lesson 02, claim C13).
+# Eight answers, from the head alone to everything. Two tasks: the mood of tweets and the topic of news articles, two hundred
+# training texts, their first 24 tokens. Each method gets the same texts, the same number of updates, the same batches and
+# three learning rates, each tried once per task on a seed that the table does not use. The lists of rates lie up to a factor
+# of a thousand apart, so one rate for all would have decided the table (lesson 02, claim C13).
 #
 # The claims were written down before the first run:
 #
 # - **C2** (the article): the head alone suffices. We read: within two points of full fine-tuning. We expect a refutation.
-# - **H1**: adapters of size 64 come within two points of full fine-tuning.
+# - **H1**: adapters of size 64 come within two points of full fine-tuning. (We planned three tasks and could afford two.)
 # - **H2**: with no more weights than the top layer has, adapters beat the top layer.
 # - **H3**: the adapters of the lowest two layers matter less than those of the highest two.
-# - **C3** (the articles): adapters reach full fine-tuning, with far fewer weights, *and* overfit less.
-# - **H5, B1, LN1**: LayerNorms are worse than adapters; biases beat the head by three points; LayerNorms are worse than
-#   biases.
+# - **H5**: LayerNorms alone are worse than adapters. **B1**: biases beat the head by three points. **LN1**: LayerNorms are
+#   worse than biases.
 #
 # **Predict.** Order the eight methods. Which verdicts will be *undecided*?
 
@@ -796,35 +793,27 @@ _ = run.figure(figure, "08_adapters")
 # Now the verdicts. First what the article says.
 
 # %%
-for name in ("C2", "C3"):
-    print(claims.render(claims.verdict(name)), "\n")
+print(claims.render(claims.verdict("C2")))
 
 # %% [markdown]
-# **Observe.** How to read C2: the verdict needs the whole interval outside of the two points, or a test that places it
-# inside. The lines beside it split the tasks. The head alone also has the higher training loss. It does not fail to
-# generalise, it fails to fit. (The table of lesson 03 holds the same head on cached features and a logistic regression on the
-# *mean* of the token vectors. That second one is a far stronger opponent.)
-#
-# C3 has three parts, and all must hold. The middle one is arithmetic; the other two are about this size and these tasks.
+# **Observe.** How to read C2: *refuted* needs the whole interval outside of the two points, *supported* needs a test that
+# places the mean inside. The lines beside it split the tasks. The last one compares training losses. A head that loses on the
+# *training* texts too does not overfit: it cannot express what the task needs, or has not had the updates to get there. (The
+# table of lesson 03 holds another frozen opponent, a logistic regression on the *mean* of the token vectors. "The head is not
+# enough" is a statement about this head.)
 #
 # <!-- grid -->
 
 # %%
-for name in ("H1", "H2", "H3"):
-    print(claims.render(claims.verdict(name)), "\n")
+for name in ("H1", "H2", "H3", "H5", "B1", "LN1"):
+    found = claims.verdict(name)
+    print(claims.render(found), "\n")
 
 # %% [markdown]
 # **Observe.** Houlsby et al. had thousands of sentences, BERT-base or BERT-large, and up to the best of five seeds. We have
 # two hundred sentences, a small encoder, and all of our seeds count. An equivalence needs narrow intervals: *undecided* means
 # that our five seeds are too few for two points, not that the methods differ.
 #
-# <!-- grid -->
-
-# %%
-for name in ("H5", "B1", "LN1"):
-    print(claims.render(claims.verdict(name)), "\n")
-
-# %% [markdown]
 # <!-- grid -->
 #
 # > **Recall.** Why must an equivalence be tested against a margin? What would "no significant difference" have proved?
