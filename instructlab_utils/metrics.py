@@ -239,3 +239,17 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
     return adjusted
+
+
+def pareto_front(points: ArrayLike) -> np.ndarray:
+    """Which rows of ``points``, shape (n, d), no other row dominates: n times True or False. Larger is better everywhere.
+
+    A row dominates another if it is nowhere worse and somewhere better, so equal rows do not dominate each other. Give a
+    cost with a minus sign. Raises ValueError for NaN, which is neither better nor worse. Source: lesson 11, section 5.
+    """
+    p = np.asarray(points, dtype=float)
+    if p.ndim != 2 or np.isnan(p).any():
+        raise ValueError(f"points must be numbers in rows and columns, without NaN; got shape {p.shape}")
+    nowhere_worse = (p[:, None] >= p).all(2)
+    somewhere_better = (p[:, None] > p).any(2)
+    return ~(nowhere_worse & somewhere_better).any(0)

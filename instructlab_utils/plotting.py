@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ RC = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
+_ANGLES = [math.radians(degrees) for degrees in (0, 180, 45, 135, 315, 225, 90, 270)]
+_LINE = {"arrowstyle": "-", "linewidth": 0.4, "color": "grey", "shrinkA": 0, "shrinkB": 2}
 
 
 def style(index: int) -> dict[str, Any]:
@@ -42,3 +46,40 @@ def axes(
 
     plt.rcParams.update(RC)
     return plt.subplots(rows, columns, figsize=(width * columns, height * rows), **kwargs)
+
+
+def label_points(
+    panel: Any, x: Sequence[float], y: Sequence[float], texts: Sequence[str], **kwargs: Any
+) -> None:
+    """Write ``texts`` beside the points, each where it covers no other text and no point, tied to it by a thin line.
+
+    Call it last: the limits of ``panel`` are fixed here. ``kwargs`` go to ``panel.annotate``. Where no free place is left,
+    the one with the least overlap is taken.
+    """
+    from matplotlib.transforms import Bbox
+
+    panel.figure.draw_without_rendering()
+    panel.set(xlim=panel.get_xlim(), ylim=panel.get_ylim())
+    inside, dots = panel.get_window_extent(), panel.transData.transform(list(zip(x, y, strict=True)))
+    taken, pixels = [Bbox.from_bounds(a - 4, b - 4, 8, 8) for a, b in dots], panel.figure.dpi / 72
+    around = [(r * math.cos(t), r * math.sin(t)) for r in (9, 16, 24, 34, 46) for t in _ANGLES]
+    style = {"ha": "center", "va": "center", "fontsize": 7, **kwargs}
+    for (a, b), at, text in zip(dots, zip(x, y, strict=True), texts, strict=True):
+        trial = panel.text(0, 0, text, **style)
+        width, height = trial.get_window_extent().size + 2
+        trial.remove()
+        found = []
+        for dx, dy in around:
+            box = Bbox.from_bounds(a + pixels * dx - width / 2, b + pixels * dy - height / 2, width, height)
+            lost = width * height - _shared(box, inside) + sum(_shared(box, other) for other in taken)
+            found.append((round(lost), (dx, dy), box))
+        _, place, box = min(found, key=lambda each: each[0])  # of equals the nearest
+        note = panel.annotate(text, at, place, textcoords="offset points", arrowprops=_LINE, **style)
+        note.set_in_layout(False)
+        taken.append(box)
+
+
+def _shared(a: Any, b: Any) -> float:
+    """The area in pixels that two boxes have in common."""
+    width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+    return max(width, 0.0) * max(height, 0.0)

@@ -413,3 +413,32 @@ def test_the_classes_of_the_tuned_layers():
     for name, kind in kinds.items():
         ours = tuners.inject(llama(), METHODS[name])
         assert sum(type(m) is kind for m in ours.modules()) == 4
+
+
+def test_merged_equals_unmerged_on_the_real_encoder():
+    """LR6: float32, a trained-looking adapter; after `unload` nothing of LoRA is left in the model."""
+    plain = models.load_classifier(2)
+    modules = [name for name, _ in plain.named_modules()]
+    ours = moved(tuners.inject(plain, tuners.Lora(r=8)))
+    ids = torch.arange(1000, 1060).view(4, 15)
+    before = ours(input_ids=ids).logits
+    tuners.merge(ours, unload=True)
+    after = ours(input_ids=ids).logits
+    assert (after - before).abs().max() <= 1e-5 * before.abs().max()
+    assert [name for name, _ in ours.named_modules()] == modules
+
+
+def test_rs1_gradient_norms_against_the_rank():
+    """RS1: slopes in logarithms of the norm of all gradients of B at the first step, ranks 2 to 128."""
+    ids, labels = torch.arange(1000, 1060).view(4, 15), torch.tensor([0, 1, 0, 1])
+    plain, ranks = models.load_classifier(2), [2, 8, 32, 128]
+    slopes = {}
+    for rslora in (False, True):
+        norms = []
+        for r in ranks:
+            net = tuners.inject(copy.deepcopy(plain), tuners.Lora(r=r, alpha=8, rslora=rslora))
+            net(input_ids=ids, labels=labels).loss.backward()
+            gradients = [p.grad.norm() for name, p in tuners.trainable(net).items() if name.endswith(".B")]
+            norms.append(torch.stack(gradients).norm().log2())
+        slopes[rslora] = ((norms[-1] - norms[0]) / 6).item()
+    assert abs(slopes[False] + 0.5) < 0.1 and abs(slopes[True]) < 0.1

@@ -22,7 +22,7 @@
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
 stage: str = "run"  # tune or run
-task: str = "tweet-sentiment"  # a task of instructlab_utils.data
+task: str = "movie-sentiment"  # a task of instructlab_utils.data
 seed: int = 0  # training sentences, order of batches, dropout, head, the methods' first values
 
 # %%
