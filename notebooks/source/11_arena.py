@@ -724,7 +724,8 @@ _ = run.figure(figure, "arena_pareto")
 # buys. Hollow points are dominated: another method is at least as good and costs no more.
 #
 # On tweets the ladder of prices is short: frozen features, VeRA, IA3, full fine-tuning. IA3, with a thousandth of the
-# weights, stands next to full fine-tuning. On restaurant slots frozen features are so good that only Pfeiffer adapters and the soft
+# weights, stands next to full fine-tuning. On restaurant slots frozen features are so good that only Pfeiffer adapters and
+# the soft
 # prompt with four times the updates buy anything more. LoRA, everybody's default, is dominated on both tasks, by little.
 #
 # What is left out matters too. Frozen features with a logistic regression beat about half of the rows, cost next to nothing
