@@ -17,8 +17,8 @@
 #
 # **The promise.** You freeze a real encoder and train only a little of it: a small network inside each layer, a vector of
 # factors, the biases, the LayerNorms, the top layer. You build each from its formula. You see where the gradient still has to
-# go, so you know what freezing saves and what it does not. You watch a trained head vanish without a message. At the end a
-# grid says whether the head alone would have been enough.
+# go, and so what freezing saves and what not. You watch a head vanish without a message. At the end a grid says whether the
+# head alone would have been enough.
 #
 # | | |
 # |---|---|
@@ -160,7 +160,7 @@ assert apart["train"] > 0 and apart["eval"] == 0
 #
 # ## 3 The bottleneck
 #
-# The head alone cannot change what the layers say. So put something small *into* the layers. Let $h \in \mathbb R^d$ be the
+# The head alone cannot change what the layers say. So put something small *into* them. Let $h \in \mathbb R^d$ be the
 # output of a sublayer at one token. An adapter adds a correction to it:
 #
 # $$ y \;=\; h \;+\; W_{\text{up}}\, f\big(W_{\text{down}}\, h + b_{\text{down}}\big) + b_{\text{up}}. $$
@@ -350,9 +350,9 @@ assert a.shape == b.shape and (a - b).abs().max() < 1e-5
 print(f"largest difference between lesson and package: {(a - b).abs().max():.0e}")
 
 # %% [markdown]
-# Others moved the adapter. Pfeiffer et al. (2021) keep only the one behind the feed-forward network: half the numbers. He et
-# al. (2022) put it *beside* the feed-forward network: it reads that network's input, and a scale multiplies what it adds.
-# Both are in the package (`tuners.Pfeiffer`, `tuners.Parallel`); the arena of lesson 11 compares them.
+# Others moved the adapter. Pfeiffer et al. (2021) keep only the one behind the feed-forward network. He et al. (2022) put it
+# *beside* that network: it reads the same input, and a scale multiplies what it adds. Both are in the package
+# (`tuners.Pfeiffer`, `tuners.Parallel`); lesson 11 compares them.
 #
 # **How near is near the identity?** The standard deviation of the first values decides how far the fresh model is from the
 # old one.
@@ -380,8 +380,8 @@ del plain, fresh, ours
 # The cheapest addition is none. Three methods choose among the model's own weights.
 #
 # **BitFit** (Ben Zaken et al., 2022) trains the biases: every $b$ in every $Wx + b$, and the biases of the LayerNorms. A bias
-# can shift a feature for all inputs alike. It cannot look at the input. But behind it stand softmax, GELU and LayerNorm, and
-# a shift in front of a non-linear function does change what the function does.
+# shifts a feature for all inputs alike. But behind it stand softmax, GELU and LayerNorm, and a shift in front of a non-linear
+# function changes what the function does.
 #
 # **Predict.** One family of biases in the attention gets a gradient that is zero, whatever the data. Queries, keys, or
 # values?
@@ -402,7 +402,7 @@ del biased
 # last term is the same for all $j$, and softmax does not see what is the same for all. What is printed is rounding. Only the
 # derivation tells.
 #
-# Models of the Llama family have no biases. Nothing is left to train, and the package says so instead of training nothing:
+# Models of the Llama family have no biases. The package says so instead of training nothing:
 
 # %%
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -553,8 +553,7 @@ run.record(**{f"ms_{name.lower()}": ms for name, (ms, _) in took.items()})
 # %% [markdown]
 # **Observe.** The counts give the right order. A few thousand numbers in every layer still cost most of a step: the gradient
 # travels through all of the trunk. The top layer trains far more numbers and is faster, since backward may stop early.
-# Measured times also hold what the count leaves out: softmax, GELU and LayerNorm, and for full fine-tuning the embeddings and
-# AdamW's work on every weight.
+# Measured times also hold what the count leaves out: softmax, GELU, LayerNorm, and AdamW's work on every trained weight.
 #
 # What freezing does save is memory and disk: sixteen bytes for each trained number, and a file for each task.
 #
@@ -579,7 +578,7 @@ print("of the head, trains:", in_the_head, " goes into the file:", in_the_file)
 assert not in_the_head and not in_the_file
 
 # %% [markdown]
-# **Observe.** Nothing of the head. It is a random matrix, frozen as it is, and the factors train around it. Now save, and
+# **Observe.** Nothing of the head. It is a random matrix, and the factors train around it. Now save, and
 # load in a new process. The head is drawn again there, with another seed:
 
 # %%
@@ -627,8 +626,7 @@ assert difference < 1e-5
 # ### With the library
 #
 # peft has IA3 and LayerNorm tuning; bottleneck adapters it has not. (For those, the course's tests compare with a second
-# implementation in forward hooks.) Same weights away from their first values, in both libraries: same logits? And the other
-# way round, ours saved and loaded by peft?
+# implementation in forward hooks.) Same weights in both libraries: same logits? And ours saved, loaded by peft?
 
 # %%
 configs = {
@@ -856,9 +854,9 @@ print("verdicts:", {name: claims.verdict(name)["verdict"] for name in spec.claim
 # - The number of updates is small and equal for all. A method that learns slowly may need more, and would cost more.
 # - Three learning rates per method, tried on one seed. That is equal, not exhaustive: some tuned rates lie at an end of their
 #   list, and some failed on other seeds.
-# - The tests put adapters, IA3 and LayerNorms on a decoder, too. No grid has trained them there.
-# - Pfeiffer's and the parallel adapters are built, not compared. That is the arena's work (lesson 11).
-# - "Overfits less" was measured as one gap of accuracies, at the end of training.
+# - On a decoder these methods were tested, not trained.
+# - Pfeiffer's and the parallel adapters were built, not compared.
+# - Whether few weights overfit less is a claim of lesson 09 (C3).
 #
 # **Recall.** Answer without scrolling.
 #
