@@ -102,7 +102,7 @@ def test_exercises_named_in_teaching_are_what_it_says() -> None:
 
 def test_readme_has_the_generated_blocks() -> None:
     blocks = GENERATED.findall(_text("README.md"))
-    results = ["claims", "table-baselines", "determinism-baselines", "coverage"]
+    results = ["claims", "table-baselines", "table-arena", "determinism-baselines", "coverage"]
     assert blocks == ["course", "lessons", *results, "benchmarks"]
 
 
