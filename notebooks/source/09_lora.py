@@ -358,8 +358,9 @@ print(f"logits move by {difference:.2f}; accuracy", {name: round(score, 3) for n
 run.record(forgotten_scale=difference, accuracy_without_scale=scores["without s"])
 
 # %% [markdown]
-# **Observe.** The accuracy may hardly tell, since half of a good change is often good enough. The logits tell. And with
-# $\alpha = r$, the usual test setting, $s = 1$ and no test can tell. Test a merge with $\alpha \neq r$, on logits.
+# **Observe.** The accuracy falls, but to a value that nobody would doubt: half of a good change is a good start. The
+# logits tell at once. And with $\alpha = r$, the usual test setting, $s = 1$ and no test can tell. Test a merge with
+# $\alpha \neq r$, on logits.
 #
 # What has to be saved? $A$, $B$, and the head: it was random before training.
 
