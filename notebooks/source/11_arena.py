@@ -52,8 +52,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from instructlab_utils import data, expect_error, metrics, models, plotting, start, training, tuners
 from instructlab_utils.repro import claims, experiments, tables
@@ -373,6 +377,10 @@ for name, net in nets.items():
 # A frozen layer does not need its input. But GELU, softmax, LayerNorm and dropout need theirs, frozen or not, as soon as a
 # gradient passes through. torch has a hook that sees every kept tensor. Storages of the weights do not count: they are
 # there anyway.
+#
+# Watch the word `detach`. Some operations keep their own *output*. If `pack` returned that tensor itself, the operation
+# would hold a tensor that holds the operation: a circle that is never freed. The notebook of our grid made this mistake.
+# Its counts are right, but the process grew from method to method, so its peak memory compares nothing.
 
 
 # %%
@@ -385,7 +393,7 @@ def kept_bytes(net, compute):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = compute(net)
@@ -482,7 +490,7 @@ for name, (forward, backward, update) in took.items():
     print(f": {share:.2f} of full")
 run.record(lora_time=took["lora"].sum() / took["full"].sum())
 run.record(lora_backward=took["lora"][1] / took["full"][1])
-del nets, only_head  # they were counted, and their weights have moved
+nets, only_head = {}, None  # they were counted, and their weights have moved
 
 # %% [markdown]
 # **Observe.** The frozen trunk makes the update itself free, and about halves the backward pass. The forward pass stays.
@@ -518,23 +526,15 @@ def mean_states(net, part):
 
 
 # %%
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-
-
 def logistic(C):
     return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
 
 
 def probe(net):
-    x = {name: mean_states(net, part) for name, part in probe_examples.items()}
-    return float(
-        logistic(rules.probe_C).fit(x["train"], probe_truth["train"]).score(x["test"], probe_truth["test"])
-    )
+    x, y = {name: mean_states(net, part) for name, part in probe_examples.items()}, probe_truth
+    return float(logistic(rules.probe_C).fit(x["train"], y["train"]).score(x["test"], y["test"]))
 
 
-# %%
 third = data.load(rules.probe_task)
 sizes = {"train": (rules.probe_train, 0), "test": (rules.probe_test, 0)}
 probe_examples, probe_truth = drawn(third, sizes, rules.probe_length)
@@ -562,22 +562,27 @@ for name in chosen:
         chosen[name] = max(tried, key=lambda line: line["dev_score"])["tuned"]
 print("from the grid's tuning:" if tuning else "before the grid has run:", chosen)
 
+
+# %%
+def train(name):
+    torch.manual_seed(seed)
+    net, settings = build(name).to(run.device), {"batch_size": rules.batch_size, "seed": seed, **chosen[name]}
+    settings |= {} if name == "full" else tuners.extras(net)
+    with run.measure() as cost:
+        training.train(net, examples["train"], steps=rules.steps, pad_id=pad_id, **settings)
+    return net, 1000 * cost.cpu_seconds / rules.steps
+
+
 # %%
 live, adapted = [], None
 for name in METHODS:
-    torch.manual_seed(seed)
-    net = build(name).to(run.device)
-    with run.measure() as cost:
-        training.train(
-            net, examples["train"], steps=rules.steps, **chosen[name], pad_id=pad_id, batch_size=rules.batch_size,
-            seed=seed, **({} if name == "full" else tuners.extras(net)),
-        )  # fmt: skip
+    net, ms = train(name)
     hits = training.predict(net, examples["test"], pad_id).argmax(-1).numpy() == truth["test"]
     with tempfile.TemporaryDirectory() as folder:
         size = sum(saved_as(net, name, folder).values())
     line = {"method": name, "task": task.name, "seed": seed, "score": hits.mean(), "bytes": size}
-    line |= {"trainable_parameters": trained[name], "ms_per_step": 1000 * cost.cpu_seconds / rules.steps}
-    live.append(line | {"held_mb": held_mb(net), "forgetting": before - probe(net)})
+    line |= {"trainable_parameters": trained[name], "ms_per_step": ms, "held_mb": held_mb(net)}
+    live.append(line | {"forgetting": before - probe(net)})
     adapted = net if name == "lora" else adapted
 
 # %%
@@ -697,15 +702,19 @@ COSTS = {"trainable_parameters": "trained parameters", "forgetting": "forgetting
 
 
 def draw(panel, task, cost):
-    x = np.array([values(m, task, cost).mean() for m in entered(task)])
-    y = np.array([values(m, task, "score").mean() for m in entered(task)])
-    front, x = pareto_front(np.column_stack([y, -x])), x * (100 if cost == "forgetting" else 1)
+    y, x = (
+        np.array([values(m, task, k) for m in entered(task)]) for k in ("score", cost)
+    )  # (methods, seeds)
+    often = sum(pareto_front(np.column_stack([y[:, s], -x[:, s]])).astype(int) for s in range(x.shape[1]))
+    names = [f"{m} {k}".replace("_", " ") if k else m for m, k in zip(entered(task), often, strict=True)]
+    front, x, y = pareto_front(np.column_stack([y.mean(1), -x.mean(1)])), x.mean(1), 100 * y.mean(1)
+    x = 100 * x if cost == "forgetting" else x
     order = np.flatnonzero(front)[np.argsort(x[front])]
-    panel.plot(x[order], 100 * y[order], "k:", drawstyle="steps-post", linewidth=0.8)
-    panel.plot(x[front], 100 * y[front], "ko", markersize=5, label="on the front")
-    panel.plot(x[~front], 100 * y[~front], "o", color="#666666", mfc="white", markersize=5, label="dominated")
+    panel.plot(x[order], y[order], "k:", drawstyle="steps-post", linewidth=0.8)
+    panel.plot(x[front], y[front], "ko", markersize=5, label="on the front")
+    panel.plot(x[~front], y[~front], "o", color="#666666", mfc="white", markersize=5, label="dominated")
     panel.set(title=task, xlabel=COSTS[cost], xscale="linear" if cost == "forgetting" else "log")
-    return panel, x, 100 * y, [name.replace("_", " ") for name in entered(task)]
+    return panel, x, y, names
 
 
 # %%
@@ -725,25 +734,14 @@ _ = run.figure(figure, "arena_pareto")
 #
 # On tweets the ladder of prices is short: frozen features, VeRA, IA3, full fine-tuning. IA3, with a thousandth of the
 # weights, stands next to full fine-tuning. On restaurant slots frozen features are so good that only Pfeiffer adapters and
-# the soft
-# prompt with four times the updates buy anything more. LoRA, everybody's default, is dominated on both tasks, by little.
+# the soft prompt with four times the updates buy anything more. LoRA, everybody's default, is dominated on both tasks, by
+# little.
 #
 # What is left out matters too. Frozen features with a logistic regression beat about half of the rows, cost next to nothing
 # and forget nothing. A comparison without this row would have hidden it.
 #
-# A front drawn through means is a statistic, too. For how many of the seeds is each method on the front?
-
-# %%
-for name, cost in itertools.product(arena_tasks, COSTS):
-    scores, costs = (np.array([values(m, name, k) for m in entered(name)]) for k in ("score", cost))
-    often = sum(
-        pareto_front(np.column_stack([y, -x])).astype(int) for y, x in zip(scores.T, costs.T, strict=True)
-    )
-    told = [f"{m} {count}" for m, count in zip(entered(name), often, strict=True) if count]
-    print(f"{name}, score against {COSTS[cost]}: {', '.join(told)}")
-
-# %% [markdown]
-# A method that is on the front for one seed and off it for the next is neither proved good nor ruled out.
+# A front drawn through means is a statistic, too. The number behind a name says for how many of the seeds the method is on
+# the front of that seed. On one day and off the next is neither proved good nor ruled out.
 #
 # ## 6 The table
 #
@@ -797,9 +795,6 @@ def mean_sd(method, task, metric):
 
 
 # %%
-import pandas as pd
-
-
 def span(numbers):
     return " – ".join(f"{x:.3f}" for x in dict.fromkeys((min(numbers), max(numbers))))
 
@@ -828,8 +823,7 @@ HTML(f"<div style='overflow-x:auto;font-size:80%'>{side_by_side.to_html(border=0
 # tuning seed, and on another seed the same rate lets training collapse to the larger class. A mean over such runs describes
 # no run. The three prompt methods with the common budget equal the larger class in every seed; the same prompt with four
 # times the updates does not. On restaurant slots all of this shrinks to a few points.
-
-# %% [markdown]
+#
 # ## 7 How much hangs on the rate?
 #
 # The grid's tuning runs say it for each method: the dev score at every rate that was tried. (Before the grid has run, we
@@ -955,19 +949,15 @@ import warnings
 from peft import PeftModel
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers for a name of old
+fresh, few = models.load_classifier(2, seed=seed, model=model), examples["test"][:32]
 with tempfile.TemporaryDirectory() as folder:
-    tuners.save(adapted, folder)
-    theirs = PeftModel.from_pretrained(
-        models.load_classifier(2, seed=seed, model=model), folder, is_trainable=True
-    )
-    theirs.to(run.device).save_pretrained(f"{folder}/theirs")
+    theirs = PeftModel.from_pretrained(fresh, tuners.save(adapted, folder), is_trainable=True).to(run.device)
+    theirs.save_pretrained(f"{folder}/theirs")
     sizes = [path.stat().st_size for path in sorted(Path(folder).rglob("*.safetensors"))]
-few = examples["test"][:32]
-difference = (
-    (training.predict(adapted, few, pad_id) - training.predict(theirs, few, pad_id)).abs().max().item()
-)
-print(f"largest difference of a logit {difference:.0e}")
-print(f"trained: peft {theirs.get_nb_trainable_parameters()[0]:,d}, ours {trained['lora']:,d}; bytes {sizes}")
+logits = [training.predict(net, few, pad_id) for net in (adapted, theirs)]
+difference = (logits[0] - logits[1]).abs().max().item()
+print(f"largest difference of a logit {difference:.0e}; bytes of the file, ours and peft's {sizes}")
+print(f"trained: peft {theirs.get_nb_trainable_parameters()[0]:,d}, ours {trained['lora']:,d}")
 assert difference < 1e-5
 
 # %%
