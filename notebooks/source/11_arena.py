@@ -52,12 +52,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy import stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from instructlab_utils import data, expect_error, metrics, models, plotting, start, training, tuners
 from instructlab_utils.repro import claims, experiments, tables
@@ -92,8 +88,8 @@ for rate in rates:
 
 # %% [markdown]
 # **Observe.** Take the rate that suits full fine-tuning, and full fine-tuning wins by far. Take the one that suits LoRA, and
-# LoRA wins by far. The same data, the same seeds. Whoever fixes "the same rate" has chosen the winner before the race.
-# With the smallest and the largest rates nobody learns anything, and noise decides.
+# LoRA wins by far. Whoever fixes "the same rate" has chosen the winner before the race. With the smallest and the largest
+# rates nobody learns anything, and noise decides.
 #
 # **Repair.** The *tuning budget* is what must be equal: the number of rates tried, times the updates of each try. Every
 # method gets its own list, and dev sentences choose from it.
@@ -108,11 +104,10 @@ for a, b in ((own["full"], own["full"]), (own["lora"], own["lora"]), (own["lora"
 run.record(gap_at_full=gaps[0].mean, gap_at_lora=gaps[1].mean, gap_tuned=gaps[2].mean)
 
 # %% [markdown]
-# The first two intervals lie on opposite sides of zero. They are two "significant" results with opposite signs, and both
-# only say that a rate was wrong. The third compares what you would really use.
+# The first two intervals are "significant" with opposite signs, and both only say that a rate was wrong. The third compares
+# what you would really use.
 #
-# Count the tries, too. Whoever tries twenty settings of a new method and one of the old one gives the new method the
-# better of twenty draws. How much is that worth?
+# Count the tries, too. Twenty settings of a new method against one of the old one: how much are twenty draws worth?
 #
 # ### 1.2 The best of $k$ seeds
 #
@@ -146,8 +141,7 @@ for k in (1, 2, 5, 20, 100):
     print(f"{k:3d}   {normal_best(k):.3f}  {drawn:9.3f}   {np.sqrt(2 * np.log(k)):.3f}")
 
 # %% [markdown]
-# The bound is loose, but it has the right shape: the gain grows without end, only more and more slowly. The first few
-# extra seeds pay best.
+# The bound is loose, but has the right shape: the first few extra seeds pay best.
 #
 # **Predict.** LoRA races against itself. One entry reports the mean of its five seeds, the other the best of them. By how
 # many points does LoRA beat LoRA?
@@ -164,8 +158,7 @@ run.record(mean_of_five=five.mean(), best_of_five=five.max(), lora_sd=five.std(d
 # %% [markdown]
 # **Observe.** Compare the gain with the tuned gap of section 1.1. A choice of seed moves more than the choice between the
 # two methods. The first paper on adapters (Houlsby et al., 2019) also takes the best of several seeds, chosen on
-# validation data. That is an honest procedure if *every* method gets it, and if the price is told: the cost of a row is
-# then the cost of all its seeds.
+# validation data. That is honest if *every* method gets it, and if a row's cost is told as that of all its seeds.
 #
 # **Repair.** Report the mean and the standard deviation over seeds that were fixed before the first run. A seed is not a
 # hyper-parameter.
@@ -200,8 +193,7 @@ for k, rho in itertools.product((4, 20, 80), (0.0, 0.5)):
 run.record(optimism_20=optimism(20, n, 0.5, p))
 
 # %% [markdown]
-# **Observe.** Nobody improved anything, and the reported score did. Correlation makes the lie smaller, not zero. More test
-# sentences help by a square root only.
+# **Observe.** Nobody improved, and the reported score did. Correlation makes the lie smaller, not zero.
 #
 # How large is it in a real record? In lesson 02's grid both splits were read. For each seed we choose a rate once on test
 # and once on dev, and compare the *test* scores of the two choices.
@@ -279,6 +271,10 @@ def drawn(task, sizes, length):
 
 sizes = {"train": (rules.n_train, seed), "test": (rules.test, 0)}
 examples, truth = drawn(task, sizes, rules.max_length)
+third = data.load(rules.probe_task)  # for section 3
+sizes = {"train": (rules.probe_train, 0), "test": (rules.probe_test, 0)}
+probe_examples, probe_truth = drawn(third, sizes, rules.probe_length)
+
 
 # %%
 METHODS = {"full": None, "lora": tuners.Lora(8, 8), "prompt": tuners.PromptTuning(20, init="vocab")}
@@ -363,8 +359,7 @@ for name, net in nets.items():
     assert name == "full" or size == 4 * trained[name]
 
 # %% [markdown]
-# **Observe.** The adapter's file holds exactly what was trained, four bytes a float. For the small soft prompt, header and
-# configuration are a visible share. A thousand tasks with adapters need less disk than three with full fine-tuning.
+# **Observe.** The adapter's file holds exactly what was trained, four bytes a float.
 #
 # ### 2.3 What the forward pass keeps for the backward pass
 #
@@ -526,6 +521,11 @@ def mean_states(net, part):
 
 
 # %%
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+
 def logistic(C):
     return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
 
@@ -535,9 +535,6 @@ def probe(net):
     return float(logistic(rules.probe_C).fit(x["train"], y["train"]).score(x["test"], y["test"]))
 
 
-third = data.load(rules.probe_task)
-sizes = {"train": (rules.probe_train, 0), "test": (rules.probe_test, 0)}
-probe_examples, probe_truth = drawn(third, sizes, rules.probe_length)
 untouched = models.load_classifier(2, seed=seed, model=model).to(run.device)
 before = probe(untouched)
 print(f"the untouched encoder: {before:.3f} on {third.name}, {len(third.labels)} topics")
@@ -602,9 +599,9 @@ for e in live:
     run.record(**{f"score_{e['method']}": e["score"], f"forgotten_{e['method']}": e["forgetting"]})
 
 # %% [markdown]
-# **Observe.** One seed is an anecdote; no ranking follows from it. But the costs are facts, and they differ by orders of
-# magnitude. Frozen features have no updates. Their time is that of reading all sentences once, shared among as many
-# "updates" as the others make.
+# **Observe.** One seed is an anecdote; no ranking follows from it. The costs are facts, and differ by orders of magnitude.
+# (Frozen features have no updates. Their time, that of reading all sentences once, is shared among as many as the others
+# make.)
 #
 # **Predict.** LoRA's product $BA$ can be folded into the weights. Does *merging* make the model forget more, less, or the
 # same? What if you switch the adapter *off*?
@@ -698,23 +695,27 @@ def entered(task):
 
 
 # %%
-COSTS = {"trainable_parameters": "trained parameters", "forgetting": "forgetting (points)"}
+COSTS = {  # label, scale of the axis, unit
+    "trainable_parameters": ("trained parameters", "log", 1),
+    "forgetting": ("forgetting (points)", "linear", 100),
+}
 
 
 def draw(panel, task, cost):
     y, x = (
         np.array([values(m, task, k) for m in entered(task)]) for k in ("score", cost)
     )  # (methods, seeds)
-    often = sum(pareto_front(np.column_stack([y[:, s], -x[:, s]])).astype(int) for s in range(x.shape[1]))
-    names = [f"{m} {k}".replace("_", " ") if k else m for m, k in zip(entered(task), often, strict=True)]
-    front, x, y = pareto_front(np.column_stack([y.mean(1), -x.mean(1)])), x.mean(1), 100 * y.mean(1)
-    x = 100 * x if cost == "forgetting" else x
+    often = sum(pareto_front(np.column_stack(pair)).astype(int) for pair in zip(y.T, -x.T, strict=True))
+    front, (label, scale, unit) = pareto_front(np.column_stack([y.mean(1), -x.mean(1)])), COSTS[cost]
+    x, y = unit * x.mean(1), 100 * y.mean(1)
     order = np.flatnonzero(front)[np.argsort(x[front])]
-    panel.plot(x[order], y[order], "k:", drawstyle="steps-post", linewidth=0.8)
-    panel.plot(x[front], y[front], "ko", markersize=5, label="on the front")
+    panel.plot(
+        x[order], y[order], "ko:", drawstyle="steps-post", linewidth=0.8, markersize=5, label="on the front"
+    )
     panel.plot(x[~front], y[~front], "o", color="#666666", mfc="white", markersize=5, label="dominated")
-    panel.set(title=task, xlabel=COSTS[cost], xscale="linear" if cost == "forgetting" else "log")
-    return panel, x, y, names
+    panel.set(title=task, xlabel=label, xscale=scale)
+    names = [m.replace("_", " ") for m in entered(task)]
+    return panel, x, y, [f"{m} {k}" if k else m for m, k in zip(names, often, strict=True)]
 
 
 # %%
@@ -795,6 +796,9 @@ def mean_sd(method, task, metric):
 
 
 # %%
+import pandas as pd
+
+
 def span(numbers):
     return " – ".join(f"{x:.3f}" for x in dict.fromkeys((min(numbers), max(numbers))))
 
@@ -812,12 +816,10 @@ side_by_side = (
 HTML(f"<div style='overflow-x:auto;font-size:80%'>{side_by_side.to_html(border=0)}</div>")
 
 # %% [markdown]
-# **Observe.** Read the published columns first. One soft prompt moves across most of their scale when only its rate and its
-# first values change, while LoRA and full fine-tuning are a hair apart. A table with one setting per method would have
-# shown any of these numbers as *the* result of prompt tuning. We made this reading into claim **TA1**.
-#
-# The second reading: does more gain mean more forgetting? **TA2** asks it of ours, and section 7 prints the rank correlation
-# of theirs beside it.
+# **Observe.** Read the published columns first. Prompt tuning moves across most of their scale when only its rate and first
+# values change, while LoRA and full fine-tuning are a hair apart. A table with one setting per method would have shown any
+# of these numbers as *the* result of prompt tuning. We made this reading into claim **TA1**. The second reading: does more
+# gain mean more forgetting? **TA2** asks it of our grid.
 #
 # In our columns look at the standard deviations first. On tweets several methods vary wildly: their rate was the best on one
 # tuning seed, and on another seed the same rate lets training collapse to the larger class. A mean over such runs describes
@@ -884,10 +886,9 @@ print(f"peft's table, {len(pairs)} rows of the methods above: rank correlation {
 run.record(their_correlation=theirs)
 
 # %% [markdown]
-# **Observe.** TA1 puts a number on the lesson's first section: how much a soft prompt moves with its settings, beyond what
-# the choice between two methods moves. Its grid (`arena_rates`) is separate, because there every setting runs on the five
-# test seeds. A range over eight settings exceeds a gap between two by chance alone; the claim's threshold is meant to
-# cover that. TA2 takes one rank correlation per seed. A correlation over methods says nothing about causes.
+# **Observe.** TA1 puts a number on the lesson's first section. Its grid (`arena_rates`) is separate, because there every
+# setting runs on five seeds. A range over eight settings exceeds a gap between two by chance alone; the claim's threshold
+# is meant to cover that. TA2 takes one rank correlation per seed. A correlation over methods says nothing about causes.
 #
 # TA2 leans on the tweets alone: on restaurant slots the interval contains zero. And on tweets part of it is trivial. The
 # methods that learned nothing forgot nothing.
