@@ -252,4 +252,4 @@ def pareto_front(points: ArrayLike) -> np.ndarray:
         raise ValueError(f"points must be numbers in rows and columns, without NaN; got shape {p.shape}")
     nowhere_worse = (p[:, None] >= p).all(2)
     somewhere_better = (p[:, None] > p).any(2)
-    return ~(nowhere_worse & somewhere_better).any(0)
+    return ~(nowhere_worse & somewhere_better).any(0)  # type: ignore[return-value]
