@@ -44,6 +44,8 @@ seed: int = 0  # first values of the prompts, head, order of batches, dropout
 learning_rate: float = 3e-2  # peak of the schedule in section 6
 
 # %%
+import warnings
+
 import peft
 import torch
 from torch import nn
@@ -51,6 +53,7 @@ from transformers import DynamicCache
 
 from instructlab_utils import data, expect_error, models, plotting, start, training, tuners
 
+warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers for a name of old
 run = start("10", profile=profile, seed=seed)
 
 # %% [markdown]
