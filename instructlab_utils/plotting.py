@@ -25,7 +25,10 @@ RC = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
-_ANGLES = [math.radians(degrees) for degrees in (0, 180, 45, 135, 315, 225, 90, 270)]
+_ANGLES = [
+    math.radians(degrees)
+    for degrees in (0, 180, 45, 135, 315, 225, 90, 270, 20, 160, 200, 340, 70, 110, 250, 290)
+]
 _LINE = {"arrowstyle": "-", "linewidth": 0.4, "color": "grey", "shrinkA": 0, "shrinkB": 2}
 
 
@@ -62,7 +65,7 @@ def label_points(
     panel.set(xlim=panel.get_xlim(), ylim=panel.get_ylim())
     inside, dots = panel.get_window_extent(), panel.transData.transform(list(zip(x, y, strict=True)))
     taken, pixels = [Bbox.from_bounds(a - 4, b - 4, 8, 8) for a, b in dots], panel.figure.dpi / 72
-    around = [(r * math.cos(t), r * math.sin(t)) for r in (9, 16, 24, 34, 46) for t in _ANGLES]
+    around = [(r * math.cos(t), r * math.sin(t)) for r in (9, 14, 20, 27, 35, 45, 60, 80) for t in _ANGLES]
     style = {"ha": "center", "va": "center", "fontsize": 7, **kwargs}
     for (a, b), at, text in zip(dots, zip(x, y, strict=True), texts, strict=True):
         trial = panel.text(0, 0, text, **style)
