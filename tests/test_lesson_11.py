@@ -324,6 +324,7 @@ def test_labels_cover_neither_each_other_nor_the_points():
     x, y = rng.random((2, 14))
     panel.plot(x, y, "ko", markersize=4)
     plotting.label_points(panel, x, y, [f"method {i}" for i in range(14)])
+    figure.canvas.draw()
     boxes = [Text.get_window_extent(note) for note in panel.texts]  # without its line
     dots = panel.transData.transform(np.column_stack([x, y]))
     assert len(boxes) == 14
