@@ -524,6 +524,6 @@ print("verdicts:", {name: claims.verdict(name)["verdict"] for name in ("PT1", "P
 #   *ICWSM 2014*.
 # - Lester, B., Al-Rfou, R., and Constant, N. (2021). The power of scale for parameter-efficient prompt tuning. *EMNLP 2021*.
 # - Li, X. L., and Liang, P. (2021). Prefix-tuning: optimizing continuous prompts for generation. *ACL 2021*.
-# - Liu, X., et al. (2021). GPT understands, too. arXiv 2103.10385.
+# - Liu, X., et al. (2021). GPT understands, too. arXiv, `2103.10385`.
 # - Liu, X., et al. (2022). P-Tuning v2: prompt tuning can be comparable to fine-tuning universally across scales and tasks.
 #   *ACL 2022*.

@@ -752,7 +752,7 @@ HTML(tables.html("arena")) if lines is not live else print("no results yet: make
 
 # %% [markdown]
 # peft, the library, publishes a comparison of the same shape (`method_comparison` in its repository, read in August 2026).
-# It tunes Llama-3.2-3B on MetaMathQA and tests on GSM8K. For methods that both have, theirs stands in columns of its own.
+# It tunes `Llama-3.2-3B` on MetaMathQA and tests on GSM8K. For methods that both have, theirs stands in columns of its own.
 # **The two sides are never one ranking**: theirs has another model, other data and one seed, and its forgetting is the rise
 # of the loss on other texts. A range covers several settings of one method.
 
@@ -1030,7 +1030,7 @@ print(f"largest differences to peft: {m['peft_difference']:.0e}, switched off {m
 # - Hu, E. J., et al. (2022). LoRA: low-rank adaptation of large language models. *ICLR 2022*.
 # - Hutto, C. J., and Gilbert, E. (2014). VADER: a parsimonious rule-based model for sentiment analysis of social media
 #   text. *ICWSM 2014*.
-# - Kaplan, J., et al. (2020). Scaling laws for neural language models. arXiv:2001.08361.
+# - Kaplan, J., et al. (2020). Scaling laws for neural language models. arXiv, `2001.08361`.
 # - Lester, B., Al-Rfou, R., and Constant, N. (2021). The power of scale for parameter-efficient prompt tuning. *EMNLP 2021*.
 # - Mangrulkar, S., et al. (2022). PEFT: state-of-the-art parameter-efficient fine-tuning methods. Software; its
 #   `method_comparison`, read in August 2026.
