@@ -777,7 +777,7 @@ def markdown(results: dict[str, Any]) -> str:
             "| method | ours, ms | peft, ms | speed | ours, MiB | peft, MiB |",
             "|---|---:|---:|---:|---:|---:|",
         ]
-        for name, row in part["methods"].items():
+        for name, row in sorted(part["methods"].items()):
             ms, kept = ({who: row[key][who] for who in ("ours", "peft")} for key in ("median", "kept_mb"))
             lines.append(
                 f"| {name} | {1000 * ms['ours']:.0f} | {1000 * ms['peft']:.0f} | {row['ratio']:.2f} "

@@ -75,6 +75,16 @@ def test_the_record_is_consistent(bench: ModuleType, results: dict[str, Any]) ->
     assert results["import"]["median"] < bench.TARGETS["import"]
 
 
+def test_no_tuning_method_is_slower_or_larger_than_peft_allows(
+    bench: ModuleType, results: dict[str, Any]
+) -> None:
+    part = results["tuners"]
+    assert part["rounds"] >= 7 and set(part["methods"]) == set(bench.tuning_pairs())
+    for name, row in part["methods"].items():
+        assert row["ratio"] >= bench.TARGETS["tuners"], name
+        assert row["kept_mb"]["ours"] <= row["kept_mb"]["peft"], name
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"), [(["--parts", "nosuch"], "unknown part"), (["--rounds", "0"], "1 or more")]
 )
