@@ -570,27 +570,6 @@ def tuning_pairs() -> dict[str, tuple[Any, Any]]:
     }
 
 
-def kept_bytes(net: Any, forward: Callable[[], Any]) -> int:
-    """Bytes that ``forward`` keeps for the backward pass, each storage once, without the model's own tensors."""
-    import torch
-
-    own = {t.untyped_storage().data_ptr() for t in [*net.parameters(), *net.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Any) -> Any:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = forward()
-    total = sum(kept.values())  # while the graph lives, no storage is reused
-    loss.backward()
-    net.zero_grad()
-    return total
-
-
 def tuning(updates: int, rounds: int) -> dict[str, Any]:
     """``updates`` updates of the MiniLM classifier per round and method: ours and peft's in turn, the same AdamW."""
     import peft
@@ -620,7 +599,9 @@ def tuning(updates: int, rounds: int) -> dict[str, Any]:
                 optimizer.zero_grad()
             return (time.perf_counter() - start) / updates
 
-        kept = kept_bytes(net, lambda: loss_of(batches[0]))
+        kept, loss = loop.kept_bytes(net, lambda _: loss_of(batches[0]))
+        loss.backward()
+        optimizer.zero_grad()
         work()  # neither pays for the first call of a kernel
         return work, kept
 

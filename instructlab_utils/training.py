@@ -187,6 +187,26 @@ def training_step(
     return mean_loss, norm
 
 
+def kept_bytes(net: nn.Module, compute: Callable[[nn.Module], Tensor]) -> tuple[int, Tensor]:
+    """Bytes that the forward pass ``compute(net)`` keeps for the backward pass, beside the weights; each storage once.
+
+    Returns them with what ``compute`` returned: while it lives, so do the storages, and none is counted twice.
+    Source: lesson 11, section 2.
+    """
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = compute(net)
+    return sum(kept.values()), result  # the result keeps the storages alive while we count
+
+
 @torch.no_grad()
 def predict(model: nn.Module, examples: Sequence[Example], pad_id: int, batch_size: int = 64) -> Tensor:
     """Logits of all examples in their own order, float32 of shape (N, K), computed in batches of similar length.

@@ -183,7 +183,7 @@ def test_kept_bytes_gives_everything_back():
     """With the tensor itself instead of a detached one, an operation that keeps its output would keep itself alive."""
 
     class Held:
-        pass
+        """Something that a weak reference can point to."""
 
     class Keeps(torch.nn.Module):
         def __init__(self):

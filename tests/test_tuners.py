@@ -100,6 +100,22 @@ def test_merge_unmerge_and_unload(make):
     tuners.inject(model, tuners.Lora(r=1))  # a plain model again
 
 
+@pytest.mark.parametrize(("make", "task"), [(bert, "SEQ_CLS"), (llama, "CAUSAL_LM")])
+@pytest.mark.parametrize("method", [tuners.Lora(r=2), tuners.PromptTuning(3)], ids=["lora", "prompt"])
+def test_the_file_says_what_the_model_is_for(make, task, method, tmp_path):
+    """Without it peft would treat the head, or the generation, as if there were none."""
+    tuners.save(tuners.inject(make(), method), tmp_path)
+    assert json.loads((tmp_path / base.CONFIG).read_text())["task_type"] == task
+
+
+def test_only_what_can_be_injected_counts_as_a_method():
+    assert "Lora" in base.METHODS and not {"Method", "SoftMethod"} & set(base.METHODS)
+    with pytest.raises(TypeError, match="abstract"):
+        base.Method()
+    with pytest.raises(TypeError, match="abstract"):
+        base.Mergeable(torch.nn.Linear(2, 2))
+
+
 def broken(folder, change):
     tensors = load_file(folder / base.TENSORS)
     change(tensors)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.tuners.base import HEADS, Method, Tuned, defaults, find, heads, wrap
+from instructlab_utils.tuners.base import HEADS, Mergeable, Method, Tuned, defaults, find, heads, wrap
 
 # per block: the last linear layer of each sublayer (attention, feed-forward), then the module that a parallel adapter wraps
 SUBLAYERS = {
@@ -177,7 +177,7 @@ class Parallel(Method):
 # --- IA3: a diagonal -------------------------------------------------------------------------------------------------
 
 
-class Rescaled(Tuned):
+class Rescaled(Mergeable):
     """l ⊙ (W x + b), or W (l ⊙ x) + b where ``on_input``; l starts at 1, so the model starts as it was.
 
     ``l`` is a vector, (out,) or (in,): like biases it does not decay, for decay would pull it to 0 and not to 1.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,26 +34,34 @@ M = TypeVar("M", bound="Method")
 
 
 class Tuned(nn.Module):
-    """A frozen module ``base`` with trainable parameters around it. ``merged``: they are folded into ``base`` for now."""
+    """A frozen module ``base`` with trainable parameters around it.
 
-    unmergeable: ClassVar[str] = ""  # why the parameters cannot be folded into the base, where that is so
+    Either it is :class:`Mergeable`, or its class attribute ``unmergeable`` says why not, as half a sentence.
+    """
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
         self.base = base
+
+
+class Mergeable(Tuned, ABC):
+    """One whose parameters can be folded into ``base``; ``merged`` says that they are, for now."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__(base)
         self.merged = False
 
+    @abstractmethod
     def merge(self) -> None:
         """Fold the parameters into ``base``, in place. Called only while ``merged`` is False."""
-        raise NotImplementedError(f"{type(self).__name__}.merge")
 
+    @abstractmethod
     def unmerge(self) -> None:
         """Undo :meth:`merge`, up to rounding."""
-        raise NotImplementedError(f"{type(self).__name__}.unmerge")
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """Hyper-parameters of a tuning method. Subclasses add fields and say how a model is changed.
 
     ``peft_type`` is peft's name of the method ("" where peft has none), ``names`` maps our parameter names inside a
@@ -61,15 +70,19 @@ class Method:
 
     peft_type: ClassVar[str] = ""
     names: ClassVar[dict[str, str]] = {}
-    saves_base: ClassVar[bool] = False  # True where the tuned tensors are the model's own
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        METHODS[cls.__name__] = cls
+        if "apply" in vars(cls):  # else it is only what several methods have in common
+            METHODS[cls.__name__] = cls
 
+    @abstractmethod
     def apply(self, model: nn.Module) -> nn.Module:
         """Change ``model``, whose parameters are all frozen, and return the module to train (mostly ``model`` itself)."""
-        raise NotImplementedError(f"{type(self).__name__}.apply")
+
+    def inside(self, model: nn.Module) -> nn.Module:
+        """The model of transformers: ``model`` itself, unless the method stands around the whole of it."""
+        return model
 
     def described(self) -> Method:
         """The method that a saved file describes: another one where the file holds what a network has computed."""
@@ -199,7 +212,7 @@ def merge(model: nn.Module, *, unload: bool = False) -> nn.Module:
     With ``unload`` the wrappers go too: what is left is a plain model without extra cost. TrainingError, with the reason,
     for a method that cannot be folded in.
     """
-    wrapped = {name: module for name, module in model.named_modules() if isinstance(module, Tuned)}
+    wrapped = {name: module for name, module in model.named_modules() if isinstance(module, Mergeable)}
     for module in model.modules():  # soft prompts wrap the whole model and are no Tuned
         if reason := getattr(module, "unmergeable", ""):
             raise TrainingError(f"{type(module).__name__} cannot be merged: {reason}")
@@ -220,7 +233,7 @@ def unmerge(model: nn.Module) -> nn.Module:
     """Undo :func:`merge`, in place, up to rounding. Training goes on from here."""
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, Tuned) and module.merged:
+            if isinstance(module, Mergeable) and module.merged:
                 module.unmerge()
                 module.merged = False
     return model
@@ -237,10 +250,9 @@ def save(model: nn.Module, folder: Path | str) -> Path:
     from instructlab_utils.repro.record import write_json
 
     folder, method = Path(folder), _method_of(model)
-    if any(isinstance(module, Tuned) and module.merged for module in model.modules()):
+    if any(isinstance(module, Mergeable) and module.merged for module in model.modules()):
         raise TrainingError("the model is merged: call unmerge() before save(), or save the whole model")
-    inner = getattr(model, "model", model) if not heads(model) else model
-    described = method.described()
+    inner, described = method.inside(model), method.described()
     config: dict[str, Any] = {"tuner": type(described).__name__, **dataclasses.asdict(described)}
     if described.peft_type and (settings := described.to_peft(model)) is not None:
         config = {

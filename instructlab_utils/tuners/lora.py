@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.tuners.base import Method, Tuned, copy_into, defaults, find, wrap
+from instructlab_utils.tuners.base import Mergeable, Method, copy_into, defaults, find, wrap
 
 ATTENTION = {"bert": ("query", "value"), "llama": ("q_proj", "v_proj")}
 # every linear layer inside the blocks; "output.dense" alone would name "attention.output.dense" too
@@ -27,6 +28,11 @@ FOREIGN = (
     "trainable_token_indices", "use_bdlora", "use_qalora",
 )  # fmt: skip
 
+# AdaLoRA's settings that are called the same in peft
+SCHEDULE = (
+    "total_step", "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight",
+)  # fmt: skip
+
 
 def _foreign(config: dict[str, Any]) -> bool:
     """Whether peft's configuration asks for something that the classes of this module lack."""
@@ -34,7 +40,21 @@ def _foreign(config: dict[str, Any]) -> bool:
     return regex or config.get("bias", "none") != "none" or any(config.get(key) for key in FOREIGN)
 
 
-class LoraLinear(Tuned):
+class ChangedLinear(Mergeable):
+    """y = (W + delta) x + b: what merges by adding a matrix to the frozen weight."""
+
+    @abstractmethod
+    def delta(self) -> Tensor:
+        """The change of the weight, (out, in)."""
+
+    def merge(self) -> None:
+        self.base.weight += self.delta()
+
+    def unmerge(self) -> None:
+        self.base.weight -= self.delta()
+
+
+class LoraLinear(ChangedLinear):
     """y = W x + b + s B A x, with A of shape (r, in) and B of shape (out, r); W and b are frozen, s is the ``scale``.
 
     Source: Hu et al. (2022), LoRA, section 4.1; lesson 09, sections 1 to 4.
@@ -48,7 +68,6 @@ class LoraLinear(Tuned):
         self.scale, self.dropout = scale, nn.Dropout(dropout)
 
     def delta(self) -> Tensor:
-        """The change of the weight, (out, in)."""
         return self.scale * self.B @ self.A
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,12 +75,6 @@ class LoraLinear(Tuned):
         if self.merged:
             return y
         return y + F.linear(F.linear(self.dropout(x), self.A) * self.scale, self.B)
-
-    def merge(self) -> None:
-        self.base.weight += self.delta()
-
-    def unmerge(self) -> None:
-        self.base.weight -= self.delta()
 
     @torch.no_grad()
     def principal(self) -> None:
@@ -210,7 +223,7 @@ class Projections(nn.Module):
             self.register_buffer(name, drawn.to(like.device, like.dtype), persistent=False)
 
 
-class VeraLinear(Tuned):
+class VeraLinear(ChangedLinear):
     """y = W x + c + b * (B (d * (A x))), with the shared A and B cut to size; trained are b, (out,), and d, (r,).
 
     Source: Kopiczko, Blankevoort and Asano (2024), VeRA, section 3; lesson 09, section 6.
@@ -233,7 +246,6 @@ class VeraLinear(Tuned):
         return self.shared.B[: self.base.out_features]
 
     def delta(self) -> Tensor:
-        """The change of the weight, (out, in)."""
         return (self.b[:, None] * self.B) @ (self.d[:, None] * self.A)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -241,12 +253,6 @@ class VeraLinear(Tuned):
         if self.merged:
             return y
         return torch.addcmul(y, self.b, F.linear(self.d * F.linear(self.dropout(x), self.A), self.B))
-
-    def merge(self) -> None:
-        self.base.weight += self.delta()
-
-    def unmerge(self) -> None:
-        self.base.weight -= self.delta()
 
 
 @dataclass(frozen=True)
@@ -301,7 +307,7 @@ class Vera(Method):
 # --- AdaLoRA: a budget of ranks for the whole model ----------------------------------------------------------------------
 
 
-class AdaLoraLinear(Tuned):
+class AdaLoraLinear(ChangedLinear):
     """y = W x + b + s B diag(E) A x, an update in the form of a singular value decomposition.
 
     A (r, in) and B (out, r) are kept nearly orthogonal by a penalty, E (r, 1) are the singular values; the paper writes
@@ -323,7 +329,6 @@ class AdaLoraLinear(Tuned):
                 self.register_buffer(f"{average}_{name}", torch.zeros_like(getattr(self, name).data))
 
     def delta(self) -> Tensor:
-        """The change of the weight, (out, in)."""
         return self.scale * self.B @ (self.E * self.A)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -331,12 +336,6 @@ class AdaLoraLinear(Tuned):
         if self.merged:
             return y
         return y + F.linear(F.linear(self.dropout(x), self.E * self.A) * self.scale, self.B)
-
-    def merge(self) -> None:
-        self.base.weight += self.delta()
-
-    def unmerge(self) -> None:
-        self.base.weight -= self.delta()
 
     def penalty(self) -> Tensor:
         """How far A and B are from orthogonal, as peft measures it: the two Frobenius norms, not squared."""
@@ -457,18 +456,7 @@ class AdaLora(Method):
     def to_peft(self, model: nn.Module) -> dict[str, Any]:
         layers = self.layers(model)
         shrunk = any(not layer.kept.all() for layer in layers.values())
-        same = (
-            "total_step",
-            "init_r",
-            "target_r",
-            "tinit",
-            "tfinal",
-            "deltaT",
-            "beta1",
-            "beta2",
-            "orth_reg_weight",
-        )
-        return {name: getattr(self, name) for name in same} | {
+        return {name: getattr(self, name) for name in SCHEDULE} | {
             "lora_alpha": self.alpha,
             "lora_dropout": self.dropout,
             "target_modules": list(self.targets or defaults(model, ATTENTION)),
@@ -481,19 +469,8 @@ class AdaLora(Method):
     def from_peft(cls, config: dict[str, Any]) -> AdaLora | None:
         if _foreign(config) or config["lora_alpha"] <= 0:
             return None
-        same = (
-            "total_step",
-            "init_r",
-            "target_r",
-            "tinit",
-            "tfinal",
-            "deltaT",
-            "beta1",
-            "beta2",
-            "orth_reg_weight",
-        )
         return cls(
-            **{name: config[name] for name in same},
+            **{name: config[name] for name in SCHEDULE},
             alpha=config["lora_alpha"],
             dropout=config["lora_dropout"],
             targets=tuple(sorted(config["target_modules"])),

@@ -7,6 +7,7 @@ All of them wrap the whole model, whose weights stay as they are: ``inject`` ret
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,7 +40,7 @@ class Encoded(nn.Module):
         return self.mlp(self.E)
 
 
-class SoftPrompt(nn.Module):
+class SoftPrompt(nn.Module, ABC):
     """A frozen ``model`` behind ``n`` virtual positions, whose vectors the module ``encoder`` returns."""
 
     unmergeable: ClassVar[str] = "its vectors stand beside the text and change no weight"
@@ -53,9 +54,9 @@ class SoftPrompt(nn.Module):
         """The attention mask with ``n`` ones in front, so that no padding of the text hides the prompt."""
         return None if mask is None else torch.cat([mask.new_ones(len(mask), self.n), mask], 1)
 
+    @abstractmethod
     def cache(self, rows: int) -> Any:
         """Keys and values of the virtual positions at every layer, for ``rows`` texts, as a cache of transformers."""
-        raise NotImplementedError(f"{type(self).__name__}.cache")
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **settings: Any) -> Tensor:
@@ -303,13 +304,16 @@ class SoftMethod(Method):
 
     length: int = 20
 
+    def inside(self, model: nn.Module) -> nn.Module:
+        return model.model
+
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """The vectors, also where a network computes them, and the head: peft saves the same. So a file can be used, but
         a reparametrised run cannot be resumed from it."""
         head = {
             f"base_model.{n}": p
-            for n, p in model.model.named_parameters()
-            if n.split(".")[0] in heads(model.model)
+            for n, p in self.inside(model).named_parameters()
+            if n.split(".")[0] in heads(self.inside(model))
         }
         return {"prompt_embeddings": model.encoder(), **head}
 
@@ -328,7 +332,7 @@ class SoftMethod(Method):
 @dataclass(frozen=True)
 class PromptTuning(SoftMethod):
     """``length`` input vectors (Lester et al., 2021). ``init``: "normal", N(0, 1) as peft's default; "small", N(0, 0.02²),
-    about the size of word embeddings; "vocab", embeddings of words drawn at random; a tuple of token ids, theirs.
+    as BERT's own embeddings were first drawn; "vocab", embeddings of words drawn at random; a tuple of token ids, theirs.
 
     ``after_cls`` puts them behind the first token, so that an encoder's head still reads [CLS]; peft puts them in front.
     """

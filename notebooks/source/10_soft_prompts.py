@@ -159,15 +159,21 @@ assert touched == ["P"]
 # %% [markdown]
 # The package's version and peft's, with the same numbers in $P$:
 
+
 # %%
-ours = tuners.inject(models.load_classifier(2, seed=seed), tuners.PromptTuning(n))
+def compare(by_hand, vectors, method, config):
+    """Largest difference of the logits: by hand, the package, peft, all with the same prompt vectors."""
+    ours = tuners.inject(models.load_classifier(2, seed=seed), method)
+    theirs = peft.get_peft_model(models.load_classifier(2, seed=seed), config)
+    with torch.no_grad():
+        ours.encoder.P.copy_(vectors)
+        theirs.prompt_encoder["default"].embedding.weight.copy_(vectors)
+        outputs = [m.eval()(input_ids=ids, attention_mask=mask).logits for m in (by_hand, ours, theirs)]
+    return max((out - outputs[0]).abs().max().item() for out in outputs[1:])
+
+
 config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=n)
-theirs = peft.get_peft_model(models.load_classifier(2, seed=seed), config).eval()
-with torch.no_grad():
-    ours.encoder.P.copy_(by_hand.P)
-    theirs.prompt_encoder["default"].embedding.weight.copy_(by_hand.P)
-    outputs = [m.eval()(input_ids=ids, attention_mask=mask).logits for m in (by_hand, ours, theirs)]
-apart = max((a - outputs[0]).abs().max().item() for a in outputs[1:])
+apart = compare(by_hand, by_hand.P, tuners.PromptTuning(n), config)
 print(f"by hand, package, peft: largest difference {apart:.1e}")
 run.record(prompt_difference=apart)
 assert apart < 1e-5
@@ -210,6 +216,9 @@ ratio = (1 / words.std()).item()
 run.record(scale_ratio=ratio)
 
 # %% [markdown]
+# (A third kind, *small*, has standard deviation `0.02`: so BERT's embeddings were first drawn. Those of this encoder have
+# grown since.)
+#
 # Does the size matter at all? BERT puts a LayerNorm right behind the embeddings, and LayerNorm ignores scale:
 # $\mathrm{LN}(c\,x) = \mathrm{LN}(x)$ for every $c > 0$. So large vectors say the same as small ones. Now differentiate both
 # sides with respect to $x$:
@@ -301,14 +310,8 @@ class Prefixed(nn.Module):
 
 
 deep_by_hand = Prefixed(models.load_classifier(2, seed=seed), n)
-ours = tuners.inject(models.load_classifier(2, seed=seed), tuners.DeepPrompts(n))
 config = peft.PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=n)
-theirs = peft.get_peft_model(models.load_classifier(2, seed=seed), config).eval()
-with torch.no_grad():
-    ours.encoder.P.copy_(deep_by_hand.KV)
-    theirs.prompt_encoder["default"].embedding.weight.copy_(deep_by_hand.KV)
-    outputs = [m.eval()(input_ids=ids, attention_mask=mask).logits for m in (deep_by_hand, ours, theirs)]
-apart = max((out - outputs[0]).abs().max().item() for out in outputs[1:])
+apart = compare(deep_by_hand, deep_by_hand.KV, tuners.DeepPrompts(n), config)
 print(f"by hand, package, peft: largest difference {apart:.1e}; trained: {deep_by_hand.KV.numel():,}")
 run.record(prefix_difference=apart)
 assert apart < 1e-5
@@ -340,7 +343,7 @@ for name, method in kinds.items():
 #
 # One seed, a few updates, tweets. All three start from the same head and see the same batches.
 #
-# **Predict.** Which curve falls first: numbers of scale one, numbers of the scale of words, words, or keys and values of
+# **Predict.** Which curve falls first: numbers of scale one, small numbers, words, or keys and values of
 # words at every layer?
 
 # %%
@@ -467,7 +470,8 @@ for name in ("PT1", "PT2", "PT3", "PV1"):
 #   of
 #   the three prompts at the input. The intervals are too wide for a verdict, but the grid gives the law of section 4 no
 #   support.
-#   Each start had its own tuned rate, and the tuning may repair what the scale breaks. A prompt of words is also an argument
+#   Each start had its own tuned rate, and the tuning may repair what the scale breaks: at the one rate of section 6, scale one
+#   was indeed the slowest. A prompt of words is also an argument
 #   against us: it has the right scale, and it equals the larger class in every seed.
 # - *The length.* One vector beats twenty. Twenty vectors make all attention wade through what nobody has trained yet.
 # - *LoRA's spread.* Its standard deviation over seeds is large: the rate that was best on the tuning seed lets some seeds
@@ -513,7 +517,7 @@ print("verdicts:", {name: claims.verdict(name)["verdict"] for name in ("PT1", "P
 # 1. Which tensor has a gradient in prompt tuning, and which two of BERT's three input embeddings does $P$ replace or not?
 # 2. Why does a prompt of vectors near zero still change the output?
 # 3. Write $\lambda$ for a prefix. What happens to it when all prefix keys are very long and point away from the query?
-# 4. Why does AdamW not repair first values that are fifty times too large?
+# 4. Why does AdamW not repair first values that are many times too large?
 # 5. Where does peft leave the logits of the virtual positions, and for which heads does that matter?
 #
 # **Exercises.** `notebooks/exercises/10_soft_prompts.py`; `make classroom` builds the student version.

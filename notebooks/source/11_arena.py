@@ -377,7 +377,7 @@ for name, net in nets.items():
 # counts are right, but the process grew from method to method, so the peak memory in its tables compares nothing.
 
 
-# %%
+# %% tags=["defines:training.kept_bytes"]
 def kept_bytes(net, compute):
     """Bytes that the forward pass keeps for the backward pass, beside the weights; each storage once."""
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
