@@ -467,13 +467,10 @@ for name in ("PT1", "PT2", "PT3", "PV1"):
 # **Observe.** Three things that we did not expect.
 #
 # - *The three starts.* By section 4, numbers of scale one should be the slowest start. In the table they have the best mean
-#   of
-#   the three prompts at the input. The intervals are too wide for a verdict, but the grid gives the law of section 4 no
-#   support.
-#   Each start had its own tuned rate, and the tuning may repair what the scale breaks: at the one rate of section 6, scale one
-#   was indeed the slowest. A prompt of words is also an argument
-#   against us: it has the right scale, and it equals the larger class in every seed.
-# - *The length.* One vector beats twenty. Twenty vectors make all attention wade through what nobody has trained yet.
+#   of the three prompts at the input. The intervals are too wide for a verdict, but the grid gives the law of section 4 no
+#   support. Each start had its own tuned rate, which may repair what the scale breaks: at the one rate of section 6, scale
+#   one was indeed the slowest in the stored run. And a prompt of words equals the larger class in every seed.
+# - *The length.* One vector beats twenty. Perhaps because twenty untrained vectors draw more attention away from the text.
 # - *LoRA's spread.* Its standard deviation over seeds is large: the rate that was best on the tuning seed lets some seeds
 #   collapse to the larger class. That is what makes PT1 and PV1 *undecided* although the means lie far apart. An expected
 #   negative that could not be confirmed stays unconfirmed.
