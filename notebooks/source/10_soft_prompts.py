@@ -245,8 +245,8 @@ for c in (1.0, 10.0, 100.0):
 # %% [markdown]
 # **Observe.** Gradient times scale is constant, as derived. The angle of one update falls with the scale. In BERT the
 # position and type embeddings are added before the LayerNorm, so small prompts are partly drowned by them, and the law is
-# not exact. But the direction is clear, and the third kind of first values follows from it: copy the vectors of real words.
-# They have the right scale, and they point where the model expects vectors.
+# not exact. Whether it decides anything in practice is for the grids of section 9 to say. It does suggest another kind of
+# first values: copy the vectors of real words. They have the right scale, and they point where the model expects vectors.
 #
 # ## 5 A prefix at every layer
 #
@@ -276,11 +276,8 @@ lam = a[:3].sum() / a.sum()
 mixture = lam * attention(q, K[:3], V[:3]) + (1 - lam) * attention(q, K[3:], V[3:])
 assert (mixture - attention(q, K, V)).abs().max() < 1e-12
 with_prefix, without = torch.softmax(K @ q, 0)[3:], torch.softmax(K[3:] @ q, 0)
-print(
-    "relative attention among text tokens changed by",
-    f"{(with_prefix / with_prefix.sum() - without).abs().max():.0e}",
-)
-assert (with_prefix / with_prefix.sum() - without).abs().max() < 1e-15
+assert (with_prefix / with_prefix.sum() - without).abs().max() < 1e-12
+print("output: a mixture. Relative attention among text tokens: unchanged")
 
 # %% [markdown]
 # **Observe.** The second line is the limit of the method. In one layer, a prefix can add a vector and turn the text down. It
@@ -433,8 +430,8 @@ assert apart < 1e-4 and torch.equal(as_text.argmax(-1), as_vectors.argmax(-1))
 # ## 9 The experiments
 #
 # Two grids, with claims that were written before the first run. The first is on the encoder: soft prompts by first values,
-# length and depth, beside LoRA, at equal budget (the same updates, three learning rates each, five seeds that no other
-# experiment uses).
+# length and depth, beside LoRA, at equal budget (the same updates, three learning rates each, five seeds that the arena
+# does not use).
 #
 # - **PT1** (an *expected negative*): on a model this small, prompt tuning loses to LoRA by three points or more. Lester et
 #   al. claim equality at billions of weights; this is the other end of their curve.
@@ -469,7 +466,9 @@ for name in ("PT1", "PT2", "PT3", "PV1"):
 # - *The three starts.* By section 4, numbers of scale one should be the slowest start. In the table they have the best mean
 #   of the three prompts at the input. The intervals are too wide for a verdict, but the grid gives the law of section 4 no
 #   support. Each start had its own tuned rate, which may repair what the scale breaks: at the one rate of section 6, scale
-#   one was indeed the slowest in the stored run. And a prompt of words equals the larger class in every seed.
+#   one was indeed the slowest in the stored run. And a prompt of words equals the larger class in every seed:
+#   on dev it did so at all three rates, so the tuning had nothing to choose from. (The claim calls the small numbers "of the
+#   size of embeddings". For this encoder that is wrong, as section 4 shows. The file was written before the run, and stays.)
 # - *The length.* One vector beats twenty. Perhaps because twenty untrained vectors draw more attention away from the text.
 # - *LoRA's spread.* Its standard deviation over seeds is large: the rate that was best on the tuning seed lets some seeds
 #   collapse to the larger class. That is what makes PT1 and PV1 *undecided* although the means lie far apart. An expected
@@ -511,7 +510,8 @@ print("verdicts:", {name: claims.verdict(name)["verdict"] for name in ("PT1", "P
 #
 # **Recall.** Answer without scrolling.
 #
-# 1. Which tensor has a gradient in prompt tuning, and which two of BERT's three input embeddings does $P$ replace or not?
+# 1. Which tensor has a gradient in prompt tuning? And which of BERT's three input embeddings (word, position, type) does $P$
+#    replace?
 # 2. Why does a prompt of vectors near zero still change the output?
 # 3. Write $\lambda$ for a prefix. What happens to it when all prefix keys are very long and point away from the query?
 # 4. Why does AdamW not repair first values that are many times too large?

@@ -62,8 +62,8 @@ print({name: len(part) for name, part in rows.items()}, f"{settings.steps} updat
 # ## The methods
 #
 # Twenty virtual tokens unless the name says otherwise. Three kinds of first values: numbers of scale one, as peft draws
-# them; small numbers, as BERT's embeddings were first drawn; embeddings of random words. `deep` is P-Tuning v2, keys and values at every
-# layer, which start as those of random words or as numbers of scale one.
+# them; small numbers, as BERT's embeddings were first drawn; embeddings of random words. `deep` is P-Tuning v2, keys and
+# values at every layer, which start as those of random words or as numbers of scale one.
 
 # %%
 method_of = {
