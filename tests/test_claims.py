@@ -734,6 +734,15 @@ def test_the_ledger_has_a_row_per_claim_and_the_same_bytes(root):
     assert [part["threshold"] for part in parts] == [0.0, 0.1] and all(part["p"] < 0.05 for part in parts)
 
 
+def test_a_verdict_and_the_ledger_show_the_same_last_digit(monkeypatch):
+    """Some means lie exactly between two digits, where rounding twice and rounding once differ."""
+    monkeypatch.delenv("INSTRUCTLAB_ROOT", raising=False)
+    rows = [row for row in claims.ledger() if row["mean"] is not None]
+    assert rows
+    for row in rows:
+        assert f": {row['mean']:+.3f} [" in claims.render(claims.verdict(row["claim"])), row["claim"]
+
+
 def test_the_course_s_own_claims_are_all_there_and_sound(monkeypatch):
     monkeypatch.delenv("INSTRUCTLAB_ROOT", raising=False)
     found = claims.names()

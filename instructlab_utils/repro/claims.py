@@ -734,12 +734,13 @@ FLAGS = {
 def _sentence(found: Mapping[str, Any]) -> str:
     if found["mean"] is None:
         return f"{found['statistic']}: not tested, {len(found['seeds'])} complete seeds"
-    text = f"{found['statistic']}: {found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+    mean, low, high = (round(found[key], 6) for key in ("mean", "low", "high"))  # as in the ledger
+    text = f"{found['statistic']}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]"
     if found["bootstrap"] is not None:
         text += ", bootstrap [{:+.3f}, {:+.3f}]".format(*found["bootstrap"])
     if found["censored"]:
         text += f", no crossing inside the axis for {found['censored']} seeds"
-    tasks = "; ".join(f"{task} {mean:+.3f}" for task, mean in found["by_task"].items())
+    tasks = "; ".join(f"{task} {round(value, 6):+.3f}" for task, value in found["by_task"].items())
     return f"{text} ({tasks})" if tasks else text
 
 
