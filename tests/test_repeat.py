@@ -63,7 +63,9 @@ BANDS = {"large": {"accuracy": 0.05, "test_loss": 0.01}}
 
 def test_equal_lines_are_equal_and_timings_do_not_count(ready):
     experiment, block = ready
-    recorded, again = parts(experiment, block, seconds=99.0, peak_memory_mb=1.0)
+    times = dict.fromkeys(("seconds", "cpu_seconds", "decode_seconds", "ms_per_step", "peak_memory_mb"), 99.0)
+    recorded, again = parts(experiment, block, **times)
+    recorded = [line | dict.fromkeys(times, 1.0) for line in recorded]
     found = repeat.compare(experiment, block, recorded, again)
     assert len(found) == 3 and all(each.equal for each in found)
     assert repeat.judge(found, BANDS) == ("equal", [])
