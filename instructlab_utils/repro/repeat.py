@@ -24,7 +24,8 @@ from instructlab_utils.repro.experiments import Block, Experiment
 from instructlab_utils.session import find_root
 
 SAME = ("hardware", "threads", "python", "torch", "transformers", "scikit-learn", "numpy")
-VOLATILE = ("seconds", "ms_per_step", "peak_memory_mb")  # how the names of metrics end that no repetition gives again
+# How the names of metrics end that no repetition gives again.
+VOLATILE = ("seconds", "ms_per_step", "peak_memory_mb")
 MARGIN = 2.0  # a band is so many times the largest difference that the study saw
 LEAST = 1e-6  # and never narrower than this, or than one test example for a share of examples
 
