@@ -8,8 +8,8 @@ does not: a sentence lands in the same split on every machine and in every year.
 one review share subject and author, and near duplicates share nearly everything. A test sentence whose
 neighbour was trained on measures memory, not generalisation.
 
-Tasks whose answer is not one label (questions, tagged tokens, texts to write) are read by `repro/records.py` and split the
-same way. Taught in lessons 00 and 03. What each task holds: data/cards/.
+Tasks whose answer is not one label (questions, tagged tokens, texts to write, options to choose from) are read by
+`repro/records.py` and split the same way. Taught in lessons 00 and 03. What each task holds: data/cards/.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ class Task:
     - classification: text, label (ClassLabel), rating (float, NaN where the source has none);
     - qa: question, context, answers (texts), starts (their character offsets; both empty where there is no answer);
     - tokens: tokens, tags (one of ``labels`` each, BIO);
-    - generation: source, targets (texts), in webnlg also triples, in products-en-de also label (text).
+    - generation: source, targets (texts), in webnlg also triples, in products-en-de also label (text);
+    - choice: input, options (texts, in an order that tells nothing), answer (index of the right one).
 
-    ``labels`` is empty for qa and generation.
+    ``labels`` is empty for qa, generation and choice.
     ``thresholds``: the rating that a label must pass, empty where the source gives the labels.
     ``counts``: what happened on the way (rows read, repaired, left out, found twice).
     """
@@ -265,8 +266,9 @@ def _store(name: str, stored: Path) -> None:
 
     counts: Counter[str] = Counter()
     string, texts, examples = Value("string"), List(Value("string")), {}
-    kinds: dict[str, Any] = dict.fromkeys(("answers", "tokens", "tags", "targets"), texts)
+    kinds: dict[str, Any] = dict.fromkeys(("answers", "tokens", "tags", "targets", "options"), texts)
     kinds |= {"starts": List(Value("int64")), "triples": List(texts), "rating": Value("float64")}
+    kinds["answer"] = Value("int64")
     if name in SOURCES:
         examples = arrange(read(name, counts), counts)
         kinds["label"] = ClassLabel(names=list(SOURCES[name].labels))

@@ -36,7 +36,7 @@ def test_no_group_crosses_the_splits_and_ids_are_unique(name: str) -> None:
     groups = [set(part["group"]) for part in task.splits.values()]
     assert sum(map(len, groups)) == len(set.union(*groups)) == task.counts["groups"]
     ids = [key for part in task.splits.values() for key in part["id"]]
-    assert len(ids) == len(set(ids)) > 100
+    assert len(ids) == len(set(ids)) > (50 if task.kind == "choice" else 100)
     assert list(task.splits) == (["test"] if records.RECORDS[name].test_only else ["train", "dev", "test"])
 
 
@@ -138,12 +138,47 @@ def test_pairs_gather_the_texts_of_equal_inputs(tmp_path: Path) -> None:
         (records.disfluent, [example("no context here", "x")], "field input: no line 'context:'"),
         (records.polish, [example("a b", "O")], "2 words, 1 tags: write a tag for each word"),
         (records.triples, [example("(a | b)", "x")], "write .subject . relation . object."),
+        (records.choices, [{"input": 3, "target_scores": {"a": 1, "b": 0}}], "example 1, field input: 3"),
+        (
+            records.choices,
+            [{"input": "q", "target_scores": {"a": 1}}],
+            "target_scores: write two or more options",
+        ),
+        (records.choices, [{"input": "q", "target_scores": {"a": 1, "b": "0"}}], "each with a number"),
+        (records.choices, [{"input": "q"}], "example 1, field target_scores"),
     ],
 )
 def test_a_malformed_file_is_one_sentence(tmp_path: Path, reader, examples, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         rows_of(reader, task_file(tmp_path, examples))
     assert "\n" not in str(caught.value)
+
+
+def test_choices_keep_one_best_option_in_an_order_that_tells_nothing(tmp_path: Path) -> None:
+    scored = [
+        {"input": f"question {i}", "target_scores": {"right": 1, "wrong": 0, "no": 0}} for i in range(90)
+    ]
+    tie = {"input": "tie", "target_scores": {"a": 1, "b": 1}}
+    same = {"input": "same", "target_scores": {"a": 1, "a ": 0}}
+    rows, counts = rows_of(records.choices, task_file(tmp_path, [*scored, tie, same]))
+    assert len(rows) == 90 and all(row["options"][row["answer"]] == "right" for row in rows)
+    assert all(20 <= Counter(row["answer"] for row in rows)[place] <= 40 for place in range(3))
+    assert counts["examples left out: empty, or no single best option"] == 2
+
+
+def test_closed_answers_become_options_and_rare_ones_are_counted(tmp_path: Path) -> None:
+    many = [example(f"q{i}", ["Yes." if i % 2 else "No.", "other"]) for i in range(200)]
+    rows, counts = rows_of(records.closed, task_file(tmp_path, [*many, example("rare", "Perhaps.")]))
+    assert len(rows) == 200 and {frozenset(row["options"]) for row in rows} == {frozenset({"Yes", "No"})}
+    assert rows[1]["options"][rows[1]["answer"]] == "Yes"
+    assert counts["examples left out: a rare answer"] == 1
+
+
+@pytest.mark.parametrize("name", [n for n, r in records.RECORDS.items() if r.kind == "choice"])
+def test_every_question_has_its_answer_among_different_options(name: str) -> None:
+    for part in data.load(name).splits.values():
+        for options, answer in zip(part["options"], part["answer"], strict=True):
+            assert 0 <= answer < len(options) == len(set(options)) and all(options)
 
 
 def test_parallel_files_must_be_equally_long(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Tasks whose answer is not one label: questions, tagged tokens, texts to write. All come from files of BIG-bench.
+"""Tasks whose answer is not one label: questions, tagged tokens, texts to write, options to choose from. All come from
+files of BIG-bench.
 
 A reader turns its file into rows, dicts with the columns of its kind and ``group``: rows of one group share a split.
 It stops with a DataError, naming file and example, at the first row that is not in the expected form.
@@ -6,6 +7,7 @@ It stops with a DataError, naming file and example, at the first row that is not
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter, defaultdict
@@ -21,7 +23,10 @@ NONE = {"unknown", ""}  # what disfl_qa writes where the text does not answer
 
 
 class Records(NamedTuple):
-    """A task of records: kind, metric, files in the asset, reader, what a group is, and whether all of it is a test set."""
+    """A task of records: kind, metric, files in the asset, reader, what a group is, whether all of it is a test set.
+
+    ``about`` and ``problems`` are what the data card says, where `cards.py` has no longer text.
+    """
 
     kind: str
     metric: str
@@ -29,6 +34,8 @@ class Records(NamedTuple):
     read: Callable[[list[Path], Counter[str]], Iterator[Record]]
     group: str
     test_only: bool = False
+    about: str = ""
+    problems: tuple[str, ...] = ()
     asset: str = "bigbench"
 
 
@@ -229,6 +236,69 @@ def parallel(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
             yield {"id": "", "source": source, "targets": [target], "group": source, "label": label}
 
 
+# --- options to choose from -------------------------------------------------------------------------------------------
+
+LONGEST = 6000  # rows read of a file: two of them have tens of thousands
+
+
+def shuffled(source: str, options: list[str]) -> list[str]:
+    """The options in an order that depends on the texts alone: several files put the right answer first."""
+    return sorted(options, key=lambda option: hashlib.sha256(f"{source}\n{option}".encode()).hexdigest())
+
+
+def choices(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
+    """Questions with options and a score for each. The best-scored one is the answer; ties are left out."""
+    for path in files:
+        for number, example in enumerate(load_json(path, "examples")[:LONGEST], start=1):
+            place = f"{path}, example {number}"
+            source, scores = example.get("input"), example.get("target_scores")
+            if not isinstance(source, str):
+                raise DataError(f"{place}, field input: {source!r}: write a text, or delete the example")
+            if (
+                not isinstance(scores, dict)
+                or len(scores) < 2
+                or not all(isinstance(score, (int, float)) for score in scores.values())
+            ):
+                raise DataError(
+                    f"{place}, field target_scores: write two or more options, each with a number"
+                )
+            texts = {option.strip(): float(score) for option, score in scores.items()}
+            best = [option for option, score in texts.items() if score == max(texts.values())]
+            if len(best) != 1 or len(texts) < len(scores) or "" in texts or not source.strip():
+                counts["examples left out: empty, or no single best option"] += 1
+                continue
+            source = "\n".join(clean(line) for line in source.splitlines() if line.strip())
+            options = shuffled(source, list(texts))
+            yield {
+                "id": "",
+                "input": source,
+                "options": options,
+                "answer": options.index(best[0]),
+                "group": source,
+            }
+
+
+def closed(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
+    """Questions answered with one of few words, as an example's first target has them; the words are the options."""
+    for path in files:
+        found = [(source, targets[0].strip(" .")) for _, source, targets in examples(path, counts)]
+        usual = Counter(answer for _, answer in found)
+        words = sorted(word for word, times in usual.items() if word and 100 * times >= len(found))
+        for source, answer in found:
+            if answer not in words:
+                counts["examples left out: a rare answer"] += 1
+                continue
+            source = "\n".join(clean(line) for line in source.splitlines() if line.strip())
+            options = shuffled(source, words)
+            yield {
+                "id": "",
+                "input": source,
+                "options": options,
+                "answer": options.index(answer),
+                "group": source,
+            }
+
+
 RECORDS = {
     "squad": Records("qa", "f1", ("squad_shifts/squaddev_v1.1.json",), squad, "a Wikipedia article"),
     "squad-newwiki": Records("qa", "f1", ("squad_shifts/new_wiki_v1.0.json",), squad, "an article", True),
@@ -252,5 +322,293 @@ RECORDS = {
         ("multiemo/products_sentence_en/task.json", "multiemo/products_sentence_de/task.json"),
         parallel,
         "a sentence",
+    ),
+    "analytic-entailment": Records(
+        "choice",
+        "accuracy",
+        ("analytic_entailment/task.json",),
+        choices,
+        "a question",
+        about="pairs of sentences; does the first entail the second?",
+    ),
+    "entailed-polarity": Records(
+        "choice",
+        "accuracy",
+        ("entailed_polarity/task.json",),
+        choices,
+        "a question",
+        about="facts and questions; does the fact imply yes or no?",
+        problems=(
+            "Nearly all answers are what the verb's polarity says, so a rule on a few verbs would solve it.",
+        ),
+    ),
+    "vitaminc": Records(
+        "choice",
+        "accuracy",
+        ("vitaminc_fact_verification/task.json",),
+        choices,
+        "a question",
+        about="claims and a sentence of Wikipedia; is the claim true, false, or neither? (Schuster et al. 2021)",
+        problems=(
+            "Only the first 6,000 of 54,668 rows are read.",
+            "Rows that share a sentence or a claim may stand in two splits.",
+        ),
+    ),
+    "fever": Records(
+        "choice",
+        "accuracy",
+        ("fact_checker/fever/task.json",),
+        choices,
+        "a question",
+        about="claims about people and things, true or false, after FEVER (Thorne et al. 2018)",
+        problems=("No evidence is given: a model answers from what it remembers.",),
+    ),
+    "misconceptions": Records(
+        "choice",
+        "accuracy",
+        ("misconceptions/task.json",),
+        choices,
+        "a question",
+        about="common misconceptions and true statements of the same kind",
+        problems=("The options are the letters T and F.",),
+    ),
+    "strategyqa": Records(
+        "choice",
+        "accuracy",
+        ("strategyqa/task.json",),
+        choices,
+        "a question",
+        about="yes-or-no questions that need several unstated steps (Geva et al. 2021)",
+    ),
+    "metaphor-boolean": Records(
+        "choice",
+        "accuracy",
+        ("metaphor_boolean/task.json",),
+        choices,
+        "a question",
+        about="a metaphoric sentence and a second one; is it a right paraphrase?",
+    ),
+    "metaphor-literal": Records(
+        "choice",
+        "accuracy",
+        ("metaphor_understanding/met2lit/task.json",),
+        choices,
+        "a question",
+        about="metaphoric sentences and literal versions that differ in a few words",
+    ),
+    "irony": Records(
+        "choice",
+        "accuracy",
+        ("irony_identification/task.json",),
+        choices,
+        "a question",
+        about="sentences; ironic or not?",
+    ),
+    "implicatures": Records(
+        "choice",
+        "accuracy",
+        ("implicatures/task.json",),
+        choices,
+        "a question",
+        about="what a speaker answers; does it mean yes or no? (George and Mamidi 2020)",
+    ),
+    "intent": Records(
+        "choice",
+        "accuracy",
+        ("intent_recognition/task.json",),
+        choices,
+        "a question",
+        about="things said to an assistant, with seven intents, after SNIPS (Coucke et al. 2018)",
+        problems=("The options are names with underscores.",),
+    ),
+    "social-support": Records(
+        "choice",
+        "accuracy",
+        ("social_support/task.json",),
+        choices,
+        "a question",
+        about="replies; supportive, neutral or unsupportive?",
+        problems=("Most replies are neutral: compare with the largest class.",),
+    ),
+    "social-iqa": Records(
+        "choice",
+        "accuracy",
+        ("social_iqa/task.json",),
+        choices,
+        "a question",
+        about="everyday situations and what follows from them (Sap et al. 2019)",
+    ),
+    "goal-inference": Records(
+        "choice",
+        "accuracy",
+        ("goal_step_wikihow/goal_inference/task.json",),
+        choices,
+        "a question",
+        about="steps of how-to guides; which goal do they serve? (Zhang et al. 2020)",
+    ),
+    "step-inference": Records(
+        "choice",
+        "accuracy",
+        ("goal_step_wikihow/step_inference/task.json",),
+        choices,
+        "a question",
+        about="goals of how-to guides; which step belongs to them? (Zhang et al. 2020)",
+    ),
+    "phrase-relatedness": Records(
+        "choice",
+        "accuracy",
+        ("phrase_relatedness/task.json",),
+        choices,
+        "a question",
+        about="a phrase; which of four others is most related?",
+    ),
+    "odd-one-out": Records(
+        "choice",
+        "accuracy",
+        ("odd_one_out/task.json",),
+        choices,
+        "a question",
+        about="lists of words; which does not belong?",
+        problems=("Few examples.",),
+    ),
+    "general-knowledge": Records(
+        "choice",
+        "accuracy",
+        ("general_knowledge/task.json",),
+        choices,
+        "a question",
+        about="questions that a child can answer",
+        problems=("Few examples.",),
+    ),
+    "similarities": Records(
+        "choice",
+        "accuracy",
+        ("similarities_abstraction/task.json",),
+        choices,
+        "a question",
+        about="two things; how are they alike?",
+        problems=("Few examples.",),
+    ),
+    "logical-deduction": Records(
+        "choice",
+        "accuracy",
+        ("logical_deduction/three_objects/task.json",),
+        choices,
+        "a question",
+        about="three things in an order, and statements about it",
+        problems=("The texts follow a few patterns.",),
+    ),
+    "navigate": Records(
+        "choice",
+        "accuracy",
+        ("navigate/task.json",),
+        choices,
+        "a question",
+        about="steps and turns; do they lead back to the start?",
+        problems=("The texts follow a few patterns.",),
+    ),
+    "unit-identification": Records(
+        "choice",
+        "accuracy",
+        ("unit_conversion/unit_identification/task.json",),
+        choices,
+        "a question",
+        about="a quantity in another unit; which unit fits?",
+        problems=("The texts follow a few patterns.",),
+    ),
+    "two-digit-addition": Records(
+        "choice",
+        "accuracy",
+        ("arithmetic/2_digit_addition/task.json",),
+        choices,
+        "a question",
+        about="sums of two numbers, the wrong options drawn at random",
+        problems=("Several wrong options, such as `banana`, are no numbers.",),
+    ),
+    "dates": Records(
+        "choice",
+        "accuracy",
+        ("date_understanding/task.json",),
+        choices,
+        "a question",
+        about="short texts from which a date follows",
+        problems=(
+            "One situation is asked about several times; the questions may stand in different splits.",
+        ),
+    ),
+    "sports": Records(
+        "choice",
+        "accuracy",
+        ("sports_understanding/task.json",),
+        choices,
+        "a question",
+        about="statements about athletes; plausible or not?",
+        problems=("It is a memory test for names.",),
+    ),
+    "anachronisms": Records(
+        "choice",
+        "accuracy",
+        ("anachronisms/task.json",),
+        choices,
+        "a question",
+        about="sentences; do they hold an anachronism?",
+        problems=("Sentences come in pairs of which one holds it; a pair may stand in two splits.",),
+    ),
+    "physical-intuition": Records(
+        "choice",
+        "accuracy",
+        ("physical_intuition/task.json",),
+        choices,
+        "a question",
+        about="questions of school physics and chemistry",
+        problems=("Few examples.",),
+    ),
+    "code-lines": Records(
+        "choice",
+        "accuracy",
+        ("code_line_description/task.json",),
+        choices,
+        "a question",
+        about="a few lines of Python, and descriptions of what they do",
+        problems=("Few examples.",),
+    ),
+    "ni-question-type": Records(
+        "choice",
+        "accuracy",
+        ("natural_instructions/subtask046_miscellaenous_question_typing/task.json",),
+        closed,
+        "a question",
+        about="question and answer; of which type is the answer? Natural Instructions (Mishra et al. 2022)",
+        problems=(
+            "Some questions have several right types; the first one counts.",
+            "Types with less than one in a hundred questions are left out.",
+        ),
+    ),
+    "ni-qasc": Records(
+        "generation",
+        "exact match",
+        ("natural_instructions/subtask041_qasc_answer_generation/task.json",),
+        pairs,
+        "a question",
+        about="a fact and a question that it answers. Natural Instructions (Mishra et al. 2022)",
+        problems=("Some answers repeat the question or carry a letter in brackets.",),
+    ),
+    "ni-winogrande": Records(
+        "generation",
+        "exact match",
+        ("natural_instructions/subtask033_winogrande_answer_generation/task.json",),
+        pairs,
+        "a question",
+        about="sentences with a blank, to be filled with one of two things named. Natural Instructions (Mishra et al. 2022)",
+        problems=("Twin sentences may stand in two splits.",),
+    ),
+    "ni-overlap": Records(
+        "generation",
+        "exact match",
+        ("natural_instructions/subtask039_qasc_find_overlapping_words/task.json",),
+        pairs,
+        "a question",
+        about="two sentences; which word do they share? Natural Instructions (Mishra et al. 2022)",
+        problems=("Several words may be right; the file knows one or a few.",),
     ),
 }
