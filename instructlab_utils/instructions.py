@@ -14,13 +14,12 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
 
 from instructlab_utils.data import JACCARD, shingles
 from instructlab_utils.errors import InstructionError
@@ -29,51 +28,52 @@ from instructlab_utils.session import closest
 INPUT = "{input}"  # where the input goes in a text
 LINE = "whole line"  # the field of a problem that no single field has
 SHINGLE = 3  # words; instructions are shorter than the texts for which `data.shingles` takes 5
-Messages = Sequence[Mapping[str, str]]
 
-_CJK = "\u3400-\u9fff"
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
-_WORD = re.compile(rf"(?<!\w)-?\d+(?:[.,:/]\d+)*|[{_CJK}]|[^\W{_CJK}]+")
-_MARK = re.compile(r"(?<!\d)[.,;:!?'\"‘’“”。，；：！？、《》]|[.,;:!?'\"‘’“”。，；：！？、《》](?!\d)")
-
-
-# --- the record --------------------------------------------------------------------------------------------------
+CJK = "\u3400-\u9fff"
+HIDDEN = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
+WORD = re.compile(rf"(?<!\w)-?\d+(?:[.,:/]\d+)*|[{CJK}]|[^\W{CJK}]+")
+MARK = re.compile(r"(?<!\d)[.,;:!?'\"‘’“”。，；：！？、《》]|[.,;:!?'\"‘’“”。，；：！？、《》](?!\d)")
 
 
-def _fault(field: str, reason: str, fix: str) -> PydanticCustomError:
-    return PydanticCustomError("fault", "{reason}; {fix}", {"field": field, "reason": reason, "fix": fix})
+class Refused(ValueError):
+    """Its three arguments: the field, what is wrong with it, the fix."""
 
 
-def _visible(text: str) -> str:
-    hidden = _HIDDEN.search(text)
-    if hidden:
-        raise _fault("", f"the character U+{ord(hidden[0]):04X} cannot be seen or stored", "delete it")
-    return text
+def _must(condition: bool, field: str, reason: str, fix: str) -> None:
+    if not condition:
+        raise Refused(field, reason, fix)
 
 
-def _text(text: str) -> str:
-    if not text or text != text.strip():
-        reason = f"{_show(text)} is blank or has white space at an end"
-        raise _fault("", reason, "write a text without white space around it")
-    return text
+def _show(value: Any) -> str:
+    """A value in a message: on one line, short, and nothing in it that a terminal would obey."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "…")
+    known = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
+    return known.get(type(value), "a number")
 
 
-def _slug(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text):  # the pattern of an id in a URL or a file name
-        raise _fault("", f"{_show(text)} is no slug", "use small letters, digits and single hyphens")
-    return text
+def _without(pattern: str, reason: str, fix: str) -> AfterValidator:
+    """Refuses a text in which the pattern is found."""
+
+    def check(text: str) -> str:
+        _must(not re.search(pattern, text), "", f"{_show(text)} {reason}", fix)
+        return text
+
+    return AfterValidator(check)
 
 
-Slug = Annotated[str, AfterValidator(_slug)]
-Text = Annotated[str, AfterValidator(_visible), AfterValidator(_text)]
-Split = Literal["train", "dev", "test"]
+_visible = _without(HIDDEN, "holds a character that cannot be seen or stored", "delete it")
+_trimmed = _without(r"\A\s|\s\Z|\A\Z", "is blank or has white space at an end", "write a text without it")
+_slug = _without(r"\A(?![a-z0-9]+(-[a-z0-9]+)*\Z)", "is no slug", "use a-z, digits and single hyphens")
+Slug = Annotated[str, _slug]
+Text = Annotated[str, _visible, _trimmed]
 
 
 class Example(BaseModel):
     """One input and a correct output. The input is empty exactly where the instruction takes none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    input: Annotated[str, AfterValidator(_visible)]
+    input: Annotated[str, _visible]
     output: Text
 
 
@@ -82,7 +82,7 @@ class Instruction(BaseModel):
 
     ``text`` and ``paraphrases`` hold ``{input}`` exactly once each, or none of them does. ``options``: the closed answers,
     empty for free text; with them every output is one. ``translation_of``: the id of the record that this one says in
-    another language, or empty. Every example's output passes the instruction's own ``check`` (see `passes`).
+    another language. Every example's output passes the instruction's own ``check`` (see `passes`).
 
     Raises pydantic's ValidationError, a ValueError, where a field is missing, unknown, of a wrong type or inconsistent.
     """
@@ -97,64 +97,46 @@ class Instruction(BaseModel):
     options: tuple[Text, ...] = ()
     check: Literal["exact", "contains", "one_of"]
     examples: Annotated[tuple[Example, ...], Field(min_length=2)]
-    split: Split
-    translation_of: Annotated[str, AfterValidator(lambda name: name and _slug(name))] = ""
+    split: Literal["train", "dev", "test"]
+    translation_of: Slug | None = None
     source: Text
 
     @property
-    def wordings(self) -> tuple[str, ...]:
-        """The text and its paraphrases; `render` takes the index."""
-        return (self.text, *self.paraphrases)
+    def wordings(self) -> dict[str, str]:
+        """Field → wording: the text, then its paraphrases; `render` takes the index."""
+        return {"text": self.text} | {f"paraphrases[{i}]": text for i, text in enumerate(self.paraphrases)}
 
     @model_validator(mode="after")
     def _consistent(self) -> Instruction:
-        places, takes_input = (
-            ["text", *(f"paraphrases[{i}]" for i in range(len(self.paraphrases)))],
-            INPUT in self.text,
-        )
-        seen: dict[str, str] = {}
-        for place, wording in zip(places, self.wordings, strict=True):
-            if len(re.findall(r"\{\s*input\s*\}", wording, re.IGNORECASE)) != takes_input or (
-                wording.count(INPUT) != takes_input
-            ):
-                fix = f"write {INPUT} exactly once" if takes_input else "use it in every wording or in none"
-                raise _fault(place, f"{INPUT} is missing, misspelt or there more than once", fix)
-            first = seen.setdefault(normalised(wording), place)
-            if first != place:
-                raise _fault(place, f"it says the same as {first}", "write another wording")
-            if bool(re.search(f"[{_CJK}]", wording.replace(INPUT, ""))) != (self.language == "zh"):
-                raise _fault(
-                    place, f"its script is not that of the language {self.language}", "mend one of the two"
-                )
-        if self.check == "one_of" and not self.options:
-            raise _fault(
-                "options", "the check one_of needs closed answers", "list them, or use another check"
+        takes, seen = INPUT in self.text, set()
+        for place, text in self.wordings.items():
+            found = re.findall(r"\{\s*input\s*\}", text, re.IGNORECASE)
+            fix = "write it once, in every wording or in none"
+            _must(found == [INPUT] * takes, place, f"{INPUT} is missing, misspelt or not alone", fix)
+            _must(normalised(text) not in seen, place, "another wording says the same", "write another one")
+            seen.add(normalised(text))
+            chinese = bool(re.search(f"[{CJK}]", text))
+            fix = "mend the text or the language"
+            _must(
+                chinese == (self.language == "zh"), place, f"its script is not that of {self.language}", fix
             )
-        if len(set(self.options)) != len(self.options) or len(self.options) == 1:
-            raise _fault(
-                "options", "there is only one, or one stands twice", "list at least two different answers"
-            )
+        distinct = len(set(self.options)) == len(self.options) != 1
+        _must(distinct, "options", "there is only one, or one stands twice", "list two or more, or none")
+        closed = bool(self.options) or self.check != "one_of"
+        _must(closed, "options", "the check one_of needs closed answers", "list them, or use another check")
         inputs = Counter(example.input for example in self.examples)
-        for i, example in enumerate(self.examples):
-            place = f"examples[{i}]"
-            if bool(example.input.strip()) != takes_input:
-                reason = (
-                    "is blank" if takes_input else f"is {_show(example.input)}, but the text has no {INPUT}"
-                )
-                raise _fault(f"{place}.input", f"it {reason}", f"mend it, or the use of {INPUT}")
-            if takes_input and inputs[example.input] > 1:
-                raise _fault(f"{place}.input", "another example has the same input", "delete one of the two")
-            if self.options and example.output not in self.options:
-                reason = f"{_show(example.output)} is not among the options"
-                raise _fault(f"{place}.output", reason, "add it to options, or mend the example")
-            if not passes(self, example.output, example.output):
-                reason = f"the check {self.check} refuses it as an answer to its own example"
-                raise _fault(f"{place}.output", reason, "choose options that do not contain each other")
+        for i, (given, output) in enumerate((example.input, example.output) for example in self.examples):
+            place, reason = (
+                f"examples[{i}].input",
+                f"{_show(given)} does not fit the use of {INPUT} in the text",
+            )
+            _must(bool(given.strip()) == takes, place, reason, "mend one of the two")
+            _must(not takes or inputs[given] == 1, place, "another example has it too", "delete one of them")
+            place, reason = f"examples[{i}].output", f"{_show(output)} is not among the options"
+            _must(not self.options or output in self.options, place, reason, "add it, or mend the example")
+            reason = f"{_show(output)} does not pass the check {self.check}"
+            _must(passes(self, output, output), place, reason, "use options that do not contain each other")
         return self
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
 
 
 def passes(instruction: Instruction, answer: str, output: str) -> bool:
@@ -164,17 +146,28 @@ def passes(instruction: Instruction, answer: str, output: str) -> bool:
     whatever their case; a Chinese character is a word. ``one_of``: of all options, the output alone does so.
     Source: lesson 00, section 1.
     """
-    said = _words(answer)
+    if instruction.check == "exact":
+        return answer.strip() == output
+    said, others = (
+        _words(answer),
+        set(instruction.options) - {output} if instruction.check == "one_of" else (),
+    )
 
     def occurs(text: str) -> bool:
-        wanted = _words(text)
-        ends = range(len(wanted), len(said) + 1)
+        wanted, ends = _words(text), range(len(_words(text)), len(said) + 1)
         return any(said[n - len(wanted) : n] == wanted for n in ends) if wanted else text in answer
 
-    if instruction.check == "exact":
-        return answer.strip() == output.strip()
-    others = set(instruction.options) - {output} if instruction.check == "one_of" else ()
     return occurs(output) and not any(occurs(option) for option in others)
+
+
+def _words(text: str) -> list[str]:
+    return WORD.findall(text.casefold())
+
+
+def normalised(text: str) -> str:
+    """The text without case, width, white space and the marks of sentences; marks inside numbers stay."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(MARK.sub(" ", plain).split()) or plain
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -193,101 +186,74 @@ class Problem(NamedTuple):
         return f"{self.file}, line {self.line}, field {self.field}: {self.reason}; {self.fix}."
 
 
-class _Refused(ValueError):
-    """Field, reason and fix of a line that is no instruction."""
-
-
-def _show(value: Any) -> str:
-    """A value in a message: on one line, short, and nothing in it that a terminal would obey."""
-    if isinstance(value, str):
-        return repr(value if len(value) <= 60 else value[:57] + "…")
-    known = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
-    return known.get(type(value), "a number")
+def _name(place: Sequence[int | str]) -> str:
+    """("examples", 0, "input") → examples[0].input"""
+    keys = [p if isinstance(p, int) or re.fullmatch("[a-z_]+", p) else _show(p) for p in place]
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
-        raise _Refused(_name((twice,)), "it stands twice in one object", "delete one of the two")
-    return record
+    for key, n in Counter(key for key, _ in pairs).items():
+        _must(n == 1, _name([key]), "it stands twice in one object", "delete one of the two")
+    return dict(pairs)
 
 
 def _constant(name: str) -> None:
-    raise _Refused(LINE, f"{name} is no JSON", "delete it")
-
-
-def _name(place: Sequence[int | str]) -> str:
-    """("examples", 0, "input") → examples[0].input"""
-    parts = (
-        f"[{p}]" if isinstance(p, int) else f".{p if re.fullmatch('[a-z_]+', p) else _show(p)}" for p in place
-    )
-    return "".join(parts).removeprefix(".")
-
-
-def _explain(error: ErrorDetails) -> tuple[str, str, str]:
-    """Field, reason and fix of one of pydantic's errors."""
-    kind, place, value = error["type"], error["loc"], error["input"]
-    if kind == "fault":
-        told = error["ctx"]
-        return ".".join(filter(None, (_name(place), told["field"]))), told["reason"], told["fix"]
-    if kind == "extra_forbidden":
-        known = list(Instruction.model_fields if len(place) == 1 else Example.model_fields)
-        return _name(place), f"there is no such field{closest(str(place[-1]), known)}", "rename or delete it"
-    if kind == "literal_error":
-        return _name(place), f"{_show(value)} is not {error['ctx']['expected']}", "write one of these"
-    told = {
-        "missing": ("it is missing", "add it"),
-        "string_type": (f"it is {_show(value)}", "write a text in double quotes"),
-        "tuple_type": (f"it is {_show(value)}", "write a list"),
-        "too_short": (f"there are fewer than {error.get('ctx', {}).get('min_length')}", "add some"),
-        "model_type": (f"it is {_show(value)}", "write an object with input and output"),
-    }
-    return _name(place), *told.get(kind, (re.sub(r"\s+", " ", error["msg"]), "mend it"))
+    raise Refused(LINE, f"{name} is no JSON", "delete it")
 
 
 def _parse(line: bytes) -> Instruction:
+    """Raises Refused, and nothing else, for whatever is no instruction."""
     try:
         text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _Refused(LINE, f"byte {error.start + 1} is not UTF-8", "save the file as UTF-8") from None
-    if text.startswith("\ufeff"):
-        raise _Refused(LINE, "it begins with a byte order mark", "save the file as UTF-8 without one")
-    try:
+        _must(not text.startswith("\ufeff"), LINE, "a byte order mark is in front of it", "delete the mark")
         record = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
+        _must(isinstance(record, dict), LINE, f"it is {_show(record)}", "write one JSON object a line")
+        return Instruction.model_validate(record)
+    except (Refused, ValidationError) as error:
+        raise error if isinstance(error, Refused) else _explain(error) from None
+    except UnicodeDecodeError as error:
+        raise Refused(LINE, f"byte {error.start + 1} is not UTF-8", "save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         reason = f"it is not JSON ({error.msg.lower()}, column {error.colno})"
-        raise _Refused(LINE, reason, "write one JSON object a line") from None
-    except RecursionError:
-        raise _Refused(LINE, "objects or lists are nested too deeply", "write plain fields") from None
-    except _Refused:
-        raise
-    except ValueError:
-        raise _Refused(LINE, "a number has too many digits", "delete it") from None
-    if not isinstance(record, dict):
-        raise _Refused(LINE, f"it is {_show(record)}", "write one JSON object a line")
-    try:
-        return Instruction.model_validate(record)
-    except ValidationError as errors:
-        found = errors.errors(include_url=False)
-        first = next(
-            (e for e in found if e["type"] == "extra_forbidden"), found[0]
-        )  # a misspelt name explains a missing one
-        raise _Refused(*_explain(first)) from None
+        raise Refused(LINE, reason, "write one JSON object a line") from None
+    except (ValueError, RecursionError) as error:
+        much = "levels of nesting" if isinstance(error, RecursionError) else "digits in a number"
+        raise Refused(LINE, f"it has too many {much}", "write texts and lists of texts") from None
 
 
-def _read(path: str | Path) -> tuple[list[tuple[int, Instruction]], list[Problem]]:
+def _explain(errors: ValidationError) -> Refused:
+    """The most telling of pydantic's errors: an unknown field explains why another one is missing."""
+    error = max(errors.errors(include_url=False), key=lambda one: one["type"] == "extra_forbidden")
+    place, value, more = error["loc"], f"it is {_show(error['input'])}", error.get("ctx", {})
+    if isinstance(more.get("error"), Refused):
+        field, reason, fix = more["error"].args
+        return Refused(".".join(filter(None, (_name(place), field))), reason, fix)
+    known = list(Instruction.model_fields if len(place) == 1 else Example.model_fields)
+    told = {
+        "extra_forbidden": (f"there is no such field{closest(str(place[-1]), known)}", "rename or delete it"),
+        "literal_error": (f"{value}, not {more.get('expected')}", "write one of these"),
+        "missing": ("it is missing", "add it"),
+        "string_type": (value, "write a text in double quotes"),
+        "tuple_type": (value, "write a list"),
+        "too_short": (f"it has fewer than {more.get('min_length')} entries", "add some"),
+        "model_type": (value, "write an object with input and output"),
+    }
+    return Refused(_name(place), *told.get(error["type"], (value, "mend it")))
+
+
+def _read(path: str | Path) -> tuple[dict[int, Instruction], list[Problem]]:
     try:
         lines = Path(path).read_bytes().split(b"\n")
     except OSError as error:
         raise InstructionError(f"cannot read {path} ({error.strerror}): check the path") from error
-    accepted, problems = [], []
+    accepted, problems = {}, []
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                accepted.append((number, _parse(line)))
-            except _Refused as refused:
-                problems.append(Problem(str(path), number, *refused.args))
+        try:
+            if line.strip():
+                accepted[number] = _parse(line)
+        except Refused as refused:
+            problems.append(Problem(str(path), number, *refused.args))
     return accepted, problems
 
 
@@ -298,7 +264,7 @@ def read(path: str | Path) -> tuple[list[Instruction], list[Problem]]:
     line is in exactly one of the two lists. Raises InstructionError only for a file that cannot be opened.
     """
     accepted, problems = _read(path)
-    return [instruction for _, instruction in accepted], problems
+    return list(accepted.values()), problems
 
 
 def load(path: str | Path) -> list[Instruction]:
@@ -307,40 +273,22 @@ def load(path: str | Path) -> list[Instruction]:
     Raises InstructionError with the first problem, by line, and the number of the others.
     """
     accepted, problems = _read(path)
-    instructions = [instruction for _, instruction in accepted]
-    problems += check_set(instructions, str(path), [number for number, _ in accepted])
+    problems += check_set(list(accepted.values()), str(path), list(accepted))
     if problems:
-        problems.sort(key=lambda problem: problem.line)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InstructionError(f"{problems[0]}{more}")
-    return instructions
+        first = min(problems, key=lambda problem: problem.line)
+        raise InstructionError(f"{first}{f' ({len(problems) - 1} more)' * (len(problems) > 1)}")
+    return list(accepted.values())
 
 
 def save(path: str | Path, instructions: Sequence[Instruction]) -> Path:
     """Write a set atomically: one line each, fields in the order of `Instruction`, empty optional ones left out.
 
-    What `load` has read and `save` has written is, byte for byte, what `save` writes again.
+    What `save` has written, `load` and `save` write again, byte for byte.
     """
     from instructlab_utils.repro.record import write_text
 
     rows = (instruction.model_dump(exclude_defaults=True) for instruction in instructions)
     return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-# --- the set as a whole ------------------------------------------------------------------------------------------
-
-
-def normalised(text: str) -> str:
-    """The text without case, width, white space and the marks of sentences; marks inside numbers stay."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(_MARK.sub(" ", plain).split()) or plain
-
-
-def _wordings(instructions: Sequence[Instruction]) -> Iterator[tuple[int, str, str]]:
-    """(index, field, wording) of every text and paraphrase."""
-    for i, one in enumerate(instructions):
-        yield i, "text", one.text
-        yield from ((i, f"paraphrases[{j}]", wording) for j, wording in enumerate(one.paraphrases))
 
 
 def check_set(
@@ -352,79 +300,57 @@ def check_set(
     - a translation of an unknown record, or one that differs from it in kind, cluster, split, or not in language;
     - wordings of two records that are equal (`normalised`) or near duplicates: sets of shingles, runs of three words or
       Chinese characters, with the Jaccard similarity :math:`|A \cap B| / |A \cup B| \ge 0.8`;
-    - leaks: an example's input that stands in two splits (a wording never does, by the rule before).
+    - leaks: an example's input that stands in two splits (a wording cannot, by the rule before).
 
     ``lines``: the line of each record, else its place, from 1. Source: `data.near_duplicates`; A. Broder (1997).
     """
-    at, problems = list(lines) or list(range(1, len(instructions) + 1)), []
-    ids: dict[str, int] = {}
-    homes: dict[str, int] = {}
-    texts: dict[str, int] = {}
-    inputs: dict[tuple[str, str], int] = {}
+    at = list(lines) or list(range(1, len(instructions) + 1))
+    problems: list[Problem] = []
+    first: dict[tuple[str, ...], int] = {}  # what must not come again → the record where it was first
+    ids = {one.id: one for one in reversed(instructions)}
 
-    def tell(i: int, field: str, reason: str, fix: str) -> None:
-        problems.append(Problem(file, at[i], field, reason, fix))
+    def expect(condition: bool, i: int, field: str, reason: str, fix: str) -> None:
+        if not condition:
+            problems.append(Problem(file, at[i], field, reason, fix))
 
     for i, one in enumerate(instructions):
-        if ids.setdefault(one.id, i) != i:
-            tell(i, "id", f"{one.id} is also the id of line {at[ids[one.id]]}", "choose another")
-        home = instructions[homes.setdefault(one.kind, i)]
-        if home.cluster != one.cluster:
-            tell(
-                i,
-                "cluster",
-                f"the kind {one.kind} is in {home.cluster} on line {at[homes[one.kind]]}",
-                "choose one",
+        j = first.setdefault(("id", one.id), i)
+        expect(i == j, i, "id", f"{one.id} is also the id of line {at[j]}", "choose another")
+        j = first.setdefault(("kind", one.kind), i)
+        same = one.cluster == instructions[j].cluster
+        expect(
+            same, i, "cluster", f"the kind {one.kind} has another one on line {at[j]}", "choose one of them"
+        )
+        other = ids.get(one.translation_of or "")
+        fits = not one.translation_of or (other is not None and other.language != one.language)
+        expect(fits, i, "translation_of", f"no record of another language is {one.translation_of}", "mend it")
+        for field in ("kind", "cluster", "split") if other else ():
+            same = getattr(one, field) == getattr(other, field)
+            expect(
+                same, i, field, f"it is not that of {one.translation_of}, which this translates", "mend one"
             )
-    for i, one in enumerate(instructions):
-        if one.translation_of:
-            j = ids.get(one.translation_of)
-            other = None if j is None else instructions[j]
-            if other is None or other.language == one.language:
-                tell(
-                    i,
-                    "translation_of",
-                    f"{one.translation_of} is no id of another language",
-                    "mend or delete it",
-                )
-            for field in ("kind", "cluster", "split") if other else ():
-                if getattr(one, field) != getattr(other, field):
-                    tell(
-                        i,
-                        field,
-                        f"it is not that of {one.translation_of}, whose translation this is",
-                        "mend one",
-                    )
-    wordings = list(_wordings(instructions))
+        for k, example in enumerate(one.examples):
+            text = normalised(example.input)
+            for split in {"train", "dev", "test"} - {one.split} if text else ():
+                j = first.get(("input", split, text), i)
+                reason = f"{_show(example.input)} is also an input of line {at[j]}, which is in {split}"
+                expect(i == j, i, f"examples[{k}].input", reason, "choose another input")
+            first.setdefault(("input", one.split, text), i)
+    every = [(i, field, text) for i, one in enumerate(instructions) for field, text in one.wordings.items()]
+    sets = [shingles(" ".join(_words(text)), SHINGLE) for _, _, text in every]
     holders: dict[str, list[int]] = defaultdict(list)
-    sets = [shingles(" ".join(_words(wording)), SHINGLE) for _, _, wording in wordings]
-    for k, (i, field, wording) in enumerate(wordings):
-        j = texts.setdefault(normalised(wording), i)
-        if i != j:
-            leak = (
-                ""
-                if instructions[i].split == instructions[j].split
-                else f", which is in {instructions[j].split}"
-            )
-            tell(i, field, f"it says the same as line {at[j]}{leak}", "delete one of the two")
+    for k, (i, field, text) in enumerate(every):
+        j = first.setdefault(("wording", normalised(text)), i)
+        reason = f"it says the same as line {at[j]}, which is in {instructions[j].split}"
+        expect(i == j, i, field, reason, "delete one of the two")
         for shingle in sets[k]:
             holders[shingle].append(k)
-    shared = Counter(pair for same in holders.values() for pair in combinations(same, 2))
-    for (a, b), n in sorted(shared.items()):
-        (i, _, wording), (j, field, copy) = wordings[a], wordings[b]
-        if i != j and n >= JACCARD * len(sets[a] | sets[b]) and normalised(wording) != normalised(copy):
-            tell(j, field, f"it is nearly the same as a wording of line {at[i]}", "write another wording")
-    for i, one in enumerate(instructions):
-        for k, example in enumerate(one.examples):
-            if example.input:
-                inputs.setdefault((normalised(example.input), one.split), i)
-                for split in get_args(Split):
-                    j = inputs.get((normalised(example.input), split))
-                    if j is not None and split != one.split:
-                        reason = (
-                            f"{_show(example.input)} is also an input of line {at[j]}, which is in {split}"
-                        )
-                        tell(i, f"examples[{k}].input", reason, "choose another input")
+    for (a, b), n in Counter(pair for same in holders.values() for pair in combinations(same, 2)).items():
+        (i, _, text), (j, field, copy) = every[a], every[b]
+        apart = i == j or n < JACCARD * len(sets[a] | sets[b]) or normalised(text) == normalised(copy)
+        expect(
+            apart, j, field, f"it is nearly the same as a wording of line {at[i]}", "write another wording"
+        )
     return problems
 
 
@@ -437,12 +363,14 @@ def render(instruction: Instruction, input: str = "", wording: int = 0) -> str:
 
     Raises InstructionError for an unknown wording, or for an input where the instruction takes none.
     """
-    if wording not in range(len(instruction.wordings)):
-        known = len(instruction.wordings) - 1
-        raise InstructionError(f"instruction {instruction.id} has no wording {wording}: choose 0 to {known}")
-    before, place, after = instruction.wordings[wording].partition(INPUT)
+    wordings = list(instruction.wordings.values())
+    if wording not in range(len(wordings)):
+        raise InstructionError(
+            f"{instruction.id} has no wording {wording}: choose one of 0 to {len(wordings) - 1}"
+        )
+    before, place, after = wordings[wording].partition(INPUT)
     if input and not place:
-        raise InstructionError(f"instruction {instruction.id} takes no input: leave out {_show(input)}")
+        raise InstructionError(f"{instruction.id} takes no input: leave out {_show(input)}")
     return before + input + after
 
 
@@ -458,7 +386,7 @@ def messages(
     return [{"role": role, "content": content} for role, content in turns if content is not None]
 
 
-def chat_text(tokenizer: Any, messages: Messages, generation_prompt: bool = False) -> str:
+def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]], generation_prompt: bool = False) -> str:
     """The conversation in the format of the tokenizer's chat template, with the start of an answer where wanted.
 
     Without a system message SmolLM2's template writes a default one, and says nothing about it.
@@ -466,23 +394,19 @@ def chat_text(tokenizer: Any, messages: Messages, generation_prompt: bool = Fals
     """
     if not getattr(tokenizer, "chat_template", None):
         raise InstructionError("the tokenizer has no chat template: take that of a chat model")
-    for i, message in enumerate(messages):
-        if message.get("role") not in ("system", "user", "assistant") or not isinstance(
-            message.get("content"), str
-        ):
+    for i, turn in enumerate(messages):
+        text = turn.get("content")
+        if turn.get("role") not in ("system", "user", "assistant") or not isinstance(text, str):
             raise InstructionError(
-                f"message {i} needs a role (system, user or assistant) and a content, a text"
+                f"message {i} needs a role (system, user, assistant) and a text as content"
             )
-        for token in tokenizer.all_special_tokens:
-            if token in message["content"]:
-                raise InstructionError(
-                    f"message {i} holds the special token {token}: take it out of the text"
-                )
-    turns = [dict(message) for message in messages]
+        if any(token in text for token in tokenizer.all_special_tokens):
+            raise InstructionError(f"message {i} holds a special token: take it out of {_show(text)}")
+    turns = [dict(turn) for turn in messages]
     return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
 
 
-def encode_chat(messages: Messages, tokenizer: Any) -> dict[str, list[int]]:
+def encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> dict[str, list[int]]:
     """The tokens of a conversation, with labels on what the assistant says and on the end token of each of its turns.
 
     Returns ``{"input_ids": T ints, "labels": T ints}``. A label is the token itself or -100; the newline that the template
@@ -494,32 +418,26 @@ def encode_chat(messages: Messages, tokenizer: Any) -> dict[str, list[int]]:
 
     Source: lesson 14. For one prompt and answer equal to `generation.encode_completion`, but for the last newline.
     """
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
     whole = chat_text(tokenizer, messages)
-    input_ids = _ids(tokenizer, whole)
-    labels = [-100] * len(input_ids)
-    for i, message in enumerate(messages):
-        if message["role"] == "assistant":
-            before = chat_text(tokenizer, messages[:i], generation_prompt=True) if i else ""
-            through = before + message["content"] + tokenizer.eos_token
-            start, end = _ids(tokenizer, before), _ids(tokenizer, through)
-            if (
-                not i
-                or not whole.startswith(through)
-                or input_ids[: len(end)] != end
-                or end[: len(start)] != start
-            ):
-                reason = "is not a whole number of tokens between two ends of the conversation"
-                raise InstructionError(
-                    f"message {i} {reason}: begin with the user, and answers with a visible character"
-                )
-            labels[len(start) : len(end)] = end[len(start) :]
-    if all(label == -100 for label in labels):
-        raise InstructionError("no message is the assistant's, so there is nothing to learn: add an answer")
+    input_ids, labels = ids(whole), [-100] * len(ids(whole))
+    answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant"]
+    if not answers or not answers[0]:
+        raise InstructionError(
+            "a conversation to learn from begins with the user and holds an answer: add it"
+        )
+    for i in answers:
+        before = chat_text(tokenizer, messages[:i], generation_prompt=True)
+        through = before + messages[i]["content"] + tokenizer.eos_token
+        start, end = ids(before), ids(through)
+        if not whole.startswith(through) or input_ids[: len(end)] != end or end[: len(start)] != start:
+            fix = "take the white space from both ends of the answer, or use another chat template"
+            raise InstructionError(f"message {i} has no border between tokens where it begins or ends: {fix}")
+        labels[len(start) : len(end)] = end[len(start) :]
     return {"input_ids": input_ids, "labels": labels}
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 # --- sets of tasks -----------------------------------------------------------------------------------------------
@@ -527,10 +445,8 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 def clusters(instructions: Sequence[Instruction]) -> dict[str, list[Instruction]]:
     """The instructions of each cluster, clusters in alphabetical order, instructions in the order given."""
-    found: dict[str, list[Instruction]] = {name: [] for name in sorted({one.cluster for one in instructions})}
-    for one in instructions:
-        found[one.cluster].append(one)
-    return found
+    names = sorted({one.cluster for one in instructions})
+    return {name: [one for one in instructions if one.cluster == name] for name in names}
 
 
 def mixture(sizes: Mapping[str, int], cap: int | None, temperature: float = 1.0) -> dict[str, float]:
