@@ -194,9 +194,10 @@ def _name(place: Sequence[int | str]) -> str:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, n in Counter(key for key, _ in pairs).items():
-        _must(n == 1, _name([key]), "it stands twice in one object", "delete one of the two")
-        visible = not re.search(HIDDEN, key)  # pydantic cannot name a key with half a surrogate pair
-        _must(visible, _name([key]), "there is no such field", "rename or delete it")
+        if n > 1:
+            raise Refused(_name([key]), "it stands twice in one object", "delete one of the two")
+        if re.search(HIDDEN, key):  # pydantic cannot name a key with half a surrogate pair
+            raise Refused(_name([key]), "there is no such field", "rename or delete it")
     return dict(pairs)
 
 

@@ -8,6 +8,7 @@ import random
 import re
 import warnings
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -280,14 +281,17 @@ def is_one_sentence(text: str, place: str) -> bool:
 
 
 def test_ten_thousand_malformed_records_are_refused_in_one_sentence_each(tmp_path: Path) -> None:
-    path, malformed, used = tmp_path / "set.jsonl", Counter(), Counter()
+    path, malformed, used, distinct = tmp_path / "set.jsonl", Counter(), Counter(), set()
+    files = count()
 
     @settings(QUICK, max_examples=200)
     @given(st.lists(MUTATIONS, min_size=50, max_size=50))
     def check(mutations) -> None:
+        start = 100 * next(files)  # hypothesis likes to repeat itself; other numbers make other records
         rows, wrong_lines, wrong_sets = [], set(), set()
         for i, (mutate, seed) in enumerate(mutations):
-            r, valid, row = random.Random(seed), record(2 * i), record(2 * i + 1)
+            r = random.Random(f"{start} {i} {seed}")
+            valid, row = record(start + 2 * i), record(start + 2 * i + 1)
             if mutate in IN_THE_SET:
                 mutate(row, valid, r)
                 Instruction.model_validate(row)
@@ -296,6 +300,7 @@ def test_ten_thousand_malformed_records_are_refused_in_one_sentence_each(tmp_pat
                 row = mutate(row, r) or row
                 wrong_lines.add(4 * i + 3)
             rows += [b"", valid, row, b" \t\r"]
+            distinct.add(row if isinstance(row, bytes) else dump(row))
             used[mutate.__name__] += 1
         write(path, *rows)
         accepted, problems = instructions.read(path)
@@ -316,6 +321,7 @@ def test_ten_thousand_malformed_records_are_refused_in_one_sentence_each(tmp_pat
         malformed["sets"] += len(wrong_sets)
 
     check()
+    assert len(distinct) > 9500  # the others are bare pieces of JSON, the same for all records
     assert malformed.total() >= 10_000 and malformed["sets"] > 1000
     assert all(used[mutate.__name__] > 100 for mutate in IN_A_LINE + IN_THE_SET)
 
