@@ -194,7 +194,10 @@ def _name(place: Sequence[int | str]) -> str:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, n in Counter(key for key, _ in pairs).items():
-        _must(n == 1, _name([key]), "it stands twice in one object", "delete one of the two")
+        if n > 1:
+            raise Refused(_name([key]), "it stands twice in one object", "delete one of the two")
+        if re.search(HIDDEN, key):  # pydantic cannot name a key with half a surrogate pair
+            raise Refused(_name([key]), "there is no such field", "rename or delete it")
     return dict(pairs)
 
 
@@ -390,10 +393,10 @@ def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]], generation_
     """The conversation in the format of the tokenizer's chat template, with the start of an answer where wanted.
 
     Without a system message SmolLM2's template writes a default one, and says nothing about it.
-    Raises InstructionError for an unknown role, no template, or a content that holds a special token: it would end a turn.
+    Raises InstructionError for no message, no template, an unknown role, or a content with a special token: that ends a turn.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        raise InstructionError("the tokenizer has no chat template: take that of a chat model")
+    if not messages or not getattr(tokenizer, "chat_template", None):
+        raise InstructionError("there is no message, or no chat template: take the tokenizer of a chat model")
     for i, turn in enumerate(messages):
         text = turn.get("content")
         if turn.get("role") not in ("system", "user", "assistant") or not isinstance(text, str):
