@@ -5,6 +5,7 @@ Device and dtype are chosen here and nowhere else. Taught in lessons 00 (decoder
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,36 @@ def load_decoder(model: str = "", device: str = "cpu") -> LlamaForCausalLM:
             source_of("decoder", model), use_safetensors=True, dtype=pick_dtype(device)
         )
     return net.to(device).eval()
+
+
+def split_decoder(model: LlamaForCausalLM, at: int) -> tuple[Any, Any]:
+    """The first ``at`` layers, and the rest with the output layer: two models that share the weights of ``model``.
+
+    ``bottom(input_ids=…, attention_mask=…).last_hidden_state`` is what enters layer ``at``, (B, T, d);
+    ``top(inputs_embeds=that, attention_mask=…).logits`` are the logits of ``model``. Where the lower layers are frozen, their
+    outputs can be kept, and an update costs only the upper ones. What is changed in ``top`` is changed in ``model``.
+    Pad on the right: both number the positions from 0.
+
+    Raises ParameterError where ``at`` leaves one of them without a layer.
+    """
+    from transformers import LlamaForCausalLM, LlamaModel
+
+    layers = model.model.layers
+    if not 0 < at < len(layers):
+        raise ParameterError(f"cannot split at layer {at}: choose a number from 1 to {len(layers) - 1}")
+    parts = []
+    for kind, chosen in ((LlamaModel, layers[:at]), (LlamaForCausalLM, layers[at:])):
+        config = copy.deepcopy(model.config)
+        config.num_hidden_layers, config.use_cache = len(chosen), False
+        with torch.device("meta"):
+            part = kind(config)
+        trunk = part if kind is LlamaModel else part.model
+        trunk.layers, trunk.embed_tokens = chosen, model.model.embed_tokens
+        trunk.rotary_emb = model.model.rotary_emb
+        parts.append(part.eval())
+    bottom, top = parts
+    bottom.norm, top.model.norm, top.lm_head = torch.nn.Identity(), model.model.norm, model.lm_head
+    return bottom, top
 
 
 def must_have_loss(output: Any) -> torch.Tensor:

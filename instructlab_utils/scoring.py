@@ -1,0 +1,244 @@
+"""Which of several options does a causal language model find most probable? No text is generated.
+
+Lesson 12 builds these pieces, one forward pass for every pair of context and option first. Here the work that pairs share
+is done once: a *prefix* (demonstrations, an instruction) stays in the KV cache; a context is read once for all of its
+options; many contexts stand in one row without padding. A mask keeps each from seeing the others, so the numbers are those
+of the pairs one by one, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instructlab_utils.errors import ParameterError
+from instructlab_utils.losses import log_softmax
+
+RULES = ("sum", "mean", "pmi")
+
+
+@dataclass(frozen=True)
+class OptionScores:
+    """The options of one context: ``log_probs``, summed over an option's tokens, float64 of shape (O,), in nats;
+    ``tokens``, their numbers, int64 of shape (O,)."""
+
+    log_probs: Tensor
+    tokens: Tensor
+
+
+def encode_pair(context: str, option: str, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Token ids of ``context`` and of ``option`` behind it.
+
+    White space at the end of the context goes to the option, where byte-pair tokens carry it. Both are tokenised together
+    and cut after as many tokens as the context has alone, as lm-eval does.
+
+    Raises ParameterError where either has no token: nothing would predict the option, or there is nothing to predict.
+
+    Source: lesson 12, section 2.
+    """
+    kept = context.rstrip()
+    option = context[len(kept) :] + option
+    before = tokenizer(kept, add_special_tokens=False)["input_ids"]
+    both = tokenizer(kept + option, add_special_tokens=False)["input_ids"]
+    after = both[len(before) :]
+    if not before or not after:
+        empty = "context" if not before else "option"
+        raise ParameterError(f"the {empty} of {kept[-40:]!r} + {option!r} has no token: write some text")
+    return before, after
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """One context and its options as tokens of a row. ``branch`` is 0 for the context, then 1, 2, … for the options.
+
+    ``reads``: where the logits for the next option token stand. ``targets``: those tokens. ``of``: their option.
+    """
+
+    ids: list[int]
+    branch: list[int]
+    places: list[int]
+    reads: list[int]
+    targets: list[int]
+    of: list[int]
+
+
+def _tree(context: list[int], options: Sequence[list[int]], start: int) -> _Tree:
+    """The last token of an option is only predicted, never read. ``start`` is the position of the context's first token."""
+    ids, branch, n = list(context), [0] * len(context), len(context)
+    places = list(range(start, start + n))
+    reads: list[int] = []
+    targets: list[int] = []
+    of: list[int] = []
+    for number, option in enumerate(options, start=1):
+        fed = option[:-1]
+        reads += [n - 1, *range(len(ids), len(ids) + len(fed))]
+        targets += option
+        of += [number - 1] * len(option)
+        ids += fed
+        branch += [number] * len(fed)
+        places += range(start + n, start + n + len(fed))
+    return _Tree(ids, branch, places, reads, targets, of)
+
+
+def _rows(trees: Sequence[_Tree], max_tokens: int) -> Iterator[list[int]]:
+    """Indices of the trees, in order, as many to a row as fit into ``max_tokens``; at least one."""
+    row: list[int] = []
+    size = 0
+    for i, tree in enumerate(trees):
+        if row and size + len(tree.ids) > max_tokens:
+            yield row
+            row, size = [], 0
+        row.append(i)
+        size += len(tree.ids)
+    if row:
+        yield row
+
+
+def _mask(row: Sequence[_Tree], cached: int, dtype: torch.dtype) -> Tensor:
+    """(1, 1, T, cached + T): 0 where a token may look, else the smallest number of ``dtype``.
+
+    A token sees the prefix, its own context up to itself, and its own option up to itself.
+    """
+    tree = torch.tensor([k for k, t in enumerate(row) for _ in t.ids])
+    branch = torch.tensor([b for t in row for b in t.branch])
+    place = torch.tensor([p for t in row for p in t.places])
+    same = tree[:, None] == tree
+    path = (branch == 0) | (branch[:, None] == branch)
+    seen = same & path & (place <= place[:, None])
+    seen = torch.cat([torch.ones(len(tree), cached, dtype=torch.bool), seen], 1)
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[None, None]
+
+
+@torch.no_grad()
+def option_log_probs(
+    model: nn.Module,
+    tokenizer: Any,
+    contexts: Sequence[str],
+    options: Sequence[Sequence[str]],
+    *,
+    prefix: str = "",
+    max_tokens: int = 256,
+) -> list[OptionScores]:
+    """log p(option | prefix + context) of every option of every context.
+
+    Args:
+        model: a Llama-type causal language model of transformers, in eval mode.
+        contexts: N texts. Where there is a prefix they carry the separator: "\\n\\nReview: …".
+        options: for each context its options, at least one; a leading space belongs to the option.
+        prefix: what all contexts share; read once. It must not end in white space.
+        max_tokens: how many tokens stand in one row. Longer rows waste attention, shorter ones overhead.
+
+    Returns:
+        N scores, the logits taken in float32.
+
+    Raises:
+        ParameterError: numbers of contexts and options differ; a text is empty; the border between prefix and context
+        falls inside a token.
+
+    Source: lesson 12, section 4. Equal to lm-eval's ``loglikelihood`` (tests/test_scoring.py, benchmarks/RESULTS.md).
+    """
+    if len(contexts) != len(options):
+        raise ParameterError(f"{len(contexts)} contexts, {len(options)} lists of options: give one list each")
+    if prefix != prefix.rstrip():
+        raise ParameterError("the prefix ends in white space: let each context begin with it instead")
+    device = next(model.parameters()).device
+    shared = tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else []
+    trees = []
+    for context, choices in zip(contexts, options, strict=True):
+        if not choices:
+            raise ParameterError(f"the context {context[-40:]!r} has no option: give at least one")
+        pairs = [encode_pair(prefix + context, option, tokenizer) for option in choices]
+        before = pairs[0][0]
+        if before[: len(shared)] != shared or len(before) == len(shared):
+            raise ParameterError(
+                f"the border between prefix and {context[:40]!r} falls inside a token, or nothing follows it: "
+                'begin the context with a space or "\\n\\n" and some text'
+            )
+        trees.append(_tree(before[len(shared) :], [after for _, after in pairs], len(shared)))
+    cache = None
+    if shared:
+        ids = torch.tensor([shared], device=device)
+        cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
+    dtype = next(model.parameters()).dtype
+    found = []
+    for row in ([trees[i] for i in chosen] for chosen in _rows(trees, max_tokens)):
+        ids = torch.tensor([[token for tree in row for token in tree.ids]], device=device)
+        places = torch.tensor([[place for tree in row for place in tree.places]], device=device)
+        mask = _mask(row, len(shared), dtype).to(device)
+        starts = [sum(len(tree.ids) for tree in row[:k]) for k in range(len(row))]
+        reads = torch.tensor(
+            [start + read for start, tree in zip(starts, row, strict=True) for read in tree.reads]
+        )
+        needed, where = reads.unique(return_inverse=True)
+        out = model(
+            ids,
+            attention_mask=mask,
+            position_ids=places,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=needed.to(device),
+        )
+        if cache is not None:
+            cache.crop(-ids.shape[1])
+        log_probs = log_softmax(out.logits[0].float()).cpu()
+        targets = torch.tensor([target for tree in row for target in tree.targets])
+        each = log_probs[where, targets].double()
+        for tree in row:
+            own, each = each[: len(tree.targets)], each[len(tree.targets) :]
+            index = torch.tensor(tree.of)
+            size = max(tree.of) + 1
+            found.append(
+                OptionScores(
+                    torch.zeros(size, dtype=torch.float64).index_add(0, index, own),
+                    torch.bincount(index, minlength=size),
+                )
+            )
+    return found
+
+
+def choose(scores: OptionScores, rule: str = "sum", base: OptionScores | None = None) -> int:
+    """The index of the best option; of equal ones the first.
+
+    ``sum``: log p(option | context). ``mean``: that divided by the option's number of tokens. ``pmi``: that minus
+    ``base``, the options' log-probabilities after a context without content.
+
+    Raises ParameterError for an unknown rule, for ``pmi`` without ``base``, and for a ``base`` of other options.
+
+    Source: lesson 12, section 3; for ``pmi`` Holtzman et al. (2021), equation 2.
+    """
+    if rule not in RULES:
+        raise ParameterError(f"unknown rule {rule!r}: choose one of {', '.join(RULES)}")
+    if rule == "pmi":
+        if base is None or base.tokens.tolist() != scores.tokens.tolist():
+            raise ParameterError(
+                "pmi needs base=…: the scores of the same options after a content-free context"
+            )
+        return int((scores.log_probs - base.log_probs).argmax())
+    return int((scores.log_probs / (scores.tokens if rule == "mean" else 1)).argmax())
+
+
+def contextual_calibration(log_probs: Tensor, content_free: Tensor) -> Tensor:
+    """Divide each option's probability by what it gets where the input says nothing, and normalise.
+
+    Args:
+        log_probs: (N, K), any real scores whose softmax over K is meant.
+        content_free: (K,) or (C, K), the same scores for C inputs without content; their probabilities are averaged.
+
+    Returns:
+        Calibrated log-probabilities, (N, K): each row's exponentials add up to 1.
+
+    Raises:
+        ParameterError: the numbers of options differ.
+
+    Source: Zhao et al. (2021), Calibrate Before Use, section 5; lesson 12, section 6.
+    """
+    if log_probs.shape[-1] != content_free.shape[-1]:
+        raise ParameterError(
+            f"{log_probs.shape[-1]} options, but {content_free.shape[-1]} in content_free: score the same options"
+        )
+    base = log_softmax(content_free).reshape(-1, content_free.shape[-1]).exp().mean(0).log()
+    return log_softmax(log_softmax(log_probs) - base)
