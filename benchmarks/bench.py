@@ -4,6 +4,7 @@
     python benchmarks/bench.py --parts course   # the smoke course with two workers and with plain papermill
     python benchmarks/bench.py --parts causal,generation   # lesson 06's step against trl's, and the KV cache
     python benchmarks/bench.py --parts tuners   # an update of each tuning method, by hand and by peft
+    python benchmarks/bench.py --parts ranking --rounds 1   # options ranked by us and by lm-eval; 25 minutes
     python benchmarks/bench.py --quick          # 64 sentences, once: does the script work? (build/bench, no result)
 
 One thread. The contenders run in turn, several rounds, and the median of each counts. A full run replaces its parts
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,28 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
 PAGE = ROOT / "benchmarks" / "RESULTS.md"
-PARTS = ("training", "import", "course", "engine", "causal", "generation", "tuners")
+PARTS = ("training", "import", "course", "engine", "causal", "generation", "tuners", "ranking")
 TASK, BATCH, RATE, MAX_LENGTH = "movie-sentiment", 16, 2e-5, 128
 GEMM_SIZES = (512, 1024, 2048)
-TARGETS = {"padded": 4.5, "trainer": 1.4, "gemm": 0.62, "import": 0.3, "engine": 1.7, "tuners": 0.97}
+TARGETS = {
+    "padded": 4.5,
+    "trainer": 1.4,
+    "gemm": 0.62,
+    "import": 0.3,
+    "engine": 1.7,
+    "tuners": 0.97,
+    "ranking": 2.0,
+}
+AGREEMENT = {"choice": 0.995, "log_prob": 1e-3}  # shares of equal choices, nats
+RANKED = (
+    "social-iqa",
+    "goal-inference",
+    "implicatures",
+    "dates",
+    "sports",
+    "odd-one-out",
+    "phrase-relatedness",
+)
 LABELS = {
     "ours": "our loop: length buckets, fused AdamW",
     "padded": "the articles' recipe: every sentence padded to 128, plain AdamW",
@@ -629,6 +648,104 @@ def tuning(updates: int, rounds: int) -> dict[str, Any]:
     return {"updates": updates, "rounds": rounds, "batch_size": BATCH, "task": TASK, "methods": found}
 
 
+# --- ranking options, against lm-eval -------------------------------------------------------
+
+
+def questions(per_task: int) -> dict[str, list[tuple[str, list[str], int]]]:
+    """Up to ``per_task`` questions of each task in RANKED: context, options, index of the right one."""
+    from instructlab_utils.data import load
+
+    found = {}
+    for name in RANKED:
+        splits = load(name).splits
+        rows = [row for split in ("test", "dev", "train") for row in splits[split]][:per_task]
+        found[name] = [
+            (f"Question: {r['input']}\nAnswer:", [f" {o}" for o in r["options"]], r["answer"]) for r in rows
+        ]
+    return found
+
+
+Rows = list[tuple[str, list[str], int]]
+
+
+def ranked_by_us(net: Any, tokenizer: Any, rows: Rows, prefix: str) -> list[list[float]]:
+    """log p of every option of every row, by `scoring`."""
+    from instructlab_utils import scoring
+
+    contexts, options = [row[0] for row in rows], [row[1] for row in rows]
+    found = scoring.option_log_probs(net, tokenizer, contexts, options, prefix=prefix)
+    return [scores.log_probs.tolist() for scores in found]
+
+
+def ranked_by_harness(harness: Any, rows: Rows, prefix: str) -> list[list[float]]:
+    """The same by lm-eval: a request for each option."""
+    from lm_eval.api.instance import Instance
+
+    pairs = [(prefix + context, option) for context, options, _ in rows for option in options]
+    requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+    flat = iter([value for value, _ in harness.loglikelihood(requests, disable_tqdm=True)])
+    return [[next(flat) for _ in options] for _, options, _ in rows]
+
+
+def agreement(ours: list[list[float]], theirs: list[list[float]]) -> tuple[float, float]:
+    """The share of rows with the same best option, and the largest difference of two log-probabilities, in nats."""
+    pairs = list(zip(ours, theirs, strict=True))
+    same = sum(o.index(max(o)) == t.index(max(t)) for o, t in pairs) / len(pairs)
+    return same, max(abs(a - b) for o, t in pairs for a, b in zip(o, t, strict=True))
+
+
+def ranking(per_task: int, demonstrated: int, rounds: int) -> dict[str, Any]:
+    """All options of the same prompts ranked by `scoring` and by the HF back end of lm-eval, in turn, in one process.
+
+    Twice: without demonstrations, and ``demonstrated`` questions of each task behind four demonstrations that they share.
+    """
+    import torch
+    from lm_eval.models.huggingface import HFLM
+
+    from instructlab_utils import models
+
+    torch.set_num_threads(THREADS)
+    tokenizer, net = models.load_tokenizer("decoder"), models.load_decoder()
+    harness = HFLM(pretrained=net, tokenizer=tokenizer, batch_size=8, device="cpu", max_length=2048)
+    tasks = questions(per_task + 4)
+    found: dict[str, Any] = {}
+    for setting, count in (("none", per_task), ("four", demonstrated)):
+        seconds: dict[str, list[float]] = {"ours": [0.0] * rounds, "lm-eval": [0.0] * rounds}
+        for turn in range(rounds):
+            scores: dict[str, list[list[float]]] = {"ours": [], "lm-eval": []}
+            for name, everything in tasks.items():
+                shown, rows = everything[:4], everything[4 : 4 + count]
+                prefix = "\n\n".join(context + options[answer] for context, options, answer in shown)
+                if setting == "none":
+                    prefix = ""
+                else:
+                    rows = [(f"\n\n{context}", options, answer) for context, options, answer in rows]
+                contenders: dict[str, Callable[[], list[list[float]]]] = {
+                    "ours": partial(ranked_by_us, net, tokenizer, rows, prefix),
+                    "lm-eval": partial(ranked_by_harness, harness, rows, prefix),
+                }
+                for who in list(contenders)[:: 1 if turn % 2 == 0 else -1]:
+                    start = time.perf_counter()
+                    scores[who] += contenders[who]()
+                    seconds[who][turn] += time.perf_counter() - start
+                say(f"ranking, {setting} shown: {name}, {len(rows)} questions")
+        same, difference = agreement(scores["ours"], scores["lm-eval"])
+        answers = [r[2] for rows in tasks.values() for r in rows[4 : 4 + count]]
+        median = {who: statistics.median(values) for who, values in seconds.items()}
+        found[setting] = {
+            "questions": len(answers),
+            "options": sum(map(len, scores["ours"])),
+            "same_choice": same,
+            "largest_difference": difference,
+            "accuracy": sum(o.index(max(o)) == a for o, a in zip(scores["ours"], answers, strict=True))
+            / len(answers),
+            "seconds": seconds,
+            "median": median,
+            "ratio": median["lm-eval"] / median["ours"],
+        }
+    return {"lm_eval": version("lm_eval"), "tasks": list(RANKED), "rounds": rounds, "settings": found}
+
+
 # --- the grid with one worker and with two ---------------------------------------------------
 
 
@@ -747,6 +864,24 @@ def markdown(results: dict[str, Any]) -> str:
             f"| {median['cached']:.1f} s, {part['tokens_per_second']:.0f} tokens/s | – |",
             f"| the same texts without the cache | {median['without']:.1f} s, {part['ratio']:.1f} times | – |",
         ]
+    if part := results.get("ranking"):
+        lines += [
+            f"Options of multiple-choice questions ranked by `scoring` and by the Hugging Face back end of lm-eval "
+            f"{part['lm_eval']}, the same prompts for SmolLM2 in one run, {part['machine']['date']}: "
+            f"{', '.join(part['tasks'])}. Targets: the same choice on {AGREEMENT['choice']:.1%} or more, log-probabilities "
+            f"within {AGREEMENT['log_prob']:g}, at least {TARGETS['ranking']:g} times as fast.",
+            "",
+            "| demonstrations shown | questions | options | same choice | largest difference, nats "
+            "| ours, s | lm-eval, s | speed |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|",
+        ]
+        for setting, row in part["settings"].items():
+            lines.append(
+                f"| {setting} | {row['questions']:,} | {row['options']:,} | {row['same_choice']:.2%} "
+                f"| {row['largest_difference']:.1e} | {row['median']['ours']:.0f} | {row['median']['lm-eval']:.0f} "
+                f"| {row['ratio']:.1f} |"
+            )
+        lines.append("")
     if part := results.get("tuners"):
         host = part["machine"]
         lines += [
@@ -810,6 +945,7 @@ def main(argv: list[str] | None = None) -> int:
         "causal": lambda: causal(1 if chosen.quick else 8, rounds),
         "generation": lambda: generation(4 if chosen.quick else 32, rounds),
         "tuners": lambda: tuning(1 if chosen.quick else 4, rounds),
+        "ranking": lambda: ranking(*((4, 2) if chosen.quick else (190, 25)), rounds),
     }
     for part in parts:
         results[part] = {"machine": machine(), **measure[part]()}

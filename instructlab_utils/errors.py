@@ -34,3 +34,7 @@ class RecordError(CourseError):
 
 class TrainingError(CourseError):
     """A batch, head or checkpoint with which training cannot go on."""
+
+
+class InstructionError(CourseError):
+    """An instruction, a set of instructions or a conversation is not in the expected form."""

@@ -1,6 +1,6 @@
 """Write requirements.lock: the exact versions of everything that pyproject.toml asks for, as installed here.
 
-In the project's environment, after `pip install --upgrade -e '.[dev,lab,classroom,tensorboard]'`:
+In the project's environment, after `pip install --upgrade -e '.[dev,bench,lab,classroom,tensorboard]'`:
 
     python scripts/lock.py            # rewrite requirements.lock
     python scripts/lock.py --check    # exit 1 and say what differs, write nothing

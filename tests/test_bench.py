@@ -94,3 +94,13 @@ def test_wrong_arguments_are_refused(arguments: list[str], complaint: str) -> No
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert complaint in done.stderr
+
+
+def test_ranking_agrees_with_lm_eval_and_is_faster(bench: ModuleType, results: dict[str, Any]) -> None:
+    part = results["ranking"]
+    assert part["settings"]["none"]["questions"] >= 1000 and len(part["tasks"]) >= 5
+    for row in part["settings"].values():
+        assert row["same_choice"] >= bench.AGREEMENT["choice"]
+        assert row["largest_difference"] <= bench.AGREEMENT["log_prob"]
+        assert row["ratio"] >= bench.TARGETS["ranking"]
+    assert bench.agreement([[1.0, 2.0], [3.0, 0.0]], [[1.0, 2.5], [0.0, 1.0]]) == (0.5, 3.0)

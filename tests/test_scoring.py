@@ -159,3 +159,24 @@ def test_rows_hold_what_fits() -> None:
     trees = [scoring._tree(list(range(n)), [[1]], 0) for n in (4, 4, 9, 2, 3)]
     rows = list(scoring._rows(trees, 8))
     assert rows == [[0, 1], [2], [3, 4]] and all(a[-1] < b[0] for a, b in pairwise(rows))
+
+
+def test_forty_real_questions_are_ranked_as_lm_eval_ranks_them(tokenizer) -> None:
+    import importlib.util
+    from pathlib import Path
+
+    from lm_eval.models.huggingface import HFLM
+
+    path = Path(__file__).resolve().parents[1] / "benchmarks" / "bench.py"
+    spec = importlib.util.spec_from_file_location("bench", path)
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    net = models.load_decoder()
+    harness = HFLM(pretrained=net, tokenizer=tokenizer, batch_size=8, device="cpu", max_length=2048)
+    tasks = bench.questions(8)
+    ours, theirs = [], []
+    for name in ("implicatures", "sports", "phrase-relatedness", "odd-one-out", "social-iqa"):
+        ours += bench.ranked_by_us(net, tokenizer, tasks[name], "")
+        theirs += bench.ranked_by_harness(harness, tasks[name], "")
+    same, difference = bench.agreement(ours, theirs)
+    assert len(ours) == 40 and same == 1 and difference < bench.AGREEMENT["log_prob"]

@@ -95,7 +95,7 @@ class DoraLinear(LoraLinear):
     """Each row of W + s B A is divided by its norm and multiplied by its own trainable magnitude in ``m``, shape (out,).
 
     The norm counts as a constant for the gradient, as the authors propose. Source: Liu et al. (2024), DoRA, section 4;
-    lesson 09, section 6.
+    lesson 09, section 5.
     """
 
     def __init__(self, base: nn.Linear, r: int, scale: float, dropout: float) -> None:
@@ -226,7 +226,7 @@ class Projections(nn.Module):
 class VeraLinear(ChangedLinear):
     """y = W x + c + b * (B (d * (A x))), with the shared A and B cut to size; trained are b, (out,), and d, (r,).
 
-    Source: Kopiczko, Blankevoort and Asano (2024), VeRA, section 3; lesson 09, section 6.
+    Source: Kopiczko, Blankevoort and Asano (2024), VeRA, section 3; lesson 09, section 5.
     """
 
     def __init__(
