@@ -295,18 +295,18 @@ def choose(logits, ids, n):
 
 
 # %% nbgrader={"grade_id": "check_14_4", "grade": true, "points": 4, "locked": true}
-def item_14_4(options, V=6, n=2, context=1.0):
+def item_14_4(options, V=6, n=2, context=1.0, shift=3.0):
     """Logits that give the k-th token of option o the log-probability options[o][k], and other tokens what is left."""
     all_logits, all_ids = [], []
     for o, wanted in enumerate(options):
         ids = [0, 1, *[2 + (o + k) % (V - 2) for k in range(len(wanted))]]
         z = torch.zeros(len(ids), V, dtype=torch.float64)
-        z[0, 1] = context * (o + 1)
+        z[0, 1] = context
         for k, value in enumerate(wanted):
             p = math.exp(value)
             row = torch.full((V,), math.log((1 - p) / (V - 1)), dtype=torch.float64)
             row[ids[n + k]] = value
-            z[n + k - 1] = row + 3.0 * (o + k)  # a constant per row changes no probability
+            z[n + k - 1] = row + shift * (o + k)  # a constant per row changes no probability
         all_logits.append(z)
         all_ids.append(ids)
     return all_logits, all_ids, n
@@ -322,8 +322,8 @@ def check_14_4(choose):
     assert int(choose(*item_14_4([[-1.0], [-0.6, -0.6, -0.6]]))) != 0, (
         "You compared sums. A longer option has a smaller sum by its length alone: divide by its tokens."
     )
-    assert int(choose(*item_14_4([[-0.5, -0.5], [-0.9, -0.9]], context=5.0))) == 0, (
-        "The context's tokens seem to count. They are the same for all options: leave them out."
+    assert int(choose(*item_14_4([[-0.5], [-0.6, -0.6, -0.6]], context=-5.0))) == 0, (
+        "The context's tokens seem to count. All options share them, but divided by a length they differ."
     )
     assert int(choose(*item_14_4([[-3.0, -0.1], [-1.0, -1.2]]))) == 1, (
         "The first token of an option counts, too: the last token of the context predicts it."
@@ -343,7 +343,7 @@ def hidden_14_4(choose):
     }
     for want, options in cases.items():
         assert int(choose(*item_14_4(options))) == want, f"Wrong for the log-probabilities {options}."
-    assert int(choose(*item_14_4([[-0.5], [-0.5]], context=0.0))) == 0, (
+    assert int(choose(*item_14_4([[-0.5], [-0.5]], context=0.0, shift=0.0))) == 0, (
         "Of equal options the first one is chosen."
     )
 
