@@ -46,6 +46,7 @@ learning_rate: float = 1e-2  # peak of the schedule in section 6
 # %%
 import contextlib
 import io
+import math
 import tempfile
 import tomllib
 
@@ -278,24 +279,36 @@ print(claims.render(claims.verdict("L1")))
 # $N r_m / e_m$ times: the small tasks pay for equality with repetition.
 
 
-# %%
-def mixture_by_hand(sizes, cap=None, temperature=1.0):
-    """Task → share."""
-    weights = {name: min(e, cap or e) ** (1 / temperature) for name, e in sizes.items()}
+# %% tags=["defines:instructions.mixture"]
+def mixture(sizes, cap, temperature=1.0):
+    whole = [*sizes.values(), *([] if cap is None else [cap])]
+    if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in whole):
+        raise InstructionError(
+            "a mixture needs tasks, and sizes and a cap that are whole numbers from 1: mend them"
+        )
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise InstructionError(f"the temperature is {temperature}: choose a number above 0")
+    capped = {name: min(n, cap or n) for name, n in sizes.items()}
+    largest = max(capped.values())  # shares relative to it neither overflow nor all vanish
+    weights = {name: (n / largest) ** (1 / temperature) for name, n in capped.items()}
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
+# %% [markdown]
+# The sizes are divided by the largest, so that a small $T$ cannot overflow. Against the formula as it stands:
+
+# %%
 registry = tomllib.loads((find_root() / "data/instructions/clusters.toml").read_text(encoding="utf-8"))
 few = ("code-lines", "irony", "anachronisms", "logical-deduction", "social-iqa", "ni-qasc")
 sizes = {name: len(data.load(name).splits["train"]) for name in few}
-rules = {"proportional": {}, "cap 256": {"cap": 256}, "cap 256, T = 2": {"cap": 256, "temperature": 2.0}}
-shares = {rule: mixture_by_hand(sizes, **how) for rule, how in rules.items()}
-package = {
-    rule: instructions.mixture(sizes, how.get("cap"), how.get("temperature", 1.0))
-    for rule, how in rules.items()
+rules = {"proportional": (None, 1.0), "cap 256": (256, 1.0), "cap 256, T = 2": (256, 2.0)}
+shares = {rule: mixture(sizes, *how) for rule, how in rules.items()}
+K, T = rules["cap 256, T = 2"]
+formula = {
+    m: min(e, K) ** (1 / T) / sum(min(n, K) ** (1 / T) for n in sizes.values()) for m, e in sizes.items()
 }
-apart = max(abs(shares[rule][name] - package[rule][name]) for rule in rules for name in sizes)
-print(f"by hand and the package: largest difference {apart:.0e}")
+apart = max(abs(shares["cap 256, T = 2"][m] - formula[m]) for m in sizes)
+print(f"largest difference {apart:.0e}")
 run.record(mixture_difference=apart)
 assert apart < 1e-12
 
