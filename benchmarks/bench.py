@@ -56,7 +56,7 @@ RANKED = (
     "social-iqa",
     "goal-inference",
     "implicatures",
-    "dates",
+    "unit-identification",
     "sports",
     "odd-one-out",
     "phrase-relatedness",
