@@ -28,7 +28,7 @@
 # | memory | under 3 GB |
 # | model | SmolLM2-135M-Instruct: de-quantised from a 4-bit file, already tuned on instructions; pinned, offline |
 # | data | our own instructions; tasks of BIG-bench and Natural Instructions in clusters |
-# | box of lesson 00's chain | *understood*: why a model takes a text as an instruction at all |
+# | box of lesson 00's chain | *learn from the score*, on many instructions at once |
 #
 # **You will be able to**
 #
@@ -538,7 +538,15 @@ for name, values in after.items():
     run.record(**{f"{name.replace(' ', '_')}_tokens": sum(map(len, written)) / len(written)})
 
 # %% [markdown]
-# OBSERVE-6
+# **Observe.** (In the laptop profile; in a smoke run nothing has been learned yet.) Three things.
+#
+# - *The end.* With the right mask the model has learned to stop. Under the mask by padding id the end has become *less*
+#   probable than before any tuning: each update raised other tokens, and nothing ever raised this one. It answers, and
+#   answers, until the limit.
+# - *The words.* Look at the first column of the table before: the wrong mask has the smaller loss on words. A model that
+#   never ends gives no probability away to ending. A log that averages words only would have chosen it.
+# - *The replies.* Short, in the right form, and often wrong. A few dozen updates taught the *form* of an answer. They taught
+#   no arithmetic.
 #
 # ## 7 Held-out clusters, by rank
 #
@@ -608,10 +616,12 @@ def held_out_items(name, n):
     return found
 
 
-def accuracy(net, items, rule="mean"):
+def accuracy(net, items):
+    """Share of right choices, by the mean and by the sum."""
     contexts, options, gold = zip(*items, strict=True)
     scores = scoring.option_log_probs(net, tokenizer, contexts, [[f" {o}" for o in each] for each in options])
-    return sum(scoring.choose(s, rule) == y for s, y in zip(scores, gold, strict=True)) / len(gold)
+    pairs = list(zip(scores, gold, strict=True))
+    return [sum(scoring.choose(s, rule) == y for s, y in pairs) / len(pairs) for rule in ("mean", "sum")]
 
 
 # %%
@@ -625,7 +635,7 @@ chance = sum(1 / len(options) for _, options, _ in every) / len(every)
 print(f"{len(every)} items of {len(live)} tasks; chance {chance:.2f}")
 for name, values in after.items():
     restore(values)
-    by_mean, by_sum = accuracy(decoder, every), accuracy(decoder, every, "sum")
+    by_mean, by_sum = accuracy(decoder, every)
     print(f"{name:15s} accuracy {by_mean:.2f} by the mean, {by_sum:.2f} by the sum")
     run.record(**{f"{name.replace(' ', '_')}_accuracy": by_mean})
 run.record(chance=chance, n_live=len(every))
@@ -679,7 +689,7 @@ restore(first)
 chance_invented = sum(1 / len(options) for _, options, _ in invented) / len(invented)
 found = {"untuned": (decoder, "untuned"), "random weights": (random_net, "random")}
 for name, (net, key) in found.items():
-    real, rules_now = accuracy(net, every), accuracy(net, invented)
+    (real, _), (rules_now, _) = accuracy(net, every), accuracy(net, invented)
     print(f"{name:15s} held-out tasks {real:.2f} (chance {chance:.2f}),", end=" ")
     print(f"invented rules {rules_now:.2f} (chance {chance_invented:.2f})")
     run.record(**{f"{key}_real": real, f"{key}_invented": rules_now})
