@@ -56,7 +56,7 @@ RANKED = (
     "social-iqa",
     "goal-inference",
     "implicatures",
-    "dates",
+    "unit-identification",
     "sports",
     "odd-one-out",
     "phrase-relatedness",
@@ -945,7 +945,7 @@ def main(argv: list[str] | None = None) -> int:
         "causal": lambda: causal(1 if chosen.quick else 8, rounds),
         "generation": lambda: generation(4 if chosen.quick else 32, rounds),
         "tuners": lambda: tuning(1 if chosen.quick else 4, rounds),
-        "ranking": lambda: ranking(*((4, 2) if chosen.quick else (190, 25)), rounds),
+        "ranking": lambda: ranking(*((4, 2) if chosen.quick else (170, 12)), rounds),
     }
     for part in parts:
         results[part] = {"machine": machine(), **measure[part]()}
