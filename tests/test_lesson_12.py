@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from instructlab_utils import data, losses, models, scoring
+from instructlab_utils import data, models, scoring
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.repro import experiments
 from instructlab_utils.session import Cost
@@ -267,9 +267,3 @@ def test_samples_of_zero_shot_are_disjoint(tokenizer):
         assert len(sizes) == 1 and 8 <= sizes.pop() <= chosen.test
         assert len({key for rows in drawn for key in rows}) == sum(map(len, drawn))
         assert forms[task][1] and not forms[task][1].endswith(" ")
-
-
-def test_the_lessons_log_softmax_is_the_packages():
-    tree = ast.parse(LESSON.read_text(encoding="utf-8"))
-    source = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Assign)]
-    assert "log_softmax = losses.log_softmax" in source and scoring.log_softmax is losses.log_softmax

@@ -51,8 +51,9 @@ import torch
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch import Tensor
 
-from instructlab_utils import data, losses, models, plotting, scoring, start
+from instructlab_utils import data, models, plotting, scoring, start
 from instructlab_utils.errors import ParameterError
+from instructlab_utils.losses import log_softmax  # lesson 01
 
 run = start("12", profile=profile, seed=seed)
 net, tokenizer = models.load_decoder(device=run.device).float(), models.load_tokenizer("decoder")
@@ -209,7 +210,17 @@ class OptionScores:
     tokens: Tensor
 
 
+def naive_scores(context, options):
+    """OptionScores, one forward pass an option."""
+    log_probs = [log_prob(context, option)[0] for option in options]
+    tokens = [len(encode_pair(context, option, tokenizer)[1]) for option in options]
+    return OptionScores(torch.tensor(log_probs), torch.tensor(tokens))
+
+
 # %% tags=["defines:scoring.choose"]
+RULES = ("sum", "mean", "pmi")
+
+
 def choose(scores, rule="sum", base=None):
     if rule not in RULES:
         raise ParameterError(f"unknown rule {rule!r}: choose one of {', '.join(RULES)}")
@@ -223,18 +234,8 @@ def choose(scores, rule="sum", base=None):
 
 
 # %% [markdown]
-# Questions from BIG-bench's general knowledge, each with its own options. No demonstrations: *zero-shot*.
-
-
-# %%
-RULES = ("sum", "mean", "pmi")
-
-
-def naive_scores(context, options):
-    """OptionScores, one forward pass an option."""
-    log_probs = [log_prob(context, option)[0] for option in options]
-    tokens = [len(encode_pair(context, option, tokenizer)[1]) for option in options]
-    return OptionScores(torch.tensor(log_probs), torch.tensor(tokens))
+# Questions from BIG-bench's general knowledge, each with its own options, picked because the scores disagree about them. No
+# demonstrations: *zero-shot*.
 
 
 # %%
@@ -433,11 +434,11 @@ for bias, high, low in (
 run.record(**{f"nothing_{order.lower()}": mean[order] for order in ("PPPP", "NNNN", "NNNP", "PPPN")})
 
 # %% [markdown]
-# **Observe.** No text, and yet an opinion. It follows the label that is *frequent* among the demonstrations (majority bias).
-# It follows the label that stands *last* even more (recency bias): three P in front do not make up for one N at the end. And
-# look at the last line. `PNPN` ends in N, and the model expects P: it continues the *alternation*. It reads the column of
-# labels as a text, which is what it was trained for. The three ways to say nothing disagree a good deal, too. Even "nothing"
-# is a wording.
+# **Observe.** No text, and yet an opinion. It follows the label that is *frequent* among the demonstrations (majority
+# bias). It follows the label that stands *last* even more (recency bias): three P in front do not make up for one N at the
+# end. And look at the last line. `PNPN` ends in N, and the model expects P: it continues the *alternation*. It reads the
+# column of labels as a text, which is what it was trained for. The three ways to say nothing disagree a good deal, too.
+# Even "nothing" is a wording.
 #
 # The third bias needs no demonstration: some label words are common in all texts.
 
@@ -465,9 +466,6 @@ for form in ("Review: {}\nSentiment:", "{} It was"):
 #
 # Zhao et al. (2021) write the same as a matrix: $q \propto W \hat p$ with $W = \operatorname{diag}(\hat p(x_0))^{-1}$. They
 # average $\hat p(x_0)$ over several content-free texts. In logarithms it is one subtraction.
-
-# %%
-log_softmax = losses.log_softmax  # lesson 01
 
 
 # %% tags=["defines:scoring.contextual_calibration"]
@@ -520,9 +518,7 @@ def judge(name, contexts, words, prefix=""):
 drawn = [r for r in data.subsample(movies.splits["train"], 40, 100 + seed) if len(r["text"].split()) < 20]
 order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed)).tolist()
 shots = [(drawn[i]["text"], movies.labels[drawn[i]["label"]]) for i in order[:4]]
-print(show(shots))
-
-# %%
+print(show(shots), "\n")
 plain = [f"Review: {text}\nSentiment:" for text in texts + CONTENT_FREE]
 zero = judge("no demonstration", plain, words)
 four = judge("four demonstrations", ["\n\n" + context for context in plain], words, show(shots))
@@ -641,7 +637,7 @@ for form, verbaliser in both.items():
 # ## 9 The experiments
 
 # %%
-from IPython.display import HTML
+from IPython.display import HTML, display
 
 from instructlab_utils.repro import claims, experiments, tables
 
@@ -672,6 +668,37 @@ for name in ("C4", "G1", "Z1", "Z5", "G2"):
     print(claims.render(claims.verdict(name)), "\n")
 
 # %% [markdown]
+# **Observe.** Three *undecided* of a kind that is worth reading.
+#
+# - **C4.** Zero-shot holds, few-shot does not reach its threshold. The mean hides two tasks: on vitaminc nothing beats the
+#   larger class, and on intent the raw zero-shot prompt says the same label nearly always. After calibration both parts
+#   would lie far above zero. That is printed beside the claim and has no vote: the claim was about the raw scores.
+# - **G1.** We expected a refutation and did not get one. The first demonstration *costs* accuracy, further ones win a part
+#   of it back, and draws differ too much for a verdict on the slope.
+# - **Z1.** Two of four tasks after Holm, not three. And look at zero-shot: on three tasks calibration makes it *worse*.
+#   "N/A" is not neutral when no demonstration says what kind of text this is. Where label words differ in length (intent),
+#   it repairs that at once.
+# - **Z5** is refuted, by far. **G2** is undecided against our margin, but random labels did cost something here, and more
+#   after calibration than before: on topics and intents this model does use the mapping.
+#
+# Now a question that we did not register: what do demonstrations *change*, the ranking or the threshold? The oracle's
+# accuracy tells something about the ranking. **Predict:** does it rise with the number of demonstrations as the calibrated
+# one does?
+
+# %%
+print(f"{'k':24s}", *(f"{k:>6d}" for k in ks))
+for method in ("raw", "calibrated", "oracle"):
+    for metric in ("accuracy", "top_share"):
+        found = {k: [e[metric] for e in lines if (e["method"], e["k"]) == (method, k)] for k in ks}
+        means = [sum(each) / len(each) for each in found.values()]
+        print(f"{method:11s} {metric:12s}", *(f"{value:6.2f}" for value in means))
+
+# %% [markdown]
+# **Observe.** After the fact, so a reading and no verdict: the oracle moves little. What the scores know about the texts is
+# there without any demonstration; it is hidden behind the biases. Demonstrations bring biases of their own (one label takes
+# a larger share), and calibration removes a part of them. The oracle flatters itself on small samples, so its height means
+# less than its flatness.
+#
 # **The order.**
 
 # %%
@@ -684,13 +711,37 @@ for name in ("Z4", "Z2", "Z3"):
     print(claims.render(claims.verdict(name)), "\n")
 
 # %% [markdown]
+# **Observe.** The order alone moves accuracy a great deal. On sentences the ten points are sure; on topics the mean is
+# twice the threshold and five draws are too few to be sure. Recency is real, and strongest with two labels. Calibration
+# takes most of it away and raises the mean. But the *spread* over orders stays: what is left of it is not in the bias that
+# a content-free text can see.
+#
 # **The score.**
 
 # %%
-HTML(tables.html("zero_shot")) if experiments.results("zero_shot") else print("no results yet")
+if experiments.results("zero_shot"):
+    display(HTML(tables.html("zero_shot")))
+print(claims.render(claims.verdict("SF1")))
+
+# %% [markdown]
+# **Observe.** Supported, as it was written: the mean over ten tasks. A mean may live on one of its parts. Not registered,
+# but honest to print: the same interval with each task left out.
 
 # %%
-print(claims.render(claims.verdict("SF1")))
+from instructlab_utils.metrics import t_interval
+
+own = {(e["task"], e["seed"], e["method"]): e["accuracy"] for e in experiments.results("zero_shot")}
+names, seeds = sorted({task for task, _, _ in own}), sorted({seed for _, seed, _ in own})
+gain = torch.tensor([[own[t, s, "pmi"] - own[t, s, "sum"] for t in names] for s in seeds]).double()
+for i, name in enumerate(names):
+    rest = t_interval(gain[:, [j for j in range(len(names)) if j != i]].mean(1).numpy())
+    print(f"without {name:20s} {rest.mean:+.3f} [{rest.low:+.3f}, {rest.high:+.3f}]")
+
+# %% [markdown]
+# **Observe.** Without the descriptions of code the gains and losses of the other nine tasks cancel. In that task the sum
+# falls *below chance*: it takes options that are shorter by several tokens than the mean (the verdict prints by how many),
+# and anything that looks at length repairs it. So "PMI beats the sum" is, at this size and on these tasks, a statement
+# about length.
 
 # %% [markdown]
 # ## 10 What we have shown
@@ -705,8 +756,8 @@ print(f"contexts in rows against one by one: {r['packed_difference']:.0e} nats a
 print(f"{r['in_one_row'] / r['one_by_one']:.0%} of the tokens")
 print(f"p(positive | nothing): behind PPPP {r['nothing_pppp']:.2f}, behind PPPN {r['nothing_pppn']:.2f}")
 print(f"raw accuracies of five formats span {r['format_range']:.2f}, their AUCs {r['format_auc_range']:.2f}")
-names = ("C4", "G1", "G2", "SF1", "Z1", "Z2", "Z3", "Z4", "Z5")
-print("verdicts:", {name: claims.verdict(name)["verdict"] for name in names})
+all_claims = ("C4", "G1", "G2", "SF1", "Z1", "Z2", "Z3", "Z4", "Z5")
+print("verdicts:", {name: claims.verdict(name)["verdict"] for name in all_claims})
 
 # %% [markdown]
 # **What we have not shown.**
@@ -715,8 +766,7 @@ print("verdicts:", {name: claims.verdict(name)["verdict"] for name in names})
 # - The checkpoint was tuned on instructions, on data that may hold tasks like ours. "No update" is true of this lesson, not
 #   of the model's past.
 # - One format and one verbaliser per task in the grids. Section 7 shows how much that leaves open.
-# - SF1 speaks of a mean over ten tasks. Read them one by one in the verdict above: one task carries most of it, and on
-#   several the sum was better.
+# - SF1 speaks of a mean over ten tasks. One task carries it, and on several the sum was better.
 # - The test samples are small and the oracle is fitted on them: on so few texts the best threshold is good by luck, too.
 #
 # **Recall.** Answer without scrolling.
