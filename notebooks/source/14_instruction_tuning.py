@@ -809,7 +809,18 @@ HTML(tables.html("wordings")) if experiments.results("wordings") else print("no 
 print(claims.render(claims.verdict("C5")))
 
 # %% [markdown]
-# OBSERVE-8b
+# **Observe.** *Undecided*, and the table says why. Look at the columns of the tasks with two or three fixed answers:
+# under all four wordings the accuracy stays near chance, in one column to the last item. There the model gives one and
+# the same answer to everything. An accuracy that cannot move cannot show what a wording does. A rank correlation of four
+# numbers is then a rank correlation of very few answers.
+#
+# The loss of the right option does move, and its interval lies below zero: clear wordings make the right label more
+# probable. Now read the brackets behind it. One task carries most of that mean; on three tasks the clear wording has the
+# *higher* loss than none. A mean over eight tasks with an interval over five seeds says nothing of other tasks: the seeds
+# vary the items, not the tasks.
+#
+# For this model and this rule, then, the wording hardly changes what it answers. Lesson 12 measures the habit of one fixed
+# answer, and tries calibration against it.
 #
 # ## 9 What we have shown
 #
