@@ -92,7 +92,7 @@ def test_what_cannot_be_scored_is_one_sentence(tokenizer, tiny) -> None:
     with pytest.raises(ParameterError, match="has no option: give at least one"):
         score(["a"], [[]])
     with pytest.raises(ParameterError, match="falls inside a token, or nothing follows it"):
-        score(["ther"], [["c"]], prefix="ano")
+        score(["thers are"], [["c"]], prefix="No o")
     with pytest.raises(ParameterError, match="falls inside a token, or nothing follows it"):
         score([" "], [["c"]], prefix="another")
 
