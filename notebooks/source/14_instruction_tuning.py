@@ -784,7 +784,7 @@ HTML(tables.html("clusters", metric="choice_nll")) if lines else print("no resul
 uniform = sum(math.log(len(options)) for _, options, _ in every) / len(every)
 print(f"a model that finds all options equally probable has the loss {uniform:.2f} on the live items")
 for line in experiments.results("clusters", stage="tune"):
-    print(f"{line['method']:12s} rate {line['tuned']['learning_rate']:.0e}: dev loss {line['dev_nll']:.3f}")
+    print(f"{line['method']:12s} rate {line['tuned']['learning_rate']:g}: dev loss {line['dev_nll']:.3f}")
 
 # %% [markdown]
 # **Observe.** Four things that the verdicts alone do not say.
