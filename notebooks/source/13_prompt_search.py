@@ -603,18 +603,21 @@ estimate, true = torch.tensor(tried).T
 with torch.no_grad():
     z_dev, z_test = (trigger_logits(k, E[trigger]) for k in (kept_dev, kept_test))
 right_dev = (z_dev.argmax(-1) == kept_dev[2]).double().mean().item()
-gap = path[-1][1] - path[-1][0]
+apart_before, apart_now = (path[i][1] - path[i][0] for i in (0, -1))  # test loss minus dev loss
+gap = apart_now - apart_before
 print(f"correlation of estimate and truth: {torch.corrcoef(torch.stack([estimate, true]))[0, 1]:.2f}")
 print(f"swaps that helped, of those that the gradient proposed: {(true < 0).double().mean():.0%}")
 print(
-    f"accuracy: dev {right_dev:.2f}, test {accuracy(z_test.cpu()):.2f}; test loss minus dev loss: {gap:+.2f} nats"
+    f"accuracy: dev {right_dev:.2f}, test {accuracy(z_test.cpu()):.2f}; test loss minus dev loss:"
+    f" {apart_before:+.2f} nats before the search, {apart_now:+.2f} after"
 )
 run.record(trigger_gap=gap, helped=(true < 0).double().mean().item())
 
 # %% [markdown]
-# **Observe.** Every swap that is shown here was *predicted* to help; the points lie where they lie, not on the line. And
-# the two curves part: the search goes on lowering the number that it looks at, and what it finds after a few rounds
-# serves these dev sentences only. The last distance between the curves is the *optimism gap*. Two more questions to the
+# **Observe.** Every swap that is shown here was *predicted* to help; the points lie where they lie, not on the line, and few
+# of them lie below zero. The dev curve falls by construction. The test curve is what the search bought. Part of the distance
+# between them was there before: the two sets of sentences differ. What the search *added* to it is its *optimism gap*, and
+# the accuracies show it too: the trigger was chosen on the few sentences where it looks best. Two more questions to the
 # trigger: is it language, and does it survive being written down?
 
 # %%
