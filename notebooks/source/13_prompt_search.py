@@ -616,9 +616,9 @@ run.record(trigger_gap=gap, helped=(true < 0).double().mean().item())
 # %% [markdown]
 # **Observe.** Every swap that is shown here was *predicted* to help; the points lie where they lie, not on the line, and few
 # of them lie below zero. The dev curve falls by construction. The test curve is what the search bought. Part of the distance
-# between them was there before: the two sets of sentences differ. What the search *added* to it is its *optimism gap*, and
-# the accuracies show it too: the trigger was chosen on the few sentences where it looks best. Two more questions to the
-# trigger: is it language, and does it survive being written down?
+# between them was there before: the two sets of sentences differ. What the search *added* to it is its *optimism gap*. Two
+# more questions to the trigger:
+# is it language, and does it survive being written down?
 
 # %%
 texts = [row["text"] for row in dev_rows][:4]
