@@ -68,9 +68,9 @@ def _imports(folder: str) -> dict[str, set[str]]:
     [
         ("instructlab_utils", ("classroom", "tensorboard")),
         ("notebooks", ()),
-        ("tests", ("dev", "classroom", "tensorboard")),
+        ("tests", ("dev", "bench", "classroom", "tensorboard")),
         ("scripts", ("dev",)),
-        ("benchmarks", ()),
+        ("benchmarks", ("bench",)),
     ],
 )
 def test_every_import_is_a_declared_dependency(

@@ -69,7 +69,23 @@ def test_each_lesson_has_a_bug_hunt_a_prediction_and_both_kinds(lesson):
 
 
 def test_the_lessons_and_at_least_three_misconceptions_each():
-    assert list(SOURCES) == ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14"]
+    assert list(SOURCES) == [
+        "00",
+        "01",
+        "02",
+        "03",
+        "04",
+        "05",
+        "06",
+        "07",
+        "08",
+        "09",
+        "10",
+        "11",
+        "12",
+        "13",
+        "14",
+    ]
     count = {id: sum(wrong["exercise"] == id for wrong in BANK) for id in EXERCISES}
     assert set(EXERCISES) == {wrong["exercise"] for wrong in BANK}
     assert min(count.values()) >= 3, count

@@ -344,8 +344,8 @@ hidden_12_4(tree_row)
 #
 # Predict, with pencil and paper:
 #
-# - `label`: about a text the model says $(0.8, 0.2)$ for labels 0 and 1; about nothing it says $(0.9, 0.1)$. Which label after
-#   calibration?
+# - `label`: about a text the model says $(0.8, 0.2)$ for labels 0 and 1; about nothing it says $(0.9, 0.1)$. Which label
+#   after calibration?
 # - `tokens`: 10 contexts of 20 tokens stand behind a prefix of 100; each has 3 options of 2 tokens. How many tokens does
 #   the model read if nothing is read twice and no last token of an option is read?
 # - `auc`: two labels. Calibration changes the area under the ROC curve: 1 for yes, 0 for no.
