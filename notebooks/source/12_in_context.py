@@ -183,7 +183,7 @@ assert abs(ours - theirs) < 1e-3
 # $$ \frac{p(o \mid c)}{p(o)} \;=\; \frac{p(c \mid o)}{p(c)} . $$
 #
 # The denominator on the right is the same for all options. So the option with the highest PMI is the one behind which the
-# *question* is most probable. The prior of the option has left the game; with it go length and fame.
+# *question* is most probable. The prior of the option has left the game; whether length goes with it is measured below.
 #
 # **Predict.** And when the prior was right? Then PMI throws away something true. Which of the three would you use for "What
 # colour is the sky?"
@@ -534,7 +534,8 @@ for name, scores in (("raw", four[0]), ("calibrated", four[1])):
 # *Proof.* For two labels, calibration adds the same number $\log \hat p_0(x_0) - \log \hat p_1(x_0)$ to every log-odds. The
 # order of the texts by log-odds stays, and the area depends on nothing but that order. $\square$
 #
-# So calibration moves a threshold, and does nothing else. It cannot add knowledge; it can only stop hiding it. Whether it
+# So with two labels calibration moves a threshold, and does nothing else. It cannot add knowledge; it can only
+# stop hiding it. Whether it
 # moves the threshold to the *right* place is another matter: the best place can be seen from labels only.
 
 # %%

@@ -194,7 +194,7 @@ print(f"{sum(y != -100 for y in labels)} of {n} tokens count")
 # to learn it.
 #
 # **The mistake that everybody makes once.** Collators fill short rows with a padding id, and many mask "everything that is
-# padding". **Predict.** SmolLM2 has three special tokens. Which of them is its padding?
+# padding". **Predict.** SmolLM2 marks the start and the end of a turn. Which token is its padding?
 
 # %% tags=["nbval-check-output"]
 print("pad:", tokenizer.pad_token, " end of a turn:", tokenizer.eos_token)
@@ -260,7 +260,7 @@ print(claims.render(claims.verdict("L1")))
 
 # %% [markdown]
 # **Observe.** Read it twice. There the prompts were longer than the answers and held the same words. In chat data a prompt
-# often is an instruction that comes again and again, and the default is to mask it. We follow the default here, and say so.
+# often is an instruction that comes again and again, and the usual choice is to mask it. We follow it here, and say so.
 #
 # ## 4 Mixing tasks
 #
@@ -275,7 +275,8 @@ print(claims.render(claims.verdict("L1")))
 #
 # $$ \log \frac{r_m}{r_n} = \frac1T \log \frac{e_m}{e_n} . $$
 #
-# So $T = 1$ is proportional, and $T \to \infty$ gives equal shares. In $N$ draws an example of task $m$ is seen
+# (Both sizes capped first.) So $T = 1$ is proportional,
+# and $T \to \infty$ gives equal shares. In $N$ draws an example of task $m$ is seen
 # $N r_m / e_m$ times: the small tasks pay for equality with repetition.
 
 
@@ -651,7 +652,7 @@ run.record(chance=chance, n_live=len(every))
 # are probably among that. Our tuning has not seen the held-out clusters. The checkpoint may have. So we can measure a
 # *change*; we cannot measure what a model does with truly new tasks. Two controls narrow it down.
 #
-# - **Random weights.** The same architecture, the same tuning. What it reaches is owed to the tuning alone.
+# - **Random weights.** The same architecture, nothing learned; in the grid it is tuned too, in the cell below not.
 # - **Invented rules.** Labels, words and rules that the seed makes up. No corpus can hold them.
 
 
