@@ -698,6 +698,13 @@ for name, (net, key) in found.items():
 del random_net
 
 # %% [markdown]
+# **Observe.** In the stored run the random weights look *better* than the trained ones. Do not explain it: with this few
+# items, guessing often does that, and the grid below has five seeds. What one can see is that *below* chance is possible. A
+# guesser is right by luck; a model with a habit can be wrong by rule.
+#
+# Look once more at the three models of the table before. In the stored run the one that cannot stop has the best ranks.
+# Rank classification never asks whether a model can end an answer. A measure is blind to what it does not ask.
+#
 # ## 8 The experiments
 #
 # **Grid 1, `clusters`.** The untuned model against the same model tuned on 1, 2, 4 or 8 clusters, *always with 96
@@ -763,7 +770,7 @@ for panel, metric, name in (
     panel.set_xticks((1, 2, 4, 8), ("1", "2", "4", "8"))
     panel.minorticks_off()
 if lines:
-    panels[0].legend(fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
 _ = run.figure(figure, "14_clusters")
 
 # %%
