@@ -141,12 +141,7 @@ with torch.no_grad():
 # %% tags=["nbval-check-output"]
 g = torch.Generator().manual_seed(0)
 h, rows, y = torch.randn(6, generator=g).double(), torch.randn(2, 6, generator=g).double(), 1
-
-
-def loss_of(h):
-    return -torch.log_softmax(rows @ h, -1)[y]
-
-
+loss_of = lambda h: -torch.log_softmax(rows @ h, -1)[y]  # noqa: E731
 pi = (rows @ h).softmax(-1)
 closed = rows.T @ (pi - F.one_hot(torch.tensor(y), 2))
 automatic = torch.func.grad(loss_of)(h)
@@ -192,6 +187,7 @@ first_values = {name: p.detach().clone() for name, p in tuners.trainable(top).it
 seen = {}
 
 
+# %%
 @torch.no_grad()
 def encoded(rows, pattern="{}"):
     """Examples for the loop; the states of their texts are computed and kept in ``seen``, by the text's tokens."""
@@ -223,6 +219,7 @@ def last_states(input_ids, attention_mask):
     return h[torch.arange(len(h)), lengths - 1]
 
 
+# %%
 class Reader(nn.Module):
     """Two logits from the last state. Building one sets LoRA back to its first values."""
 
@@ -259,6 +256,7 @@ def short(split, n, chosen_by):
     return data.subsample(rows.select([i for i, m in enumerate(lengths) if m <= 24]), n, chosen_by)
 
 
+# %%
 drawn = short("train", run.budget.n_labelled + run.budget.n_pool, seed)
 labelled = drawn.select(range(run.budget.n_labelled))
 pool = drawn.select(range(run.budget.n_labelled, len(drawn)))  # its labels are not used for training
@@ -279,6 +277,7 @@ def tuned(pattern="{}", words=None, learning_rate=rate, steps=run.budget.steps):
     return reader
 
 
+# %%
 def logits(reader, rows, pattern="{}"):
     return training.predict(reader, encoded(rows, pattern), 0, 24).double()
 
@@ -355,9 +354,11 @@ print("p - q three ways; the loss equals torch's cross_entropy with probabilitie
 # it the teacher's *logits*, which have the right shape and type, and it computes something.
 
 # %% tags=["nbval-check-output"]
-wrong = F.cross_entropy(z, s[0])
-print(f"loss with logits as targets: {wrong:.2f}; smallest possible with soft labels: the entropy, above 0")
-assert wrong < -(q * q.log()).sum(-1).mean()
+wrong, least = F.cross_entropy(z, s[0]), -(q * q.log()).sum(-1).mean()
+print(
+    f"loss with logits as targets: {wrong:.2f}; smallest possible with soft labels, their entropy: {least:.2f}"
+)
+assert wrong < least
 
 # %% [markdown]
 # **Observe.** No error. A loss below the entropy of the labels is the only symptom, and nobody prints that entropy. Now PET,
@@ -397,6 +398,7 @@ training.train(
     student, examples, steps=run.budget.steps, learning_rate=head_rate, pad_id=0, batch_size=8, seed=seed,
     objective=against_soft,
 )  # fmt: skip
+# %%
 ensemble = torch.einsum("p,pnk->nk", weights / weights.sum(), on_test)
 found = {**{f"pattern {n}": z for n, z in zip(PAIRS, on_test, strict=True)}, "ensemble": ensemble}
 found |= {"fresh head, 10 labels": shown["fresh head"], "PET: distilled head": logits(student, test)}
@@ -436,6 +438,8 @@ for part in (*toy.model.layers, toy.model):
         if hasattr(part, name):  # transformers' own norm computes in float32, whatever it is given
             setattr(part, name, nn.RMSNorm(16, eps=config.rms_norm_eps, dtype=torch.float64))
 toy.requires_grad_(False)
+
+# %%
 toy_E, text, trigger = toy.get_input_embeddings().weight, torch.tensor([3, 7, 5]), torch.tensor([2, 11])
 
 
@@ -498,6 +502,7 @@ def read(rows):
     )
 
 
+# %%
 def trigger_logits(kept, vectors):
     """Logits of the two words after each sentence and the trigger's vectors, (n, d)."""
     cache, mask, _ = kept
@@ -521,6 +526,8 @@ net.requires_grad_(False)
 E = net.get_input_embeddings().weight
 dev_rows = short("train", run.budget.n_dev, 500 + seed)
 kept_dev, kept_test = read(dev_rows), read(test)
+
+# %%
 manual = tokenizer("\nSentiment:", add_special_tokens=False)["input_ids"]
 start_ids = tokenizer(" the the the", add_special_tokens=False)["input_ids"]
 with torch.no_grad():
@@ -551,14 +558,14 @@ allowed = torch.tensor(sorted(set(allowed) - set(word_ids(PAIRS["a"][1]))), devi
 dice = torch.Generator().manual_seed(seed)
 
 
+# %%
 def proposals(trigger, keep=64):
     """Swaps (place, token, estimated change), drawn from the ``keep`` most promising ones of each place."""
     vectors = E[trigger].clone().requires_grad_()
     (g,) = torch.autograd.grad(trigger_loss(kept_dev, vectors), vectors)
     change = first_order(E, trigger, g)[:, allowed]
-    swaps = [
-        (at, j) for at in range(len(trigger)) for j in change[at].topk(keep, largest=False).indices.tolist()
-    ]
+    best = change.topk(keep, largest=False).indices.tolist()
+    swaps = [(at, j) for at, row in enumerate(best) for j in row]
     drawn = torch.randperm(len(swaps), generator=dice)[: run.budget.candidates].tolist()
     return [(at, allowed[j].item(), change[at, j].item()) for at, j in (swaps[i] for i in drawn)]
 
@@ -614,11 +621,10 @@ print(
 run.record(trigger_gap=gap, helped=(true < 0).double().mean().item())
 
 # %% [markdown]
-# **Observe.** Every swap that is shown here was *predicted* to help; the points lie where they lie, not on the line, and few
-# of them lie below zero. The dev curve falls by construction. The test curve is what the search bought. Part of the distance
+# **Observe.** Nearly every swap that is shown here was *predicted* to help; the points do not lie on the line, and few of
+# them lie below zero. The dev curve falls by construction. The test curve is what the search bought. Part of the distance
 # between them was there before: the two sets of sentences differ. What the search *added* to it is its *optimism gap*. Two
-# more questions to the trigger:
-# is it language, and does it survive being written down?
+# more questions to the trigger: is it language, and does it survive being written down?
 
 # %%
 texts = [row["text"] for row in dev_rows][:4]
@@ -633,6 +639,7 @@ def perplexity(ids):
     return causal_losses(net, batch).mean().exp().item()
 
 
+# %%
 again = tokenizer(tokenizer.decode(trigger), add_special_tokens=False)["input_ids"]
 ratio = perplexity(trigger) / perplexity(manual)
 print(f"{tokenizer.decode(trigger)!r}: {ratio:,.0f} times the perplexity of what a person wrote")
@@ -659,6 +666,8 @@ capital = [p for p in pairs if p["task"] == "capital"]
 demonstrations, dev_pairs, test_pairs = (
     [capital[i] for i in order[a:b]] for a, b in ((0, 4), (4, 16), (16, 16 + run.budget.n_items))
 )
+
+# %%
 shown_pairs = "\n\n".join(f"Input: {p['input']}\nOutput: {p['answer']}" for p in demonstrations)
 SOLVED = "Input: cat\nOutput: cats\n\nInput: box\nOutput: boxes\n\nInstruction: Write the plural of the word.\n\n###\n\n"
 prompt = tokenizer(SOLVED + shown_pairs + "\n\nInstruction:", return_tensors="pt").to(run.device)
@@ -691,8 +700,11 @@ for on_dev, on_test_pairs, text in sorted(table, reverse=True):
     print(f"dev {on_dev:6.2f}  test {on_test_pairs:6.2f}  {text!r}")
 
 # %% [markdown]
-# **Observe.** A good score is no promise that the sentence says what you mean: compare the empty instruction with the
-# worst of the others. And the proposer is the weak part. It writes sentences that look like instructions.
+# **Observe.** In the stored run the score does not reward the sentence that says what is meant: an instruction that has
+# nothing to do with capitals comes first, the empty one second, and the right one only behind them. The likelihood of an
+# answer may also measure how much the prompt looks like a list of single words. And the proposer is the weak part. It
+# writes sentences that look like instructions. (The grid below uses a longer proposal prompt, four tasks and twelve
+# candidates.)
 #
 # **What selection hides.** Suppose that all $N$ candidates are *equally* good, and each $\hat s$ is the truth plus noise
 # of standard deviation $\sigma / \sqrt m$. The best of them still looks better than the truth, by the expected largest of
@@ -737,15 +749,12 @@ HTML(tables.html("pattern_tuning")) if tuning else print("no results yet: make r
 figure, axis = plotting.axes(dpi=85, width=5.2)
 SIZES = {"n10": 10, "n32": 32, "n320": 320}
 results = [line for line in tuning if line["stage"] == "run" and line["train"] in SIZES]
-for index, method in enumerate(("zero", "pattern", "head", "swapped")):
+labels = experiments.load("pattern_tuning").labels
+for index, method in enumerate(labels if results else ()):
     mine = [(SIZES[e["train"]], e["accuracy"]) for e in results if e["method"] == method]
-    if not mine:
-        continue
-    means = [
-        sum(a for n, a in mine if n == size) / sum(n == size for n, _ in mine) for size in SIZES.values()
-    ]
+    means = [torch.tensor([a for n, a in mine if n == size]).mean() for size in SIZES.values()]
     look = plotting.style(index)
-    axis.plot(list(SIZES.values()), means, label=experiments.load("pattern_tuning").labels[method], **look)
+    axis.plot(list(SIZES.values()), means, label=labels[method], **look)
     axis.scatter(*zip(*mine, strict=True), s=10, color=look["color"], marker=look["marker"], alpha=0.4)
 axis.set(xscale="log", xlabel="labelled sentences", ylabel="test accuracy; small marks: seeds")
 axis.legend(fontsize=8)
@@ -756,6 +765,22 @@ for name in ("E1", "LB1", "LB2"):
     print(claims.render(claims.verdict(name)), "\n")
 
 # %% [markdown]
+# **Observe.** Three things stand in the table and the verdicts.
+#
+# - *The head never catches up.* E1 is refuted by its second part: at 320 sentences the pattern is still ahead by far more
+#   than two points. The tuned head is then about where the *untuned* pattern was, without a single label. PET's paper
+#   sees the two meet at about a thousand examples, with all weights trained. Here a third of the layers is trained, for
+#   forty updates: the crossing lies outside our axis, if it exists. The first part of E1 is undecided although the mean
+#   lead is large: the interval just includes ten points.
+# - *The spread.* LB1 is supported: two draws of 32 sentences move the head more than the pattern. For the cross-entropy the
+#   interval contains zero, so this is a statement about accuracy.
+# - *The words do the work.* LB2 is supported. At 32 sentences swapped words cannot be told from a fresh head: the interval of
+#   their difference contains zero. A pattern with the wrong names buys nothing that this grid could see.
+#
+# One reservation. The two rates were compared by dev *loss*. For the head, the rate that lost had the higher dev *accuracy*.
+# The next grid uses that one for its head, at 10 sentences, and the mean is no higher there.
+
+# %% [markdown]
 # Now PET's ensemble and its student.
 
 # %%
@@ -763,6 +788,11 @@ HTML(tables.html("pet")) if experiments.results("pet") else print("no results ye
 
 # %%
 print(claims.render(claims.verdict("E2")))
+
+# %% [markdown]
+# **Observe.** The expected negative came. But look where PET loses: not in the ensemble, which is about as good as the best
+# pattern, although nobody had to know which one that is. The loss happens in the distillation, on 64 texts. The student's
+# mean is above that of the head with ten labels; the interval contains zero.
 
 # %% [markdown]
 # And the instructions. The test items have four options: the right answer, the answer of a *sibling* task to the same
@@ -776,6 +806,14 @@ HTML(tables.html("instruction_search")) if searched else print("no results yet: 
 # %%
 for name in ("AE1", "AE3"):
     print(claims.render(claims.verdict(name)), "\n")
+
+# %% [markdown]
+# **Observe.** Selection works, and it is honest: it was measured on other pairs. In every seed and task it selects what a
+# person wrote, or a template's version of that. The model's own proposals lose (AE3), as expected at this size. Two
+# warnings stand in the column of the capitals. The plainest wording is worse there, in the mean, than no instruction, and
+# both are below a guess among four: the nationality wins. And in all five seeds the most accurate instruction was the same
+# sentence of a person, and never the selected one. The likelihood of the right answer alone cannot see how likely the wrong
+# ones are.
 
 # %% [markdown]
 # **How many candidates does one need?** (AE2, a draft: the paper's curve goes much further than our twelve.) From the
@@ -794,6 +832,7 @@ def best_of(dev, test, k):
     return sum(comb(N - r, k - 1) * t for r, t in enumerate(ranked, 1)) / comb(N, k)
 
 
+# %%
 full = [line for line in searched if line["method"] == "mean"]
 figure, axis = plotting.axes(dpi=85, width=5.2)
 for index, (label, part) in enumerate({"all twelve": slice(0, 12), "the model's own": slice(6, 12)}.items()):
