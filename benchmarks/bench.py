@@ -4,7 +4,7 @@
     python benchmarks/bench.py --parts course   # the smoke course with two workers and with plain papermill
     python benchmarks/bench.py --parts causal,generation   # lesson 06's step against trl's, and the KV cache
     python benchmarks/bench.py --parts tuners   # an update of each tuning method, by hand and by peft
-    python benchmarks/bench.py --parts ranking --rounds 1   # options ranked by us and by lm-eval; 25 minutes
+    python benchmarks/bench.py --parts ranking --rounds 1   # options ranked by us and by lm-eval
     python benchmarks/bench.py --quick          # 64 sentences, once: does the script work? (build/bench, no result)
 
 One thread. The contenders run in turn, several rounds, and the median of each counts. A full run replaces its parts

@@ -166,6 +166,14 @@ def test_choices_keep_one_best_option_in_an_order_that_tells_nothing(tmp_path: P
     assert counts["examples left out: empty, or no single best option"] == 2
 
 
+def test_a_long_file_is_cut_and_what_is_left_out_is_counted(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(records, "LONGEST", 3)
+    scored = [{"input": f"question {i}", "target_scores": {"right": 1, "wrong": 0}} for i in range(5)]
+    rows, counts = rows_of(records.choices, task_file(tmp_path, scored))
+    assert [row["input"] for row in rows] == ["question 0", "question 1", "question 2"]
+    assert counts["examples left out: after the first 3"] == 2
+
+
 def test_closed_answers_become_options_and_rare_ones_are_counted(tmp_path: Path) -> None:
     many = [example(f"q{i}", ["Yes." if i % 2 else "No.", "other"]) for i in range(200)]
     rows, counts = rows_of(records.closed, task_file(tmp_path, [*many, example("rare", "Perhaps.")]))

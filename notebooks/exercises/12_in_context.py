@@ -182,8 +182,9 @@ hidden_12_2(batch_calibration)
 #
 # > ●●●○○ · 15 minutes · practice · bug hunt
 #
-# This function builds the texts of a few-shot prompt. A model that was perfect with the right prompt is at chance with this
-# one. Find four bugs.
+# This function builds the texts of a few-shot prompt. Some of its bugs cost accuracy, and one only looks untidy until
+# a scorer takes it literally. Find four bugs. A space on the wrong side counts once; one bug shows only without
+# demonstrations.
 #
 # `pairs` holds (text, label number), `words` the label words, without spaces.
 
@@ -253,7 +254,7 @@ check_12_3(prompt)
 #
 # <details><summary>Hint 2</summary>
 #
-# Numbers, line breaks, a space at the end, a space at the front.
+# Numbers, line breaks, the side on which a space stands, and `pairs = []`.
 #
 # </details>
 #

@@ -110,8 +110,10 @@ print(next_tokens("Review: a lovely, funny film\nSentiment: "))
 # token, and behind it the model expects what it has seen behind it: digits. The first version asks for a text that nobody
 # writes.
 #
-# **Repair.** White space at the end of the context moves to the option. Then both are tokenised *together*, and the option
-# is what stands behind the context's own tokens. This is also the rule of lm-eval, the usual tool for such scores.
+# **Repair.** White space at the end of the context moves to the option. Then both are tokenised *together*, and the
+# option is what stands behind the context's own tokens. This is also the rule of lm-eval, the usual tool for such
+# scores. The cut counts tokens: if one token spanned the border, it would fall in the wrong place. A space or a line
+# break at the border prevents that here.
 
 
 # %% tags=["defines:scoring.encode_pair"]
@@ -182,8 +184,9 @@ assert abs(ours - theirs) < 1e-3
 #
 # $$ \frac{p(o \mid c)}{p(o)} \;=\; \frac{p(c \mid o)}{p(c)} . $$
 #
-# The denominator on the right is the same for all options. So the option with the highest PMI is the one behind which the
-# *question* is most probable. The prior of the option has left the game; whether length goes with it is measured below.
+# The denominator on the right is the same for all options. So the option with the highest PMI is the one behind which
+# the *question* is most probable. The prior of the option has left the game. If $p(o \mid c_0)$ really is that prior,
+# the handicap of length goes with it; section 9 measures what happens when it is only an estimate.
 #
 # **Predict.** And when the prior was right? Then PMI throws away something true. Which of the three would you use for "What
 # colour is the sky?"
@@ -266,7 +269,8 @@ for row in [row for row in rows if any(part in row["input"] for part in picked)]
 
 # %%
 N, P, C, K, n = 40, 150, 30, 2, 1
-print("one by one:", N * K * (P + C + n), " nothing twice:", P + N * (C + K * (n - 1)))
+apart, once = N * K * (P + C + n), P + N * (C + K * (n - 1))
+print(f"one by one: {apart}, nothing twice: {once}, {apart / once:.1f} times cheaper")
 
 # %% [markdown]
 # *Why may the prefix be read once?* In a causal model, position $i$ sees positions $\le i$. So its keys and values do not
@@ -434,11 +438,12 @@ for bias, high, low in (
 run.record(**{f"nothing_{order.lower()}": mean[order] for order in ("PPPP", "NNNN", "NNNP", "PPPN")})
 
 # %% [markdown]
-# **Observe.** No text, and yet an opinion. It follows the label that is *frequent* among the demonstrations (majority
-# bias). It follows the label that stands *last* even more (recency bias): three P in front do not make up for one N at the
-# end. And look at the last line. `PNPN` ends in N, and the model expects P: it continues the *alternation*. It reads the
-# column of labels as a text, which is what it was trained for. The three ways to say nothing disagree a good deal, too.
-# Even "nothing" is a wording.
+# **Observe.** No text, and yet an opinion. Averaged over the three ways to say nothing, it follows the label that is
+# *frequent* among the demonstrations (majority bias) and, even more, the one that stands *last* (recency bias): three
+# P in front do not make up for one N at the end. And look at the last line. `PNPN` ends in N, and the model expects
+# P: it continues the *alternation*. It reads the column of labels as a text, which is what it was trained for. None
+# of this is a law. For `N/A` alone, `PPPP` gives *less* to positive than `NNNN`. The ways to say nothing disagree
+# even about the sign of a bias: "nothing" is a wording, too.
 #
 # The third bias needs no demonstration: some label words are common in all texts.
 
@@ -449,6 +454,9 @@ for form in ("Review: {}\nSentiment:", "{} It was"):
         print(f"{form!r:28} {verbaliser}: p(second | nothing) = {p.mean():.2f}")
 
 # %% [markdown]
+# **Observe.** *great* wins over *terrible* in both formats; *positive* loses in one and wins in the other. So the preference
+# belongs to word *and* format. This cell cannot say how much of it is how common a word is.
+#
 # ## 6 Contextual calibration
 #
 # Suppose that what the model reports is the truth times a bias that depends on the prompt and the label, but not on the
@@ -527,16 +535,17 @@ for name, scores in (("raw", four[0]), ("calibrated", four[1])):
     print(confusion_matrix(y, scores.argmax(1), labels=[0, 1]))
 
 # %% [markdown]
-# **Observe.** Read the tables, not only the accuracies. A classifier that always says the same word has the accuracy of
-# that word's share, whatever it knows. And read the last two columns: the area under the ROC curve (lesson 03) is *the
-# same* before and after. It has to be.
+# **Observe.** Before, the model says *negative* to most of the texts; afterwards *positive* is in front. Read the
+# tables, not only the accuracies: a classifier that always says the same word has the accuracy of that word's share,
+# whatever it knows. Without demonstrations the calibration made the accuracy *worse*. And read the lines `AUC`: the
+# area under the ROC curve (lesson 03) is *the same* before and after. It has to be.
 #
-# *Proof.* For two labels, calibration adds the same number $\log \hat p_0(x_0) - \log \hat p_1(x_0)$ to every log-odds. The
-# order of the texts by log-odds stays, and the area depends on nothing but that order. $\square$
+# *Proof.* For two labels, calibration adds the same number $\log \hat p_0(x_0) - \log \hat p_1(x_0)$ to every
+# log-odds. The order of the texts by log-odds stays, and the area depends on nothing but that order. $\square$
 #
-# So with two labels calibration moves a threshold, and does nothing else. It cannot add knowledge; it can only
-# stop hiding it. Whether it
-# moves the threshold to the *right* place is another matter: the best place can be seen from labels only.
+# So with two labels calibration moves a threshold, and does nothing else; with $K$ labels it moves $K - 1$ of them.
+# It cannot add knowledge; it can only stop hiding it. Whether it moves the threshold to the *right* place is another
+# matter: the best place can be seen from labels only.
 
 # %%
 assert abs(four[2][0] - four[2][1]) < 1e-12 and abs(zero[2][0] - zero[2][1]) < 1e-12
@@ -595,12 +604,13 @@ run.record(
 
 # %% [markdown]
 # **Observe.** One model, one sample, one question, five ways to write it. Much of the spread of the raw accuracy is
-# threshold: a format that says *positive* to everything may still order the texts well. Whoever reports "the model's
-# accuracy" reports a format with it. Whoever chooses the best of many formats on the test data reports their luck, too
-# (lesson 13).
+# threshold: a format that says *positive* to everything may still order the texts well. The chat format did not suit
+# the model best: its two AUCs are the lowest. Whoever reports "the model's accuracy" reports a format with it.
+# Whoever chooses the best of many formats on the test data reports their luck, too (lesson 13).
 #
-# *An illustration in another language.* Eight sentences of our own, four good, four bad. The model was trained on English.
-# **Predict:** will it do better with Chinese label words, or with English ones around the Chinese text?
+# *An illustration in another language.* Eight sentences of our own, four good, four bad. The model was trained on
+# English. **Predict:** will it do better with a Chinese frame and Chinese label words, or with an English frame and
+# English ones around the Chinese text?
 
 # %%
 chinese = """这本书写得很好，我很喜欢。 饭菜好吃，服务也好。 电影非常精彩，值得再看一遍。 房间干净，住得很舒服。
@@ -615,9 +625,9 @@ for form, verbaliser in both.items():
     print(f"{verbaliser} ({size} tokens): right of 8: raw {right[0]}, calibrated {right[1]}")
 
 # %% [markdown]
-# **Observe.** Eight sentences prove nothing. They do show that a label word is a *string of tokens that the model must
-# know*: a Chinese word costs this vocabulary several tokens, pieces of characters that it hardly saw.
-#
+# **Observe.** Eight sentences prove nothing, and frame and words changed together. They illustrate that a label word
+# is a *string of tokens that the model must know*: a Chinese word costs this vocabulary several tokens, pieces of
+# characters that it hardly saw.
 # ## 8 One draw is not a result
 #
 # The grids repeat all this: four tasks, five draws of demonstrations and test texts, zero to eight demonstrations; six
@@ -669,18 +679,19 @@ for name in ("C4", "G1", "Z1", "Z5", "G2"):
     print(claims.render(claims.verdict(name)), "\n")
 
 # %% [markdown]
-# **Observe.** Three *undecided* of a kind that is worth reading.
+# **Observe.** Four times *undecided*, and one refutation. They are worth reading.
 #
-# - **C4.** Zero-shot holds, few-shot does not reach its threshold. The mean hides two tasks: on vitaminc nothing beats the
-#   larger class, and on intent the raw zero-shot prompt says the same label nearly always. After calibration both parts
-#   would lie far above zero. That is printed beside the claim and has no vote: the claim was about the raw scores.
-# - **G1.** We expected a refutation and did not get one. The first demonstration *costs* accuracy, further ones win a part
-#   of it back, and draws differ too much for a verdict on the slope.
-# - **Z1.** Two of four tasks after Holm, not three. And look at zero-shot: on three tasks calibration makes it *worse*.
-#   "N/A" is not neutral when no demonstration says what kind of text this is. Where label words differ in length (intent),
-#   it repairs that at once.
-# - **Z5** is refuted, by far. **G2** is undecided against our margin, but random labels did cost something here, and more
-#   after calibration than before: on topics and intents this model does use the mapping.
+# - **C4.** Zero-shot holds, few-shot does not reach its threshold. The mean hides two tasks: on vitaminc neither raw
+#   nor calibrated scores beat the larger class, and on intent the raw zero-shot prompt says the same label nearly
+#   always. After calibration both parts would lie far above zero. That is printed beside the claim and has no vote:
+#   the claim was about the raw scores.
+# - **G1.** We expected a refutation and did not get one. The first demonstration *costs* accuracy, further ones may
+#   win a part of it back, and draws differ too much for a verdict on the slope.
+# - **Z1.** Two of four tasks after Holm, not three. And look at zero-shot: on three tasks calibration makes it
+#   *worse*. "N/A" is not neutral when no demonstration says what kind of text this is. Where label words differ in
+#   length (intent), it repairs that at once.
+# - **Z5** is refuted, by far. **G2** is undecided against our margin, but random labels did cost something here, and
+#   more after calibration than before: on topics and intents this model seems to use the mapping.
 #
 # Now a question that we did not register: what do demonstrations *change*, the ranking or the threshold? The oracle's
 # accuracy tells something about the ranking. **Predict:** does it rise with the number of demonstrations as the calibrated
@@ -695,10 +706,10 @@ for method in ("raw", "calibrated", "oracle"):
         print(f"{method:11s} {metric:12s}", *(f"{value:6.2f}" for value in means))
 
 # %% [markdown]
-# **Observe.** After the fact, so a reading and no verdict: the oracle moves little. What the scores know about the texts is
-# there without any demonstration; it is hidden behind the biases. Demonstrations bring biases of their own (one label takes
-# a larger share), and calibration removes a part of them. The oracle flatters itself on small samples, so its height means
-# less than its flatness.
+# **Observe.** After the fact, so a reading and no verdict: the oracle moves little. What the scores know about the
+# texts seems to be there without any demonstration. The bias changes more than the knowledge: in the mean of the
+# tasks one demonstration gives one label a larger share, and more of them take that back. Calibration lowers the
+# share at every $k$. The oracle flatters itself on small samples, so its height means less than its flatness.
 #
 # **The order.**
 
@@ -712,10 +723,10 @@ for name in ("Z4", "Z2", "Z3"):
     print(claims.render(claims.verdict(name)), "\n")
 
 # %% [markdown]
-# **Observe.** The order alone moves accuracy a great deal. On sentences the ten points are sure; on topics the mean is
-# twice the threshold and five draws are too few to be sure. Recency is real, and strongest with two labels. Calibration
-# takes most of it away and raises the mean. But the *spread* over orders stays: what is left of it is not in the bias that
-# a content-free text can see.
+# **Observe.** The order alone moves accuracy a great deal. On sentences the ten points are sure; on topics the mean
+# is twice the threshold and five draws are too few to be sure. Recency is supported over both tasks; on topics alone
+# its interval contains zero. Calibration takes most of it away and raises the mean. Whether it makes the *spread*
+# over orders smaller is undecided. What is left of the spread is not in the bias that a content-free text can see.
 #
 # **The score.**
 
@@ -739,10 +750,10 @@ for i, name in enumerate(names):
     print(f"without {name:20s} {rest.mean:+.3f} [{rest.low:+.3f}, {rest.high:+.3f}]")
 
 # %% [markdown]
-# **Observe.** Without the descriptions of code the gains and losses of the other nine tasks cancel. In that task the sum
-# falls *below chance*: it takes options that are shorter by several tokens than the mean (the verdict prints by how many),
-# and anything that looks at length repairs it. So "PMI beats the sum" is, at this size and on these tasks, a statement
-# about length.
+# **Observe.** Without the descriptions of code the gains and losses of the other nine tasks cancel. In that task the
+# sum falls *below chance*: it takes options that are shorter by several tokens than the mean (the verdict prints by
+# how many), and both other scores repair it. So "PMI beats the sum" is, on these ten tasks, carried by one task, in
+# which length decides. It is not all length: on goal-inference PMI gains and the mean per token does not.
 
 # %% [markdown]
 # ## 10 What we have shown

@@ -24,7 +24,7 @@
 # | | |
 # |---|---|
 # | before this | lesson 06 (labels, loss), lesson 09 (LoRA), lesson 12 (ranking of options) |
-# | time | smoke: about a minute · laptop: about four minutes on one core · gpu: not measured yet |
+# | time | smoke: about a minute · laptop: about four minutes on one core · gpu: about three minutes |
 # | memory | under 3 GB |
 # | model | SmolLM2-135M-Instruct: de-quantised from a 4-bit file, already tuned on instructions; pinned, offline |
 # | data | our own instructions; tasks of BIG-bench and Natural Instructions in clusters |
@@ -137,7 +137,9 @@ with expect_error(InstructionError, match="special token"):
 # A conversation is one text $x_1, \dots, x_T$. We want the model to learn what the *assistant* says. Let $M$ be the set of
 # those positions. The loss is
 #
-# $$ L = -\frac{1}{|M|} \sum_{t \in M} \log p(x_t \mid x_{<t}), \qquad p(\cdot \mid x_{<t}) = \mathrm{softmax}(z_t). $$
+# $$ L = -\frac{1}{|M|} \sum_{t \in M} \log p(x_t \mid x_{<t}), \qquad p(\cdot \mid x_{<t}) = \mathrm{softmax}(z_t), $$
+#
+# where $z_t$ are the logits that predict $x_t$; they stand at position $t - 1$.
 #
 # A logit vector $z_t$ enters one term only, and only if $t \in M$. From lesson 01,
 #
@@ -273,11 +275,10 @@ print(claims.render(claims.verdict("L1")))
 # *Proportional*: every example equally often, and the largest task eats the rest. A *cap* $K$ says: beyond $K$ examples a
 # task is no more important. The *temperature* $T$ bends what is left. Take two tasks and the logarithm of their ratio:
 #
-# $$ \log \frac{r_m}{r_n} = \frac1T \log \frac{e_m}{e_n} . $$
+# $$ \log \frac{r_m}{r_n} = \frac1T \log \frac{\min(e_m, K)}{\min(e_n, K)} . $$
 #
-# (Both sizes capped first.) So $T = 1$ is proportional,
-# and $T \to \infty$ gives equal shares. In $N$ draws an example of task $m$ is seen
-# $N r_m / e_m$ times: the small tasks pay for equality with repetition.
+# So $T = 1$ is proportional to the capped sizes, and $T \to \infty$ gives equal shares. In $N$ draws an example of
+# task $m$ is seen $N r_m / e_m$ times: the small tasks pay for equality with repetition.
 
 
 # %% tags=["defines:instructions.mixture"]
@@ -539,15 +540,18 @@ for name, values in after.items():
     run.record(**{f"{name.replace(' ', '_')}_tokens": sum(map(len, written)) / len(written)})
 
 # %% [markdown]
-# **Observe.** (In the laptop profile; in a smoke run nothing has been learned yet.) Three things.
+# **Observe.** (In the laptop profile; in a smoke run nothing has been learned yet.) Four things.
 #
+# - *The log.* The right mask logs the smaller loss: its mean contains one easy token per answer, the end. The two
+#   logs are means over different tokens, so they do not compare the models. On the same words, in the table before,
+#   the order is the other way round.
 # - *The end.* With the right mask the model has learned to stop. Under the mask by padding id the end has become *less*
 #   probable than before any tuning: each update raised other tokens, and nothing ever raised this one. It answers, and
 #   answers, until the limit.
 # - *The words.* Look at the first column of the table before: the wrong mask has the smaller loss on words. A model that
 #   never ends gives no probability away to ending. A log that averages words only would have chosen it.
-# - *The replies.* Short, in the right form, and often wrong. A few dozen updates taught the *form* of an answer. They
-#   taught no arithmetic.
+# - *The replies.* Short, in the right form, and often wrong. A few dozen updates taught the *form* of an answer; the
+#   printed replies show no arithmetic.
 #
 # ## 7 Held-out clusters, by rank
 #
@@ -596,10 +600,11 @@ run.record(rank_difference=apart)
 assert apart < 1e-3
 
 # %% [markdown]
-# Now some items of each held-out task, for the untuned model and for the one that we tuned on our own instructions. The
+# Now some items of each held-out task, for the untuned model and for both that we tuned on our own instructions. The
 # prompt is plain text, not the chat format.
 #
-# **Predict.** Four options: what is chance? Will tuning on a hundred conversations move the numbers?
+# **Predict.** The tasks have different numbers of options: what is chance over all items? Will tuning on a hundred
+# conversations move the numbers?
 
 # %%
 import re
@@ -642,9 +647,10 @@ for name, values in after.items():
 run.record(chance=chance, n_live=len(every))
 
 # %% [markdown]
-# **Observe.** The rule of choice can move the number more than the tuning does. Whoever may pick the rule afterwards can
-# have either result; so we fixed it before. And with so few items a difference of a few answers is noise: the standard
-# error of one accuracy is $\sqrt{a (1 - a) / n}$. One seed, one small test: a picture. The grid has more of both.
+# **Observe.** The rule of choice moves the number as much as the tuning does: by the mean the untuned model is not
+# above chance, by the sum it is. So we fixed the rule before. And with so few items a difference of a few answers is
+# noise: the standard error of one accuracy is $\sqrt{a (1 - a) / n}$. One seed, one small test: a picture. The grid
+# has more of both.
 #
 # ### What "held out" cannot mean here
 #
@@ -652,8 +658,11 @@ run.record(chance=chance, n_live=len(every))
 # are probably among that. Our tuning has not seen the held-out clusters. The checkpoint may have. So we can measure a
 # *change*; we cannot measure what a model does with truly new tasks. Two controls narrow it down.
 #
-# - **Random weights.** The same architecture, nothing learned; in the grid it is tuned too, in the cell below not.
-# - **Invented rules.** Labels, words and rules that the seed makes up. No corpus can hold them.
+# - **Random weights.** The same architecture, nothing learned. In the grid it gets the same tuning, so that what it
+#   reaches there is owed to the tuning alone. The cell below does not tune it: it shows what the items give away to a
+#   model that knows nothing.
+# - **Invented rules.** Two rules of ours, with words, a marker and labels that the seed makes up. No corpus can hold
+#   these items.
 
 
 # %%
@@ -698,9 +707,10 @@ for name, (net, key) in found.items():
 del random_net
 
 # %% [markdown]
-# **Observe.** In the stored run the random weights look *better* than the trained ones. Do not explain it: with this few
-# items, guessing often does that, and the grid below has five seeds. What one can see is that *below* chance is possible. A
-# guesser is right by luck; a model with a habit can be wrong by rule.
+# **Observe.** In the stored run the random weights look *better* than the trained ones, and lie above chance. So
+# "above chance" on a few dozen items is no proof of knowledge. These items are also simply the first rows of each
+# task: where the answers are fixed, a habit of saying one of them need not be at chance. The grid balances them, and
+# has five seeds.
 #
 # Look once more at the three models of the table before. In the stored run the one that cannot stop has the best ranks.
 # Rank classification never asks whether a model can end an answer. A measure is blind to what it does not ask.
@@ -715,7 +725,8 @@ del random_net
 #
 # - **C6** (from the source articles): more diverse instructions improve generalisation. Statistic: the slope of held-out
 #   accuracy per doubling of the clusters.
-# - **F2** (FLAN): instruction > name of the task > nothing, in tuning and test.
+# - **F2** (after FLAN, whose test always had the instruction; ours changes tuning and test together): instruction > name of
+#   the task > nothing.
 # - **F3** (FLAN's negative, which we expect): at small size, tuning makes held-out tasks *worse*.
 #
 # **Grid 2, `wordings`.** Nothing is trained. Eight tasks, four wordings each: clear, vague, wrong (it asks for something
@@ -729,8 +740,8 @@ del random_net
 #
 # | work | what was varied | what came out |
 # |---|---|---|
-# | FLAN, $137$ billion weights (2022) | 1 to 7 training clusters | $49.9, 55.0, 59.3, 59.2, 60.8, 61.9, 63.5$ |
-# | FLAN, the same | nothing, name or instruction in tuning | $37.3, 46.6, 55.2$ |
+# | FLAN, $137$ billion weights (2022) | 1 to 7 clusters, with more examples | $49.9, 55.0, 59.3, 59.2, 60.8, 61.9, 63.5$ |
+# | FLAN, the same | nothing, name or instruction in tuning; the instruction in every test | $37.3, 46.6, 55.2$ |
 # | FLAN, $8$ billion weights and fewer | tuned or not | held-out tasks get worse |
 # | T0 (Sanh et al., 2022) | one prompt for each data set, or $5.7$ | median up on 8 of 11 tasks, spread down on 7 |
 # | T0 | more data sets | median up on 5 of 5, spread down on 1 or 2 of 5 |
@@ -766,11 +777,13 @@ for panel, metric, name in (
     base = [line[metric] for line in lines if line["method"] == "untuned"]
     if base:
         panel.axhline(sum(base) / len(base), color="black", linewidth=1.5, label="untuned")
+    if metric == "accuracy_invented":  # 2, 3 and 3 options
+        panel.axhline((1 / 2 + 1 / 3 + 1 / 3) / 3, color="grey", linestyle=":", label="chance")
     panel.set(xscale="log", title=name, xlabel="training clusters, 96 examples in all", ylabel="accuracy")
     panel.set_xticks((1, 2, 4, 8), ("1", "2", "4", "8"))
     panel.minorticks_off()
 if lines:
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
 _ = run.figure(figure, "14_clusters")
 
 # %%
@@ -778,10 +791,11 @@ for name in ("C6", "F2", "F3"):
     print(claims.render(claims.verdict(name)), "\n")
 
 # %% [markdown]
-# **Observe.** Three claims, three times *undecided*. Neither FLAN's gain with more clusters nor its loss at small size
-# can be seen here. Before you read that as "no effect", look at the instrument: how far above chance is the untuned
-# model, and how wide are the intervals? The whole range in which an effect could show is a few points, and the intervals
-# fill it.
+# **Observe.** Three claims, three times *undecided*. Neither FLAN's gain with more clusters nor its loss at small
+# size can be seen here. Before you read that as "no effect", look at the instrument. A gain has plenty of room; a
+# loss has only the few points between the untuned model and chance. The t intervals are narrow, but all seeds answer
+# the *same* items, so they do not count the luck of the items. The bootstrap beside them does, and is about twice as
+# wide.
 #
 # The loss of the right option is a finer measure than right or wrong. One row of it is a warning.
 
@@ -801,12 +815,13 @@ for line in experiments.results("clusters", stage="tune"):
 #   nearly equal, and every pre-trained row does worse than that. The pre-trained model is sure of itself, and often
 #   wrong. So the falling loss with more clusters (its interval just touches zero) may be lost confidence, and not gained
 #   knowledge.
-# - *Random weights learn nothing in this tuning.* Their dev loss has hardly left $\ln V$, and their accuracy is at chance.
-#   Whatever the other rows can do, they owe to pre-training. The control excludes little else: LoRA on random weights is
-#   a weak learner.
-# - *The instruction may hardly be read.* With the input alone the model tuned on instructions loses next to nothing (beside
-#   F2). On invented rules only the instruction can help, and there no row beats chance. Most lie below it, perhaps since a
-#   habit such as copying the input is wrong again and again. A model that followed instructions would lie above.
+# - *Random weights learn little in this tuning.* Their dev loss is about one nat below $\ln V$, as if they had
+#   learned which tokens are frequent; their accuracy is at chance. Whatever the other rows can do, they owe to
+#   pre-training. The control excludes little else: LoRA on random weights is a weak learner.
+# - *The instruction may hardly be read.* With the input alone the model tuned on instructions loses next to nothing
+#   (beside F2). On invented rules only the instruction can help. There chance is $7/18$ (three rules with 2, 3 and 3
+#   options), no row's mean beats it, and all pre-trained rows lie below it, perhaps since a habit such as copying the
+#   input is wrong again and again. A model that followed instructions would lie above.
 # - *The rates differ.* Each arm took the better of two rates on one tuning seed, and one arm took another than the rest. As
 #   with L1, the comparison is of procedures, mixture and rate together.
 
@@ -818,17 +833,17 @@ print(claims.render(claims.verdict("C5")))
 
 # %% [markdown]
 # **Observe.** *Undecided*, and the table says why. Look at the columns of the tasks with two or three fixed answers:
-# under all four wordings the accuracy stays near chance, in one column to the last item. There the model gives one and
-# the same answer to everything. An accuracy that cannot move cannot show what a wording does. A rank correlation of four
-# numbers is then a rank correlation of very few answers.
+# the accuracy stays near chance, and in two columns it is the same under all four wordings. A model that gives one
+# answer to everything would look like that; single answers were not kept. An accuracy that cannot move cannot show
+# what a wording does. A rank correlation of four numbers is then a rank correlation of very few answers.
 #
-# The loss of the right option does move, and its interval lies below zero: clear wordings make the right label more
-# probable. Now read the brackets behind it. One task carries most of that mean; on three tasks the clear wording has the
-# *higher* loss than none. A mean over eight tasks with an interval over five seeds says nothing of other tasks: the seeds
-# vary the items, not the tasks.
+# The loss of the right option does move, and its interval lies below zero. Now read the brackets behind it. One task
+# makes the whole of it: without social-support the mean changes its sign. And that task's clear wording names its
+# labels. A mean over eight tasks with an interval over five seeds says nothing of other tasks: the seeds vary the
+# items, not the tasks.
 #
-# For this model and this rule, then, the wording hardly changes what it answers. Lesson 12 measures the habit of one fixed
-# answer, and tries calibration against it.
+# For this model and this rule, then, the wording hardly changes how often it is right. Lesson 12 measures the habit
+# of one fixed answer, and tries calibration against it.
 #
 # ## 9 What we have shown
 #
@@ -862,7 +877,9 @@ print("verdicts:", {name: claims.verdict(name)["verdict"] for name in ("C6", "F2
 # - Held-out clusters are three. Another choice of clusters may give another slope; the seeds vary the training clusters,
 #   not these.
 # - The number of templates per task, which the plan of C6 also named, was not varied.
-# - "Wrong" and "vague" are four words for each task, written by us. Nobody has measured how wrong they are.
+# - "Wrong" and "vague" are one wording each per task, written by us. Nobody has measured how wrong they are. "Too
+#   complex" wordings, which the source of C5 names, were not tested; that *wrong* should beat *none* is our order,
+#   not the source's.
 #
 # **Recall.** Answer without scrolling.
 #
