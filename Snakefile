@@ -1,23 +1,23 @@
 # Lessons and blocks of experiments as a graph, on one machine or on a cluster. `make course` and `make reproduce` call
-# this through instructlab_utils/repro/graph.py, which also unlocks after a kill. By hand:
+# this through instructlab_repro/engine/jobs.py, which also unlocks after a kill. By hand:
 #   snakemake --profile profiles/local --config profile=smoke        (or profiles/slurm; see SCALING.md)
 
 import os
 import shlex
 
-from instructlab_utils.repro import graph
+from instructlab_repro.engine import jobs
 
 PROFILE = config.get("profile", "smoke")
 # A node reads this file too, and may start with an empty environment: whatever a job needs is set here.
 os.environ["INSTRUCTLAB_ROOT"] = str(workflow.basedir)
-os.environ.update(graph.environment(PROFILE, config))
-PYTHON = shlex.quote(graph.interpreter())
-ROOT = graph.find_root()
+os.environ.update(jobs.environment(PROFILE, config))
+PYTHON = shlex.quote(jobs.interpreter())
+ROOT = jobs.find_root()
 JOBS = {}
 
 
 def add(*targets):
-    for job in graph.all_jobs(targets, PROFILE):
+    for job in jobs.all_jobs(targets, PROFILE):
         JOBS[job.marker.relative_to(ROOT).as_posix()] = job
 
 

@@ -154,8 +154,8 @@ class Contest:
     """The contenders, on the same sentences, each from the same weights. Every method trains one epoch, all weights."""
 
     def __init__(self, n: int) -> None:
-        from instructlab_utils.data import load, subsample
         from instructlab_utils.models import load_classifier, load_tokenizer
+        from instructlab_utils.tasks import load, subsample
 
         self.rows = list(subsample(load(TASK).splits["train"], n, seed=0))
         self.tokenizer = load_tokenizer("encoder")
@@ -352,16 +352,17 @@ def import_time(repeats: int = 10) -> dict[str, Any]:
 
 def course(rounds: int) -> dict[str, Any]:
     """`make course` in the smoke profile with two workers, and the same notebooks one after the other by papermill."""
-    from instructlab_utils.repro import experiments, graph
-    from instructlab_utils.repro.course import course_targets, needed_assets, prepare
+    from instructlab_repro import experiments
+    from instructlab_repro.engine import jobs
+    from instructlab_repro.engine.course import course_targets, needed_assets, prepare
 
     targets = course_targets("smoke")
     prepare(needed_assets())
-    jobs = graph.all_jobs(targets, "smoke")
+    jobs = jobs.all_jobs(targets, "smoke")
     say(f"course: {len(jobs)} notebooks, {rounds} round(s)")
 
     def by_graph() -> None:
-        result = graph.run_graph(targets, "smoke", 2, fresh=True)
+        result = jobs.run_graph(targets, "smoke", 2, fresh=True)
         if result.exit_code:
             raise SystemExit(f"error: {', '.join(job.name for job in result.bad)} failed; run make course")
 
@@ -409,7 +410,7 @@ def course(rounds: int) -> dict[str, Any]:
 
 def restaurant_pairs(n: int) -> list[tuple[str, str]]:
     """(prompt, completion) of ``n`` restaurants, as lesson 06 writes them."""
-    from instructlab_utils.data import load
+    from instructlab_utils.tasks import load
 
     prompt = "Describe the restaurant in one sentence.\n{}\nDescription:"
     return [
@@ -594,12 +595,12 @@ def tuning(updates: int, rounds: int) -> dict[str, Any]:
     import peft
     import torch
 
-    from instructlab_utils import data, models, tuners
+    from instructlab_utils import models, tasks, tuners
     from instructlab_utils import training as loop
 
     torch.set_num_threads(THREADS)
     tokenizer = models.load_tokenizer("encoder")
-    rows = data.subsample(data.load(TASK).splits["train"], BATCH * updates, 0)
+    rows = tasks.subsample(tasks.load(TASK).splits["train"], BATCH * updates, 0)
     examples = loop.encode(rows, tokenizer, MAX_LENGTH)
     batches = [
         loop.collate(examples[i : i + BATCH], tokenizer.pad_token_id) for i in range(0, len(examples), BATCH)
@@ -653,7 +654,7 @@ def tuning(updates: int, rounds: int) -> dict[str, Any]:
 
 def questions(per_task: int) -> dict[str, list[tuple[str, list[str], int]]]:
     """Up to ``per_task`` questions of each task in RANKED: context, options, index of the right one."""
-    from instructlab_utils.data import load
+    from instructlab_utils.tasks import load
 
     found = {}
     for name in RANKED:
@@ -754,13 +755,13 @@ def engine(seeds: int) -> dict[str, Any]:
 
     In a project of its own, whose record holds the tuned values and nothing else, so that every block must run.
     """
-    from instructlab_utils.repro import assets, record
+    from instructlab_utils import cache, files
 
     blocks = [f"baselines/movie-sentiment-n50-s{seed}" for seed in range(seeds)]
     say(f"engine: {len(blocks)} blocks, one worker, then two")
     scratch = ROOT / "build" / "bench" / "engine"
-    code = "import sys; from instructlab_utils.repro import graph; "
-    code += "sys.exit(graph.run_graph(sys.argv[2:], 'laptop', int(sys.argv[1])).exit_code)"
+    code = "import sys; from instructlab_repro.engine import jobs; "
+    code += "sys.exit(jobs.run_graph(sys.argv[2:], 'laptop', int(sys.argv[1])).exit_code)"
     seconds: dict[str, float] = {}
     for workers in (1, 2):
         shutil.rmtree(scratch, ignore_errors=True)
@@ -769,8 +770,8 @@ def engine(seeds: int) -> dict[str, Any]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
         results = scratch / "data" / "results" / "baselines.jsonl"
-        record.write_lines(results, [x for x in record.read_lines(results) if x["stage"] == "tune"])
-        environment = {**os.environ, "INSTRUCTLAB_ROOT": str(scratch), "INSTRUCTLAB_HOME": str(assets.home())}
+        files.write_lines(results, [x for x in files.read_lines(results) if x["stage"] == "tune"])
+        environment = {**os.environ, "INSTRUCTLAB_ROOT": str(scratch), "INSTRUCTLAB_HOME": str(cache.home())}
         environment["PYTHONPATH"] = str(ROOT)
         start = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", code, str(workers), *blocks], env=environment, cwd=ROOT)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from instructlab_utils.metrics import t_interval
-from instructlab_utils.repro.claims import hierarchical_bootstrap
+from instructlab_repro.claims import hierarchical_bootstrap
+from instructlab_utils.intervals import t_interval
 
 PAGE = Path(__file__).with_name("coverage.json")
 SEEDS, EXAMPLES, SIMULATIONS, SAMPLES, LEVEL = (5, 10), 400, 2000, 500, 0.95

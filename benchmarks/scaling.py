@@ -23,7 +23,9 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from instructlab_utils.repro import ledger, record, tables  # noqa: E402
+from instructlab_repro import provenance  # noqa: E402
+from instructlab_repro.pages import markdown, tables  # noqa: E402
+from instructlab_utils import files  # noqa: E402
 
 STORED = ROOT / "benchmarks" / "scaling.json"
 PAGE = ROOT / "SCALING.md"
@@ -62,14 +64,14 @@ def cost(words: list[str], **options) -> tuple[float, float]:
 def measure(finished: Path) -> dict:
     """All that SCALING.md calls measured and that no other file of the repository holds."""
     versions = {
-        name: record.environment()["packages"].get(name) for name in ("snakemake", "torch", "papermill")
+        name: provenance.environment()["packages"].get(name) for name in ("snakemake", "torch", "papermill")
     }
     with tempfile.TemporaryDirectory() as folder:
         found = {**_grid(Path(folder)), **_kernel(Path(folder)), **_encoder()}
     outs = [out for out in finished.iterdir() if (out / "manifest.json").is_file()]
     found["disk_bytes"] = sorted(sum(p.stat().st_size for p in out.iterdir()) for out in outs)
     found["disk_files"] = max(len(list(out.iterdir())) for out in outs)
-    cpu = {"processor": record.environment()["cpu"], "python": platform.python_version(), **versions}
+    cpu = {"processor": provenance.environment()["cpu"], "python": platform.python_version(), **versions}
     return {**found, "machine": {**cpu, "date": datetime.now(UTC).date().isoformat()}}
 
 
@@ -87,10 +89,15 @@ def _grid(folder: Path) -> dict:
     worker.chmod(0o755)
     env = {**os.environ, "INSTRUCTLAB_ROOT": str(folder), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     here = {"cwd": folder, "env": env}
-    listing = "from instructlab_utils.repro import graph; assert len(graph.all_jobs(['toy'], 'laptop')) == %d"
+    listing = "from instructlab_repro.engine import jobs; assert len(jobs.all_jobs(['toy'], 'laptop')) == %d"
     listed, _ = cost([sys.executable, "-c", listing % (BLOCKS + 2)], **here)
     empty, _ = cost(
-        [sys.executable, "-c", "from instructlab_utils.repro import graph, notebooks, runner"], **here
+        [
+            sys.executable,
+            "-c",
+            "from instructlab_repro.engine import jobs; from instructlab_repro.notebooks import runner",
+        ],
+        **here,
     )
     words = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles/local"), "--config"]
     words += ["profile=laptop", f"python={worker}"]
@@ -122,7 +129,7 @@ def _kernel(folder: Path) -> dict:
         path = folder / f"{name}.ipynb"
         nbformat.write(notebook, path)
         run = (
-            "from pathlib import Path; from instructlab_utils.repro import runner\n"
+            "from pathlib import Path; from instructlab_repro.notebooks import runner\n"
             f"assert runner.run_notebook(Path({str(path)!r}), Path({str(folder / name)!r}), {{}}, timeout=600,"
             " env={}).status == 'ok'"
         )
@@ -188,7 +195,7 @@ def hours() -> dict[str, float]:
 def trained_blocks() -> dict[int, list[float]]:
     """Processor seconds that the methods of a laptop block trained, by training size, from data/results/baselines.jsonl."""
     seconds: dict[tuple, float] = defaultdict(float)
-    for line in record.read_lines(ROOT / "data/results/baselines.jsonl"):
+    for line in files.read_lines(ROOT / "data/results/baselines.jsonl"):
         if line["stage"] == "run":
             seconds[line["n_train"], line["task"], line["seed"]] += line["cpu_seconds"]
     found: dict[int, list[float]] = defaultdict(list)
@@ -201,7 +208,7 @@ def trained_blocks() -> dict[int, list[float]]:
 
 
 def _table(*rows: tuple[str, ...]) -> str:
-    return ledger.grid([*map(list, rows)], [column in (rows[0][0], "from") for column in rows[0]])
+    return markdown.grid([*map(list, rows)], [column in (rows[0][0], "from") for column in rows[0]])
 
 
 def blocks() -> dict[str, str]:
@@ -214,7 +221,7 @@ def blocks() -> dict[str, str]:
     trained = trained_blocks()
     middle = {n: median(values) for n, values in trained.items()}
     fixed = 2 * m["one_job_seconds"] + m["imports_seconds"]
-    lines = list(record.read_lines(ROOT / "data/results/baselines.jsonl"))
+    lines = list(files.read_lines(ROOT / "data/results/baselines.jsonl"))
     measured = _table(
         ("measured", "value", "from"),
         ("list 1,000 blocks with their keys", f"{m['list_seconds']:.1f} s", "scaling.json"),
@@ -284,7 +291,7 @@ def main() -> int:
     parser.add_argument("--measure", type=Path, metavar="BLOCKS_FOLDER", help="measure first")
     options = parser.parse_args()
     if options.measure is not None:
-        record.write_json(STORED, measure(options.measure))
+        files.write_json(STORED, measure(options.measure))
     print("renewed:", ", ".join(tables.update_blocks(PAGE, blocks())) or "nothing")
     return 0
 

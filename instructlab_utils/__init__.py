@@ -4,7 +4,7 @@ Each function names the lesson that derives it. Heavy libraries (torch, transfor
 modules that use them, so ``import instructlab_utils`` itself stays cheap.
 """
 
-from instructlab_utils.session import Run, expect_error, start
+from instructlab_utils.run import Run, expect_error, start
 
 __version__ = "0.1.0"
 __all__ = ["Run", "__version__", "expect_error", "start"]

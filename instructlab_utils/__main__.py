@@ -1,6 +1,6 @@
 """``python -m instructlab_utils``: the same commands as the Makefile's, for every system."""
 
-from instructlab_utils.repro.cli import main
+from instructlab_repro.engine.cli import main
 
 if __name__ == "__main__":
     main()

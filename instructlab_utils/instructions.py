@@ -21,9 +21,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from instructlab_utils.data import JACCARD, shingles
 from instructlab_utils.errors import InstructionError
-from instructlab_utils.session import closest
+from instructlab_utils.project import closest
+from instructlab_utils.tasks import JACCARD, shingles
 
 INPUT = "{input}"  # where the input goes in a text
 LINE = "whole line"  # the field of a problem that no single field has
@@ -288,7 +288,7 @@ def save(path: str | Path, instructions: Sequence[Instruction]) -> Path:
 
     What `save` has written, `load` and `save` write again, byte for byte.
     """
-    from instructlab_utils.repro.record import write_text
+    from instructlab_utils.files import write_text
 
     rows = (instruction.model_dump(exclude_defaults=True) for instruction in instructions)
     return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -45,11 +45,11 @@ def pick_dtype(device: str) -> torch.dtype:
 
 def source_of(role: str, model: str = "") -> str:
     """Folder of the pinned asset for ``role``, or ``model`` itself (a folder or a hub name) where it is given."""
-    from instructlab_utils.repro import assets
+    from instructlab_utils import cache
 
     if role not in ROLES:
         raise ParameterError(f"unknown role {role!r}: choose encoder or decoder")
-    return model or str(assets.path(ROLES[role]))
+    return model or str(cache.folder(ROLES[role]))
 
 
 def load_tokenizer(role: str, model: str = "") -> PreTrainedTokenizerBase:

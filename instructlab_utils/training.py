@@ -343,7 +343,7 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    from instructlab_utils.repro.record import write_json
+    from instructlab_utils.files import write_json
 
     write_json(path, value)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from instructlab_utils import data, models, training
+from instructlab_utils import models, tasks, training
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", default="movie-sentiment", choices=data.names())
+    parser.add_argument("--task", default="movie-sentiment", choices=tasks.names())
     parser.add_argument("--n-train", type=int, default=512, help="training sentences")
     parser.add_argument("--steps", type=int, default=32, help="updates")
     parser.add_argument("--batch-size", type=int, default=16, help="sentences of all processes together")
@@ -28,13 +28,13 @@ if __name__ == "__main__":
     wanted = parser.parse_args()
 
     processes = PartialState(cpu=not torch.cuda.is_available())
-    task = data.load(wanted.task)
+    task = tasks.load(wanted.task)
     tokenizer, net = models.load_tokenizer("encoder"), models.load_classifier(len(task.labels))
     for module in net.modules():
         if wanted.dropout is not None and isinstance(module, torch.nn.Dropout):
             module.p = wanted.dropout
-    train_set = training.encode(data.subsample(task.splits["train"], wanted.n_train, 0), tokenizer, 128)
-    dev_set = training.encode(data.subsample(task.splits["dev"], 200, 0), tokenizer, 128)
+    train_set = training.encode(tasks.subsample(task.splits["train"], wanted.n_train, 0), tokenizer, 128)
+    dev_set = training.encode(tasks.subsample(task.splits["dev"], 200, 0), tokenizer, 128)
     history = training.train(
         net.to(processes.device), train_set, dev=dev_set, steps=wanted.steps, batch_size=wanted.batch_size,
         learning_rate=1e-4, pad_id=tokenizer.pad_token_id, eval_every=wanted.steps, folder=wanted.out, save_every=50,

@@ -78,7 +78,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from instructlab_utils import Run
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
 
 root, out = (Path(os.environ[f"INSTRUCTLAB_{name}"]) for name in ("ROOT", "RUN_DIR"))
 run = Run("toy", profile, seed, "cpu", root, out, SimpleNamespace())  # without torch: a block lasts seconds

@@ -24,7 +24,7 @@ def job(folder: Path) -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
     from instructlab_utils import training
-    from instructlab_utils.repro.record import write_json
+    from instructlab_utils.files import write_json
 
     torch.manual_seed(0)
     sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)

@@ -24,9 +24,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from local_index import LocalIndex, entry, pack_tar, pack_zip, project, serve, sha256, tree
 
+from instructlab_repro import assets
+from instructlab_repro.engine.cli import main
+from instructlab_utils import cache
 from instructlab_utils.errors import AssetError, ConfigError
-from instructlab_utils.repro import assets
-from instructlab_utils.repro.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WHEEL = "tiny-1.0-py3-none-any.whl"
@@ -75,7 +76,7 @@ def refused(match: str, index: LocalIndex | Path | str = NOWHERE, *, kept: str =
         fetch(index)
     sentence = str(caught.value)
     assert "\n" not in sentence and 20 < len(sentence) < 500
-    home = assets.home()
+    home = cache.home()
     left = [name for name in tree(home) if not name.startswith("locks/")]
     assert [name for name in left if not kept or not name.endswith(kept)] == []
     return sentence
@@ -144,10 +145,10 @@ def test_the_pin_follows_content_only() -> None:
 
 
 def test_an_unknown_name_is_refused_before_anything_happens() -> None:
-    for call in (assets.path, lambda name: assets.fetch([name])):
+    for call in (cache.folder, lambda name: assets.fetch([name])):
         with pytest.raises(AssetError, match=r"no asset named 'tinny', did you mean 'tiny'\? known: tiny"):
             call("tinny")
-    assert not assets.home().exists()
+    assert not cache.home().exists()
 
 
 # Fetching
@@ -158,8 +159,8 @@ def test_fetch_from_a_zip(progress: bool, capsys: pytest.CaptureFixture[str]) ->
     with serve(served()) as index:
         folder = assets.fetch(["tiny"], progress=progress, index=index.url)["tiny"]
     assert {name: data for name, data in tree(folder).items() if name != ".ok"} == FILES
-    assert assets.path("tiny") == folder == assets.home() / "assets" / "tiny"
-    assert not any((assets.home() / part / "tiny").exists() for part in ("downloads", "staging"))
+    assert cache.folder("tiny") == folder == cache.home() / "assets" / "tiny"
+    assert not any((cache.home() / part / "tiny").exists() for part in ("downloads", "staging"))
     assert ("100%" in capsys.readouterr().err) == progress
     if os.name == "posix":
         assert {stat.S_IMODE(file.stat().st_mode) for file in folder.rglob("*.*") if file.name != ".ok"} == {
@@ -210,7 +211,7 @@ def test_pip_index_url_counts_where_nothing_nearer_is_set(monkeypatch: pytest.Mo
     with serve(served()) as index:
         monkeypatch.delenv("INSTRUCTLAB_INDEX")
         monkeypatch.setenv("PIP_INDEX_URL", index.url)
-        assert assets.fetch(progress=False) == {"tiny": assets.path("tiny")}
+        assert assets.fetch(progress=False) == {"tiny": cache.folder("tiny")}
 
 
 def test_the_second_time_needs_no_network() -> None:
@@ -235,7 +236,7 @@ def test_a_further_source_serves_where_the_first_fails() -> None:
 def test_what_a_kill_at_the_very_end_left_is_removed(part: str) -> None:
     with serve(served()) as index:
         folder = fetch(index)
-    left = assets.home() / part / "tiny"
+    left = cache.home() / part / "tiny"
     left.mkdir()
     (left / "inner").write_bytes(b"half")
     assert fetch(NOWHERE) == folder and not left.exists()
@@ -250,7 +251,7 @@ def test_two_at_once_download_once() -> None:
             thread.start()
         for thread in threads:
             thread.join(timeout=30)
-    assert results == [assets.path("tiny")] * 3
+    assert results == [cache.folder("tiny")] * 3
     assert sum(line.startswith("/files/") for line in index.asked) == 1
 
 
@@ -259,7 +260,7 @@ def test_two_at_once_download_once() -> None:
 
 def test_absent_without_network() -> None:
     with pytest.raises(AssetError, match="run `python -m instructlab_utils fetch --only tiny`"):
-        assets.path("tiny")
+        cache.folder("tiny")
     sentence = refused(
         "cannot be reached .* connect to a network, or set INSTRUCTLAB_INDEX to a folder with tiny"
     )
@@ -295,7 +296,7 @@ def test_a_truncated_download_is_said_and_continued_by_the_next_call() -> None:
         sentence = refused("stopped at 65536 of 205", index, kept=".part")
         assert "run fetch again, it goes on from there" in sentence
         with pytest.raises(AssetError, match="is not in"):
-            assets.path("tiny")
+            cache.folder("tiny")
         index.end = 10**9
         index.asked.clear()
         fetch(index)
@@ -316,7 +317,7 @@ def test_a_truncated_file_in_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_damaged_part_is_not_trusted() -> None:
-    part = assets.home() / "downloads" / "tiny" / f"{WHEEL}.part"
+    part = cache.home() / "downloads" / "tiny" / f"{WHEEL}.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * 5000)
     with serve(served()) as index:
@@ -440,7 +441,7 @@ def test_a_disk_that_fills_while_writing(place: str, monkeypatch: pytest.MonkeyP
 def test_a_limit_on_file_sizes_stops_the_command_with_one_sentence() -> None:
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
-        "from instructlab_utils.repro.cli import main; main(['fetch', '--only', 'tiny'])"
+        "from instructlab_repro.engine.cli import main; main(['fetch', '--only', 'tiny'])"
     )
     with serve(served()) as index:
         environment = os.environ | {"INSTRUCTLAB_INDEX": index.url, "PYTHONPATH": str(REPOSITORY)}
@@ -448,7 +449,7 @@ def test_a_limit_on_file_sizes_stops_the_command_with_one_sentence() -> None:
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: disk full: asset 'tiny' needs")
     assert "Traceback" not in done.stderr
-    assert [name for name in tree(assets.home()) if not name.startswith("locks/")] == []
+    assert [name for name in tree(cache.home()) if not name.startswith("locks/")] == []
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,11 +484,11 @@ def test_damage_is_noticed_and_mended(monkeypatch: pytest.MonkeyPatch) -> None:
 
         weights.write_bytes(weights.read_bytes()[:-1])
         with pytest.raises(AssetError, match=r"damaged: weights.bin has \d+ bytes instead of"):
-            assets.path("tiny")
+            cache.folder("tiny")
         fetch(index)
         weights.unlink()
         with pytest.raises(AssetError, match=r"lacks its file weights.bin; run"):
-            assets.path("tiny")
+            cache.folder("tiny")
         fetch(index)
         weights.write_bytes(b"\1" * len(FILES["weights.bin"]))  # the right size, so only a full look finds it
         assert assets.doctor()["assets"]["tiny"]["state"] == "ready"
@@ -495,7 +496,7 @@ def test_damage_is_noticed_and_mended(monkeypatch: pytest.MonkeyPatch) -> None:
         fetch(index)
         (folder / ".ok").write_text("{", encoding="utf-8")
         with pytest.raises(AssetError, match="no readable stamp"):
-            assets.path("tiny")
+            cache.folder("tiny")
         fetch(index)
         assert tree(folder) == whole
 
@@ -503,7 +504,7 @@ def test_damage_is_noticed_and_mended(monkeypatch: pytest.MonkeyPatch) -> None:
         archive = pack_zip({f"tiny/{name}": data for name, data in other.items()})
         use(entry("tiny", WHEEL, archive, other, prefix="tiny/"))
         with pytest.raises(AssetError, match="another pin"):
-            assets.path("tiny")
+            cache.folder("tiny")
         index.files[WHEEL] = archive
         assert (fetch(index) / "weights.bin").read_bytes() == b"a new version"
 
@@ -518,7 +519,7 @@ def test_two_fetches_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_fetch_survives_kills() -> None:
     """Two rounds of the drill that `make drill` runs twenty times."""
-    assert drill_fetch(2, assets.home().parent / "drill", seed=1) == []
+    assert drill_fetch(2, cache.home().parent / "drill", seed=1) == []
 
 
 # Doctor and conversion
@@ -526,7 +527,7 @@ def test_fetch_survives_kills() -> None:
 
 def test_doctor_reports_and_renders() -> None:
     report = assets.doctor()
-    assert report["assets"] == {"tiny": {"state": f"is not in {assets.home()}", "disk_mb": 0.1}}
+    assert report["assets"] == {"tiny": {"state": f"is not in {cache.home()}", "disk_mb": 0.1}}
     assert report["cores"] >= 1 and report["memory_gb"] > 0 and report["free_gb"] >= 0
     assert report["gemm_gflops"] > 0.1 and report["versions"]["torch"]
     text = assets.render_doctor(report)
@@ -608,7 +609,7 @@ def test_a_gguf_becomes_a_plain_folder(tmp_path: Path) -> None:
     assert found
     pin(model, found[1])
     folder = fetch(tmp_path)
-    assert not (folder / "tiny.gguf").exists() and assets.path("tiny") == folder
+    assert not (folder / "tiny.gguf").exists() and cache.folder("tiny") == folder
 
     weights = load_file(folder / "model.safetensors")
     for ours, theirs in {

@@ -11,9 +11,10 @@ import pytest
 import toy_project as toy
 from scipy import stats
 
+from instructlab_repro import claims, experiments, provenance
+from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, RecordError
-from instructlab_utils.metrics import Interval, holm, t_interval, t_test, tost
-from instructlab_utils.repro import claims, experiments, record
+from instructlab_utils.intervals import Interval, holm, t_interval, t_test, tost
 
 ROOT = Path(__file__).resolve().parents[1]
 AXES = {
@@ -471,10 +472,10 @@ def record_all(value: Callable[[str, int, int, str], float]) -> None:
     experiment = experiments.load("sim").at("laptop")
     known = {tuple(block.coordinates.values()): block for block in experiment.blocks()}
     rows = []
-    for line in grid(value, claims=record.claims_sha(["T1"])):
+    for line in grid(value, claims=provenance.claims_sha(["T1"])):
         block = known[line["task"], line["n_train"], line["seed"]]
         rows.append({**line, "block": block.id, "key": experiment.key(block)})
-    record.write_lines(experiments.results_path("sim"), rows)
+    files.write_lines(experiments.results_path("sim"), rows)
 
 
 def clear(t: str, n: int, s: int, m: str) -> float:
@@ -537,8 +538,8 @@ def test_equivalence_conjunction_and_k_of_n(root):
 def test_without_all_seeds_a_claim_is_not_tested(root):
     record_all(clear)
     path = experiments.results_path("sim")
-    lines = [x for x in record.read_lines(path) if (x["block"], x["method"]) != ("b-n40-s2", "old")]
-    record.write_lines(path, lines)
+    lines = [x for x in files.read_lines(path) if (x["block"], x["method"]) != ("b-n40-s2", "old")]
+    files.write_lines(path, lines)
     for text in (DIFFERENCE, HEAD.format(kind="conjunction", more="") + SEVERAL):
         write(root, text)
         found = claims.verdict("T1")
@@ -593,7 +594,7 @@ def test_what_changed_since_the_runs_is_flagged(root):
     key = experiment.key(block)
     for status, of, stale in (("different", key, True), ("different", "x", False), ("within", key, False)):
         entry = {"status": status, "key": of, "block": block.id}
-        record.write_json(root / "data/results/verified.json", {"sim.laptop": entry})
+        files.write_json(root / "data/results/verified.json", {"sim.laptop": entry})
         assert claims.verdict("T1")["stale"] is stale
     assert claims.ledger()[0]["flags"] == ["changed", "outdated"]
 
@@ -718,7 +719,7 @@ def test_the_ledger_has_a_row_per_claim_and_the_same_bytes(root):
     (root / "data/claims/T10.toml").write_text(draft.replace('"03"', '"26"'))
     (root / "data/claims/T2.toml").write_text(draft.replace("T10", "T2"))
     (root / "notebooks/03_loop.ipynb").write_text("{}")
-    record.write_text(root / "data/results/tables/sim.md", "a table\n")
+    files.write_text(root / "data/results/tables/sim.md", "a table\n")
     first, second, last = claims.ledger()
     assert [row["claim"] for row in (first, second, last)] == ["T1", "T2", "T10"]
     assert first["verdict"] == "supported" and first["mean"] == pytest.approx(0.19) and first["seeds"] == 5
@@ -726,7 +727,7 @@ def test_the_ledger_has_a_row_per_claim_and_the_same_bytes(root):
     assert second["verdict"] == last["verdict"] == "not tested" and last["lesson"] == "planned"
     assert last["table"] is None and last["flags"] == [] and last["mean"] is None
     path = claims.write_ledger()
-    assert path == root / "data/results/ledger.json" and record.read_json(path) == claims.ledger()
+    assert path == root / "data/results/ledger.json" and files.read_json(path) == claims.ledger()
     before = path.read_bytes()
     assert claims.write_ledger().read_bytes() == before
     write(root, HEAD.format(kind="conjunction", more="") + SEVERAL)
@@ -757,4 +758,4 @@ def test_the_course_s_own_claims_are_all_there_and_sound(monkeypatch):
         assert text.startswith("# Draft: no experiment yet.") == is_draft
         if claim.experiment is not None:
             assert len(experiments.load(claim.experiment).at("laptop").axes["seed"]) >= 5
-        assert len(record.claims_sha([name])[name]) == 64
+        assert len(provenance.claims_sha([name])[name]) == 64

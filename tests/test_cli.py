@@ -14,7 +14,8 @@ import nbformat
 import pytest
 from conftest import LESSON
 
-from instructlab_utils.repro import assets, cli, notebooks, record
+from instructlab_repro import assets, notebooks, provenance
+from instructlab_repro.engine import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -89,7 +90,7 @@ def test_a_full_disk_is_one_sentence(call, write_lesson, project, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "manifest.json")
 
-    monkeypatch.setattr(record.os, "fsync", full)
+    monkeypatch.setattr(provenance.os, "fsync", full)
     said = error_of(call("run", "00"))
     assert said == "cannot write at manifest.json: No space left on device; nothing half-written is left"
     assert list((project / "build/run/laptop/00_tiny").iterdir()) == []
@@ -204,10 +205,10 @@ profile: str = "auto"  # smoke, laptop or gpu
 seed: int = 0
 
 # %%
-from instructlab_utils import session
+from instructlab_utils import project
 
-root = session.find_root()
-print(session.resolve_profile(profile), (root / "data" / "assets.toml").is_file(), seed)
+root = project.find_root()
+print(project.resolve_profile(profile), (root / "data" / "assets.toml").is_file(), seed)
 
 # %% tags=["nbval-check-output"]
 print(root.name == "project")

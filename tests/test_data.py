@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructlab_utils import data
+from instructlab_repro import assets
+from instructlab_repro.pages import cards
+from instructlab_utils import tasks
 from instructlab_utils.errors import AssetError, DataError
-from instructlab_utils.repro import assets, cards, sources
-from instructlab_utils.repro.sources import Row, clean, read_article, read_rated
+from instructlab_utils.tasks import sources
+from instructlab_utils.tasks.sources import Row, clean, read_article, read_rated
 
 MOVIES = "movieReviewSnippets_GroundTruth.txt"
 PRODUCTS = "amazonReviewSnippets_GroundTruth.txt"
@@ -168,14 +170,14 @@ def test_unknown_task_names_the_known_and_the_likely() -> None:
     with pytest.raises(
         DataError, match=r"unknown task 'movie_sentiment': did you mean 'movie-sentiment'\? .*bbc-topics"
     ):
-        data.load("movie_sentiment")
+        tasks.load("movie_sentiment")
     with pytest.raises(DataError, match=r"unknown task \['bbc-topics'\]: "):
-        data.load(["bbc-topics"])  # type: ignore[arg-type]
+        tasks.load(["bbc-topics"])  # type: ignore[arg-type]
 
 
 def test_missing_file_says_how_to_fetch(raw: Path) -> None:
     with pytest.raises(DataError, match=r"no tweets_GroundTruth\.txt in .*fetch --only vader"):
-        data.load("tweet-sentiment")
+        tasks.load("tweet-sentiment")
 
 
 # --- labels, duplicates, groups, splits --------------------------------------------------------------------------
@@ -193,16 +195,16 @@ def test_missing_file_says_how_to_fetch(raw: Path) -> None:
     ],
 )
 def test_thresholds_are_left_out(rating: float, label: str | None) -> None:
-    assert data.label_of(Row("a", rating)) == label
+    assert tasks.label_of(Row("a", rating)) == label
 
 
 def test_shingles_ignore_case_and_punctuation_and_keep_short_texts_whole() -> None:
-    assert data.shingles("One two, THREE four five six!") == {
+    assert tasks.shingles("One two, THREE four five six!") == {
         "one two three four five",
         "two three four five six",
     }
-    assert data.shingles("Very good.") == {"very good"}
-    assert data.shingles("?!") == {"?!"}
+    assert tasks.shingles("Very good.") == {"very good"}
+    assert tasks.shingles("?!") == {"?!"}
 
 
 def test_near_duplicates_are_those_of_the_exact_comparison() -> None:
@@ -217,33 +219,33 @@ def test_near_duplicates_are_those_of_the_exact_comparison() -> None:
         changed[rng.choice((0, -1))] = rng.choice(words)
         texts.append(" ".join(changed).upper() + "!")
     texts += ["Well done.", "well done", "well, done!"]
-    sets = [data.shingles(text) for text in texts]
+    sets = [tasks.shingles(text) for text in texts]
     exact = [
         (i, j)
         for i, j in combinations(range(len(texts)), 2)
         if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= 0.8
     ]
     assert len(exact) > 20
-    assert sorted(data.near_duplicates(texts)) == exact
+    assert sorted(tasks.near_duplicates(texts)) == exact
 
 
 def test_components_follow_chains() -> None:
-    assert data.components(7, [(5, 6), (1, 3), (3, 5), (2, 4)]) == [0, 1, 2, 1, 2, 1, 1]
-    assert data.components(2, []) == [0, 1]
+    assert tasks.components(7, [(5, 6), (1, 3), (3, 5), (2, 4)]) == [0, 1, 2, 1, 2, 1, 1]
+    assert tasks.components(2, []) == [0, 1]
 
 
 def test_split_is_a_fixed_function_of_the_group_with_the_stated_shares() -> None:
-    found = Counter(data.split_of(f"group {i}") for i in range(20_000))
-    for split, share in data.SHARES.items():
+    found = Counter(tasks.split_of(f"group {i}") for i in range(20_000))
+    for split, share in tasks.SHARES.items():
         assert found[split] / 20_000 == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 20_000))
     for group in map(str, range(50)):
         number = int(hashlib.sha256(f"instructlab-1:{group}".encode()).hexdigest(), 16) / 16**64
-        assert data.split_of(group) == ("train" if number < 0.65 else "dev" if number < 0.8 else "test")
+        assert tasks.split_of(group) == ("train" if number < 0.65 else "dev" if number < 0.8 else "test")
 
 
 def arranged(rows: list[Row]) -> tuple[dict[str, list[dict[str, object]]], Counter[str]]:
     counts: Counter[str] = Counter()
-    return data.arrange(rows, counts), counts
+    return tasks.arrange(rows, counts), counts
 
 
 def test_copies_are_kept_once_or_dropped_when_they_contradict() -> None:
@@ -277,7 +279,7 @@ def test_articles_linked_by_a_near_duplicate_form_one_group() -> None:
     group = {row["text"]: row["group"] for part in splits.values() for row in part}
     assert len({group[row.text] for row in rows[:4]}) == 1
     assert group[rows[4].text] != group[rows[0].text]
-    assert group[rows[0].text] == min(data.content_id(row.text) for row in rows[:4])
+    assert group[rows[0].text] == min(tasks.content_id(row.text) for row in rows[:4])
     assert (counts["articles"], counts["groups"], counts["near-duplicate clusters"]) == (3, 2, 1)
 
 
@@ -303,7 +305,7 @@ def test_another_threshold_moves_no_text_to_another_split(monkeypatch: pytest.Mo
         }
 
     wide = places()
-    monkeypatch.setattr(data, "CUT", 2.0)
+    monkeypatch.setattr(tasks, "CUT", 2.0)
     narrow = places()
     assert 0 < len(narrow) < len(wide)
     assert all(wide[key] == place for key, place in narrow.items())
@@ -317,7 +319,7 @@ def test_load_has_the_schema_and_is_stored_once(
 ) -> None:
     from datasets import ClassLabel
 
-    task = data.load("movie-sentiment")
+    task = tasks.load("movie-sentiment")
     assert (task.kind, task.labels, task.assets) == ("classification", ("negative", "positive"), ("vader",))
     assert task.thresholds == {"negative": -0.5, "positive": 0.5}
     assert "MIT" in task.licence and "Hutto" in task.source
@@ -330,8 +332,8 @@ def test_load_has_the_schema_and_is_stored_once(
             assert row["id"] == hashlib.sha256(row["text"].encode()).hexdigest()[:16]
             assert task.labels[row["label"]] == ("positive" if row["rating"] > 0 else "negative")
 
-    monkeypatch.setattr(data, "_store", lambda *_: pytest.fail("built a second time"))
-    again = data.load("movie-sentiment")
+    monkeypatch.setattr(tasks, "_store", lambda *_: pytest.fail("built a second time"))
+    again = tasks.load("movie-sentiment")
     assert {k: v.to_dict() for k, v in again.splits.items()} == {
         k: v.to_dict() for k, v in task.splits.items()
     }
@@ -339,7 +341,7 @@ def test_load_has_the_schema_and_is_stored_once(
 
 
 def test_articles_have_no_rating_and_no_threshold(raw: Path) -> None:
-    task = data.load("bbc-topics")
+    task = tasks.load("bbc-topics")
     rows = [row for part in task.splits.values() for row in part]
     assert Counter(task.labels[row["label"]] for row in rows) == dict.fromkeys(sources.TOPICS, 8)
     assert all(math.isnan(row["rating"]) for row in rows)
@@ -350,15 +352,15 @@ def test_articles_have_no_rating_and_no_threshold(raw: Path) -> None:
 def test_too_few_texts_for_three_splits_are_refused(raw: Path, tmp_path: Path) -> None:
     (raw / MOVIES).write_text("1\t3\tonly one sentence\n", encoding="utf-8")
     with pytest.raises(DataError, match="movie-sentiment: no text falls into "):
-        data.load("movie-sentiment")
+        tasks.load("movie-sentiment")
     assert not [path for path in (tmp_path / "home" / "tasks").iterdir() if path.is_dir()]
 
 
 def test_changed_raw_file_is_read_again(raw: Path) -> None:
-    before = data.load("movie-sentiment").counts["rows read"]
+    before = tasks.load("movie-sentiment").counts["rows read"]
     with (raw / MOVIES).open("a", encoding="utf-8") as file:
         file.write("121\t3\tone more sentence\n")
-    assert data.load("movie-sentiment").counts["rows read"] == before + 1
+    assert tasks.load("movie-sentiment").counts["rows read"] == before + 1
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
@@ -369,29 +371,29 @@ def test_failed_or_killed_store_leaves_nothing_half_written(
         raise failure
 
     with monkeypatch.context() as patch:
-        patch.setattr(data.os, "replace", fail)
+        patch.setattr(tasks.os, "replace", fail)
         if isinstance(failure, OSError):
             with pytest.raises(
                 AssetError, match=r"cannot write .*No space left.*free space or set INSTRUCTLAB_HOME"
             ):
-                data.load("movie-sentiment")
+                tasks.load("movie-sentiment")
         else:
             with pytest.raises(KeyboardInterrupt):
-                data.load("movie-sentiment")
+                tasks.load("movie-sentiment")
         assert [path.name for path in (tmp_path / "home" / "tasks").iterdir() if path.is_dir()] == []
-    assert data.load("movie-sentiment").counts["rows read"] == 120
+    assert tasks.load("movie-sentiment").counts["rows read"] == 120
 
 
 def test_damaged_cache_is_named(raw: Path, tmp_path: Path) -> None:
-    data.load("movie-sentiment")
+    tasks.load("movie-sentiment")
     (stored,) = (path for path in (tmp_path / "home" / "tasks").iterdir() if path.is_dir())
     for damaged in (stored / "counts.json", stored / "dev" / "data-00000-of-00001.arrow"):
         content = damaged.read_bytes()
         damaged.write_bytes(content[: len(content) // 2])
         with pytest.raises(AssetError, match=rf"{stored.name} is damaged: delete that folder"):
-            data.load("movie-sentiment")
+            tasks.load("movie-sentiment")
         damaged.write_bytes(content)
-    assert data.load("movie-sentiment").counts["rows read"] == 120
+    assert tasks.load("movie-sentiment").counts["rows read"] == 120
 
 
 def test_a_second_process_waits_for_the_first(
@@ -399,21 +401,22 @@ def test_a_second_process_waits_for_the_first(
 ) -> None:
     program = f"""
 import pathlib, time
-from instructlab_utils import data
-from instructlab_utils.repro import assets
-assets.path = lambda name: pathlib.Path({str(raw)!r})
-assets.home = lambda: pathlib.Path({str(tmp_path / "home")!r})
-def slowly(*given, store=data._store):
+from instructlab_utils import tasks
+from instructlab_repro import assets
+from instructlab_utils import cache
+cache.folder = lambda name: pathlib.Path({str(raw)!r})
+cache.home = lambda: pathlib.Path({str(tmp_path / "home")!r})
+def slowly(*given, store=tasks._store):
     print("building", flush=True)
     time.sleep(0.5)
     store(*given)
-data._store = slowly
-print(len(data.load("movie-sentiment").splits["train"]))
+tasks._store = slowly
+print(len(tasks.load("movie-sentiment").splits["train"]))
 """
-    monkeypatch.setattr(data, "_store", lambda *_: pytest.fail("both processes built the task"))
+    monkeypatch.setattr(tasks, "_store", lambda *_: pytest.fail("both processes built the task"))
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "building\n"
-        here = data.load("movie-sentiment")
+        here = tasks.load("movie-sentiment")
         assert other.stdout.readline() == f"{len(here.splits['train'])}\n"
     assert other.returncode == 0
 
@@ -431,9 +434,9 @@ def labelled(sizes: tuple[int, ...]):
 @pytest.mark.parametrize("sizes", [(500, 500), (700, 300), (211, 190, 230, 205, 164)])
 def test_subsample_is_stratified_and_nested(sizes: tuple[int, ...]) -> None:
     dataset = labelled(sizes)
-    larger: list[str] = data.subsample(dataset, 800, 3)["id"][:]
+    larger: list[str] = tasks.subsample(dataset, 800, 3)["id"][:]
     for n in (10, 50, 200, 800):
-        sample = data.subsample(dataset, n, 3)
+        sample = tasks.subsample(dataset, n, 3)
         assert sample["id"][:] == larger[:n]
         assert len(set(sample["id"])) == n
         counted = Counter(sample["label"])
@@ -443,10 +446,10 @@ def test_subsample_is_stratified_and_nested(sizes: tuple[int, ...]) -> None:
 
 def test_subsample_depends_on_the_seed_but_not_on_the_order_of_the_rows() -> None:
     dataset = labelled((60, 40))
-    sample = data.subsample(dataset, 20, 0)["id"][:]
-    assert data.subsample(dataset.select(range(99, -1, -1)), 20, 0)["id"][:] == sample
-    assert data.subsample(dataset, 20, 0)["id"][:] == sample
-    assert data.subsample(dataset, 20, 1)["id"][:] != sample
+    sample = tasks.subsample(dataset, 20, 0)["id"][:]
+    assert tasks.subsample(dataset.select(range(99, -1, -1)), 20, 0)["id"][:] == sample
+    assert tasks.subsample(dataset, 20, 0)["id"][:] == sample
+    assert tasks.subsample(dataset, 20, 1)["id"][:] != sample
     first = min((i for i in range(60)), key=lambda i: hashlib.sha256(f"0:0-{i}".encode()).hexdigest())
     assert f"0-{first}" == next(key for key in sample if key.startswith("0-"))
 
@@ -454,7 +457,7 @@ def test_subsample_depends_on_the_seed_but_not_on_the_order_of_the_rows() -> Non
 @pytest.mark.parametrize("n", [0, -1, 101, 5.0, "5"])
 def test_subsample_refuses_what_it_cannot_take(n: object) -> None:
     with pytest.raises(DataError, match="choose an integer from 1 to 100, the number of rows"):
-        data.subsample(labelled((60, 40)), n, 0)  # type: ignore[arg-type]
+        tasks.subsample(labelled((60, 40)), n, 0)  # type: ignore[arg-type]
 
 
 # --- the real tasks and their cards ------------------------------------------------------------------------------
@@ -462,15 +465,15 @@ def test_subsample_refuses_what_it_cannot_take(n: object) -> None:
 
 @pytest.mark.parametrize("name", sources.SOURCES)
 def test_real_task_is_large_enough_clean_and_where_it_always_was(name: str) -> None:
-    task = data.load(name)
+    task = tasks.load(name)
     sizes = {split: len(part) for split, part in task.splits.items()}
     print(name, sizes)
     assert sizes["train"] >= 800 and sizes["dev"] >= 200 and sizes["test"] >= 400
     seen: dict[str, dict[str, str]] = {"id": {}, "group": {}}
     for split, part in task.splits.items():
         assert set(part["label"]) == set(range(len(task.labels)))
-        assert part["id"][:] == [data.content_id(text) for text in part["text"]]
-        assert {data.split_of(group) for group in part["group"]} == {split}
+        assert part["id"][:] == [tasks.content_id(text) for text in part["text"]]
+        assert {tasks.split_of(group) for group in part["group"]} == {split}
         for column, where in seen.items():
             assert all(where.setdefault(key, split) == split for key in part[column])
     assert len(seen["id"]) == sum(sizes.values())
@@ -480,7 +483,7 @@ def test_real_task_is_large_enough_clean_and_where_it_always_was(name: str) -> N
 
 @pytest.mark.parametrize("name", ["product-sentiment", "editorial-sentiment"])
 def test_no_real_article_is_in_two_splits(name: str) -> None:
-    where = {text: split for split, part in data.load(name).splits.items() for text in part["text"]}
+    where = {text: split for split, part in tasks.load(name).splits.items() for text in part["text"]}
     articles: dict[str, set[str]] = {}
     for row in sources.read(name):
         if row.text in where:
@@ -492,8 +495,8 @@ def test_no_real_article_is_in_two_splits(name: str) -> None:
 def test_no_real_near_duplicate_is_in_two_splits() -> None:
     """Exact, by an inverted index of all shingles, not by the MinHash that made the groups."""
     rows = [
-        (split, data.shingles(text))
-        for split, part in data.load("tweet-sentiment").splits.items()
+        (split, tasks.shingles(text))
+        for split, part in tasks.load("tweet-sentiment").splits.items()
         for text in part["text"]
     ]
     holders: dict[str, list[int]] = {}
@@ -509,7 +512,7 @@ def test_no_real_near_duplicate_is_in_two_splits() -> None:
 def test_card_is_what_the_data_say() -> None:
     root = Path(__file__).parents[1]
     text = (root / "data" / "cards" / "product-sentiment.md").read_text(encoding="utf-8")
-    assert text == cards.render("product-sentiment"), "run `python -m instructlab_utils.repro.cards`"
+    assert text == cards.render("product-sentiment"), "run `python -m instructlab_repro.pages.cards`"
 
 
 def test_every_task_has_a_card_with_short_examples() -> None:
@@ -517,7 +520,7 @@ def test_every_task_has_a_card_with_short_examples() -> None:
     found = [
         path for path in folder.glob("*.md") if path.stem != "instructions"
     ]  # tests/test_instructions.py has it
-    assert sorted(path.stem for path in found) == sorted(data.names())
+    assert sorted(path.stem for path in found) == sorted(tasks.names())
     for path in found:
         text = path.read_text(encoding="utf-8")
         examples = text.split("## Examples")[1].split("## Known problems")[0]
@@ -525,7 +528,7 @@ def test_every_task_has_a_card_with_short_examples() -> None:
         origin = sources.SOURCES.get(path.stem)
         assert len(lines) == 3 * (len(origin.labels) if origin else 1)
         assert all(0 < len(line) <= cards.SHOWN for line in lines)
-        for split, part in data.load(path.stem).splits.items():
+        for split, part in tasks.load(path.stem).splits.items():
             assert f"| {split} | {len(part):,} |" in text
 
 
@@ -554,4 +557,4 @@ def test_check_names_the_card_that_is_out_of_date(
     (tmp_path / "data" / "cards" / "bbc-topics.md").write_text("# edited by hand\n", encoding="utf-8")
     capsys.readouterr()
     assert cards.main(["--check"]) == 1
-    assert "out of date: bbc-topics; run `python -m instructlab_utils.repro.cards`" in capsys.readouterr().out
+    assert "out of date: bbc-topics; run `python -m instructlab_repro.pages.cards`" in capsys.readouterr().out

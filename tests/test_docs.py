@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from instructlab_utils.repro import exercises, notebooks
+from instructlab_repro import notebooks
+from instructlab_repro.engine import classroom
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "TEACHING.md", "SCALING.md", "LEDGER.md", "benchmarks/RESULTS.md")
@@ -53,7 +54,7 @@ def test_make_targets_exist(page: str) -> None:
 def test_commands_and_their_options_exist(page: str) -> None:
     import typer
 
-    from instructlab_utils.repro.cli import app
+    from instructlab_repro.engine.cli import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for command, rest in re.findall(r"-m instructlab_utils ([a-z-]+)([^`\n]*)", _text(page)):
@@ -88,13 +89,13 @@ def test_lesson_table_of_teaching_agrees_with_the_sources() -> None:
     found = {number: (title, int(minutes), int(points)) for number, title, minutes, points in rows}
     expected = {}
     for lesson in notebooks.lessons().values():
-        boxes = exercises.load(exercises.sources()[lesson.id])
+        boxes = classroom.load(classroom.sources()[lesson.id])
         expected[lesson.id] = (lesson.title, sum(b.minutes for b in boxes), sum(b.points for b in boxes))
     assert found == expected
 
 
 def test_exercises_named_in_teaching_are_what_it_says() -> None:
-    boxes = {box.id: box for path in exercises.sources().values() for box in exercises.load(path)}
+    boxes = {box.id: box for path in classroom.sources().values() for box in classroom.load(path)}
     for number, flavour in re.findall(r"(\d\d\.\d) \((bug hunt|prediction)\)", _text("TEACHING.md")):
         assert boxes[number].flavour == flavour
     assert not set(re.findall(r"\b0\d\.\d\b", _text("TEACHING.md"))) - set(boxes)

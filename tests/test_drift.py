@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from instructlab_utils.repro import claims, course, experiments, graph, notebooks, record, tables
-from instructlab_utils.session import PROFILES
+from instructlab_repro import claims, experiments, notebooks
+from instructlab_repro.engine import course, jobs
+from instructlab_repro.pages import tables
+from instructlab_utils import files
+from instructlab_utils.project import PROFILES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -49,20 +52,20 @@ def test_a_changed_digit_in_a_block_is_told(name: str, regenerated: dict[str, st
 def test_the_measured_block_has_every_notebook_of_the_course_and_all_ended_well() -> None:
     """Its seconds belong to a machine; its rows do not."""
     block = _blocks(README)["course"]
-    jobs = graph.all_jobs(course.course_targets("smoke"), "smoke")
+    wanted = jobs.all_jobs(course.course_targets("smoke"), "smoke")
     rows = re.findall(r"^\| (\S+) \| (\w+) \| \d+\.\d \| \d+ MB \|$", block, flags=re.MULTILINE)
     assert rows == sorted(
-        [(job.name if "/" in job.name else job.notebook.stem, "ok") for job in jobs],
+        [(job.name if "/" in job.name else job.notebook.stem, "ok") for job in wanted],
         key=lambda row: ("/" in row[0], row[0]),
     )
-    assert block.startswith(f"Notebooks run: {len(jobs)}, all ok, ")
+    assert block.startswith(f"Notebooks run: {len(wanted)}, all ok, ")
 
 
 @pytest.mark.slow
 def test_the_stored_ledger_is_what_claims_and_results_give_now() -> None:
     """Pages and tables quote the file, so the file itself is computed again."""
-    stored = record.read_json(ROOT / "data" / "results" / "ledger.json")
-    assert stored == json.loads(record.dumps(claims.ledger())), "run `make reproduce`"
+    stored = files.read_json(ROOT / "data" / "results" / "ledger.json")
+    assert stored == json.loads(files.dumps(claims.ledger())), "run `make reproduce`"
 
 
 @pytest.mark.parametrize("name", experiments.names())

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from instructlab_repro.engine import classroom as ex
 from instructlab_utils.errors import ConfigError, NotebookError
-from instructlab_utils.repro import exercises as ex
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ex.sources(ROOT)

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import toy_project as toy
 
+from instructlab_repro import claims, experiments, provenance
+from instructlab_repro.engine import jobs
+from instructlab_repro.notebooks import runner
+from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, ParameterError, RecordError
-from instructlab_utils.repro import claims, experiments, graph, record, runner
 
 
 @pytest.fixture
@@ -225,7 +228,7 @@ def test_an_axis_inside_makes_no_blocks_but_a_run_for_each_of_its_values(root):
         ("floor", "far"),
         ("small", "none"),
     ]
-    assert len({record.dumps(t.key) for t in trials}) == len(trials) == 6 and "shift" not in run.parameters
+    assert len({files.dumps(t.key) for t in trials}) == len(trials) == 6 and "shift" not in run.parameters
     edit(root, "at = { n_train", 'at = { shift = "none", n_train')
     experiment = experiments.load("toy").at("laptop")
     assert len(experiment.trials(experiment.blocks()[0])) == 6
@@ -239,11 +242,13 @@ def test_two_blocks_of_one_name_are_refused(root):
 
 def test_a_line_records_the_claims_as_they_stood_at_the_start(root):
     experiment = experiments.load("toy").at("laptop")
-    stood = record.claims_sha(["T1"])
+    stood = provenance.claims_sha(["T1"])
     edit(root, "Ten are enough", "Nine are enough", "data/claims/T1.toml")
     identity = experiment.identity(experiment.blocks()[0])
-    assert identity["claims"] == stood != record.claims_sha(["T1"])
-    assert identity["key"] == experiment.key(experiment.blocks()[0]) and identity["schema"] == record.SCHEMA
+    assert identity["claims"] == stood != provenance.claims_sha(["T1"])
+    assert (
+        identity["key"] == experiment.key(experiment.blocks()[0]) and identity["schema"] == provenance.SCHEMA
+    )
 
 
 # --- one block -------------------------------------------------------------------------------------
@@ -258,10 +263,10 @@ def fake_notebook(monkeypatch, stop_after: int | None = None, status: str = "ok"
         calls.append((path.name, timeout, env["INSTRUCTLAB_RUN_DIR"]))
         spec = experiments.load("toy").at(parameters["profile"])
         block = spec.block(**{k: parameters[k] for k in ("stage", "task", "n_train", "seed")})
-        have = record.read_lines(out / "lines.jsonl")
+        have = files.read_lines(out / "lines.jsonl")
         todo = [t for t in spec.trials(block) if not any(t.key.items() <= x.items() for x in have)]
         for trial in todo[:stop_after]:
-            record.append_line(out / "lines.jsonl", toy.line(spec, block, trial))
+            files.append_line(out / "lines.jsonl", toy.line(spec, block, trial))
         toy.write_manifest(out, status=status)
         calls[-1] += (len(todo[:stop_after]),)
         return runner.Manifest("toy", {}, "", "laptop", 0, status=status)
@@ -272,7 +277,7 @@ def fake_notebook(monkeypatch, stop_after: int | None = None, status: str = "ok"
 
 
 def _manifest(out):
-    fields = record.read_json(out / "manifest.json")
+    fields = files.read_json(out / "manifest.json")
     if fields.get("schema") != 1:
         raise RecordError(f"{out}: not a manifest of schema 1")
     known = {f: fields[f] for f in ("status", "error", "peak_memory_mb", "seconds")}
@@ -295,7 +300,7 @@ def test_lines_of_other_code_are_dropped_before_a_block_runs_again(root, monkeyp
     experiments.run_block("toy", "tune-a", "laptop")
     (root / "notebooks/experiments/toy.ipynb").write_text(toy.notebook(code="x = 3"), encoding="utf-8")
     experiments.run_block("toy", "tune-a", "laptop")
-    lines = record.read_lines(root / "build/runs/toy/laptop/tune-a/lines.jsonl")
+    lines = files.read_lines(root / "build/runs/toy/laptop/tune-a/lines.jsonl")
     assert [c[-1] for c in calls] == [6, 6] and len(lines) == 6 and len({x["key"] for x in lines}) == 1
 
 
@@ -316,7 +321,7 @@ def test_a_damaged_result_line_is_set_aside_and_only_its_run_repeated(root, monk
     )
     assert found is None and "lines.jsonl, line 2" in reason
     experiments.run_block("toy", "tune-a", "laptop")
-    assert calls[-1][-1] == 1 and len(record.read_lines(path)) == 6
+    assert calls[-1][-1] == 1 and len(files.read_lines(path)) == 6
     assert rows[1][:50] in path.with_suffix(".damaged.txt").read_bytes()
     assert "1 damaged line(s) set aside in lines.damaged.txt" in capsys.readouterr().err
 
@@ -328,7 +333,7 @@ def test_a_full_grid_becomes_one_sorted_line_per_run_with_predictions_beside_it(
     experiment = toy.run_all()
     found = experiments.aggregate(experiment, "laptop")
     assert found.complete and not found.refused and not found.changed
-    lines = record.read_lines(root / "data/results/toy.jsonl")
+    lines = files.read_lines(root / "data/results/toy.jsonl")
     assert len(lines) == 2 * 6 + 12 * 3 == len(found.lines)
     order = [(x["stage"], x["task"], x["n_train"], x["seed"], x["method"]) for x in lines]
     assert {x["block_seconds"] for x in lines} == {2.0}
@@ -350,7 +355,7 @@ def test_the_same_runs_give_the_same_bytes_in_any_order(root):
     before = lines.read_bytes(), parquet.read_bytes()
     lines.unlink(), parquet.unlink()
     for path in (root / "build").rglob("lines.jsonl"):
-        record.write_lines(path, record.read_lines(path)[::-1])
+        files.write_lines(path, files.read_lines(path)[::-1])
     assert experiments.aggregate(experiments.load("toy"), "laptop").changed
     assert (lines.read_bytes(), parquet.read_bytes()) == before
 
@@ -363,13 +368,11 @@ def test_missing_and_refused_blocks_are_named_and_never_averaged(root):
     folder = root / "build/runs/toy/laptop"
     toy.write_manifest(folder / "a-n10-s1", status="failed")
     toy.write_manifest(folder / "a-n20-s0", schema=99)
-    rows = record.read_lines(folder / "a-n20-s1/lines.jsonl")
-    record.write_lines(folder / "a-n20-s1/lines.jsonl", [row | {"schema": 99} for row in rows])
-    record.write_lines(
-        folder / "b-n10-s0/lines.jsonl", record.read_lines(folder / "b-n10-s0/lines.jsonl")[:-1]
-    )
-    rows = record.read_lines(folder / "b-n10-s1/lines.jsonl")
-    record.write_lines(folder / "b-n10-s1/lines.jsonl", [row | {"key": "old"} for row in rows])
+    rows = files.read_lines(folder / "a-n20-s1/lines.jsonl")
+    files.write_lines(folder / "a-n20-s1/lines.jsonl", [row | {"schema": 99} for row in rows])
+    files.write_lines(folder / "b-n10-s0/lines.jsonl", files.read_lines(folder / "b-n10-s0/lines.jsonl")[:-1])
+    rows = files.read_lines(folder / "b-n10-s1/lines.jsonl")
+    files.write_lines(folder / "b-n10-s1/lines.jsonl", [row | {"key": "old"} for row in rows])
     (folder / "b-n10-s2/lines.jsonl").write_bytes(b"{\n{}\n")
     found = experiments.aggregate(experiment, "laptop")
     expected = {
@@ -393,14 +396,14 @@ def test_in_a_fresh_clone_committed_lines_of_the_present_key_count_as_done(root)
     import shutil
 
     shutil.rmtree(root / "build")
-    jobs = graph.all_jobs(["toy"], "laptop")
-    assert len(jobs) == 14 and all(job.done for job in jobs)
+    found = jobs.all_jobs(["toy"], "laptop")
+    assert len(found) == 14 and all(job.done for job in found)
     found = experiments.aggregate(experiment, "laptop")
     assert (
         found.complete and not found.changed and (root / "data/results/toy.jsonl").read_bytes() == committed
     )
     edit(root, "steps = { 10 = 3, 20 = 4 }", "steps = { 10 = 5, 20 = 4 }")
-    left = [job.name for job in graph.all_jobs(["toy"], "laptop") if not job.done]
+    left = [job.name for job in jobs.all_jobs(["toy"], "laptop") if not job.done]
     assert len(left) == 6 and all("-n10-" in name for name in left)
     # one of them runs again: the predictions of the others are kept
     fresh = experiments.load("toy").at("laptop")
@@ -484,7 +487,7 @@ def engine(root, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(engine):
     (engine / "slow").touch(), (engine / "bad").touch()
-    code = "from instructlab_utils.repro import graph; graph.run_graph(['toy'], 'laptop', 2)"
+    code = "from instructlab_repro.engine import jobs; jobs.run_graph(['toy'], 'laptop', 2)"
     first = subprocess.Popen([sys.executable, "-c", code], cwd=Path(experiments.__file__).parents[2])
     deadline = time.monotonic() + 180
     tuned = engine / "build/runs/toy/laptop/tune-a/done"
@@ -492,7 +495,7 @@ def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(en
         assert time.monotonic() < deadline and first.poll() is None
         time.sleep(0.1)
     with pytest.raises(ConfigError, match="another run is at work"):
-        graph.run_graph(["toy"], "laptop")
+        jobs.run_graph(["toy"], "laptop")
     first.send_signal(signal.SIGKILL)
     first.wait()
     orphan = int((engine / "sleeping").read_text())
@@ -501,7 +504,7 @@ def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(en
     (engine / "slow").unlink()
     (engine / "calls.txt").unlink()
     seen = []
-    result = graph.run_graph(
+    result = jobs.run_graph(
         ["toy"], "laptop", 2, on_progress=lambda jobs: seen.append([j.status for j in jobs])
     )
     with pytest.raises(ProcessLookupError):
@@ -514,9 +517,9 @@ def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(en
     assert kept["status"] == "failed" and not (engine / "build/runs/toy/laptop/a-n10-s0/done").exists()
 
     assert sorted((engine / "calls.txt").read_text().split()) == ["a-n10-s0", "b-n10-s0", "tune-b"]
-    left = graph.run_graph(["toy"], "laptop", dry_run=True)
+    left = jobs.run_graph(["toy"], "laptop", dry_run=True)
     assert [(job.name, job.why) for job in left.ran] == [("toy/a-n10-s0", "its last run failed: boom")]
-    done = graph.run_graph(["toy/b-n10-s0"], "laptop")
+    done = jobs.run_graph(["toy/b-n10-s0"], "laptop")
     assert not done.ran and len(done.current) == 2 and done.seconds == 0  # no engine was started
 
 
@@ -524,9 +527,9 @@ def test_a_dry_run_says_what_is_left_and_starts_nothing(root, monkeypatch):
     experiment = experiments.load("toy").at("laptop")
     toy.run(experiment, experiment.blocks()[0])
     monkeypatch.setattr(subprocess, "Popen", None)
-    result = graph.run_graph(["toy"], "laptop", dry_run=True)
+    result = jobs.run_graph(["toy"], "laptop", dry_run=True)
     assert len(result.ran) == 13 and [job.name for job in result.current] == ["toy/tune-a"]
-    one = graph.run_graph(["toy/b-n10-s1"], "laptop", dry_run=True)
+    one = jobs.run_graph(["toy/b-n10-s1"], "laptop", dry_run=True)
     assert [job.name for job in one.ran] == ["toy/tune-b", "toy/b-n10-s1"]
     assert one.ran[1].needs == (root / "build/runs/toy/laptop/tune-b/done",)
 
@@ -534,4 +537,4 @@ def test_a_dry_run_says_what_is_left_and_starts_nothing(root, monkeypatch):
 def test_an_engine_that_cannot_start_is_one_sentence(root):
     (root / "Snakefile").write_text("this is not a rule\n")
     with pytest.raises(ConfigError, match=r"Snakemake could not start: .*snakemake\.log"):
-        graph.run_graph(["toy"], "laptop")
+        jobs.run_graph(["toy"], "laptop")

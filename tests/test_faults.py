@@ -13,8 +13,11 @@ import drill_reproduce as drill
 import psutil
 import pytest
 
+from instructlab_repro import experiments, notebooks
+from instructlab_repro.engine import jobs
+from instructlab_repro.notebooks import runner
+from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, RecordError
-from instructlab_utils.repro import experiments, graph, notebooks, record, runner
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def finish(experiment: experiments.Experiment) -> None:
             rows.append(
                 experiment.identity(block) | trial.key | shares | {"predictions": [0, 1], "targets": [1, 1]}
             )
-        record.write_lines(block.out / "lines.jsonl", rows)
+        files.write_lines(block.out / "lines.jsonl", rows)
         runner.Manifest("toy", {}, "", "laptop", 0, status="ok").write(block.out)
 
 
@@ -43,23 +46,23 @@ def finish(experiment: experiments.Experiment) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path):
-    path = record.write_json(tmp_path / "m.json", {"old": True})
+    path = files.write_json(tmp_path / "m.json", {"old": True})
     code = (
-        "import os, signal\nfrom instructlab_utils.repro import record\n"
+        "import os, signal\nfrom instructlab_utils import files\n"
         "os.fsync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"record.write_json({str(path)!r}, {{'new': True}})\n"
+        f"files.write_json({str(path)!r}, {{'new': True}})\n"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
-    assert len(list(tmp_path.iterdir())) == 2 and record.read_json(path) == {"old": True}
-    record.write_json(path, {"new": True})
-    assert [p.name for p in tmp_path.iterdir()] == ["m.json"] and record.read_json(path) == {"new": True}
+    assert len(list(tmp_path.iterdir())) == 2 and files.read_json(path) == {"old": True}
+    files.write_json(path, {"new": True})
+    assert [p.name for p in tmp_path.iterdir()] == ["m.json"] and files.read_json(path) == {"new": True}
 
 
 def test_the_temporary_file_of_a_living_writer_or_of_another_file_stays(tmp_path):
     others = [f".m.json.{os.getppid()}.abc.tmp", ".n.json.999999999.abc.tmp"]
     for name in others:
         (tmp_path / name).touch()
-    record.write_json(tmp_path / "m.json", {})
+    files.write_json(tmp_path / "m.json", {})
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "m.json"])
 
 
@@ -70,7 +73,7 @@ def test_the_temporary_file_of_a_living_writer_or_of_another_file_stays(tmp_path
 def test_a_damaged_line_of_a_block_is_set_aside_and_told(tmp_path, capsys, damage):
     path = tmp_path / "lines.jsonl"
     path.write_bytes(b'{"n": 0}\n' + damage + b'\n{"n": 2}\n')
-    assert record.salvage(path) == [{"n": 0}, {"n": 2}]
+    assert files.salvage(path) == [{"n": 0}, {"n": 2}]
     assert (tmp_path / "lines.damaged.txt").read_bytes() == b"line 2: " + damage + b"\n"
     assert "1 damaged line(s) set aside in lines.damaged.txt" in capsys.readouterr().err
 
@@ -83,11 +86,11 @@ def test_only_the_run_of_a_damaged_line_is_missing(root, monkeypatch):
     rows = path.read_bytes().split(b"\n")
     rows[2] = rows[2][:40]
     path.write_bytes(b"\n".join(rows))
-    assert [job.name for job in graph.all_jobs(["toy"], "laptop") if not job.done] == [f"toy/{block.id}"]
+    assert [job.name for job in jobs.all_jobs(["toy"], "laptop") if not job.done] == [f"toy/{block.id}"]
     manifest = runner.read_manifest(block.out)
     monkeypatch.setattr(runner, "run_notebook", lambda *_, **__: manifest)
     experiments.run_block("toy", block.id, "laptop")
-    kept = record.read_lines(path)
+    kept = files.read_lines(path)
     assert len(kept) == len(experiment.trials(block)) - 1
     assert manifest.status == "failed" and "no line for" in manifest.error["message"]
 
@@ -108,7 +111,7 @@ def test_a_damaged_results_file_is_written_again_from_build(root, cut):
     finish(experiment.at("laptop"))
     experiments.aggregate(experiment, "laptop")
     path, good = damage_results(cut)
-    assert all(job.done for job in graph.all_jobs(["toy"], "laptop"))
+    assert all(job.done for job in jobs.all_jobs(["toy"], "laptop"))
     assert experiments.aggregate(experiment, "laptop").changed
     assert path.read_bytes() == good
 
@@ -118,13 +121,13 @@ def test_in_a_fresh_clone_a_damaged_results_file_is_named_with_its_line_and_git(
     finish(experiment.at("laptop"))
     experiments.aggregate(experiment, "laptop")
     (root / "build").rename(root / "away")
-    assert all(job.done for job in graph.all_jobs(["toy"], "laptop"))
+    assert all(job.done for job in jobs.all_jobs(["toy"], "laptop"))
     path, good = damage_results(slice(40))
     sentence = (
         r"toy\.jsonl, line 3: not a JSON object; restore the file from git, or delete it and run again\.$"
     )
     with pytest.raises(RecordError, match=sentence):
-        graph.all_jobs(["toy"], "laptop")
+        jobs.all_jobs(["toy"], "laptop")
     with pytest.raises(RecordError, match=sentence):
         experiments.results("toy")
     path.write_bytes(good[:-20])  # replaced as a whole, so a cut last line is damage as well
@@ -140,7 +143,7 @@ def test_a_second_call_is_refused_in_one_sentence(root):
 
     (root / "build").mkdir()
     with FileLock(root / "build" / ".graph.lock"), pytest.raises(ConfigError, match="another run is at work"):
-        graph.run_graph(["toy"], "laptop")
+        jobs.run_graph(["toy"], "laptop")
     assert not (root / ".snakemake").exists()
 
 
@@ -152,18 +155,18 @@ def test_what_another_call_finished_meanwhile_is_not_run_again(root, monkeypatch
         finish(experiment)  # the other call ends while this one waits for the lock
         yield
 
-    monkeypatch.setattr(graph, "_alone", lock)
-    monkeypatch.setattr(graph, "_snakemake", lambda *_: pytest.fail("Snakemake was started"))
-    result = graph.run_graph(["toy"], "laptop")
+    monkeypatch.setattr(jobs, "_alone", lock)
+    monkeypatch.setattr(jobs, "_snakemake", lambda *_: pytest.fail("Snakemake was started"))
+    result = jobs.run_graph(["toy"], "laptop")
     assert result.ran == [] and len(result.current) == len(experiment.blocks()) and result.exit_code == 0
 
 
 def test_a_killed_engine_whose_snakemake_finished_all_leaves_nothing_behind(root, monkeypatch):
     finish(experiments.load("toy").at("laptop"))
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-    graph._remember(root / "build", sleeper.pid, None)
-    monkeypatch.setattr(graph, "_snakemake", lambda *_: pytest.fail("Snakemake was started"))
-    assert graph.run_graph(["toy"], "laptop").ran == []
+    jobs._remember(root / "build", sleeper.pid, None)
+    monkeypatch.setattr(jobs, "_snakemake", lambda *_: pytest.fail("Snakemake was started"))
+    assert jobs.run_graph(["toy"], "laptop").ran == []
     assert not psutil.pid_exists(sleeper.pid)
     assert not (root / "build" / ".graph.json").exists()
 

@@ -42,8 +42,8 @@ def test_package_import_loads_no_heavy_library() -> None:
 
 
 def test_command_line_help_loads_no_heavy_library() -> None:
-    loaded = _python("import sys, instructlab_utils.repro.cli; print(' '.join(sorted(sys.modules)))").split()
-    assert "instructlab_utils.repro.cli" in loaded
+    loaded = _python("import sys, instructlab_repro.engine.cli; print(' '.join(sorted(sys.modules)))").split()
+    assert "instructlab_repro.engine.cli" in loaded
     assert not [name for name in HEAVY if name in loaded]
 
 

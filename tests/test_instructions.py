@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from instructlab_utils import data, generation, instructions
+from instructlab_utils import generation, instructions, tasks
 from instructlab_utils.errors import InstructionError
 from instructlab_utils.instructions import Instruction
 
@@ -739,7 +739,7 @@ def test_our_set_is_valid_and_as_large_as_promised(course, tmp_path: Path) -> No
 
 
 def test_a_cluster_is_in_one_split_and_its_hash_says_which(course) -> None:
-    assert all(one.split == data.split_of(one.cluster) for one in course)
+    assert all(one.split == tasks.split_of(one.cluster) for one in course)
     assert {one.split for one in course} == {"train", "dev", "test"}
     grouped = instructions.clusters(course)
     assert list(grouped) == sorted(grouped) and sum(map(len, grouped.values())) == len(course)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from seqeval.metrics import f1_score
 from seqeval.scheme import IOB2, Entities
 
-from instructlab_utils import metrics, models, tokens, training
+from instructlab_utils import metrics, models, tagging, training
 from instructlab_utils.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ def lesson_function(name, **names):
 def test_span_f1_is_seqevals_in_strict_mode(pairs):
     """Legal and illegal sequences alike; and without a warning where there is no span at all."""
     truth, guess = (list(side) for side in zip(*pairs, strict=True))
-    by_hand = lesson_function("span_f1", spans_of=tokens.spans_of)
+    by_hand = lesson_function("span_f1", spans_of=tagging.spans_of)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert metrics.span_f1(truth, guess) == pytest.approx(by_hand(truth, guess), abs=1e-12)
@@ -56,7 +56,7 @@ def test_span_f1_is_seqevals_in_strict_mode(pairs):
 @given(PAIRS)
 def test_seqevals_default_mode_is_the_strict_one_after_the_repair(pairs):
     truth, guess = (list(side) for side in zip(*pairs, strict=True))
-    repaired = [[tokens.repair(tags) for tags in side] for side in (truth, guess)]
+    repaired = [[tagging.repair(tags) for tags in side] for side in (truth, guess)]
     assert metrics.span_f1(*repaired) == pytest.approx(f1_score(truth, guess, zero_division=0), abs=1e-12)
 
 
@@ -64,20 +64,20 @@ def test_seqevals_default_mode_is_the_strict_one_after_the_repair(pairs):
 @given(TAGS)
 def test_spans_are_seqevals_entities(tags):
     theirs = [entity.to_tuple()[1:] for entity in Entities([tags], IOB2).entities[0]]
-    assert tokens.spans_of(tags) == theirs
+    assert tagging.spans_of(tags) == theirs
 
 
 @settings(max_examples=200, deadline=None)
 @given(TAGS)
 def test_a_repaired_sequence_is_legal_and_a_legal_one_stays(tags):
-    start, transition = tokens.legal_transitions(LABELS)
+    start, transition = tagging.legal_transitions(LABELS)
 
     def score(path):
         ids = [LABELS.index(tag) for tag in path]
         return float(start[ids[0]] + sum(transition[j, k] for j, k in itertools.pairwise(ids)))
 
-    assert score(tokens.repair(tags)) == 0
-    assert (tokens.repair(tags) == tags) == (score(tags) == 0)
+    assert score(tagging.repair(tags)) == 0
+    assert (tagging.repair(tags) == tags) == (score(tags) == 0)
 
 
 @settings(max_examples=200, deadline=None)
@@ -86,7 +86,7 @@ def test_viterbi_is_the_best_of_all_sequences(length, seed, free):
     """With the mask of legal transitions and with arbitrary transition scores; scores differ, so the path is unique."""
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(length, 5, generator=generator, dtype=torch.float64)
-    start, transition = tokens.legal_transitions(LABELS)
+    start, transition = tagging.legal_transitions(LABELS)
     if free:
         start, transition = (torch.randn(shape, generator=generator) for shape in ((5,), (5, 5)))
 
@@ -94,7 +94,7 @@ def test_viterbi_is_the_best_of_all_sequences(length, seed, free):
         steps = sum(float(transition[j, k]) for j, k in itertools.pairwise(path))
         return float(start[path[0]]) + steps + sum(float(scores[t, k]) for t, k in enumerate(path))
 
-    assert tokens.viterbi(scores, start, transition) == list(
+    assert tagging.viterbi(scores, start, transition) == list(
         max(itertools.product(range(5), repeat=length), key=total)
     )
 
@@ -102,9 +102,9 @@ def test_viterbi_is_the_best_of_all_sequences(length, seed, free):
 def test_without_transition_scores_viterbi_is_argmax_and_ignores_a_constant_per_word():
     scores = torch.randn(30, 7, generator=torch.Generator().manual_seed(0))
     zero = torch.zeros(7), torch.zeros(7, 7)
-    assert tokens.viterbi(scores, *zero) == scores.argmax(-1).tolist()
-    grammar = tokens.legal_transitions(["O", "B-a", "I-a", "B-b", "I-b", "B-c", "I-c"])
-    assert tokens.viterbi(scores, *grammar) == tokens.viterbi(scores.log_softmax(-1), *grammar)
+    assert tagging.viterbi(scores, *zero) == scores.argmax(-1).tolist()
+    grammar = tagging.legal_transitions(["O", "B-a", "I-a", "B-b", "I-b", "B-c", "I-c"])
+    assert tagging.viterbi(scores, *grammar) == tagging.viterbi(scores.log_softmax(-1), *grammar)
 
 
 @settings(max_examples=200, deadline=None)
@@ -112,15 +112,15 @@ def test_without_transition_scores_viterbi_is_argmax_and_ignores_a_constant_per_
 def test_viterbi_changes_illegal_sequences_only(length, seed):
     scores = torch.randn(length, 5, generator=torch.Generator().manual_seed(seed))
     alone = scores.argmax(-1).tolist()
-    path = tokens.viterbi(scores, *tokens.legal_transitions(LABELS))
+    path = tagging.viterbi(scores, *tagging.legal_transitions(LABELS))
     tags = [LABELS[k] for k in alone]
-    assert (path == alone) == (tokens.repair(tags) == tags)
+    assert (path == alone) == (tagging.repair(tags) == tags)
 
 
 @pytest.mark.parametrize("m", [0, 1, 2, 9])
 def test_the_number_of_forbidden_transitions_is_the_lessons_formula(m):
     labels = ["O", *(prefix + str(x) for x in range(m) for prefix in ("B-", "I-"))]
-    start, transition = tokens.legal_transitions(labels)
+    start, transition = tagging.legal_transitions(labels)
     assert int((transition < 0).sum()) == m * (2 * m - 1)
     assert int((start < 0).sum()) == m and transition.shape == (2 * m + 1, 2 * m + 1)
 
@@ -134,7 +134,7 @@ def test_alignment_gives_each_word_the_piece_at_which_it_starts(tokenizer):
     """By ``char_to_token``, which knows nothing of ``word_ids``."""
     words = ["Grudziądzu", "w", "^Brukseli", "don't", "unbelievably", "."]
     encoded = tokenizer(words, is_split_into_words=True)
-    aligned = tokens.align_labels(encoded.word_ids(), list(range(len(words))))
+    aligned = tagging.align_labels(encoded.word_ids(), list(range(len(words))))
     assert len(aligned) == len(encoded["input_ids"]) > len(words) + 2
     starts = [encoded.word_to_tokens(i).start for i in range(len(words))]
     assert [i for i, label in enumerate(aligned) if label != -100] == starts
@@ -143,13 +143,13 @@ def test_alignment_gives_each_word_the_piece_at_which_it_starts(tokenizer):
 
 def test_encode_is_aligned_and_refuses_what_would_get_lost(tokenizer):
     rows = [{"tokens": ["Grudziądzu", "!"], "tags": ["B-a", "O"]}]
-    (example,) = tokens.encode(rows, tokenizer, LABELS)
+    (example,) = tagging.encode(rows, tokenizer, LABELS)
     assert [label for label in example["labels"] if label != -100] == [1, 0]
     assert len(example["labels"]) == len(example["input_ids"])
     with pytest.raises(DataError, match="row 0: a word has no piece"):
-        tokens.encode([{"tokens": ["a", "\u200b"], "tags": ["O", "O"]}], tokenizer, LABELS)
+        tagging.encode([{"tokens": ["a", "\u200b"], "tags": ["O", "O"]}], tokenizer, LABELS)
     with pytest.raises(DataError, match="row 0: 'B-z' is not one of the 5 labels"):
-        tokens.encode([{"tokens": ["a"], "tags": ["B-z"]}], tokenizer, LABELS)
+        tagging.encode([{"tokens": ["a"], "tags": ["B-z"]}], tokenizer, LABELS)
 
 
 def test_the_loss_with_ignored_pieces_is_torchs():
@@ -178,7 +178,7 @@ def test_batches_are_those_of_transformers(tokenizer):
         {"tokens": ["a", "Grudziądzu"], "tags": ["O", "B-a"]},
         {"tokens": ["b"], "tags": ["O"]},
     ]
-    examples = tokens.encode(rows, tokenizer, LABELS)
+    examples = tagging.encode(rows, tokenizer, LABELS)
     theirs = DataCollatorForTokenClassification(tokenizer)([dict(e) for e in examples])
     ours = training.collate_tokens(examples, tokenizer.pad_token_id)
     for name in ("input_ids", "attention_mask", "labels"):
@@ -186,10 +186,10 @@ def test_batches_are_those_of_transformers(tokenizer):
 
 
 def test_names_keep_their_borders_and_get_four_types():
-    assert tokens.conll_types(["O", "B-liv", "I-liv", "B-fac", "B-pro", "I-num"]) == [
+    assert tagging.conll_types(["O", "B-liv", "I-liv", "B-fac", "B-pro", "I-num"]) == [
         "O", "B-PER", "I-PER", "B-LOC", "B-MISC", "I-MISC",
     ]  # fmt: skip
-    assert tokens.mark_capitals(["Komisja", "w", "Łodzi", "1", ""]) == ["^Komisja", "w", "^Łodzi", "1", ""]
+    assert tagging.mark_capitals(["Komisja", "w", "Łodzi", "1", ""]) == ["^Komisja", "w", "^Łodzi", "1", ""]
 
 
 def test_sentences_are_cut_marked_and_hold_a_span():
@@ -204,9 +204,9 @@ def test_sentences_are_cut_marked_and_hold_a_span():
         labels=("O", "B-liv", "I-liv", "B-loc", "I-loc"),
         splits={"dev": Dataset.from_list(rows)},
     )
-    found = tokens.sentences(task, "dev", 5, 0, 2)
+    found = tagging.sentences(task, "dev", 5, 0, 2)
     assert found == [{"tokens": ["w", "^Łodzi"], "tags": ["O", "B-LOC"]}]
-    assert tokens.labels_of(task) == ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    assert tagging.labels_of(task) == ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 
 
 def test_the_head_of_a_tagger_depends_on_the_seed_alone():

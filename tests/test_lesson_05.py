@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import default_collate
 from transformers import BertConfig, BertForQuestionAnswering
 
-from instructlab_utils import data, losses, metrics, models, qa, training
+from instructlab_utils import losses, metrics, models, qa, tasks, training
 from instructlab_utils.errors import TrainingError
 
 SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
@@ -37,7 +37,7 @@ def tiny(size: int = 100, dtype: torch.dtype = torch.float32, seed: int = 0):
 @pytest.mark.parametrize("name", SETS)
 def test_every_label_decodes_back_to_its_answer(name, tokenizer):
     """On real contexts: the tokens of the label hold the answer, and not one token more than needed."""
-    rows = data.subsample(data.load(name).splits["test"], 60, 5).to_list()
+    rows = tasks.subsample(tasks.load(name).splits["test"], 60, 5).to_list()
     found = qa.windows(rows, tokenizer, 128, 48)
     assert {window.row for window in found} == set(range(len(rows)))
     labelled = 0

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from instructlab_utils import data, models, scoring
+from instructlab_repro import experiments
+from instructlab_utils import models, scoring, tasks
 from instructlab_utils.errors import ParameterError
-from instructlab_utils.repro import experiments
-from instructlab_utils.session import Cost
+from instructlab_utils.run import Cost
 
 ROOT = Path(__file__).resolve().parents[1] / "notebooks"
 LESSON = ROOT / "source" / "12_in_context.py"
@@ -35,7 +35,7 @@ def load(path, *names, **scope):
         if {getattr(node, "name", ""), *(getattr(target, "id", "") for target in targets)} & set(names):
             nodes.append(node)
     assert len(nodes) == len(names)
-    scope |= {"torch": torch, "data": data, "scoring": scoring, "itertools": itertools, "cache": cache}
+    scope |= {"torch": torch, "tasks": tasks, "scoring": scoring, "itertools": itertools, "cache": cache}
     exec(compile(ast.Module(nodes, []), str(path), "exec"), scope)
     return SimpleNamespace(**{name: scope[name] for name in names}, scope=scope)
 

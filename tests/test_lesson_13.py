@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from instructlab_repro import claims, experiments
 from instructlab_utils import losses, models, training, tuners
-from instructlab_utils.repro import claims, experiments
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSON = ROOT / "notebooks" / "source" / "13_prompt_search.py"

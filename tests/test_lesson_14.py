@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from instructlab_utils import data, generation, instructions, models, scoring, training, tuners
+from instructlab_repro import claims, experiments
+from instructlab_utils import generation, instructions, models, scoring, tasks, training, tuners
 from instructlab_utils.errors import InstructionError
 from instructlab_utils.losses import cross_entropy
-from instructlab_utils.repro import claims, experiments
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSON = ROOT / "notebooks" / "source" / "14_instruction_tuning.py"
@@ -268,7 +268,7 @@ def test_clusters_are_whole_and_wordings_differ():
 
 @pytest.mark.parametrize("task", REGISTRY["tasks"], ids=lambda task: task["name"])
 def test_every_input_can_be_laid_out(task):
-    loaded = data.load(task["name"])
+    loaded = tasks.load(task["name"])
     field = "input" if loaded.kind == "choice" else "source"
     pattern, layout = re.compile(task.get("take", "(.*)"), re.DOTALL), task.get("layout", "{}")
     for split in loaded.splits.values():
@@ -280,7 +280,7 @@ def test_every_input_can_be_laid_out(task):
 def test_the_experiments_measure_what_the_registry_holds():
     grid = experiments.load("wordings").at("laptop")
     assert set(grid.axes["task"]) <= {task["name"] for task in REGISTRY["tasks"]}
-    assert all(data.load(name).kind == "choice" for name in grid.axes["task"])
+    assert all(tasks.load(name).kind == "choice" for name in grid.axes["task"])
     reference = claims.load("C5").statistic.reference
     assert sorted(reference, key=reference.get, reverse=True) == grid.methods
     tuned = experiments.load("clusters").at("laptop")

@@ -10,8 +10,8 @@ import pytest
 from conftest import HEADER, LESSON
 from nbformat.v4 import new_code_cell, new_output
 
+from instructlab_repro import notebooks
 from instructlab_utils.errors import NotebookError
-from instructlab_utils.repro import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructlab_utils import data
+from instructlab_utils import tasks
 from instructlab_utils.errors import DataError
-from instructlab_utils.repro import records
+from instructlab_utils.tasks import records
 
 
 def task_file(tmp_path: Path, examples: object, name: str = "task.json") -> Path:
@@ -32,7 +32,7 @@ def rows_of(reader, *files: Path) -> tuple[list[records.Record], Counter[str]]:
 
 @pytest.mark.parametrize("name", records.RECORDS)
 def test_no_group_crosses_the_splits_and_ids_are_unique(name: str) -> None:
-    task = data.load(name)
+    task = tasks.load(name)
     groups = [set(part["group"]) for part in task.splits.values()]
     assert sum(map(len, groups)) == len(set.union(*groups)) == task.counts["groups"]
     ids = [key for part in task.splits.values() for key in part["id"]]
@@ -42,7 +42,7 @@ def test_no_group_crosses_the_splits_and_ids_are_unique(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n, r in records.RECORDS.items() if r.kind == "qa"])
 def test_every_answer_stands_where_its_offset_says(name: str) -> None:
-    for part in data.load(name).splits.values():
+    for part in tasks.load(name).splits.values():
         for context, answers, starts in zip(part["context"], part["answers"], part["starts"], strict=True):
             assert len(answers) == len(starts)
             assert all(context[s : s + len(a)] == a and a for a, s in zip(answers, starts, strict=True))
@@ -50,7 +50,7 @@ def test_every_answer_stands_where_its_offset_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["e2e-slots", "polish-ner"])
 def test_tags_are_legal_bio_and_as_many_as_the_tokens(name: str) -> None:
-    task = data.load(name)
+    task = tasks.load(name)
     for part in task.splits.values():
         for tokens, tags in zip(part["tokens"], part["tags"], strict=True):
             assert len(tokens) == len(tags) and set(tags) <= set(task.labels)
@@ -60,7 +60,7 @@ def test_tags_are_legal_bio_and_as_many_as_the_tokens(name: str) -> None:
 
 def test_unanswerable_questions_are_in_disfl_qa_and_nowhere_else() -> None:
     empty = {
-        name: sum(not answers for part in data.load(name).splits.values() for answers in part["answers"])
+        name: sum(not answers for part in tasks.load(name).splits.values() for answers in part["answers"])
         for name, task in records.RECORDS.items()
         if task.kind == "qa"
     }
@@ -184,7 +184,7 @@ def test_closed_answers_become_options_and_rare_ones_are_counted(tmp_path: Path)
 
 @pytest.mark.parametrize("name", [n for n, r in records.RECORDS.items() if r.kind == "choice"])
 def test_every_question_has_its_answer_among_different_options(name: str) -> None:
-    for part in data.load(name).splits.values():
+    for part in tasks.load(name).splits.values():
         for options, answer in zip(part["options"], part["answer"], strict=True):
             assert 0 <= answer < len(options) == len(set(options)) and all(options)
 

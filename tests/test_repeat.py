@@ -8,19 +8,23 @@ import numpy as np
 import pytest
 import toy_project as toy
 
+from instructlab_repro import experiments, provenance
+from instructlab_repro.claims import repeat
+from instructlab_repro.engine import jobs
+from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, RecordError
-from instructlab_utils.repro import experiments, graph, record, repeat
 
 # What a block's notebook does, without a model: its lines are those of toy_project.
 CODE = """
 import os, pathlib, sys
 sys.path.insert(0, {tests!r})
 import toy_project as toy
-from instructlab_utils.repro import experiments, record
+from instructlab_repro import experiments, provenance
+from instructlab_utils import files
 spec = experiments.load("toy").at(profile)
 block = spec.block(stage=stage, task=task, n_train=n_train, seed=seed)
 out = pathlib.Path(os.environ["INSTRUCTLAB_RUN_DIR"])
-record.write_lines(out / "lines.jsonl", [toy.line(spec, block, t) for t in spec.trials(block)])
+files.write_lines(out / "lines.jsonl", [toy.line(spec, block, t) for t in spec.trials(block)])
 """
 PARAMETERS = (
     'profile: str = "laptop"\nstage: str = "run"\ntask: str = "a"\nn_train: int = 10\nseed: int = 0\n'
@@ -135,16 +139,16 @@ def test_verify_runs_the_cheapest_block_again_and_marks_what_differs(ready, root
     toy.write_manifest(cheap.out, seconds=0.5)
     experiments.aggregate(experiment, "laptop")
     assert repeat.cheapest(experiment) == cheap
-    before = record.read_lines(cheap.out / "lines.jsonl")
+    before = files.read_lines(cheap.out / "lines.jsonl")
     word, text = repeat.verify("toy", "laptop")
     entry = repeat.verified()["toy.laptop"]
     # the recorded lines come from this process, the repetition from a kernel: threads may differ, bits may not
     assert word == "equal" and "toy/b-n20-s1: equal in 3 runs" in text, text
     assert entry["status"] == "equal" and entry["key"] == experiment.key(cheap)
-    assert record.read_lines(cheap.out / "lines.jsonl") == before and not repeat.stale(experiment)
+    assert files.read_lines(cheap.out / "lines.jsonl") == before and not repeat.stale(experiment)
 
     wrong = [line | {"accuracy": line["accuracy"] + 0.125} for line in before]
-    record.write_lines(cheap.out / "lines.jsonl", wrong)
+    files.write_lines(cheap.out / "lines.jsonl", wrong)
     word, text = repeat.verify("toy", "laptop", "b-n20-s1")
     assert word == "different" and "accuracy -0.12" in text
     assert repeat.stale(experiment) and "b-n20-s1: different" in repeat.explain("toy")
@@ -173,7 +177,7 @@ def test_the_study_compares_under_each_condition_and_publishes_bands(root, monke
                 line | {"test_loss": line["test_loss"] + (shift if line["method"] == "large" else 0)}
                 for line in recorded
             ]
-            record.write_lines(scratch.out / "lines.jsonl", rows)
+            files.write_lines(scratch.out / "lines.jsonl", rows)
             toy.write_manifest(scratch.out)
 
     monkeypatch.setattr(repeat, "repeat", fake)
@@ -191,7 +195,7 @@ def test_the_study_compares_under_each_condition_and_publishes_bands(root, monke
         "dev_accuracy": 0.125,
         "test_loss": 1e-6,
     }
-    assert repeat.bands("toy") == found["bands"] == record.read_json(repeat.study_path("toy"))["bands"]
+    assert repeat.bands("toy") == found["bands"] == files.read_json(repeat.study_path("toy"))["bands"]
     table = repeat.study_table("toy")
     row = next(row for row in table.splitlines() if row.startswith("| large_model"))
     assert (
@@ -213,7 +217,7 @@ def test_explain_says_what_was_used_and_what_has_changed(ready, root, monkeypatc
     assert repeat.explain("data/results/toy.jsonl") == text
     assert repeat.explain("T1").splitlines()[1:] == text.splitlines()
 
-    monkeypatch.setattr(record, "package_sha", lambda: "0" * 16)
+    monkeypatch.setattr(provenance, "package_sha", lambda: "0" * 16)
     claim = root / "data/claims/T1.toml"
     claim.write_text(claim.read_text().replace("threshold = 0.0", "threshold = 0.1"))
     path = root / "data/experiments/toy.toml"
@@ -222,7 +226,7 @@ def test_explain_says_what_was_used_and_what_has_changed(ready, root, monkeypatc
     assert "8 of 14 blocks" in text and f"(now {'0' * 16})" in text and "claim T1: text changed since" in text
     block = repeat.explain("toy/a-n10-s0")
     assert "covers today's experiment: no" in block and "changed since: settings:" in block
-    assert f"other than here: package: {record.short_environment()['package']}" not in block
+    assert f"other than here: package: {provenance.short_environment()['package']}" not in block
     assert "→ " + "0" * 16 in block
 
 
@@ -234,5 +238,5 @@ def test_explain_of_something_unknown_names_the_known(ready):
 
 
 def test_a_new_function_in_the_package_runs_nothing_again(ready, monkeypatch):
-    monkeypatch.setattr(record, "package_sha", lambda: "1" * 16)
-    assert all(job.done for job in graph.all_jobs(["toy"], "laptop"))
+    monkeypatch.setattr(provenance, "package_sha", lambda: "1" * 16)
+    assert all(job.done for job in jobs.all_jobs(["toy"], "laptop"))

@@ -16,8 +16,9 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from instructlab_repro import provenance
+from instructlab_repro.notebooks import runner
 from instructlab_utils.errors import NotebookError, ParameterError, RecordError
-from instructlab_utils.repro import record, runner
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 PARAMETERS = """profile: str = "auto"  # smoke, laptop or gpu
@@ -241,7 +242,7 @@ def start_run(project: Path, *cells: str) -> tuple[subprocess.Popen, Path]:
     )
     out = project / "build" / "out"
     code = (
-        "import sys; from pathlib import Path; from instructlab_utils.repro import runner\n"
+        "import sys; from pathlib import Path; from instructlab_repro.notebooks import runner\n"
         f"sys.exit(runner.run_notebook({str(path)!r}, Path({str(out)!r}), {{}}, timeout=60).exit_code)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=project)
@@ -286,7 +287,7 @@ def test_after_kill_9_the_manifest_says_running_and_no_kernel_is_left(project):
 
 def test_four_at_once_and_no_kernel_hears_another(project):
     code = (
-        "import sys; from pathlib import Path; from instructlab_utils.repro import runner\n"
+        "import sys; from pathlib import Path; from instructlab_repro.notebooks import runner\n"
         "n = int(sys.argv[1])\n"
         "m = runner.run_notebook('notebooks/a.ipynb', Path(f'build/{n}'), {'seed': n}, timeout=100)\n"
         "sys.exit(m.exit_code)"
@@ -305,7 +306,7 @@ def test_a_manifest_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     manifest = runner.Manifest(notebook="a", parameters={}, code_sha="", profile="smoke", seed=0)
     manifest.write(tmp_path)
     before = (tmp_path / "manifest.json").read_bytes()
-    monkeypatch.setattr(record.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
+    monkeypatch.setattr(provenance.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
     manifest.status = "ok"
     with pytest.raises(OSError, match="disk full"):
         manifest.write(tmp_path)

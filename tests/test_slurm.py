@@ -19,8 +19,10 @@ import pytest
 import toy_project as toy
 import yaml
 
+from instructlab_repro import experiments
+from instructlab_repro.engine import jobs
+from instructlab_repro.pages import tables
 from instructlab_utils.errors import ConfigError
-from instructlab_utils.repro import experiments, graph, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
@@ -91,44 +93,44 @@ def test_every_profile_resumes_and_lets_the_key_decide(name):
 
 def test_an_executor_that_cannot_work_is_one_sentence(root, monkeypatch):
     with pytest.raises(ConfigError, match=r"unknown executor 'slrum', did you mean 'slurm'\?; known: local"):
-        graph.run_graph(["toy"], "smoke", executor="slrum")
+        jobs.run_graph(["toy"], "smoke", executor="slrum")
     own = root / "profiles" / "mine" / "config.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("executor: nowhere\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="'nowhere' is not installed; run `pip install snakemake-executor-"):
-        graph.executor_profile("mine")
+        jobs.executor_profile("mine")
     own.write_text("executor: [\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="not a table of YAML"):
-        graph.executor_profile(str(own.parent))
+        jobs.executor_profile(str(own.parent))
     own.write_text("executor: slurm\n", encoding="utf-8")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="no `sbatch` here"):
-        graph.executor_profile("mine")
-    assert graph.executor_profile("local") == (ROOT / "profiles" / "local", "local")
+        jobs.executor_profile("mine")
+    assert jobs.executor_profile("local") == (ROOT / "profiles" / "local", "local")
 
 
 # --- what a job brings along -----------------------------------------------------------------------
 
 
 def test_a_job_asks_for_what_its_experiment_says(root):
-    job = graph.block_jobs("toy", "smoke")["tune-a"]
+    job = jobs.block_jobs("toy", "smoke")["tune-a"]
     assert job.resources == {
-        "mem_mb": 2000 + graph.SNAKEMAKE_MB,  # 2000 is the default of [resources]
-        "runtime": 1 + graph.SLACK,
+        "mem_mb": 2000 + jobs.SNAKEMAKE_MB,  # 2000 is the default of [resources]
+        "runtime": 1 + jobs.SLACK,
         "gpu": 0,
     }
     path = root / "data/experiments/toy.toml"
     path.write_text(path.read_text() + "[profiles.gpu.resources]\ngpu = 1\ncores = 2\n")
-    job = graph.block_jobs("toy", "gpu")["tune-a"]
+    job = jobs.block_jobs("toy", "gpu")["tune-a"]
     assert job.resources["gpu"] == 1 and job.threads == 2
 
 
 def test_a_node_looks_at_its_own_block_only(root):
     experiment = experiments.load("toy").at("laptop")
     block = experiment.block(stage="run", task="a", n_train=10, seed=0)
-    assert list(graph.block_jobs("toy", "laptop", block)) == ["tune-a", "a-n10-s0"]
-    assert len(graph.block_jobs("toy", "laptop")) == 14
+    assert list(jobs.block_jobs("toy", "laptop", block)) == ["tune-a", "a-n10-s0"]
+    assert len(jobs.block_jobs("toy", "laptop")) == 14
 
 
 WORKER = """#!/bin/bash
@@ -165,7 +167,7 @@ def test_a_job_in_an_empty_environment_gets_all_it_needs_from_the_snakefile(root
     )
     assert found["INSTRUCTLAB_ROOT"] == str(root) and found["INSTRUCTLAB_PROFILE"] == "smoke"
     assert found["INSTRUCTLAB_HOME"] == "/somewhere/cache" and found["PYTHONPATH"] == str(ROOT)
-    assert all(found[name] == "1" for name in graph.THREADS)
+    assert all(found[name] == "1" for name in jobs.THREADS)
     assert block.out.joinpath("done").read_text().strip() == experiments.load("toy").at("smoke").key(block)
 
 
@@ -173,8 +175,8 @@ def test_the_head_node_needs_no_kernel_and_no_torch():
     """Where Snakemake is called, jobs are listed and keyed; only nodes start kernels."""
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'ipykernel', 'transformers', 'papermill')))\n"
-        "from instructlab_utils.repro import graph\n"
-        "print(len(graph.all_jobs(['lessons', 'experiments'], 'smoke')))"
+        "from instructlab_repro.engine import jobs\n"
+        "print(len(jobs.all_jobs(['lessons', 'experiments'], 'smoke')))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
@@ -183,11 +185,11 @@ def test_the_head_node_needs_no_kernel_and_no_torch():
 
 def test_processes_of_another_login_node_are_left_alone(monkeypatch):
     ended = []
-    monkeypatch.setattr(graph, "_end_group", lambda group, **_: ended.append(group))
+    monkeypatch.setattr(jobs, "_end_group", lambda group, **_: ended.append(group))
     left = {"group": 2**22 + 1, "started": 0.0}
-    graph._end_orphans({**left, "host": "another"})
+    jobs._end_orphans({**left, "host": "another"})
     assert not ended
-    graph._end_orphans({**left, "host": platform.node()})
+    jobs._end_orphans({**left, "host": platform.node()})
     assert ended == [2**22 + 1]
 
 
@@ -202,13 +204,13 @@ def test_slurm_jobs_of_a_killed_call_are_cancelled_before_the_next_one_starts(ro
         return subprocess.CompletedProcess(words, 0, "\n".join(queue), "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(graph.time, "sleep", lambda _: None)
+    monkeypatch.setattr(jobs.time, "sleep", lambda _: None)
     build = root / "build"
     build.mkdir()
     (build / ".graph.json").write_text(
         json.dumps({"group": 2**22 + 1, "started": 0, "host": "another", "slurm": "instructlab-abc"})
     )
-    graph.end_killed()
+    jobs.end_killed()
     assert cancelled == ["7", "12_3"] and not (build / ".graph.json").exists()
 
 
@@ -217,7 +219,7 @@ def test_a_killed_call_on_slurm_cannot_be_followed_where_slurm_cannot_be_asked(m
     with pytest.raises(
         ConfigError, match="a killed call left Slurm jobs; call this once where `squeue` works"
     ):
-        graph._cancel_slurm("instructlab-abc")
+        jobs._cancel_slurm("instructlab-abc")
 
 
 # --- the single node -------------------------------------------------------------------------------
@@ -306,9 +308,7 @@ def test_a_call_killed_on_slurm_is_finished_by_the_next_one(root, monkeypatch):
     worker.chmod(worker.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("INSTRUCTLAB_PYTHON", str(worker))
     (root / "slow").touch()
-    code = (
-        "from instructlab_utils.repro import graph; graph.run_graph(['toy'], 'laptop', 2, executor='slurm')"
-    )
+    code = "from instructlab_repro.engine import jobs; jobs.run_graph(['toy'], 'laptop', 2, executor='slurm')"
     first = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 900
     while not ((root / "sleeping").exists() and (root / "build/runs/toy/laptop/tune-a/done").exists()):
@@ -319,7 +319,7 @@ def test_a_call_killed_on_slurm_is_finished_by_the_next_one(root, monkeypatch):
     sleeper = int((root / "sleeping").read_text())
     os.kill(sleeper, 0)  # the job goes on without its call
     (root / "slow").unlink()
-    result = graph.run_graph(["toy"], "laptop", 2, executor="slurm")
+    result = jobs.run_graph(["toy"], "laptop", 2, executor="slurm")
     with pytest.raises(ProcessLookupError):
         os.kill(sleeper, 0)
     assert {job.name: job.status for job in result.ran} == {

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import toy_project as toy
 
+from instructlab_repro import claims, experiments
+from instructlab_repro.engine import course
+from instructlab_repro.pages import tables
+from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, RecordError
-from instructlab_utils.metrics import t_interval
-from instructlab_utils.repro import claims, course, experiments, record, tables
+from instructlab_utils.intervals import t_interval
 
 NBSP = "\u00a0"
 PAPER = """
@@ -48,7 +51,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("INSTRUCTLAB_ROOT", str(tmp_path))
     monkeypatch.setenv("MPLBACKEND", "Agg")
     toy.make(tmp_path)
-    record.write_json(tmp_path / "data/results/ledger.json", [ROW])
+    files.write_json(tmp_path / "data/results/ledger.json", [ROW])
     return tmp_path
 
 
@@ -57,12 +60,12 @@ def set_numbers(
 ) -> None:
     """Replace a number in the results file by (method, task, n_train)."""
     path = root / "data/results/toy.jsonl"
-    lines = record.read_lines(path)
+    lines = files.read_lines(path)
     for line in lines:
         cell = (line["method"], line["task"], line["n_train"])
         if line["stage"] == "run" and cell in values:
             line[field] = values[cell][line["seed"]]
-    record.write_lines(path, lines)
+    files.write_lines(path, lines)
 
 
 def edit(root, old: str, new: str) -> None:
@@ -136,8 +139,8 @@ def test_an_axis_outside_the_columns_is_averaged_within_each_seed(root):
     assert "Each seed is the mean over task." in summary.notes[0]
     assert {r["task"] for r in rows_of(tables.to_csv("toy"))} == {"all"}
     path = root / "data/results/toy.jsonl"
-    kept = [x for x in record.read_lines(path) if (x["task"], x["n_train"], x["seed"]) != ("b", 10, 2)]
-    record.write_lines(path, kept)
+    kept = [x for x in files.read_lines(path) if (x["task"], x["n_train"], x["seed"]) != ("b", 10, 2)]
+    files.write_lines(path, kept)
     summary = tables.summarise("toy")
     assert summary.missing["large", 10] == "large_model, n = 10: seed 2 (1 of 2 runs)"
 
@@ -185,12 +188,12 @@ def test_nothing_or_strange_lines_are_refused(root):
         tables.markdown("toy")
     toy.run_all()
     path = root / "data/results/toy.jsonl"
-    lines = record.read_lines(path)
-    record.write_lines(path, [line | {"schema": 7} for line in lines])
+    lines = files.read_lines(path)
+    files.write_lines(path, [line | {"schema": 7} for line in lines])
     with pytest.raises(RecordError, match="schema 7"):
         tables.markdown("toy")
     del lines[0]["accuracy"]
-    record.write_lines(path, lines)
+    files.write_lines(path, lines)
     with pytest.raises(RecordError, match="no 'accuracy' in the run of floor, block a-n10-s0"):
         tables.markdown("toy")
     with pytest.raises(
@@ -247,7 +250,7 @@ def test_the_notes_name_what_learned_nothing(root):
             trial = experiments.Trial("k", method, {}, {"C": 2.0, "learning_rate": 0.2})
             known = experiments.Trial("k", "floor", {}, trial.tuned)
             rows.append(toy.line(experiment, block, known) | {"method": method, "accuracy": accuracy})
-    record.write_lines(root / "data/results/toy.jsonl", rows)
+    files.write_lines(root / "data/results/toy.jsonl", rows)
     assert "as far as these seeds can tell: small (a, n = 10; b, n = 10)." in tables.markdown("toy")
 
 
@@ -447,7 +450,7 @@ def test_the_ledger_has_a_row_per_claim_with_its_links(root):
         DRAFT | {"claim": "T2", "verdict": "not tested"},
         ROW | {"claim": "T3", "comparisons": parts},
     ]
-    record.write_json(root / "data/results/ledger.json", rows)
+    files.write_json(root / "data/results/ledger.json", rows)
     lines = tables.ledger().splitlines()
     assert lines[1] == "| --- | --- | --- | --- | --- |"  # text is set left
     assert lines[2].startswith(
@@ -474,7 +477,7 @@ def test_the_page_tells_all_of_a_claim(root, monkeypatch):
         argued,
         ROW | {"claim": "T4", "comparisons": parts, "k": 1},
     ]
-    record.write_json(root / "data/results/ledger.json", rows)
+    files.write_json(root / "data/results/ledger.json", rows)
     text = tables.ledger_page()
     assert "4 claims: 3 supported, 1 not tested." in text
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
@@ -513,7 +516,7 @@ def test_write_tables_renews_the_ledger_first_then_tables_and_pages(root, capsys
     assert course.write_tables([], "laptop", check=True) == 1
     assert "LEDGER.md: the generated block 'ledger-page' is out of date" in capsys.readouterr().err
     assert course.write_tables([], "laptop") == 0
-    (row,) = record.read_json(root / "data/results/ledger.json")
+    (row,) = files.read_json(root / "data/results/ledger.json")
     assert row["statistic"] == "ten of the large against twenty of the small" and row["table"].endswith(
         "toy.md"
     )

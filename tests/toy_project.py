@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from instructlab_utils.repro import experiments, record
+from instructlab_repro import experiments
+from instructlab_utils import files
 
 TOML = """
 name = "toy"
@@ -153,7 +154,7 @@ def run(
     """Leave the files of one finished block under build/, without running anything."""
     block.out.mkdir(parents=True, exist_ok=True)
     trials = [trial for trial in experiment.trials(block) if trial.method != skip]
-    record.write_lines(block.out / "lines.jsonl", [line(experiment, block, t, **more) for t in trials])
+    files.write_lines(block.out / "lines.jsonl", [line(experiment, block, t, **more) for t in trials])
     write_manifest(block.out, status=status)
 
 
@@ -163,7 +164,7 @@ def write_manifest(out: Path, *, status: str = "ok", **more) -> None:
         "seconds": 2.0, "peak_memory_mb": 77.0, "error": None if status == "ok" else {"name": "E", "message": "boom"},
         "schema": 1,
     }  # fmt: skip
-    record.write_json(out / "manifest.json", fields | more)
+    files.write_json(out / "manifest.json", fields | more)
 
 
 def run_all(profile: str = "laptop") -> experiments.Experiment:

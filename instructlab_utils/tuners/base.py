@@ -247,7 +247,7 @@ def save(model: nn.Module, folder: Path | str) -> Path:
     """
     from safetensors.torch import save_file
 
-    from instructlab_utils.repro.record import write_json
+    from instructlab_utils.files import write_json
 
     folder, method = Path(folder), _method_of(model)
     if any(isinstance(module, Mergeable) and module.merged for module in model.modules()):

@@ -64,7 +64,7 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from instructlab_utils import expect_error, metrics, models, plotting, start
+from instructlab_utils import expect_error, intervals, models, plotting, start
 
 run = start("00", profile=profile, seed=seed)
 n_dev, n_test = run.budget.n_dev, n_test or run.budget.n_test
@@ -515,7 +515,7 @@ run.record(**{f"before_{name}": sum(row) for name, row in before.items()})
 print("instruction  dev    test   95 % interval   best constant answer")
 for i in instructions:
     row, constant = before[i.name], best_constant([gold for _, gold in i.test])
-    share = metrics.wilson_interval(sum(row), len(row))
+    share = intervals.wilson_interval(sum(row), len(row))
     counts = f"{sum(score(i, i.text, i.dev)):3}/{len(i.dev)} {sum(row):4}/{len(row)}"
     print(f"{i.name:11} {counts}   {share.low:.2f} to {share.high:.2f} {constant:11}/{len(row)}")
 for i in (i for i in instructions if i.outputs):
@@ -627,7 +627,7 @@ for k, rows in enumerate([before, after]):
     mark = {**plotting.style(3 * k), "linestyle": "none", "fillstyle": "full" if k else "none"}
     for y, name in enumerate(reversed(before)):
         if name in rows:
-            share = metrics.wilson_interval(sum(rows[name]), len(rows[name]))
+            share = intervals.wilson_interval(sum(rows[name]), len(rows[name]))
             ax.hlines(y - 0.3 * k, share.low, share.high, color=mark["color"])
             ax.plot(
                 share.mean,

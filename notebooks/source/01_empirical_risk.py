@@ -852,8 +852,8 @@ from scipy.sparse.linalg import svds
 from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from instructlab_utils.data import load, subsample
-from instructlab_utils.metrics import t_interval
+from instructlab_utils.intervals import t_interval
+from instructlab_utils.tasks import load, subsample
 
 task = load("movie-sentiment")
 train_split, test_split = task.splits["train"], task.splits["test"]

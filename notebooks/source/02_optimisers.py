@@ -51,7 +51,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from instructlab_utils import data, metrics, models, plotting, start, training
+from instructlab_utils import intervals, models, plotting, start, tasks, training
 from instructlab_utils.losses import cross_entropy
 
 run = start("02", profile=profile, seed=seed)
@@ -188,8 +188,8 @@ for t in (1, 2, 5, 12, 100, 1000, 5000):
 # $\epsilon$ looks like a guard against division by zero. Look at a real model. One batch of film sentences, one gradient.
 
 # %%
-corpus = data.load("movie-sentiment")
-rows = data.subsample(corpus.splits["train"], run.budget.n_train, seed)
+corpus = tasks.load("movie-sentiment")
+rows = tasks.subsample(corpus.splits["train"], run.budget.n_train, seed)
 tokenizer = models.load_tokenizer("encoder", model)
 train_set = training.encode(rows, tokenizer, 64)
 batch = training.move(training.collate(train_set[:16], tokenizer.pad_token_id), run.device)
@@ -788,7 +788,8 @@ _ = run.figure(figure, "02_finder")
 # %%
 from IPython.display import HTML
 
-from instructlab_utils.repro import claims, experiments, tables
+from instructlab_repro import claims, experiments
+from instructlab_repro.pages import tables
 
 spec, lines = experiments.load("learning_rates").at("laptop"), experiments.results("learning_rates")
 RATES, SEEDS = spec.axes["learning_rate"], spec.axes["seed"]
@@ -840,7 +841,7 @@ HTML(tables.html("learning_rates")) if lines else print("no results yet: make re
 low = RATES.index(1e-5)
 for i, (method, label) in enumerate(LABELS.items()):
     best = dev[i].argmax(0)
-    gain = metrics.t_interval(accuracy[i, best, range(len(SEEDS))] - accuracy[i, low])
+    gain = intervals.t_interval(accuracy[i, best, range(len(SEEDS))] - accuracy[i, low])
     preferred = ", ".join(f"{RATES[j]:.0e}" for j in best) if lines else "nothing yet"
     print(f"{label:17s} dev prefers {preferred}; gain over 1e-5 on test: {gain}")
     print(f"{'':17s} the finder of section 9 had said {run.metrics[f'{method}_finder']:.0e}")

@@ -48,7 +48,7 @@ learning_rate: float = 1e-4  # peak of the schedule
 import numpy as np
 import torch
 
-from instructlab_utils import data, expect_error, metrics, models, plotting, start, training
+from instructlab_utils import expect_error, metrics, models, plotting, start, tasks, training
 
 run = start("03", profile=profile, seed=seed)
 n_train = n_train or run.budget.n_train
@@ -150,10 +150,10 @@ print("torch's default weight decay:", torch.optim.AdamW([torch.zeros(1)]).defau
 # cross them. The data card in `data/cards/` has the details.
 
 # %%
-task = data.load("movie-sentiment")
-train_rows = data.subsample(task.splits["train"], n_train, seed)
-dev_rows = data.subsample(task.splits["dev"], run.budget.n_dev, 0)
-test_rows = data.subsample(task.splits["test"], run.budget.n_test, 0)
+task = tasks.load("movie-sentiment")
+train_rows = tasks.subsample(task.splits["train"], n_train, seed)
+dev_rows = tasks.subsample(task.splits["dev"], run.budget.n_dev, 0)
+test_rows = tasks.subsample(task.splits["test"], run.budget.n_test, 0)
 print("labels:", task.labels)
 print({name: len(rows) for name, rows in task.splits.items()}, "of which we train on", len(train_rows))
 for row in train_rows.select(range(4)):
@@ -695,8 +695,8 @@ print(f"accuracy {toy.mean():.4f}, mean of the batch means {np.mean(batch_means)
 # $$ \frac{\hat p + \frac{z^2}{2n} \;\pm\;
 # z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}}}{1 + \frac{z^2}{n}}. $$
 
-# %% tags=["defines:metrics.wilson_interval"]
-from instructlab_utils.metrics import Interval
+# %% tags=["defines:intervals.wilson_interval"]
+from instructlab_utils.intervals import Interval
 
 
 def wilson_interval(successes, n, level=0.95):
@@ -736,7 +736,7 @@ run.record(accuracy_low=interval.low, accuracy_high=interval.high)
 # replacement, always with both answers, and look at how the difference scatters.
 
 
-# %% tags=["defines:metrics.paired_bootstrap"]
+# %% tags=["defines:intervals.paired_bootstrap"]
 def paired_bootstrap(a, b, samples=10_000, level=0.95, seed=0):
     d = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
     rng = np.random.default_rng(seed)
@@ -773,7 +773,7 @@ run.record(tfidf=word_hits.mean(), gain=gain.mean, gain_low=gain.low, gain_high=
 # $t_{S-1}$ replaces $z$. It is larger, because $s$ is a guess from few values.
 
 
-# %% tags=["defines:metrics.t_interval"]
+# %% tags=["defines:intervals.t_interval"]
 def t_interval(values, level=0.95):
     from scipy import stats
 
@@ -827,7 +827,8 @@ print("unpaired:", t_interval(points.mean() + 3 * (points - points.mean())))
 # %%
 from IPython.display import HTML
 
-from instructlab_utils.repro import claims, tables
+from instructlab_repro import claims
+from instructlab_repro.pages import tables
 
 HTML(tables.html("baselines"))
 

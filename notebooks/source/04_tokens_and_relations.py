@@ -49,7 +49,18 @@ import itertools
 import numpy as np
 import torch
 
-from instructlab_utils import data, expect_error, losses, metrics, models, plotting, start, tokens, training
+from instructlab_utils import (
+    expect_error,
+    intervals,
+    losses,
+    metrics,
+    models,
+    plotting,
+    start,
+    tagging,
+    tasks,
+    training,
+)
 from instructlab_utils.training import IGNORED, move
 
 run = start("04", profile=profile, seed=seed)
@@ -83,9 +94,9 @@ print("fossil:", fossil, "  plain look-up:", [label2id[label] for label in label
 # has a label for every word. Here is such an answer: the slots of a restaurant.
 
 # %%
-slots = data.load("e2e-slots")
-slot_labels = tokens.labels_of(slots)
-slot_rows = tokens.sentences(slots, "train", run.budget.n_slots, seed, 20)
+slots = tasks.load("e2e-slots")
+slot_labels = tagging.labels_of(slots)
+slot_rows = tagging.sentences(slots, "train", run.budget.n_slots, seed, 20)
 for word, tag in zip(slot_rows[0]["tokens"], slot_rows[0]["tags"], strict=True):
     print(f"{word:14s}{tag}")
 
@@ -102,7 +113,7 @@ for word, tag in zip(slot_rows[0]["tokens"], slot_rows[0]["tags"], strict=True):
 # texts? In Polish? And how does it spell Chinese?
 
 # %%
-polish = data.load("polish-ner")
+polish = tasks.load("polish-ner")
 chinese = "北京 的 报纸 报道 了 新年 的 讲话 ， 记者 在 现场".split()
 samples = {
     "restaurants": [row["tokens"] for row in slot_rows],
@@ -161,7 +172,7 @@ for piece, a, b in zip(pieces, shifted, copied, strict=True):
 # the loss of lesson 01 leaves out. Nothing is lost by it: attention lets the first piece look at the others.
 
 
-# %% tags=["defines:tokens.align_labels"]
+# %% tags=["defines:tagging.align_labels"]
 def align_labels(words, labels):
     aligned, previous = [], None
     for word in words:
@@ -193,7 +204,7 @@ def collate_tokens(examples, pad_id):
 
 
 # %%
-slot_set = tokens.encode(slot_rows, tokenizer, slot_labels)  # align_labels for each row, and two checks
+slot_set = tagging.encode(slot_rows, tokenizer, slot_labels)  # align_labels for each row, and two checks
 batch = collate_tokens(slot_set[:4], pad_id)
 targets = int((batch["labels"] != IGNORED).sum())
 print({name: tuple(tensor.shape) for name, tensor in batch.items()}, "targets:", targets)
@@ -243,7 +254,7 @@ for place in [(0, 1, 3), (1, 2, 0), (0, 0, 1)]:  # two targets, and [CLS]
 # only `I` of the same kind continues, and a stray `I` belongs to nothing.
 
 
-# %% tags=["defines:tokens.spans_of"]
+# %% tags=["defines:tagging.spans_of"]
 def spans_of(tags):
     spans, name, begin = [], "", 0
     for i, tag in enumerate([*tags, "O"]):  # the last O closes a span that ends with the sentence
@@ -334,7 +345,7 @@ print(
 # different modes cannot be compared. Here is what the default does, as a function of its own:
 
 
-# %% tags=["defines:tokens.repair"]
+# %% tags=["defines:tagging.repair"]
 def repair(tags):
     repaired, previous = [], "O"
     for tag in tags:
@@ -408,8 +419,8 @@ def word_logits(net, examples):
 # on *other* restaurants do you expect? And what remains of it if the labels are shifted by one, as in section 2?
 
 # %%
-test_rows = tokens.sentences(slots, "test", run.budget.n_test, 0, 20)
-test_set = tokens.encode(test_rows, tokenizer, slot_labels)
+test_rows = tagging.sentences(slots, "test", run.budget.n_test, 0, 20)
+test_set = tagging.encode(test_rows, tokenizer, slot_labels)
 test_truth = [row["tags"] for row in test_rows]
 
 
@@ -465,7 +476,7 @@ run.record(slot_illegal=len(illegal) / len(guess))
 # $m(2m - 1)$ of $(2m + 1)^2$.
 
 
-# %% tags=["defines:tokens.legal_transitions"]
+# %% tags=["defines:tagging.legal_transitions"]
 def legal_transitions(labels):
     def score(before, after):
         legal = not after.startswith("I-") or before[2:] == after[2:]
@@ -503,7 +514,7 @@ print("forbidden:", int((transition < 0).sum()), "=", m * (2 * m - 1), "of", (2 
 # winners.
 
 
-# %% tags=["defines:tokens.viterbi"]
+# %% tags=["defines:tagging.viterbi"]
 def viterbi(scores, start, transition):
     best, pointers = scores[0] + start, []
     for s in scores[1:]:
@@ -616,7 +627,7 @@ compare("slots", test_truth, three_readings(slot_logits, slot_labels))
 # looks. We give the clue back in the only currency that the model takes, a piece.
 
 
-# %% tags=["defines:tokens.mark_capitals"]
+# %% tags=["defines:tagging.mark_capitals"]
 def mark_capitals(words):
     return ["^" + word if word[:1].isupper() else word for word in words]
 
@@ -633,9 +644,9 @@ for words in (sentence, mark_capitals(sentence)):
 # number of updates. (We keep sentences with at least one name, and the first sixteen words.)
 
 # %%
-name_labels = tokens.labels_of(polish)
+name_labels = tagging.labels_of(polish)
 marked = {
-    split: tokens.sentences(polish, split, n, chosen_by, 16)
+    split: tagging.sentences(polish, split, n, chosen_by, 16)
     for split, n, chosen_by in (("train", run.budget.n_names, seed), ("test", run.budget.n_test, 0))
 }
 plain = {
@@ -649,7 +660,7 @@ print(f"all O: token accuracy {token_accuracy(name_truth, everything_o):.3f}")
 
 # %%
 for name, rows in {"plain": plain, "marked": marked}.items():
-    sets = {split: tokens.encode(part, tokenizer, name_labels) for split, part in rows.items()}
+    sets = {split: tagging.encode(part, tokenizer, name_labels) for split, part in rows.items()}
     name_logits = word_logits(learn(sets["train"], name_labels, run.budget.name_steps), sets["test"])
     found = best_tags(name_logits, name_labels)
     f1, accuracy = span_f1(name_truth, found), token_accuracy(name_truth, found)
@@ -701,7 +712,7 @@ def pairs(rows):
 
 
 # %%
-webnlg = data.load("webnlg").splits
+webnlg = tasks.load("webnlg").splits
 train_pairs, test_pairs = pairs(webnlg["train"]), pairs(webnlg["test"])
 relations = [r for r, _ in Counter(r for *_, r in train_pairs).most_common(8)]
 train_pairs, test_pairs = ([p for p in side if p[3] in relations] for side in (train_pairs, test_pairs))
@@ -765,7 +776,7 @@ for name, marked in {"text alone": False, "with markers": True}.items():
 # %%
 for name, hit in hits.items():
     print(f"{name:13s} all pairs {hit.mean():.3f}, texts with several relations {hit[several].mean():.3f}")
-gain = metrics.paired_bootstrap(hits["with markers"], hits["text alone"], 2000, seed=seed)
+gain = intervals.paired_bootstrap(hits["with markers"], hits["text alone"], 2000, seed=seed)
 print("gain of the markers on all pairs:", gain)
 run.record(
     relation_plain=hits["text alone"].mean(), relation_marked=hits["with markers"].mean(),
@@ -809,7 +820,8 @@ run.record(
 # %%
 from IPython.display import HTML
 
-from instructlab_utils.repro import claims, experiments, tables
+from instructlab_repro import claims, experiments
+from instructlab_repro.pages import tables
 
 HTML(tables.html("tokens"))
 
@@ -826,7 +838,9 @@ rows = [(method, n) for method in names for n in (50, 400)]
 def gain(corpus, method, n):
     """Points of span F1 over the best tag of each word, with the t interval over seeds."""
     seeds = sorted({line["seed"] for line in lines})
-    return metrics.t_interval([100 * (f1[corpus, n, method, s] - f1[corpus, n, "argmax", s]) for s in seeds])
+    return intervals.t_interval(
+        [100 * (f1[corpus, n, method, s] - f1[corpus, n, "argmax", s]) for s in seeds]
+    )
 
 
 # %%

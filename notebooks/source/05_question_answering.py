@@ -48,7 +48,7 @@ learning_rate: float = 2e-4  # peak of the schedule
 import numpy as np
 import torch
 
-from instructlab_utils import data, expect_error, models, plotting, start, training
+from instructlab_utils import expect_error, models, plotting, start, tasks, training
 from instructlab_utils.errors import TrainingError
 
 run = start("05", profile=profile, seed=seed)
@@ -61,7 +61,7 @@ n_train = n_train or run.budget.n_train
 # character to another. Nothing is generated. The model only points.
 
 # %%
-squad = data.load("squad").splits
+squad = tasks.load("squad").splits
 rows = {name: squad[name].to_list() for name in ("train", "test")}
 first = min(rows["train"], key=lambda row: len(row["context"]))
 print("question:", first["question"])
@@ -233,7 +233,7 @@ def lost(rows, max_length):
     return count / len(rows)
 
 
-check_rows = data.subsample(squad["test"], run.budget.n_check, 0).to_list()
+check_rows = tasks.subsample(squad["test"], run.budget.n_check, 0).to_list()
 shares = {n: lost(check_rows, n) for n in (96, 128, 192, 256)}
 for n, share in shares.items():
     print(f"{n:3d} tokens: {share:.1%} of the answers are cut off")
@@ -594,8 +594,8 @@ for answer in ("Denver Broncos!", "Broncos of Denver", "Denver", "the", ""):
 # many tokens. The word embeddings stay frozen. They are half of the weights, and few of their rows would see an update.
 
 # %%
-train_rows = data.subsample(squad["train"], n_train, seed).to_list()
-test_rows = data.subsample(squad["test"], run.budget.n_test, 0).to_list()
+train_rows = tasks.subsample(squad["train"], n_train, seed).to_list()
+test_rows = tasks.subsample(squad["test"], run.budget.n_test, 0).to_list()
 with_answer, without = {}, []
 for window in windows(train_rows, tokenizer, max_length=112, stride=32):
     if window.example["labels"] == [0, 0]:
@@ -702,8 +702,8 @@ run.record(argmax_illegal=illegal / len(test_windows))
 # %%
 from sklearn.metrics import roc_auc_score
 
-spoken = data.load("disfl-qa").splits["test"]
-spoken = data.subsample(spoken, min(len(spoken), run.budget.n_spoken), 0).to_list()
+spoken = tasks.load("disfl-qa").splits["test"]
+spoken = tasks.subsample(spoken, min(len(spoken), run.budget.n_spoken), 0).to_list()
 heard = windows(spoken, tokenizer, max_length=128, stride=32)
 scores = span_scores(reader, [w.example for w in heard], pad_id)
 top = np.full(len(spoken), -np.inf)
@@ -756,7 +756,8 @@ for margin in (-np.inf, *np.quantile(top, [0.25, 0.5, 0.75]), np.inf):
 # %%
 from IPython.display import HTML
 
-from instructlab_utils.repro import claims, tables
+from instructlab_repro import claims
+from instructlab_repro.pages import tables
 
 HTML(tables.html("qa_shifts"))
 

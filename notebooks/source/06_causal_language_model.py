@@ -51,7 +51,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from instructlab_utils import data, expect_error, metrics, models, start, training
+from instructlab_utils import expect_error, metrics, models, start, tasks, training
 from instructlab_utils.errors import ParameterError, TrainingError
 from instructlab_utils.losses import cross_entropy, log_softmax
 
@@ -377,7 +377,7 @@ def encode_completion(prompt, completion, tokenizer, completion_only=True):
 
 # %%
 PROMPT = "Describe the restaurant in one sentence.\n{}\nDescription:"
-restaurants = data.load("e2e").splits
+restaurants = tasks.load("e2e").splits
 print({name: len(rows) for name, rows in restaurants.items()}, "lists of attributes")
 row = restaurants["train"][0]
 print(row["source"], *row["targets"][:3], sep="\n   ")
@@ -942,7 +942,7 @@ def request(name, row):
 
 # %%
 shown = {
-    name: min(data.load(name).splits["test"], key=lambda r: abs(len(r["source"]) - 300)) for name in TASKS
+    name: min(tasks.load(name).splits["test"], key=lambda r: abs(len(r["source"]) - 300)) for name in TASKS
 }
 chats = [
     tokenizer.apply_chat_template(request(*one), add_generation_prompt=True)["input_ids"]
@@ -1036,7 +1036,8 @@ run.record(perplexity_before=perplexity_before, perplexity_after=perplexity_afte
 # %%
 from IPython.display import HTML
 
-from instructlab_utils.repro import claims, tables
+from instructlab_repro import claims
+from instructlab_repro.pages import tables
 
 HTML(tables.html("completion_loss"))
 
@@ -1061,7 +1062,7 @@ if verdict["mean"] is not None:
 # Before you conclude that masks are bad, look at the tuning. **Predict.** Did both methods get the same learning rate?
 
 # %%
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
 
 for line in experiments.results("completion_loss", stage="tune"):
     rate = line["tuned"]["learning_rate"]

@@ -52,7 +52,7 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from instructlab_utils import data, metrics, models, plotting, start, training
+from instructlab_utils import intervals, models, plotting, start, tasks, training
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.losses import cross_entropy, log_softmax
 
@@ -69,11 +69,11 @@ run = start("07", profile=profile, seed=seed)
 # saves time: half of all weights, and one more small regulariser that we hold fixed.
 
 # %%
-task = data.load("movie-sentiment")
+task = tasks.load("movie-sentiment")
 tokenizer = models.load_tokenizer("encoder", model)
 pad_id = tokenizer.pad_token_id
 sizes = {"train": (run.budget.n_train, seed), "dev": (run.budget.n_dev, 0), "test": (run.budget.n_test, 0)}
-rows = {name: data.subsample(task.splits[name], *chosen) for name, chosen in sizes.items()}
+rows = {name: tasks.subsample(task.splits[name], *chosen) for name, chosen in sizes.items()}
 examples = {name: training.encode(part, tokenizer, 64) for name, part in rows.items()}
 y = {name: torch.tensor(part["label"]) for name, part in rows.items()}
 
@@ -603,7 +603,7 @@ def dictionary(pairs, rounds=5, least=0.05):
 
 
 # %%
-reviews = data.load("products-en-de").splits["train"].select(range(run.budget.n_pairs))
+reviews = tasks.load("products-en-de").splits["train"].select(range(run.budget.n_pairs))
 pairs = [(words_of(row["source"]), words_of(row["targets"][0])) for row in reviews]
 there, back = dictionary(pairs), dictionary([(g, e) for e, g in pairs])
 for word in ("good", "film", "story", "boring", "never", "the"):
@@ -856,7 +856,8 @@ run.record(library_difference=max(largest["dropout"], largest["symmetric KL"], l
 # %%
 from IPython.display import HTML
 
-from instructlab_utils.repro import claims, experiments, tables
+from instructlab_repro import claims, experiments
+from instructlab_repro.pages import tables
 
 spec, lines = experiments.load("regularisers"), experiments.results("regularisers")
 lines = [line for line in lines if line["stage"] == "run"]
@@ -877,7 +878,7 @@ def paired(method, n, metric):
     base = "members" if method == "ensemble" else "plain"
     seeds = [s for s in spec.axes["seed"] if {(method, n, s), (base, n, s)} <= score.keys()]
     differences = [score[method, n, s][metric] - score[base, n, s][metric] for s in seeds]
-    return metrics.t_interval(differences) if len(differences) > 1 else None
+    return intervals.t_interval(differences) if len(differences) > 1 else None
 
 
 # %%
@@ -951,7 +952,9 @@ for method in ("plain", "early_stopping"):
     mine = [line for line in lines if line["method"] == method]
     gap = [line["dev_accuracy"] - line["accuracy"] for line in mine]
     if len(gap) > 1:
-        print(f"{spec.labels[method]:15s} dev minus test accuracy {metrics.t_interval(gap)}, {len(gap)} runs")
+        print(
+            f"{spec.labels[method]:15s} dev minus test accuracy {intervals.t_interval(gap)}, {len(gap)} runs"
+        )
 
 # %% [markdown]
 # The dev and test sentences are the same in all runs, and one of the two sets may simply be easier. So look at the

@@ -53,7 +53,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from instructlab_utils import data, expect_error, metrics, models, plotting, start, training, tuners
+from instructlab_utils import expect_error, metrics, models, plotting, start, tasks, training, tuners
 from instructlab_utils.errors import TrainingError
 
 run = start("08", profile=profile, seed=seed)
@@ -665,11 +665,11 @@ del careless, careful, elsewhere, again, read, mine, theirs
 # **Predict.** Both have the same number of weights and the same updates. Does the second one catch up?
 
 # %%
-task = data.load("bbc-topics")
+task = tasks.load("bbc-topics")
 tokenizer = models.load_tokenizer("encoder", model)
 rows = {
-    "train": data.subsample(task.splits["train"], run.budget.n_train, seed),
-    "test": data.subsample(task.splits["test"], run.budget.n_test, 0),
+    "train": tasks.subsample(task.splits["train"], run.budget.n_train, seed),
+    "test": tasks.subsample(task.splits["test"], run.budget.n_test, 0),
 }
 examples = {name: training.encode(part, tokenizer, 24) for name, part in rows.items()}
 y_test = rows["test"]["label"]
@@ -759,7 +759,8 @@ _ = run.figure(figure, "08_spans")
 # %%
 from IPython.display import HTML
 
-from instructlab_utils.repro import claims, experiments, tables
+from instructlab_repro import claims, experiments
+from instructlab_repro.pages import tables
 
 spec, lines = experiments.load("adapters"), experiments.results("adapters")
 both = [tables.html("adapters", metric=metric) for metric in ("accuracy", "ms_per_step") if lines]

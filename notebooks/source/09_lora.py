@@ -52,7 +52,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from instructlab_utils import data, expect_error, models, plotting, start, training, tuners
+from instructlab_utils import expect_error, models, plotting, start, tasks, training, tuners
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.tuners.lora import ALL_LINEAR, LoraLinear
 
@@ -162,7 +162,7 @@ class Lora(torch.nn.Module):
 
 
 # %%
-task = data.load("tweet-sentiment")
+task = tasks.load("tweet-sentiment")
 plain = models.load_classifier(len(task.labels), seed=seed, model=model)
 query = "bert.encoder.layer.0.attention.self.query"
 
@@ -206,7 +206,7 @@ run.record(lora_parameters=formula, head_parameters=head, share=count / total)
 tokenizer = models.load_tokenizer("encoder", model)
 pad_id = tokenizer.pad_token_id
 sizes = {"train": (run.budget.n_train, seed), "test": (run.budget.n_test, 0)}
-rows = {name: data.subsample(task.splits[name], *chosen) for name, chosen in sizes.items()}
+rows = {name: tasks.subsample(task.splits[name], *chosen) for name, chosen in sizes.items()}
 sets = {name: training.encode(part, tokenizer, 24) for name, part in rows.items()}
 y_test = torch.tensor(rows["test"]["label"])
 batch = training.collate(sets["train"][:8], pad_id)
@@ -807,7 +807,8 @@ for r in (1, 8):
 # %%
 from IPython.display import HTML
 
-from instructlab_utils.repro import claims, experiments, tables
+from instructlab_repro import claims, experiments
+from instructlab_repro.pages import tables
 
 lines = experiments.results("lora")
 html = [tables.html("lora", metric=metric) for metric in ("accuracy", "gap") if lines]

@@ -51,7 +51,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from instructlab_utils import data, expect_error, models, plotting, start, training, tuners
+from instructlab_utils import expect_error, models, plotting, start, tasks, training, tuners
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers for a name of old
 run = start("10", profile=profile, seed=seed)
@@ -344,8 +344,8 @@ for name, method in kinds.items():
 # words at every layer?
 
 # %%
-task = data.load("tweet-sentiment")
-rows = data.subsample(task.splits["train"], run.budget.n_train, seed)
+task = tasks.load("tweet-sentiment")
+rows = tasks.subsample(task.splits["train"], run.budget.n_train, seed)
 examples = training.encode(rows, tokenizer, 32)
 starts = {
     "input, N(0, 1)": tuners.PromptTuning(n, init="normal"),
@@ -445,7 +445,8 @@ assert apart < 1e-4 and torch.equal(as_text.argmax(-1), as_vectors.argmax(-1))
 # %%
 from IPython.display import HTML
 
-from instructlab_utils.repro import claims, experiments, tables
+from instructlab_repro import claims, experiments
+from instructlab_repro.pages import tables
 
 lines = experiments.results("soft_prompts")
 HTML(tables.html("soft_prompts")) if lines else print("no results yet: make reproduce")

@@ -55,8 +55,18 @@ import numpy as np
 import torch
 from scipy import stats
 
-from instructlab_utils import data, expect_error, metrics, models, plotting, start, training, tuners
-from instructlab_utils.repro import claims, experiments, tables
+from instructlab_repro import claims, experiments
+from instructlab_repro.pages import tables
+from instructlab_utils import (
+    expect_error,
+    intervals,
+    models,
+    plotting,
+    start,
+    tasks,
+    training,
+    tuners,
+)
 
 run = start("11", profile=profile, seed=seed)
 
@@ -99,7 +109,7 @@ own = {name: max(rates, key=lambda r: swept_scores(name, r, "dev_accuracy").mean
 print("each at its own rate:", own)
 gaps = []
 for a, b in ((own["full"], own["full"]), (own["lora"], own["lora"]), (own["lora"], own["full"])):
-    gaps.append(metrics.t_interval(swept_scores("lora", a) - swept_scores("full", b)))
+    gaps.append(intervals.t_interval(swept_scores("lora", a) - swept_scores("full", b)))
     print(f"LoRA at {a:g} minus full fine-tuning at {b:g}: {gaps[-1]}")
 run.record(gap_at_full=gaps[0].mean, gap_at_lora=gaps[1].mean, gap_tuned=gaps[2].mean)
 
@@ -259,18 +269,18 @@ for unit, table, t in (("seeds", over_seeds, t4 / t8), ("sentences", over_senten
 spec = experiments.load("arena").at(run.profile)
 rules = SimpleNamespace(**spec.settings)
 tokenizer = models.load_tokenizer("encoder", model)
-pad_id, task = tokenizer.pad_token_id, data.load("tweet-sentiment")
+pad_id, task = tokenizer.pad_token_id, tasks.load("tweet-sentiment")
 
 
 def drawn(task, sizes, length):
-    rows = {name: data.subsample(task.splits[name], n, by) for name, (n, by) in sizes.items()}
+    rows = {name: tasks.subsample(task.splits[name], n, by) for name, (n, by) in sizes.items()}
     examples = {name: training.encode(part, tokenizer, length) for name, part in rows.items()}
     return examples, {name: np.array(part["label"]) for name, part in rows.items()}
 
 
 sizes = {"train": (rules.n_train, seed), "test": (rules.test, 0)}
 examples, truth = drawn(task, sizes, rules.max_length)
-third = data.load(rules.probe_task)  # for section 3
+third = tasks.load(rules.probe_task)  # for section 3
 sizes = {"train": (rules.probe_train, 0), "test": (rules.probe_test, 0)}
 probe_examples, probe_truth = drawn(third, sizes, rules.probe_length)
 
@@ -917,7 +927,7 @@ def choose(task, margin=0.03, **budget):
     best, ends = max(inside, key=lambda m: score[m].mean()), {}
     for m in inside:
         gap = score[best] - score[m]
-        interval = metrics.t_interval(gap) if len(gap) > 1 else None
+        interval = intervals.t_interval(gap) if len(gap) > 1 else None
         ends[m] = (interval.low, interval.high) if interval else (gap[0], gap[0])
     not_told_apart = [m for m, (low, _) in ends.items() if low <= 0]
     near = [m for m, (_, high) in ends.items() if high < margin]

@@ -51,7 +51,7 @@ import torch
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch import Tensor
 
-from instructlab_utils import data, models, plotting, scoring, start
+from instructlab_utils import models, plotting, scoring, start, tasks
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.losses import log_softmax  # lesson 01
 
@@ -242,7 +242,7 @@ def choose(scores, rule="sum", base=None):
 
 
 # %%
-rows = [row for split in data.load("general-knowledge").splits.values() for row in split]
+rows = [row for split in tasks.load("general-knowledge").splits.values() for row in split]
 picked = ("days are in a leap year", "color is the sky", "largest animal", "study of living", "use to hear")
 for row in [row for row in rows if any(part in row["input"] for part in picked)][: run.budget.n_questions]:
     options = [" " + option for option in row["options"]]
@@ -349,8 +349,8 @@ def packed(prefix, contexts, words):
 # logits only where an option is predicted. Three scorers, the same question:
 
 # %%
-movies = data.load("movie-sentiment")
-sample = [r for r in data.subsample(movies.splits["dev"], 60, seed) if len(ids_of(r["text"])[0]) <= 48]
+movies = tasks.load("movie-sentiment")
+sample = [r for r in tasks.subsample(movies.splits["dev"], 60, seed) if len(ids_of(r["text"])[0]) <= 48]
 sample = sample[: run.budget.n_live]
 texts, y = [r["text"] for r in sample], torch.tensor([r["label"] for r in sample])
 words = [" negative", " positive"]
@@ -523,7 +523,7 @@ def judge(name, contexts, words, prefix=""):
 
 
 # %%
-drawn = [r for r in data.subsample(movies.splits["train"], 40, 100 + seed) if len(r["text"].split()) < 20]
+drawn = [r for r in tasks.subsample(movies.splits["train"], 40, 100 + seed) if len(r["text"].split()) < 20]
 order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed)).tolist()
 shots = [(drawn[i]["text"], movies.labels[drawn[i]["label"]]) for i in order[:4]]
 print(show(shots), "\n")
@@ -650,7 +650,8 @@ for form, verbaliser in both.items():
 # %%
 from IPython.display import HTML, display
 
-from instructlab_utils.repro import claims, experiments, tables
+from instructlab_repro import claims, experiments
+from instructlab_repro.pages import tables
 
 lines = experiments.results("in_context")
 HTML(tables.html("in_context")) if lines else print("no results yet: make reproduce")
@@ -659,9 +660,9 @@ HTML(tables.html("in_context")) if lines else print("no results yet: make reprod
 # The columns of Zhao et al. are there for their shape (a much larger model, other test sets), and are not ranked with ours.
 
 # %%
-tasks, ks = ["movie-sentiment", "bbc-topics", "vitaminc", "intent"], [0, 1, 4, 8]
+names, ks = ["movie-sentiment", "bbc-topics", "vitaminc", "intent"], [0, 1, 4, 8]
 figure, panels = plotting.axes(1, 4, width=2.7, height=2.9, sharey=True, dpi=85)
-for panel, task in zip(panels, tasks, strict=True):
+for panel, task in zip(panels, names, strict=True):
     for i, method in enumerate(("raw", "calibrated", "oracle", "majority")):
         own = [line for line in lines if (line["task"], line["method"]) == (task, method)]
         points = [[line["accuracy"] for line in own if line["k"] == k] for k in ks]
@@ -740,7 +741,7 @@ print(claims.render(claims.verdict("SF1")))
 # but honest to print: the same interval with each task left out.
 
 # %%
-from instructlab_utils.metrics import t_interval
+from instructlab_utils.intervals import t_interval
 
 own = {(e["task"], e["seed"], e["method"]): e["accuracy"] for e in experiments.results("zero_shot")}
 names, seeds = sorted({task for task, _, _ in own}), sorted({seed for _, seed, _ in own})

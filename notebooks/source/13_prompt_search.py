@@ -54,7 +54,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from instructlab_utils import data, expect_error, losses, models, plotting, scoring, start, training, tuners
+from instructlab_utils import expect_error, losses, models, plotting, scoring, start, tasks, training, tuners
 from instructlab_utils.generation import causal_losses
 
 run = start("13", profile=profile, seed=seed)
@@ -246,14 +246,14 @@ class Reader(nn.Module):
 # swapped.
 
 # %%
-corpus = data.load("movie-sentiment")
+corpus = tasks.load("movie-sentiment")
 
 
 def short(split, n, chosen_by):
     """``n`` sentences of at most 24 tokens: half of the cost of a batch is otherwise padding."""
     rows = corpus.splits[split]
     lengths = [len(ids) for ids in tokenizer(list(rows["text"]))["input_ids"]]
-    return data.subsample(rows.select([i for i, m in enumerate(lengths) if m <= 24]), n, chosen_by)
+    return tasks.subsample(rows.select([i for i, m in enumerate(lengths) if m <= 24]), n, chosen_by)
 
 
 # %%
@@ -740,7 +740,8 @@ for N in (1, 2, 12, 100):
 # %%
 from IPython.display import HTML
 
-from instructlab_utils.repro import claims, experiments, tables
+from instructlab_repro import claims, experiments
+from instructlab_repro.pages import tables
 
 tuning = experiments.results("pattern_tuning")
 HTML(tables.html("pattern_tuning")) if tuning else print("no results yet: make reproduce")

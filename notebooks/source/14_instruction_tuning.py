@@ -54,7 +54,6 @@ import torch
 from torch import nn
 
 from instructlab_utils import (
-    data,
     expect_error,
     generation,
     instructions,
@@ -62,12 +61,13 @@ from instructlab_utils import (
     plotting,
     scoring,
     start,
+    tasks,
     training,
     tuners,
 )
 from instructlab_utils.errors import InstructionError
 from instructlab_utils.losses import cross_entropy
-from instructlab_utils.session import find_root
+from instructlab_utils.project import find_root
 
 run = start("14", profile=profile, seed=seed)
 
@@ -256,7 +256,7 @@ del trainer
 # **Which mask is better** is an empirical question, and lesson 06 asked it. The ledger holds the answer.
 
 # %%
-from instructlab_utils.repro import claims
+from instructlab_repro import claims
 
 print(claims.render(claims.verdict("L1")))
 
@@ -302,7 +302,7 @@ def mixture(sizes, cap, temperature=1.0):
 # %%
 registry = tomllib.loads((find_root() / "data/instructions/clusters.toml").read_text(encoding="utf-8"))
 few = ("code-lines", "irony", "anachronisms", "logical-deduction", "social-iqa", "ni-qasc")
-sizes = {name: len(data.load(name).splits["train"]) for name in few}
+sizes = {name: len(tasks.load(name).splits["train"]) for name in few}
 rules = {"proportional": (None, 1.0), "cap 256": (256, 1.0), "cap 256, T = 2": (256, 2.0)}
 shares = {rule: mixture(sizes, *how) for rule, how in rules.items()}
 K, T = rules["cap 256, T = 2"]
@@ -561,8 +561,8 @@ for name, values in after.items():
 
 # %%
 for name, cluster in registry["clusters"].items():
-    tasks = [task["name"] for task in registry["tasks"] if task["cluster"] == name]
-    print(f"{'held out' if cluster['held_out'] else '':9s} {name:13s} {', '.join(tasks)}")
+    members = [task["name"] for task in registry["tasks"] if task["cluster"] == name]
+    print(f"{'held out' if cluster['held_out'] else '':9s} {name:13s} {', '.join(members)}")
 
 # %% [markdown]
 # No text has to be generated. *Rank classification*: of the options $o$ of an item with context $c$, choose
@@ -613,7 +613,7 @@ TASKS = {task["name"]: task for task in registry["tasks"]}
 
 
 def held_out_items(name, n):
-    task, rows = TASKS[name], data.load(name).splits["train"]
+    task, rows = TASKS[name], tasks.load(name).splits["train"]
     found = []
     for row in list(rows)[:n]:
         groups = re.search(task.get("take", "(.*)"), row["input"], re.DOTALL).groups()
@@ -753,7 +753,8 @@ del random_net
 # %%
 from IPython.display import HTML
 
-from instructlab_utils.repro import experiments, tables
+from instructlab_repro import experiments
+from instructlab_repro.pages import tables
 
 lines = experiments.results("clusters")
 HTML(tables.html("clusters")) if lines else print("no results yet: make reproduce")

@@ -22,16 +22,16 @@
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
 stage: str = "run"  # tune or run
-task: str = "movie-sentiment"  # a task of instructlab_utils.data
+task: str = "movie-sentiment"  # a task of instructlab_utils.tasks
 seed: int = 0  # training sentences, order of batches, dropout, head, the methods' first values
 
 # %%
 import numpy as np
 import torch
 
-from instructlab_utils import data, metrics, models, start, training, tuners
+from instructlab_repro import experiments
+from instructlab_utils import metrics, models, start, tasks, training, tuners
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.repro import experiments
 
 run = start("adapters", profile=profile, seed=seed)
 spec = experiments.load("adapters").at(run.profile)
@@ -45,12 +45,12 @@ settings = spec.settings_of(block)
 # sentences, and a result never reads the dev sentences.
 
 # %%
-corpus = data.load(task)
+corpus = tasks.load(task)
 tokenizer = models.load_tokenizer("encoder")
 pad_id = tokenizer.pad_token_id
 sizes = {"train": settings.n_train} | ({"dev": settings.dev} if stage == "tune" else {"test": settings.test})
 rows = {
-    name: data.subsample(corpus.splits[name], n, seed if name == "train" else 0) for name, n in sizes.items()
+    name: tasks.subsample(corpus.splits[name], n, seed if name == "train" else 0) for name, n in sizes.items()
 }
 examples = {name: training.encode(split, tokenizer, settings.max_length) for name, split in rows.items()}
 y = {name: np.array(split["label"]) for name, split in rows.items()}

@@ -38,9 +38,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from instructlab_utils import data, metrics, models, start, tokens, training, tuners
+from instructlab_repro import experiments
+from instructlab_utils import metrics, models, start, tagging, tasks, training, tuners
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.repro import experiments
 
 run = start("arena", profile=profile, seed=seed)
 spec = experiments.load("arena").at(run.profile)
@@ -54,19 +54,19 @@ settings = spec.settings_of(block)
 # the same for all seeds. The probe's sentences belong to a third task, which no method is trained on.
 
 # %%
-corpus = data.load(task)
-tagging = corpus.kind == "tokens"
-labels = tokens.labels_of(corpus) if tagging else list(corpus.labels)
+corpus = tasks.load(task)
+per_word = corpus.kind == "tokens"
+labels = tagging.labels_of(corpus) if per_word else list(corpus.labels)
 tokenizer = models.load_tokenizer("encoder")
 pad_id = tokenizer.pad_token_id
 
 
 def drawn(split, n, chosen_by):
     """Examples for the model, and the truth: tags of every sentence, or one label each."""
-    if tagging:
-        rows = tokens.sentences(corpus, split, n, chosen_by, settings.max_words)
-        return tokens.encode(rows, tokenizer, labels), [row["tags"] for row in rows]
-    rows = data.subsample(corpus.splits[split], n, chosen_by)
+    if per_word:
+        rows = tagging.sentences(corpus, split, n, chosen_by, settings.max_words)
+        return tagging.encode(rows, tokenizer, labels), [row["tags"] for row in rows]
+    rows = tasks.subsample(corpus.splits[split], n, chosen_by)
     return training.encode(rows, tokenizer, settings.max_length), np.array(rows["label"])
 
 
@@ -74,9 +74,9 @@ sizes = {"train": settings.n_train, "dev": settings.dev, "test": settings.test}
 found = {name: drawn(name, n, seed if name == "train" else 0) for name, n in sizes.items()}
 examples, truth = ({name: part[i] for name, part in found.items()} for i in (0, 1))
 
-probe_task = data.load(settings.probe_task)
+probe_task = tasks.load(settings.probe_task)
 probe_rows = {
-    name: data.subsample(probe_task.splits[name], n, 0)
+    name: tasks.subsample(probe_task.splits[name], n, 0)
     for name, n in (("train", settings.probe_train), ("test", settings.probe_test))
 }
 probe_examples = {
@@ -98,7 +98,7 @@ def first_pieces(example):
 
 def read(ids, name):
     """The score of the predicted label numbers of a split, and 1 for every sentence that is right as a whole."""
-    if not tagging:
+    if not per_word:
         right = np.equal(ids, truth[name])
         return float(right.mean()), right.astype(float).tolist()
     decoded = [[labels[k] for k in row] for row in ids]
@@ -107,7 +107,7 @@ def read(ids, name):
 
 
 def predict(net, name):
-    if not tagging:
+    if not per_word:
         return training.predict(net, examples[name], pad_id).argmax(-1).tolist()
     pairs = zip(training.token_logits(net, examples[name], pad_id), examples[name], strict=True)
     return [z[first_pieces(example)].argmax(-1).tolist() for z, example in pairs]
@@ -182,7 +182,7 @@ TUNERS = {
 
 
 def fresh():
-    load = models.load_tagger if tagging else models.load_classifier
+    load = models.load_tagger if per_word else models.load_classifier
     return load(len(labels), seed=seed)
 
 
@@ -254,15 +254,15 @@ def frozen(C):
 
     def features(name):
         pairs = zip(states[name], examples[name], strict=True)
-        return [h[first_pieces(e)].numpy() if tagging else h.mean(0, keepdim=True).numpy() for h, e in pairs]
+        return [h[first_pieces(e)].numpy() if per_word else h.mean(0, keepdim=True).numpy() for h, e in pairs]
 
-    y = [[labels.index(tag) for tag in tags] for tags in truth["train"]] if tagging else [truth["train"]]
+    y = [[labels.index(tag) for tag in tags] for tags in truth["train"]] if per_word else [truth["train"]]
     begin = time.process_time()
     model = logistic(C).fit(np.concatenate(features("train")), np.concatenate(y))
     seconds = time.process_time() - begin
     weights = model[-1].coef_.size + model[-1].intercept_.size
     ids = {name: [model.predict(rows).tolist() for rows in features(name)] for name in read_splits}
-    if not tagging:
+    if not per_word:
         ids = {name: [row[0] for row in rows] for name, rows in ids.items()}
     batches = -(-len(examples["train"]) // settings.batch_size)
     found = {
@@ -310,7 +310,7 @@ def tuned(method, learning_rate):
 # %%
 read_splits = ("dev", "test") if stage == "run" else ("dev",)
 nothing = {
-    n: [[0] * len(row) for row in truth[n]] if tagging else [0] * len(truth[n]) for n in ("dev", "test")
+    n: [[0] * len(row) for row in truth[n]] if per_word else [0] * len(truth[n]) for n in ("dev", "test")
 }
 for trial in spec.trials(block):
     if run.have(trial.key):

@@ -27,9 +27,9 @@ seed: int = 0  # training sentences, order of batches, dropout, head, the method
 # %%
 import numpy as np
 
-from instructlab_utils import data, metrics, models, start, training, tuners
+from instructlab_repro import experiments
+from instructlab_utils import metrics, models, start, tasks, training, tuners
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.repro import experiments
 
 run = start("arena_rates", profile=profile, seed=seed)
 spec = experiments.load("arena_rates").at(run.profile)
@@ -42,11 +42,11 @@ settings = spec.settings_of(block)
 # The training sentences depend on the seed. Dev and test sentences are the same for all seeds.
 
 # %%
-corpus = data.load(settings.task)
+corpus = tasks.load(settings.task)
 tokenizer = models.load_tokenizer("encoder")
 sizes = {"train": settings.n_train, "dev": settings.dev, "test": settings.test}
 rows = {
-    name: data.subsample(corpus.splits[name], n, seed if name == "train" else 0) for name, n in sizes.items()
+    name: tasks.subsample(corpus.splits[name], n, seed if name == "train" else 0) for name, n in sizes.items()
 }
 truth = {name: np.array(part["label"]) for name, part in rows.items()}
 examples = {name: training.encode(part, tokenizer, settings.max_length) for name, part in rows.items()}

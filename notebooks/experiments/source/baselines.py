@@ -25,7 +25,7 @@
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
 stage: str = "run"  # tune or run
-task: str = "movie-sentiment"  # a task of instructlab_utils.data
+task: str = "movie-sentiment"  # a task of instructlab_utils.tasks
 n_train: int = 50  # training sentences
 seed: int = 0  # subsample, order of batches, dropout, head, random weights
 
@@ -36,8 +36,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from instructlab_utils import data, metrics, models, start, training
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import metrics, models, start, tasks, training
 
 run = start("baselines", profile=profile, seed=seed)
 spec = experiments.load("baselines").at(run.profile)
@@ -51,10 +51,10 @@ settings = spec.settings_of(block)
 # encoder's limit: texts are cut at the last character of its last token, and TF-IDF gets the cut text too.
 
 # %%
-corpus = data.load(task)
-train_rows = data.subsample(corpus.splits["train"], n_train, seed)
-dev_rows = data.subsample(corpus.splits["dev"], settings.dev, 0)
-test_rows = data.subsample(corpus.splits["test"], settings.test, 0)
+corpus = tasks.load(task)
+train_rows = tasks.subsample(corpus.splits["train"], n_train, seed)
+dev_rows = tasks.subsample(corpus.splits["dev"], settings.dev, 0)
+test_rows = tasks.subsample(corpus.splits["test"], settings.test, 0)
 rows = {"train": train_rows, "dev": dev_rows, "test": test_rows}
 y = {name: np.array(split["label"]) for name, split in rows.items()}
 

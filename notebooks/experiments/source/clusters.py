@@ -40,9 +40,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from instructlab_utils import data, generation, losses, models, scoring, start, training, tuners
-from instructlab_utils.repro import experiments
-from instructlab_utils.session import find_root
+from instructlab_repro import experiments
+from instructlab_utils import generation, losses, models, scoring, start, tasks, training, tuners
+from instructlab_utils.project import find_root
 
 run = start("clusters", profile=profile, seed=seed)
 spec = experiments.load("clusters").at(run.profile)
@@ -95,7 +95,7 @@ def turns(lists):
 
 def items_of(name, splits, n, chosen_by):
     """At most n items of a task, drawn by a seed."""
-    task = data.load(name)
+    task = tasks.load(name)
     rows = [row for split in splits for row in task.splits[split]]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(chosen_by)).tolist()
     drawn = [item_of(TASKS[name], rows[i]) for i in order[: 12 * n]]

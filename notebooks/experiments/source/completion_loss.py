@@ -31,8 +31,8 @@ seed: int = 0  # training pairs and their order
 # %%
 import torch
 
-from instructlab_utils import data, generation, metrics, models, start, training
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import generation, metrics, models, start, tasks, training
 
 run = start("completion_loss", profile=profile, seed=seed)
 spec = experiments.load("completion_loss").at(run.profile)
@@ -47,7 +47,7 @@ settings = spec.settings_of(block)
 
 # %%
 PROMPT = "Describe the restaurant in one sentence.\n{}\nDescription:"
-corpus = data.load("e2e")
+corpus = tasks.load("e2e")
 
 
 def pairs_of(split):

@@ -29,8 +29,8 @@ import itertools
 
 import torch
 
-from instructlab_utils import data, models, scoring, start
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import models, scoring, start, tasks
 
 run = start("demonstration_order", profile=profile, seed=seed)
 spec = experiments.load("demonstration_order").at(run.profile)
@@ -50,7 +50,7 @@ FORMATS = {"movie-sentiment": "Review: {}\nSentiment:", "bbc-topics": "Article: 
 
 def drawn(task, split):
     """All short (text, label) pairs of the split, in the order that the seed draws, and the label words."""
-    corpus = data.load(task)
+    corpus = tasks.load(task)
     rows = corpus.splits[split]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     for row in (rows[i] for i in order):
@@ -61,7 +61,7 @@ def drawn(task, split):
 
 def balanced(task, n):
     """``n`` pairs of the train split, the first of each label that the seed draws."""
-    labels = len(data.load(task).labels)
+    labels = len(tasks.load(task).labels)
     quota, found = max(1, n // labels), []
     for text, label in drawn(task, "train"):
         if [shown for _, shown in found].count(label) < quota:
@@ -86,7 +86,7 @@ def orders(n):
 # %%
 def scored(task, order):
     """Scores (N, K) of the test texts and (3, K) of the content-free ones, the labels in order, targets, cost."""
-    words = [" " + label for label in data.load(task).labels]
+    words = [" " + label for label in tasks.load(task).labels]
     pairs = balanced(task, settings.demonstrations)
     shown = [pairs[i] for i in orders(len(pairs))[order]]
     test = list(itertools.islice(drawn(task, "test"), settings.test))

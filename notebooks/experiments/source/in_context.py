@@ -30,8 +30,8 @@ from functools import cache
 
 import torch
 
-from instructlab_utils import data, models, scoring, start
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import models, scoring, start, tasks
 
 run = start("in_context", profile=profile, seed=seed)
 spec = experiments.load("in_context").at(run.profile)
@@ -67,7 +67,7 @@ def as_pair(task, row, labels):
 @cache
 def drawn(task, split, n):
     """``n`` pairs of the split and the label words, by the seed."""
-    corpus = data.load(task)
+    corpus = tasks.load(task)
     rows = corpus.splits[split]
     labels = list(corpus.labels) or sorted(rows[0]["options"])
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()

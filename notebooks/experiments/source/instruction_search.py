@@ -31,8 +31,8 @@ import random
 
 import torch
 
+from instructlab_repro import experiments
 from instructlab_utils import models, scoring, start
-from instructlab_utils.repro import experiments
 
 run = start("instruction_search", profile=profile, seed=seed)
 spec = experiments.load("instruction_search").at(run.profile)

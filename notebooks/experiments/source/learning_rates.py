@@ -30,9 +30,9 @@ import numpy as np
 import peft
 import torch
 
-from instructlab_utils import data, metrics, models, start, training
+from instructlab_repro import experiments
+from instructlab_utils import metrics, models, start, tasks, training
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.repro import experiments
 
 run = start("learning_rates", profile=profile, seed=seed)
 spec = experiments.load("learning_rates").at(run.profile)
@@ -45,11 +45,11 @@ settings = spec.settings_of(block)
 # The training sentences depend on the seed. Dev and test sentences are the same for all seeds.
 
 # %%
-corpus = data.load(settings.task)
+corpus = tasks.load(settings.task)
 rows = {
-    "train": data.subsample(corpus.splits["train"], settings.n_train, seed),
-    "dev": data.subsample(corpus.splits["dev"], settings.dev, 0),
-    "test": data.subsample(corpus.splits["test"], settings.test, 0),
+    "train": tasks.subsample(corpus.splits["train"], settings.n_train, seed),
+    "dev": tasks.subsample(corpus.splits["dev"], settings.dev, 0),
+    "test": tasks.subsample(corpus.splits["test"], settings.test, 0),
 }
 y = {name: np.array(split["label"]) for name, split in rows.items()}
 majority = np.bincount(y["train"], minlength=len(corpus.labels)).argmax()

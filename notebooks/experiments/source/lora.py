@@ -25,7 +25,7 @@
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
 stage: str = "run"  # tune or run
-task: str = "tweet-sentiment"  # a classification task of instructlab_utils.data
+task: str = "tweet-sentiment"  # a classification task of instructlab_utils.tasks
 seed: int = 0  # training sentences, order of batches, dropout, head, first values of the methods
 
 # %%
@@ -33,8 +33,8 @@ import copy
 
 import numpy as np
 
-from instructlab_utils import data, metrics, models, start, training, tuners
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import metrics, models, start, tasks, training, tuners
 from instructlab_utils.tuners.lora import ALL_LINEAR
 
 run = start("lora", profile=profile, seed=seed)
@@ -49,9 +49,9 @@ settings = spec.settings_of(block)
 # first tokens of a sentence that `max_length` allows.
 
 # %%
-corpus = data.load(task)
+corpus = tasks.load(task)
 sizes = {"train": (settings.n_train, seed), "dev": (settings.dev, 0), "test": (settings.test, 0)}
-rows = {name: data.subsample(corpus.splits[name], *chosen) for name, chosen in sizes.items()}
+rows = {name: tasks.subsample(corpus.splits[name], *chosen) for name, chosen in sizes.items()}
 y = {name: np.array(part["label"]) for name, part in rows.items()}
 
 tokenizer = models.load_tokenizer("encoder")

@@ -35,8 +35,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from instructlab_utils import data, losses, models, start, training, tuners
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import losses, models, start, tasks, training, tuners
 
 run = start("pattern_tuning", profile=profile, seed=seed)
 spec = experiments.load("pattern_tuning").at(run.profile)
@@ -49,7 +49,7 @@ settings = spec.settings_of(block)
 # Short sentences only: half of the cost of a batch is otherwise padding. `n32-again` is a second draw of 32.
 
 # %%
-corpus = data.load("movie-sentiment")
+corpus = tasks.load("movie-sentiment")
 tokenizer = models.load_tokenizer("decoder")
 pad_id = tokenizer.pad_token_id
 
@@ -60,13 +60,13 @@ def short(rows):
 
 
 splits = {name: short(rows) for name, rows in corpus.splits.items()}
-test = data.subsample(splits["test"], settings.test, 0)
+test = tasks.subsample(splits["test"], settings.test, 0)
 
 
 def drawn(split, train, chosen_by):
     """As many sentences of a split as ``train`` says; "n32-again" is another draw."""
     again = 1000 if train.endswith("-again") else 0
-    return data.subsample(splits[split], settings.sizes[train], chosen_by + again)
+    return tasks.subsample(splits[split], settings.sizes[train], chosen_by + again)
 
 
 print({name: len(rows) for name, rows in splits.items()}, f"{len(test)} test sentences")

@@ -31,8 +31,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from instructlab_utils import data, losses, models, start, training, tuners
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import losses, models, start, tasks, training, tuners
 
 run = start("pet", profile=profile, seed=seed)
 spec = experiments.load("pet").at(run.profile)
@@ -45,7 +45,7 @@ settings = spec.settings_of(block)
 # The labels of the pool are looked at once, at the end, to say how good the soft ones are.
 
 # %%
-corpus = data.load("movie-sentiment")
+corpus = tasks.load("movie-sentiment")
 tokenizer = models.load_tokenizer("decoder")
 pad_id = tokenizer.pad_token_id
 
@@ -55,10 +55,10 @@ def short(rows):
     return rows.select([i for i, n in enumerate(lengths) if n <= settings.longest])
 
 
-drawn = data.subsample(short(corpus.splits["train"]), settings.labelled + settings.pool, seed)
+drawn = tasks.subsample(short(corpus.splits["train"]), settings.labelled + settings.pool, seed)
 labelled = drawn.select(range(settings.labelled))
 pool = drawn.select(range(settings.labelled, len(drawn)))
-test = data.subsample(short(corpus.splits["test"]), settings.test, 0)
+test = tasks.subsample(short(corpus.splits["test"]), settings.test, 0)
 truth = torch.tensor(list(test["label"]))
 print(f"{len(labelled)} labelled, {len(pool)} unlabelled, {len(test)} test sentences")
 

@@ -30,8 +30,8 @@ seed: int = 5  # training pairs, their order, the words that prompt and prefix s
 # %%
 import torch
 
-from instructlab_utils import data, generation, models, start, training, tuners
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import generation, models, start, tasks, training, tuners
 
 run = start("prefix_decoder", profile=profile, seed=seed)
 spec = experiments.load("prefix_decoder").at(run.profile)
@@ -46,7 +46,7 @@ settings = spec.settings_of(block)
 
 # %%
 PROMPT = "Describe the restaurant in one sentence.\n{}\nDescription:"
-corpus = data.load("e2e")
+corpus = tasks.load("e2e")
 tokenizer = models.load_tokenizer("decoder")
 pad_id = tokenizer.pad_token_id
 

@@ -31,8 +31,8 @@ import re
 
 import numpy as np
 
-from instructlab_utils import data, metrics, models, qa, start, training
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import metrics, models, qa, start, tasks, training
 
 run = start("qa_shifts", profile=profile, seed=seed)
 spec = experiments.load("qa_shifts").at(run.profile)
@@ -49,12 +49,12 @@ settings = spec.settings_of(block)
 # %%
 tokenizer = models.load_tokenizer("encoder")
 pad_id = tokenizer.pad_token_id
-squad = data.load("squad").splits
-train_rows = data.subsample(squad["train"], settings.n_train, seed).to_list()
+squad = tasks.load("squad").splits
+train_rows = tasks.subsample(squad["train"], settings.n_train, seed).to_list()
 sets = {
-    name: squad["test"] if name == "squad" else data.load(name).splits["test"] for name in spec.axes["task"]
+    name: squad["test"] if name == "squad" else tasks.load(name).splits["test"] for name in spec.axes["task"]
 }
-test_rows = {name: data.subsample(rows, settings.test, 0).to_list() for name, rows in sets.items()}
+test_rows = {name: tasks.subsample(rows, settings.test, 0).to_list() for name, rows in sets.items()}
 
 
 def with_answer(rows, max_length, stride):

@@ -36,8 +36,8 @@ from functools import cache
 import numpy as np
 import torch
 
-from instructlab_utils import augmentation, data, losses, metrics, models, start, training
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import augmentation, losses, metrics, models, start, tasks, training
 
 run = start("regularisers", profile=profile, seed=seed)
 spec = experiments.load("regularisers").at(run.profile)
@@ -51,11 +51,11 @@ settings = spec.settings_of(block)
 # multi-task method have labels of their own, 2 and 3, 4 and 5.
 
 # %%
-film = data.load("movie-sentiment")
+film = tasks.load("movie-sentiment")
 splits = {"train": (n_train, seed), "dev": (settings.dev, 0)}
 if stage == "run":
     splits["test"] = (settings.test, 0)
-rows = {name: data.subsample(film.splits[name], *chosen) for name, chosen in splits.items()}
+rows = {name: tasks.subsample(film.splits[name], *chosen) for name, chosen in splits.items()}
 y = {name: np.array(part["label"]) for name, part in rows.items()}
 
 tokenizer = models.load_tokenizer("encoder")
@@ -67,9 +67,9 @@ def related(per_film_sentence):
     """As many sentences of the related tasks, half of them tweets, half editorials."""
     found = []
     for head, name in enumerate(("tweet-sentiment", "editorial-sentiment"), start=1):
-        task = data.load(name)
+        task = tasks.load(name)
         assert task.labels == film.labels
-        part = data.subsample(task.splits["train"], per_film_sentence * n_train // 2, seed)
+        part = tasks.subsample(task.splits["train"], per_film_sentence * n_train // 2, seed)
         coded = training.encode(part, tokenizer, settings.max_length)
         found += [example | {"labels": example["labels"] + 2 * head} for example in coded]
     return found
@@ -93,7 +93,7 @@ def neighbours():
 
 @cache
 def dictionaries():
-    pairs = data.load("products-en-de").splits["train"].select(range(settings.parallel))
+    pairs = tasks.load("products-en-de").splits["train"].select(range(settings.parallel))
     both = [(augmentation.words_of(row["source"]), augmentation.words_of(row["targets"][0])) for row in pairs]
     return augmentation.dictionary(both), augmentation.dictionary([(g, e) for e, g in both])
 

@@ -25,7 +25,7 @@
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
 stage: str = "run"  # tune or run
-task: str = "e2e-slots"  # a task of instructlab_utils.data with one tag per word
+task: str = "e2e-slots"  # a task of instructlab_utils.tasks with one tag per word
 seed: int = 0  # subsample, order of batches, dropout, head
 
 # %%
@@ -34,8 +34,8 @@ import time
 
 import numpy as np
 
-from instructlab_utils import data, metrics, models, start, tokens, training
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import metrics, models, start, tagging, tasks, training
 
 run = start("tokens", profile=profile, seed=seed)
 spec = experiments.load("tokens").at(run.profile)
@@ -50,18 +50,18 @@ settings = spec.settings_of(block)
 # are marked, as lesson 04 explains.
 
 # %%
-corpus = data.load(task)
-labels = tokens.labels_of(corpus)
+corpus = tasks.load(task)
+labels = tagging.labels_of(corpus)
 tokenizer = models.load_tokenizer("encoder")
 pad_id = tokenizer.pad_token_id
 
 
 def drawn(split, n, chosen_by):
-    return tokens.sentences(corpus, split, n, chosen_by, settings.max_words)
+    return tagging.sentences(corpus, split, n, chosen_by, settings.max_words)
 
 
 rows = {"dev": drawn("dev", settings.dev, 0), "test": drawn("test", settings.test, 0)}
-examples = {name: tokens.encode(part, tokenizer, labels) for name, part in rows.items()}
+examples = {name: tagging.encode(part, tokenizer, labels) for name, part in rows.items()}
 truth = {name: [row["tags"] for row in part] for name, part in rows.items()}
 pieces = sum(len(example["input_ids"]) - 2 for example in examples["test"])
 words = sum(len(tags) for tags in truth["test"])
@@ -82,7 +82,7 @@ def trained(n_train, learning_rate):
     """Word logits of the dev and the test sentences by name: a list of (words, K) tensors each."""
     net = models.load_tagger(len(labels), seed=seed).to(run.device)
     net.get_input_embeddings().requires_grad_(False)
-    train_set = tokens.encode(drawn("train", n_train, seed), tokenizer, labels)
+    train_set = tagging.encode(drawn("train", n_train, seed), tokenizer, labels)
     with run.measure() as measured[n_train, learning_rate]:
         training.train(
             net, train_set, steps=settings.steps[str(n_train)], learning_rate=learning_rate, pad_id=pad_id,
@@ -97,7 +97,7 @@ def trained(n_train, learning_rate):
 
 
 # %%
-start_scores, transition_scores = tokens.legal_transitions(labels)
+start_scores, transition_scores = tagging.legal_transitions(labels)
 
 
 def argmax(z):
@@ -106,8 +106,8 @@ def argmax(z):
 
 METHODS = {
     "argmax": argmax,
-    "repair": lambda z: tokens.repair(argmax(z)),
-    "constrained": lambda z: [labels[k] for k in tokens.viterbi(z, start_scores, transition_scores)],
+    "repair": lambda z: tagging.repair(argmax(z)),
+    "constrained": lambda z: [labels[k] for k in tagging.viterbi(z, start_scores, transition_scores)],
 }
 
 
@@ -115,12 +115,12 @@ def scores(name, decoded):
     """Everything that a line says about one split."""
     flat = [np.concatenate([np.array(tags) for tags in part]) for part in (truth[name], decoded)]
     right = [
-        tokens.spans_of(a) == tokens.spans_of(b) for a, b in zip(truth[name], decoded, strict=True)
+        tagging.spans_of(a) == tagging.spans_of(b) for a, b in zip(truth[name], decoded, strict=True)
     ]  # all spans of a sentence
     return {
         "span_f1": metrics.span_f1(truth[name], decoded),
         "token_accuracy": float((flat[0] == flat[1]).mean()),
-        "illegal": float(np.mean([tokens.repair(tags) != tags for tags in decoded])),
+        "illegal": float(np.mean([tagging.repair(tags) != tags for tags in decoded])),
         "exact": float(np.mean(right)),
         "scores": [float(x) for x in right],
     }

@@ -32,9 +32,9 @@ from itertools import zip_longest
 
 import torch
 
-from instructlab_utils import data, models, scoring, start
-from instructlab_utils.repro import experiments
-from instructlab_utils.session import find_root
+from instructlab_repro import experiments
+from instructlab_utils import models, scoring, start, tasks
+from instructlab_utils.project import find_root
 
 run = start("wordings", profile=profile, seed=seed)
 spec = experiments.load("wordings").at(run.profile)
@@ -70,7 +70,7 @@ def turns(lists):
 
 
 def items_of(name):
-    task = data.load(name)
+    task = tasks.load(name)
     rows = [row for split in sorted(task.splits) for row in task.splits[split]]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(14)).tolist()
     rows = [rows[i] for i in order]

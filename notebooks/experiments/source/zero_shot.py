@@ -28,8 +28,8 @@ seed: int = 0  # which of the disjoint samples
 # %%
 import torch
 
-from instructlab_utils import data, models, scoring, start
-from instructlab_utils.repro import experiments
+from instructlab_repro import experiments
+from instructlab_utils import models, scoring, start, tasks
 
 run = start("zero_shot", profile=profile, seed=seed)
 spec = experiments.load("zero_shot").at(run.profile)
@@ -60,7 +60,7 @@ FORMATS = {
 
 def sample(task):
     """This seed's rows: all short ones of the three splits, shuffled once, then cut into disjoint samples."""
-    rows = [row for split in data.load(task).splits.values() for row in split]
+    rows = [row for split in tasks.load(task).splits.values() for row in split]
     short = [row for row in rows if len(tokenizer(row["input"])["input_ids"]) <= settings.max_tokens]
     order = torch.randperm(len(short), generator=torch.Generator().manual_seed(0)).tolist()
     n = min(settings.test, len(short) // settings.samples)

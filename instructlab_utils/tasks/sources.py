@@ -13,8 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from instructlab_utils import cache
 from instructlab_utils.errors import DataError
-from instructlab_utils.repro import assets
 
 SENTIMENT = ("negative", "positive")
 TOPICS = ("business", "entertainment", "politics", "sports", "tech")
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 def raw_files(name: str) -> list[Path]:
     """The raw files of a task. DataError for an unknown task or no file, AssetError for a missing asset."""
-    from instructlab_utils.repro.records import RECORDS  # it reads rows with functions of this module
+    from instructlab_utils.tasks.records import RECORDS  # it reads rows with functions of this module
 
     known = [*SOURCES, *RECORDS]
     if not isinstance(name, str) or name not in known:
@@ -70,7 +70,7 @@ def raw_files(name: str) -> list[Path]:
         raise DataError(f"unknown task {name!r}: {hint}the tasks are {', '.join(known)}")
     source = SOURCES[name] if name in SOURCES else RECORDS[name]
     patterns = (source.files,) if isinstance(source.files, str) else source.files
-    folder = assets.path(source.asset)
+    folder = cache.folder(source.asset)
     files = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     if not files:
         raise DataError(

@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, ValidationError, model_validator
 
+from instructlab_repro import provenance
+from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, ParameterError, RecordError
-from instructlab_utils.repro import record
-from instructlab_utils.session import PROFILES, closest, find_root
+from instructlab_utils.project import PROFILES, closest, find_root
 
 if TYPE_CHECKING:
-    from instructlab_utils.repro.runner import Manifest
+    from instructlab_repro.notebooks.runner import Manifest
 
 FOLDER = "data/experiments"
 REMEDY = "restore the file from git, or delete it and run again"  # for a damaged file of results
@@ -291,7 +292,7 @@ class Experiment(Strict):
                 fields[section] = _merge(fields.get(section, {}), values)
         chosen = _validate(fields, f"{FOLDER}/{self.name}.toml", f"profiles.{profile}.")
         chosen._profile = profile
-        chosen._claims = record.claims_sha(chosen.claims)
+        chosen._claims = provenance.claims_sha(chosen.claims)
         return chosen
 
     @property
@@ -379,7 +380,7 @@ class Experiment(Strict):
             used["tuning"] = {**self.tuning.model_dump(), "at": None}
         elif self.tuning is not None:
             used["tuning"] = self.key(self._tune_block(block))
-        return hashlib.sha256(record.dumps(used).encode()).hexdigest()
+        return hashlib.sha256(files.dumps(used).encode()).hexdigest()
 
     def _insides(self, fixed: Mapping[str, Value] | None = None) -> list[dict[str, Value]]:
         grid = ([fixed[axis]] if fixed and axis in fixed else self.axes[axis] for axis in self.inside)
@@ -433,7 +434,7 @@ class Experiment(Strict):
     def identity(self, block: Block) -> dict[str, Any]:
         """The fields that every line of the block repeats; the claims' hashes are those of ``at``."""
         return {
-            "schema": record.SCHEMA,
+            "schema": provenance.SCHEMA,
             "experiment": self.name,
             "revision": self.revision,
             "key": self.key(block),
@@ -445,12 +446,12 @@ class Experiment(Strict):
             "code": notebook_code_sha(self.notebook)[:16],
             "settings": vars(self.settings_of(block)),
             "assets": self._asset_pins(),
-            "environment": record.short_environment(),
+            "environment": provenance.short_environment(),
         }
 
     def _asset_pins(self) -> dict[str, str]:
         """The first digits of the pins of the models and data that the notebook declares."""
-        from instructlab_utils.repro import assets, notebooks
+        from instructlab_repro import assets, notebooks
 
         declared = notebooks.find(self.notebook).assets
         known = assets.catalogue() if declared else {}
@@ -463,7 +464,7 @@ class Experiment(Strict):
         import statistics
 
         with contextlib.suppress(RecordError, ValueError, KeyError):
-            manifest = record.read_json(block.out / "manifest.json")
+            manifest = files.read_json(block.out / "manifest.json")
             if manifest["status"] == "ok":
                 return float(manifest["seconds"])
         rows = _rows_by_block(results_path(self.name, self.profile))
@@ -479,21 +480,24 @@ class Experiment(Strict):
 
     def _built(self, block: Block) -> tuple[list[dict] | None, str]:
         """The lines under build/ if the block is finished and of the present key; else None, and why."""
-        from instructlab_utils.repro.runner import read_manifest
+        from instructlab_repro.notebooks.runner import read_manifest
 
         if not (block.out / "manifest.json").is_file():
             return None, "not run"
         try:
             manifest = read_manifest(block.out)
-            stored = record.read_lines(block.out / "lines.jsonl")
+            stored = files.read_lines(block.out / "lines.jsonl")
         except RecordError as error:
             return None, str(error)
         if manifest.status != "ok":
             reason = (manifest.error or {}).get("message", "")
             state = "was cut off, or is going on" if manifest.status == "running" else manifest.status
             return None, f"its last run {state}" + (f": {reason}" if reason else "")
-        if bad := [line for line in stored if line.get("schema") != record.SCHEMA]:
-            return None, f"{block.id}: a line of schema {bad[0].get('schema')!r}, known is {record.SCHEMA}"
+        if bad := [line for line in stored if line.get("schema") != provenance.SCHEMA]:
+            return (
+                None,
+                f"{block.id}: a line of schema {bad[0].get('schema')!r}, known is {provenance.SCHEMA}",
+            )
         key = self.key(block)
         current = [line for line in stored if line.get("key") == key]
         if stored and not current:
@@ -600,7 +604,7 @@ def load(name: str) -> Experiment:
 
 @lru_cache(maxsize=64)
 def _code_sha(path: Path, _: tuple[int, int]) -> str:
-    from instructlab_utils.repro import notebooks
+    from instructlab_repro import notebooks
 
     return notebooks.code_sha(path)
 
@@ -663,7 +667,8 @@ def run_block(
         ConfigError: for an unknown experiment or block.
         RecordError: before its tuning block has finished.
     """
-    from instructlab_utils.repro import notebooks, runner
+    from instructlab_repro import notebooks
+    from instructlab_repro.notebooks import runner
 
     experiment, chosen = find_block(name, block, profile)
     chosen = replace(chosen, under=under)
@@ -674,8 +679,8 @@ def run_block(
     path = out / "lines.jsonl"
     if path.is_file():
         key = experiment.key(chosen)
-        kept = [] if fresh else [line for line in record.salvage(path) if line.get("key") == key]
-        record.write_lines(path, kept)
+        kept = [] if fresh else [line for line in files.salvage(path) if line.get("key") == key]
+        files.write_lines(path, kept)
     if notebook_path(experiment.notebook).suffix == ".py":
         notebooks.build([experiment.notebook])
     manifest = runner.run_notebook(
@@ -719,7 +724,7 @@ def bootstrap_path(name: str, profile: str = "laptop") -> Path:
 def results(name: str, profile: str = "laptop", stage: str = "run") -> list[dict]:
     """The recorded lines of one stage; [] when the experiment has not run."""
     path = results_path(name, profile)
-    return [line for line in record.read_lines(path, remedy=REMEDY) if line.get("stage") == stage]
+    return [line for line in files.read_lines(path, remedy=REMEDY) if line.get("stage") == stage]
 
 
 def predictions(name: str, profile: str = "laptop") -> list[dict[str, Any]]:
@@ -755,7 +760,7 @@ def _rows_by_block(path: Path) -> dict[str, list[dict]]:
     version = (stat.st_mtime_ns, stat.st_size)
     if path not in _ROWS or _ROWS[path][0] != version:
         found: dict[str, list[dict]] = defaultdict(list)
-        for line in record.read_lines(path, remedy=REMEDY):
+        for line in files.read_lines(path, remedy=REMEDY):
             found[str(line.get("block"))].append(line)
         _ROWS[path] = (version, dict(found))
     return _ROWS[path][1]
@@ -785,7 +790,7 @@ def aggregate(experiment: Experiment, profile: str) -> Aggregate:
     line; a committed block of the present key counts where build/ has none. Others are refused and listed. No
     average is taken here, so no cell can silently stand on fewer seeds. Files change only when results do.
     """
-    from instructlab_utils.repro.runner import read_manifest
+    from instructlab_repro.notebooks.runner import read_manifest
 
     experiment = experiment.at(profile)
     found = Aggregate(results_path(experiment.name, profile))
@@ -813,13 +818,13 @@ def aggregate(experiment: Experiment, profile: str) -> Aggregate:
                 bulk[cell] = {name: line[name] for name in BULKY if line.get(name) is not None}
             elif block.stage == "run" and cell in stored:
                 bulk[cell] = {name: stored[cell][name] for name in BULKY if name in stored[cell]}
-    found.lines.sort(key=lambda line: (line["stage"], *(line[c] for c in cells), record.dumps(line["tuned"])))
-    text = "".join(record.dumps(line) + "\n" for line in found.lines)
+    found.lines.sort(key=lambda line: (line["stage"], *(line[c] for c in cells), files.dumps(line["tuned"])))
+    text = "".join(files.dumps(line) + "\n" for line in found.lines)
     old = found.path.read_bytes() if found.path.is_file() else b""
     if text.encode("utf-8") != old:
         # predictions first: a kill in between leaves old lines with newer predictions of the same key
         _write_predictions(found, cells, bulk, predictions_path(experiment.name, profile))
-        record.write_text(found.path, text)
+        files.write_text(found.path, text)
         found.changed = True
     return found
 
@@ -857,4 +862,4 @@ def _write_predictions(
             "the bootstrap intervals are kept instead"
         )
         return
-    record.write_bytes(path, buffer.getvalue())
+    files.write_bytes(path, buffer.getvalue())

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from instructlab_repro import claims, experiments
+from instructlab_utils import files
 from instructlab_utils.errors import ConfigError
-from instructlab_utils.repro import claims, experiments, record
-from instructlab_utils.session import find_root
+from instructlab_utils.project import find_root
 
 BLOCK = re.compile(r"(<!-- generated:(?P<name>[\w.-]+) -->\n)(?P<text>.*?)(<!-- /generated -->)", re.DOTALL)
 BOUND = re.compile(r"<!-- (?:generated:[\w.-]+|/generated) -->")
@@ -30,7 +31,7 @@ def grid(rows: list[list[str]], left: Iterable[bool]) -> str:
 def ledger_rows(profile: str = "laptop") -> list[dict[str, Any]]:
     """The rows of data/results/ledger.json; computed (which takes a while) where that file does not hold them."""
     path = find_root() / "data" / "results" / "ledger.json"
-    return record.read_json(path) if profile == "laptop" and path.is_file() else claims.ledger(profile)
+    return files.read_json(path) if profile == "laptop" and path.is_file() else claims.ledger(profile)
 
 
 def _finding(part: Mapping[str, Any], side: bool = False) -> str:
@@ -150,7 +151,7 @@ def update_blocks(path: str | Path, mapping: Mapping[str, str]) -> list[str]:
     path = Path(path)
     _, new, different = _replaced(path, mapping)
     if different:
-        record.write_text(path, new)
+        files.write_text(path, new)
     return different
 
 

@@ -35,12 +35,12 @@ from urllib.request import url2pathname
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from instructlab_utils import cache
+from instructlab_utils.cache import SCHEMA, STAMP, file_sha256, home, place
 from instructlab_utils.errors import AssetError, ConfigError
-from instructlab_utils.session import closest, find_root
+from instructlab_utils.project import closest
 
 CHUNK = 1 << 20
-STAMP = ".ok"
-SCHEMA = 1
 ATTEMPTS = 4
 PAUSE = 0.25  # seconds before the second attempt, doubled for each further one
 TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
@@ -127,13 +127,7 @@ class Asset(_Strict):
     @property
     def pin(self) -> str:
         """SHA-256 of everything that decides the content of the folder; sources and prose do not."""
-        parts = self.model_dump(include={"files", "tree", "convert"}, mode="json")
-        return hashlib.sha256(json.dumps([SCHEMA, parts], sort_keys=True).encode()).hexdigest()
-
-
-def catalogue_path() -> Path:
-    """The file data/assets.toml of this project."""
-    return find_root() / "data" / "assets.toml"
+        return cache.pin(self.model_dump(include={"files", "tree", "convert"}, mode="json"))
 
 
 def catalogue() -> dict[str, Asset]:
@@ -141,15 +135,7 @@ def catalogue() -> dict[str, Asset]:
 
     Raises ConfigError, naming file and key, if it is missing, is not TOML, or has a wrong key or value.
     """
-    path = catalogue_path()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); restore it from the repository"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    text, path = cache.catalogue_text()
     return dict(_parse(text, str(path)))
 
 
@@ -197,58 +183,6 @@ def _find(name: str) -> Asset:
     return known[name]
 
 
-def home() -> Path:
-    """The cache folder, which need not exist yet: INSTRUCTLAB_HOME, else .cache; relative to the root."""
-    folder = os.environ.get("INSTRUCTLAB_HOME")
-    return (find_root() / Path(folder or ".cache").expanduser()).resolve()
-
-
-def path(name: str) -> Path:
-    """The folder of a fetched asset, after a look at the presence and size of each of its files.
-
-    Raises AssetError if the name is unknown, or if the asset is absent, damaged, or of an older pin.
-    """
-    asset = _find(name)
-    if why := _wrong(asset, deep=False):
-        raise AssetError(f"asset {name!r} {why}; run `python -m instructlab_utils fetch --only {name}`")
-    return _folder(name)
-
-
-def _folder(name: str) -> Path:
-    return home() / "assets" / name
-
-
-def _wrong(asset: Asset, *, deep: bool) -> str:
-    """Why the asset's folder cannot be used, or an empty string; ``deep`` compares each file's SHA-256 too."""
-    folder = _folder(asset.name)
-    if not folder.is_dir():
-        return f"is not in {home()}"
-    try:
-        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        pin, files = stamp["pin"], dict(stamp["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"in {folder} has no readable stamp {STAMP}"
-    if pin != asset.pin:
-        return f"in {folder} was fetched for another pin of data/assets.toml"
-    for name, facts in files.items():
-        file = folder / name
-        try:
-            size = file.stat().st_size
-        except OSError:
-            return f"in {folder} lacks its file {name}"
-        if size != facts["bytes"]:
-            return f"in {folder} is damaged: {name} has {size} bytes instead of {facts['bytes']}"
-        if deep and file_sha256(file) != facts["sha256"]:
-            return f"in {folder} is damaged: {name} has another SHA-256 than when it was fetched"
-    return ""
-
-
-def file_sha256(file: Path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def fetch(
     names: list[str] | None = None, *, progress: bool = True, index: str | None = None
 ) -> dict[str, Path]:
@@ -268,14 +202,16 @@ def fetch(
 
 
 def _fetch_one(asset: Asset, index: str, progress: bool) -> Path:
-    folder, staging = _folder(asset.name), home() / "staging" / asset.name
+    folder, staging = place(asset.name), home() / "staging" / asset.name
     downloads = home() / "downloads" / asset.name
-    if not (staging.exists() or downloads.exists() or _wrong(asset, deep=True)):
+    if not (staging.exists() or downloads.exists() or cache.wrong(asset.name, deep=True)):
         return folder
     try:
         with _lock(asset.name):
             _remove(staging)  # what a killed process left half-made
-            if not _wrong(asset, deep=True):  # it was killed at the very end, or this one waited for another
+            if not cache.wrong(
+                asset.name, deep=True
+            ):  # it was killed at the very end, or this one waited for another
                 _remove(downloads)
                 return folder
             _need_space(asset, downloads)
@@ -750,7 +686,7 @@ def doctor(*, deep: bool = False) -> dict[str, Any]:
         "home": str(home()),
         "free_gb": round(_free(home()) / 1e9, 1),
         "assets": {
-            name: {"state": _wrong(asset, deep=deep) or "ready", "disk_mb": asset.disk_mb}
+            name: {"state": cache.wrong(asset.name, deep=deep) or "ready", "disk_mb": asset.disk_mb}
             for name, asset in catalogue().items()
         },
     }

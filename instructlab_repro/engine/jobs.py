@@ -29,9 +29,10 @@ from types import MappingProxyType
 
 import psutil
 
+from instructlab_repro import experiments, notebooks, provenance
+from instructlab_utils import files
 from instructlab_utils.errors import ConfigError
-from instructlab_utils.repro import experiments, notebooks, record
-from instructlab_utils.session import closest, find_root
+from instructlab_utils.project import closest, find_root
 
 LESSON_MB = 3000
 SNAKEMAKE_MB = 500  # a cluster also counts the two Snakemakes and the runner around a kernel
@@ -113,7 +114,7 @@ class GraphResult:
 
 def lesson_jobs(profile: str) -> dict[str, Job]:
     """Every lesson of a profile, by id."""
-    package, jobs = record.package_sha(), {}
+    package, jobs = provenance.package_sha(), {}
     for lesson in notebooks.lessons().values():
         code = notebooks.code_sha(lesson.notebook if lesson.notebook.is_file() else lesson.source)
         job = Job(
@@ -431,7 +432,7 @@ def _remember(build: Path, pid: int, slurm: str | None) -> None:
     with contextlib.suppress(psutil.Error):
         started = psutil.Process(pid).create_time()
         left = {"group": pid, "started": started, "host": platform.node(), "slurm": slurm}
-        record.write_json(build / ".graph.json", left)
+        files.write_json(build / ".graph.json", left)
 
 
 def _cancel_slurm(prefix: str) -> None:

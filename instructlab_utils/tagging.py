@@ -17,7 +17,7 @@ from instructlab_utils.errors import DataError
 from instructlab_utils.training import IGNORED
 
 if TYPE_CHECKING:
-    from instructlab_utils.data import Task
+    from instructlab_utils.tasks import Task
 
 Span = tuple[str, int, int]  # name, first word, word after the last
 CONLL = {"liv": "PER", "loc": "LOC", "fac": "LOC", "org": "ORG"}  # of polish-ner; all else is MISC
@@ -50,7 +50,7 @@ def sentences(task: Task, split: str, n: int, seed: int, max_words: int) -> list
     Names in Polish get four types and marked capitals. Returns dicts of ``tokens`` and ``tags``, all lists of str.
     Source: lesson 04, section 6.
     """
-    from instructlab_utils.data import subsample
+    from instructlab_utils.tasks import subsample
 
     rows = task.splits[split]
     tagged = [i for i, tags in enumerate(rows["tags"]) if set(tags[:max_words]) != {"O"}]

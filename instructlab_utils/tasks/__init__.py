@@ -26,10 +26,10 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instructlab_utils import cache
 from instructlab_utils.errors import AssetError, DataError
-from instructlab_utils.repro import assets
-from instructlab_utils.repro.records import RECORDS
-from instructlab_utils.repro.sources import SOURCES, Row, raw_files, read
+from instructlab_utils.tasks.records import RECORDS
+from instructlab_utils.tasks.sources import SOURCES, Row, raw_files, read
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -184,7 +184,7 @@ def asset_of(name: str) -> str:
 
 
 def load(name: str) -> Task:
-    """The task with its splits: made once from the raw files, later read from ``assets.home()/tasks``.
+    """The task with its splits: made once from the raw files, later read from ``cache.home()/tasks``.
 
     Raises: DataError for an unknown task or a malformed raw file; AssetError if the raw files are not there.
     """
@@ -195,7 +195,7 @@ def load(name: str) -> Task:
     pin = hashlib.sha256(f"{VERSION} {SALT} {SHARES} {CUT} {JACCARD}".encode())
     for path in files:
         pin.update(f"{path.parent.name}/{path.name}\0".encode() + path.read_bytes())
-    stored = assets.home() / "tasks" / f"{name}-{pin.hexdigest()[:12]}"
+    stored = cache.home() / "tasks" / f"{name}-{pin.hexdigest()[:12]}"
     try:
         stored.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{stored}.lock"):  # two notebooks may load the same task at once
@@ -211,12 +211,12 @@ def load(name: str) -> Task:
     except (OSError, ValueError) as error:
         raise AssetError(f"{stored} is damaged: delete that folder and load the task again") from error
     source, records = SOURCES.get(name), RECORDS.get(name)
-    pinned = assets.catalogue()[asset_of(name)]
+    pinned = cache.entry(asset_of(name))
     return Task(
         name=name,
         labels=source.labels if source else bio_labels(splits),
-        licence=pinned.licence,
-        source=pinned.citation,
+        licence=pinned["licence"],
+        source=pinned["citation"],
         assets=(asset_of(name),),
         thresholds={"negative": -CUT, "positive": CUT} if source and source.rated else {},
         counts=counts,

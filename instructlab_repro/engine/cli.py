@@ -69,8 +69,9 @@ def _run(
     progress: bool = False,
 ) -> tuple[Any, Path]:
     """Run one lesson or experiment notebook; returns its manifest and folder."""
-    from instructlab_utils.repro import notebooks, runner
-    from instructlab_utils.session import find_root, resolve_profile
+    from instructlab_repro import notebooks
+    from instructlab_repro.notebooks import runner
+    from instructlab_utils.project import find_root, resolve_profile
 
     profile = resolve_profile(profile)
     lesson = notebooks.find(name)
@@ -109,8 +110,8 @@ def run(
     out: Annotated[Path | None, typer.Option(help="folder for the executed notebook and its results")] = None,
 ) -> None:
     """Run one notebook headlessly, its parameters checked."""
-    from instructlab_utils.repro import notebooks
-    from instructlab_utils.session import resolve_profile
+    from instructlab_repro import notebooks
+    from instructlab_utils.project import resolve_profile
 
     given = {}
     for pair in parameter or []:
@@ -137,8 +138,8 @@ def run(
 @app.command("lesson-job", hidden=True)
 def lesson_job(name: str, profile: Profile = "auto", timeout: float | None = None) -> None:
     """One lesson, as the Snakefile calls it."""
-    from instructlab_utils.repro import notebooks
-    from instructlab_utils.session import find_root, resolve_profile
+    from instructlab_repro import notebooks
+    from instructlab_utils.project import find_root, resolve_profile
 
     profile = resolve_profile(profile)
     out = find_root() / "build" / profile / notebooks.find(name).source.stem
@@ -158,8 +159,9 @@ def block(
     """One block of an experiment, as the Snakefile and a repetition call it."""
     from dataclasses import replace
 
-    from instructlab_utils.repro import experiments, notebooks, runner
-    from instructlab_utils.session import resolve_profile
+    from instructlab_repro import experiments, notebooks
+    from instructlab_repro.notebooks import runner
+    from instructlab_utils.project import resolve_profile
 
     profile = resolve_profile(profile)
     chosen, found = experiments.find_block(experiment, block_id, profile)
@@ -173,8 +175,8 @@ def block(
 @app.command()
 def course(profile: Profile = "smoke", workers: Workers = 2) -> None:
     """Fetch what the lessons need; run every lesson and one block of every experiment."""
-    from instructlab_utils.repro.course import run_course
-    from instructlab_utils.session import resolve_profile
+    from instructlab_repro.engine.course import run_course
+    from instructlab_utils.project import resolve_profile
 
     raise typer.Exit(run_course(resolve_profile(profile), workers))
 
@@ -197,12 +199,12 @@ def reproduce(
     executor: Annotated[str, typer.Option(help="local, slurm, or a Snakemake profile's folder")] = "local",
 ) -> None:
     """Run what is missing of the experiments, then write results, tables and verdicts."""
-    from instructlab_utils.repro.course import run_experiments
-    from instructlab_utils.session import resolve_profile
+    from instructlab_repro.engine.course import run_experiments
+    from instructlab_utils.project import resolve_profile
 
     profile = resolve_profile(profile)
     if verify:
-        from instructlab_utils.repro.course import verify_experiments
+        from instructlab_repro.engine.course import verify_experiments
 
         raise typer.Exit(verify_experiments(names or [], profile))
     raise typer.Exit(run_experiments(names or [], profile, workers, dry_run, fresh, executor))
@@ -216,8 +218,8 @@ def explain(
     profile: Profile = "laptop",
 ) -> None:
     """Say what a result was made from, and what has changed since."""
-    from instructlab_utils.repro import repeat
-    from instructlab_utils.session import resolve_profile
+    from instructlab_repro.claims import repeat
+    from instructlab_utils.project import resolve_profile
 
     print(repeat.explain(result, resolve_profile(profile)))
 
@@ -225,8 +227,8 @@ def explain(
 @app.command()
 def determinism(name: str, profile: Profile = "laptop") -> None:
     """Run blocks again with other numbers of workers and threads; publish what stays equal, and the bands."""
-    from instructlab_utils.repro import repeat
-    from instructlab_utils.session import resolve_profile
+    from instructlab_repro.claims import repeat
+    from instructlab_utils.project import resolve_profile
 
     profile = resolve_profile(profile)
     repeat.study(name, profile)
@@ -239,8 +241,8 @@ def fetch(
     needed: Annotated[bool, typer.Option("--needed", help="only what the present lessons need")] = False,
 ) -> None:
     """Bring the pinned models and data into the cache, verified."""
-    from instructlab_utils.repro import assets
-    from instructlab_utils.repro.course import needed_assets
+    from instructlab_repro import assets
+    from instructlab_repro.engine.course import needed_assets
 
     names = needed_assets() if needed else only or None
     for name, folder in assets.fetch(names).items():
@@ -252,7 +254,7 @@ def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="read every file and compare its SHA-256")] = False,
 ) -> None:
     """Versions, device, cores, measured speed, free disk, and which assets are there."""
-    from instructlab_utils.repro import assets
+    from instructlab_repro import assets
 
     print(assets.render_doctor(assets.doctor(deep=deep)))
 
@@ -263,7 +265,7 @@ def notebooks_command(
     check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if they differ")] = False,
 ) -> None:
     """Turn the text sources into notebooks; ids and outputs stay."""
-    from instructlab_utils.repro import notebooks
+    from instructlab_repro import notebooks
 
     if check:
         differences = notebooks.check(names or None)
@@ -283,7 +285,7 @@ def import_command(
     notebook: Annotated[Path, typer.Argument(help="a notebook that was edited in Jupyter")],
 ) -> None:
     """Bring a notebook's edits back into its text source."""
-    from instructlab_utils.repro import notebooks
+    from instructlab_repro import notebooks
 
     source = notebooks.import_back(notebook)
     notebooks.build([source.stem])
@@ -293,7 +295,7 @@ def import_command(
 @app.command("list")
 def list_command() -> None:
     """The lessons and experiments, what they are for, and how long they take."""
-    from instructlab_utils.repro import notebooks
+    from instructlab_repro import notebooks
 
     for title, entries in (("lessons", notebooks.lessons()), ("experiments", notebooks.experiments())):
         print(title)
@@ -305,8 +307,8 @@ def list_command() -> None:
 @app.command()
 def claims(names: Names = None, profile: Profile = "laptop") -> None:
     """The verdict on every claim, from the recorded results."""
-    from instructlab_utils.repro import claims as ledger
-    from instructlab_utils.session import resolve_profile
+    from instructlab_repro import claims as ledger
+    from instructlab_utils.project import resolve_profile
 
     profile = resolve_profile(profile)
     for name in names or ledger.names():
@@ -323,8 +325,8 @@ def table(
     ] = False,
 ) -> None:
     """Write tables and figures from the recorded results, and the generated blocks of README.md."""
-    from instructlab_utils.repro.course import write_tables
-    from instructlab_utils.session import resolve_profile
+    from instructlab_repro.engine.course import write_tables
+    from instructlab_utils.project import resolve_profile
 
     raise typer.Exit(write_tables(names or [], resolve_profile(profile), check=check, measured=measured))
 
@@ -342,10 +344,10 @@ def classroom(
     out: Annotated[Path, typer.Option(help="folder for everything that is made")] = Path("build/classroom"),
 ) -> None:
     """Make the student versions of the exercises, and grade two submissions as a proof."""
-    from instructlab_utils.repro import exercises
-    from instructlab_utils.session import find_root
+    from instructlab_repro.engine import classroom
+    from instructlab_utils.project import find_root
 
-    exercises.classroom(find_root() / out)
+    classroom.classroom(find_root() / out)
 
 
 @app.command()
@@ -365,7 +367,7 @@ def _script(path: str, *arguments: str) -> int:
     """Run one of the repository's scripts; CourseError where it is not there (an installed package alone)."""
     import subprocess
 
-    from instructlab_utils.session import find_root
+    from instructlab_utils.project import find_root
 
     script = find_root() / path
     if not script.is_file():

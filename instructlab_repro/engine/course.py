@@ -13,19 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from instructlab_repro import assets, experiments, notebooks
+from instructlab_repro.engine import jobs
+from instructlab_repro.engine.jobs import GraphResult, Job
+from instructlab_repro.notebooks import runner
+from instructlab_utils import cache
 from instructlab_utils.errors import AssetError, RecordError
-from instructlab_utils.repro import assets, experiments, graph, notebooks, runner
-from instructlab_utils.repro.graph import GraphResult, Job
-from instructlab_utils.repro.record import read_json, write_json, write_text
-from instructlab_utils.session import PROFILES, find_root
+from instructlab_utils.files import read_json, write_json, write_text
+from instructlab_utils.project import PROFILES, find_root
 
 ENDED = ("ok", "failed", "aborted")
 PREPARE = """
 import sys
-from instructlab_utils import data
-for name in data.names():
-    if data.asset_of(name) in sys.argv[1:]:
-        data.load(name)
+from instructlab_utils import tasks
+for name in tasks.names():
+    if tasks.asset_of(name) in sys.argv[1:]:
+        tasks.load(name)
 """
 
 
@@ -57,7 +60,7 @@ def ready(names: list[str]) -> bool:
     """Whether all these assets lie in the cache, without reading them through."""
     try:
         for name in names:
-            assets.path(name)
+            cache.folder(name)
     except AssetError:
         return False
     return True
@@ -83,12 +86,12 @@ def run_course(profile: str = "smoke", workers: int = 2) -> int:
     wanted = needed_assets()
     had_all = ready(wanted)
     if not had_all:
-        print(f"assets: {', '.join(wanted)} (fetched once, into {_shown(assets.home())})")
-    undone = [job for job in graph.all_jobs(targets, profile) if not job.done]
+        print(f"assets: {', '.join(wanted)} (fetched once, into {_shown(cache.home())})")
+    undone = [job for job in jobs.all_jobs(targets, profile) if not job.done]
     if undone or not had_all:
         prepare(wanted)
     with progress() as on_progress:
-        result = graph.run_graph(targets, profile, workers, on_progress=on_progress)
+        result = jobs.run_graph(targets, profile, workers, on_progress=on_progress)
     return report(result, profile, fetched=not had_all)
 
 
@@ -101,26 +104,26 @@ def run_experiments(
     executor: str = "local",
 ) -> int:
     """Run what is missing of the named experiments (default: all); then results, tables, verdicts. The exit code."""
-    from instructlab_utils.repro import claims
+    from instructlab_repro import claims
 
     _warn_if_out_of_step()
     chosen = names or experiments.names()
     loaded = [experiments.load(name) for name in chosen]
-    jobs = graph.all_jobs(chosen, profile)
-    left = [job for job in jobs if fresh or not job.done]
+    wanted = jobs.all_jobs(chosen, profile)
+    left = [job for job in wanted if fresh or not job.done]
     if dry_run:
-        print(plan(loaded, jobs, left, profile, workers))
+        print(plan(loaded, wanted, left, profile, workers))
         return 0
     code = 0
     if left:
         prepare(needed_assets([experiment.notebook for experiment in loaded]))
         with progress() as on_progress:
-            result = graph.run_graph(
+            result = jobs.run_graph(
                 chosen, profile, workers, fresh=fresh, executor=executor, on_progress=on_progress
             )
         code = report(result, profile, name="reproduce")
     else:
-        graph.end_killed()
+        jobs.end_killed()
         print(f"The recorded results cover today's experiments: {', '.join(chosen)}; nothing was run.")
     for experiment in loaded:
         found = experiments.aggregate(experiment, profile)
@@ -167,7 +170,7 @@ def plan(
 
 def verify_experiments(names: list[str], profile: str) -> int:
     """Run one block of each named experiment (default: all with results) again; 1 if any differs, else 0."""
-    from instructlab_utils.repro import repeat
+    from instructlab_repro.claims import repeat
 
     code = 0
     for name in names or [n for n in experiments.names() if experiments.results(n, profile)]:
@@ -188,7 +191,8 @@ def readme_blocks(profile: str = "laptop", *, measured: bool = False) -> dict[st
 
     ``measured`` adds ``course``, the table of the last `make course` on this machine; it changes with every run.
     """
-    from instructlab_utils.repro import repeat, tables
+    from instructlab_repro.claims import repeat
+    from instructlab_repro.pages import tables
 
     blocks = {**tables.generated(profile), "lessons": lesson_table()}
     for name in experiments.names():
@@ -208,7 +212,7 @@ def readme_blocks(profile: str = "laptop", *, measured: bool = False) -> dict[st
 
 def coverage_table(found: dict[str, Any]) -> str:
     """How often each interval held the truth in benchmarks/coverage.py, as Markdown."""
-    from instructlab_utils.repro.ledger import grid
+    from instructlab_repro.pages.markdown import grid
 
     rows = [["seeds", "interval", "holds the truth about this test set", "about new examples too"]]
     for seeds, intervals in sorted(found["coverage"].items(), key=lambda item: int(item[0])):
@@ -237,7 +241,8 @@ def write_tables(names: list[str], profile: str, *, check: bool = False, measure
 
     ``check`` changes nothing and says which blocks are out of date; the exit code.
     """
-    from instructlab_utils.repro import claims, tables
+    from instructlab_repro import claims
+    from instructlab_repro.pages import tables
 
     pages = [path for path in (find_root() / "README.md", find_root() / "LEDGER.md") if path.is_file()]
     if check:

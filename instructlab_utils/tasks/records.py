@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instructlab_utils.errors import DataError
-from instructlab_utils.repro.sources import clean
+from instructlab_utils.tasks.sources import clean
 
 Record = dict[str, Any]
 NONE = {"unknown", ""}  # what disfl_qa writes where the text does not answer

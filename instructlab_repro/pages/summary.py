@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from instructlab_repro import experiments, provenance
+from instructlab_repro.experiments import Experiment, Table, Value
+from instructlab_repro.pages.markdown import ledger_rows
 from instructlab_utils.errors import ConfigError, RecordError
-from instructlab_utils.metrics import Interval, t_interval
-from instructlab_utils.repro import experiments, record
-from instructlab_utils.repro.experiments import Experiment, Table, Value
-from instructlab_utils.repro.ledger import ledger_rows
+from instructlab_utils.intervals import Interval, t_interval
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,10 @@ def summarise(name: str, profile: str = "laptop", metric: str | None = None) -> 
     path, lines = experiments.results_path(name, profile), experiments.results(name, profile)
     if not lines:
         raise RecordError(f"{path}: no results yet; run `make reproduce`.")
-    if foreign := {line.get("schema") for line in lines} - {record.SCHEMA}:
-        raise RecordError(f"{path}: lines of schema {foreign.pop()!r}; this version reads {record.SCHEMA}.")
+    if foreign := {line.get("schema") for line in lines} - {provenance.SCHEMA}:
+        raise RecordError(
+            f"{path}: lines of schema {foreign.pop()!r}; this version reads {provenance.SCHEMA}."
+        )
     try:
         runs = {(line["method"], *(line[axis] for axis in experiment.axes)): line for line in lines}
         grid = itertools.product(experiment.methods, *experiment.axes.values())

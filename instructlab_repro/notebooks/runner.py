@@ -24,10 +24,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from instructlab_repro import notebooks
+from instructlab_repro.provenance import environment
 from instructlab_utils.errors import NotebookError, ParameterError, RecordError
-from instructlab_utils.repro import notebooks
-from instructlab_utils.repro.record import environment, read_json, write_json, write_text
-from instructlab_utils.session import closest, find_root, resolve_profile
+from instructlab_utils.files import read_json, write_json, write_text
+from instructlab_utils.project import closest, find_root, resolve_profile
 
 SCHEMA = 1
 EXIT = {"ok": 0, "failed": 1, "aborted": 3, "running": 3}

@@ -6,64 +6,26 @@ Taught in lesson 00, section 1.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import random
 import re
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from instructlab_utils.errors import ConfigError, ParameterError
+from instructlab_utils import files
+from instructlab_utils.errors import ParameterError
+from instructlab_utils.project import budget, find_root, resolve_profile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PROFILES = ("smoke", "laptop", "gpu")
 SCALAR = (bool, int, float, str)
-
-
-def find_root(start_at: Path | None = None) -> Path:
-    """The project's root: INSTRUCTLAB_ROOT, else the nearest folder upwards that holds data/assets.toml.
-
-    Notebooks run from the root, from notebooks/, or from anywhere inside the project.
-    """
-    if root := os.environ.get("INSTRUCTLAB_ROOT"):
-        return Path(root).resolve()
-    here = (start_at or Path.cwd()).resolve()
-    for folder in (here, *here.parents, *Path(__file__).resolve().parents):
-        if (folder / "data" / "assets.toml").is_file() and (folder / "pyproject.toml").is_file():
-            return folder
-    raise ConfigError(
-        f"no project root found above {here}: run inside the project, or set INSTRUCTLAB_ROOT to its folder"
-    )
-
-
-def resolve_profile(profile: str) -> str:
-    """``"auto"`` means INSTRUCTLAB_PROFILE, else ``"laptop"``. ParameterError for an unknown name."""
-    name = os.environ.get("INSTRUCTLAB_PROFILE", "laptop") if profile == "auto" else profile
-    if name not in PROFILES:
-        raise ParameterError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}, or auto")
-    return name
-
-
-def budget(lesson: str, profile: str) -> SimpleNamespace:
-    """The knobs of ``lesson`` in ``profile``, from instructlab_utils/profiles.toml."""
-    path = Path(__file__).with_name("profiles.toml")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get(lesson, {})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path.name}: not valid TOML ({error}); mend that line") from error
-    missing = [knob for knob, row in table.items() if profile not in row]
-    if missing:
-        raise ConfigError(f"{path.name}: [{lesson}] {missing[0]} has no column {profile!r}; add it")
-    return SimpleNamespace(**{knob: row[profile] for knob, row in table.items()})
 
 
 @dataclass
@@ -99,8 +61,6 @@ class Run:
 
         Raises TypeError for a value that is neither, and ValueError for NaN.
         """
-        from instructlab_utils.repro.record import write_json
-
         for name, value in metrics.items():
             value = value.item() if hasattr(value, "item") else value
             if not isinstance(value, SCALAR):
@@ -108,7 +68,7 @@ class Run:
             if value != value:
                 raise ValueError(f"record({name}=…): the value is NaN")
             self.metrics[name] = value
-        write_json(self.out / "metrics.json", self.metrics)
+        files.write_json(self.out / "metrics.json", self.metrics)
 
     def figure(self, figure: Figure, name: str) -> Path:
         """Save as PNG: in figures/, or in ``out`` for a smoke run, whose pictures are not results."""
@@ -121,8 +81,6 @@ class Run:
     @contextlib.contextmanager
     def measure(self) -> Iterator[Cost]:
         """``with run.measure() as cost:`` fills ``cost`` when the block ends."""
-        from instructlab_utils.repro.record import peak_memory_mb, reset_peak_memory
-
         cuda: Any = None
         if self.device.startswith("cuda"):
             import torch
@@ -143,17 +101,13 @@ class Run:
 
     def have(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """The line that an earlier, interrupted execution of this block stored under ``key``, or None."""
-        from instructlab_utils.repro.record import read_lines
-
         path = self.out / "lines.jsonl"
-        lines = read_lines(path) if path.exists() else []
+        lines = files.read_lines(path) if path.exists() else []
         return next((line for line in lines if all(line.get(k) == v for k, v in key.items())), None)
 
     def line(self, key: Mapping[str, Any], /, **fields: Any) -> None:
         """Append one run's result to ``out/lines.jsonl``; it survives a kill right after."""
-        from instructlab_utils.repro.record import append_line
-
-        append_line(self.out / "lines.jsonl", {**key, **fields, "profile": self.profile})
+        files.append_line(self.out / "lines.jsonl", {**key, **fields, "profile": self.profile})
 
 
 def start(lesson: str, *, profile: str = "auto", seed: int = 0) -> Run:
@@ -220,7 +174,25 @@ def expect_error(*kinds: type[BaseException], match: str = "") -> Iterator[None]
         )
 
 
-def closest(name: str, known: list[str]) -> str:
-    """``", did you mean X?"`` for a name close to a known one, else an empty string."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+def reset_peak_memory() -> None:
+    """Let :func:`peak_memory_mb` start again from what is resident now; only Linux can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far (since the last reset), in MB (2**20 bytes)."""
+    with contextlib.suppress(
+        OSError
+    ):  # VmHWM starts again at exec; getrusage would report the parent's peak too
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return round(int(line.split()[1]) / 1024, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return round(psutil.Process().memory_info().peak_wset / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 1024), 1)

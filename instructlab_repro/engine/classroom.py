@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from instructlab_utils.errors import ConfigError, NotebookError
-from instructlab_utils.repro.record import write_json
-from instructlab_utils.session import find_root
+from instructlab_utils.files import write_json
+from instructlab_utils.project import find_root
 
 HEADING = re.compile(r"^## (?P<id>\d\d\.\d) (?P<title>.+)$", re.MULTILINE)
 BOX = re.compile(

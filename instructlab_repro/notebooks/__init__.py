@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from instructlab_utils.errors import NotebookError
-from instructlab_utils.repro.record import write_text
-from instructlab_utils.session import PROFILES, closest, find_root
+from instructlab_utils.files import write_text
+from instructlab_utils.project import PROFILES, closest, find_root
 
 HEADER = re.compile(r"\A# ---\n((?:#.*\n)*?)# ---\n")
 INJECTED = ("injected-parameters", "papermill-error-cell-tag")

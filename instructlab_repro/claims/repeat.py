@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from instructlab_repro import experiments, provenance
+from instructlab_repro.experiments import Block, Experiment
+from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, RecordError
-from instructlab_utils.repro import experiments, record
-from instructlab_utils.repro.experiments import Block, Experiment
-from instructlab_utils.session import find_root
+from instructlab_utils.project import find_root
 
 SAME = ("hardware", "threads", "python", "torch", "transformers", "scikit-learn", "numpy")
 # How the names of metrics end that no repetition gives again.
@@ -174,7 +175,7 @@ def verified_path() -> Path:
 
 def verified() -> dict[str, dict[str, Any]]:
     """The content of :func:`verified_path`; {} without it."""
-    return record.read_json(verified_path()) if verified_path().is_file() else {}
+    return files.read_json(verified_path()) if verified_path().is_file() else {}
 
 
 def stale(experiment: Experiment) -> bool:
@@ -228,9 +229,9 @@ def verify(name: str, profile: str, block: str | None = None) -> tuple[str, str]
             "same_environment": here,
             "reasons": reasons,
             "date": datetime.now(UTC).date().isoformat(),
-            "environment": record.short_environment(),
+            "environment": provenance.short_environment(),
         }
-        record.write_json(verified_path(), verified() | {f"{name}.{profile}": entry})
+        files.write_json(verified_path(), verified() | {f"{name}.{profile}": entry})
     return word, "\n".join([text, *(f"  {reason}" for reason in reasons)])
 
 
@@ -245,12 +246,12 @@ def study_path(name: str, profile: str = "laptop") -> Path:
 def bands(name: str, profile: str = "laptop") -> dict[str, dict[str, float]]:
     """``bands[method][metric]`` of an experiment; of the other experiments' studies where it has none; else {}."""
     if study_path(name, profile).is_file():
-        return record.read_json(study_path(name, profile))["bands"]
+        return files.read_json(study_path(name, profile))["bands"]
     others: dict[str, dict[str, float]] = {}
     for other in experiments.names():
         if study_path(other, profile).is_file():
             others |= {
-                f"{other}.{m}": b for m, b in record.read_json(study_path(other, profile))["bands"].items()
+                f"{other}.{m}": b for m, b in files.read_json(study_path(other, profile))["bands"].items()
             }
     return others
 
@@ -296,12 +297,12 @@ def study(name: str, profile: str = "laptop") -> dict[str, Any]:
         "profile": profile,
         "blocks": [b.id for b in blocks],
         "reference": sorted({(experiment.lines(b) or [])[0]["environment"]["threads"] for b in blocks}),
-        "environment": record.short_environment(),
+        "environment": provenance.short_environment(),
         "date": datetime.now(UTC).date().isoformat(),
         "conditions": conditions,
         "bands": _bands(conditions),
     }
-    record.write_json(study_path(name, profile), found)
+    files.write_json(study_path(name, profile), found)
     return found
 
 
@@ -327,9 +328,9 @@ def _bands(conditions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float
 
 def study_table(name: str, profile: str = "laptop") -> str:
     """The study as Markdown: per method and condition, how many runs are equal to the last bit, and the band."""
-    from instructlab_utils.repro.ledger import grid
+    from instructlab_repro.pages.markdown import grid
 
-    found = record.read_json(study_path(name, profile))
+    found = files.read_json(study_path(name, profile))
     experiment = experiments.load(name).at(profile)
     metrics = [t.metric for t in experiment.tables]
     if any("test_loss" in run["metrics"] for run in found["conditions"][0]["runs"]):
@@ -368,7 +369,7 @@ def _n(count: int, word: str) -> str:
 
 def explain(result: str, profile: str = "laptop") -> str:
     """What a result was made from, and what has changed since: an experiment, EXPERIMENT/BLOCK, a claim, or a file."""
-    from instructlab_utils.repro import claims
+    from instructlab_repro import claims
 
     if result in claims.names():
         claim = claims.load(result)
@@ -405,7 +406,7 @@ def explain(result: str, profile: str = "laptop") -> str:
         text.append(
             f"  {label}: {', '.join(values) or 'nothing recorded'}{_since(experiment, label, values)}"
         )
-    for claim_id, sha in record.claims_sha(experiment.claims).items():
+    for claim_id, sha in provenance.claims_sha(experiment.claims).items():
         then = {line["claims"].get(claim_id) for line in lines}
         text.append(
             f"  claim {claim_id}: {'as it stood at the runs' if then == {sha} else 'text changed since the runs'}"
@@ -417,9 +418,9 @@ def explain(result: str, profile: str = "laptop") -> str:
 def _since(experiment: Experiment, label: str, values: Sequence[str]) -> str:
     now = {
         "code": experiments.notebook_code_sha(experiment.notebook)[:16],
-        "package": record.package_sha(),
-        "hardware": f"{record.hardware()} ({record.environment()['cpu']})",
-        "torch": record.environment()["packages"].get("torch"),
+        "package": provenance.package_sha(),
+        "hardware": f"{provenance.hardware()} ({provenance.environment()['cpu']})",
+        "torch": provenance.environment()["packages"].get("torch"),
     }.get(label)
     return "" if now is None or not values or list(values) == [now] else f" (now {now})"
 

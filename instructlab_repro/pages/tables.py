@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instructlab_utils.repro import experiments, record
-from instructlab_utils.repro.ledger import BLOCK as BLOCK
-from instructlab_utils.repro.ledger import check_blocks as check_blocks
-from instructlab_utils.repro.ledger import grid, ledger, ledger_page
-from instructlab_utils.repro.ledger import update_blocks as update_blocks
-from instructlab_utils.repro.summary import COSTS, Entry, Group, Summary, summarise
-from instructlab_utils.session import find_root
+from instructlab_repro import experiments
+from instructlab_repro.pages.markdown import BLOCK as BLOCK
+from instructlab_repro.pages.markdown import check_blocks as check_blocks
+from instructlab_repro.pages.markdown import grid, ledger, ledger_page
+from instructlab_repro.pages.markdown import update_blocks as update_blocks
+from instructlab_repro.pages.summary import COSTS, Entry, Group, Summary, summarise
+from instructlab_utils import files
+from instructlab_utils.project import find_root
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -242,13 +243,13 @@ def write(name: str, profile: str = "laptop") -> list[Path]:
     os.environ.setdefault("MPLBACKEND", "Agg")
     import matplotlib.pyplot as plt
 
-    written = [record.write_text(path, text) for path, text in forms(name, profile).items()]
+    written = [files.write_text(path, text) for path, text in forms(name, profile).items()]
     figures = written[0].parent if profile == "smoke" else find_root() / "figures"
     for metric, stem in _stems(name, profile).items():
         picture, drawing = io.BytesIO(), figure(name, profile, metric)
         drawing.savefig(picture, format="png")
         plt.close(drawing)
-        written.append(record.write_bytes(figures / f"{stem}.png", picture.getvalue()))
+        written.append(files.write_bytes(figures / f"{stem}.png", picture.getvalue()))
     return written
 
 

@@ -17,11 +17,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
+from instructlab_repro import experiments, provenance
+from instructlab_repro.claims import repeat
+from instructlab_repro.experiments import Experiment, Strict, Value, explain, read_toml
+from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, RecordError
-from instructlab_utils.metrics import Interval, holm, t_interval, t_test, tost
-from instructlab_utils.repro import experiments, record, repeat
-from instructlab_utils.repro.experiments import Experiment, Strict, Value, explain, read_toml
-from instructlab_utils.session import closest, find_root
+from instructlab_utils.intervals import Interval, holm, t_interval, t_test, tost
+from instructlab_utils.project import closest, find_root
 
 FOLDER = "data/claims"
 BOOTSTRAP = 2000
@@ -642,9 +644,7 @@ def verdict(name: str, profile: str = "laptop", stored: list[dict[str, Any]] | N
     axes, lines = _axes(experiment), experiments.results(claim.experiment, profile)
     stored = experiments.predictions(claim.experiment, profile) if stored is None else stored
     kept_intervals = experiments.bootstrap_path(claim.experiment, profile)
-    summary = (
-        record.read_json(kept_intervals).get(name, {}) if not stored and kept_intervals.is_file() else {}
-    )
+    summary = files.read_json(kept_intervals).get(name, {}) if not stored and kept_intervals.is_file() else {}
 
     def measure(statistic: AnyStatistic) -> dict[str, Any]:
         numbers = per_seed(statistic, lines, axes)
@@ -695,7 +695,7 @@ def verdict(name: str, profile: str = "laptop", stored: list[dict[str, Any]] | N
             )
             for part, word, p in zip(parts, words, adjusted, strict=True):
                 part |= {"verdict": word, "p": p}
-    now = record.claims_sha([name])[name]
+    now = provenance.claims_sha([name])[name]
     return found | {
         "changed": any(line.get("claims", {}).get(name) != now for line in lines),
         "outdated": _outdated(experiment, lines),
@@ -721,7 +721,7 @@ def keep_bootstraps(experiment: Experiment, profile: str, rows: list[dict[str, A
         found[name] = {
             part["statistic"]: part["bootstrap"] for part in parts if part["bootstrap"] is not None
         }
-    record.write_json(path, found)
+    files.write_json(path, found)
 
 
 FLAGS = {
@@ -829,4 +829,4 @@ def ledger(profile: str = "laptop") -> list[dict[str, Any]]:
 
 def write_ledger() -> Path:
     """Write data/results/ledger.json: the laptop profile's rows, the same bytes for the same results."""
-    return record.write_json(find_root() / "data" / "results" / "ledger.json", ledger())
+    return files.write_json(find_root() / "data" / "results" / "ledger.json", ledger())

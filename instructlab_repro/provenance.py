@@ -1,0 +1,143 @@
+"""What a result was made with: versions, commit, hardware, threads, and the hashes of package and claims."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from instructlab_utils.errors import ConfigError
+from instructlab_utils.project import find_root
+
+SCHEMA = 2  # of a run line and of an aggregated line
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "accelerate",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "papermill",
+    "snakemake",
+)
+SHORT = ("torch", "transformers", "scikit-learn", "numpy")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*words: str) -> str | None:
+    try:
+        found = subprocess.run(["git", *words], cwd=find_root(), capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError, ConfigError):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+@lru_cache(maxsize=1)
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):  # only Linux has this file
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=1)
+def hardware() -> str:
+    """Twelve hexadecimal digits that name the processor with its instruction sets, and the CUDA device if torch has one.
+
+    Same digits, same versions and same threads: the same bits are expected.
+    """
+    facts = [platform.machine(), _cpu_model()]
+    wanted = ("vendor_id", "cpu family", "model\t", "stepping", "flags", "Features", "CPU part")
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
+            if line.startswith(wanted):
+                facts.append(line)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        facts.append(torch.cuda.get_device_name())
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=1)
+def package_sha() -> str:
+    """Sixteen hexadecimal digits over the teaching modules' sources: provenance, never a reason to run again."""
+    sha = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].glob("*.*")):
+        if path.suffix in (".py", ".toml"):
+            sha.update(path.name.encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def threads() -> int:
+    """Threads of one matrix product: torch's own answer if it is loaded, else what it would choose."""
+    if torch := sys.modules.get("torch"):
+        return int(torch.get_num_threads())
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() else (os.cpu_count() or 1)
+
+
+@lru_cache(maxsize=1)
+def _commit() -> tuple[str | None, bool | None]:
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit, hardware and threads of this process. Never imports torch."""
+    commit, dirty = _commit()
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "commit": commit,
+        "dirty": dirty,
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "hardware": hardware(),
+        "package": package_sha(),
+        "cores": os.cpu_count(),
+        "threads": threads(),
+    }
+
+
+def short_environment() -> dict[str, Any]:
+    """The few facts that every result line repeats."""
+    everything = environment()
+    keep = {
+        key: everything[key] for key in ("python", "commit", "dirty", "cpu", "hardware", "package", "threads")
+    }
+    return keep | {name: everything["packages"].get(name) for name in SHORT}
+
+
+def claims_sha(names: list[str] | tuple[str, ...]) -> dict[str, str]:
+    """SHA-256 of the bytes of data/claims/<name>.toml, so that a claim changed after its run is seen.
+
+    Raises:
+        ConfigError: when there is no such claim.
+    """
+    found = {}
+    for name in names:
+        path = find_root() / "data" / "claims" / f"{name}.toml"
+        if not path.is_file():
+            raise ConfigError(f"data/claims/{name}.toml: no such claim; write it before the run.")
+        # line ends are normalised: a checkout on Windows must not look like a changed claim
+        found[name] = hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+    return found

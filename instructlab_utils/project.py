@@ -1,0 +1,56 @@
+"""Where the project is, its profiles, and their budgets. Taught in lesson 00, section 1."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+from instructlab_utils.errors import ConfigError, ParameterError
+
+PROFILES = ("smoke", "laptop", "gpu")
+
+
+def find_root(start_at: Path | None = None) -> Path:
+    """The project's root: INSTRUCTLAB_ROOT, else the nearest folder upwards that holds data/assets.toml.
+
+    Notebooks run from the root, from notebooks/, or from anywhere inside the project.
+    """
+    if root := os.environ.get("INSTRUCTLAB_ROOT"):
+        return Path(root).resolve()
+    here = (start_at or Path.cwd()).resolve()
+    for folder in (here, *here.parents, *Path(__file__).resolve().parents):
+        if (folder / "data" / "assets.toml").is_file() and (folder / "pyproject.toml").is_file():
+            return folder
+    raise ConfigError(
+        f"no project root found above {here}: run inside the project, or set INSTRUCTLAB_ROOT to its folder"
+    )
+
+
+def resolve_profile(profile: str) -> str:
+    """``"auto"`` means INSTRUCTLAB_PROFILE, else ``"laptop"``. ParameterError for an unknown name."""
+    name = os.environ.get("INSTRUCTLAB_PROFILE", "laptop") if profile == "auto" else profile
+    if name not in PROFILES:
+        raise ParameterError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}, or auto")
+    return name
+
+
+def budget(lesson: str, profile: str) -> SimpleNamespace:
+    """The knobs of ``lesson`` in ``profile``, from instructlab_utils/profiles.toml."""
+    path = Path(__file__).with_name("profiles.toml")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get(lesson, {})
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path.name}: not valid TOML ({error}); mend that line") from error
+    missing = [knob for knob, row in table.items() if profile not in row]
+    if missing:
+        raise ConfigError(f"{path.name}: [{lesson}] {missing[0]} has no column {profile!r}; add it")
+    return SimpleNamespace(**{knob: row[profile] for knob, row in table.items()})
+
+
+def closest(name: str, known: list[str]) -> str:
+    """``", did you mean X?"`` for a name close to a known one, else an empty string."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
