@@ -19,7 +19,8 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from instructlab_repro import experiments, provenance
 from instructlab_repro.claims import repeat
-from instructlab_repro.experiments import Experiment, Strict, Value, explain, read_toml
+from instructlab_repro.experiments import Experiment, Value
+from instructlab_repro.strict import Strict, read_toml, sentence
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, RecordError
 from instructlab_utils.intervals import Interval, holm, t_interval, t_test, tost
@@ -347,7 +348,7 @@ def load(name: str) -> Claim:
     except ValidationError as error:
         # pydantic puts the kind into the path of a key
         kinds = r"\.(paired_difference|value|ratio|slope|crossing|range|rank_correlation|argmax)(?=[.:'])"
-        raise ConfigError(re.sub(kinds, "", explain(error, file))) from None
+        raise ConfigError(re.sub(kinds, "", sentence(error, file))) from None
     if claim.id != name:
         raise ConfigError(f"{file}: id is {claim.id!r}, but the file is called {name!r}; make them equal.")
     for listing in sorted((find_root() / experiments.FOLDER).glob("*.toml")):

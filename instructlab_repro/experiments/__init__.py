@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, ValidationError, model_validator
 
 from instructlab_repro import provenance
+from instructlab_repro.strict import Strict, read_toml, sentence
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, ParameterError, RecordError
 from instructlab_utils.project import PROFILES, closest, find_root
@@ -47,12 +48,6 @@ PLAIN = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 Value = str | int | float
 Knob = dict[str, list[Value]]
-
-
-class Strict(BaseModel):
-    """Unknown keys and loose types are mistakes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Tuning(Strict):
@@ -548,30 +543,7 @@ def _validate(fields: Mapping[str, Any], file: str, prefix: str = "") -> Experim
     try:
         return Experiment.model_validate(fields)
     except ValidationError as error:
-        raise ConfigError(explain(error, file, prefix)) from None
-
-
-def explain(error: ValidationError, file: str, prefix: str = "") -> str:
-    """The first mistake that pydantic found, as one sentence with file and key."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    if first["type"] == "extra_forbidden":
-        return f"{file}: unknown key {prefix + where!r}; remove it or correct its spelling."
-    if first["type"] == "missing":
-        return f"{file}: the key {prefix + where!r} is missing; add it."
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    if not where:
-        return f"{file}: {prefix}{message}."
-    shown = "" if isinstance(first["input"], Mapping) else f", not {first['input']!r}"
-    return f"{file}: {prefix}{where}: {message[:1].lower()}{message[1:]}{shown}."
-
-
-def read_toml(path: Path, name: str) -> dict[str, Any]:
-    """ConfigError naming the file (as ``name``) when it is not TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name}: not valid TOML ({error}); mend that line.") from None
+        raise ConfigError(sentence(error, file, prefix)) from None
 
 
 def names() -> list[str]:
