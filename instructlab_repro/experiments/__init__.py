@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import itertools
 import re
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
