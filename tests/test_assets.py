@@ -307,14 +307,14 @@ def test_a_truncated_download_is_said_and_continued_by_the_next_call() -> None:
 def test_a_server_whose_own_copy_is_cut_off() -> None:
     with serve(served()) as index:
         index.serve[WHEEL] = pack_zip(MEMBERS)[:90_000]
-        refused("arrived with 90000 bytes instead of 205", index)
+        refused("arrived with 90000 bytes .* instead of 205", index)
         index.serve.clear()
         fetch(index)
 
 
 def test_a_truncated_file_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / WHEEL).write_bytes(pack_zip(MEMBERS)[:1000])
-    refused(f"arrived with 1000 bytes instead of {len(pack_zip(MEMBERS))}", tmp_path)
+    refused(f"arrived with 1000 bytes .* instead of {len(pack_zip(MEMBERS))} and", tmp_path)
 
 
 def test_a_damaged_part_is_not_trusted() -> None:
@@ -331,12 +331,12 @@ def test_a_wrong_hash(longer: bytes) -> None:
     archive = pack_zip(MEMBERS)
     with serve(served()) as index:
         index.serve[WHEEL] = archive[:-1] + bytes([archive[-1] ^ 1]) + longer
-        refused("arrived with" if longer else "has SHA-256 .* instead of", index)
+        refused("arrived with .* and SHA-256 .* instead of", index)
 
 
 def test_an_index_that_declares_another_hash_is_not_downloaded_from() -> None:
     with serve(served(pack_zip({"tiny/weights.bin": b"other"}))) as index:
-        refused("offers .* with SHA-256", index)
+        refused("has no .* with the pinned SHA-256", index)
         assert not any(line.startswith("/files/") for line in index.asked)
         index.declare_hash = False
         refused("arrived with", index)

@@ -6,10 +6,8 @@ import contextlib
 import errno
 import hashlib
 import io
-import json
 import os
 import re
-import struct
 import sys
 from pathlib import Path
 
@@ -80,16 +78,10 @@ def tensors_sha256(file: Path) -> str:
     """SHA-256 over the tensors of a safetensors file: sorted by name, a line ``name dtype shape``, the bytes.
 
     Unlike the file's own hash it does not depend on what a library version writes into the header.
-    Source: the format is a little-endian uint64 length, a JSON header of that length, then the data.
     """
+    from safetensors import deserialize
+
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        for name, facts in sorted(header.items()):
-            begin, end = facts["data_offsets"]
-            digest.update(f"{name} {facts['dtype']} {facts['shape']}\n".encode())
-            stream.seek(8 + length + begin)
-            digest.update(stream.read(end - begin))
+    for name, facts in sorted(deserialize(file.read_bytes())):
+        digest.update(f"{name} {facts['dtype']} {facts['shape']}\n".encode() + facts["data"])
     return digest.hexdigest()

@@ -157,8 +157,9 @@ def _download(asset: Asset, source: Distribution, index: str, folder: Path, prog
         return done
     folder.mkdir(parents=True, exist_ok=True)
     local = _local_folder(index)
-    continued = local is None and part.is_file()
-    while True:
+    for _ in range(
+        2 if local is None and part.is_file() else 1
+    ):  # an old part may be damaged: once more, anew
         with tqdm(
             desc=asset.name, total=source.bytes, unit="B", unit_scale=True, disable=not progress
         ) as bar:
@@ -169,17 +170,12 @@ def _download(asset: Asset, source: Distribution, index: str, folder: Path, prog
                 bar.update(source.bytes)
         size, digest = part.stat().st_size, file_sha256(part)
         if digest == source.sha256:
-            os.replace(part, done)
-            return done
+            return part.replace(done)
         part.unlink()
-        if not continued:
-            break
-        continued = False  # the old part may be what is damaged: once more, from the start
-    what, fix = f"arrived with {size} bytes instead of {source.bytes}", "run fetch again or use another index"
-    if size == source.bytes:
-        what = f"has SHA-256 {digest[:16]}… instead of {source.sha256[:16]}…"
-        fix = "use an index that serves the pinned file"
-    raise AssetError(f"{place} {what}; it was deleted, {fix}")
+    raise AssetError(
+        f"{place} arrived with {size} bytes and SHA-256 {digest[:16]}… instead of {source.bytes} and "
+        f"{source.sha256[:16]}…; it was deleted, run fetch again or use an index that serves the pinned file"
+    )
 
 
 def _local_folder(index: str) -> Path | None:
@@ -216,16 +212,17 @@ def _stream(asset: Asset, source: Distribution, index: str, part: Path, bar: Any
             before = kept()
             try:
                 page = client.get_project_page(source.package, timeout=TIMEOUT)
-                found = next((file for file in page.packages if file.filename == source.file), None)
-                if found is None:
-                    raise AssetError(f"{place} has no {source.file}; use another index")
-                offered = found.digests.get("sha256", source.sha256)
-                if offered != source.sha256:
+                pinned = [
+                    file
+                    for file in page.packages
+                    if file.filename == source.file
+                    and file.digests.get("sha256", source.sha256) == source.sha256
+                ]
+                if not pinned:
                     raise AssetError(
-                        f"{place} offers {source.file} with SHA-256 {offered[:16]}… instead of "
-                        f"{source.sha256[:16]}…; use an index that serves the pinned file"
+                        f"{place} has no {source.file} with the pinned SHA-256; use another index"
                     )
-                if _receive(session, found.url, source, part, bar):
+                if _receive(session, pinned[0].url, source, part, bar):
                     return
             except pypi_simple.NoSuchProjectError as error:
                 raise AssetError(f"{place} has no package {source.package}; use another index") from error
