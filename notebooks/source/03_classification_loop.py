@@ -6,6 +6,14 @@
 #     outcome: write a training loop that you can trust, and say how far its result carries
 #     assets: [minilm, vader]
 #     minutes: {smoke: 0.5, laptop: 2, gpu: 2}
+#     budget:
+#       n_train: {smoke: 48, laptop: 800, gpu: 5000}
+#       n_dev: {smoke: 32, laptop: 200, gpu: 1000}
+#       n_test: {smoke: 48, laptop: 400, gpu: 1800}
+#       steps: {smoke: 6, laptop: 150, gpu: 600}
+#       eval_every: {smoke: 3, laptop: 25, gpu: 60}
+#       n_parity: {smoke: 2, laptop: 6, gpu: 6}
+#       n_bootstrap: {smoke: 500, laptop: 10000, gpu: 10000}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

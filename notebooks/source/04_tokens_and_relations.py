@@ -6,6 +6,17 @@
 #     outcome: find names, slots and relations in a sentence, and score them as whole spans
 #     assets: [minilm, bigbench]
 #     minutes: {smoke: 0.5, laptop: 3, gpu: 2}
+#     budget:
+#       n_slots: {smoke: 24, laptop: 100, gpu: 500}
+#       steps: {smoke: 3, laptop: 60, gpu: 300}
+#       n_names: {smoke: 24, laptop: 400, gpu: 4000}
+#       name_steps: {smoke: 3, laptop: 130, gpu: 1500}
+#       n_pairs: {smoke: 32, laptop: 500, gpu: 900}
+#       relation_steps: {smoke: 2, laptop: 50, gpu: 300}
+#       n_test: {smoke: 24, laptop: 200, gpu: 1000}
+#       n_test_pairs: {smoke: 40, laptop: 400, gpu: 400}
+#       n_parity: {smoke: 50, laptop: 200, gpu: 200}
+#       n_brute: {smoke: 12, laptop: 40, gpu: 40}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

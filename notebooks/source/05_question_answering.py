@@ -6,6 +6,12 @@
 #     outcome: turn answers into token spans and back, and find the silent mistakes of a reader
 #     assets: [minilm, bigbench]
 #     minutes: {smoke: 0.6, laptop: 3, gpu: 1}
+#     budget:
+#       n_check: {smoke: 24, laptop: 300, gpu: 1000}
+#       n_train: {smoke: 16, laptop: 1500, gpu: 6000}
+#       n_test: {smoke: 6, laptop: 100, gpu: 1000}
+#       n_spoken: {smoke: 16, laptop: 60, gpu: 600}
+#       batch_size: {smoke: 8, laptop: 8, gpu: 16}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

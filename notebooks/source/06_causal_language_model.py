@@ -6,6 +6,14 @@
 #     outcome: build, train, decode and score a language model, and say which tokens its loss counts
 #     assets: [smollm2, bigbench]
 #     minutes: {smoke: 1, laptop: 5, gpu: 5}
+#     budget:
+#       toy_steps: {smoke: 8, laptop: 200, gpu: 200}
+#       n_toy_dev: {smoke: 8, laptop: 64, gpu: 64}
+#       steps: {smoke: 2, laptop: 24, gpu: 64}
+#       batch_size: {smoke: 2, laptop: 4, gpu: 8}
+#       n_test: {smoke: 2, laptop: 16, gpu: 32}
+#       max_new_tokens: {smoke: 8, laptop: 48, gpu: 48}
+#       zero_shot_tokens: {smoke: 6, laptop: 28, gpu: 28}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

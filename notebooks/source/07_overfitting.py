@@ -6,6 +6,15 @@
 #     outcome: measure overfitting, build the usual remedies by hand, and say what each of them buys
 #     assets: [minilm, vader, bigbench]
 #     minutes: {smoke: 0.5, laptop: 3, gpu: 2}
+#     budget:
+#       n_train: {smoke: 32, laptop: 50, gpu: 50}
+#       n_dev: {smoke: 24, laptop: 200, gpu: 1000}
+#       n_test: {smoke: 32, laptop: 400, gpu: 1800}
+#       steps: {smoke: 4, laptop: 96, gpu: 96}
+#       look_every: {smoke: 2, laptop: 12, gpu: 6}
+#       decay_steps: {smoke: 2, laptop: 10, gpu: 20}
+#       n_simulations: {smoke: 20, laptop: 400, gpu: 2000}
+#       n_pairs: {smoke: 200, laptop: 4000, gpu: 4000}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

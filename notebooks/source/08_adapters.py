@@ -6,6 +6,11 @@
 #     outcome: freeze a model, train a few numbers inside it, and say what that costs and what it saves
 #     assets: [minilm, bbc]
 #     minutes: {smoke: 0.5, laptop: 2, gpu: 2}
+#     budget:
+#       n_train: {smoke: 20, laptop: 200, gpu: 200}
+#       n_test: {smoke: 10, laptop: 150, gpu: 400}
+#       steps: {smoke: 2, laptop: 80, gpu: 80}
+#       repeats: {smoke: 1, laptop: 4, gpu: 20}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

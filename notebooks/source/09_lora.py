@@ -6,6 +6,12 @@
 #     outcome: derive, build, train, merge and dissect low-rank updates, and say what their published claims are worth here
 #     assets: [minilm, vader]
 #     minutes: {smoke: 0.6, laptop: 2, gpu: 2}
+#     budget:
+#       n_train: {smoke: 24, laptop: 200, gpu: 200}
+#       n_test: {smoke: 16, laptop: 400, gpu: 1000}
+#       steps: {smoke: 8, laptop: 80, gpu: 80}
+#       n_memory: {smoke: 8, laptop: 32, gpu: 32}
+#       memory_steps: {smoke: 4, laptop: 80, gpu: 120}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

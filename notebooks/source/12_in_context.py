@@ -6,6 +6,10 @@
 #     outcome: use a frozen language model as a classifier, show its biases, and correct the one that can be corrected
 #     assets: [smollm2, vader, bbc, bigbench]
 #     minutes: {smoke: 1, laptop: 3, gpu: 1}
+#     budget:
+#       n_questions: {smoke: 2, laptop: 5, gpu: 5}
+#       n_pack: {smoke: 3, laptop: 10, gpu: 10}
+#       n_live: {smoke: 8, laptop: 40, gpu: 40}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

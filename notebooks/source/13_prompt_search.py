@@ -6,6 +6,16 @@
 #     outcome: turn a task into a sentence with a hole, tune through it, and search for better prompts without self-deception
 #     assets: [smollm2, vader]
 #     minutes: {smoke: 1, laptop: 5, gpu: 2}
+#     budget:
+#       n_labelled: {smoke: 4, laptop: 10, gpu: 10}
+#       n_pool: {smoke: 4, laptop: 32, gpu: 200}
+#       n_test: {smoke: 6, laptop: 60, gpu: 400}
+#       steps: {smoke: 1, laptop: 20, gpu: 20}
+#       n_dev: {smoke: 3, laptop: 16, gpu: 64}
+#       rounds: {smoke: 1, laptop: 12, gpu: 30}
+#       candidates: {smoke: 3, laptop: 14, gpu: 48}
+#       proposals: {smoke: 2, laptop: 6, gpu: 12}
+#       n_items: {smoke: 4, laptop: 24, gpu: 28}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

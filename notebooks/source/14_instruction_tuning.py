@@ -6,6 +6,13 @@
 #     outcome: tune a chat model by hand, mask its loss, mix its tasks, and measure it on tasks that were held out
 #     assets: [smollm2, bigbench]
 #     minutes: {smoke: 1, laptop: 4, gpu: 3}
+#     budget:
+#       n_train: {smoke: 8, laptop: 96, gpu: 512}
+#       n_test: {smoke: 4, laptop: 32, gpu: 128}
+#       steps: {smoke: 2, laptop: 24, gpu: 128}
+#       n_written: {smoke: 2, laptop: 8, gpu: 32}
+#       max_new_tokens: {smoke: 4, laptop: 20, gpu: 20}
+#       n_items: {smoke: 2, laptop: 8, gpu: 40}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
