@@ -833,15 +833,12 @@ print("unpaired:", t_interval(points.mean() + 3 * (points - points.mean())))
 # **Predict.** Order the methods at 50 examples. Where do you put *frozen mean*?
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims
-from instructlab_repro.pages import tables
-
-HTML(tables.html("baselines"))
+lesson.table("baselines")
 
 # %%
-figure = tables.figure("baselines")
+figure = lesson.figure("baselines")
 figure.set_dpi(90)
 _ = run.figure(figure, "03_baselines")
 
@@ -862,8 +859,8 @@ _ = run.figure(figure, "03_baselines")
 # Now the verdict. **Predict.** What will the lines *beside* the verdict say about "suffice"?
 
 # %%
-verdict = claims.verdict("C1")
-print(claims.render(verdict))
+lesson.show("C1")
+verdict = lesson.verdict("C1")
 run.record(
     c1_verdict=verdict["verdict"], c1_mean=verdict["mean"], c1_low=verdict["low"], c1_high=verdict["high"]
 )

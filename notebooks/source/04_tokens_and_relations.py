@@ -829,18 +829,15 @@ run.record(
 # **Predict.** At which size are there more illegal sequences? Will the claim be supported, refuted, or undecided?
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims, experiments
-from instructlab_repro.pages import tables
-
-HTML(tables.html("tokens"))
+lesson.table("tokens")
 
 # %% [markdown]
 # The means hide what is paired. So take the differences to the best tag of each word, seed by seed, on the same logits.
 
 # %%
-lines = experiments.results("tokens")
+lines = lesson.results("tokens")
 f1 = {(line["task"], line["n_train"], line["method"], line["seed"]): line["span_f1"] for line in lines}
 names = {"repair": "stray I becomes B", "constrained": "best legal sequence"}
 rows = [(method, n) for method in names for n in (50, 400)]
@@ -882,8 +879,8 @@ _ = run.figure(figure, "04_tokens")
 # The token accuracies sit close together whatever F1 does. Now the verdict.
 
 # %%
-verdict = claims.verdict("T1")
-print(claims.render(verdict))
+lesson.show("T1")
+verdict = lesson.verdict("T1")
 if verdict["mean"] is not None:
     run.record(t1_mean=verdict["mean"], t1_low=verdict["low"], t1_high=verdict["high"])
 run.record(t1_verdict=verdict["verdict"])

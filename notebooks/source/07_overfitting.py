@@ -863,15 +863,10 @@ run.record(library_difference=max(largest["dropout"], largest["symmetric KL"], l
 # **Predict.** Which of them raise the accuracy? Which lower the loss? Write two lists.
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims, experiments
-from instructlab_repro.pages import tables
-
-spec, lines = experiments.load("regularisers"), experiments.results("regularisers")
-lines = [line for line in lines if line["stage"] == "run"]
-both = [tables.html("regularisers", metric=metric) for metric in ("accuracy", "test_loss") if lines]
-HTML("".join(both)) if both else print("no results yet: make reproduce")
+spec, lines = lesson.experiment("regularisers"), lesson.results("regularisers")
+lesson.table("regularisers", "accuracy", "test_loss")
 
 # %% [markdown]
 # The means hide what is paired. For each method: its result minus the plain run's, seed by seed (for the ensemble minus
@@ -935,10 +930,9 @@ _ = run.figure(figure, "07_regularisers")
 # picture.
 
 # %%
-for claim in ("C14", "C12", "C25"):
-    verdict = claims.verdict(claim)
-    print(claims.render(verdict), "\n")
-    run.record(**{f"{claim.lower()}_verdict": verdict["verdict"]})
+lesson.show("C14", "C12", "C25")
+for claim, word in lesson.words("C14", "C12", "C25").items():
+    run.record(**{f"{claim.lower()}_verdict": word})
 
 # %% [markdown]
 # **Observe.** Read the words of the verdicts with what they rest on. *Undecided* is what an interval that contains zero
