@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from instructlab_repro import notebooks
 from instructlab_repro.engine import classroom as ex
 from instructlab_utils.errors import ConfigError, NotebookError
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ex.sources(ROOT)
 EXERCISES = {exercise.id: exercise for path in SOURCES.values() for exercise in ex.load(path)}
-BANK = [
-    wrong
-    for path in sorted((ROOT / "tests" / "wrong_answers").glob("*.toml"))
-    for wrong in tomllib.loads(path.read_text(encoding="utf-8"))["wrong"]
-]
+ANSWERS = {
+    path.stem: tomllib.loads(path.read_text(encoding="utf-8"))
+    for path in sorted((ROOT / "tests" / "answers").glob("*.toml"))
+}
+BANK = [wrong for answers in ANSWERS.values() for wrong in answers["wrong"]]
+RIGHT = {id: code for answers in ANSWERS.values() for id, code in answers["right"].items()}
 HEAD = """# ---
 # jupyter:
 #   kernelspec: {display_name: Python 3, language: python, name: python3}
@@ -68,24 +70,8 @@ def test_each_lesson_has_a_bug_hunt_a_prediction_and_both_kinds(lesson):
     assert {"practice", "graded"} == {exercise.kind for exercise in own}
 
 
-def test_the_lessons_and_at_least_three_misconceptions_each():
-    assert list(SOURCES) == [
-        "00",
-        "01",
-        "02",
-        "03",
-        "04",
-        "05",
-        "06",
-        "07",
-        "08",
-        "09",
-        "10",
-        "11",
-        "12",
-        "13",
-        "14",
-    ]
+def test_every_lesson_has_a_page_of_exercises_and_at_least_three_misconceptions_each():
+    assert list(SOURCES) == list(ANSWERS) == list(notebooks.lessons())
     count = {id: sum(wrong["exercise"] == id for wrong in BANK) for id in EXERCISES}
     assert set(EXERCISES) == {wrong["exercise"] for wrong in BANK}
     assert min(count.values()) >= 3, count
@@ -142,10 +128,6 @@ def test_checker_rejects_a_wrong_answer_with_its_own_message(index):
     assert wrong["says"] in all_cases.message, f"it said: {all_cases.message}"
     assert seen.accepted == wrong.get("hidden", False), f"visible cases: {seen.message or 'accepted'}"
     assert all_cases.seconds < 1
-
-
-# Other right answers, which a checker must not refuse.
-RIGHT = tomllib.loads((ROOT / "tests" / "right_answers.toml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("id", RIGHT)

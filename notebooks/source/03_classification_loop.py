@@ -6,6 +6,14 @@
 #     outcome: write a training loop that you can trust, and say how far its result carries
 #     assets: [minilm, vader]
 #     minutes: {smoke: 0.5, laptop: 2, gpu: 2}
+#     budget:
+#       n_train: {smoke: 48, laptop: 800, gpu: 5000}
+#       n_dev: {smoke: 32, laptop: 200, gpu: 1000}
+#       n_test: {smoke: 48, laptop: 400, gpu: 1800}
+#       steps: {smoke: 6, laptop: 150, gpu: 600}
+#       eval_every: {smoke: 3, laptop: 25, gpu: 60}
+#       n_parity: {smoke: 2, laptop: 6, gpu: 6}
+#       n_bootstrap: {smoke: 500, laptop: 10000, gpu: 10000}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -830,15 +838,12 @@ print("unpaired:", t_interval(points.mean() + 3 * (points - points.mean())))
 # **Predict.** Order the methods at 50 examples. Where do you put *frozen mean*?
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims
-from instructlab_repro.pages import tables
-
-HTML(tables.html("baselines"))
+lesson.table("baselines")
 
 # %%
-figure = tables.figure("baselines")
+figure = lesson.figure("baselines")
 figure.set_dpi(90)
 _ = run.figure(figure, "03_baselines")
 
@@ -859,8 +864,8 @@ _ = run.figure(figure, "03_baselines")
 # Now the verdict. **Predict.** What will the lines *beside* the verdict say about "suffice"?
 
 # %%
-verdict = claims.verdict("C1")
-print(claims.render(verdict))
+lesson.show("C1")
+verdict = lesson.verdict("C1")
 run.record(
     c1_verdict=verdict["verdict"], c1_mean=verdict["mean"], c1_low=verdict["low"], c1_high=verdict["high"]
 )

@@ -6,6 +6,12 @@
 #     outcome: turn answers into token spans and back, and find the silent mistakes of a reader
 #     assets: [minilm, bigbench]
 #     minutes: {smoke: 0.6, laptop: 3, gpu: 1}
+#     budget:
+#       n_check: {smoke: 24, laptop: 300, gpu: 1000}
+#       n_train: {smoke: 16, laptop: 1500, gpu: 6000}
+#       n_test: {smoke: 6, laptop: 100, gpu: 1000}
+#       n_spoken: {smoke: 16, laptop: 60, gpu: 600}
+#       batch_size: {smoke: 8, laptop: 8, gpu: 16}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -752,15 +758,12 @@ for margin in (-np.inf, *np.quantile(top, [0.25, 0.5, 0.75]), np.inf):
 # hardly separate?
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims
-from instructlab_repro.pages import tables
-
-HTML(tables.html("qa_shifts"))
+lesson.table("qa_shifts")
 
 # %%
-figure = tables.figure("qa_shifts")
+figure = lesson.figure("qa_shifts")
 figure.set_dpi(90)
 _ = run.figure(figure, "05_qa_shifts")
 
@@ -781,8 +784,8 @@ _ = run.figure(figure, "05_qa_shifts")
 # interval is wider for the same damage.
 
 # %%
-verdict = claims.verdict("Q1")
-print(claims.render(verdict))
+lesson.show("Q1")
+verdict = lesson.verdict("Q1")
 run.record(q1_verdict=verdict["verdict"])
 
 # %% [markdown]
@@ -842,8 +845,7 @@ print(f"Accuracy: {accuracy:.2f}")
 # whatever data. The text even says so, in a way: it begins with "suppose".
 
 # %%
-fabricated = claims.verdict("C23")
-print(claims.render(fabricated))
+lesson.show("C23")
 
 # %% [markdown]
 # ## 10 What we have shown
@@ -859,7 +861,7 @@ print(
     f"F1 before training {m['f1_before']:.3f}, after {m['updates']} updates {m['f1']:.3f}; EM {m['em']:.3f}"
 )
 print(f"separate maxima: {m['argmax_illegal']:.1%} of the windows give no legal span")
-print(f"Q1 over all seeds: {m['q1_verdict']}; C23: {fabricated['verdict']}")
+print(f"Q1 over all seeds: {m['q1_verdict']}; C23: {lesson.words('C23')['C23']}")
 
 # %% [markdown]
 # **What we have not shown.**
