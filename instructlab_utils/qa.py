@@ -30,6 +30,7 @@ class Window:
     ``row`` is the number of the question. ``offsets`` holds, for each of the T tokens, its characters in the context
     (begin, end), or None for the question and the special tokens. ``example`` is what the loop trains on:
     ``input_ids`` and ``token_type_ids``, T integers each, and ``labels``, the first and last token of the answer.
+    Source: lesson 05, section 3.
     """
 
     row: int

@@ -258,14 +258,17 @@ def _accuracy(model: nn.Module, examples: Sequence[Example], pad_id: int) -> flo
 
 
 def move(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch on ``device``."""
+    """The batch on ``device``. Source: lesson 03, section 4."""
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def batches_of(
     examples: Sequence[Example], batch_size: int, pad_id: int, seed: int, start: int = 0
 ) -> Iterator[Batch]:
-    """Bucketed batches without end; epoch ``e`` is drawn from (seed, e), so batch ``start`` can be reached by arithmetic."""
+    """Bucketed batches without end; epoch ``e`` is drawn from (seed, e), so batch ``start`` can be reached by arithmetic.
+
+    Source: lesson 03, sections 2 and 5.
+    """
     per_epoch = math.ceil(len(examples) / batch_size)
     lengths = [len(example["input_ids"]) for example in examples]
     epoch, skip = divmod(start, per_epoch)
