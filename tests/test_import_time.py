@@ -30,7 +30,11 @@ def loaded_by(statement: str) -> set[str]:
     ("statement", "module", "unwanted"),
     [
         ("import instructlab_utils", "instructlab_utils", HEAVY),
-        ("from instructlab_utils import tasks", "instructlab_utils.tasks", {"torch", "transformers", "datasets"}),
+        (
+            "from instructlab_utils import tasks",
+            "instructlab_utils.tasks",
+            {"torch", "transformers", "datasets"},
+        ),
         ("import instructlab_repro.engine.cli", "instructlab_repro.engine.cli", HEAVY - {"pydantic"}),
     ],
 )
