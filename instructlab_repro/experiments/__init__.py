@@ -136,7 +136,12 @@ class Block:
     @property
     def parameters(self) -> dict[str, Any]:
         """What the experiment notebook is given."""
-        return {"profile": self.profile, "stage": self.stage, **self.coordinates}
+        return {
+            "profile": self.profile,
+            "experiment": self.experiment,
+            "stage": self.stage,
+            **self.coordinates,
+        }
 
     def where(self) -> str:
         """For a person: "movie-sentiment · n_train = 50 · seed = 0"."""
@@ -152,6 +157,7 @@ class Trial:
     method: str
     inside: Mapping[str, Value]
     tuned: Mapping[str, Value]
+    twin: bool = False
 
     @property
     def key(self) -> dict[str, Any]:
@@ -168,6 +174,7 @@ class Experiment(Strict):
     revision: PositiveInt
     claims: list[str] = []
     methods: list[str] = Field(min_length=1)
+    tables_of: dict[str, dict[str, Any]] = {}
     labels: dict[str, str] = {}
     notes: list[str] = []  # printed under the table
     axes: dict[str, list[Value]]
@@ -184,6 +191,21 @@ class Experiment(Strict):
 
     _profile: str | None = PrivateAttr(None)
     _claims: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_methods(cls, fields: Any) -> Any:
+        if isinstance(fields.get("methods"), dict):
+            return fields | {"methods": list(fields["methods"]), "tables_of": fields["methods"]}
+        return fields
+
+    def method(self, name: str) -> dict[str, Any]:
+        """The table [methods.NAME], with settings in place of their names."""
+        table = self.tables_of[name]
+        return {
+            k: self.settings[v[1:]] if isinstance(v, str) and v.startswith("$") else v
+            for k, v in table.items()
+        }
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
