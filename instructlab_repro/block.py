@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from instructlab_repro import experiments
-from instructlab_utils import losses, metrics, models, tasks, training, tuners
+from instructlab_utils import generation, metrics, models, tasks, training, tuners
 from instructlab_utils.errors import ConfigError, TrainingError
 from instructlab_utils.run import Cost, Run, start
 
@@ -84,6 +84,11 @@ def open_block(name: str, profile: str, stage: str, **coordinates: Any) -> OpenB
     return OpenBlock(started, spec, block, spec.settings_of(block))
 
 
+def decoder(block: OpenBlock) -> tuple[Any, Any]:
+    """SmolLM2 in fp32, and its tokenizer."""
+    return models.load_decoder(device=block.run.device).float(), models.load_tokenizer("decoder")
+
+
 # --- labelled sentences and the encoder ------------------------------------------------------------------------------
 
 
@@ -107,27 +112,40 @@ class Sentences:
     def pad_id(self) -> int:
         return int(self.tokenizer.pad_token_id)
 
-    def logits(self, net: nn.Module | None, split: str) -> Tensor:
-        """Float32 (N, K). Without a model (its loss diverged) all sentences get the majority class of ``train``."""
+    def logits(self, net: nn.Module | None, *splits: str) -> dict[str, Tensor]:
+        """Float32 (N, K) by split, of all but ``train`` where none is named.
+
+        Without a model (its loss diverged), and where one is not finite, they are the log-shares of the labels in
+        ``train``: what a user falls back to, the majority class.
+        """
+        names = splits or tuple(name for name in self.rows if name != "train")
         if net is not None:
-            found = training.predict(net, self.examples[split], self.pad_id)
-            if found.isfinite().all():
+            found = {name: training.predict(net, self.examples[name], self.pad_id) for name in names}
+            if all(z.isfinite().all() for z in found.values()):
                 return found
-        counts = np.bincount(self.targets["train"], minlength=len(self.task.labels))
-        return torch.eye(len(counts))[counts.argmax()].repeat(len(self.targets[split]), 1)
+        labels = torch.tensor(self.targets["train"])
+        shares = torch.bincount(labels, minlength=len(self.task.labels)).add(1e-12).div(len(labels)).log()
+        return {name: shares.repeat(len(self.targets[name]), 1) for name in names}
 
-    def score(self, net: nn.Module | None, split: str) -> dict[str, Any]:
-        """As :meth:`read`, of the model's logits."""
-        return self.read(self.logits(net, split), split)
+    def accuracy(self, logits: Tensor, split: str) -> float:
+        return metrics.accuracy(self.targets[split], logits.argmax(-1).tolist())
 
-    def read(self, logits: Tensor, split: str) -> dict[str, Any]:
-        """``accuracy``, ``loss`` (mean cross-entropy in nats) and ``predictions`` of logits (N, K) of a split."""
-        classes, predictions = torch.tensor(self.targets[split]), logits.argmax(-1).tolist()
-        return {
-            "accuracy": metrics.accuracy(self.targets[split], predictions),
-            "loss": losses.cross_entropy(logits.double(), classes).mean().item(),
-            "predictions": predictions,
-        }
+    def fields(self, logits: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What a line says of logits (N, K) of ``dev`` and, where it was drawn, ``test``.
+
+        ``dev_accuracy``, ``dev_loss``, ``accuracy``, ``test_loss`` (mean cross-entropies in nats), ``one_class`` (all
+        predictions of the test are equal), and the predictions beside the true labels.
+        """
+        found: dict[str, Any] = {}
+        for split, z in logits.items():
+            log_p = torch.log_softmax(torch.as_tensor(z, dtype=torch.float64), -1)
+            loss = -log_p[range(len(log_p)), self.targets[split]].mean().item()
+            found |= {f"{split}_accuracy": self.accuracy(z, split), f"{split}_loss": loss}
+        if "test" in logits:
+            predictions = logits["test"].argmax(-1).tolist()
+            found |= {"accuracy": found.pop("test_accuracy"), "one_class": len(set(predictions)) == 1}
+            found |= {"predictions": predictions, "targets": self.targets["test"].tolist()}
+        return found
 
 
 def sentences(block: OpenBlock, task: str, n_train: int | None = None) -> Sentences:
@@ -192,7 +210,8 @@ def fit(
     ``updates``, ``trainable_parameters``, ``diverged``, the mean losses ``first_loss`` and ``train_loss`` of the first
     and last updates, and ``early_loss`` of the second quarter, None where it diverged.
     """
-    chosen = {"steps": block.settings.steps, "batch_size": block.settings.batch_size, "seed": block.seed} | knobs
+    defaults = {name: getattr(block.settings, name, None) for name in ("steps", "batch_size")}
+    chosen = {**defaults, "seed": block.seed, **knobs}
     history, steps = None, chosen["steps"]
     trained = count(net)
     with block.run.measure() as cost:
@@ -204,6 +223,19 @@ def fit(
     found |= {"ms_per_step": 1000 * cost.cpu_seconds / steps}
     if history is None:
         return None, found | dict.fromkeys(("first_loss", "early_loss", "train_loss")), cost
-    parts = {"first_loss": slice(ENDS), "early_loss": slice(steps // 4, steps // 2), "train_loss": slice(-ENDS, None)}
+    second = slice(steps // 4, max(steps // 2, steps // 4 + 1))
+    parts = {"first_loss": slice(ENDS), "early_loss": second, "train_loss": slice(-ENDS, None)}
     found |= {name: float(np.mean(history.losses[part])) for name, part in parts.items()}
     return net, found, cost
+
+
+@torch.no_grad()
+def completion_scores(net: nn.Module, examples: list[training.Example], pad_id: int) -> dict[str, Any]:
+    """``nll``: loss per token over all completions, end tokens included, in nats; ``scores``: each completion's share."""
+    found, device = [], next(net.parameters()).device
+    for example in examples:
+        batch = training.move(training.collate_tokens([example], pad_id), device)
+        token_losses = generation.causal_losses(net, batch).double().cpu()
+        found.append([token_losses.sum().item(), len(token_losses)])
+    sums, counts = torch.tensor(found, dtype=torch.float64).T
+    return {"nll": (sums.sum() / counts.sum()).item(), "scores": (sums / counts.mean()).tolist()}

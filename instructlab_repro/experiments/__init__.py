@@ -138,7 +138,7 @@ class Block:
         """What the experiment notebook is given."""
         return {
             "profile": self.profile,
-            "experiment": self.experiment,
+            **({} if (find_root() / f"notebooks/experiments/source/{self.experiment}.py").is_file() else {"experiment": self.experiment}),
             "stage": self.stage,
             **self.coordinates,
         }

@@ -51,18 +51,22 @@ plain = models.load_classifier(len(data.task.labels), seed=seed)
 
 
 # %%
-def gap(net, accuracy):
-    found = data.score(net, "train")["accuracy"]
-    return {"train_accuracy": found, "gap": found - accuracy}
+def accuracy_on(net, split):
+    return data.accuracy(data.logits(net, split)[split], split)
 
 
-def ablation(net, accuracy):
+def gap(net, line):
+    found = accuracy_on(net, "train")
+    return {"train_accuracy": found, "gap": found - line["accuracy"]}
+
+
+def ablation(net, _):
     if net is None or not any(isinstance(m, tuners.adapters.Bottleneck) for m in net.modules()):
         return {}
     found = {}
     for part in ("lower", "upper"):
         with tuners.without_adapters(net, tuple(getattr(settings, part))):
-            found[f"without_{part}"] = data.score(net, "test")["accuracy"]
+            found[f"without_{part}"] = accuracy_on(net, "test")
     return found | {"lower_minus_upper": found["without_lower"] - found["without_upper"]}
 
 
@@ -76,7 +80,13 @@ MEASURES = {"gap": gap, "ablation": ablation}
 # million larger.
 
 # %%
-KNOBS = ("learning_rate", "weight_decay", "warmup", "steps", "batch_size")  # of the loop; the rest is the tuner's
+KNOBS = (
+    "learning_rate",
+    "weight_decay",
+    "warmup",
+    "steps",
+    "batch_size",
+)  # of the loop; the rest is the tuner's
 head = sum(p.numel() for p in plain.classifier.parameters())
 for trial in block.trials():
     table = {**block.spec.method(trial.method), **trial.inside, **trial.tuned}
@@ -87,14 +97,9 @@ for trial in block.trials():
     net, line, cost = blocks.fit(
         block, net.to(block.run.device), data.examples["train"], data.pad_id, **more, **knobs
     )
-    dev = data.score(net, "dev")
-    line |= {"dev_accuracy": dev["accuracy"], "dev_loss": dev["loss"]}
-    if stage == "run":
-        test = data.score(net, "test")
-        line |= {"accuracy": test["accuracy"], "test_loss": test["loss"], "predictions": test["predictions"]}
-        line |= {"one_class": len(set(test["predictions"])) == 1, "targets": data.targets["test"].tolist()}
-        for name in getattr(settings, "measure", ()):
-            line |= MEASURES[name](net, test["accuracy"])
+    line |= data.fields(data.logits(net))
+    for name in getattr(settings, "measure", ()) if stage == "run" else ():
+        line |= MEASURES[name](net, line)
     block.line(trial, cost, **line, method_parameters=line["trainable_parameters"] - head)
 
 # %% [markdown]
