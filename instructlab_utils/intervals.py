@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -120,28 +121,32 @@ def hierarchical_bootstrap(
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 8; lesson 03, section 6.
     """
     chosen, seeds = _without_padding(differences), differences.shape[1]
-    sizes = [seeds, *(task.shape[1] for task in chosen)]
-    ends = np.cumsum([0, *sizes])
-    rng, highs = np.random.default_rng(seed), np.repeat(sizes, sizes)
+    drawn = _drawn((seeds, *(task.shape[1] for task in chosen)), samples, seed)
+    weights = drawn[0] / seeds
     means = np.zeros(samples)
-    step = max(1, 4_000_000 // len(highs))  # draws at a time, for memory's sake
-    for start in range(0, samples, step):
-        rows = min(step, samples - start)
-        drawn = rng.integers(0, np.broadcast_to(highs, (rows, len(highs))))
-        shares = [
-            _counts(drawn[:, low:high], size) / size
-            for low, high, size in zip(ends, ends[1:], sizes, strict=False)
-        ]
-        for task, share in zip(chosen, shares[1:], strict=True):
-            means[start : start + rows] += ((shares[0] @ task) * share).sum(axis=1) / len(chosen)
+    for task, counts in zip(chosen, drawn[1:], strict=True):
+        means += ((weights @ task) * counts).sum(axis=1) / (counts.shape[1] * len(chosen))
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
     return Interval(float(np.mean([task.mean() for task in chosen])), float(low), float(high))
 
 
-def _counts(drawn: np.ndarray, size: int) -> np.ndarray:
-    """How often each of ``size`` things was drawn, by row."""
-    flat = (drawn + size * np.arange(len(drawn))[:, None]).ravel()
-    return np.bincount(flat, minlength=size * len(drawn)).reshape(len(drawn), size)
+@lru_cache(maxsize=1)
+def _drawn(sizes: tuple[int, ...], samples: int, seed: int) -> list[np.ndarray]:
+    """How often each of ``size`` things is drawn among ``size`` draws, shape (samples, size), for each size.
+
+    Statistics of one experiment ask for the same draws, one after the other.
+    """
+    rng, highs = np.random.default_rng(seed), np.repeat(sizes, sizes)
+    found = [np.zeros((samples, size), np.uint16) for size in sizes]
+    step = max(1, 2_000_000 // len(highs))  # samples at a time, for memory's sake
+    for start in range(0, samples, step):
+        rows = min(step, samples - start)
+        places = rng.integers(0, np.broadcast_to(highs, (rows, len(highs))))
+        for counts, mine in zip(found, np.split(places, np.cumsum(sizes)[:-1], axis=1), strict=True):
+            size = counts.shape[1]
+            flat = (mine + size * np.arange(rows)[:, None]).ravel()
+            counts[start : start + rows] = np.bincount(flat, minlength=size * rows).reshape(rows, size)
+    return found
 
 
 def _without_padding(numbers: np.ndarray) -> list[np.ndarray]:
