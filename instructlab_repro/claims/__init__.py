@@ -6,6 +6,8 @@ beyond the threshold on the claimed side is supported, wholly on the other refut
 
 from instructlab_repro.claims.claim import FOLDER, Claim, load, names
 from instructlab_repro.claims.evidence import example_numbers
+from instructlab_repro.claims.explain import explain
+from instructlab_repro.claims.planning import plan, plan_text
 from instructlab_repro.claims.report import FLAGS, ledger, render, write_ledger
 from instructlab_repro.claims.statistic import AnyStatistic, PerSeed, per_seed
 from instructlab_repro.claims.verdicts import (
@@ -21,6 +23,6 @@ from instructlab_utils.intervals import hierarchical_bootstrap
 
 __all__ = [
     "FLAGS", "FOLDER", "AnyStatistic", "Claim", "PerSeed", "decide", "decide_equivalence", "decide_part",
-    "decide_parts", "decide_several", "example_numbers", "hierarchical_bootstrap", "keep_bootstraps", "ledger",
-    "load", "names", "per_seed", "render", "verdict", "write_ledger",
+    "decide_parts", "decide_several", "example_numbers", "explain", "hierarchical_bootstrap", "keep_bootstraps",
+    "ledger", "load", "names", "per_seed", "plan", "plan_text", "render", "verdict", "write_ledger",
 ]  # fmt: skip

@@ -53,6 +53,10 @@ def _side(found: Mapping[str, Any]) -> str:
     return f"{'above' if found['direction'] == 'greater' else 'below'} {found['threshold']:g}"
 
 
+def _word(found: Mapping[str, Any]) -> str:
+    return found["verdict"] if found["why"] is None else f"{found['verdict']}: {found['why']}"
+
+
 def _several(found: Mapping[str, Any], basis: str) -> list[str]:
     parts, k = found["comparisons"], found["k"] or len(found["comparisons"])
     needed = f"{k} of {len(parts)} must hold"
@@ -60,7 +64,7 @@ def _several(found: Mapping[str, Any], basis: str) -> list[str]:
         needed += " after Holm"
     elif k == len(parts):
         needed += ", one refuted after Holm refutes"
-    rows = [f"{found['verdict']} ({needed}; {basis})"]
+    rows = [f"{_word(found)} ({needed}; {basis})"]
     for part in parts:
         p = "" if part["p"] is None else f", p = {part['p']:.3f} after Holm"
         p += f", interval {_ends(part, part['adjusted'])}" if part.get("adjusted") else ""
@@ -85,7 +89,7 @@ def render(found: Mapping[str, Any]) -> str:
     else:
         tests = "two one-sided t tests, " if found["kind"] == "equivalence" else ""
         beside = "; in brackets: each task's mean" if found["by_task"] else ""
-        rows.append(f"{found['verdict']} ({tests}{basis}, claimed to lie {_side(found)}{beside})")
+        rows.append(f"{_word(found)} ({tests}{basis}, claimed to lie {_side(found)}{beside})")
         rows.append(f"  {_sentence(found)}")
     if found["secondary"]:
         rows.append("printed beside it, without a vote:")
@@ -130,13 +134,14 @@ def ledger(profile: str = "laptop") -> list[dict[str, Any]]:
     rows = []
     for name in names():
         found = verdict(name, profile)
-        kept = "claim statement source kind k confidence expected experiment argument edition"
+        kept = "claim statement source kind k confidence expected experiment argument"
         row = {key: found[key] for key in kept.split()} | _short(found)
         row |= {key: [_short(part) for part in found[key]] for key in ("comparisons", "secondary")}
         stem = found["experiment"] if profile == "laptop" else f"{found['experiment']}.{profile}"
         row["table"] = (
             f"data/results/tables/{stem}.md" if found["edition"] else None
         )  # written after the ledger
+        row |= {key: found[key] for key in ("edition", "why") if found[key] is not None}
         row["missing"] = len(found["missing"])
         row["flags"] = [flag for flag in FLAGS if found[flag]]
         row["lesson"] = _path(f"notebooks/{found['lesson']}_*.ipynb") or "planned"

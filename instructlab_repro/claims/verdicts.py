@@ -149,9 +149,8 @@ class Runs:
 
     @property
     def edition(self) -> int | str | None:
-        """1 or 2 by the schema of the lines, "mixed" where both are there, None without lines."""
-        found = {2 if line.get("schema", 2) >= 3 else 1 for line in self.lines}
-        return None if not found else found.pop() if len(found) == 1 else "mixed"
+        """1, 2 or "mixed" by the schema of the lines; None without lines."""
+        return experiments.edition(self.lines)
 
     def outdated(self) -> bool:
         """Whether a line's block has another key today."""
@@ -165,7 +164,8 @@ class Runs:
         return sorted(m for m in methods if m in found and found[m][0] > UNTRAINED * found[m][1])
 
 
-def _runs(claim: Claim, profile: str, stored: list[dict[str, Any]] | None) -> Runs:
+def recorded(claim: Claim, profile: str, stored: list[dict[str, Any]] | None = None) -> Runs:
+    """The runs of the claim's experiment; ``stored`` replaces the recorded predictions."""
     assert claim.experiment is not None
     experiment = experiments.load(claim.experiment).at(profile)
     stored = experiments.predictions(claim.experiment, profile) if stored is None else stored
@@ -226,11 +226,11 @@ def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[st
 def _refusal(claim: Claim, runs: Runs, parts: Sequence[Mapping[str, Any]]) -> str | None:
     """Why the runs of edition 2 cannot give a verdict."""
     if runs.untrained(methods_of(claim, runs.experiment)):
-        return "not tested: did not train"
+        return "did not train"
     if claim.unit == "seed" and any(np.ptp(part["values"]) < 1e-12 for part in parts):
-        return "not tested: the seeds change nothing"
+        return "the seeds change nothing"
     if claim.unit == "item" and any("items" not in part["basis"] for part in parts):
-        return "not tested: no number is stored for each item"
+        return "no number is stored for each item"
     return None
 
 
@@ -248,7 +248,7 @@ def _single(claim: Claim, runs: Runs) -> dict[str, Any]:
     else:
         p = 1.0 if margin is None else chosen.tost(margin)
         if refusal := _refusal(claim, runs, [found]):
-            return found | {"verdict": refusal}
+            return found | {"why": refusal}
     if margin is not None:
         return found | {"verdict": _equivalence(interval, p, margin, level)}
     assert claim.threshold is not None and claim.direction is not None
@@ -283,7 +283,7 @@ def _several(claim: Claim, runs: Runs) -> dict[str, Any]:
             part |= {"verdict": word, "p": raw}
         return whole
     if refusal := _refusal(claim, runs, parts):
-        return whole | {"verdict": refusal}
+        return whole | {"why": refusal}
     each = [decide_part(e, side, claim.power, level) for e, side in zip(estimates, sides, strict=True)]
     whole["verdict"], corrected = decide_parts(each, k, level)
     for i, (part, alone, p) in enumerate(zip(parts, each, corrected, strict=True)):
@@ -299,7 +299,7 @@ def verdict(name: str, profile: str = "laptop", stored: list[dict[str, Any]] | N
     """The verdict on a claim from the recorded results of its experiment, as a table for JSON.
 
     ``verdict`` is supported, refuted, undecided, or "not tested": for a draft, while a cell that a statistic names
-    lacks a run for a seed of the grid, and (followed by the reason) where edition 2 refuses. ``mean``, ``low``,
+    lacks a run for a seed of the grid, and where edition 2 refuses, which ``why`` explains. ``mean``, ``low``,
     ``high`` are the interval that decides, ``bootstrap`` (edition 1) and ``seeds_only`` (edition 2) one beside it;
     ``comparisons`` holds them for the kinds with several (with the ``p`` after Holm), ``secondary`` for the statistics
     that do not decide. ``changed``: the claim's text is no longer the one that the runs recorded; ``outdated``: the
@@ -316,12 +316,12 @@ def verdict(name: str, profile: str = "laptop", stored: list[dict[str, Any]] | N
         "verdict": claim.argument.conclusion if claim.argument is not None else "not tested",
         "smallest": claim.power and claim.power.smallest,
         **dict.fromkeys(("changed", "outdated", "stale"), False),
-        **{"edition": None, "comparisons": [], "secondary": []},
+        **{"edition": None, "why": None, "comparisons": [], "secondary": []},
         **NOTHING,
     }
     if claim.experiment is None:
         return found
-    runs = _runs(claim, profile, stored)
+    runs = recorded(claim, profile, stored)
     found |= _single(claim, runs) if claim.statistic is not None else {}
     found |= _several(claim, runs) if claim.comparisons is not None else {}
     now = provenance.claims_sha([name])[name]

@@ -218,10 +218,10 @@ def explain(
     profile: Profile = "laptop",
 ) -> None:
     """Say what a result was made from, and what has changed since."""
-    from instructlab_repro.claims import repeat
+    from instructlab_repro import claims as ledger
     from instructlab_utils.project import resolve_profile
 
-    print(repeat.explain(result, resolve_profile(profile)))
+    print(ledger.explain(result, resolve_profile(profile)))
 
 
 @app.command()
@@ -306,12 +306,19 @@ def list_command() -> None:
 
 
 @app.command()
-def claims(names: Names = None, profile: Profile = "laptop") -> None:
+def claims(
+    names: Names = None,
+    profile: Profile = "laptop",
+    plan: Annotated[bool, typer.Option("--plan", help="before a run: effect, power and cost instead")] = False,
+) -> None:
     """The verdict on every claim, from the recorded results."""
     from instructlab_repro import claims as ledger
     from instructlab_utils.project import resolve_profile
 
     profile = resolve_profile(profile)
+    if plan:
+        print(ledger.plan_text(ledger.plan(names or (), profile)))
+        return
     for name in names or ledger.names():
         print(ledger.render(ledger.verdict(name, profile)))
 
