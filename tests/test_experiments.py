@@ -14,7 +14,7 @@ import toy_project as toy
 
 from instructlab_repro import claims, experiments, provenance
 from instructlab_repro.engine import jobs
-from instructlab_repro.experiments import collect, tuning
+from instructlab_repro.experiments import collect
 from instructlab_repro.notebooks import runner
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, ParameterError, RecordError
@@ -188,17 +188,19 @@ def test_updates_at_one_size_change_the_blocks_of_that_size_only(root):
 
 
 def test_the_tuning_metric_chooses_and_of_equals_the_first_that_was_tried(root):
-    def chosen():
-        return tuning.choose(experiments.load("toy").at("laptop").tuning, [], lines)
+    def chosen(method):
+        tried = [line for line in lines if line["method"] == method]
+        return experiments.load("toy").at("laptop").tuning.best(method, tried)
 
     def line(method, knob, value, dev, accuracy=0.0):
         return {"method": method, "tuned": {knob: value}, "dev_accuracy": dev, "accuracy": accuracy}
 
     rates = [line("large", "learning_rate", v, d, 1 - d) for v, d in ((0.3, 0.8), (0.1, 0.8), (0.2, 0.7))]
     lines = [*rates, line("small", "C", 2.0, 0.6)]
-    assert chosen() == {("large",): {"learning_rate": 0.1}, ("small",): {"C": 2.0}}
+    assert chosen("large") == {"learning_rate": 0.1} and chosen("small") == {"C": 2.0}
+    assert chosen("floor") == {}
     edit(root, 'metric = "dev_accuracy"', 'metric = "dev_accuracy"\nbetter = "lower"')
-    assert chosen()["large",] == {"learning_rate": 0.2}
+    assert chosen("large") == {"learning_rate": 0.2}
 
 
 def test_a_run_block_takes_the_tuned_values_and_asks_for_them_when_absent(root):

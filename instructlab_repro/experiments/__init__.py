@@ -4,17 +4,16 @@ from instructlab_repro.experiments.blocks import (
     Block,
     Experiment,
     Trial,
-    find_block,
-    load,
-    names,
     notebook_code_sha,
     notebook_path,
-    run_block,
 )
 from instructlab_repro.experiments.collect import Aggregate, aggregate
+from instructlab_repro.experiments.quality import bands, chosen, did_not_train, edition, untrained
+from instructlab_repro.experiments.running import find_block, load, names, run_block
 from instructlab_repro.experiments.spec import FOLDER, Table, Value
 from instructlab_repro.experiments.stored import (
     BULKY,
+    EDITIONS,
     bootstrap_path,
     predictions,
     predictions_path,
@@ -26,26 +25,8 @@ from instructlab_repro.experiments.stored import (
 key = Experiment.key
 
 __all__ = [
-    "BULKY",
-    "FOLDER",
-    "Aggregate",
-    "Block",
-    "Experiment",
-    "Table",
-    "Trial",
-    "Value",
-    "aggregate",
-    "bootstrap_path",
-    "find_block",
-    "key",
-    "load",
-    "names",
-    "notebook_code_sha",
-    "notebook_path",
-    "predictions",
-    "predictions_path",
-    "results",
-    "results_path",
-    "rows_by_block",
-    "run_block",
-]
+    "BULKY", "EDITIONS", "FOLDER", "Aggregate", "Block", "Experiment", "Table", "Trial", "Value", "aggregate", "bands",
+    "bootstrap_path", "chosen", "did_not_train", "edition", "find_block", "key", "load", "names",
+    "notebook_code_sha", "notebook_path", "predictions", "predictions_path", "results", "results_path",
+    "rows_by_block", "run_block", "untrained",
+]  # fmt: skip

@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,17 +24,21 @@ from typing import Any
 from instructlab_repro import assets, notebooks, provenance
 from instructlab_repro.experiments import stored
 from instructlab_repro.experiments.spec import FOLDER, Spec, Value
-from instructlab_repro.experiments.tuning import choose
+from instructlab_repro.experiments.tuning import ROUNDS, Lines
 from instructlab_repro.notebooks import runner
-from instructlab_repro.strict import read_toml
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, ParameterError, RecordError
-from instructlab_utils.project import PROFILES, closest, find_root
+from instructlab_utils.project import closest, find_root
+
+STAGES = {"run": 0, "twin": 0, "tune": 0} | {f"tune-x{round_}": round_ for round_ in range(1, ROUNDS + 1)}
 
 
 @dataclass(frozen=True)
 class Block:
-    """One job: its coordinates, its folder under build/, and the blocks that must be there before it."""
+    """One job: its coordinates, its folder under build/, and the blocks that must be there before it.
+
+    ``stage`` is tune, run, or twin; ``round`` counts the extensions of a tuning grid.
+    """
 
     experiment: str
     profile: str
@@ -42,6 +46,8 @@ class Block:
     stage: str
     coordinates: Mapping[str, Value]
     needs: tuple[str, ...] = ()
+    round: int = 0
+    notebook: str = ""
     under: str = "runs"  # a repetition, whose lines are compared and never become results, has another place
 
     @property
@@ -50,8 +56,10 @@ class Block:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the experiment notebook is given."""
-        return {"profile": self.profile, "stage": self.stage, **self.coordinates}
+        """What the notebook is given; one that several experiments share is told which."""
+        stage = f"{self.stage}-x{self.round}" if self.round else self.stage
+        shared = {"experiment": self.experiment} if self.notebook != self.experiment else {}
+        return {"profile": self.profile, **shared, "stage": stage, **self.coordinates}
 
     def where(self) -> str:
         """For a person: "movie-sentiment · n_train = 50 · seed = 0"."""
@@ -61,17 +69,29 @@ class Block:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run inside a block: a method, its place on the axes inside the block, and the values of its knobs."""
+    """One run inside a block: a method, its place on the axes inside the block, and the values of its knobs.
+
+    A ``twin`` starts from values moved by one part in ten million, and shows what rounding can do.
+    """
 
     block_key: str
     method: str
     inside: Mapping[str, Value]
     tuned: Mapping[str, Value]
+    method_key: str = ""  # of its table, where methods are tables
+    twin: bool = False
 
     @property
     def key(self) -> dict[str, Any]:
         """The fields that tell this run's line from all others of its block."""
-        return {"key": self.block_key, "method": self.method, **self.inside, "tuned": dict(self.tuned)}
+        table = {"method_key": self.method_key} if self.method_key else {}
+        return {
+            "key": self.block_key,
+            "method": self.method,
+            **table,
+            **self.inside,
+            "tuned": dict(self.tuned),
+        }
 
 
 class Experiment(Spec):
@@ -81,6 +101,14 @@ class Experiment(Spec):
     def outside(self) -> list[str]:
         """The axes that make blocks, in the order of the file."""
         return [axis for axis in self.axes if axis not in self.inside]
+
+    def method(self, name: str, block: Block | None = None) -> dict[str, Any]:
+        """The table [methods.NAME], with settings (those of ``block``) in place of their ``$names``."""
+        if name not in self._method_tables:
+            raise ParameterError(f"{self.name}: there is no table [methods.{name}]")
+        known = vars(self.settings_of(block)) if block else self.settings
+        asked = self._method_tables[name].items()
+        return {k: known[v[1:]] if isinstance(v, str) and v.startswith("$") else v for k, v in asked}
 
     def settings_of(self, block: Block) -> SimpleNamespace:
         """The settings of one block: those of [settings], and its own entries of [settings_by].
@@ -102,48 +130,71 @@ class Experiment(Spec):
 
     def block(self, *, stage: str = "run", **coordinates: Value) -> Block:
         """The block at these coordinates, in the grid or (for playing in Jupyter) outside it."""
-        if stage not in ("tune", "run"):
-            raise ParameterError(f"unknown stage {stage!r}: choose tune or run")
+        if stage not in STAGES:
+            raise ParameterError(f"unknown stage {stage!r}: choose {', '.join(STAGES)}")
         if set(coordinates) != set(self.outside):
             raise ParameterError(
                 f"{self.name}: a block needs {', '.join(self.outside)}, not {', '.join(coordinates)}"
             )
         for axis, value in coordinates.items():
-            if isinstance(value, str) and value not in self.axes[axis]:
-                known = [str(v) for v in self.axes[axis]]
-                raise ParameterError(
-                    f"unknown {axis} {value!r}{closest(value, known)}; known: {', '.join(known)}"
-                )
+            known = [str(v) for v in self.axes[axis]]
+            if isinstance(value, str) and value not in known:
+                text = f"unknown {axis} {value!r}{closest(value, known)}; known: {', '.join(known)}"
+                raise ParameterError(text)
         place = {axis: coordinates[axis] for axis in self.outside}
-        tuned = self.tuning
-        free = {a: v for a, v in place.items() if tuned is not None and a not in tuned.at}
-        tune = "-".join(["tune", *(_part(axis, value) for axis, value in free.items())])
-        if stage == "tune":
-            return Block(self.name, self.profile, tune, stage, place)
-        name = "-".join(_part(axis, value) for axis, value in place.items())
-        return Block(self.name, self.profile, name, stage, place, (tune,) if tuned is not None else ())
+        kind, round_ = stage.partition("-")[0], STAGES[stage]
+        parts = [_part(axis, value) for axis, value in place.items()]
+        name = "-".join([kind, *parts] if kind == "twin" else parts)
+        needs: tuple[str, ...] = ()
+        if self.tuning is not None:
+            until = round_ if kind == "tune" else self.tuning.rounds
+            seeds = self.tuning.places["seed"]
+            needs = tuple(self._tune_id(place, seed, r) for r in range(until) for seed in seeds)
+            name = self._tune_id(place, place["seed"], round_) if kind == "tune" else name
+        return Block(self.name, self.profile, name, kind, place, needs, round_, self.notebook)
+
+    def _tune_id(self, place: Mapping[str, Value], seed: Value, round_: int) -> str:
+        assert self.tuning is not None
+        parts = ["tune", *(_part(a, v) for a, v in place.items() if a not in self.tuning.places)]
+        return "-".join([*parts, *[f"s{seed}"] * bool(self.tuning.seeds), *[f"x{round_}"] * bool(round_)])
 
     def blocks(self) -> list[Block]:
-        """All blocks, the tuning ones first."""
+        """All blocks, each after those that it needs: tuning round by round, the runs, the twins."""
+        stages: list[tuple[str, dict[str, list[Value]]]] = [("run", {})]
+        if self.tuning is not None:
+            rounds = [stage for stage in STAGES if stage.startswith("tune")][: self.tuning.rounds]
+            stages = [*((stage, self.tuning.places) for stage in rounds), *stages]
+        if self.twin is not None:
+            stages.append(("twin", self._twin_place()))
         found: dict[str, Block] = {}
-        for stage in ("tune", "run") if self.tuning is not None else ("run",):
-            fixed = self.tuning.at if stage == "tune" and self.tuning is not None else {}
-            grid = ([fixed[axis]] if axis in fixed else self.axes[axis] for axis in self.outside)
-            for place in itertools.product(*grid):
-                block = self.block(stage=stage, **dict(zip(self.outside, place, strict=True)))
+        for stage, fixed in stages:
+            for place in self._places(self.outside, fixed):
+                block = self.block(stage=stage, **place)
                 if found.setdefault(block.id, block) != block:
                     raise ConfigError(
                         f"{FOLDER}/{self.name}.toml: two blocks would be called {block.id!r}; rename a value."
                     )
         return list(found.values())
 
-    def _tune_block(self, block: Block) -> Block:
-        """The tuning block that ``block`` needs, also for coordinates outside the grid."""
+    def _twin_place(self) -> dict[str, list[Value]]:
+        return {axis: [(self.twin or {}).get(axis, values[0])] for axis, values in self.axes.items()}
+
+    def _places(self, axes: list[str], fixed: Mapping[str, list[Value]]) -> list[dict[str, Value]]:
+        grid = (fixed.get(axis, self.axes[axis]) for axis in axes)
+        return [dict(zip(axes, place, strict=True)) for place in itertools.product(*grid)]
+
+    def _tune_blocks(self, block: Block, round_: int) -> list[Block]:
+        """The tuning blocks of one round that ``block`` needs, also for coordinates outside the grid."""
         assert self.tuning is not None
-        return self.block(stage="tune", **{a: self.tuning.at.get(a, v) for a, v in block.coordinates.items()})
+        free = {axis: [value] for axis, value in block.coordinates.items()}
+        stage = list(STAGES)[2 + round_]
+        return [self.block(stage=stage, **p) for p in self._places(self.outside, free | self.tuning.places)]
 
     def key(self, block: Block) -> str:
-        """SHA-256 of the notebook's code cells and of the settings that this block uses."""
+        """SHA-256 of the notebook's code cells and of the settings that this block uses.
+
+        What a method is and the values it tries belong to its trials: a changed method runs again alone.
+        """
         used: dict[str, Any] = {
             "code": notebook_code_sha(self.notebook),
             "revision": self.revision,
@@ -152,48 +203,63 @@ class Experiment(Spec):
             "coordinates": dict(block.coordinates),
             "settings": vars(self.settings_of(block)),
         }
-        if block.stage == "tune" and self.tuning is not None:
-            used["tuning"] = {**self.tuning.model_dump(), "at": None}
-        elif self.tuning is not None:
-            used["tuning"] = self.key(self._tune_block(block))
+        if self.tuning is not None and block.stage != "tune":
+            first = self.key(self._tune_blocks(block, 0)[0])
+            used["tuning"] = [first, self.tuning.model_dump(include={"metric", "better", "tie", "seeds"})]
         return hashlib.sha256(files.dumps(used).encode()).hexdigest()
 
-    def _insides(self, fixed: Mapping[str, Value] | None = None) -> list[dict[str, Value]]:
-        grid = ([fixed[axis]] if fixed and axis in fixed else self.axes[axis] for axis in self.inside)
-        return [dict(zip(self.inside, place, strict=True)) for place in itertools.product(*grid)]
-
     def trials(self, block: Block) -> list[Trial]:
-        """What the block must run, in order.
+        """What the block must run, in order; [] for an extension that the lines before do not call for.
 
         Raises:
-            RecordError: for a run block before its tuning block has finished.
+            RecordError: before the tuning blocks that it needs have finished.
         """
-        key, tuned = self.key(block), self.tuning
-        if block.stage == "tune":
-            assert tuned is not None
-            places = self._insides(tuned.at)
-            return [
-                Trial(key, method, inside, values)
-                for method in self.methods
-                for inside in places
-                for values in tuned.settings(method)
-            ]
-        if tuned is None or not tuned.values:
-            return [Trial(key, method, inside, {}) for method in self.methods for inside in self._insides()]
-        tune = self._tune_block(block)
-        lines = self.lines(tune)
-        if lines is None:
-            raise RecordError(
-                f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "
-                f"`python -m instructlab_utils block {self.name} {tune.id} --profile {self.profile}`"
-            )
-        free = [axis for axis in self.inside if axis not in tuned.at]
-        best = choose(tuned, free, lines)
-        return [
-            Trial(key, method, inside, best.get((method, *(inside[axis] for axis in free)), {}))
-            for method in self.methods
-            for inside in self._insides()
-        ]
+        tuned = self.tuning
+        if block.stage == "tune" and tuned is not None:
+            return self._tune_trials(block, self._tune_lines(block, block.round))
+        lines = self._tune_lines(block, tuned.rounds) if tuned is not None and tuned.values else []
+        key, twin, found = self.key(block), block.stage == "twin", []
+        for method in self.methods:
+            for inside in self._places(self.inside, self._twin_place() if twin else {}):
+                best = tuned.best(method, self._cell(lines, method, inside)) if tuned is not None else {}
+                found.append(Trial(key, method, inside, best, self._method_key(method), twin))
+        return found
+
+    def _method_key(self, method: str) -> str:
+        table = self._method_tables.get(method)
+        return hashlib.sha256(files.dumps(table).encode()).hexdigest()[:16] if table else ""
+
+    def _cell(self, lines: Lines, method: str, inside: Mapping[str, Value]) -> list[Mapping[str, Any]]:
+        """The tuning lines of a method that count at a place inside the block."""
+        places = self.tuning.places if self.tuning is not None else {}
+        wanted = {"method": method} | {axis: v for axis, v in inside.items() if axis not in places}
+        return [line for line in lines if all(line[k] == v for k, v in wanted.items())]
+
+    def _tune_trials(self, block: Block, lines: Lines) -> list[Trial]:
+        assert self.tuning is not None
+        key, found = self.key(block), []
+        for method in self.methods:
+            for inside in self._places(self.inside, self.tuning.places):
+                rounds = self.tuning.called_for(method, self._cell(lines, method, inside))
+                asked = rounds[block.round] if block.round < len(rounds) else []
+                found += [Trial(key, method, inside, values, self._method_key(method)) for values in asked]
+        return found
+
+    def _tune_lines(self, block: Block, rounds: int) -> list[dict[str, Any]]:
+        """All lines of the first ``rounds`` rounds of tuning that ``block`` needs."""
+        lines: list[dict[str, Any]] = []
+        for round_ in range(rounds):
+            found = []
+            for tune in self._tune_blocks(block, round_):
+                each = self.lines(tune, self._tune_trials(tune, lines))
+                if each is None:
+                    raise RecordError(
+                        f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "
+                        f"`python -m instructlab_utils block {self.name} {tune.id} --profile {self.profile}`"
+                    )
+                found += each
+            lines += found
+        return lines
 
     def identity(self, block: Block) -> dict[str, Any]:
         """The fields that every line of the block repeats; the claims' hashes are those of ``at``."""
@@ -234,11 +300,14 @@ class Experiment(Spec):
         like = [line["block_seconds"] for line in known.values() if line["stage"] == block.stage]
         return statistics.median(like) if like else None
 
-    def lines(self, block: Block) -> list[dict] | None:
+    def lines(self, block: Block, trials: list[Trial] | None = None) -> list[dict[str, Any]] | None:
         """The finished block's lines, one per trial: from build/, else the committed results; else None."""
-        return self.built(block)[0] or self.committed(block)
+        found = self.built(block, trials)[0]
+        return found if found is not None else self.committed(block, trials)
 
-    def built(self, block: Block) -> tuple[list[dict] | None, str]:
+    def built(
+        self, block: Block, trials: list[Trial] | None = None
+    ) -> tuple[list[dict[str, Any]] | None, str]:
         """The lines under build/ if the block is finished and of the present key; else None, and why."""
         if not (block.out / "manifest.json").is_file():
             return None, "not run"
@@ -251,23 +320,28 @@ class Experiment(Spec):
             reason = (manifest.error or {}).get("message", "")
             state = "was cut off, or is going on" if manifest.status == "running" else manifest.status
             return None, f"its last run {state}" + (f": {reason}" if reason else "")
-        if bad := [line for line in found if line.get("schema") != provenance.SCHEMA]:
-            return (
-                None,
-                f"{block.id}: a line of schema {bad[0].get('schema')!r}, known is {provenance.SCHEMA}",
-            )
-        key = self.key(block)
-        current = [line for line in found if line.get("key") == key]
+        if bad := [line for line in found if line.get("schema") not in stored.EDITIONS]:
+            return None, f"{block.id}: a line of unknown schema {bad[0].get('schema')!r}"
+        current = self._current(block, found)
         if found and not current:
             return None, "the experiment's code or settings have changed"
-        return self._complete(block, current)
+        return self._complete(block, current, trials)
 
-    def _complete(self, block: Block, lines: list[dict]) -> tuple[list[dict] | None, str]:
+    def committed(self, block: Block, trials: list[Trial] | None = None) -> list[dict[str, Any]] | None:
+        """Lines of the results file count as done when their key is the present one."""
+        rows = stored.rows_by_block(self.name, self.profile).get(block.id, [])
+        return self._complete(block, self._current(block, rows), trials)[0] if rows or block.round else None
+
+    def _current(self, block: Block, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        key = self.key(block) if lines else ""
+        return [line for line in lines if line.get("key") == key]
+
+    def _complete(
+        self, block: Block, lines: list[dict[str, Any]], trials: list[Trial] | None
+    ) -> tuple[list[dict[str, Any]] | None, str]:
         """``lines`` in the order of the trials, or None when one is missing."""
-        if not lines:
-            return None, "no lines"
         try:
-            trials = self.trials(block)
+            trials = self.trials(block) if trials is None else trials
         except RecordError:
             return None, "its tuning block has not finished"
         found = []
@@ -278,21 +352,10 @@ class Experiment(Spec):
             found.append(line)
         return found, ""
 
-    def committed(self, block: Block) -> list[dict] | None:
-        """Lines of the results file count as done when their key is the present one."""
-        rows = stored.rows_by_block(self.name, self.profile).get(block.id, [])
-        key = self.key(block) if rows else ""
-        return self._complete(block, [row for row in rows if row.get("key") == key])[0]
-
 
 def _part(axis: str, value: Value) -> str:
     """A coordinate in a block's name: text as it is, a number after the axis' first letter."""
     return value if isinstance(value, str) else f"{axis[0]}{value:g}"
-
-
-@lru_cache(maxsize=64)
-def _code_sha(path: Path, _: tuple[int, int]) -> str:
-    return notebooks.code_sha(path)
 
 
 def notebook_path(notebook: str) -> Path:
@@ -309,100 +372,9 @@ def notebook_path(notebook: str) -> Path:
 def notebook_code_sha(notebook: str) -> str:
     """SHA-256 of the code cells of the experiment notebook; read once per process and version of the file."""
     path = notebook_path(notebook)
-    stat = path.stat()
-    return _code_sha(path, (stat.st_mtime_ns, stat.st_size))
+    return _code_sha(path, stored.version(path))
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, _: tuple[int, ...]) -> Experiment:
-    file = f"{FOLDER}/{path.name}"
-    experiment = Experiment.checked(read_toml(path, file), file)
-    if experiment.name != path.stem:
-        raise ConfigError(
-            f"{file}: name is {experiment.name!r}, but the file is called {path.stem!r}; make them equal."
-        )
-    for profile in PROFILES:
-        experiment.at(profile)
-    return experiment
-
-
-def names() -> list[str]:
-    """All experiments, by name."""
-    return sorted(path.stem for path in (find_root() / FOLDER).glob("*.toml"))
-
-
-def load(name: str) -> Experiment:
-    """The experiment of data/experiments/<name>.toml, with every profile checked; read once per version of the file.
-
-    Raises:
-        ConfigError: for an unknown experiment, and for a mistake in its file (one sentence with its key).
-    """
-    path = find_root() / FOLDER / f"{name}.toml"
-    if not path.is_file():
-        known = names()
-        raise ConfigError(
-            f"unknown experiment {name!r}{closest(name, known)}; known: {', '.join(known) or 'none'}"
-        )
-    return _read(path, stored.version(path)).copied()
-
-
-# --- running one block ----------------------------------------------------------------------------
-
-
-def find_block(name: str, block: str, profile: str) -> tuple[Experiment, Block]:
-    """An experiment at a profile and one of its blocks; ConfigError naming the known blocks."""
-    experiment = load(name).at(profile)
-    for candidate in experiment.blocks():
-        if candidate.id == block:
-            return experiment, candidate
-    known = [candidate.id for candidate in experiment.blocks()]
-    shown = ", ".join(known[:6]) + (" …" if len(known) > 6 else "")
-    raise ConfigError(f"unknown block {block!r} of {name}{closest(block, known)}; known: {shown}")
-
-
-def run_block(
-    name: str,
-    block: str,
-    profile: str,
-    *,
-    fresh: bool = False,
-    under: str = "runs",
-    threads: int | None = None,
-) -> runner.Manifest:
-    """Run one block, going on where an interrupted execution stopped; a finished block is left as it is.
-
-    The manifest says how it ended; a notebook that ends without all its lines counts as failed. ``under`` is the
-    folder of build/ that gets the lines: only those under ``runs`` become results.
-
-    Raises:
-        ConfigError: for an unknown experiment or block.
-        RecordError: before its tuning block has finished.
-    """
-    experiment, chosen = find_block(name, block, profile)
-    chosen = replace(chosen, under=under)
-    out = chosen.out
-    if not fresh and experiment.built(chosen)[0] is not None:
-        return runner.read_manifest(out)
-    experiment.trials(chosen)  # says so if the tuned values are not there yet
-    path = out / "lines.jsonl"
-    if path.is_file():
-        key = experiment.key(chosen)
-        kept = [] if fresh else [line for line in files.salvage(path) if line.get("key") == key]
-        files.write_lines(path, kept)
-    if notebook_path(experiment.notebook).suffix == ".py":
-        notebooks.build([experiment.notebook])
-    manifest = runner.run_notebook(
-        notebook_path(experiment.notebook),
-        out,
-        chosen.parameters,
-        timeout=experiment.resources.minutes * 60,
-        env={"INSTRUCTLAB_RUN_DIR": str(out), "INSTRUCTLAB_ROOT": str(find_root())},
-        threads=threads or experiment.resources.cores,
-    )
-    if manifest.status == "ok":
-        lines, reason = experiment.built(chosen)
-        if lines is None:
-            manifest.status = "failed"
-            manifest.error = {"cell": None, "source": "", "name": "RecordError", "message": reason}
-            manifest.write(out)
-    return manifest
+def _code_sha(path: Path, _: tuple[int, ...]) -> str:
+    return notebooks.code_sha(path)

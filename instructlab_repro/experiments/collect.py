@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instructlab_repro.experiments.blocks import Experiment
+from instructlab_repro.experiments.quality import edition
 from instructlab_repro.experiments.stored import BULKY, predictions, predictions_path, results_path
 from instructlab_repro.notebooks.runner import read_manifest
 from instructlab_utils import files
@@ -32,6 +33,11 @@ class Aggregate:
     def complete(self) -> bool:
         return not self.missing
 
+    @property
+    def edition(self) -> int | str | None:
+        """The edition of the protocol that the lines follow: 1, 2, "mixed"; None without lines."""
+        return edition(self.lines)
+
 
 def aggregate(experiment: Experiment, profile: str) -> Aggregate:
     """Collect the finished blocks into one file, a sorted line per run; predictions go to Parquet beside it.
@@ -53,16 +59,19 @@ def aggregate(experiment: Experiment, profile: str) -> Aggregate:
             if lines is None:
                 if reason != "not run":
                     found.refused[block.id] = reason
-                for method in experiment.methods if block.stage == "run" else ("tuning",):
+                for method in ("tuning",) if block.stage == "tune" else experiment.methods:
                     found.missing.append(f"{block.where()} · {method}")
                 continue
         else:
             manifest = read_manifest(block.out)
             cost = {"block_seconds": manifest.seconds, "peak_memory_mb": manifest.peak_memory_mb}
         for line in lines:
-            found.lines.append({**cost, **{k: v for k, v in line.items() if k not in BULKY}})
+            kept = {**cost, **{k: v for k, v in line.items() if k not in BULKY}}
+            found.lines.append(kept)
             cell = tuple(line[c] for c in cells)
-            if block.stage == "run" and any(line.get(name) is not None for name in BULKY):
+            if block.stage == "twin":
+                kept |= _changed(line, bulk.get(cell, {}))
+            elif block.stage == "run" and any(line.get(name) is not None for name in BULKY):
                 bulk[cell] = {name: line[name] for name in BULKY if line.get(name) is not None}
             elif block.stage == "run" and cell in stored:
                 bulk[cell] = {name: stored[cell][name] for name in BULKY if name in stored[cell]}
@@ -75,6 +84,14 @@ def aggregate(experiment: Experiment, profile: str) -> Aggregate:
         files.write_text(found.path, text)
         found.changed = True
     return found
+
+
+def _changed(twin: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, int]:
+    """How many predictions of a rounding twin, which are not kept, differ from those of the run that it repeats."""
+    both = twin.get("predictions"), run.get("predictions")
+    if any(each is None for each in both):
+        return {}
+    return {"predictions_changed": sum(a != b for a, b in zip(*both, strict=True))}  # type: ignore[arg-type]
 
 
 def _write_predictions(

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, PrivateAttr, ValidationError, model_validator
 
 from instructlab_repro import provenance
+from instructlab_repro.experiments.tuning import FEWEST_SEEDS, Tuning, Value
 from instructlab_repro.strict import Strict, sentence
 from instructlab_utils.errors import ConfigError, ParameterError
 from instructlab_utils.project import PROFILES
 
 FOLDER = "data/experiments"
-RESERVED = ("experiment", "profile", "stage", "method", "tuned", "block", "key", "revision", "schema")
+RESERVED = (
+    "experiment",
+    "profile",
+    "stage",
+    "method",
+    "method_key",
+    "tuned",
+    "block",
+    "key",
+    "revision",
+    "schema",
+)
 PLAIN = re.compile(r"[A-Za-z0-9][\w.+-]*")
-
-Value = str | int | float
-Knob = dict[str, list[Value]]
-
-
-class Tuning(Strict):
-    """Where and with which values each method is tuned. ``values.METHOD.KNOB`` is a list; several knobs multiply."""
-
-    at: dict[
-        str, Value
-    ]  # the coordinates of the tuning blocks; an axis that is not named here is tuned value by value
-    metric: str
-    better: Literal["higher", "lower"] = "higher"
-    values: dict[str, Knob] = {}
-
-    def settings(self, method: str) -> list[dict[str, Value]]:
-        """What ``method`` tries, in order; [] for a method that is not tuned."""
-        knobs = self.values.get(method, {})
-        return [dict(zip(knobs, found, strict=True)) for found in itertools.product(*knobs.values()) if knobs]
 
 
 class Resources(Strict):
@@ -80,6 +72,12 @@ class Determinism(Strict):
     threads: list[PositiveInt] = Field(min_length=1)
 
 
+class Training(Strict):
+    """When a run counts as trained: its loss has fallen below this share of its first value."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+
 class Override(Strict):
     """What a profile may replace; tables are merged, lists are replaced."""
 
@@ -91,7 +89,13 @@ class Override(Strict):
 
 
 class Spec(Strict):
-    """data/experiments/<name>.toml, validated; ``at(profile)`` gives the grid of one profile."""
+    """data/experiments/<name>.toml, validated; ``at(profile)`` gives the grid of one profile.
+
+    ``methods`` is a list of names, or a table: ``[methods.lora_r8]`` with ``tuner = "Lora"`` and the tuner's
+    parameters, of which ``"$steps"`` stands for the setting ``steps``. ``notes`` are printed under the table.
+    ``settings_by`` is axis → setting → value on the axis → setting's value. ``twin`` says where rounding twins run;
+    an axis that it leaves out stands at its first value.
+    """
 
     name: str
     title: str
@@ -100,19 +104,20 @@ class Spec(Strict):
     claims: list[str] = []
     methods: list[str] = Field(min_length=1)
     labels: dict[str, str] = {}
-    notes: list[str] = []  # printed under the table
+    notes: list[str] = []
     axes: dict[str, list[Value]]
     inside: list[str] = []
     settings: dict[str, Any] = {}
-    settings_by: dict[
-        str, dict[str, dict[str, Any]]
-    ] = {}  # axis → setting → value on the axis → setting's value
+    settings_by: dict[str, dict[str, dict[str, Any]]] = {}
     tuning: Tuning | None = None
     resources: Resources
     tables: list[Table] = Field(min_length=1)
+    training: Training = Training()
+    twin: dict[str, Value] | None = None
     determinism: Determinism | None = None
     profiles: dict[Literal["smoke", "laptop", "gpu"], Override] = {}
 
+    _method_tables: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
     _profile: str | None = PrivateAttr(None)
     _claims: dict[str, str] = PrivateAttr(default_factory=dict)
     _profiles: dict[str, Any] = PrivateAttr(default_factory=dict)  # profile → this spec with its overrides
@@ -120,48 +125,42 @@ class Spec(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._check_axes()
-        for method in self.labels:
-            if method not in self.methods:
-                raise ValueError(f"labels: {method!r} is not one of the methods")
+        axes, methods = (self.axes, "axes"), (self.methods, "methods")
+        _among("labels", self.labels, *methods)
         if self.tuning is not None:
-            self._check_tuning(self.tuning)
-        for axis, settings in self.settings_by.items():
-            if axis not in self.axes or axis in self.inside:
-                raise ValueError(f"settings_by: {axis!r} is not an axis that makes blocks")
-            wanted = [*self.axes[axis]]
-            if self.tuning is not None and axis in self.tuning.at:
-                wanted.append(self.tuning.at[axis])
-            for name, entries in settings.items():
-                if name in self.settings:
-                    raise ValueError(f"settings_by.{axis}.{name}: stands in settings too; keep one of them")
-                if absent := [value for value in wanted if str(value) not in entries]:
-                    raise ValueError(f"settings_by.{axis}.{name}: no value for {axis} = {absent[0]}")
+            _among("tuning.at", self.tuning.at, *axes)
+            _among("tuning.values", self.tuning.values, *methods)
+            for group in self.tuning.same:
+                _among("tuning.same", group, *methods)
+            self.tuning.check(self.axes["seed"])
+        self._check_settings()
         for number, table in enumerate(self.tables):
-            self._check_table(f"tables.{number}", table)
-        if self.determinism is not None and (strange := set(self.determinism.where) - set(self.axes)):
-            raise ValueError(f"determinism.where: {sorted(strange)[0]!r} is not one of the axes")
+            for axis in table.columns:
+                if axis not in self.axes or axis == "seed":
+                    raise ValueError(
+                        f"tables.{number}.columns: {axis!r} is not an axis that a table can spread out"
+                    )
+            _among(f"tables.{number}.verdicts", table.verdicts, *methods)
+        _among("determinism.where", self.determinism.where if self.determinism else (), *axes)
+        _among("twin", self.twin or (), *axes)
+        if self.twin and self.twin.get("seed", self.axes["seed"][0]) not in self.axes["seed"]:
+            raise ValueError("twin.seed: is not a seed of the grid; a twin needs the run that it repeats")
         return self
 
     def _check_axes(self) -> None:
         if "seed" not in self.axes:
             raise ValueError("axes: there is no axis 'seed'; results need several")
-        lists: dict[str, list[Any]] = {"methods": self.methods} | {
-            f"axes.{a}": v for a, v in self.axes.items()
-        }
-        for name, values in lists.items():
+        lists: dict[str, list[Any]] = {f"axes.{axis}": values for axis, values in self.axes.items()}
+        for name, values in [("methods", self.methods), *lists.items()]:
             if not values:
                 raise ValueError(f"{name}: is empty; name at least one value")
             if len(set(values)) != len(values):
                 raise ValueError(f"{name}: names something twice")
             if len({type(value) for value in values}) > 1:
-                raise ValueError(
-                    f"{name}: mixes types; write all of them as text, or all as numbers of one kind"
-                )
+                raise ValueError(f"{name}: mixes types; write all as text, or all as numbers of one kind")
             for value in values:
                 if isinstance(value, str) and not PLAIN.fullmatch(value):
-                    raise ValueError(
-                        f"{name}: {value!r} becomes a file's name; use letters, digits and . _ + -"
-                    )
+                    raise ValueError(f"{name}: {value!r} becomes a file's name; use letters, digits, . _ + -")
         for axis in self.axes:
             if axis in RESERVED or not axis.isidentifier():
                 raise ValueError(f"axes: {axis!r} cannot be the name of an axis")
@@ -171,34 +170,24 @@ class Spec(Strict):
             if axis not in self.axes or axis == "seed":
                 raise ValueError(f"inside: {axis!r} is not an axis that a block can loop over")
 
-    def _check_tuning(self, tuning: Tuning) -> None:
-        for axis in tuning.at:
-            if axis not in self.axes:
-                raise ValueError(f"tuning.at: {axis!r} is not one of the axes")
-        if tuning.at.get("seed") is None:
-            raise ValueError("tuning.at: no seed; tune on one that no result uses")
-        if tuning.at["seed"] in self.axes["seed"]:
-            raise ValueError(
-                f"tuning.at: seed {tuning.at['seed']} is also a seed of the grid; choose another"
-            )
-        for method, knobs in tuning.values.items():
-            if method not in self.methods:
-                raise ValueError(f"tuning.values: {method!r} is not one of the methods")
-            for knob, values in knobs.items():
-                if len(set(values)) != len(values):
-                    raise ValueError(f"tuning.values.{method}.{knob}: tries a value twice")
-        if len(counts := {len(tuning.settings(method)) for method in tuning.values}) > 1:
-            raise ValueError(
-                f"tuning.values: every method must try equally many values, not {sorted(counts)}"
-            )
+    def _check_settings(self) -> None:
+        for axis, settings in self.settings_by.items():
+            if axis not in self.axes or axis in self.inside:
+                raise ValueError(f"settings_by: {axis!r} is not an axis that makes blocks")
+            wanted = [*self.axes[axis], *(self.tuning.places.get(axis, ()) if self.tuning else ())]
+            for name, entries in settings.items():
+                if name in self.settings:
+                    raise ValueError(f"settings_by.{axis}.{name}: stands in settings too; keep one of them")
+                if absent := [value for value in wanted if str(value) not in entries]:
+                    raise ValueError(f"settings_by.{axis}.{name}: no value for {axis} = {absent[0]}")
 
-    def _check_table(self, place: str, table: Table) -> None:
-        for axis in table.columns:
-            if axis not in self.axes or axis == "seed":
-                raise ValueError(f"{place}.columns: {axis!r} is not an axis that a table can spread out")
-        for method in table.verdicts:
-            if method not in self.methods:
-                raise ValueError(f"{place}.verdicts: {method!r} is not one of the methods")
+    def _check_methods(self) -> None:
+        settings = {*self.settings, *(name for by in self.settings_by.values() for name in by)}
+        for method, table in self._method_tables.items():
+            if not isinstance(table, Mapping) or not isinstance(table.get("tuner"), str):
+                raise ValueError(f'methods.{method}: write a table with tuner = "..."')
+            asked = (v[1:] for v in table.values() if isinstance(v, str) and v.startswith("$"))
+            _among(f"methods.{method}", asked, settings, "settings")
 
     # --- one profile ---------------------------------------------------------------------------------------
 
@@ -224,15 +213,29 @@ class Spec(Strict):
         for section, values in override:
             if values:
                 fields[section] = _merge(fields.get(section, {}), values)
-        return self.checked(fields, f"{FOLDER}/{self.name}.toml", f"profiles.{profile}.")
+        file, seeds = f"{FOLDER}/{self.name}.toml", (fields.get("tuning") or {}).get("seeds", [])
+        if profile == "smoke":
+            seeds[1:] = []  # no result: one seed shows that it runs
+        elif 0 < len(seeds) < FEWEST_SEEDS:
+            raise ConfigError(f"{file}: tuning.seeds: name at least {FEWEST_SEEDS}, not {len(seeds)}.")
+        fields["methods"] = self._method_tables or fields["methods"]
+        return self.checked(fields, file, f"profiles.{profile}.")
 
     @classmethod
     def checked(cls, fields: Mapping[str, Any], file: str, prefix: str = "") -> Self:
         """The model of ``fields``; ConfigError with the file and the key of the first mistake."""
+        methods = fields.get("methods")
         try:
-            return cls.model_validate(fields)
+            if not isinstance(methods, Mapping):
+                return cls.model_validate(fields)
+            found = cls.model_validate({**fields, "methods": list(methods)})
+            found._method_tables = dict(methods)
+            found._check_methods()
         except ValidationError as error:
             raise ConfigError(sentence(error, file, prefix)) from None
+        except ValueError as error:
+            raise ConfigError(f"{file}: {prefix}{error}.") from None
+        return found
 
     def copied(self) -> Self:
         """A copy that its holder may change; the specs of the profiles are shared, and copied by :meth:`at`."""
@@ -246,6 +249,12 @@ class Spec(Strict):
         if self._profile is None:
             raise ConfigError(f"{self.name}: choose a profile first, with .at(profile)")
         return self._profile
+
+
+def _among(place: str, names: Iterable[str], known: Collection[str], kind: str) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{place}: {name!r} is not one of the {kind}")
 
 
 def _merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

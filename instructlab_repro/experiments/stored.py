@@ -11,6 +11,7 @@ from instructlab_utils import files
 from instructlab_utils.errors import RecordError
 from instructlab_utils.project import find_root
 
+EDITIONS = {2: 1, 3: 2}  # schema of a line → edition of the protocol that it follows
 REMEDY = "restore the file from git, or delete it and run again"  # for a damaged file of results
 BULKY = ("predictions", "targets", "scores")  # one number per test example: fields of the Parquet file
 
