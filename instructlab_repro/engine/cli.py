@@ -218,21 +218,22 @@ def explain(
     profile: Profile = "laptop",
 ) -> None:
     """Say what a result was made from, and what has changed since."""
-    from instructlab_repro.claims import repeat
+    from instructlab_repro import claims as ledger
     from instructlab_utils.project import resolve_profile
 
-    print(repeat.explain(result, resolve_profile(profile)))
+    print(ledger.explain(result, resolve_profile(profile)))
 
 
 @app.command()
 def determinism(name: str, profile: Profile = "laptop") -> None:
     """Run blocks again with other numbers of workers and threads; publish what stays equal, and the bands."""
     from instructlab_repro.claims import repeat
+    from instructlab_repro.pages import study_table
     from instructlab_utils.project import resolve_profile
 
     profile = resolve_profile(profile)
     repeat.study(name, profile)
-    print(repeat.study_table(name, profile))
+    print(study_table(name, profile))
 
 
 @app.command()
@@ -305,12 +306,19 @@ def list_command() -> None:
 
 
 @app.command()
-def claims(names: Names = None, profile: Profile = "laptop") -> None:
+def claims(
+    names: Names = None,
+    profile: Profile = "laptop",
+    plan: Annotated[bool, typer.Option("--plan", help="before a run: effect, power and cost instead")] = False,
+) -> None:
     """The verdict on every claim, from the recorded results."""
     from instructlab_repro import claims as ledger
     from instructlab_utils.project import resolve_profile
 
     profile = resolve_profile(profile)
+    if plan:
+        print(ledger.plan_text(ledger.plan(names or (), profile)))
+        return
     for name in names or ledger.names():
         print(ledger.render(ledger.verdict(name, profile)))
 
@@ -325,7 +333,7 @@ def table(
     ] = False,
 ) -> None:
     """Write tables and figures from the recorded results, and the generated blocks of README.md."""
-    from instructlab_repro.engine.course import write_tables
+    from instructlab_repro.pages import write_tables
     from instructlab_utils.project import resolve_profile
 
     raise typer.Exit(write_tables(names or [], resolve_profile(profile), check=check, measured=measured))
