@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from instructlab_utils.errors import CourseError, ParameterError
+from instructlab_utils.project import find_root, resolve_profile
 
 app = typer.Typer(
     add_completion=False,
@@ -71,7 +72,6 @@ def _run(
     """Run one lesson or experiment notebook; returns its manifest and folder."""
     from instructlab_repro import notebooks
     from instructlab_repro.notebooks import runner
-    from instructlab_utils.project import find_root, resolve_profile
 
     profile = resolve_profile(profile)
     lesson = notebooks.find(name)
@@ -111,7 +111,6 @@ def run(
 ) -> None:
     """Run one notebook headlessly, its parameters checked."""
     from instructlab_repro import notebooks
-    from instructlab_utils.project import resolve_profile
 
     given = {}
     for pair in parameter or []:
@@ -139,7 +138,6 @@ def run(
 def lesson_job(name: str, profile: Profile = "auto", timeout: float | None = None) -> None:
     """One lesson, as the Snakefile calls it."""
     from instructlab_repro import notebooks
-    from instructlab_utils.project import find_root, resolve_profile
 
     profile = resolve_profile(profile)
     out = find_root() / "build" / profile / notebooks.find(name).source.stem
@@ -161,7 +159,6 @@ def block(
 
     from instructlab_repro import experiments, notebooks
     from instructlab_repro.notebooks import runner
-    from instructlab_utils.project import resolve_profile
 
     profile = resolve_profile(profile)
     chosen, found = experiments.find_block(experiment, block_id, profile)
@@ -176,7 +173,6 @@ def block(
 def course(profile: Profile = "smoke", workers: Workers = 2) -> None:
     """Fetch what the lessons need; run every lesson and one block of every experiment."""
     from instructlab_repro.engine.course import run_course
-    from instructlab_utils.project import resolve_profile
 
     raise typer.Exit(run_course(resolve_profile(profile), workers))
 
@@ -200,7 +196,6 @@ def reproduce(
 ) -> None:
     """Run what is missing of the experiments, then write results, tables and verdicts."""
     from instructlab_repro.engine.course import run_experiments
-    from instructlab_utils.project import resolve_profile
 
     profile = resolve_profile(profile)
     if verify:
@@ -219,7 +214,6 @@ def explain(
 ) -> None:
     """Say what a result was made from, and what has changed since."""
     from instructlab_repro.claims import repeat
-    from instructlab_utils.project import resolve_profile
 
     print(repeat.explain(result, resolve_profile(profile)))
 
@@ -228,7 +222,6 @@ def explain(
 def determinism(name: str, profile: Profile = "laptop") -> None:
     """Run blocks again with other numbers of workers and threads; publish what stays equal, and the bands."""
     from instructlab_repro.claims import repeat
-    from instructlab_utils.project import resolve_profile
 
     profile = resolve_profile(profile)
     repeat.study(name, profile)
@@ -292,6 +285,24 @@ def import_command(
     print(f"wrote {source.name}; look at `git diff` before you commit")
 
 
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="lesson, experiment, claim or task")],
+    name: Annotated[
+        str, typer.Argument(help="NN_name of a lesson, an experiment's or task's name, a claim's id")
+    ],
+    notebook: Annotated[
+        bool, typer.Option("--notebook", help="an experiment with a notebook of its own")
+    ] = False,
+) -> None:
+    """Write the skeleton of a lesson, an experiment, a claim or a task."""
+    from instructlab_repro.engine import new as skeletons
+
+    for path in skeletons.new(kind, name, own_notebook=notebook):
+        print(f"fill in {path.relative_to(find_root()).as_posix()}")
+    print(f"then: {skeletons.next_step(kind, name)}")
+
+
 @app.command("list")
 def list_command() -> None:
     """The lessons and experiments, what they are for, and how long they take."""
@@ -308,7 +319,6 @@ def list_command() -> None:
 def claims(names: Names = None, profile: Profile = "laptop") -> None:
     """The verdict on every claim, from the recorded results."""
     from instructlab_repro import claims as ledger
-    from instructlab_utils.project import resolve_profile
 
     profile = resolve_profile(profile)
     for name in names or ledger.names():
@@ -326,7 +336,6 @@ def table(
 ) -> None:
     """Write tables and figures from the recorded results, and the generated blocks of README.md."""
     from instructlab_repro.engine.course import write_tables
-    from instructlab_utils.project import resolve_profile
 
     raise typer.Exit(write_tables(names or [], resolve_profile(profile), check=check, measured=measured))
 
@@ -345,7 +354,6 @@ def classroom(
 ) -> None:
     """Make the student versions of the exercises, and grade two submissions as a proof."""
     from instructlab_repro.engine import classroom
-    from instructlab_utils.project import find_root
 
     classroom.classroom(find_root() / out)
 
@@ -366,8 +374,6 @@ def drill(
 def _script(path: str, *arguments: str) -> int:
     """Run one of the repository's scripts; CourseError where it is not there (an installed package alone)."""
     import subprocess
-
-    from instructlab_utils.project import find_root
 
     script = find_root() / path
     if not script.is_file():
