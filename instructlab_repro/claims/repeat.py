@@ -326,40 +326,6 @@ def _bands(conditions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float
     }
 
 
-def study_table(name: str, profile: str = "laptop") -> str:
-    """The study as Markdown: per method and condition, how many runs are equal to the last bit, and the band."""
-    from instructlab_repro.pages.markdown import grid
-
-    found = files.read_json(study_path(name, profile))
-    experiment = experiments.load(name).at(profile)
-    metrics = [t.metric for t in experiment.tables]
-    if any("test_loss" in run["metrics"] for run in found["conditions"][0]["runs"]):
-        metrics.append("test_loss")
-    heads = [f"{_n(c['workers'], 'worker')}, {_n(c['threads'], 'thread')}" for c in found["conditions"]]
-    rows = [["method", *heads, *(f"band: {metric}" for metric in metrics)]]
-    for method in experiment.methods:
-        row = [experiment.labels.get(method, method)]
-        for condition in found["conditions"]:
-            runs = [run for run in condition["runs"] if run["method"] == method]
-            same = sum(not run["differences"] and not run["predictions_changed"] for run in runs)
-            text = f"{same} of {len(runs)} equal"
-            if same < len(runs):
-                worst = {m: max(abs(run["differences"].get(m, 0.0)) for run in runs) for m in metrics}
-                text += "; largest " + ", ".join(f"{m} {v:.2g}" for m, v in worst.items())
-            row.append(text)
-        rows.append(
-            row
-            + [f"± {found['bands'][method][m]:.2g}" if m in found["bands"][method] else "–" for m in metrics]
-        )
-    env = found["environment"]
-    note = (
-        f"Blocks {', '.join(found['blocks'])}, run again and compared with the recorded results "
-        f"({_n(found['reference'][0], 'thread')}); {env['cpu']}, torch {env['torch']}, {found['date']}. A band is "
-        f"{MARGIN:g} times the largest difference seen, and at least one test example, or {LEAST:g} for a loss."
-    )
-    return f"{grid(rows, [True] * len(rows[0]))}\n\n{note}\n"
-
-
 def _n(count: int, word: str) -> str:
     return f"{count} {word}{'s' * (count != 1)}"
 

@@ -222,10 +222,11 @@ def explain(
 def determinism(name: str, profile: Profile = "laptop") -> None:
     """Run blocks again with other numbers of workers and threads; publish what stays equal, and the bands."""
     from instructlab_repro.claims import repeat
+    from instructlab_repro.pages import study_table
 
     profile = resolve_profile(profile)
     repeat.study(name, profile)
-    print(repeat.study_table(name, profile))
+    print(study_table(name, profile))
 
 
 @app.command()
@@ -335,7 +336,7 @@ def table(
     ] = False,
 ) -> None:
     """Write tables and figures from the recorded results, and the generated blocks of README.md."""
-    from instructlab_repro.engine.course import write_tables
+    from instructlab_repro.pages import write_tables
 
     raise typer.Exit(write_tables(names or [], resolve_profile(profile), check=check, measured=measured))
 
