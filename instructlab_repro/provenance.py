@@ -16,7 +16,7 @@ from typing import Any
 from instructlab_utils.errors import ConfigError
 from instructlab_utils.project import find_root
 
-SCHEMA = 2  # of a run line and of an aggregated line
+SCHEMA = 3  # of a run line and of an aggregated line
 
 PACKAGES = (
     "torch",

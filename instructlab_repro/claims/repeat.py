@@ -162,7 +162,7 @@ def repeat(
 
 
 def _lines_under(experiment: Experiment, block: Block, under: str) -> list[dict]:
-    lines, reason = experiment._built(replace(block, under=under))
+    lines, reason = experiment.built(replace(block, under=under))
     if lines is None:
         raise RecordError(f"{experiment.name}/{block.id}: no repetition under build/{under}: {reason}")
     return lines
@@ -356,7 +356,7 @@ def explain(result: str, profile: str = "laptop") -> str:
     if block:
         return _explain_block(experiment, experiments.find_block(name, block, profile)[1])
     blocks = experiment.blocks()
-    rows = experiments._rows_by_block(experiments.results_path(name, profile))
+    rows = experiments.rows_by_block(name, profile)
     covered = [b for b in blocks if experiment.lines(b) is not None]
     text = [f"{name}: {experiment.title} (profile {profile}, revision {experiment.revision})"]
     text.append(f"  {len(covered)} of {len(blocks)} blocks have results of today's code and settings")
@@ -401,9 +401,7 @@ def _verified(experiment: Experiment) -> str:
 def _explain_block(experiment: Experiment, block: Block) -> str:
     """One block: its settings, tuned values and provenance, with what is different today."""
     now = experiment.lines(block)
-    rows = now or experiments._rows_by_block(
-        experiments.results_path(experiment.name, experiment.profile)
-    ).get(block.id)
+    rows = now or experiments.rows_by_block(experiment.name, experiment.profile).get(block.id)
     if not rows:
         return f"{experiment.name}/{block.id}: no results yet."
     line, today = rows[0], experiment.identity(block)

@@ -36,7 +36,7 @@ def course_targets(profile: str) -> list[str]:
     """All lessons, and of every experiment the first block that gives results."""
     targets = ["lessons"] if notebooks.lessons() else []
     for name in experiments.names():
-        blocks = experiments.blocks(experiments.load(name), profile)
+        blocks = experiments.load(name).at(profile).blocks()
         targets.append(f"{name}/{next(block.id for block in blocks if block.stage == 'run')}")
     return targets
 

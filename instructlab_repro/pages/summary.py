@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from instructlab_repro import experiments, provenance
+from instructlab_repro import experiments
 from instructlab_repro.experiments import Experiment, Table, Value
 from instructlab_repro.pages import ledger
 from instructlab_utils.errors import ConfigError, RecordError
@@ -232,9 +232,9 @@ def summarise(name: str, profile: str = "laptop", metric: str | None = None) -> 
     path, lines = experiments.results_path(name, profile), experiments.results(name, profile)
     if not lines:
         raise RecordError(f"{path}: no results yet; run `make reproduce`.")
-    if foreign := {line.get("schema") for line in lines} - {provenance.SCHEMA}:
+    if foreign := {line.get("schema") for line in lines} - set(experiments.EDITIONS):
         raise RecordError(
-            f"{path}: lines of schema {foreign.pop()!r}; this version reads {provenance.SCHEMA}."
+            f"{path}: lines of schema {foreign.pop()!r}; this version reads {', '.join(map(str, experiments.EDITIONS))}."
         )
     try:
         every = {(line["method"], *(line[axis] for axis in experiment.axes)): line for line in lines}
