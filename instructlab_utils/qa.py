@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.losses import cross_entropy
 from instructlab_utils.models import load_span_model as load_span_model  # the experiment finds it here
-from instructlab_utils.training import Batch, Example, collate_tokens, move
+from instructlab_utils.training import Batch, Example, batches_by_length, collate_tokens, move
 
 Offsets = Sequence[tuple[int, int] | None]
 Row = Mapping[str, Any]
@@ -106,9 +106,7 @@ def span_scores(
     model.eval()
     found: dict[int, Tensor] = {}
     device = next(model.parameters()).device
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
-    for begin in range(0, len(order), batch_size):
-        chosen = order[begin : begin + batch_size]
+    for chosen in batches_by_length(examples, batch_size):
         batch = move(collate_tokens([examples[i] for i in chosen], pad_id), device)
         output = model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
         scores = torch.stack([output.start_logits, output.end_logits], 1).float().cpu()

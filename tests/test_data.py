@@ -16,11 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instructlab_repro import assets
 from instructlab_repro.pages import cards
-from instructlab_utils import tasks
+from instructlab_utils import cache, tasks
 from instructlab_utils.errors import AssetError, DataError
-from instructlab_utils.tasks import sources
+from instructlab_utils.tasks import sources, splits
 from instructlab_utils.tasks.sources import Row, clean, read_article, read_rated
 
 MOVIES = "movieReviewSnippets_GroundTruth.txt"
@@ -48,8 +47,8 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for i in range(8):
             path = folder / "bbcnews" / "data" / topic / f"{i:03}.txt"
             path.write_text(f"Title {i} about {topic}\n\nParagraph {i}.\n\nThe end.\n", encoding="utf-8")
-    monkeypatch.setattr(assets, "path", lambda name: folder)
-    monkeypatch.setattr(assets, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr(cache, "folder", lambda name: folder)
+    monkeypatch.setattr(cache, "home", lambda: tmp_path / "home")
     return folder
 
 
@@ -305,7 +304,7 @@ def test_another_threshold_moves_no_text_to_another_split(monkeypatch: pytest.Mo
         }
 
     wide = places()
-    monkeypatch.setattr(tasks, "CUT", 2.0)
+    monkeypatch.setattr(splits, "CUT", 2.0)
     narrow = places()
     assert 0 < len(narrow) < len(wide)
     assert all(wide[key] == place for key, place in narrow.items())
@@ -401,8 +400,8 @@ def test_a_second_process_waits_for_the_first(
 ) -> None:
     program = f"""
 import pathlib, time
-from instructlab_utils import tasks
-from instructlab_repro import assets
+from instructlab_utils import cache, tasks
+
 from instructlab_utils import cache
 cache.folder = lambda name: pathlib.Path({str(raw)!r})
 cache.home = lambda: pathlib.Path({str(tmp_path / "home")!r})
@@ -458,6 +457,43 @@ def test_subsample_depends_on_the_seed_but_not_on_the_order_of_the_rows() -> Non
 def test_subsample_refuses_what_it_cannot_take(n: object) -> None:
     with pytest.raises(DataError, match="choose an integer from 1 to 100, the number of rows"):
         tasks.subsample(labelled((60, 40)), n, 0)  # type: ignore[arg-type]
+
+
+def test_disjoint_gives_every_seed_its_own_rows_and_keeps_them_when_seeds_are_added() -> None:
+    dataset, seeds = labelled((300, 150, 90)), [7, 3, 11, 0]
+    taken = {seed: tasks.disjoint(dataset, 90, seed, seeds)["id"][:] for seed in seeds}
+    assert all(len(set(ids)) == 90 for ids in taken.values())
+    assert len(set().union(*taken.values())) == 4 * 90
+    assert taken[3] == tasks.disjoint(dataset, 90, 3, [7, 3, 11, 0, 5, 6])["id"][:]
+    assert taken[7] == tasks.disjoint(dataset, 90, 0, 2)["id"][:]  # the place in the list counts
+    assert taken[7] == tasks.disjoint(dataset.select(range(539, -1, -1)), 90, 7, seeds)["id"][:]
+    for ids in taken.values():
+        counted = Counter(key[0] for key in ids)
+        assert all(abs(counted[str(i)] - 90 * size / 540) <= 2 for i, size in enumerate((300, 150, 90)))
+
+
+def test_disjoint_shares_few_groups_between_seeds() -> None:
+    from datasets import Dataset
+
+    rows = [{"id": f"{i}", "group": f"article {i // 10}"} for i in range(400)]
+    parts = [set(tasks.disjoint(Dataset.from_list(rows), 100, seed, 4)["group"]) for seed in range(4)]
+    assert all(len(one & two) <= 1 for one, two in combinations(parts, 2))
+
+
+@pytest.mark.parametrize(
+    ("n", "seed", "seeds", "message"),
+    [
+        (30, 0, 4, "100 rows cannot give 4 seeds 30 rows each .* suffice for 3 seeds, or for 25 rows a seed"),
+        (30, 5, 3, r"seed 5 is not one of the seeds \[0, 1, 2\]"),
+        (30, 1, [1, 1], "each named once"),
+        (0, 1, [1], "choose an integer from 1 to 100"),
+        (2.5, 1, [1], "choose an integer from 1 to 100"),
+    ],
+)
+def test_disjoint_refuses_what_it_cannot_give(n, seed, seeds, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        tasks.disjoint(labelled((60, 40)), n, seed, seeds)
+    assert "\n" not in str(caught.value)
 
 
 # --- the real tasks and their cards ------------------------------------------------------------------------------

@@ -474,19 +474,24 @@ del net, library
 # order.
 
 
+# %% tags=["defines:training.batches_by_length"]
+def batches_by_length(examples, batch_size):
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
 # %% tags=["defines:training.predict"]
 @torch.no_grad()
 def predict(model, examples, pad_id, batch_size=64):
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
-    pieces = []
-    for begin in range(0, len(order), batch_size):
-        batch = move(collate([examples[i] for i in order[begin : begin + batch_size]], pad_id), device)
+    found = {}
+    for chosen in batches_by_length(examples, batch_size):
+        batch = move(collate([examples[i] for i in chosen], pad_id), device)
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        pieces.append(logits.float().cpu())
+        found |= zip(chosen, logits.float().cpu(), strict=True)
     model.train(was_training)
-    return torch.cat(pieces)[torch.tensor(order).argsort()]
+    return torch.stack([found[i] for i in range(len(examples))])
 
 
 # %%
@@ -537,12 +542,12 @@ def fit(model, examples, steps, learning_rate, batch_size=16):
 
 
 # %% [markdown]
-# The bookkeeping lives in `training.train`, and is worth reading: about forty lines. It adds
+# The bookkeeping lives in `training.train`, and is worth reading: about thirty lines. It adds
 #
 # - a **dev split**: sentences for choosing, neither trained on nor reported. It is looked at every so many updates, the
 #   **best weights** are kept, and training stops when nothing improves;
-# - a **log** with a JSON line per update (and TensorBoard, if you name a folder);
-# - a **checkpoint** that a power cut cannot halve.
+# - a **log** with a JSON line per update (`checkpoints.to_tensorboard` turns it into one for TensorBoard);
+# - a **checkpoint** that a power cut cannot halve (`checkpoints.py`).
 #
 # **Why the test split must not do the dev split's work.** The best of many looks is too good by selection alone.
 # Whoever picks the epoch on the test sentences and reports the same number reports a maximum, not a mean.

@@ -73,7 +73,7 @@ from instructlab_utils import (
     tasks,
     training,
 )
-from instructlab_utils.training import IGNORED, move
+from instructlab_utils.training import IGNORED, batches_by_length, move
 
 run = start("04", profile=profile, seed=seed)
 tokenizer = models.load_tokenizer("encoder", model)
@@ -395,10 +395,8 @@ run.record(strict_gap=strict_gap, default_gap=default_gap)
 def token_logits(model, examples, pad_id, batch_size=64):
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
     found = {}
-    for begin in range(0, len(order), batch_size):
-        chosen = order[begin : begin + batch_size]
+    for chosen in batches_by_length(examples, batch_size):
         batch = move(collate_tokens([examples[i] for i in chosen], pad_id), device)
         logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
         for i, row in zip(chosen, logits.float().cpu(), strict=True):

@@ -515,7 +515,7 @@ print("50 random tables: the same five best spans as by trying all pairs")
 
 
 # %% tags=["defines:qa.span_scores"]
-from instructlab_utils.training import collate_tokens, move
+from instructlab_utils.training import batches_by_length, collate_tokens, move
 
 
 @torch.no_grad()
@@ -523,9 +523,7 @@ def span_scores(model, examples, pad_id, batch_size=32):
     model.eval()
     found = {}
     device = next(model.parameters()).device
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
-    for begin in range(0, len(order), batch_size):
-        chosen = order[begin : begin + batch_size]
+    for chosen in batches_by_length(examples, batch_size):
         batch = move(collate_tokens([examples[i] for i in chosen], pad_id), device)
         output = model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
         scores = torch.stack([output.start_logits, output.end_logits], 1).float().cpu()
