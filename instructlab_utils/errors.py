@@ -3,6 +3,14 @@
 The command line prints that sentence and exits with code 2; a notebook shows it as the last line of the traceback.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class CourseError(Exception):
     """Base class: something that the user can mend, said in one sentence."""
@@ -38,3 +46,18 @@ class TrainingError(CourseError):
 
 class InstructionError(CourseError):
     """An instruction, a set of instructions or a conversation is not in the expected form."""
+
+
+def sentence(error: ValidationError, file: str, prefix: str = "") -> str:
+    """The first mistake that pydantic found, as one sentence with file and key."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):  # of a model, of a dataclass
+        return f"{file}: unknown key {prefix + where!r}; remove it or correct its spelling."
+    if first["type"] == "missing":
+        return f"{file}: the key {prefix + where!r} is missing; add it."
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if not where:
+        return f"{file}: {prefix}{message}."
+    shown = "" if isinstance(first["input"], Mapping) else f", not {first['input']!r}"
+    return f"{file}: {prefix}{where}: {message[:1].lower()}{message[1:]}{shown}."

@@ -1,15 +1,12 @@
-"""Tasks with one schema, and splits that nobody can choose by their result.
+"""Tasks with one schema, and splits that nobody can choose by their result (lesson 03).
 
-``load("movie-sentiment")`` goes five steps, and each is a function below: read the raw rows, give a label,
-remove copies, group what must stay together, split by hash.
+``load("movie-sentiment")`` goes five steps: read the raw rows (readers.py, as data/tasks.toml says), give a label,
+remove copies, group what must stay together, split by hash (splits.py).
 
 Why by hash? A random split depends on the order of the rows and on the generator. The SHA-256 of the content
 does not: a sentence lands in the same split on every machine and in every year. Why by group? Sentences of
 one review share subject and author, and near duplicates share nearly everything. A test sentence whose
-neighbour was trained on measures memory, not generalisation.
-
-Tasks whose answer is not one label (questions, tagged tokens, texts to write, options to choose from) are read by
-`repro/records.py` and split the same way. Taught in lessons 00 and 03. What each task holds: data/cards/.
+neighbour was trained on measures memory, not generalisation. What each task holds: data/cards/.
 """
 
 from __future__ import annotations
@@ -24,9 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instructlab_utils import cache
-from instructlab_utils.errors import AssetError, DataError
-from instructlab_utils.tasks.records import RECORDS
-from instructlab_utils.tasks.sources import SOURCES, raw_files, read
+from instructlab_utils.errors import AssetError, ConfigError, DataError
+from instructlab_utils.tasks.readers import Row
 from instructlab_utils.tasks.splits import (
     CUT,
     JACCARD,
@@ -34,15 +30,14 @@ from instructlab_utils.tasks.splits import (
     SHARES,
     arrange,
     arrange_records,
-    components,
     content_id,
     disjoint,
-    label_of,
     near_duplicates,
     shingles,
     split_of,
     subsample,
 )
+from instructlab_utils.tasks.table import TaskTable, note, raw_files, read, table, tables
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -50,29 +45,30 @@ if TYPE_CHECKING:
 __all__ = [
     "CUT",
     "JACCARD",
-    "SALT",
-    "SHARES",
+    "Row",
     "Task",
-    "arrange",
+    "TaskTable",
     "asset_of",
-    "components",
     "content_id",
     "disjoint",
-    "label_of",
+    "examples",
     "load",
     "names",
     "near_duplicates",
+    "note",
+    "read",
     "shingles",
     "split_of",
     "subsample",
+    "table",
+    "tables",
 ]
-
-VERSION = "1"  # raise it when a change here makes other examples or splits from the same raw files
+VERSION = "2"  # raise it when a change here makes other examples or splits from the same raw files
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task ready for training: what it is, where it comes from, and its three splits.
+    """A task ready for training: what it is, where it comes from, and its three splits (lesson 03).
 
     ``splits`` has train, dev and test (some tasks only test); every row has id (16 hex digits of the content's SHA-256)
     and group (rows of one group share a split). The other columns depend on ``kind``:
@@ -101,25 +97,25 @@ class Task:
 
 
 def names() -> list[str]:
-    """The tasks that ``load`` knows."""
-    return [*SOURCES, *RECORDS]
+    """The tasks that ``load`` knows (lesson 03)."""
+    return list(tables())
 
 
 def asset_of(name: str) -> str:
-    """The asset that holds the raw files of a task."""
-    return (SOURCES.get(name) or RECORDS[name]).asset
+    """The asset that holds the raw files of a task (lesson 03)."""
+    return table(name).asset
 
 
 def load(name: str) -> Task:
-    """The task with its splits: made once from the raw files, later read from ``cache.home()/tasks``.
+    """The task with its splits: made once from the raw files, later read from ``cache.home()/tasks`` (lesson 03).
 
     Raises: DataError for an unknown task or a malformed raw file; AssetError if the raw files are not there.
     """
-    files = raw_files(name)
+    told, files = table(name), raw_files(name)
     from datasets import DatasetDict  # after the check: a misspelt name should not wait for this import
     from filelock import FileLock
 
-    pin = hashlib.sha256(f"{VERSION} {SALT} {SHARES} {CUT} {JACCARD}".encode())
+    pin = hashlib.sha256(f"{VERSION} {SALT} {SHARES} {CUT} {JACCARD} {told.content}".encode())
     for path in files:
         pin.update(f"{path.parent.name}/{path.name}\0".encode() + path.read_bytes())
     stored = cache.home() / "tasks" / f"{name}-{pin.hexdigest()[:12]}"
@@ -137,28 +133,41 @@ def load(name: str) -> Task:
         splits = DatasetDict.load_from_disk(str(stored), keep_in_memory=True)
     except (OSError, ValueError) as error:
         raise AssetError(f"{stored} is damaged: delete that folder and load the task again") from error
-    source, records = SOURCES.get(name), RECORDS.get(name)
-    pinned = cache.entry(asset_of(name))
+    pinned = cache.entry(told.asset)
     return Task(
         name=name,
-        labels=source.labels if source else bio_labels(splits),
+        labels=told.labels or _bio_labels(splits),
         licence=pinned["licence"],
         source=pinned["citation"],
-        assets=(asset_of(name),),
-        thresholds={"negative": -CUT, "positive": CUT} if source and source.rated else {},
+        assets=(told.asset,),
+        thresholds={"negative": -CUT, "positive": CUT} if told.rated else {},
         counts=counts,
         splits=splits,
-        kind=records.kind if records else "classification",
-        metric=records.metric if records else "accuracy",
+        kind=told.kind,
+        metric=told.metric,
     )
 
 
-def bio_labels(splits: DatasetDict) -> tuple[str, ...]:
+def _bio_labels(splits: DatasetDict) -> tuple[str, ...]:
     """O, then B- and I- of every span type that occurs in the column ``tags``; empty where there is no such column."""
     tagged = [part["tags"] for part in splits.values() if "tags" in part.column_names]
     tags = {tag for column in tagged for row in column for tag in row}
     types = sorted({tag[2:] for tag in tags} - {""})
     return ("O", *(f"{mark}-{kind}" for kind in types for mark in "BI")) if types else ()
+
+
+def examples(name: str, counts: Counter[str]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each split, made from the raw files; ``counts`` is told what happened on the way (lesson 03).
+
+    Raises: DataError as `load`, ConfigError where a file has a label that data/tasks.toml does not name.
+    """
+    told = table(name)
+    if told.kind != "classification":
+        return arrange_records(read(name, counts), counts, told.test_only)
+    found = arrange(list(read(name, counts)), counts)
+    for label in {str(row["label"]) for rows in found.values() for row in rows} - {*told.labels}:
+        raise ConfigError(f"data/tasks.toml: task.{name}.labels: the files hold {label!r}; name it there")
+    return found
 
 
 def _store(name: str, stored: Path) -> None:
@@ -167,24 +176,21 @@ def _store(name: str, stored: Path) -> None:
     from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
     counts: Counter[str] = Counter()
-    string, texts, examples = Value("string"), List(Value("string")), {}
+    made = examples(name, counts)
+    string, texts = Value("string"), List(Value("string"))
     kinds: dict[str, Any] = dict.fromkeys(("answers", "tokens", "tags", "targets", "options"), texts)
     kinds |= {"starts": List(Value("int64")), "triples": List(texts), "rating": Value("float64")}
     kinds["answer"] = Value("int64")
-    if name in SOURCES:
-        examples = arrange(read(name, counts), counts)
-        kinds["label"] = ClassLabel(names=list(SOURCES[name].labels))
-    else:
-        task = RECORDS[name]
-        examples = arrange_records(task.read(raw_files(name), counts), counts, task.test_only)
-    for split, rows in examples.items():
+    if labels := table(name).labels:
+        kinds["label"] = ClassLabel(names=list(labels))
+    for split, rows in made.items():
         if not rows:
             raise DataError(
                 f"{name}: no text falls into {split}; the raw files are too small, fetch the asset again"
             )
-    columns = next(iter(examples.values()))[0]
+    columns = next(iter(made.values()))[0]
     features = Features({column: kinds.get(column, string) for column in columns})
-    splits = DatasetDict({split: Dataset.from_list(rows, features) for split, rows in examples.items()})
+    splits = DatasetDict({split: Dataset.from_list(rows, features) for split, rows in made.items()})
     with tempfile.TemporaryDirectory(dir=stored.parent, prefix=f".{name}-") as folder:
         new, shown = Path(folder) / "new", not datasets.are_progress_bars_disabled()
         datasets.disable_progress_bars()

@@ -1,7 +1,6 @@
 """Splits by hash, near duplicates, samples: everything that decides which text a model sees, and when.
 
-Taught in lessons 00 (why a split by hash, why by group) and 03 (samples of a few examples, near duplicates).
-Nothing here reads a file.
+Lesson 03 says why a split goes by hash and by group, lesson 14 counts shared shingles. Nothing here reads a file.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from instructlab_utils.errors import DataError
-from instructlab_utils.tasks.sources import Row
+from instructlab_utils.tasks.readers import Row
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,25 +26,25 @@ JACCARD = 0.8  # two texts at least this similar are near duplicates
 
 
 def label_of(row: Row) -> str | None:
-    """The label of the source, else the sign of the rating; None between the thresholds, and on them."""
+    """The label of the source, else the sign of the rating; None between the thresholds, and on them (lesson 03)."""
     if row.label is not None:
         return row.label
     return "positive" if row.rating > CUT else "negative" if row.rating < -CUT else None
 
 
 def content_id(text: str) -> str:
-    """16 hexadecimal digits of the text's SHA-256: the same text has the same id everywhere."""
+    """16 hexadecimal digits of the text's SHA-256: the same text has the same id everywhere (lesson 03)."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
 def shingles(text: str, size: int = 5) -> frozenset[str]:
-    """All runs of ``size`` words, without case and punctuation; a shorter text is one shingle."""
+    """All runs of ``size`` words, without case and punctuation; a shorter text is one shingle (lesson 14)."""
     words = re.findall(r"\w+", text.casefold()) or [text]
     return frozenset(" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1)))
 
 
 def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
-    r"""Pairs i < j whose shingle sets have the Jaccard similarity :math:`|A \cap B| / |A \cup B| \ge 0.8`.
+    r"""Pairs i < j whose shingle sets have the Jaccard similarity :math:`|A \cap B| / |A \cup B| \ge 0.8` (lesson 03).
 
     MinHash (32 bands of 4 rows) proposes a pair of similarity s with probability :math:`1 - (1 - s^4)^{32}`,
     which at 0.8 leaves out 5 in 10^8. The exact similarity then decides.
@@ -65,7 +64,7 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def components(size: int, links: Iterable[tuple[int, int]]) -> list[int]:
-    """Union-find over nodes 0 … size - 1: for each, the smallest node it is linked to."""
+    """Union-find over nodes 0 … size - 1: for each, the smallest node it is linked to (lesson 03)."""
     parent = list(range(size))
 
     def root(node: int) -> int:
@@ -80,13 +79,13 @@ def components(size: int, links: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def split_of(group: str) -> str:
-    """train, dev or test: where the salted hash of ``group``, read as a number in [0, 1), falls."""
+    """train, dev or test: where the salted hash of ``group``, read as a number in [0, 1), falls (lesson 03)."""
     number = int.from_bytes(hashlib.sha256(f"{SALT}:{group}".encode()).digest()[:8], "big") / 2**64
     return "train" if number < SHARES["train"] else "dev" if number < 1 - SHARES["test"] else "test"
 
 
 def arrange(rows: Sequence[Row], counts: Counter[str]) -> dict[str, list[dict[str, object]]]:
-    """Raw rows → the examples of each split, sorted by id. A group is named by the smallest id in it.
+    """Raw rows → the examples of each split, sorted by id. A group is named by the smallest id in it (lesson 03).
 
     Groups are made from all rows, also those without a label, so that another threshold would move no
     sentence to another split. Copies of a text become one example with their mean rating; if their labels
@@ -140,13 +139,13 @@ def arrange_records(
     seen: set[str] = set()
     for row in rows:
         counts["rows read"] += 1
-        content = json.dumps({k: v for k, v in row.items() if k not in ("id", "group")}, sort_keys=True)
-        row["id"] = content_id(content)
-        if row["id"] in seen:
+        content = json.dumps({k: v for k, v in row.items() if k != "group"}, sort_keys=True)
+        key = content_id(content)
+        if key in seen:
             counts["copies of another row"] += 1
             continue
-        seen.add(row["id"])
-        splits["test" if test_only else split_of(row["group"])].append(row)
+        seen.add(key)
+        splits["test" if test_only else split_of(row["group"])].append({"id": key} | row)
     counts["groups"] = len({row["group"] for part in splits.values() for row in part})
     return {
         split: sorted(part, key=lambda row: row["id"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import math
 import random
 import subprocess
@@ -18,21 +19,16 @@ from hypothesis import strategies as st
 
 from instructlab_repro.pages import cards
 from instructlab_utils import cache, tasks
-from instructlab_utils.errors import AssetError, DataError
-from instructlab_utils.tasks import sources, splits
-from instructlab_utils.tasks.sources import Row, clean, read_article, read_rated
+from instructlab_utils.errors import AssetError, ConfigError, DataError
+from instructlab_utils.tasks import readers, splits
+from instructlab_utils.tasks.readers import Row, clean
 
 MOVIES = "movieReviewSnippets_GroundTruth.txt"
 PRODUCTS = "amazonReviewSnippets_GroundTruth.txt"
-# The first 16 digits of the SHA-256 of each test split's sorted ids. If one changes, every published number of that
-# task is void: that needs a new VERSION and a new run of the experiments, not a new value here.
-TEST_SPLITS = {
-    "movie-sentiment": "b58e2d6f3466f9d0",
-    "tweet-sentiment": "5987adddc06c50d0",
-    "product-sentiment": "6035023182729f37",
-    "editorial-sentiment": "76ba1193fa5732f2",
-    "bbc-topics": "c00c421b7dddd3f2",
-}
+TOPICS = ("business", "entertainment", "politics", "sports", "tech")
+READ_AGAIN = ("slots", "triples", "databases", "pairs", "choices", "closed", "parallel", "disfluent", "filed")
+CLASSES = [name for name, told in tasks.tables().items() if told.kind == "classification"]
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -42,7 +38,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     lines = [f"{i}\t{(-1) ** i * 2.5}\tsentence number {i} of the small file\r\n" for i in range(120)]
     (folder / MOVIES).write_text("".join(lines), encoding="utf-8", newline="")
-    for topic in sources.TOPICS:
+    for topic in TOPICS:
         (folder / "bbcnews" / "data" / topic).mkdir(parents=True)
         for i in range(8):
             path = folder / "bbcnews" / "data" / topic / f"{i:03}.txt"
@@ -63,7 +59,7 @@ def test_rated_lines_are_read_with_rating_and_article(tmp_path: Path) -> None:
     path = tmp_path / PRODUCTS
     path.write_bytes("12_1\t-0.9\tno  picture\r\n12_2\t0.5\tRock &amp; roll\n13_1\t3\tcafé\x0b!\n".encode())
     counts: Counter[str] = Counter()
-    rows = read_rated(path, True, counts)
+    rows = list(readers.rated([path], counts, has_articles=True))
     assert rows == [  # NaN labels would make rows unequal, so this also says that no rating was lost
         Row("no picture", -0.9, None, "12"),
         Row("Rock & roll", 0.5, None, "12"),
@@ -91,14 +87,14 @@ def test_malformed_line_names_file_line_field_and_fix(tmp_path: Path, line: byte
     path = tmp_path / PRODUCTS
     path.write_bytes(b"1_1\t1\tfine\r\n" + line + b"\r\n3_1\t1\tfine\r\n")
     with pytest.raises(DataError, match=message) as caught:
-        read_rated(path, True, Counter())
+        list(readers.rated([path], Counter(), has_articles=True))
     assert str(path) in str(caught.value)
 
 
 def test_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / MOVIES).write_bytes(b"")
     with pytest.raises(DataError, match="is empty"):
-        read_rated(tmp_path / MOVIES, False, Counter())
+        list(readers.rated([tmp_path / MOVIES], Counter()))
 
 
 @settings(max_examples=200, deadline=None)
@@ -114,7 +110,7 @@ def test_any_bytes_give_rows_or_a_data_error(
     path = tmp_path_factory.getbasetemp() / "fuzz.txt"
     path.write_bytes(b"".join(parts))
     try:
-        rows = read_rated(path, True, Counter())
+        rows = list(readers.rated([path], Counter(), has_articles=True))
     except DataError as error:
         assert str(path) in str(error)
     else:
@@ -130,8 +126,8 @@ def article(folder: Path, content: bytes, topic: str = "sports") -> Path:
 
 def test_article_is_title_line_break_body(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    row = read_article(
-        article(tmp_path, "Title &amp; more\n\nOne  para.\n\nTwo £5.\n".encode()), sources.TOPICS, counts
+    (row,) = readers.filed(
+        [article(tmp_path, "Title &amp; more\n\nOne  para.\n\nTwo £5.\n".encode())], counts
     )
     assert (row.text, row.label) == ("Title & more\nOne para. Two £5.", "sports")
     assert math.isnan(row.rating)
@@ -140,37 +136,33 @@ def test_article_is_title_line_break_body(tmp_path: Path) -> None:
 
 def test_article_in_windows_1252_is_repaired_and_counted(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    row = read_article(article(tmp_path, b"Title\nIt cost \xa35.\n"), sources.TOPICS, counts)
+    (row,) = readers.filed([article(tmp_path, b"Title\nIt cost \xa35.\n")], counts)
     assert row.text == "Title\nIt cost £5."
     assert counts["files not in UTF-8"] == 1
 
 
 @pytest.mark.parametrize(
-    ("content", "topic", "message"),
+    ("content", "message"),
     [
         (
             b"Title\n\nbody \xa3 and \x81\n",
-            "sports",
             r"199\.txt, line 3: byte 0x81 is neither UTF-8 nor Windows-1252",
         ),
-        (b"Only a title\n\n", "sports", r"199\.txt, line 1: title or body is missing"),
-        (b"", "sports", r"199\.txt, line 1: title or body is missing"),
-        (b"Title\nbody", "weather", r"unknown topic 'weather': move the file to one of business, "),
+        (b"Only a title\n\n", r"199\.txt, line 1: title or body is missing"),
+        (b"", r"199\.txt, line 1: title or body is missing"),
     ],
 )
-def test_malformed_article_names_file_and_fix(
-    tmp_path: Path, content: bytes, topic: str, message: str
-) -> None:
+def test_malformed_article_names_file_and_fix(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_article(article(tmp_path, content, topic), sources.TOPICS, Counter())
+        list(readers.filed([article(tmp_path, content)], Counter()))
 
 
 def test_unknown_task_names_the_known_and_the_likely() -> None:
     with pytest.raises(
-        DataError, match=r"unknown task 'movie_sentiment': did you mean 'movie-sentiment'\? .*bbc-topics"
+        DataError, match=r"unknown task 'movie_sentiment', did you mean 'movie-sentiment'\? .*bbc-topics"
     ):
         tasks.load("movie_sentiment")
-    with pytest.raises(DataError, match=r"unknown task \['bbc-topics'\]: "):
+    with pytest.raises(DataError, match=r"unknown task \['bbc-topics'\], did you"):
         tasks.load(["bbc-topics"])  # type: ignore[arg-type]
 
 
@@ -194,7 +186,7 @@ def test_missing_file_says_how_to_fetch(raw: Path) -> None:
     ],
 )
 def test_thresholds_are_left_out(rating: float, label: str | None) -> None:
-    assert tasks.label_of(Row("a", rating)) == label
+    assert splits.label_of(Row("a", rating)) == label
 
 
 def test_shingles_ignore_case_and_punctuation_and_keep_short_texts_whole() -> None:
@@ -229,13 +221,13 @@ def test_near_duplicates_are_those_of_the_exact_comparison() -> None:
 
 
 def test_components_follow_chains() -> None:
-    assert tasks.components(7, [(5, 6), (1, 3), (3, 5), (2, 4)]) == [0, 1, 2, 1, 2, 1, 1]
-    assert tasks.components(2, []) == [0, 1]
+    assert splits.components(7, [(5, 6), (1, 3), (3, 5), (2, 4)]) == [0, 1, 2, 1, 2, 1, 1]
+    assert splits.components(2, []) == [0, 1]
 
 
 def test_split_is_a_fixed_function_of_the_group_with_the_stated_shares() -> None:
     found = Counter(tasks.split_of(f"group {i}") for i in range(20_000))
-    for split, share in tasks.SHARES.items():
+    for split, share in splits.SHARES.items():
         assert found[split] / 20_000 == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 20_000))
     for group in map(str, range(50)):
         number = int(hashlib.sha256(f"instructlab-1:{group}".encode()).hexdigest(), 16) / 16**64
@@ -244,7 +236,7 @@ def test_split_is_a_fixed_function_of_the_group_with_the_stated_shares() -> None
 
 def arranged(rows: list[Row]) -> tuple[dict[str, list[dict[str, object]]], Counter[str]]:
     counts: Counter[str] = Counter()
-    return tasks.arrange(rows, counts), counts
+    return splits.arrange(rows, counts), counts
 
 
 def test_copies_are_kept_once_or_dropped_when_they_contradict() -> None:
@@ -342,7 +334,7 @@ def test_load_has_the_schema_and_is_stored_once(
 def test_articles_have_no_rating_and_no_threshold(raw: Path) -> None:
     task = tasks.load("bbc-topics")
     rows = [row for part in task.splits.values() for row in part]
-    assert Counter(task.labels[row["label"]] for row in rows) == dict.fromkeys(sources.TOPICS, 8)
+    assert Counter(task.labels[row["label"]] for row in rows) == dict.fromkeys(TOPICS, 8)
     assert all(math.isnan(row["rating"]) for row in rows)
     assert task.thresholds == {}
     assert "non-commercial" in task.licence
@@ -496,11 +488,76 @@ def test_disjoint_refuses_what_it_cannot_give(n, seed, seeds, message: str) -> N
     assert "\n" not in str(caught.value)
 
 
+# --- the table of tasks ------------------------------------------------------------------------------------------
+
+
+TABLE = """
+[asset.tiny]
+licence = "Free."
+[task.quiz]
+kind = "choice"
+reader = "choices"
+asset = "tiny"
+files = ["quiz.json"]
+metric = "accuracy"
+group = "a question"
+about = "made by a test"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[task.quiz]", "[task.quiz", "not valid TOML .*line"),
+        ("[asset.tiny]", "[data]\n[asset.tiny]", "'data' is missing or unknown"),
+        ('about = "made by a test"', "", "the key 'task.quiz.about' is missing; add it"),
+        ("about =", "colour = 1\nabout =", "unknown key 'task.quiz.colour'; remove it"),
+        ('files = ["quiz.json"]', "files = 3", "task.quiz.files: input should be .*, not 3"),
+        ('files = ["quiz.json"]', "files = []", "task.quiz.files: name one file"),
+        (
+            'reader = "choices"',
+            'reader = "choises"',
+            "task.quiz.reader: .*'choises', did you mean 'choices'?",
+        ),
+        ('kind = "choice"', 'kind = "qa"', "task.quiz.kind: 'qa', but the reader 'choices' gives 'choice'"),
+        ("about =", 'labels = ["a"]\nabout =', "task.quiz.labels: name them for a classification"),
+        ('licence = "Free."', "licence = 3", "asset.tiny.licence: .*, not 3"),
+    ],
+)
+def test_a_mistake_in_the_table_is_one_sentence(project: Path, old: str, new: str, message: str) -> None:
+    assert old in TABLE
+    (project / "data" / "tasks.toml").write_text(TABLE.replace(old, new), encoding="utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        tasks.tables()
+    assert "tasks.toml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_label_that_the_table_does_not_name_is_told(raw: Path) -> None:
+    (raw / "bbcnews" / "data" / "sports").rename(raw / "bbcnews" / "data" / "weather")
+    with pytest.raises(ConfigError, match="task.bbc-topics.labels: the files hold 'weather'; name it there"):
+        tasks.load("bbc-topics")
+
+
+def test_a_task_of_a_known_kind_is_a_table_and_no_code(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "data" / "tasks.toml").write_text(TABLE, encoding="utf-8")
+    pinned = '[[asset]]\nname = "tiny"\nlicence = "CC0"\ncitation = "a test"\n'
+    (project / "data" / "assets.toml").write_text(pinned, encoding="utf-8")
+    rows = [{"input": f"question {i}", "target_scores": {"yes": i % 2, "no": 1 - i % 2}} for i in range(40)]
+    (project / "quiz.json").write_text(json.dumps({"examples": rows}), encoding="utf-8")
+    monkeypatch.setattr(cache, "folder", lambda name: project)
+    monkeypatch.setattr(cache, "home", lambda: tmp_path / "home")
+    task = tasks.load("quiz")
+    assert (tasks.names(), task.kind, task.licence) == (["quiz"], "choice", "CC0")
+    assert sum(len(part) for part in task.splits.values()) == 40
+
+
 # --- the real tasks and their cards ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sources.SOURCES)
-def test_real_task_is_large_enough_clean_and_where_it_always_was(name: str) -> None:
+@pytest.mark.parametrize("name", CLASSES)
+def test_real_task_is_large_enough_and_clean(name: str) -> None:
     task = tasks.load(name)
     sizes = {split: len(part) for split, part in task.splits.items()}
     print(name, sizes)
@@ -513,15 +570,51 @@ def test_real_task_is_large_enough_clean_and_where_it_always_was(name: str) -> N
         for column, where in seen.items():
             assert all(where.setdefault(key, split) == split for key in part[column])
     assert len(seen["id"]) == sum(sizes.values())
-    ids = " ".join(sorted(task.splits["test"]["id"]))
-    assert hashlib.sha256(ids.encode()).hexdigest()[:16] == TEST_SPLITS[name]
+
+
+def digests(task: tasks.Task) -> dict[str, object]:
+    """What tests/splits.json holds of a task: of each split the ids in order and all rows; and one sample."""
+
+    def sha(lines: list[str], end: str = "") -> str:
+        return hashlib.sha256(("\n".join(lines) + end).encode()).hexdigest()
+
+    found: dict[str, object] = {}
+    for split, part in task.splits.items():
+        rows = [json.dumps(row, sort_keys=True) for row in part]
+        found[split] = {"rows": len(part), "ids": sha(part["id"][:]), "json": sha(rows, "\n")}
+    first = next(iter(task.splits.values()))
+    return found | {"sample": sha(tasks.subsample(first, min(50, len(first)), 0)["id"][:])}
+
+
+# If one of them changes, every published number of that task is void: that needs new runs, not new values in the file.
+SPLITS = json.loads((ROOT / "tests" / "splits.json").read_text(encoding="utf-8"))
+ONE_PER_READER = {told.reader: name for name, told in reversed(tasks.tables().items())}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(tasks.names()))
+def test_splits_and_samples_are_where_they_always_were(name: str) -> None:
+    found = digests(tasks.load(name))
+    assert found == SPLITS.get(name), (
+        f"a new task? its line in tests/splits.json: {json.dumps({name: found})}"
+    )
+
+
+@pytest.mark.parametrize("name", ["tweet-sentiment", *(ONE_PER_READER[reader] for reader in READ_AGAIN)])
+def test_splits_made_anew_from_the_raw_files_are_the_same(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cache.folder(tasks.asset_of(name))
+    monkeypatch.setattr(cache, "folder", lambda _: folder)
+    monkeypatch.setattr(cache, "home", lambda: tmp_path)
+    assert digests(tasks.load(name)) == SPLITS[name]
 
 
 @pytest.mark.parametrize("name", ["product-sentiment", "editorial-sentiment"])
 def test_no_real_article_is_in_two_splits(name: str) -> None:
     where = {text: split for split, part in tasks.load(name).splits.items() for text in part["text"]}
     articles: dict[str, set[str]] = {}
-    for row in sources.read(name):
+    for row in tasks.read(name):
         if row.text in where:
             articles.setdefault(row.article, set()).add(where[row.text])
     assert len(articles) > 200
@@ -549,6 +642,8 @@ def test_card_is_what_the_data_say() -> None:
     root = Path(__file__).parents[1]
     text = (root / "data" / "cards" / "product-sentiment.md").read_text(encoding="utf-8")
     assert text == cards.render("product-sentiment"), "run `python -m instructlab_repro.pages.cards`"
+    for name in ("e2e-slots", "squad-reddit", "social-support"):
+        assert (root / "data" / "cards" / f"{name}.md").read_text(encoding="utf-8") == cards.render(name)
 
 
 def test_every_task_has_a_card_with_short_examples() -> None:
@@ -561,8 +656,7 @@ def test_every_task_has_a_card_with_short_examples() -> None:
         text = path.read_text(encoding="utf-8")
         examples = text.split("## Examples")[1].split("## Known problems")[0]
         lines = [line[2:].rsplit(" (", 1)[0] for line in examples.splitlines() if line.startswith("- ")]
-        origin = sources.SOURCES.get(path.stem)
-        assert len(lines) == 3 * (len(origin.labels) if origin else 1)
+        assert len(lines) == 3 * (len(tasks.table(path.stem).labels) or 1)
         assert all(0 < len(line) <= cards.SHOWN for line in lines)
         for split, part in tasks.load(path.stem).splits.items():
             assert f"| {split} | {len(part):,} |" in text
