@@ -26,6 +26,7 @@ DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.
 
 Profile = Annotated[str, typer.Option(callback=resolve_profile, help="smoke, laptop or gpu")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")]
+Check = Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if something is stale")]
 Workers = Annotated[int, typer.Option(min=1, help="notebooks at a time, one thread each")]
 
 
@@ -35,14 +36,14 @@ def main(argv: list[str] | None = None) -> None:
     try:
         app(args=args, prog_name="python -m instructlab_utils")
     except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        said = str(error)
     except OSError as error:
         if error.errno not in DISK:
             raise
         where = f" at {error.filename}" if error.filename else ""
-        print(f"error: cannot write{where}: {error.strerror}; nothing half-written is left", file=sys.stderr)
-        raise SystemExit(2) from None
+        said = f"cannot write{where}: {error.strerror}; nothing half-written is left"
+    print(f"error: {said}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _join_parameters(args: list[str]) -> list[str]:
@@ -183,9 +184,9 @@ def explain(
     profile: Profile = "laptop",
 ) -> None:
     """Say what a result was made from, and what has changed since."""
-    from instructlab_repro.claims import repeat
+    from instructlab_repro import claims as ledger
 
-    print(repeat.explain(result, profile))
+    print(ledger.explain(result, profile))
 
 
 @app.command()
@@ -223,24 +224,17 @@ def doctor(
 
 
 @app.command("notebooks")
-def notebooks_command(
-    names: Names = None,
-    check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if they differ")] = False,
-) -> None:
+def notebooks_command(names: Names = None, check: Check = False) -> None:
     """Turn the text sources into notebooks; ids and outputs stay."""
     from instructlab_repro import notebooks
 
     if check:
         differences = notebooks.check(names or None)
-        for line in differences:
-            print(line, file=sys.stderr)
-        print("notebooks and sources are in step" if not differences else f"{len(differences)} differences")
+        print(*differences, sep="\n", end="\n" * bool(differences), file=sys.stderr)
+        print(f"{len(differences)} differences" if differences else "notebooks and sources are in step")
         raise typer.Exit(1 if differences else 0)
-    changed = notebooks.build(names or None)
-    for path in changed:
-        print(f"wrote {path.name}")
-    if not changed:
-        print("all notebooks are in step with their sources")
+    changed = [f"wrote {path.name}" for path in notebooks.build(names or None)]
+    print("\n".join(changed) or "all notebooks are in step with their sources")
 
 
 @app.command("import")
@@ -284,10 +278,19 @@ def list_command() -> None:
 
 
 @app.command()
-def claims(names: Names = None, profile: Profile = "laptop") -> None:
+def claims(
+    names: Names = None,
+    profile: Profile = "laptop",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="before a run: effect, power and cost instead")
+    ] = False,
+) -> None:
     """The verdict on every claim, from the recorded results."""
     from instructlab_repro import claims as ledger
 
+    if plan:
+        print(ledger.plan_text(ledger.plan(names or (), profile)))
+        return
     for name in names or ledger.names():
         print(ledger.render(ledger.verdict(name, profile)))
 
@@ -296,7 +299,7 @@ def claims(names: Names = None, profile: Profile = "laptop") -> None:
 def table(
     names: Names = None,
     profile: Profile = "laptop",
-    check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if README is stale")] = False,
+    check: Check = False,
     measured: Annotated[bool, typer.Option("--measured", help="also the last `course` of here")] = False,
 ) -> None:
     """Write tables and figures from the recorded results, and the generated blocks of README.md."""
@@ -305,9 +308,10 @@ def table(
     raise typer.Exit(write_tables(names or [], profile, check=check, measured=measured))
 
 
-@app.command(
-    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-)
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(add_help_option=False, context_settings=PASSED_ON)
 def bench(context: typer.Context) -> None:
     """Measure the training loop against others; options go to benchmarks/bench.py."""
     raise typer.Exit(_script("benchmarks/bench.py", *context.args))
@@ -324,16 +328,11 @@ def classroom(
 
 
 @app.command()
-def drill(
-    times: Annotated[int, typer.Option(min=1, help="rounds of each kind")] = 20,
-    seed: int = 0,
-) -> None:
+def drill(times: Annotated[int, typer.Option(min=1, help="rounds of each kind")] = 20, seed: int = 0) -> None:
     """Faults at random moments of a fetch, a training run and `reproduce`; the next call must finish with equal results."""
-    codes = [
-        _script(f"tests/drill_{kind}.py", "--times", str(times), "--seed", str(seed))
-        for kind in ("fetch", "training", "reproduce")
-    ]
-    raise typer.Exit(max(codes))
+    words = ("--times", str(times), "--seed", str(seed))
+    kinds = ("fetch", "training", "reproduce")
+    raise typer.Exit(max(_script(f"tests/drill_{kind}.py", *words) for kind in kinds))
 
 
 def _script(path: str, *arguments: str) -> int:
