@@ -1,7 +1,7 @@
 """One training run in several processes (``accelerate launch``): the same batches, the same weights, the same results.
 
 Each process computes a share of every micro-batch; only the main one writes. With dropout each draws its own masks, so one
-and several processes then agree in distribution only. For the loop of lesson 03, sections 3 and 5.
+and several processes then agree in distribution only. Taught in lesson 03, section 3: the denominator of a whole batch.
 """
 
 from __future__ import annotations

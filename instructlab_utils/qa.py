@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.losses import cross_entropy
-from instructlab_utils.models import load_span_model as load_span_model  # the experiment finds it here
+from instructlab_utils.models import (
+    load_span_model as load_span_model,
+)  # the experiment qa_shifts finds it here
 from instructlab_utils.training import Batch, Example, batches_by_length, collate_tokens, move
 
 Offsets = Sequence[tuple[int, int] | None]
@@ -30,6 +32,7 @@ class Window:
     ``row`` is the number of the question. ``offsets`` holds, for each of the T tokens, its characters in the context
     (begin, end), or None for the question and the special tokens. ``example`` is what the loop trains on:
     ``input_ids`` and ``token_type_ids``, T integers each, and ``labels``, the first and last token of the answer.
+    Source: lesson 05, section 3.
     """
 
     row: int

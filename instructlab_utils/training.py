@@ -258,14 +258,17 @@ def _accuracy(model: nn.Module, examples: Sequence[Example], pad_id: int) -> flo
 
 
 def move(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch on ``device``."""
+    """The batch on ``device``. Source: lesson 03, section 4."""
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def batches_of(
     examples: Sequence[Example], batch_size: int, pad_id: int, seed: int, start: int = 0
 ) -> Iterator[Batch]:
-    """Bucketed batches without end; epoch ``e`` is drawn from (seed, e), so batch ``start`` can be reached by arithmetic."""
+    """Bucketed batches without end; epoch ``e`` is drawn from (seed, e), so batch ``start`` can be reached by arithmetic.
+
+    Source: lesson 03, sections 2 and 5.
+    """
     per_epoch = math.ceil(len(examples) / batch_size)
     lengths = [len(example["input_ids"]) for example in examples]
     epoch, skip = divmod(start, per_epoch)
@@ -287,7 +290,6 @@ class Recipe:
     number of micro-batches of an update.
     """
 
-    weight_decay: float = 0.01
     warmup: float = 0.1
     max_norm: float = 1.0
     accumulation: int = 1
@@ -302,6 +304,7 @@ def train(
     pad_id: int,
     batch_size: int = 16,
     seed: int = 0,
+    weight_decay: float = 0.01,
     recipe: Recipe = Recipe(),
     dev: Sequence[Example] | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
@@ -331,7 +334,7 @@ def train(
         raise TrainingError("train() got no examples: the split or the subsample is empty")
     device = next(model.parameters()).device
     processes = PartialState(cpu=device.type == "cpu")  # one, unless `accelerate launch` started more
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, fused=True)
     files = RunFolder(folder, processes.is_main_process)
     torch.manual_seed(seed)  # dropout; the batches have their own generator, a checkpoint its own state
     history = files.resume(model, optimizer, seed, steps)

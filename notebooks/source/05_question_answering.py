@@ -614,7 +614,7 @@ print(f"{len(test_rows)} test questions about other articles: {len(test_windows)
 
 
 # %%
-from instructlab_utils.qa import load_span_model
+from instructlab_utils.models import load_span_model
 
 pad_id = tokenizer.pad_token_id
 
