@@ -6,6 +6,7 @@
 #     outcome: derive every cross-entropy, check its gradient three ways, catch a wrong sign or denominator
 #     assets: [vader]
 #     minutes: {smoke: 0.3, laptop: 1, gpu: 1}
+#     class_minutes: 150
 #     budget:
 #       n_max: {smoke: 200, laptop: 3200, gpu: 6400}
 #       n_seeds: {smoke: 3, laptop: 5, gpu: 20}

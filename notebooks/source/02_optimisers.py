@@ -6,6 +6,7 @@
 #     outcome: write the usual optimisers and schedules by hand, and choose a learning rate for a method
 #     assets: [minilm, vader]
 #     minutes: {smoke: 0.5, laptop: 2, gpu: 2}
+#     class_minutes: 180
 #     budget:
 #       n_train: {smoke: 32, laptop: 200, gpu: 200}
 #       finder_steps: {smoke: 4, laptop: 40, gpu: 100}

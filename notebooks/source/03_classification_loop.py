@@ -6,6 +6,7 @@
 #     outcome: write a training loop that you can trust, and say how far its result carries
 #     assets: [minilm, vader]
 #     minutes: {smoke: 0.5, laptop: 2, gpu: 2}
+#     class_minutes: 180
 #     budget:
 #       n_train: {smoke: 48, laptop: 800, gpu: 5000}
 #       n_dev: {smoke: 32, laptop: 200, gpu: 1000}

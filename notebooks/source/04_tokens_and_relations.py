@@ -6,6 +6,7 @@
 #     outcome: find names, slots and relations in a sentence, and score them as whole spans
 #     assets: [minilm, bigbench]
 #     minutes: {smoke: 0.5, laptop: 3, gpu: 2}
+#     class_minutes: 180
 #     budget:
 #       n_slots: {smoke: 24, laptop: 100, gpu: 500}
 #       steps: {smoke: 3, laptop: 60, gpu: 300}

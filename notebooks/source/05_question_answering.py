@@ -6,6 +6,7 @@
 #     outcome: turn answers into token spans and back, and find the silent mistakes of a reader
 #     assets: [minilm, bigbench]
 #     minutes: {smoke: 0.6, laptop: 3, gpu: 1}
+#     class_minutes: 180
 #     budget:
 #       n_check: {smoke: 24, laptop: 300, gpu: 1000}
 #       n_train: {smoke: 16, laptop: 1500, gpu: 6000}

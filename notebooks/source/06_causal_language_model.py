@@ -6,6 +6,7 @@
 #     outcome: build, train, decode and score a language model, and say which tokens its loss counts
 #     assets: [smollm2, bigbench]
 #     minutes: {smoke: 1, laptop: 5, gpu: 5}
+#     class_minutes: 240
 #     budget:
 #       toy_steps: {smoke: 8, laptop: 200, gpu: 200}
 #       n_toy_dev: {smoke: 8, laptop: 64, gpu: 64}

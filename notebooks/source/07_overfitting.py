@@ -6,6 +6,7 @@
 #     outcome: measure overfitting, build the usual remedies by hand, and say what each of them buys
 #     assets: [minilm, vader, bigbench]
 #     minutes: {smoke: 0.5, laptop: 3, gpu: 2}
+#     class_minutes: 180
 #     budget:
 #       n_train: {smoke: 32, laptop: 50, gpu: 50}
 #       n_dev: {smoke: 24, laptop: 200, gpu: 1000}

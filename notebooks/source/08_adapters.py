@@ -6,6 +6,7 @@
 #     outcome: freeze a model, train a few numbers inside it, and say what that costs and what it saves
 #     assets: [minilm, bbc]
 #     minutes: {smoke: 0.5, laptop: 2, gpu: 2}
+#     class_minutes: 150
 #     budget:
 #       n_train: {smoke: 20, laptop: 200, gpu: 200}
 #       n_test: {smoke: 10, laptop: 150, gpu: 400}

@@ -6,6 +6,7 @@
 #     outcome: derive, build, train, merge and dissect low-rank updates, and say what their published claims are worth here
 #     assets: [minilm, vader]
 #     minutes: {smoke: 0.6, laptop: 2, gpu: 2}
+#     class_minutes: 210
 #     budget:
 #       n_train: {smoke: 24, laptop: 200, gpu: 200}
 #       n_test: {smoke: 16, laptop: 400, gpu: 1000}

@@ -6,6 +6,7 @@
 #     outcome: put trained vectors in front of a text, at the input or at every layer, and say why they learn slowly
 #     assets: [minilm, smollm2, vader, bigbench]
 #     minutes: {smoke: 1, laptop: 3, gpu: 2}
+#     class_minutes: 150
 #     budget:
 #       n_train: {smoke: 16, laptop: 200, gpu: 200}
 #       steps: {smoke: 4, laptop: 80, gpu: 160}

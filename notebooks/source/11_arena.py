@@ -6,6 +6,7 @@
 #     outcome: compare ways of tuning so that the result survives, and choose one for a budget
 #     assets: [minilm, vader, bbc]
 #     minutes: {smoke: 0.5, laptop: 3, gpu: 2}
+#     class_minutes: 210
 #     budget:
 #       n_simulations: {smoke: 200, laptop: 4000, gpu: 20000}
 #       n_timed: {smoke: 2, laptop: 8, gpu: 20}

@@ -6,6 +6,7 @@
 #     outcome: use a frozen language model as a classifier, show its biases, and correct the one that can be corrected
 #     assets: [smollm2, vader, bbc, bigbench]
 #     minutes: {smoke: 1, laptop: 3, gpu: 1}
+#     class_minutes: 180
 #     budget:
 #       n_questions: {smoke: 2, laptop: 5, gpu: 5}
 #       n_pack: {smoke: 3, laptop: 10, gpu: 10}

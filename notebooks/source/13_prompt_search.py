@@ -6,6 +6,7 @@
 #     outcome: turn a task into a sentence with a hole, tune through it, and search for better prompts without self-deception
 #     assets: [smollm2, vader]
 #     minutes: {smoke: 1, laptop: 5, gpu: 2}
+#     class_minutes: 180
 #     budget:
 #       n_labelled: {smoke: 4, laptop: 10, gpu: 10}
 #       n_pool: {smoke: 4, laptop: 32, gpu: 200}

@@ -6,6 +6,7 @@
 #     outcome: tune a chat model by hand, mask its loss, mix its tasks, and measure it on tasks that were held out
 #     assets: [smollm2, bigbench]
 #     minutes: {smoke: 1, laptop: 4, gpu: 3}
+#     class_minutes: 180
 #     budget:
 #       n_train: {smoke: 8, laptop: 96, gpu: 512}
 #       n_test: {smoke: 4, laptop: 32, gpu: 128}
