@@ -297,7 +297,10 @@ def list_command() -> None:
     """The lessons and experiments, what they are for, and how long they take."""
     from instructlab_repro import notebooks
 
-    for title, entries in (("lessons", notebooks.lessons()), ("experiments", notebooks.experiments())):
+    for title, entries in (
+        ("lessons", notebooks.lessons()),
+        ("experiments", notebooks.experiment_notebooks()),
+    ):
         print(title)
         for lesson in entries.values():
             minutes = ", ".join(f"{p} {m:g} min" for p, m in lesson.minutes.items())

@@ -33,7 +33,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2]
 IDLE = 120.0  # seconds after which a server that nobody uses ends
 PATIENCE = 180.0  # seconds until a request's child must have started; the server's own imports count
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
+THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
 READ_AT_IMPORT = ("CUDA_", "DATASETS_", "HF_", "HOME", "HUGGINGFACE_", "LANG", "LC_", "LD_", "MALLOC_", "MATPLOTLIBRC",
                   "MPLCONFIGDIR", "PYTHON", "PYTORCH_", "TORCH", "TRANSFORMERS_", "XDG_")  # fmt: skip
 # Processes of a cluster's job must stay in its own group; coverage must be there from the start.
@@ -127,7 +133,9 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
 
-def fork(target: str, arguments: list[str], env: Mapping[str, str], cwd: str | os.PathLike[str]) -> Forked | None:
+def fork(
+    target: str, arguments: list[str], env: Mapping[str, str], cwd: str | os.PathLike[str]
+) -> Forked | None:
     """A process that calls ``target`` ("module:function") with ``arguments``; None, with a note, if there is none.
 
     It has this process's standard streams (no input), and ``env`` and ``cwd`` of its own.
@@ -139,7 +147,10 @@ def fork(target: str, arguments: list[str], env: Mapping[str, str], cwd: str | o
             connection = _connect(env)
             connection.settimeout(PATIENCE)
             with open(os.devnull) as nothing:
-                streams = [nothing.fileno(), *(stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream)]
+                streams = [
+                    nothing.fileno(),
+                    *(stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream),
+                ]
                 socket.send_fds(connection, [len(request).to_bytes(4, "big")], streams)
             connection.sendall(request)
             answer = connection.recv(200).decode()
@@ -204,7 +215,9 @@ def _connect(env: Mapping[str, str]) -> socket.socket:
         own = {**env, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": os.pathsep.join(_python_path(env))}
         own |= {"TOKENIZERS_PARALLELISM": "false", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
         own["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pyarrow's, as soon as it is imported
-        own["MPLBACKEND"] = INLINE  # else matplotlib_inline's import makes pyplot choose, once for all children
+        own["MPLBACKEND"] = (
+            INLINE  # else matplotlib_inline's import makes pyplot choose, once for all children
+        )
         with open(path.with_suffix(".log"), "w") as log:
             subprocess.run([sys.executable, "-P", "-c", code], env=own, cwd="/", stdin=subprocess.DEVNULL,
                            stdout=log, stderr=log, start_new_session=True, check=True, timeout=60)  # fmt: skip
@@ -245,7 +258,9 @@ def preload() -> str:
         if not module.startswith(OPTIONAL):
             with contextlib.suppress(Exception):
                 found = importlib.import_module(module)
-                if name and not hasattr(found, name):  # transformers and others load at the first use of a name
+                if name and not hasattr(
+                    found, name
+                ):  # transformers and others load at the first use of a name
                     importlib.import_module(f"{module}.{name}")
     gc.collect()
     gc.freeze()  # the collector would write into each page, and pages are shared until somebody writes
@@ -328,7 +343,9 @@ class _Server:
         """What makes a child of the server a process of its own."""
         os.setsid()
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for each in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.selector.close()
         self.listener.close()
         for end in (self.ended, self.wake):
@@ -353,7 +370,9 @@ def _work(request: dict, connection: socket.socket) -> int:
     sys.modules["numpy"].random.seed()  # an ordinary process begins with a random state of its own
     # Figures appear because the backend, when it is imported for the first one, finds a kernel.
     sys.modules.pop(INLINE.partition("//")[2], None)
-    sys.modules["matplotlib"].rcParams["backend"] = env.get("MPLBACKEND", INLINE if "kernel" in target else "agg")
+    sys.modules["matplotlib"].rcParams["backend"] = env.get(
+        "MPLBACKEND", INLINE if "kernel" in target else "agg"
+    )
     connection.sendall(str(os.getpid()).encode())
 
     def follow() -> None:
