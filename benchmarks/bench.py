@@ -375,7 +375,7 @@ def course(rounds: int) -> dict[str, Any]:
             given: dict[str, Any] = {"profile": "smoke"}
             if "/" in job.name:
                 name, block_id = job.name.split("/")
-                blocks = experiments.blocks(experiments.load(name), "smoke")
+                blocks = experiments.load(name).at("smoke").blocks()
                 given = next(block.parameters for block in blocks if block.id == block_id)
             command = [sys.executable, "-m", "papermill", str(job.notebook), str(out / "executed.ipynb")]
             for key, value in given.items():

@@ -1,6 +1,6 @@
 """The folder of fetched models and data: where it is, and whether an asset in it is the one that data/assets.toml pins.
 
-Fetching is the engine's work (``python -m instructlab_utils fetch``); a lesson only reads.
+Fetching is the engine's work (``python -m instructlab_utils fetch``); a lesson only reads. From lesson 00 on.
 """
 
 from __future__ import annotations

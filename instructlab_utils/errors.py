@@ -1,6 +1,7 @@
 """The exceptions of this project. Each carries one sentence that names the place and the fix.
 
 The command line prints that sentence and exits with code 2; a notebook shows it as the last line of the traceback.
+From lesson 00 on.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import toy_project as toy
 
 from instructlab_repro import claims, experiments, provenance
 from instructlab_repro.engine import jobs
+from instructlab_repro.experiments import collect
 from instructlab_repro.notebooks import runner
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, ParameterError, RecordError
@@ -41,7 +42,7 @@ def keys(profile: str = "laptop") -> dict[str, str]:
 
 
 def test_the_grid_has_a_block_per_task_size_and_seed_and_one_tuning_block_per_task(root):
-    blocks = experiments.blocks(experiments.load("toy"), "laptop")
+    blocks = experiments.load("toy").at("laptop").blocks()
     assert [b.id for b in blocks[:2]] == ["tune-a", "tune-b"] and len(blocks) == 2 + 2 * 2 * 3
     assert {b.needs for b in blocks[2:] if b.coordinates["task"] == "b"} == {("tune-b",)}
     assert all(b.coordinates["seed"] == 9 and b.coordinates["n_train"] == 20 for b in blocks[:2])
@@ -187,17 +188,19 @@ def test_updates_at_one_size_change_the_blocks_of_that_size_only(root):
 
 
 def test_the_tuning_metric_chooses_and_of_equals_the_first_that_was_tried(root):
-    def chosen():
-        return experiments.load("toy").at("laptop")._choose(lines)
+    def chosen(method):
+        tried = [line for line in lines if line["method"] == method]
+        return experiments.load("toy").at("laptop").tuning.best(method, tried)
 
     def line(method, knob, value, dev, accuracy=0.0):
         return {"method": method, "tuned": {knob: value}, "dev_accuracy": dev, "accuracy": accuracy}
 
     rates = [line("large", "learning_rate", v, d, 1 - d) for v, d in ((0.3, 0.8), (0.1, 0.8), (0.2, 0.7))]
     lines = [*rates, line("small", "C", 2.0, 0.6)]
-    assert chosen() == {("large",): {"learning_rate": 0.1}, ("small",): {"C": 2.0}}
+    assert chosen("large") == {"learning_rate": 0.1} and chosen("small") == {"C": 2.0}
+    assert chosen("floor") == {}
     edit(root, 'metric = "dev_accuracy"', 'metric = "dev_accuracy"\nbetter = "lower"')
-    assert chosen()["large",] == {"learning_rate": 0.2}
+    assert chosen("large") == {"learning_rate": 0.2}
 
 
 def test_a_run_block_takes_the_tuned_values_and_asks_for_them_when_absent(root):
@@ -317,7 +320,7 @@ def test_a_damaged_result_line_is_set_aside_and_only_its_run_repeated(root, monk
     rows = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([rows[0], rows[1][:50], *rows[2:]]))
     found, reason = (
-        experiments.load("toy").at("laptop")._built(experiments.load("toy").at("laptop").blocks()[0])
+        experiments.load("toy").at("laptop").built(experiments.load("toy").at("laptop").blocks()[0])
     )
     assert found is None and "lines.jsonl, line 2" in reason
     experiments.run_block("toy", "tune-a", "laptop")
@@ -431,7 +434,7 @@ def test_scores_may_be_fractions_and_a_run_may_record_none(root):
 
 
 def test_predictions_over_the_limit_stay_out_of_git(root, monkeypatch):
-    monkeypatch.setattr(experiments, "MAX_PREDICTIONS", 100)
+    monkeypatch.setattr(collect, "MAX_PREDICTIONS", 100)
     experiment = experiments.load("toy").at("laptop")
     for block in experiment.blocks():
         toy.run(experiment, block)
@@ -441,7 +444,7 @@ def test_predictions_over_the_limit_stay_out_of_git(root, monkeypatch):
     claims.keep_bootstraps(experiment, "laptop", found.left_out)
     kept = claims.verdict("T1")["bootstrap"]
     assert experiments.bootstrap_path("toy").is_file() and kept is not None
-    monkeypatch.setattr(experiments, "MAX_PREDICTIONS", 100_000)
+    monkeypatch.setattr(collect, "MAX_PREDICTIONS", 100_000)
     experiments.results_path("toy").unlink()
     again = experiments.aggregate(experiment, "laptop")
     claims.keep_bootstraps(experiment, "laptop", again.left_out)

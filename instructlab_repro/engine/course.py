@@ -11,16 +11,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from instructlab_repro import assets, experiments, notebooks
 from instructlab_repro.engine import jobs
 from instructlab_repro.engine.jobs import GraphResult, Job
 from instructlab_repro.notebooks import runner
+from instructlab_repro.pages import grid, show, write_tables
 from instructlab_utils import cache
 from instructlab_utils.errors import AssetError, RecordError
-from instructlab_utils.files import read_json, write_json, write_text
-from instructlab_utils.project import PROFILES, find_root
+from instructlab_utils.files import write_json, write_text
+from instructlab_utils.project import find_root
 
 ENDED = ("ok", "failed", "aborted")
 PREPARE = """
@@ -36,7 +36,7 @@ def course_targets(profile: str) -> list[str]:
     """All lessons, and of every experiment the first block that gives results."""
     targets = ["lessons"] if notebooks.lessons() else []
     for name in experiments.names():
-        blocks = experiments.blocks(experiments.load(name), profile)
+        blocks = experiments.load(name).at(profile).blocks()
         targets.append(f"{name}/{next(block.id for block in blocks if block.stage == 'run')}")
     return targets
 
@@ -183,90 +183,6 @@ def verify_experiments(names: list[str], profile: str) -> int:
     return code
 
 
-# --- what stands in README.md -----------------------------------------------------------------------
-
-
-def readme_blocks(profile: str = "laptop", *, measured: bool = False) -> dict[str, str]:
-    """The text of README's generated blocks, by name: tables, claims, determinism, coverage, benchmarks, lessons.
-
-    ``measured`` adds ``course``, the table of the last `make course` on this machine; it changes with every run.
-    """
-    from instructlab_repro.claims import repeat
-    from instructlab_repro.pages import tables
-
-    blocks = {**tables.generated(profile), "lessons": lesson_table()}
-    for name in experiments.names():
-        if repeat.study_path(name, profile).is_file():
-            blocks[f"determinism-{name}"] = repeat.study_table(name, profile)
-    coverage = find_root() / "benchmarks" / "coverage.json"
-    if coverage.is_file():
-        blocks["coverage"] = coverage_table(read_json(coverage))
-    results = find_root() / "benchmarks" / "RESULTS.md"
-    if results.is_file() and (match := tables.BLOCK.search(results.read_text(encoding="utf-8"))):
-        blocks["benchmarks"] = match["text"]
-    summary = find_root() / "build" / "smoke" / "summary.md"
-    if measured and summary.is_file():
-        blocks["course"] = summary.read_text(encoding="utf-8").split("\n\n", 1)[1]
-    return blocks
-
-
-def coverage_table(found: dict[str, Any]) -> str:
-    """How often each interval held the truth in benchmarks/coverage.py, as Markdown."""
-    from instructlab_repro.pages.markdown import grid
-
-    rows = [["seeds", "interval", "holds the truth about this test set", "about new examples too"]]
-    for seeds, intervals in sorted(found["coverage"].items(), key=lambda item: int(item[0])):
-        for name, part in intervals.items():
-            shares = [f"{part[truth]:.1%}" for truth in ("these_examples", "new_examples")]
-            rows.append([seeds, name.replace("_", " "), *shares])
-    note = (
-        f"{found['simulations']} simulated experiments, {found['examples']} test examples, "
-        f"nominal {found['level']:.0%}."
-    )
-    return f"{grid(rows, [False, True, False, False])}\n\n{note}\n"
-
-
-def lesson_table() -> str:
-    """The lessons as a Markdown table: what you will be able to do, minutes by profile, and how far they are."""
-    rows = ["| lesson | you will be able to | minutes: smoke / laptop / gpu | status |", "|---|---|---:|---|"]
-    for lesson in notebooks.lessons().values():
-        minutes = " / ".join(f"{lesson.minutes[profile]:g}" for profile in PROFILES)
-        link = f"[{lesson.id} {lesson.title}](notebooks/{lesson.notebook.name})"
-        rows.append(f"| {link} | {lesson.outcome} | {minutes} | {notebooks.status(lesson)} |")
-    return "\n".join(rows) + "\n"
-
-
-def write_tables(names: list[str], profile: str, *, check: bool = False, measured: bool = False) -> int:
-    """Write the tables and figures of the named experiments (default: all), and the blocks of README.md and LEDGER.md.
-
-    ``check`` changes nothing and says which blocks are out of date; the exit code.
-    """
-    from instructlab_repro import claims
-    from instructlab_repro.pages import tables
-
-    pages = [path for path in (find_root() / "README.md", find_root() / "LEDGER.md") if path.is_file()]
-    if check:
-        blocks = readme_blocks(profile)
-        stale = [line for page in pages for line in tables.check_blocks(page, blocks)]
-        for line in stale:
-            print(line, file=sys.stderr)
-        return 1 if stale else 0
-    if profile == "laptop":
-        print(f"wrote {_shown(claims.write_ledger())}")  # first: the tables quote its verdicts
-    for name in names or experiments.names():
-        if not experiments.results(name, profile):
-            print(f"{name}: no {profile} results yet", file=sys.stderr)
-            continue
-        for path in tables.write(name, profile):
-            print(f"wrote {_shown(path)}")
-    if profile == "laptop" and pages:
-        blocks = readme_blocks(profile, measured=measured)
-        for page in pages:
-            for block in tables.update_blocks(page, blocks):
-                print(f"{page.name}: block {block!r} renewed")
-    return 0
-
-
 # --- for a person who waits -------------------------------------------------------------------------
 
 
@@ -301,22 +217,20 @@ def report(result: GraphResult, profile: str, *, fetched: bool = False, name: st
     """Print the table and what failed, write it to build/<profile>/<name>.md and .json; returns the exit code."""
     folder = find_root() / "build" / profile
     jobs = sorted([*result.current, *result.ran], key=lambda job: ("/" in job.name, job.name))
-    rows = [("notebook", "status", "seconds", "peak memory")]
+    rows, left = [("notebook", "status", "seconds", "peak memory")], [True, True, False, False]
     for job in jobs:
         seconds = "" if job.seconds is None else f"{job.seconds:.1f}"
         memory = "" if job.peak_memory_mb is None else f"{job.peak_memory_mb:.0f} MB"
         status = f"{job.status}, up to date" if job in result.current else job.status
         rows.append((_title(job), status, seconds, memory))
-    print(table(rows))
+    show(rows, left)
     for job in result.bad:
         print(_failure(job), file=sys.stderr)
     sentence = _sentence(result, folder, fetched)
     print(sentence)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|---|---|---:|---:|")
     when = datetime.now(UTC).isoformat(timespec="seconds")
     head = f"# Profile {profile}, {when}\n\n{sentence}\n\n"
-    write_text(folder / f"{name}.md", head + "\n".join(lines) + "\n")
+    write_text(folder / f"{name}.md", f"{head}{grid(rows, left)}\n")
     entries = [
         {
             "notebook": job.name,
@@ -334,20 +248,6 @@ def report(result: GraphResult, profile: str, *, fetched: bool = False, name: st
         {"profile": profile, "written": when, "seconds": round(result.seconds, 1), "notebooks": entries},
     )
     return result.exit_code
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows (the first is the head) as aligned text; the last two columns are numbers, set right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    text = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if i >= len(row) - 2 else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        text.append("  ".join(cells).rstrip())
-    text.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(text)
 
 
 def _sentence(result: GraphResult, folder: Path, fetched: bool) -> str:
@@ -371,8 +271,8 @@ def _failure(job: Job) -> str:
 
 def _warn_if_out_of_step() -> None:
     """The notebooks run as they are; an author who has edited a source should hear of it."""
-    stale = [lesson for lesson in notebooks.everything() if lesson.notebook.exists()]
-    names = [lesson.notebook.name for lesson in stale if notebooks.check([lesson.id])]
+    told = [line.split(": ", 1) for line in notebooks.check()]
+    names = sorted({Path(name).name for name, what in told if not what.startswith(("missing", "no source"))})
     if names:
         print(f"note: behind their sources, run `make notebooks`: {', '.join(names)}", file=sys.stderr)
 

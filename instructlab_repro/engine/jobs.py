@@ -145,7 +145,7 @@ def block_jobs(name: str, profile: str, only: experiments.Block | None = None) -
     for block in experiment.blocks():
         if only is not None and block.id not in (only.id, *only.needs):
             continue
-        built, why = experiment._built(block)
+        built, why = experiment.built(block)
         job = Job(
             name=f"{name}/{block.id}",
             out=block.out,

@@ -1,0 +1,380 @@
+"""A grid's blocks: one execution of the experiment's notebook each, with its key, its trials and its lines.
+
+A *block* is one point on every axis, except the axes that ``inside`` names, over which the notebook loops itself, as it
+does over the methods. So models load once and comparisons are paired. A ``tune`` block comes first: every tuned method
+tries equally many values, on coordinates that no result uses, and a metric of the dev set decides.
+
+A block's key is the SHA-256 of the notebook's code cells and of the part of the TOML that the block uses. Prose, new
+seeds, methods or tasks, and changes of the package leave it as it is; ``revision`` changes it on purpose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from instructlab_repro import assets, notebooks, provenance
+from instructlab_repro.experiments import stored
+from instructlab_repro.experiments.spec import FOLDER, Spec, Value
+from instructlab_repro.experiments.tuning import ROUNDS, Lines
+from instructlab_repro.notebooks import runner
+from instructlab_utils import files
+from instructlab_utils.errors import ConfigError, ParameterError, RecordError
+from instructlab_utils.project import closest, find_root
+
+STAGES = {"run": 0, "twin": 0, "tune": 0} | {f"tune-x{round_}": round_ for round_ in range(1, ROUNDS + 1)}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One job: its coordinates, its folder under build/, and the blocks that must be there before it.
+
+    ``stage`` is tune, run, or twin; ``round`` counts the extensions of a tuning grid.
+    """
+
+    experiment: str
+    profile: str
+    id: str
+    stage: str
+    coordinates: Mapping[str, Value]
+    needs: tuple[str, ...] = ()
+    round: int = 0
+    notebook: str = ""
+    under: str = "runs"  # a repetition, whose lines are compared and never become results, has another place
+
+    @property
+    def out(self) -> Path:
+        return find_root() / "build" / self.under / self.experiment / self.profile / self.id
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the notebook is given; one that several experiments share is told which."""
+        stage = f"{self.stage}-x{self.round}" if self.round else self.stage
+        shared = {"experiment": self.experiment} if self.notebook != self.experiment else {}
+        return {"profile": self.profile, **shared, "stage": stage, **self.coordinates}
+
+    def where(self) -> str:
+        """For a person: "movie-sentiment · n_train = 50 · seed = 0"."""
+        parts = (v if isinstance(v, str) else f"{axis} = {v:g}" for axis, v in self.coordinates.items())
+        return " · ".join(parts)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run inside a block: a method, its place on the axes inside the block, and the values of its knobs.
+
+    A ``twin`` starts from values moved by one part in ten million, and shows what rounding can do.
+    """
+
+    block_key: str
+    method: str
+    inside: Mapping[str, Value]
+    tuned: Mapping[str, Value]
+    method_key: str = ""  # of its table, where methods are tables
+    twin: bool = False
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The fields that tell this run's line from all others of its block."""
+        table = {"method_key": self.method_key} if self.method_key else {}
+        return {
+            "key": self.block_key,
+            "method": self.method,
+            **table,
+            **self.inside,
+            "tuned": dict(self.tuned),
+        }
+
+
+class Experiment(Spec):
+    """A :class:`Spec` with its grid; ``at(profile)`` chooses whose."""
+
+    @property
+    def outside(self) -> list[str]:
+        """The axes that make blocks, in the order of the file."""
+        return [axis for axis in self.axes if axis not in self.inside]
+
+    def method(self, name: str, block: Block | None = None) -> dict[str, Any]:
+        """The table [methods.NAME], with settings (those of ``block``) in place of their ``$names``."""
+        if name not in self._method_tables:
+            raise ParameterError(f"{self.name}: there is no table [methods.{name}]")
+        known = vars(self.settings_of(block)) if block else self.settings
+        asked = self._method_tables[name].items()
+        return {k: known[v[1:]] if isinstance(v, str) and v.startswith("$") else v for k, v in asked}
+
+    def settings_of(self, block: Block) -> SimpleNamespace:
+        """The settings of one block: those of [settings], and its own entries of [settings_by].
+
+        Raises:
+            ConfigError: for coordinates (tried in Jupyter, say) that [settings_by] does not know.
+        """
+        found = dict(self.settings)
+        for axis, settings in self.settings_by.items():
+            value = block.coordinates[axis]
+            for name, table in settings.items():
+                if str(value) not in table:
+                    raise ConfigError(
+                        f"{FOLDER}/{self.name}.toml: settings_by.{axis}.{name} has no entry for {axis} = {value}; "
+                        f"known: {', '.join(table)}"
+                    )
+                found[name] = table[str(value)]
+        return SimpleNamespace(**found)
+
+    def block(self, *, stage: str = "run", **coordinates: Value) -> Block:
+        """The block at these coordinates, in the grid or (for playing in Jupyter) outside it."""
+        if stage not in STAGES:
+            raise ParameterError(f"unknown stage {stage!r}: choose {', '.join(STAGES)}")
+        if set(coordinates) != set(self.outside):
+            raise ParameterError(
+                f"{self.name}: a block needs {', '.join(self.outside)}, not {', '.join(coordinates)}"
+            )
+        for axis, value in coordinates.items():
+            known = [str(v) for v in self.axes[axis]]
+            if isinstance(value, str) and value not in known:
+                text = f"unknown {axis} {value!r}{closest(value, known)}; known: {', '.join(known)}"
+                raise ParameterError(text)
+        place = {axis: coordinates[axis] for axis in self.outside}
+        kind, round_ = stage.partition("-")[0], STAGES[stage]
+        parts = [_part(axis, value) for axis, value in place.items()]
+        name = "-".join([kind, *parts] if kind == "twin" else parts)
+        needs: tuple[str, ...] = ()
+        if self.tuning is not None:
+            until = round_ if kind == "tune" else self.tuning.rounds
+            seeds = self.tuning.places["seed"]
+            needs = tuple(self._tune_id(place, seed, r) for r in range(until) for seed in seeds)
+            name = self._tune_id(place, place["seed"], round_) if kind == "tune" else name
+        return Block(self.name, self.profile, name, kind, place, needs, round_, self.notebook)
+
+    def _tune_id(self, place: Mapping[str, Value], seed: Value, round_: int) -> str:
+        assert self.tuning is not None
+        parts = ["tune", *(_part(a, v) for a, v in place.items() if a not in self.tuning.places)]
+        return "-".join([*parts, *[f"s{seed}"] * bool(self.tuning.seeds), *[f"x{round_}"] * bool(round_)])
+
+    def blocks(self) -> list[Block]:
+        """All blocks, each after those that it needs: tuning round by round, the runs, the twins."""
+        stages: list[tuple[str, dict[str, list[Value]]]] = [("run", {})]
+        if self.tuning is not None:
+            rounds = [stage for stage in STAGES if stage.startswith("tune")][: self.tuning.rounds]
+            stages = [*((stage, self.tuning.places) for stage in rounds), *stages]
+        if self.twin is not None:
+            stages.append(("twin", self._twin_place()))
+        found: dict[str, Block] = {}
+        for stage, fixed in stages:
+            for place in self._places(self.outside, fixed):
+                block = self.block(stage=stage, **place)
+                if found.setdefault(block.id, block) != block:
+                    raise ConfigError(
+                        f"{FOLDER}/{self.name}.toml: two blocks would be called {block.id!r}; rename a value."
+                    )
+        return list(found.values())
+
+    def _twin_place(self) -> dict[str, list[Value]]:
+        return {axis: [(self.twin or {}).get(axis, values[0])] for axis, values in self.axes.items()}
+
+    def _places(self, axes: list[str], fixed: Mapping[str, list[Value]]) -> list[dict[str, Value]]:
+        grid = (fixed.get(axis, self.axes[axis]) for axis in axes)
+        return [dict(zip(axes, place, strict=True)) for place in itertools.product(*grid)]
+
+    def _tune_blocks(self, block: Block, round_: int) -> list[Block]:
+        """The tuning blocks of one round that ``block`` needs, also for coordinates outside the grid."""
+        assert self.tuning is not None
+        free = {axis: [value] for axis, value in block.coordinates.items()}
+        stage = list(STAGES)[2 + round_]
+        return [self.block(stage=stage, **p) for p in self._places(self.outside, free | self.tuning.places)]
+
+    def key(self, block: Block) -> str:
+        """SHA-256 of the notebook's code cells and of the settings that this block uses.
+
+        What a method is and the values it tries belong to its trials: a changed method runs again alone.
+        """
+        used: dict[str, Any] = {
+            "code": notebook_code_sha(self.notebook),
+            "revision": self.revision,
+            "profile": block.profile,
+            "stage": block.stage,
+            "coordinates": dict(block.coordinates),
+            "settings": vars(self.settings_of(block)),
+        }
+        if self.tuning is not None and block.stage != "tune":
+            first = self.key(self._tune_blocks(block, 0)[0])
+            used["tuning"] = [first, self.tuning.model_dump(include={"metric", "better", "tie", "seeds"})]
+        return hashlib.sha256(files.dumps(used).encode()).hexdigest()
+
+    def trials(self, block: Block) -> list[Trial]:
+        """What the block must run, in order; [] for an extension that the lines before do not call for.
+
+        Raises:
+            RecordError: before the tuning blocks that it needs have finished.
+        """
+        tuned = self.tuning
+        if block.stage == "tune" and tuned is not None:
+            return self._tune_trials(block, self._tune_lines(block, block.round))
+        lines = self._tune_lines(block, tuned.rounds) if tuned is not None and tuned.values else []
+        key, twin, found = self.key(block), block.stage == "twin", []
+        for method in self.methods:
+            for inside in self._places(self.inside, self._twin_place() if twin else {}):
+                best = tuned.best(method, self._cell(lines, method, inside)) if tuned is not None else {}
+                found.append(Trial(key, method, inside, best, self._method_key(method), twin))
+        return found
+
+    def _method_key(self, method: str) -> str:
+        table = self._method_tables.get(method)
+        return hashlib.sha256(files.dumps(table).encode()).hexdigest()[:16] if table else ""
+
+    def _cell(self, lines: Lines, method: str, inside: Mapping[str, Value]) -> list[Mapping[str, Any]]:
+        """The tuning lines of a method that count at a place inside the block."""
+        places = self.tuning.places if self.tuning is not None else {}
+        wanted = {"method": method} | {axis: v for axis, v in inside.items() if axis not in places}
+        return [line for line in lines if all(line[k] == v for k, v in wanted.items())]
+
+    def _tune_trials(self, block: Block, lines: Lines) -> list[Trial]:
+        assert self.tuning is not None
+        key, found = self.key(block), []
+        for method in self.methods:
+            for inside in self._places(self.inside, self.tuning.places):
+                rounds = self.tuning.called_for(method, self._cell(lines, method, inside))
+                asked = rounds[block.round] if block.round < len(rounds) else []
+                found += [Trial(key, method, inside, values, self._method_key(method)) for values in asked]
+        return found
+
+    def _tune_lines(self, block: Block, rounds: int) -> list[dict[str, Any]]:
+        """All lines of the first ``rounds`` rounds of tuning that ``block`` needs."""
+        lines: list[dict[str, Any]] = []
+        for round_ in range(rounds):
+            found = []
+            for tune in self._tune_blocks(block, round_):
+                each = self.lines(tune, self._tune_trials(tune, lines))
+                if each is None:
+                    raise RecordError(
+                        f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "
+                        f"`python -m instructlab_utils block {self.name} {tune.id} --profile {self.profile}`"
+                    )
+                found += each
+            lines += found
+        return lines
+
+    def identity(self, block: Block) -> dict[str, Any]:
+        """The fields that every line of the block repeats; the claims' hashes are those of ``at``."""
+        return {
+            "schema": provenance.SCHEMA,
+            "experiment": self.name,
+            "revision": self.revision,
+            "key": self.key(block),
+            "block": block.id,
+            "stage": block.stage,
+            **block.coordinates,
+            "profile": self.profile,
+            "claims": self._claims,
+            "code": notebook_code_sha(self.notebook)[:16],
+            "settings": vars(self.settings_of(block)),
+            "assets": self._asset_pins(),
+            "environment": provenance.short_environment(),
+        }
+
+    def _asset_pins(self) -> dict[str, str]:
+        """The first digits of the pins of the models and data that the notebook declares."""
+        declared = notebooks.find(self.notebook).assets
+        known = assets.catalogue() if declared else {}
+        return {name: known[name].pin[:16] for name in declared if name in known}
+
+    # --- what is there -------------------------------------------------------------------------------------
+
+    def expected_seconds(self, block: Block) -> float | None:
+        """How long the block took when it last ran, of whatever key; else the median of its stage; else None."""
+        with contextlib.suppress(RecordError, ValueError, KeyError):
+            manifest = files.read_json(block.out / "manifest.json")
+            if manifest["status"] == "ok":
+                return float(manifest["seconds"])
+        rows = stored.rows_by_block(self.name, self.profile)
+        known = {name: found[0] for name, found in rows.items() if found[0].get("block_seconds")}
+        if block.id in known:
+            return known[block.id]["block_seconds"]
+        like = [line["block_seconds"] for line in known.values() if line["stage"] == block.stage]
+        return statistics.median(like) if like else None
+
+    def lines(self, block: Block, trials: list[Trial] | None = None) -> list[dict[str, Any]] | None:
+        """The finished block's lines, one per trial: from build/, else the committed results; else None."""
+        found = self.built(block, trials)[0]
+        return found if found is not None else self.committed(block, trials)
+
+    def built(
+        self, block: Block, trials: list[Trial] | None = None
+    ) -> tuple[list[dict[str, Any]] | None, str]:
+        """The lines under build/ if the block is finished and of the present key; else None, and why."""
+        if not (block.out / "manifest.json").is_file():
+            return None, "not run"
+        try:
+            manifest = runner.read_manifest(block.out)
+            found = stored.read(block.out / "lines.jsonl")
+        except RecordError as error:
+            return None, str(error)
+        if manifest.status != "ok":
+            reason = (manifest.error or {}).get("message", "")
+            state = "was cut off, or is going on" if manifest.status == "running" else manifest.status
+            return None, f"its last run {state}" + (f": {reason}" if reason else "")
+        if bad := [line for line in found if line.get("schema") not in stored.EDITIONS]:
+            return None, f"{block.id}: a line of unknown schema {bad[0].get('schema')!r}"
+        current = self._current(block, found)
+        if found and not current:
+            return None, "the experiment's code or settings have changed"
+        return self._complete(block, current, trials)
+
+    def committed(self, block: Block, trials: list[Trial] | None = None) -> list[dict[str, Any]] | None:
+        """Lines of the results file count as done when their key is the present one."""
+        rows = stored.rows_by_block(self.name, self.profile).get(block.id, [])
+        return self._complete(block, self._current(block, rows), trials)[0] if rows or block.round else None
+
+    def _current(self, block: Block, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        key = self.key(block) if lines else ""
+        return [line for line in lines if line.get("key") == key]
+
+    def _complete(
+        self, block: Block, lines: list[dict[str, Any]], trials: list[Trial] | None
+    ) -> tuple[list[dict[str, Any]] | None, str]:
+        """``lines`` in the order of the trials, or None when one is missing."""
+        try:
+            trials = self.trials(block) if trials is None else trials
+        except RecordError:
+            return None, "its tuning block has not finished"
+        found = []
+        for trial in trials:
+            line = next((x for x in lines if all(x.get(k) == v for k, v in trial.key.items())), None)
+            if line is None:
+                return None, f"no line for {trial.method}"
+            found.append(line)
+        return found, ""
+
+
+def _part(axis: str, value: Value) -> str:
+    """A coordinate in a block's name: text as it is, a number after the axis' first letter."""
+    return value if isinstance(value, str) else f"{axis[0]}{value:g}"
+
+
+def notebook_path(notebook: str) -> Path:
+    """The experiment's .ipynb; its text source while the .ipynb is not built."""
+    folder = find_root() / "notebooks" / "experiments"
+    built, source = folder / f"{notebook}.ipynb", folder / "source" / f"{notebook}.py"
+    if not built.is_file() and not source.is_file():
+        raise ConfigError(
+            f"notebooks/experiments/source/{notebook}.py: no such experiment notebook; write it first."
+        )
+    return built if built.is_file() else source
+
+
+def notebook_code_sha(notebook: str) -> str:
+    """SHA-256 of the code cells of the experiment notebook; read once per process and version of the file."""
+    path = notebook_path(notebook)
+    return _code_sha(path, stored.version(path))
+
+
+@lru_cache(maxsize=64)
+def _code_sha(path: Path, _: tuple[int, ...]) -> str:
+    return notebooks.code_sha(path)

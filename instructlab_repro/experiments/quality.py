@@ -1,0 +1,111 @@
+"""What recorded lines say about themselves: their edition, chosen values, runs that did not train, rounding."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from instructlab_repro.experiments.running import load
+from instructlab_repro.experiments.spec import Spec, Value
+from instructlab_repro.experiments.stored import EDITIONS, predictions, results
+
+VOLATILE = (
+    "seconds",
+    "ms_per_step",
+    "peak_memory_mb",
+)  # how the names of a cost end: it differs in every run
+
+Place = tuple[tuple[str, Value], ...]
+
+
+def edition(lines: Iterable[Mapping[str, Any]]) -> int | str | None:
+    """The edition of the protocol that the lines follow: 1, 2 or "mixed"; None without lines."""
+    found = {EDITIONS[line["schema"]] for line in lines}
+    return next(iter(found), None) if len(found) < 2 else "mixed"
+
+
+def chosen(name: str, profile: str = "laptop") -> dict[tuple[str, Place], dict[str, Any]]:
+    """(method, place) → the ``values`` that its runs used, of how many ``tried``, and whether the grid was ``extended``.
+
+    A place is a pair (axis, value) for each axis that was tuned value by value. Read from the recorded lines, so it
+    holds for every edition; where runs of two editions differ, the newer ones count.
+    """
+    spec = load(name).at(profile)
+    free = [
+        axis for axis in spec.axes if spec.tuning is not None and axis not in (*spec.tuning.places, "seed")
+    ]
+
+    def cell(line: Mapping[str, Any]) -> tuple[str, Place]:
+        return line["method"], tuple((axis, line[axis]) for axis in free)
+
+    tried: dict[tuple[str, Place], list[Any]] = defaultdict(list)
+    extended = set()
+    for line in results(name, profile, "tune"):
+        if line["tuned"] not in tried[cell(line)]:
+            tried[cell(line)].append(line["tuned"])
+        if "-x" in line["block"] and line["schema"] > min(EDITIONS):
+            extended.add(cell(line))
+    runs = sorted(results(name, profile), key=lambda line: line["schema"])
+    return {
+        cell(line): {
+            "values": line["tuned"],
+            "tried": len(tried[cell(line)]),
+            "extended": cell(line) in extended,
+        }
+        for line in runs
+        if line["tuned"]
+    }
+
+
+def _trains(line: Mapping[str, Any]) -> bool:
+    """Whether the run trained a network at all: a majority class is not a failure to train."""
+    signs = ("first_loss", "train_loss", "steps", "updates", "diverged")
+    return any(line.get(sign) for sign in signs) or "learning_rate" in line.get("tuned", {})
+
+
+def did_not_train(line: Mapping[str, Any], experiment: Spec) -> bool:
+    """Whether a run diverged, kept the stated share of its first loss, or predicts one class (its ``one_class``).
+
+    A line of the first edition has no ``first_loss``; there only the predictions can tell.
+    """
+    if not _trains(line):
+        return False
+    first, last = line.get("first_loss"), line.get("train_loss")
+    stuck = first is not None and (last is None or not last <= experiment.training.share * first)
+    return bool(line.get("diverged") or line.get("one_class") or stuck)
+
+
+def untrained(name: str, profile: str = "laptop") -> dict[str, tuple[int, int]]:
+    """Method → how many of its runs did not train, and how many there are; methods that train nothing are left out."""
+    spec = load(name).at(profile)
+    cells = [*spec.axes, "method"]
+    said = {tuple(row[c] for c in cells): row for row in predictions(name, profile)}
+    found: dict[str, list[bool]] = defaultdict(list)
+    for line in filter(_trains, results(name, profile)):
+        row = said.get(tuple(line[c] for c in cells), {})
+        if "one_class" not in line and {"predictions", "targets"} <= row.keys():
+            several = len(set(row["targets"].tolist())) > 1
+            line["one_class"] = several and len(set(row["predictions"].tolist())) == 1
+        found[line["method"]].append(did_not_train(line, spec))
+    return {method: (sum(runs), len(runs)) for method, runs in found.items()}
+
+
+def bands(name: str, profile: str = "laptop") -> dict[str, dict[str, float]]:
+    """Method → metric → by how much a rounding twin differs from the run that it repeats; {} without twins.
+
+    ``predictions_changed`` is the number of test examples that the twin predicts otherwise.
+    """
+    spec, found = load(name).at(profile), {}
+    cells = [*spec.axes, "method", "tuned"]
+    runs = {str([line[c] for c in cells]): line for line in results(name, profile)}
+    for twin in results(name, profile, "twin"):
+        run = runs.get(str([twin[c] for c in cells]), {})
+        found[twin["method"]] = {
+            metric: abs(value - run[metric])
+            for metric, value in twin.items()
+            if isinstance(value, float)
+            and isinstance(run.get(metric), float)
+            and not metric.endswith(VOLATILE)
+        } | {k: twin[k] for k in ("predictions_changed",) if k in twin}
+    return found

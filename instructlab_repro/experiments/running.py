@@ -1,0 +1,115 @@
+"""Finding an experiment, and running one of its blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from instructlab_repro import notebooks
+from instructlab_repro.experiments.blocks import Block, Experiment, notebook_path
+from instructlab_repro.experiments.spec import FOLDER
+from instructlab_repro.experiments.stored import rows_by_block, version
+from instructlab_repro.notebooks import runner
+from instructlab_repro.strict import read_toml
+from instructlab_utils import files
+from instructlab_utils.errors import ConfigError
+from instructlab_utils.project import PROFILES, closest, find_root
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, _: tuple[int, ...]) -> Experiment:
+    file = f"{FOLDER}/{path.name}"
+    experiment = Experiment.checked(read_toml(path, file), file)
+    if experiment.name != path.stem:
+        raise ConfigError(
+            f"{file}: name is {experiment.name!r}, but the file is called {path.stem!r}; make them equal."
+        )
+    for profile in PROFILES:
+        experiment.at(profile)
+    return experiment
+
+
+def names() -> list[str]:
+    """All experiments, by name."""
+    return sorted(path.stem for path in (find_root() / FOLDER).glob("*.toml"))
+
+
+def load(name: str) -> Experiment:
+    """The experiment of data/experiments/<name>.toml, with every profile checked; read once per version of the file.
+
+    Raises:
+        ConfigError: for an unknown experiment, and for a mistake in its file (one sentence with its key).
+    """
+    path = find_root() / FOLDER / f"{name}.toml"
+    if not path.is_file():
+        known = names()
+        raise ConfigError(
+            f"unknown experiment {name!r}{closest(name, known)}; known: {', '.join(known) or 'none'}"
+        )
+    return _read(path, version(path)).copied()
+
+
+def find_block(name: str, block: str, profile: str) -> tuple[Experiment, Block]:
+    """An experiment at a profile and one of its blocks; ConfigError naming the known blocks."""
+    experiment = load(name).at(profile)
+    for candidate in experiment.blocks():
+        if candidate.id == block:
+            return experiment, candidate
+    known = [candidate.id for candidate in experiment.blocks()]
+    shown = ", ".join(known[:6]) + (" …" if len(known) > 6 else "")
+    raise ConfigError(f"unknown block {block!r} of {name}{closest(block, known)}; known: {shown}")
+
+
+def run_block(
+    name: str,
+    block: str,
+    profile: str,
+    *,
+    fresh: bool = False,
+    under: str = "runs",
+    threads: int | None = None,
+) -> runner.Manifest:
+    """Run one block, going on where an interrupted execution stopped; a finished block is left as it is.
+
+    The manifest says how it ended; a notebook that ends without all its lines counts as failed. ``under`` is the
+    folder of build/ that gets the lines: only those under ``runs`` become results.
+
+    Raises:
+        ConfigError: for an unknown experiment or block.
+        RecordError: before its tuning block has finished.
+    """
+    experiment, chosen = find_block(name, block, profile)
+    chosen = replace(chosen, under=under)
+    out = chosen.out
+    if not fresh and experiment.built(chosen)[0] is not None:
+        return runner.read_manifest(out)
+    trials = experiment.trials(chosen)  # says so if the tuned values are not there yet
+    path, key = out / "lines.jsonl", experiment.key(chosen)
+    kept = files.salvage(path) if path.is_file() else []
+    if not kept and under == "runs":  # of a block whose methods changed, the others' lines still count
+        kept = rows_by_block(name, profile).get(block, [])
+    kept = [] if fresh else [line for line in kept if line.get("key") == key]
+    if kept or path.is_file() or not trials:
+        files.write_lines(path, kept)
+    if not trials:
+        manifest = runner.Manifest(experiment.notebook, chosen.parameters, "", profile, 0, status="ok")
+        manifest.write(out)
+        return manifest
+    if notebook_path(experiment.notebook).suffix == ".py":
+        notebooks.build([experiment.notebook])
+    manifest = runner.run_notebook(
+        notebook_path(experiment.notebook),
+        out,
+        chosen.parameters,
+        timeout=experiment.resources.minutes * 60,
+        env={"INSTRUCTLAB_RUN_DIR": str(out), "INSTRUCTLAB_ROOT": str(find_root())},
+        threads=threads or experiment.resources.cores,
+    )
+    if manifest.status == "ok":
+        lines, reason = experiment.built(chosen)
+        if lines is None:
+            manifest.status = "failed"
+            manifest.error = {"cell": None, "source": "", "name": "RecordError", "message": reason}
+            manifest.write(out)
+    return manifest

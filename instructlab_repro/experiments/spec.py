@@ -1,0 +1,266 @@
+"""An experiment as data: the models of data/experiments/<name>.toml, with every mistake as one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveInt, PrivateAttr, ValidationError, model_validator
+
+from instructlab_repro import provenance
+from instructlab_repro.experiments.tuning import FEWEST_SEEDS, Tuning, Value
+from instructlab_repro.strict import Strict, sentence
+from instructlab_utils.errors import ConfigError, ParameterError
+from instructlab_utils.project import PROFILES
+
+FOLDER = "data/experiments"
+RESERVED = (
+    "experiment",
+    "profile",
+    "stage",
+    "method",
+    "method_key",
+    "tuned",
+    "block",
+    "key",
+    "revision",
+    "schema",
+)
+PLAIN = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
+
+class Resources(Strict):
+    """What one block may use: minutes of wall time, MB of memory, threads, GPUs."""
+
+    minutes: Annotated[float, Field(gt=0)]
+    memory_mb: PositiveInt = 2000
+    cores: PositiveInt = 1
+    gpu: Annotated[int, Field(ge=0)] = 0
+
+
+class Paper(Strict):
+    """A column group of published numbers, shown beside ours and never ranked with them."""
+
+    source: str  # authors, year, table
+    model: str
+    data: str
+    metric: str
+    evidence: Literal["read in the paper", "read in an abstract"]
+    values: dict[str, dict[str, float]]  # column → method → number as printed
+
+
+class Table(Strict):
+    """One table: a row per method, a column per combination of the axes in ``columns``; seeds are averaged."""
+
+    metric: str
+    title: str
+    better: Literal["higher", "lower"] = "higher"
+    scale: float = 1.0  # the numbers are multiplied by this before they are printed
+    unit: str = ""
+    decimals: Annotated[int, Field(ge=0, le=6)] = 1
+    columns: list[str] = []  # default: every axis but the seed
+    paper: list[Paper] = []
+    verdicts: dict[str, str] = {}  # method → claim
+
+
+class Determinism(Strict):
+    """Which blocks are run again under which conditions, to learn what stays the same to the last bit."""
+
+    where: dict[str, list[Value]]
+    workers: list[PositiveInt] = Field(min_length=1)
+    threads: list[PositiveInt] = Field(min_length=1)
+
+
+class Training(Strict):
+    """When a run counts as trained: its loss has fallen below this share of its first value."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+
+class Override(Strict):
+    """What a profile may replace; tables are merged, lists are replaced."""
+
+    axes: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    settings_by: dict[str, Any] = {}
+    tuning: dict[str, Any] = {}
+    resources: dict[str, Any] = {}
+
+
+class Spec(Strict):
+    """data/experiments/<name>.toml, validated; ``at(profile)`` gives the grid of one profile.
+
+    ``methods`` is a list of names, or a table: ``[methods.lora_r8]`` with ``tuner = "Lora"`` and the tuner's
+    parameters, of which ``"$steps"`` stands for the setting ``steps``. ``notes`` are printed under the table.
+    ``settings_by`` is axis → setting → value on the axis → setting's value. ``twin`` says where rounding twins run;
+    an axis that it leaves out stands at its first value.
+    """
+
+    name: str
+    title: str
+    notebook: str
+    revision: PositiveInt
+    claims: list[str] = []
+    methods: list[str] = Field(min_length=1)
+    labels: dict[str, str] = {}
+    notes: list[str] = []
+    axes: dict[str, list[Value]]
+    inside: list[str] = []
+    settings: dict[str, Any] = {}
+    settings_by: dict[str, dict[str, dict[str, Any]]] = {}
+    tuning: Tuning | None = None
+    resources: Resources
+    tables: list[Table] = Field(min_length=1)
+    training: Training = Training()
+    twin: dict[str, Value] | None = None
+    determinism: Determinism | None = None
+    profiles: dict[Literal["smoke", "laptop", "gpu"], Override] = {}
+
+    _method_tables: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
+    _profile: str | None = PrivateAttr(None)
+    _claims: dict[str, str] = PrivateAttr(default_factory=dict)
+    _profiles: dict[str, Any] = PrivateAttr(default_factory=dict)  # profile → this spec with its overrides
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self._check_axes()
+        axes, methods = (self.axes, "axes"), (self.methods, "methods")
+        _among("labels", self.labels, *methods)
+        if self.tuning is not None:
+            _among("tuning.at", self.tuning.at, *axes)
+            _among("tuning.values", self.tuning.values, *methods)
+            for group in self.tuning.same:
+                _among("tuning.same", group, *methods)
+            self.tuning.check(self.axes["seed"])
+        self._check_settings()
+        for number, table in enumerate(self.tables):
+            for axis in table.columns:
+                if axis not in self.axes or axis == "seed":
+                    raise ValueError(
+                        f"tables.{number}.columns: {axis!r} is not an axis that a table can spread out"
+                    )
+            _among(f"tables.{number}.verdicts", table.verdicts, *methods)
+        _among("determinism.where", self.determinism.where if self.determinism else (), *axes)
+        _among("twin", self.twin or (), *axes)
+        if self.twin and self.twin.get("seed", self.axes["seed"][0]) not in self.axes["seed"]:
+            raise ValueError("twin.seed: is not a seed of the grid; a twin needs the run that it repeats")
+        return self
+
+    def _check_axes(self) -> None:
+        if "seed" not in self.axes:
+            raise ValueError("axes: there is no axis 'seed'; results need several")
+        lists: dict[str, list[Any]] = {f"axes.{axis}": values for axis, values in self.axes.items()}
+        for name, values in [("methods", self.methods), *lists.items()]:
+            if not values:
+                raise ValueError(f"{name}: is empty; name at least one value")
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name}: names something twice")
+            if len({type(value) for value in values}) > 1:
+                raise ValueError(f"{name}: mixes types; write all as text, or all as numbers of one kind")
+            for value in values:
+                if isinstance(value, str) and not PLAIN.fullmatch(value):
+                    raise ValueError(f"{name}: {value!r} becomes a file's name; use letters, digits, . _ + -")
+        for axis in self.axes:
+            if axis in RESERVED or not axis.isidentifier():
+                raise ValueError(f"axes: {axis!r} cannot be the name of an axis")
+        if wrong := [seed for seed in self.axes["seed"] if not isinstance(seed, int) or seed < 0]:
+            raise ValueError(f"axes.seed: {wrong[0]!r} is not a whole number, 0 or more")
+        for axis in self.inside:
+            if axis not in self.axes or axis == "seed":
+                raise ValueError(f"inside: {axis!r} is not an axis that a block can loop over")
+
+    def _check_settings(self) -> None:
+        for axis, settings in self.settings_by.items():
+            if axis not in self.axes or axis in self.inside:
+                raise ValueError(f"settings_by: {axis!r} is not an axis that makes blocks")
+            wanted = [*self.axes[axis], *(self.tuning.places.get(axis, ()) if self.tuning else ())]
+            for name, entries in settings.items():
+                if name in self.settings:
+                    raise ValueError(f"settings_by.{axis}.{name}: stands in settings too; keep one of them")
+                if absent := [value for value in wanted if str(value) not in entries]:
+                    raise ValueError(f"settings_by.{axis}.{name}: no value for {axis} = {absent[0]}")
+
+    def _check_methods(self) -> None:
+        settings = {*self.settings, *(name for by in self.settings_by.values() for name in by)}
+        for method, table in self._method_tables.items():
+            if not isinstance(table, Mapping) or not isinstance(table.get("tuner"), str):
+                raise ValueError(f'methods.{method}: write a table with tuner = "..."')
+            asked = (v[1:] for v in table.values() if isinstance(v, str) and v.startswith("$"))
+            _among(f"methods.{method}", asked, settings, "settings")
+
+    # --- one profile ---------------------------------------------------------------------------------------
+
+    def at(self, profile: str) -> Self:
+        """This experiment with the overrides of ``profile`` applied; remembers the claims' hashes of now.
+
+        Raises:
+            ParameterError: for an unknown profile.
+            ConfigError: when the overrides do not fit, or a claim's file is not there.
+        """
+        if profile not in PROFILES:
+            raise ParameterError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
+        if profile not in self._profiles:
+            self._profiles[profile] = self._merged(profile)
+        chosen: Self = self._profiles[profile].model_copy(deep=True)
+        chosen._profile, chosen._profiles = profile, self._profiles
+        chosen._claims = provenance.claims_sha(chosen.claims)
+        return chosen
+
+    def _merged(self, profile: str) -> Self:
+        fields = self.model_dump(exclude={"profiles"}, exclude_none=True)
+        override = self.profiles.get(profile, Override())  # type: ignore[call-overload]
+        for section, values in override:
+            if values:
+                fields[section] = _merge(fields.get(section, {}), values)
+        file, seeds = f"{FOLDER}/{self.name}.toml", (fields.get("tuning") or {}).get("seeds", [])
+        if profile == "smoke":
+            seeds[1:] = []  # no result: one seed shows that it runs
+        elif 0 < len(seeds) < FEWEST_SEEDS:
+            raise ConfigError(f"{file}: tuning.seeds: name at least {FEWEST_SEEDS}, not {len(seeds)}.")
+        fields["methods"] = self._method_tables or fields["methods"]
+        return self.checked(fields, file, f"profiles.{profile}.")
+
+    @classmethod
+    def checked(cls, fields: Mapping[str, Any], file: str, prefix: str = "") -> Self:
+        """The model of ``fields``; ConfigError with the file and the key of the first mistake."""
+        methods = fields.get("methods")
+        try:
+            if not isinstance(methods, Mapping):
+                return cls.model_validate(fields)
+            found = cls.model_validate({**fields, "methods": list(methods)})
+            found._method_tables = dict(methods)
+            found._check_methods()
+        except ValidationError as error:
+            raise ConfigError(sentence(error, file, prefix)) from None
+        except ValueError as error:
+            raise ConfigError(f"{file}: {prefix}{error}.") from None
+        return found
+
+    def copied(self) -> Self:
+        """A copy that its holder may change; the specs of the profiles are shared, and copied by :meth:`at`."""
+        shared, self._profiles = self._profiles, {}
+        copy = self.model_copy(deep=True)
+        self._profiles = copy._profiles = shared
+        return copy
+
+    @property
+    def profile(self) -> str:
+        if self._profile is None:
+            raise ConfigError(f"{self.name}: choose a profile first, with .at(profile)")
+        return self._profile
+
+
+def _among(place: str, names: Iterable[str], known: Collection[str], kind: str) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{place}: {name!r} is not one of the {kind}")
+
+
+def _merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``extra`` on top; tables in tables are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in extra.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
