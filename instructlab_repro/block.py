@@ -41,9 +41,14 @@ class OpenBlock:
         return int(self.block.coordinates["seed"])
 
     @property
+    def tuning(self) -> bool:
+        """Whether values are only tried, on dev items: no test item may be read."""
+        return self.block.stage == "tune"
+
+    @property
     def splits(self) -> tuple[str, ...]:
-        """The held-out splits that this stage may read: tuning never sees a test item."""
-        return ("dev",) if self.block.stage == "tune" else ("dev", "test")
+        """The held-out splits that this stage may read."""
+        return ("dev",) if self.tuning else ("dev", "test")
 
     def trials(self) -> Iterator[experiments.Trial]:
         """The block's trials without those whose line is there: an interrupted block goes on where it stopped."""
@@ -128,7 +133,7 @@ class Sentences:
         return {name: shares.repeat(len(self.targets[name]), 1) for name in names}
 
     def accuracy(self, logits: Tensor, split: str) -> float:
-        return metrics.accuracy(self.targets[split], logits.argmax(-1).tolist())
+        return metrics.accuracy(self.targets[split].tolist(), logits.argmax(-1).tolist())
 
     def fields(self, logits: Mapping[str, Tensor]) -> dict[str, Any]:
         """What a line says of logits (N, K) of ``dev`` and, where it was drawn, ``test``.
@@ -160,7 +165,8 @@ def sentences(block: OpenBlock, task: str, n_train: int | None = None) -> Senten
     for split in block.splits:
         rows, n = corpus.splits[split], getattr(settings, split)
         if split == "test" and getattr(settings, "test_items", "shared") == "own":
-            found.add(split, tasks.disjoint(rows, n, block.seed, block.spec.axes["seed"]))
+            seeds = [int(seed) for seed in block.spec.axes["seed"]]
+            found.add(split, tasks.disjoint(rows, n, block.seed, seeds))
         else:
             found.add(split, tasks.subsample(rows, n, 0))
     print({split: len(rows) for split, rows in found.rows.items()}, f"of {task}")
@@ -196,24 +202,28 @@ def nudge(net: nn.Module) -> None:
             parameter.mul_(1 + ROUNDING)
 
 
-def count(net: nn.Module) -> int:
-    """How many numbers train."""
-    return sum(parameter.numel() for parameter in tuners.trainable(net).values())
-
-
 def fit(
-    block: OpenBlock, net: nn.Module, examples: list[training.Example], pad_id: int, **knobs: Any
+    block: OpenBlock,
+    net: nn.Module,
+    examples: list[training.Example],
+    pad_id: int,
+    ends: int = ENDS,
+    **knobs: Any,
 ) -> tuple[nn.Module | None, dict[str, Any], Cost]:
     """Train ``net`` for the block's ``steps`` and ``batch_size``; ``knobs`` go to ``training.train``.
 
+    In the stage ``twin`` the first values are nudged before.
+
     Returns the model (None where the loss stopped being finite), what a line says about the training, and its cost:
     ``updates``, ``trainable_parameters``, ``diverged``, the mean losses ``first_loss`` and ``train_loss`` of the first
-    and last updates, and ``early_loss`` of the second quarter, None where it diverged.
+    and last ``ends`` updates, and ``early_loss`` of the second quarter, None where it diverged.
     """
     defaults = {name: getattr(block.settings, name, None) for name in ("steps", "batch_size")}
     chosen = {**defaults, "seed": block.seed, **knobs}
+    if block.block.stage == "twin":
+        nudge(net)
     history, steps = None, chosen["steps"]
-    trained = count(net)
+    trained = sum(parameter.numel() for parameter in tuners.trainable(net).values())
     with block.run.measure() as cost:
         try:
             history = training.train(net, examples, pad_id=pad_id, **chosen)
@@ -224,7 +234,7 @@ def fit(
     if history is None:
         return None, found | dict.fromkeys(("first_loss", "early_loss", "train_loss")), cost
     second = slice(steps // 4, max(steps // 2, steps // 4 + 1))
-    parts = {"first_loss": slice(ENDS), "early_loss": second, "train_loss": slice(-ENDS, None)}
+    parts = {"first_loss": slice(ends), "early_loss": second, "train_loss": slice(-ends, None)}
     found |= {name: float(np.mean(history.losses[part])) for name, part in parts.items()}
     return net, found, cost
 
