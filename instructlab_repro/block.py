@@ -23,6 +23,7 @@ from instructlab_utils import generation, metrics, models, tasks, training, tune
 from instructlab_utils.errors import ConfigError, TrainingError
 from instructlab_utils.run import Cost, Run, start
 
+Examples = list[training.Example]
 ROUNDING = 1e-7  # by what share a rounding twin's first values differ
 ENDS = 5  # updates in the mean of a run's first losses, and of its last
 
@@ -105,7 +106,7 @@ class Sentences:
     tokenizer: Any
     max_length: int
     rows: dict[str, Any] = field(default_factory=dict)
-    examples: dict[str, list[training.Example]] = field(default_factory=dict)
+    examples: dict[str, Examples] = field(default_factory=dict)
     targets: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(self, split: str, rows: Any) -> None:
@@ -203,20 +204,13 @@ def nudge(net: nn.Module) -> None:
 
 
 def fit(
-    block: OpenBlock,
-    net: nn.Module,
-    examples: list[training.Example],
-    pad_id: int,
-    ends: int = ENDS,
-    **knobs: Any,
+    block: OpenBlock, net: nn.Module, examples: Examples, pad_id: int, ends: int = ENDS, **knobs: Any
 ) -> tuple[nn.Module | None, dict[str, Any], Cost]:
-    """Train ``net`` for the block's ``steps`` and ``batch_size``; ``knobs`` go to ``training.train``.
+    """Train ``net``, nudged before in the stage ``twin``, for the block's ``steps`` of ``batch_size``.
 
-    In the stage ``twin`` the first values are nudged before.
-
-    Returns the model (None where the loss stopped being finite), what a line says about the training, and its cost:
-    ``updates``, ``trainable_parameters``, ``diverged``, the mean losses ``first_loss`` and ``train_loss`` of the first
-    and last ``ends`` updates, and ``early_loss`` of the second quarter, None where it diverged.
+    ``knobs`` go to ``training.train``. Returns the model (None where the loss stopped being finite), what a line says
+    about the training, and its cost: ``updates``, ``trainable_parameters``, ``diverged``, the mean losses ``first_loss``
+    and ``train_loss`` of the first and last ``ends`` updates, ``early_loss`` of the second quarter; None if it diverged.
     """
     defaults = {name: getattr(block.settings, name, None) for name in ("steps", "batch_size")}
     chosen = {**defaults, "seed": block.seed, **knobs}
@@ -228,6 +222,8 @@ def fit(
         try:
             history = training.train(net, examples, pad_id=pad_id, **chosen)
         except TrainingError as error:
+            if not str(error).startswith("the loss is"):  # a mistake, not a run that diverged
+                raise
             print(error)
     found = {"updates": steps, "trainable_parameters": trained, "diverged": int(history is None)}
     found |= {"ms_per_step": 1000 * cost.cpu_seconds / steps}
@@ -240,7 +236,7 @@ def fit(
 
 
 @torch.no_grad()
-def completion_scores(net: nn.Module, examples: list[training.Example], pad_id: int) -> dict[str, Any]:
+def completion_scores(net: nn.Module, examples: Examples, pad_id: int) -> dict[str, Any]:
     """``nll``: loss per token over all completions, end tokens included, in nats; ``scores``: each completion's share."""
     found, device = [], next(net.parameters()).device
     for example in examples:

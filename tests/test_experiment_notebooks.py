@@ -184,3 +184,5 @@ def test_fit_says_how_the_loss_fell_and_survives_one_that_is_not_finite(data):
         Block(), tiny(), data.examples["train"], 0, learning_rate=1.0, objective=diverges
     )
     assert net is None and line["diverged"] == 1 and line["train_loss"] is None
+    with pytest.raises(TrainingError, match="got no examples"):
+        blocks.fit(Block(), tiny(), [], 0, learning_rate=1.0)
