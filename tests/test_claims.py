@@ -467,12 +467,12 @@ def write(root: Path, text: str, old: str = "", new: str = "") -> None:
     (root / "data/claims/T1.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def record_all(value: Callable[[str, int, int, str], float]) -> None:
+def record_all(value: Callable[[str, int, int, str], float], schema: int = 2) -> None:
     """Results of every block, as `aggregate` would have written them."""
     experiment = experiments.load("sim").at("laptop")
     known = {tuple(block.coordinates.values()): block for block in experiment.blocks()}
     rows = []
-    for line in grid(value, claims=provenance.claims_sha(["T1"])):
+    for line in grid(value, claims=provenance.claims_sha(["T1"]), schema=schema):
         block = known[line["task"], line["n_train"], line["seed"]]
         rows.append({**line, "block": block.id, "key": experiment.key(block)})
     files.write_lines(experiments.results_path("sim"), rows)
@@ -665,6 +665,10 @@ def test_every_mistake_in_a_claim_is_one_sentence(root, old, new, message):
         (
             'kind = "rank_correlation"\naxis = "method"\nat = { n_train = 10 }\nover = ["task"]',
             "either a reference",
+        ),
+        (
+            'kind = "spread_difference"\nover = ["task"]\na = [{ n_train = 10 }]\nb = [{ n_train = 10 }, { n_train = 20 }]',
+            r"statistic\.a: list should have at least 2 items",
         ),
         (
             'kind = "rank_correlation"\naxis = "method"\nat = { n_train = 10 }\nover = ["task"]\n'
