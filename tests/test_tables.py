@@ -280,7 +280,7 @@ def test_a_run_of_one_class_did_not_train_and_is_never_bold_and_the_majority_has
     set_numbers(root, {("small", "a", 10): [0.5] * 3, ("floor", "a", 10): [0.5] * 3})
     summary = tables.summarise("toy")
     assert not summary.cells["large", "a", 10].best and summary.cells["small", "a", 10].best
-    assert summary.untrained == {"large": "3\u00a0of\u00a03"}
+    assert summary.untrained == {"large": "3\u00a0of\u00a012"}
     text = plain(tables.markdown("toy"))
     assert "| did not train |" in text and "| majority class | 62.5 ± 0.0 | – | – | – |" in text
     assert "its method is not bold there" in text

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 7  # columns beside the method that a page of GitHub shows without scrolling
-TEMPLATES = Path(__file__).with_name("templates")
 TEX = str.maketrans(
     {c: "\\" + c for c in "&%$#_{}"}
     | {
@@ -38,19 +37,14 @@ TEX = str.maketrans(
 
 
 def _render(template: str, **values: Any) -> str:
-    """A template of this folder. In LaTeX's, << >> and <% %> stand for the braces, and text is escaped for TeX."""
+    """A template of this folder. LaTeX's has << >> and <% %> in place of the braces, and escapes with its filter."""
     tex = template.endswith(".tex.j2")
-    look = {"variable_start_string": "<<", "variable_end_string": ">>"} if tex else {}
-    look |= {"block_start_string": "<%", "block_end_string": "%>"} if tex else {}
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    world = jinja2.Environment(
-        loader=loader,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=not tex,
-        undefined=jinja2.StrictUndefined,
-        **look,
-    )
+    look: dict[str, Any] = {"autoescape": True}
+    if tex:
+        marks = {"variable_start_string": "<<", "variable_end_string": ">>"}
+        look = marks | {"block_start_string": "<%", "block_end_string": "%>"}
+    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
+    world = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, **look)
     world.filters["tex"] = lambda text: text.translate(TEX)
     return world.get_template(template).render(**values)
 
