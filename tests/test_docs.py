@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING, TEACHING and docs/: they stay short, links lead somewhere, commands exist, tables agree with the sources."""
+"""README, CONTRIBUTING, TEACHING and docs/: short, links lead somewhere, commands exist, tables agree with the sources."""
 
 from __future__ import annotations
 
