@@ -66,7 +66,7 @@ def _imports(folder: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("instructlab_utils", ("classroom", "tensorboard")),
+        ("instructlab_utils", ("tensorboard",)),
         ("instructlab_repro", ("classroom",)),
         ("notebooks", ()),
         ("tests", ("dev", "bench", "classroom", "tensorboard")),

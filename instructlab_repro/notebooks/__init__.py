@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from instructlab_repro.notebooks import budgets
 from instructlab_utils.errors import NotebookError
 from instructlab_utils.files import write_text
 from instructlab_utils.project import PROFILES, closest, find_root
@@ -28,13 +29,14 @@ STORED_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex", "image
 
 @dataclass(frozen=True)
 class Lesson:
-    """One lesson or experiment, as its source's header declares it; ``minutes`` by profile."""
+    """One lesson or experiment, as its source's header declares it; ``minutes`` and ``budget`` by profile."""
 
     id: str
     title: str
     outcome: str
     assets: tuple[str, ...]
     minutes: dict[str, float]
+    budget: budgets.Budget
     source: Path
     notebook: Path
 
@@ -80,6 +82,7 @@ def _lesson(source: Path) -> Lesson:
         outcome=fields["outcome"],
         assets=tuple(fields["assets"]),
         minutes={profile: float(minutes[profile]) for profile in PROFILES},
+        budget=budgets.checked(fields.get("budget", {}), where),
         source=source,
         notebook=source.parent.parent / f"{source.stem}.ipynb",
     )
@@ -190,12 +193,14 @@ def build(names: Iterable[str] | None = None) -> list[Path]:
         if not lesson.notebook.exists() or lesson.notebook.read_text(encoding="utf-8") != text:
             write_text(lesson.notebook, text)
             changed.append(lesson.notebook)
-    return changed
+    return changed + budgets.write(_budgets())
 
 
 def check(names: Iterable[str] | None = None) -> list[str]:
     """Where notebooks and sources differ in code, prose, tags or header; an empty list means in step."""
     differences = []
+    if names is None and not budgets.in_step(_budgets()):
+        differences.append(f"{_name(budgets.path())}: differs from the headers; run `make notebooks`")
     for lesson in _selected(names):
         where = _name(lesson.notebook)
         if not lesson.notebook.exists():
@@ -361,6 +366,10 @@ def _selected(names: Iterable[str] | None) -> list[Lesson]:
     if names is None:
         return everything()
     return [find(name) for name in names]
+
+
+def _budgets() -> dict[str, budgets.Budget]:
+    return {lesson.id: lesson.budget for lesson in everything()}
 
 
 def _tags(cell: Any) -> list[str]:

@@ -330,6 +330,8 @@ def _papermill(
 ) -> Any:
     import papermill
     from jupyter_client import AsyncKernelManager
+
+    from instructlab_repro.notebooks import provisioner
     from papermill.iorw import LocalHandler, papermill_io
 
     class Whole(LocalHandler):
@@ -344,6 +346,8 @@ def _papermill(
         async def start_kernel(self, **kw: Any) -> None:  # type: ignore[override]
             if self.kernel_spec is not None and self.kernel_spec.argv:
                 self.kernel_spec.argv[0] = sys.executable  # not the one of a kernel registered by the user
+                chosen = {"provisioner_name": provisioner.register()}
+                self.kernel_spec.metadata = {**self.kernel_spec.metadata, "kernel_provisioner": chosen}
             await self._async_start_kernel(**{**kw, "env": env})
             watch.pid = getattr(self.provisioner, "pid", None)
 

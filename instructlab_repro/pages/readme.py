@@ -10,6 +10,7 @@ from typing import Any
 
 from instructlab_repro import claims, experiments, notebooks
 from instructlab_repro.claims import repeat
+from instructlab_repro.notebooks import exercises
 from instructlab_repro.pages import ledger, tables
 from instructlab_repro.pages.markdown import blocks_of, check_blocks, grid, update_blocks
 from instructlab_utils.files import read_json
@@ -20,9 +21,9 @@ LINK = re.compile(r"\]\((?!https?:|#)")
 
 
 def paths() -> list[Path]:
-    """The pages with generated blocks that exist: README.md, LEDGER.md, docs/*.md."""
+    """The pages with generated blocks that exist: README.md, LEDGER.md, TEACHING.md, docs/*.md."""
     root = find_root()
-    found = [root / "README.md", root / "LEDGER.md", *sorted(root.glob("docs/*.md"))]
+    found = [root / "README.md", root / "LEDGER.md", root / "TEACHING.md", *sorted(root.glob("docs/*.md"))]
     return [path for path in found if path.is_file()]
 
 
@@ -44,6 +45,8 @@ def blocks(profile: str = "laptop", *, measured: bool = False) -> dict[str, str]
         "ledger-page": ledger.page(profile),
         "remember": ledger.chosen(REMEMBER, profile),
         "lessons": lesson_table(),
+        "teaching": teaching_table(),
+        "before": before_table(),
         "experiments": experiment_table(profile),
         **tables.generated(profile),
     }
@@ -68,6 +71,27 @@ def lesson_table() -> str:
         link = f"[{lesson.id} {lesson.title}](notebooks/{lesson.notebook.name})"
         rows.append([link, lesson.outcome, f"{lesson.minutes['laptop']:g}"])
     return grid(rows, [True, True, False]) + "\n"
+
+
+def teaching_table() -> str:
+    """For a teacher: the minutes of each lesson in class, those of its exercises, and their graded points."""
+    rows = [["lesson", "reading and running, in class", "exercises, minutes", "graded points"]]
+    sources = exercises.sources()
+    for lesson in notebooks.lessons().values():
+        boxes = exercises.load(sources[lesson.id]) if lesson.id in sources else []
+        minutes = notebooks.read_header(lesson.source)["instructlab"].get("class_minutes", "?")
+        sums = [sum(box.minutes for box in boxes), sum(box.points for box in boxes)]
+        rows.append([f"{lesson.id} {lesson.title}", f"{minutes} minutes", *map(str, sums)])
+    return grid(rows, [True, False, False, False]) + "\n"
+
+
+def before_table() -> str:
+    """What each lesson expects of its reader, as its first cell says it."""
+    rows = [["for", "you need"]]
+    for lesson in notebooks.lessons().values():
+        said = re.search(r"^# \| before this \| (.+) \|$", lesson.source.read_text("utf-8"), re.MULTILINE)
+        rows.append([lesson.id, said[1] if said else ""])
+    return grid(rows, [True, True]) + "\n"
 
 
 def experiment_table(profile: str = "laptop") -> str:
