@@ -269,7 +269,7 @@ def list_command() -> None:
     from instructlab_repro import notebooks
     from instructlab_repro.pages import show
 
-    for title, entries in (("lesson", notebooks.lessons()), ("experiment", notebooks.experiments())):
+    for title, entries in (("lesson", notebooks.lessons()), ("experiment", notebooks.experiment_notebooks())):
         rows = [[title, "title", "you will be able to", *PROFILES]]
         for entry in entries.values():
             minutes = [f"{entry.minutes[profile]:g} min" for profile in PROFILES]
