@@ -18,6 +18,7 @@ from instructlab_repro import claims, experiments, notebooks
 from instructlab_repro.engine.new import new, next_step
 from instructlab_utils import project as project_module
 from instructlab_utils.errors import ParameterError
+from instructlab_utils.tasks.table import table, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "# SKELETON: "
@@ -146,6 +147,21 @@ def test_a_claim_needs_one_file_and_is_a_draft(clone: Path) -> None:
     ]
 
 
+def test_a_task_needs_a_table_and_no_python(clone: Path) -> None:
+    before = len(tables())
+    (path,) = new("task", "causal-pairs")
+    assert path == clone / "data" / "tasks.toml" and len(tables()) == before + 1
+    made = table("causal-pairs")
+    assert (made.kind, made.asset) == ("choice", "bigbench")
+    assert all((ROOT / "data" / "assets.toml").read_text().count(name) for name in made.files)
+    assert (
+        len(unfinished(clone)) == 1
+        and "name the pinned files, say what the texts are" in unfinished(clone)[0]
+    )
+    with pytest.raises(ParameterError, match="has a task 'causal-pairs' already"):
+        new("task", "causal-pairs")
+
+
 # --- refusals --------------------------------------------------------------------------------------
 
 
@@ -175,4 +191,4 @@ def test_a_bad_name_is_one_sentence_and_writes_nothing(clone, write_lesson, kind
 def test_only_an_experiment_may_have_a_notebook_of_its_own(clone: Path) -> None:
     with pytest.raises(ParameterError, match="a claim has no notebook to choose"):
         new("claim", "K7", own_notebook=True)
-    assert next_step("claim", "K7") == "claims K7"
+    assert next_step("claim", "K7") == "claims --plan K7"

@@ -39,7 +39,7 @@ KINDS = {
             "answers.toml": "tests/answers/@NN@.toml",
             "test.py": "tests/test_lesson_@NN@.py",
         },
-        "make notebooks, run @NN@ --store, table",
+        "make course, run @NN@ --store, table --measured",
     ),
     "experiment": Skeleton(
         r"[a-z][a-z0-9_]*",
@@ -51,13 +51,13 @@ KINDS = {
         r"[A-Z]{1,3}[1-9]\d*",
         "C31: one to three capitals and a number",
         {"claim.toml": "data/claims/@NAME@.toml"},
-        "claims @NAME@",
+        "claims --plan @NAME@",
     ),
     "task": Skeleton(
         r"[a-z][a-z0-9-]*",
         "causal-pairs: lower-case words and hyphens",
         {"task.toml": TASKS},
-        "fetch --needed",
+        "-m instructlab_repro.pages.cards, pytest tests/test_tasks.py",
     ),
 }
 
