@@ -71,6 +71,8 @@ def prepare(names: list[str]) -> None:
     stale = [lesson.id for lesson in notebooks.everything() if not lesson.notebook.exists()]
     if stale:
         notebooks.build(stale)
+    if not names:
+        return
     assets.fetch(names, progress=True)
     # in a process of its own: this one waits for the notebooks, and should not hold the libraries' memory
     done = subprocess.run([sys.executable, "-c", PREPARE, *names], stderr=subprocess.PIPE, text=True)
