@@ -126,29 +126,26 @@ def test_a_method_that_the_study_did_not_see_gets_the_widest_band(ready):
     assert repeat.judge(comparisons, {})[0] == "different"
 
 
-def test_a_method_whose_twin_moves_like_a_seed_is_held_against_the_seeds(ready):
+def test_a_method_whose_twin_moves_like_a_seed_is_held_against_the_seeds(ready, monkeypatch):
     experiment, block = ready
-    recorded, again = parts(
-        experiment, block, accuracy=0.625
-    )  # recorded: 0.75 on seed 0, 0.75 and 0.875 on others
-    again = [line | {"environment": line["environment"] | {"hardware": "another"}} for line in again]
+    lines = [line | {"accuracy": 0.7 + 0.1 * line["seed"]} for line in experiments.results("toy")]
+    monkeypatch.setattr(repeat.experiments, "results", lambda *_: lines)
+    values, sd = [0.7, 0.8, 0.9], 0.1
 
-    def word(**changes: float) -> tuple[str, list[str]]:
-        for line in again:
-            line.update(changes if line["method"] == "large" else {})
+    def word(accuracy: float, twin: float) -> tuple[str, list[str]]:
+        recorded, again = parts(experiment, block, accuracy=accuracy)
+        again = [line | {"environment": line["environment"] | {"hardware": "another"}} for line in again]
         found = repeat.compare(experiment, block, recorded, again)
-        each = next(each for each in found if each.method == "large")
-        assert each.seeds["accuracy"][0] == pytest.approx(np.std(SEEDS, ddof=1))
         return repeat.judge(found, {"large": {"accuracy": twin * repeat.MARGIN}})
 
-    SEEDS = [x["accuracy"] for x in experiments.results("toy")
-             if (x["method"], x["task"], x["n_train"]) == ("large", "a", 10)]  # fmt: skip
-    twin = 0.08  # more than the seeds' 0.072
-    found, reasons = word(accuracy=float(np.mean(SEEDS)) + 0.5)
+    near, far = (
+        float(np.mean(values)) + 5 * sd,
+        float(np.mean(values)) + 15 * sd,
+    )  # t of 2 degrees of freedom: 9.9
+    found, reasons = word(near, 2 * sd)
     assert found == "sensitive, within seeds" and "inside the seeds' range in accuracy" in reasons[0]
-    assert word(accuracy=float(np.mean(SEEDS)) + 2.0)[0] == "different"
-    twin = 0.06  # its twin moves less than a seed: what a seed does is no excuse
-    assert word(accuracy=float(np.mean(SEEDS)) + 0.5)[0] == "different"
+    assert word(far, 2 * sd)[0] == "different"
+    assert word(near, 0.9 * sd)[0] == "different"  # its twin moves less than a seed: that is no excuse
 
 
 def test_a_result_of_another_processor_makes_nothing_stale(ready, root):

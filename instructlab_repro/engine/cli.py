@@ -257,7 +257,7 @@ def list_command() -> None:
     """The lessons and experiments, what they are for, and the minutes of each profile."""
     from instructlab_repro.pages import show
 
-    for title, entries in (("lesson", notebooks.lessons()), ("experiment", notebooks.experiments())):
+    for title, entries in (("lesson", notebooks.lessons()), ("experiment", notebooks.experiment_notebooks())):
         rows = [[title, "title", "what for", *PROFILES]]
         for e in entries.values():
             rows.append([e.id, e.title, e.outcome, *(f"{e.minutes[p]:g} min" for p in PROFILES)])

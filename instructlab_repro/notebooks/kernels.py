@@ -343,7 +343,9 @@ class _Server:
         """What makes a child of the server a process of its own."""
         os.setsid()
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for each in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.selector.close()
         self.listener.close()
         for end in (self.ended, self.wake):
