@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING, TEACHING and docs/: short, with links that lead somewhere, commands that exist, tables that agree."""
+"""README, CONTRIBUTING, TEACHING and docs/: short, links lead somewhere, commands exist, tables agree with the sources."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from instructlab_repro import claims, experiments, notebooks
-from instructlab_repro.engine import classroom, course, jobs
+from instructlab_repro.engine import course, jobs
+from instructlab_repro.notebooks import exercises
 from instructlab_repro.pages import blocks_of, check_blocks, readme, tables
 from instructlab_utils import files, tasks
 from instructlab_utils.project import PROFILES
@@ -118,7 +119,7 @@ BLOCKS = re.compile(r"<!-- generated:.*?<!-- /generated -->", re.DOTALL)
 
 @pytest.fixture(scope="module")
 def true_counts() -> dict[str, set[int]]:
-    boxes = sum(len(classroom.load(path)) for path in classroom.sources().values())
+    boxes = sum(len(exercises.load(path)) for path in exercises.sources().values())
     return {
         "lessons": {len(notebooks.lessons())},
         "notebooks": {

@@ -171,8 +171,13 @@ def test_python_version_is_the_same_everywhere() -> None:
 
 def test_package_data_and_console_script_exist() -> None:
     assert (ROOT / "instructlab_utils" / "profiles.toml").is_file()
-    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["instructlab_utils"]
-    assert "*.toml" in patterns
+    data = PYPROJECT["tool"]["setuptools"]["package-data"]
+    assert "*.toml" in data["instructlab_utils"]
+    templates = [path for path in (ROOT / "instructlab_repro").rglob("templates/*") if path.suffix != ".pyc"]
+    packed = {
+        path for pattern in data["instructlab_repro"] for path in (ROOT / "instructlab_repro").glob(pattern)
+    }
+    assert templates and set(templates) <= packed
     module, function = PYPROJECT["project"]["scripts"]["instructlab"].split(":")
     assert callable(getattr(importlib.import_module(module), function))
 

@@ -4,7 +4,7 @@ data/claims/<id>.toml names statistics; each yields one number per seed. The int
 beyond the threshold on the claimed side is supported, wholly on the other refuted, everything else undecided.
 """
 
-from instructlab_repro.claims.claim import FOLDER, Claim, load, names
+from instructlab_repro.claims.claim import FOLDER, Claim, Power, load, names
 from instructlab_repro.claims.evidence import example_numbers
 from instructlab_repro.claims.explain import explain
 from instructlab_repro.claims.planning import plan, plan_text
@@ -22,7 +22,7 @@ from instructlab_repro.claims.verdicts import (
 from instructlab_utils.intervals import hierarchical_bootstrap
 
 __all__ = [
-    "FLAGS", "FOLDER", "AnyStatistic", "Claim", "PerSeed", "decide", "decide_equivalence", "decide_part",
+    "FLAGS", "FOLDER", "AnyStatistic", "Claim", "PerSeed", "Power", "decide", "decide_equivalence", "decide_part",
     "decide_parts", "decide_several", "example_numbers", "explain", "hierarchical_bootstrap", "keep_bootstraps",
     "ledger", "load", "names", "per_seed", "plan", "plan_text", "render", "verdict", "write_ledger",
 ]  # fmt: skip

@@ -115,16 +115,14 @@ def estimate(
 
 
 def _over_methods(statistic: AnyStatistic, numbers: PerSeed) -> Estimate:
-    """A rank correlation over methods that were drawn at random: the jackknife leaves one out at a time."""
+    """A rank correlation over methods that were drawn at random: the jackknife leaves one out at a time.
+
+    Of the methods' means over seeds, since what is lucky within one seed is no property of a method.
+    """
     assert isinstance(statistic, RankCorrelation)
-    pairs = [statistic.curves_of(y, numbers.axes) for y in numbers.y]
-
-    def mean(kept: np.ndarray) -> float:
-        return float(np.mean([spearman(pair[0, kept], pair[1, kept]) for pair in pairs]))
-
-    methods = numbers.y.shape[-1]
-    centre, error = jackknife(mean, methods)
-    return Estimate(centre, error, methods - 1, statistic.bounds)
+    a, b = statistic.curves_of(numbers.y.mean(axis=0), numbers.axes)
+    centre, error = jackknife(lambda kept: spearman(a[kept], b[kept]), len(a))
+    return Estimate(centre, error, len(a) - 1, statistic.bounds)
 
 
 def under_no_effect(

@@ -43,7 +43,7 @@ def blocks(profile: str = "laptop", *, measured: bool = False) -> dict[str, str]
     found = {
         "claims": ledger.table(profile),
         "ledger-page": ledger.page(profile),
-        "remember": ledger.chosen(REMEMBER, profile),
+        "remember": ledger.remember(REMEMBER, profile),
         "lessons": lesson_table(),
         "teaching": teaching_table(),
         "before": before_table(),
