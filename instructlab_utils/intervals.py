@@ -1,4 +1,4 @@
-"""Scores and their uncertainty. Scores call a library where there is one; lesson 03 writes those by hand and compares."""
+"""How uncertain a score is: intervals and tests. Taught in lesson 03, section 6."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING, TEACHING and docs/: they stay short, links lead somewhere, commands exist, tables agree with the sources."""
+"""README, CONTRIBUTING, TEACHING and docs/: short, with links that lead somewhere, commands that exist, tables that agree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from instructlab_repro import notebooks
-from instructlab_repro.engine import classroom
+from instructlab_repro.notebooks import exercises
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = tuple(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))
@@ -91,13 +91,13 @@ def test_lesson_table_of_teaching_agrees_with_the_sources() -> None:
     found = {number: (title, int(minutes), int(points)) for number, title, minutes, points in rows}
     expected = {}
     for lesson in notebooks.lessons().values():
-        boxes = classroom.load(classroom.sources()[lesson.id])
+        boxes = exercises.load(exercises.sources()[lesson.id])
         expected[lesson.id] = (lesson.title, sum(b.minutes for b in boxes), sum(b.points for b in boxes))
     assert found == expected
 
 
 def test_exercises_named_in_teaching_are_what_it_says() -> None:
-    boxes = {box.id: box for path in classroom.sources().values() for box in classroom.load(path)}
+    boxes = {box.id: box for path in exercises.sources().values() for box in exercises.load(path)}
     for number, flavour in re.findall(r"(\d\d\.\d) \((bug hunt|prediction)\)", _text("TEACHING.md")):
         assert boxes[number].flavour == flavour
     assert not set(re.findall(r"\b0\d\.\d\b", _text("TEACHING.md"))) - set(boxes)

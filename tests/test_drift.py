@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from instructlab_repro import claims, experiments, notebooks
-from instructlab_repro.engine import classroom, course, jobs
+from instructlab_repro.engine import course, jobs
+from instructlab_repro.notebooks import exercises
 from instructlab_repro.pages import blocks_of, check_blocks, readme, tables
 from instructlab_utils import files, tasks
 from instructlab_utils.project import PROFILES
@@ -118,7 +119,7 @@ BLOCKS = re.compile(r"<!-- generated:.*?<!-- /generated -->", re.DOTALL)
 
 @pytest.fixture(scope="module")
 def true_counts() -> dict[str, set[int]]:
-    boxes = sum(len(classroom.load(path)) for path in classroom.sources().values())
+    boxes = sum(len(exercises.load(path)) for path in exercises.sources().values())
     return {
         "lessons": {len(notebooks.lessons())},
         "notebooks": {
@@ -369,7 +370,7 @@ def test_a_finding_is_one_sentence_with_file_line_number_and_fix(write_lesson) -
 WORDS = dict(zip("a two three four five six seven eight nine ten".split(), range(1, 11), strict=True))
 
 
-def _title_row(lesson: notebooks.Lesson, name: str) -> str:
+def _title_row(lesson: notebooks.Notebook, name: str) -> str:
     match = re.search(
         rf"^# \| {name}[^|]*\| (.+) \|$", lesson.source.read_text(encoding="utf-8"), re.MULTILINE
     )
@@ -396,7 +397,9 @@ def agree(row: str, minutes: dict[str, float]) -> bool:
 
 
 @pytest.mark.parametrize("lesson", notebooks.lessons().values(), ids=lambda lesson: lesson.id)
-def test_the_budget_line_agrees_with_the_header_and_with_what_was_measured(lesson: notebooks.Lesson) -> None:
+def test_the_budget_line_agrees_with_the_header_and_with_what_was_measured(
+    lesson: notebooks.Notebook,
+) -> None:
     assert agree(_title_row(lesson, "time"), lesson.minutes), (
         f"{lesson.source.name}: time and header disagree"
     )

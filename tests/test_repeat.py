@@ -138,7 +138,10 @@ def test_a_method_whose_twin_moves_like_a_seed_is_held_against_the_seeds(ready, 
         found = repeat.compare(experiment, block, recorded, again)
         return repeat.judge(found, {"large": {"accuracy": twin * repeat.MARGIN}})
 
-    near, far = float(np.mean(values)) + 5 * sd, float(np.mean(values)) + 15 * sd  # t of 2 degrees of freedom: 9.9
+    near, far = (
+        float(np.mean(values)) + 5 * sd,
+        float(np.mean(values)) + 15 * sd,
+    )  # t of 2 degrees of freedom: 9.9
     found, reasons = word(near, 2 * sd)
     assert found == "sensitive, within seeds" and "inside the seeds' range in accuracy" in reasons[0]
     assert word(far, 2 * sd)[0] == "different"

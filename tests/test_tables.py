@@ -280,10 +280,10 @@ def test_a_run_of_one_class_did_not_train_and_is_never_bold_and_the_majority_has
     set_numbers(root, {("small", "a", 10): [0.5] * 3, ("floor", "a", 10): [0.5] * 3})
     summary = tables.summarise("toy")
     assert not summary.cells["large", "a", 10].best and summary.cells["small", "a", 10].best
-    assert summary.untrained == {"large": "3\u00a0of\u00a03"}
+    assert summary.untrained == {"large": "3\u00a0of\u00a012"}
     text = plain(tables.markdown("toy"))
     assert "| did not train |" in text and "| majority class | 62.5 ± 0.0 | – | – | – |" in text
-    assert "its method is not bold there" in text
+    assert "did not train; no bold there" in text
     assert "± 0.0 means that every seed gave the same number" in text and "large_model" in text.split("±")[-1]
 
 
@@ -475,7 +475,11 @@ def test_write_leaves_four_files_per_table_and_the_same_bytes_twice(root):
 
 
 def test_the_ledger_has_a_row_per_claim_with_its_links(root):
-    links = {"table": "data/results/tables/toy.md", "lesson": "notebooks/03_x.ipynb", "flags": ["outdated"]}
+    links = {
+        "table": "data/results/tables/toy.md",
+        "lesson": "notebooks/03_x.ipynb",
+        "flags": ["outdated", "changed"],
+    }
     parts = [ROW | {"statistic": "first"}, ROW | {"statistic": "second", "mean": None}]
     rows = [
         ROW | links,
@@ -486,7 +490,7 @@ def test_the_ledger_has_a_row_per_claim_with_its_links(root):
     lines = ledger.table().splitlines()
     assert lines[1] == "| --- | --- | --- | --- | --- |"  # text is set left
     assert lines[2].startswith(
-        "| [T1](LEDGER.md#t1) | Ten are enough. | **supported** (outdated) | ten against twenty: "
+        "| [T1](LEDGER.md#t1) | Ten are enough. | **supported** (changed) | ten against twenty: "
     )
     assert (
         "+0.267 [+0.218, +0.316] | [experiment](data/experiments/toy.toml) · [table](data/results/tables/toy.md)"
@@ -499,7 +503,7 @@ def test_the_ledger_has_a_row_per_claim_with_its_links(root):
 
 
 def test_the_page_tells_all_of_a_claim(root, monkeypatch):
-    monkeypatch.setattr(claims, "FLAGS", {"stale": "other numbers"})
+    monkeypatch.setattr(claims, "FLAGS", {"stale": "other numbers", "outdated": "old"})
     beside = ROW | {"statistic": "beside", "bootstrap": [0.1, 0.4]}
     narrow = {"mean": 0.0012345, "low": 0.0012, "high": 0.0013, "margin": 0.02, "threshold": None}
     parts = [ROW | {"statistic": "first", "p": 0.0123}, ROW | narrow]
@@ -508,7 +512,7 @@ def test_the_page_tells_all_of_a_claim(root, monkeypatch):
         ROW | {"flags": ["stale"], "secondary": [beside], "missing": 2},
         DRAFT | {"claim": "T2", "verdict": "not tested"},
         argued,
-        ROW | {"claim": "T4", "comparisons": parts, "k": 1},
+        ROW | {"claim": "T4", "comparisons": parts, "k": 1, "flags": ["outdated"], "edition": 2, "why": "so"},
     ]
     files.write_json(root / "data/results/ledger.json", rows)
     text = ledger.page()
@@ -529,6 +533,7 @@ def test_the_page_tells_all_of_a_claim(root, monkeypatch):
     ):  # fmt: skip
         assert words in sections[0]
     assert "By argument: It follows. (tests/x.py)" in sections[1] and "[experiment]" not in sections[1]
+    assert "Note: old." in sections[2] and "(edition 2), so;" in sections[2] and "Holm" not in sections[2]
     assert (
         "1 of 2 must hold" in sections[2]
         and "first: +0.267 [+0.218, +0.316]; claimed to lie above 0 (p = 0.012)" in text
@@ -537,14 +542,14 @@ def test_the_page_tells_all_of_a_claim(root, monkeypatch):
 
 
 def test_numbers_have_units_and_no_impossible_bound():
-    share, rank = ledger.Unit(100, "points", -1, 1), ledger.Unit(least=-1, most=1)
+    share, bounds = (100.0, "points"), [-1.0, 1.0]
     part = ROW | {"bootstrap": [0.2, 0.3]}
     assert (
         ledger.finding(part, share, side=True)
         == "ten against twenty: +26.7 points [+21.8, +31.6], bootstrap over seeds and examples [+20.0, +30.0]; "
         "claimed to lie above 0 points"
     )
-    wide = ledger.finding(ROW | {"mean": 0.4, "low": -0.43, "high": 1.23}, rank)
+    wide = ledger.finding(ROW | {"mean": 0.4, "low": -0.43, "high": 1.23, "bounds": bounds})
     assert "[-0.430, +1.000] (cut at the bound" in wide and "1.23" not in wide
 
 
@@ -570,7 +575,8 @@ def test_a_table_for_a_pipe_is_plain_text(capsys):
 def test_the_blocks_are_those_of_the_pages(root):
     toy.run_all()
     found = readme.blocks()
-    assert set(found) == {"claims", "ledger-page", "remember", "lessons", "experiments", "table-toy"}
+    lists = {"claims", "ledger-page", "remember", "lessons", "experiments", "teaching", "before"}
+    assert set(found) == lists | {"table-toy"}
     assert "(LEDGER.md#t1)" in found["table-toy"] and found["claims"] == ledger.table()
     inside = readme.for_page(root / "docs" / "x.md", found)
     assert "(../LEDGER.md#t1)" in inside["table-toy"] and "(../data/experiments/toy.toml)" in inside["claims"]

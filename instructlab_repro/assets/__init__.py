@@ -135,7 +135,7 @@ def catalogue() -> dict[str, Asset]:
 
     Raises ConfigError, naming file and key, if it is missing, is not TOML, or has a wrong key or value.
     """
-    text, path = cache.catalogue_text()
+    text, path = cache.data_file("assets.toml")
     return dict(_parse(text, str(path)))
 
 

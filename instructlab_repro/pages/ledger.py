@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from instructlab_repro import claims, experiments
-from instructlab_repro.pages.markdown import grid
+from instructlab_repro.pages.markdown import grid, render
 from instructlab_repro.strict import read_toml
 from instructlab_utils import files
 from instructlab_utils.project import find_root
 
 Row = Mapping[str, Any]
+Unit = tuple[float, str]  # a statistic is printed times the first, followed by the second
 VERDICTS = ("supported", "refuted", "undecided", "not tested")
 PLAIN = ("ratio", "crossing", "argmax", "rank_correlation")  # numbers of their own, not of the metric
-HEAD = """# Ledger of claims
-
-{count} claims: {counts}. A claim is written down before the run that tests it; the t interval over seeds decides.
-The words *supported*, *refuted* and *undecided* hold for the models, data and sizes of the experiment, no further.
-*Edition* is that of the rules of the verdict. The bootstrap over seeds and examples is printed beside the t interval and
-has no vote: where it would say something else, the claim says so. [How a claim is made and read](docs/claims.md).
-
-## Index
-
-{index}"""
-DRAFTS = """## Drafts
-
-Claims without an experiment: what would be measured is not yet fixed, or nothing has been run. Each line: the claim, who
-says it, on what evidence, and what we expect."""
-
-
-class Unit(NamedTuple):
-    """How a statistic is printed: its numbers times ``scale``; no printed bound lies outside ``least`` to ``most``."""
-
-    scale: float = 1.0
-    name: str = ""
-    least: float = -math.inf
-    most: float = math.inf
 
 
 def rows(profile: str = "laptop") -> list[dict[str, Any]]:
@@ -57,47 +35,48 @@ def units(row: Row) -> dict[str, Unit]:
     found = {}
     for each in filter(None, [*listed, *raw.get("secondary", ())]):
         table = tables.get(each["metric"]) if each["kind"] not in PLAIN else None
-        if each["kind"] == "rank_correlation":
-            found[each["name"]] = Unit(least=-1, most=1)
-        elif table is not None and table.unit == "%":
-            share = each["kind"] in ("value", "range")
-            found[each["name"]] = Unit(100, "%" if each["kind"] == "value" else "points", -(not share), 1)
-        elif table is not None:
-            found[each["name"]] = Unit(table.scale, table.unit)
+        if table is not None:
+            points = table.unit == "%" and each["kind"] != "value"  # a difference of percentages
+            found[each["name"]] = (table.scale, "points" if points else table.unit)
     return found
 
 
-BARE = Unit()
+def finding(part: Row, unit: Unit = (1.0, ""), *, beside: bool = True, side: bool = False) -> str:
+    """ "50 against 800 examples: +26.7 points [+21.8, +31.6]".
 
-
-def finding(part: Row, unit: Unit = BARE, *, beside: bool = True, side: bool = False) -> str:
-    """ "50 against 800 examples: +26.7 points [+21.8, +31.6]"; with the bootstrap ``beside``, and the claimed ``side``."""
-    text, name = part["statistic"] or "", f" {unit.name}".rstrip()
-    width = unit.scale * ((part["high"] or 0) - (part["low"] or 0))
-    places = max(0, 3 - round(math.log10(unit.scale)))
+    With what stands ``beside`` the interval (the bootstrap, the seeds alone), and the claimed ``side`` if wanted. No
+    printed bound lies outside the statistic's own bounds.
+    """
+    scale, name = unit[0], f" {unit[1]}".rstrip()
+    text, low, high = part["statistic"] or "", part["low"], part["high"]
+    least, most = part.get("bounds") or (-math.inf, math.inf)
+    width, places = scale * ((high or 0) - (low or 0)), max(0, 3 - round(math.log10(scale)))
     places = max(places, 1 - math.floor(math.log10(width))) if width > 0 else places  # two digits if narrow
 
-    def ends(low: float, high: float) -> str:
-        kept = (unit.scale * min(max(end, unit.least), unit.most) for end in (low, high))
-        return "[{}]".format(", ".join(f"{end:+.{places}f}" for end in kept))
+    def ends(interval: tuple[float, float]) -> str:
+        return "[{}]".format(", ".join(f"{scale * min(max(e, least), most):+.{places}f}" for e in interval))
 
     if part["mean"] is not None:
-        text += f": {unit.scale * part['mean']:+.{places}f}{name}"
-        text += f" {ends(part['low'], part['high'])}" if part["low"] is not None else ""
-        if part["low"] is not None and (part["low"] < unit.least or part["high"] > unit.most):
-            text += " (cut at the bound: this t interval is wider than possible)"
-    if beside and part["bootstrap"]:
-        text += f", bootstrap over seeds and examples {ends(*part['bootstrap'])}"
+        text += f": {scale * part['mean']:+.{places}f}{name}"
+    if part["mean"] is not None and low is not None:
+        text += f" {ends((low, high))}" + (f" over {part['basis']}" if part.get("basis") else "")
+        text += " (cut at the bound: this t interval is wider than possible)" * (low < least or high > most)
+    for key, words in (
+        ("bootstrap", "bootstrap over seeds and examples"),
+        ("seeds_only", "over seeds alone"),
+    ):
+        text += f", {words} {ends(part[key])}" if beside and part.get(key) else ""
     if side and part.get("margin") is not None:
-        text += f"; claimed to lie within ±{unit.scale * part['margin']:g}{name}"
+        text += f"; claimed to lie within ±{scale * part['margin']:g}{name}"
     elif side and part.get("threshold") is not None:
         where = "above" if part["direction"] == "greater" else "below"
-        text += f"; claimed to lie {where} {unit.scale * part['threshold']:g}{name}"
-    return text
+        text += f"; claimed to lie {where} {scale * part['threshold']:g}{name}"
+    return text + (f"; interval that decides {ends(part['adjusted'])}" if part.get("adjusted") else "")
 
 
-def _reads(part: Row, low: float, high: float) -> str:
+def _reads(part: Row, interval: tuple[float, float]) -> str:
     """The word that an interval alone would give."""
+    low, high = interval
     if part.get("margin") is not None:
         inside, outside = -part["margin"] < low and high < part["margin"], max(low, -high) > part["margin"]
     elif part.get("threshold") is not None:
@@ -110,18 +89,17 @@ def _reads(part: Row, low: float, high: float) -> str:
 
 def _comments(row: Row) -> list[str]:
     """Where a printed interval and the verdict seem to disagree, why they do."""
-    said = []
-    for part in row["comparisons"] or [row]:
-        if part["low"] is None or part["verdict"] == "not tested":
-            continue
-        alone = _reads(part, part["low"], part["high"])
-        if row["comparisons"] and part["verdict"] == "undecided" != alone:
+    said, count = [], len(row["comparisons"])
+    tested = [part for part in row["comparisons"] or [row] if part["low"] is not None]
+    for part in (part for part in tested if part["verdict"] != "not tested"):
+        name, alone = part["statistic"], _reads(part, (part["low"], part["high"]))
+        if count and part["verdict"] == "undecided" != alone:
             said.append(
-                f"The interval of “{part['statistic']}” alone excludes the threshold. It is not adjusted for the "
-                f"{len(row['comparisons'])} parts; Holm's correction is, and decides."
+                f"The interval of “{name}” alone excludes the threshold. It is not adjusted for the {count} parts; "
+                "Holm's correction is, and decides."
             )
-        if part["bootstrap"] and (other := _reads(part, *part["bootstrap"])) not in ("", alone):
-            said.append(f"The bootstrap of “{part['statistic']}” alone would say {other}; it has no vote.")
+        if part["bootstrap"] and (other := _reads(part, part["bootstrap"])) not in ("", alone):
+            said.append(f"The bootstrap of “{name}” alone would say {other}; it has no vote.")
     return said
 
 
@@ -132,87 +110,58 @@ def _links(row: Row, *first: str) -> str:
     return " · ".join([*first, *(f"[{name}]({path})" for name, path in pairs if path and "/" in path)])
 
 
-def _flagged(row: Row) -> str:
-    return f"**{row['verdict']}**" + (f" ({', '.join(row['flags'])})" if row["flags"] else "")
+def _told(row: Row, part: Row, **how: bool) -> str:
+    return finding(part, units(row).get(part["statistic"], (1.0, "")), **how)
+
+
+def _flags(row: Row) -> list[str]:
+    """What a reader must know of the runs; that edition 1 is outdated stands once, at the head of the ledger."""
+    return [flag for flag in row["flags"] if flag != "outdated" or row.get("edition", 1) > 1]
+
+
+def _word(row: Row) -> str:
+    return f"**{row['verdict']}**" + (f" ({', '.join(flags)})" if (flags := _flags(row)) else "")
 
 
 def table(profile: str = "laptop") -> str:
-    """Every claim that has been decided or tested, with the numbers behind it and links, as a Markdown table."""
+    """Every claim that was tested, with the numbers behind its verdict and links, as a Markdown table."""
     lines = [["claim", "statement", "verdict", "mean over seeds, 95 % interval", "see"]]
     for row in (row for row in rows(profile) if row["verdict"] != "not tested"):
-        unit = units(row)
         parts = [part for part in row["comparisons"] or [row] if part["statistic"]]
-        told = [finding(part, unit.get(part["statistic"], BARE), beside=False) for part in parts]
-        why = "by argument" if row["argument"] else "<br>".join(told)
+        told = "<br>".join(_told(row, part, beside=False) for part in parts)
         link = f"[{row['claim']}](LEDGER.md#{row['claim'].lower()})"
-        lines.append([link, row["statement"], _flagged(row), why, _links(row)])
+        lines.append([link, row["statement"], _word(row), told or "by argument", _links(row)])
     return grid(lines, [True] * 5) + "\n"
 
 
-def chosen(names: tuple[str, ...], profile: str = "laptop") -> str:
-    """A few verdicts as a list: the word, the statement, the first number behind it."""
+def remember(names: tuple[str, ...], profile: str = "laptop") -> str:
+    """A few verdicts as a list: the word, the statement, the number behind it."""
     by_name, told = {row["claim"]: row for row in rows(profile)}, []
     for row in (by_name[name] for name in names if name in by_name):
         part = max(row["comparisons"] or [row], key=lambda part: part["verdict"] == row["verdict"])
-        number = finding(part, units(row).get(part["statistic"], BARE), beside=False)
         link = f"[{row['claim']}](LEDGER.md#{row['claim'].lower()})"
-        told.append(f"- {_flagged(row)}: “{row['statement']}” Measured: {number} ({link}).")
+        number = _told(row, part, beside=False)
+        told.append(f"- {_word(row)}: “{row['statement']}” Measured: {number} ({link}).")
     return "\n".join(told) + "\n"
-
-
-def _section(row: Row) -> str:
-    """Heading, statement, verdict, source, numbers and links of a claim."""
-    level, unit = f"{row['confidence']:.0%} t interval over {row['seeds']} seeds", units(row)
-    edition = row.get("edition", 1)
-
-    def told(part: Row, side: bool = False) -> str:
-        return finding(part, unit.get(part["statistic"], BARE), side=side)
-
-    items = [
-        f"Verdict: **{row['verdict']}** (edition {edition}); expected before the run: {row['expected']}.",
-        *(f"Note: {claims.FLAGS[flag]}." for flag in row["flags"]),
-        "Source: {work}, {place}. Evidence given there: {evidence}.".format(**row["source"]),
-    ]
-    if row["argument"]:
-        items.append("By argument: {text} ({test})".format(**row["argument"]))
-    elif row["comparisons"]:
-        count, how = len(row["comparisons"]), ", after Holm's correction" * (edition == 1)
-        items.append(f"{row['k'] or count} of {count} must hold{how}; {level}:")
-        for part in row["comparisons"]:
-            p = f" (p = {part['p']:.3f})" if part.get("p") is not None else ""
-            items.append(f"  - {part['verdict']}: {told(part, side=True)}{p}")
-    else:
-        items.append(f"{told(row, side=True)} ({row['kind']}; {level}).")
-    items += _comments(row)
-    items += [f"Missing: {row['missing']} runs."] * bool(row["missing"])
-    items += ["Beside it, without a vote:"] * bool(row["secondary"])
-    items += [f"  - {told(part)}" for part in row["secondary"]]
-    items.append(_links(row, f"[claim]({claims.FOLDER}/{row['claim']}.toml)"))
-    lines = [item if item.startswith("  -") else f"- {item}" for item in items]
-    return "\n\n".join([f"## {row['claim']}", f"**{row['statement']}**", "\n".join(lines)])
-
-
-def _draft(row: Row) -> str:
-    name, source = row["claim"], row["source"]
-    return (
-        f'- <a id="{name.lower()}"></a>[{name}]({claims.FOLDER}/{name}.toml): {row["statement"]} '
-        f"({source['work']}; {source['evidence']}; expected: {row['expected']})"
-    )
 
 
 def page(profile: str = "laptop") -> str:
     """The text of LEDGER.md: an index by verdict, a section per claim with results, the drafts as a list."""
     every = rows(profile)
     drafts = [row for row in every if not row["experiment"] and not row["argument"]]
-    words = [row["verdict"] for row in every]
-    counts = ", ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
-    index = []
-    for word in (word for word in VERDICTS if word in words):
-        found = [row["claim"] for row in every if row["verdict"] == word and row not in drafts]
-        links = [f"[{name}](#{name.lower()})" for name in found]
+    words: dict[str, list[str]] = {}
+    for word in VERDICTS:
+        named = [row["claim"] for row in every if row["verdict"] == word and row not in drafts]
+        links = [f"[{name}](#{name.lower()})" for name in named]
         links += [f"{len(drafts)} [drafts](#drafts)"] * bool(drafts and word == "not tested")
-        index.append(f"- **{word}** ({words.count(word)}): {', '.join(links)}")
-    parts = [HEAD.format(count=len(every), counts=counts, index="\n".join(index))]
-    parts += [_section(row) for row in every if row not in drafts]
-    parts += ["\n\n".join([DRAFTS, "\n".join(map(_draft, drafts))])] if drafts else []
-    return "\n\n".join(parts) + "\n"
+        words |= {word: links} if links else {}
+    count = {word: sum(row["verdict"] == word for row in every) for word in words}
+    how = {
+        "told": _told,
+        "comments": _comments,
+        "links": _links,
+        "flags": _flags,
+        "flag_texts": claims.FLAGS,
+        "folder": claims.FOLDER,
+    }
+    return render("ledger.md.j2", every=every, drafts=drafts, index=words, count=count, **how)

@@ -1,4 +1,4 @@
-"""Tables as Markdown and for a terminal, and the generated blocks of the project's pages.
+"""Tables as Markdown and for a terminal, templates, and the generated blocks of the project's pages.
 
 Text between the comments `<!-- generated:NAME -->` and `<!-- /generated -->` of a Markdown file is written by the
 program, never by hand.
@@ -10,6 +10,9 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import jinja2
 
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError
@@ -18,6 +21,15 @@ GENERATED = re.compile(
     r"(<!-- generated:(?P<name>[\w.-]+) -->\n)(?P<text>.*?)(<!-- /generated -->)", re.DOTALL
 )
 BOUND = re.compile(r"<!-- (?:generated:[\w.-]+|/generated) -->")
+TEX = str.maketrans(
+    {c: "\\" + c for c in "&%$#_{}"}
+    | {
+        c: f"${tex}$"
+        for c, tex in zip("±<>−·×≤≥†", r"\pm < > - \cdot \times \le \ge \dagger".split(), strict=True)
+    }
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+    | {"\u00a0": "~", "[": "{[}"}  # a row that begins with [ would be an option of the \\ before it
+)
 
 
 def grid(rows: Sequence[Sequence[str]], left: Iterable[bool]) -> str:
@@ -43,6 +55,18 @@ def show(rows: Sequence[Sequence[str]], left: Sequence[bool]) -> None:
     for row in (rows[0], ["-" * width for width in widths], *rows[1:]):
         cells = zip(row, widths, left, strict=True)
         print("  ".join(c.ljust(width) if text else c.rjust(width) for c, width, text in cells).rstrip())
+
+
+def render(template: str, **values: Any) -> str:
+    """A file of templates/. LaTeX's have << >> and <% %> in place of the braces, and escape with the filter ``tex``."""
+    look: dict[str, Any] = {"autoescape": ".html" in template}
+    if ".tex" in template:
+        marks = {"variable_start_string": "<<", "variable_end_string": ">>"}
+        look = marks | {"block_start_string": "<%", "block_end_string": "%>"}
+    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
+    world = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, **look)
+    world.filters["tex"] = lambda text: text.translate(TEX)
+    return world.get_template(template).render(**values)
 
 
 def blocks_of(path: str | Path) -> dict[str, str]:

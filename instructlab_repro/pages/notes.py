@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from instructlab_repro import experiments
 from instructlab_repro.pages.summary import MAJORITY, Summary, beats, coordinate
 
 
@@ -16,7 +17,8 @@ def notes(summary: Summary) -> list[str]:
 
     examples = f"{experiment.settings['test']} test examples; " if "test" in experiment.settings else ""
     machine = f"{facts('cpu')}, threads {facts('threads')}; torch {facts('torch')}, transformers {facts('transformers')}"
-    told = [_about(summary, seeds), f"Profile {experiment.profile}; {examples}{machine}.", *experiment.notes]
+    edition = f"Profile {experiment.profile}, edition {experiments.edition(summary.lines)} of the protocol"
+    told = [_about(summary, seeds), f"{edition}; {examples}{machine}.", *experiment.notes]
     if old := {line["revision"] for line in summary.lines} - {experiment.revision}:
         told.append(f"Runs of revision {min(old)}; the experiment is at revision {experiment.revision}.")
     if any("†" in text for text in summary.chosen.values()):
@@ -48,9 +50,7 @@ def _about(summary: Summary, seeds: int) -> str:
     if seeds > 1:
         about += " Bold: the best mean of a column, and all whose paired 95 % t interval to it contains zero."
     if summary.untrained:
-        about += (
-            " A run that gives one class to all test examples did not train; its method is not bold there."
-        )
+        about += " A run that diverged, kept its loss or gives one class to everything did not train; no bold there."
     if told & {"seconds", "cpu_seconds"}:
         axis = summary.curve
         where = f" at {coordinate(axis, max(summary.experiment.axes[axis]))}" if axis else ""

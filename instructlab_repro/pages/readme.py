@@ -10,6 +10,7 @@ from typing import Any
 
 from instructlab_repro import claims, experiments, notebooks
 from instructlab_repro.claims import repeat
+from instructlab_repro.notebooks import exercises
 from instructlab_repro.pages import ledger, tables
 from instructlab_repro.pages.markdown import blocks_of, check_blocks, grid, update_blocks
 from instructlab_utils.files import read_json
@@ -20,9 +21,9 @@ LINK = re.compile(r"\]\((?!https?:|#)")
 
 
 def paths() -> list[Path]:
-    """The pages with generated blocks that exist: README.md, LEDGER.md, docs/*.md."""
+    """The pages with generated blocks that exist: README.md, LEDGER.md, TEACHING.md, docs/*.md."""
     root = find_root()
-    found = [root / "README.md", root / "LEDGER.md", *sorted(root.glob("docs/*.md"))]
+    found = [root / "README.md", root / "LEDGER.md", root / "TEACHING.md", *sorted(root.glob("docs/*.md"))]
     return [path for path in found if path.is_file()]
 
 
@@ -42,8 +43,10 @@ def blocks(profile: str = "laptop", *, measured: bool = False) -> dict[str, str]
     found = {
         "claims": ledger.table(profile),
         "ledger-page": ledger.page(profile),
-        "remember": ledger.chosen(REMEMBER, profile),
+        "remember": ledger.remember(REMEMBER, profile),
         "lessons": lesson_table(),
+        "teaching": teaching_table(),
+        "before": before_table(),
         "experiments": experiment_table(profile),
         **tables.generated(profile),
     }
@@ -70,6 +73,27 @@ def lesson_table() -> str:
     return grid(rows, [True, True, False]) + "\n"
 
 
+def teaching_table() -> str:
+    """For a teacher: the minutes of each lesson in class, those of its exercises, and their graded points."""
+    rows = [["lesson", "reading and running, in class", "exercises, minutes", "graded points"]]
+    sources = exercises.sources()
+    for lesson in notebooks.lessons().values():
+        boxes = exercises.load(sources[lesson.id]) if lesson.id in sources else []
+        minutes = notebooks.read_header(lesson.source)["instructlab"].get("class_minutes", "?")
+        sums = [sum(box.minutes for box in boxes), sum(box.points for box in boxes)]
+        rows.append([f"{lesson.id} {lesson.title}", f"{minutes} minutes", *map(str, sums)])
+    return grid(rows, [True, False, False, False]) + "\n"
+
+
+def before_table() -> str:
+    """What each lesson expects of its reader, as its first cell says it."""
+    rows = [["for", "you need"]]
+    for lesson in notebooks.lessons().values():
+        said = re.search(r"^# \| before this \| (.+) \|$", lesson.source.read_text("utf-8"), re.MULTILINE)
+        rows.append([lesson.id, said[1] if said else ""])
+    return grid(rows, [True, True]) + "\n"
+
+
 def experiment_table(profile: str = "laptop") -> str:
     """The experiments: what they compare, which claims they test, and their table."""
     rows = [["experiment", "compares", "claims", "table"]]
@@ -93,14 +117,17 @@ def benchmark_line(results: Mapping[str, Any]) -> str:
 
 
 def coverage_table(found: Mapping[str, Any]) -> str:
-    """How often each interval held the truth in benchmarks/coverage.py."""
-    rows = [["seeds", "interval", "holds the truth about this test set", "about new examples too"]]
-    for seeds, intervals in sorted(found["coverage"].items(), key=lambda item: int(item[0])):
-        for name, part in intervals.items():
-            shares = [f"{part[truth]:.1%}" for truth in ("these_examples", "new_examples")]
-            rows.append([seeds, name.replace("_", " "), *shares])
+    """How often each interval held the truth in benchmarks/coverage.py, by world and number of seeds."""
+    worlds = {"normal": found["coverage"], **found["worlds"]}
+    seeds, truths = sorted(found["coverage"], key=int), ("these_examples", "new_examples")
+    heads = [f"{words}: {' / '.join(seeds)} seeds" for words in ("this test set", "new examples")]
+    rows = [["luck of a seed", "interval", *heads]]
+    for world, by_seeds in worlds.items():
+        for name in by_seeds[seeds[0]]:
+            shares = [" / ".join(f"{by_seeds[n][name][truth]:.1%}" for n in seeds) for truth in truths]
+            rows.append([world.replace("_", " "), name.replace("_", " "), *shares])
     note = f"{found['simulations']} simulated experiments, {found['examples']} test examples, "
-    return f"{grid(rows, [False, True, False, False])}\n\n{note}nominal {found['level']:.0%}.\n"
+    return f"{grid(rows, [True, True, False, False])}\n\n{note}nominal {found['level']:.0%}.\n"
 
 
 def study_table(name: str, profile: str = "laptop") -> str:

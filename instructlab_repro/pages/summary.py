@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from instructlab_utils.errors import ConfigError, RecordError
 from instructlab_utils.intervals import Interval, t_interval
 
 MAJORITY = "majority class"
-Runs = Mapping[tuple, Mapping[str, Any]]
+Runs = Mapping[tuple, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Summary:
         default_factory=dict
     )  # method → "2 of 5" runs; only where there are any
     verdicts: dict[str, tuple[str, str]] = field(default_factory=dict)
-    lines: list[Mapping[str, Any]] = field(default_factory=list)  # the runs behind it
+    lines: list[dict[str, Any]] = field(default_factory=list)  # the runs behind it
 
     @cached_property
     def spread(self) -> list[str]:
@@ -244,22 +244,20 @@ def summarise(name: str, profile: str = "laptop", metric: str | None = None) -> 
             where = f"{table.metric!r} in the run of {bad[0]['method']}, block {bad[0]['block']}"
             raise RecordError(f"{path}: there is no {where}; run `make reproduce` again.")
         summary.lines = list(runs.values())
-        flat, shares = _answers(summary, runs)
+        stuck, shares = _answers(summary, runs)
         for column in summary.columns:
             found = {m: c for m in experiment.methods if (c := _cell(summary, runs, m, column))}
-            one_class = [method for method, *at in flat if tuple(at) == column and any(flat[method, *at])]
-            for method, cell in _marked(found, table.better, one_class).items():
+            not_trained = [method for method, *at in stuck if tuple(at) == column]
+            for method, cell in _marked(found, table.better, not_trained).items():
                 summary.cells[method, *column] = cell
-            if cell := _cell(summary, shares, MAJORITY, column) if shares else None:
-                summary.cells[MAJORITY, *column] = cell
+            if shares and (most := _cell(summary, shares, MAJORITY, column)):
+                summary.cells[MAJORITY, *column] = most
         for method in experiment.methods:
             own = [line for line in runs.values() if line["method"] == method]
             summary.costs[method] = _costs(summary, own)
-            dead = [each for (m, *_), told in flat.items() if m == method for each in told]
-            if any(dead):
-                summary.untrained[method] = f"{sum(dead)}\u00a0of\u00a0{len(dead)}"
-            if experiment.tuning is not None and experiment.tuning.values.get(method) and own:
-                summary.chosen[method] = _chosen(experiment, method, own)
+        found_untrained = experiments.untrained(name, profile)
+        summary.untrained = {m: f"{n}\u00a0of\u00a0{of}" for m, (n, of) in found_untrained.items() if n}
+        summary.chosen = _chosen(experiment)
         words = {row["claim"]: row["verdict"] for row in ledger.rows(profile)} if table.verdicts else {}
         summary.verdicts = {m: (claim, words.get(claim, "not tested")) for m, claim in table.verdicts.items()}
     except KeyError as error:
@@ -300,35 +298,35 @@ def beats(top: Cell, cell: Cell, sign: int) -> bool:
     return bool((t_interval(differences).low if len(differences) > 1 else differences[0]) > 0)
 
 
-def _marked(column: Mapping[str, Cell], better: str, flat: Iterable[str]) -> dict[str, Cell]:
-    """The column with the best mean marked, and what cannot be told from it on the same seeds; none that is flat."""
-    sign, trained = (1 if better == "higher" else -1), [m for m in column if m not in flat]
+def _marked(column: Mapping[str, Cell], better: str, stuck: Iterable[str]) -> dict[str, Cell]:
+    """The column with the best mean marked, and what cannot be told from it on the same seeds; none that did not train."""
+    sign, trained = (1 if better == "higher" else -1), [m for m in column if m not in stuck]
     top = max((column[m] for m in trained), key=lambda cell: sign * cell.mean, default=None)
     best = [m for m in trained if top is not None and not beats(top, column[m], sign)]
     return {m: replace(cell, best=m in best) for m, cell in column.items()}
 
 
-def _answers(summary: Summary, runs: Runs) -> tuple[dict[tuple, list[bool]], Runs]:
-    """What the stored predictions tell: (method, *column) → for each run that trained weights, whether it gives one
-    class to all test examples; and the majority's share of the test examples in place of the metric, where the metric
-    is an accuracy over the classes of one task."""
+def _answers(summary: Summary, runs: Runs) -> tuple[set[tuple], Runs]:
+    """(method, *column) of the cells with a run that did not train; and the majority's share of the test examples in
+    place of the metric, where that is an accuracy over the classes of one task."""
     experiment, metric = summary.experiment, summary.table.metric
-    flat, shares = defaultdict(list), {}
-    for row in experiments.predictions(experiment.name, experiment.profile):
-        key = (row["method"], *(row[axis] for axis in experiment.axes))
-        if key not in runs or "predictions" not in row or "targets" not in row:
-            continue
-        answers, targets = row["predictions"], row["targets"]
-        if any(runs[key].get(field) for field in ("steps", "trainable_parameters", "train_loss")):
-            column = tuple(row[axis] for axis in summary.spread)
-            flat[row["method"], *column].append(bool(np.ptp(answers) == 0 < np.ptp(targets)))
-        number, right = runs[key][metric], float(np.mean(answers == targets))
-        if "test" in experiment.settings and number is not None and abs(number - right) < 1e-9:
-            shares[MAJORITY, *key[1:]] = {metric: np.bincount(targets).max() / len(targets)}
-    return flat, {} if "majority" in experiment.methods else shares
+    rows = experiments.predictions(experiment.name, experiment.profile)
+    stored = {(row["method"], *(row[axis] for axis in experiment.axes)): row for row in rows}
+    stuck, shares = set(), {}
+    for key, line in runs.items():
+        row, one_class = stored.get(key, {}), bool(line.get("one_class"))
+        if "predictions" in row and "targets" in row:
+            answers, targets = row["predictions"], row["targets"]
+            one_class = one_class or bool(np.ptp(answers) == 0 < np.ptp(targets))
+            right = abs((line[metric] or 0) - float(np.mean(answers == targets))) < 1e-9
+            if right and "test" in experiment.settings:
+                shares[MAJORITY, *key[1:]] = {metric: np.bincount(targets).max() / len(targets)}
+        if experiments.did_not_train({**line, "one_class": one_class}, experiment):
+            stuck.add((key[0], *(line[axis] for axis in summary.spread)))
+    return stuck, {} if "majority" in experiment.methods else shares
 
 
-def _costs(summary: Summary, lines: list[Mapping[str, Any]]) -> dict[str, float]:
+def _costs(summary: Summary, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Parameters from least to most, median seconds at the end of the curve, largest memory: of the runs that tell them."""
     axis, clock = summary.curve, "seconds" if summary.gpu else "cpu_seconds"
     memory = (
@@ -345,17 +343,28 @@ def _costs(summary: Summary, lines: list[Mapping[str, Any]]) -> dict[str, float]
     return found
 
 
-def _chosen(experiment: Experiment, method: str, lines: list[Mapping[str, Any]]) -> str:
-    """ "rate 0.001, 0.003† of 4": the chosen values of each knob, those at an edge with a dagger, of so many trials."""
-    assert experiment.tuning is not None
-    texts, knobs = [], experiment.tuning.values[method]
-    for knob, tried in knobs.items():
-        values = sorted({line["tuned"][knob] for line in lines})
-        numeric = len(tried) > 2 and not isinstance(tried[0], str)
-        shown = [
-            f"{v:g}" + "†" * (numeric and v in (min(tried), max(tried))) if numeric else f"{v}"
-            for v in values
-        ]
-        told = ", ".join(shown) if len(shown) < 4 else f"{shown[0]} – {shown[-1]}"
-        texts.append(f"{knob.replace('learning_', '').replace('_', ' ')} {told}")
-    return f"{'; '.join(texts)} of {len(experiment.tuning.settings(method))}"
+def _chosen(experiment: Experiment) -> dict[str, str]:
+    """Method → "rate 0.001, 0.003† of 4": the chosen values of each knob, a dagger at an edge, and how many were tried."""
+    tried: dict[tuple[str, str], set] = defaultdict(set)
+    for line in experiments.results(experiment.name, experiment.profile, "tune"):
+        for knob, value in line["tuned"].items():
+            tried[line["method"], knob].add(value)
+    used: dict[str, dict[str, set]] = defaultdict(lambda: defaultdict(set))
+    trials: dict[str, int] = {}
+    for (method, _), told in experiments.chosen(experiment.name, experiment.profile).items():
+        trials[method] = max(told["tried"], trials.get(method, 0))
+        for knob, value in told["values"].items():
+            used[method][knob].add(value)
+
+    def shown(method: str, knob: str, values: set) -> str:
+        every = tried[method, knob]
+        numeric = len(every) > 2 and not any(isinstance(value, str) for value in every)
+        edges = (min(every), max(every)) if numeric else ()
+        texts = [(f"{v:g}" if numeric else str(v)) + "†" * (v in edges) for v in sorted(values)]
+        told = ", ".join(texts) if len(texts) < 4 else f"{texts[0]} – {texts[-1]}"
+        return f"{knob.replace('learning_', '').replace('_', ' ')} {told}"
+
+    return {
+        method: f"{'; '.join(shown(method, *pair) for pair in knobs.items())} of {trials[method]}"
+        for method, knobs in used.items()
+    }

@@ -11,11 +11,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 
 from instructlab_repro import experiments
-from instructlab_repro.pages.markdown import grid
+from instructlab_repro.pages.markdown import grid, render
 from instructlab_repro.pages.notes import notes
 from instructlab_repro.pages.summary import COSTS, Group, summarise
 from instructlab_utils import files
@@ -25,34 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 7  # columns beside the method that a page of GitHub shows without scrolling
-TEMPLATES = Path(__file__).with_name("templates")
-TEX = str.maketrans(
-    {c: "\\" + c for c in "&%$#_{}"}
-    | {
-        c: f"${tex}$"
-        for c, tex in zip("±<>−·×≤≥†", r"\pm < > - \cdot \times \le \ge \dagger".split(), strict=True)
-    }
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
-    | {"\u00a0": "~", "[": "{[}"}  # a row that begins with [ would be an option of the \\ before it
-)
-
-
-def _render(template: str, **values: Any) -> str:
-    """A template of this folder. In LaTeX's, << >> and <% %> stand for the braces, and text is escaped for TeX."""
-    tex = template.endswith(".tex.j2")
-    look = {"variable_start_string": "<<", "variable_end_string": ">>"} if tex else {}
-    look |= {"block_start_string": "<%", "block_end_string": "%>"} if tex else {}
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    world = jinja2.Environment(
-        loader=loader,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=not tex,
-        undefined=jinja2.StrictUndefined,
-        **look,
-    )
-    world.filters["tex"] = lambda text: text.translate(TEX)
-    return world.get_template(template).render(**values)
 
 
 def markdown(name: str, profile: str = "laptop", metric: str | None = None, root: str = "../") -> str:
@@ -88,7 +59,7 @@ def html(name: str, profile: str = "laptop", metric: str | None = None, root: st
     groups, below = summary.groups(), notes(summary)
     if any(entry.small for group in groups for row in group.rows.values() for entry in row):
         below.append("In brackets: the 95 % t interval over seeds.")
-    return _render("table.html.j2", summary=summary, groups=groups, notes=below, root=root)
+    return render("table.html.j2", summary=summary, groups=groups, notes=below, root=root)
 
 
 def latex(name: str, profile: str = "laptop", metric: str | None = None) -> str:
@@ -98,7 +69,7 @@ def latex(name: str, profile: str = "laptop", metric: str | None = None) -> str:
     for group in groups:
         rules += [rf"\cmidrule(lr){{{first}-{first + len(group.heads) - 1}}}"] * bool(group.title)
         first += len(group.heads)
-    return _render("table.tex.j2", summary=summary, groups=groups, notes=notes(summary), rules=rules)
+    return render("table.tex.j2", summary=summary, groups=groups, notes=notes(summary), rules=rules)
 
 
 def to_csv(name: str, profile: str = "laptop", metric: str | None = None) -> str:
