@@ -177,7 +177,7 @@ def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[st
                 kept["basis"],
                 kept["control"],
             )
-        seeds = over_units(numbers.values, statistic.bounds).interval(level)
+        seeds = over_units(numbers.values, chosen.bounds).interval(level)
         found |= {"error": chosen.error, "df": chosen.df, "basis": basis, "control": control}
         found |= {"seeds_only": [seeds.low, seeds.high], "ties": numbers.ties}
     interval = chosen.interval(level)
