@@ -448,15 +448,15 @@ def test_predictions_over_the_limit_stay_out_of_git(root, monkeypatch):
         toy.run(experiment, block)
     found = experiments.aggregate(experiment, "laptop")
     assert "was not written" in found.notes[0] and experiments.predictions("toy") == []
-    assert len(found.left_out) == 36 and claims.verdict("T1")["bootstrap"] is None
+    assert len(found.left_out) == 36 and "items" not in claims.verdict("T1")["basis"]
     claims.keep_bootstraps(experiment, "laptop", found.left_out)
-    kept = claims.verdict("T1")["bootstrap"]
-    assert experiments.bootstrap_path("toy").is_file() and kept is not None
+    kept = claims.verdict("T1")
+    assert experiments.bootstrap_path("toy").is_file() and "items" in kept["basis"]
     monkeypatch.setattr(collect, "MAX_PREDICTIONS", 100_000)
     experiments.results_path("toy").unlink()
     again = experiments.aggregate(experiment, "laptop")
     claims.keep_bootstraps(experiment, "laptop", again.left_out)
-    assert not experiments.bootstrap_path("toy").is_file() and claims.verdict("T1")["bootstrap"] == kept
+    assert not experiments.bootstrap_path("toy").is_file() and claims.verdict("T1") == kept
 
 
 # --- the graph -------------------------------------------------------------------------------------
