@@ -13,7 +13,7 @@ from pathlib import Path
 from instructlab_repro import notebooks
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.files import write_text
-from instructlab_utils.project import closest, find_root
+from instructlab_utils.project import closest, find_root, shown
 
 TEMPLATES = Path(__file__).with_name("templates")
 TASKS = "data/tasks.toml"
@@ -128,7 +128,7 @@ def _refuse_what_is_taken(kind: str, name: str, paths: list[Path]) -> None:
     if kind == "lesson":
         taken += sorted((root / "notebooks" / "source").glob(f"{name[:2]}_*.py"))
     if taken:
-        raise ParameterError(f"{taken[0].relative_to(root).as_posix()} is there already; choose another name")
+        raise ParameterError(f"{shown(taken[0])} is there already; choose another name")
 
 
 def _a(kind: str) -> str:
