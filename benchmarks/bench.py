@@ -353,7 +353,7 @@ def import_time(repeats: int = 10) -> dict[str, Any]:
 def course(rounds: int) -> dict[str, Any]:
     """`make course` in the smoke profile with two workers, and the same notebooks one after the other by papermill."""
     from instructlab_repro import experiments
-    from instructlab_repro.engine import jobs
+    from instructlab_repro.engine import jobs, snakemake
     from instructlab_repro.engine.course import course_targets, needed_assets, prepare
 
     targets = course_targets("smoke")
@@ -362,7 +362,7 @@ def course(rounds: int) -> dict[str, Any]:
     say(f"course: {len(jobs)} notebooks, {rounds} round(s)")
 
     def by_graph() -> None:
-        result = jobs.run_graph(targets, "smoke", 2, fresh=True)
+        result = snakemake.run_graph(targets, "smoke", 2, fresh=True)
         if result.exit_code:
             raise SystemExit(f"error: {', '.join(job.name for job in result.bad)} failed; run make course")
 
@@ -760,8 +760,8 @@ def engine(seeds: int) -> dict[str, Any]:
     blocks = [f"baselines/movie-sentiment-n50-s{seed}" for seed in range(seeds)]
     say(f"engine: {len(blocks)} blocks, one worker, then two")
     scratch = ROOT / "build" / "bench" / "engine"
-    code = "import sys; from instructlab_repro.engine import jobs; "
-    code += "sys.exit(jobs.run_graph(sys.argv[2:], 'laptop', int(sys.argv[1])).exit_code)"
+    code = "import sys; from instructlab_repro.engine import snakemake; "
+    code += "sys.exit(snakemake.run_graph(sys.argv[2:], 'laptop', int(sys.argv[1])).exit_code)"
     seconds: dict[str, float] = {}
     for workers in (1, 2):
         shutil.rmtree(scratch, ignore_errors=True)

@@ -14,7 +14,7 @@ from scipy import stats
 from instructlab_repro import claims, experiments, provenance
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, RecordError
-from instructlab_utils.intervals import Interval, holm, t_interval, t_test, tost
+from instructlab_utils.intervals import Estimate, holm, over_units, t_interval, t_test, tost
 
 ROOT = Path(__file__).resolve().parents[1]
 AXES = {
@@ -239,14 +239,13 @@ def test_argmax_is_the_place_of_the_best():
         (0.1, 0.2, "supported", "refuted"),
         (-0.2, -0.1, "refuted", "supported"),
         (-0.1, 0.2, "undecided", "undecided"),
-        (0.0, 0.2, "undecided", "undecided"),
-        (-0.2, 0.0, "undecided", "undecided"),
     ],
 )
 def test_where_the_interval_lies_decides(low, high, greater, less):
-    interval = Interval((low + high) / 2, low, high)
-    assert claims.decide(interval, 0.0, "greater") == greater
-    assert claims.decide(interval, 0.0, "less") == less
+    found = Estimate((low + high) / 2, (high - low) / 2 / stats.t.ppf(0.975, 4), 4)
+    assert (found.interval().low, found.interval().high) == pytest.approx((low, high))
+    assert claims.decide(found, ("greater", 0.0)).word == greater
+    assert claims.decide(found, ("less", 0.0)).word == less
 
 
 def test_holm_gives_the_published_numbers():
@@ -272,6 +271,12 @@ def test_p_values_and_intervals_say_the_same():
     assert tost([0.0, 0.0], 0.1) == 0.0 and not tost([0.1, 0.1], 0.1) < 0.05
 
 
+def several(values, sides, k):
+    """By the rules of the first edition."""
+    parts = [claims.decide(over_units(x), side) for x, side in zip(values, sides, strict=True)]
+    return claims.decide_several(parts, k, edition=1)
+
+
 def test_several_comparisons_make_one_word():
     good, bad, open_ = (
         np.array([0.9, 1.0, 1.1]) * 10,
@@ -281,19 +286,19 @@ def test_several_comparisons_make_one_word():
     up = ("greater", 0.0)
 
     def word(*values: np.ndarray, k: int) -> str:
-        return claims.decide_several(values, [up] * len(values), k)[0]
+        return several(values, [up] * len(values), k)[0]
 
     assert word(good, good, k=2) == "supported" and word(good, open_, k=2) == "undecided"
     assert word(good, bad, k=2) == "refuted" and word(bad, open_, k=2) == "refuted"
     assert word(good, bad, open_, k=1) == "supported" and word(bad, bad, open_, k=2) == "refuted"
     assert word(good, bad, open_, k=2) == "undecided"
-    _, words, p = claims.decide_several([good, good], [up, ("less", 0.0)], 2)
+    _, words, p = several([good, good], [up, ("less", 0.0)], 2)
     assert words == ["supported", "refuted"] and p[0] == pytest.approx(2 * t_test(good))
     weak = np.array([0.1, 0.9, 1.0, 1.4, 0.3])  # significant alone, not among three
     same = np.array([0.0, 0.0])
-    assert claims.decide_several([same, same], [up, up], 1)[1] == ["undecided"] * 2
+    assert several([same, same], [up, up], 1)[1] == ["undecided"] * 2
     assert t_test(weak) < 0.05 <= 3 * t_test(weak)
-    assert claims.decide_several([weak] * 3, [up] * 3, 1)[1] == ["undecided"] * 3
+    assert several([weak] * 3, [up] * 3, 1)[1] == ["undecided"] * 3
 
 
 # --- simulations with known truth ------------------------------------------------------------------
@@ -306,7 +311,7 @@ def test_the_t_interval_covers_and_chance_gets_few_verdicts():
         found = claims.per_seed(fixed, simulated(rng, 0.05), AXES)
         interval = t_interval(found.values)
         inside += interval.low <= 0.05 <= interval.high
-        wrong += claims.decide(interval, 0.05, "greater") != "undecided"
+        wrong += claims.decide(over_units(found.values), ("greater", 0.05)).word != "undecided"
         widths.append(interval.high - interval.low)
     assert 0.93 <= inside / runs <= 0.97
     assert wrong / runs <= 0.06
@@ -317,10 +322,8 @@ def test_known_truths_get_their_verdicts():
     rng, fixed = np.random.default_rng(1), statistic(PAIR)
 
     def words(truth: float, threshold: float = 0.0, direction: str = "greater") -> list[str]:
-        intervals = (
-            t_interval(claims.per_seed(fixed, simulated(rng, truth), AXES).values) for _ in range(100)
-        )
-        return [claims.decide(interval, threshold, direction) for interval in intervals]
+        draws = (claims.per_seed(fixed, simulated(rng, truth), AXES).values for _ in range(100))
+        return [claims.decide(over_units(values), (direction, threshold)).word for values in draws]
 
     assert words(0.1).count("supported") >= 98 and words(-0.1).count("refuted") >= 98
     assert words(0.1, direction="less").count("refuted") >= 98
@@ -333,7 +336,7 @@ def test_equivalence_errs_seldom_and_finds_what_is_there(seeds):
 
     def words(truth: float, sd: float = 0.01, runs: int = 2000) -> list[str]:
         draws = rng.normal(truth, sd, (runs, seeds))
-        return [claims.decide_equivalence(values, margin) for values in draws]
+        return [claims.decide_equivalence(over_units(values), margin) for values in draws]
 
     for edge in (margin, -margin):
         found = words(edge)
@@ -345,15 +348,15 @@ def test_equivalence_errs_seldom_and_finds_what_is_there(seeds):
 
 @pytest.mark.parametrize("correlated", [0.0, 0.9])
 def test_holm_keeps_the_family_error(correlated):
-    rng, runs, several = np.random.default_rng(4), 4000, 4
+    rng, runs, parts = np.random.default_rng(4), 4000, 4
     common = rng.normal(size=(runs, 1, 5)) * np.sqrt(correlated)
-    draws = common + rng.normal(size=(runs, several, 5)) * np.sqrt(1 - correlated)
-    sides = [("greater", 0.0)] * several
-    found = [claims.decide_several(list(values), sides, several) for values in draws]
+    draws = common + rng.normal(size=(runs, parts, 5)) * np.sqrt(1 - correlated)
+    sides = [("greater", 0.0)] * parts
+    found = [several(list(values), sides, parts) for values in draws]
     assert sum(set(words) != {"undecided"} for _, words, _ in found) / runs <= 0.06
     assert sum(word != "undecided" for word, _, _ in found) / runs <= 0.06
     draws[:, 0] += 20  # one comparison is true, and a false word for one of the others is still rare
-    found = [claims.decide_several(list(values), sides, several) for values in draws]
+    found = [several(list(values), sides, parts) for values in draws]
     assert np.mean([words[0] == "supported" for _, words, _ in found]) >= 0.99
     assert sum(set(words[1:]) != {"undecided"} for _, words, _ in found) / runs <= 0.06
 

@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING, TEACHING and docs/: short, links lead somewhere, commands exist, tables agree with the sources."""
+"""README, CONTRIBUTING, TEACHING and docs/: short, with links that lead somewhere, commands that exist, tables that agree."""
 
 from __future__ import annotations
 

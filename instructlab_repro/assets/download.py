@@ -155,8 +155,8 @@ def _download(asset: Asset, source: Distribution, index: str, folder: Path, prog
     place = f"asset {asset.name!r}: {source.file}"
     if done.is_file() and file_sha256(done) == source.sha256:
         return done
+    local = _mirrored(index, source, place)
     folder.mkdir(parents=True, exist_ok=True)
-    local = _local_folder(index)
     for _ in range(
         2 if local is None and part.is_file() else 1
     ):  # an old part may be damaged: once more, anew
@@ -166,7 +166,7 @@ def _download(asset: Asset, source: Distribution, index: str, folder: Path, prog
             if local is None:
                 _stream(asset, source, index, part, bar)
             else:
-                _copy(source, local, part, place)
+                shutil.copyfile(local, part)
                 bar.update(source.bytes)
         size, digest = part.stat().st_size, file_sha256(part)
         if digest == source.sha256:
@@ -178,19 +178,16 @@ def _download(asset: Asset, source: Distribution, index: str, folder: Path, prog
     )
 
 
-def _local_folder(index: str) -> Path | None:
-    """The folder that a file:// address or a plain path means; None for an address on the network."""
-    if index.startswith("file:"):
-        return Path(url2pathname(urlsplit(index).path))
-    return Path(index) if index and "://" not in index else None
-
-
-def _copy(source: Distribution, folder: Path, part: Path, place: str) -> None:
+def _mirrored(index: str, source: Distribution, place: str) -> Path | None:
+    """The file in the folder that a file:// address or a plain path means; None for an address on the network."""
+    if not index or ("://" in index and not index.startswith("file:")):
+        return None
+    folder = Path(url2pathname(urlsplit(index).path) if index.startswith("file:") else index)
     project = re.sub(r"[-_.]+", "-", source.package).lower()
-    found = [f for f in (folder / source.file, folder / project / source.file) if f.is_file()]
-    if not found:
-        raise AssetError(f"{place} is not in {folder}; put it there or use another index")
-    shutil.copyfile(found[0], part)
+    for file in (folder / source.file, folder / project / source.file):
+        if file.is_file():
+            return file
+    raise AssetError(f"{place} is not in {folder}; put it there or use another index")
 
 
 def _stream(asset: Asset, source: Distribution, index: str, part: Path, bar: Any) -> None:
@@ -212,12 +209,8 @@ def _stream(asset: Asset, source: Distribution, index: str, part: Path, bar: Any
             before = kept()
             try:
                 page = client.get_project_page(source.package, timeout=TIMEOUT)
-                pinned = [
-                    file
-                    for file in page.packages
-                    if file.filename == source.file
-                    and file.digests.get("sha256", source.sha256) == source.sha256
-                ]
+                same = [file for file in page.packages if file.filename == source.file]
+                pinned = [file for file in same if file.digests.get("sha256") in (None, source.sha256)]
                 if not pinned:
                     raise AssetError(
                         f"{place} has no {source.file} with the pinned SHA-256; use another index"

@@ -7,10 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from instructlab_repro import provenance
 from instructlab_repro.assets.pinned import catalogue
 from instructlab_utils import cache
-
-PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "scikit-learn", "papermill", "snakemake")
 
 
 def free_bytes(folder: Path) -> int:
@@ -28,17 +27,14 @@ def doctor(*, deep: bool = False) -> dict[str, Any]:
     home, free_gb (GB), assets (name → {state: "ready" or what is wrong, disk_mb}). ``deep`` compares the SHA-256 of
     every file. Raises ConfigError if data/assets.toml is malformed.
     """
-    import platform
-    from importlib import metadata
-
     import psutil
 
-    found = {package: list(metadata.distributions(name=package)) for package in PACKAGES}
+    told = provenance.environment()
     affinity = getattr(os, "sched_getaffinity", None)
     return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": {package: hits[0].version if hits else None for package, hits in found.items()},
+        "python": told["python"],
+        "platform": told["platform"],
+        "versions": dict.fromkeys(provenance.PACKAGES) | told["packages"],
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         **_measure(),

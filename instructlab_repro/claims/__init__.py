@@ -13,8 +13,6 @@ from instructlab_repro.claims.statistic import AnyStatistic, PerSeed, per_seed
 from instructlab_repro.claims.verdicts import (
     decide,
     decide_equivalence,
-    decide_part,
-    decide_parts,
     decide_several,
     keep_bootstraps,
     verdict,
@@ -22,7 +20,7 @@ from instructlab_repro.claims.verdicts import (
 from instructlab_utils.intervals import hierarchical_bootstrap
 
 __all__ = [
-    "FLAGS", "FOLDER", "AnyStatistic", "Claim", "PerSeed", "Power", "decide", "decide_equivalence", "decide_part",
-    "decide_parts", "decide_several", "example_numbers", "explain", "hierarchical_bootstrap", "keep_bootstraps",
+    "FLAGS", "FOLDER", "AnyStatistic", "Claim", "PerSeed", "Power", "decide", "decide_equivalence",
+    "decide_several", "example_numbers", "explain", "hierarchical_bootstrap", "keep_bootstraps",
     "ledger", "load", "names", "per_seed", "plan", "plan_text", "render", "verdict", "write_ledger",
 ]  # fmt: skip

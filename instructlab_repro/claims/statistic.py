@@ -18,16 +18,7 @@ Axes = Mapping[str, Sequence[Value]]  # axis → values; "method" counts as one
 Where = dict[str, Value]
 Bounds = tuple[float, float]
 
-SHARES = (
-    "accuracy",
-    "em",
-    "exact",
-    "f1",
-    "macro_f1",
-    "recency",
-    "span_f1",
-    "top_share",
-)  # metrics from 0 to 1
+SHARES = ("accuracy", "em", "exact", "f1", "macro_f1", "span_f1", "top_share")  # metrics from 0 to 1
 DIGITS = 9  # means are rounded before they are ordered, so that the noise of a sum breaks no tie
 
 
@@ -46,15 +37,12 @@ class Statistic(Strict):
     numeric: ClassVar[bool] = False  # the axis must hold numbers
     per_example: ClassVar[bool] = False  # the number is a mean over test examples
 
-    @property
-    def share(self) -> bool:
-        """Whether the metric is a share of examples, which lies between 0 and 1."""
-        return self.metric.removesuffix("_sum") in SHARES or self.metric.startswith("accuracy_")
+    limits: ClassVar[Bounds | None] = None  # what the number of a share of examples cannot leave
 
     @property
     def bounds(self) -> Bounds | None:
         """What the number cannot leave."""
-        return None
+        return self.limits if self.metric in SHARES or self.metric.startswith("accuracy_") else None
 
     def points(self, axes: Axes) -> list[Where]:
         return [{}]
@@ -114,10 +102,6 @@ class PairedDifference(Pair):
     kind: Literal["paired_difference"]
     per_example: ClassVar[bool] = True
 
-    @property
-    def bounds(self) -> Bounds | None:
-        return (-1.0, 1.0) if self.share else None
-
     def number(self, y: np.ndarray, axes: Axes) -> float:
         return float((y[0] - y[1]).mean())
 
@@ -127,10 +111,7 @@ class Level(Single):
 
     kind: Literal["value"]
     per_example: ClassVar[bool] = True
-
-    @property
-    def bounds(self) -> Bounds | None:
-        return (0.0, 1.0) if self.share else None
+    limits: ClassVar[Bounds | None] = (0.0, 1.0)
 
     def number(self, y: np.ndarray, axes: Axes) -> float:
         return float(y.mean())
@@ -143,9 +124,8 @@ class Ratio(Pair):
 
     def number(self, y: np.ndarray, axes: Axes) -> float:
         if (y <= 0).any():
-            raise RecordError(
-                f"{self.name}: a ratio needs positive numbers, and {self.metric} is not; use paired_difference."
-            )
+            what = f"a ratio needs positive numbers, and {self.metric} is not"
+            raise RecordError(f"{self.name}: {what}; use paired_difference.")
         return float(np.log2(y[0] / y[1]).mean())
 
 
@@ -185,10 +165,7 @@ class Range(Single, Along):
     """Largest minus smallest metric along the axis; the axis may be ``method``."""
 
     kind: Literal["range"]
-
-    @property
-    def bounds(self) -> Bounds | None:
-        return (0.0, 1.0) if self.share else None
+    limits: ClassVar[Bounds | None] = (0.0, 1.0)
 
     def number(self, y: np.ndarray, axes: Axes) -> float:
         return float(np.ptp(y[0].mean(axis=0)))
@@ -203,10 +180,10 @@ class SpreadDifference(Statistic):
 
     @property
     def curves(self) -> dict[str, tuple[Where, str]]:
-        cells = [("a", i, cell) for i, cell in enumerate(self.a)] + [
-            ("b", i, cell) for i, cell in enumerate(self.b)
-        ]
-        return {f"{side}[{i}]": (cell, self.metric) for side, i, cell in cells}
+        sides = {"a": self.a, "b": self.b}
+        return {
+            f"{k}[{i}]": (cell, self.metric) for k, cells in sides.items() for i, cell in enumerate(cells)
+        }
 
     def number(self, y: np.ndarray, axes: Axes) -> float:
         means = y.mean(axis=(1, 2))

@@ -26,77 +26,29 @@ from instructlab_repro.claims.evidence import (
 from instructlab_repro.claims.statistic import AnyStatistic, Axes, per_seed
 from instructlab_repro.experiments import Experiment
 from instructlab_utils import files
-from instructlab_utils.intervals import (
-    Estimate,
-    Interval,
-    hierarchical_bootstrap,
-    holm,
-    over_units,
-    t_interval,
-    t_test,
-    tost,
-)
+from instructlab_utils.intervals import Estimate, hierarchical_bootstrap, holm, over_units
 
 UNTRAINED = 0.1  # of a method's runs may not have trained
-
 Side = tuple[str, float]  # direction, threshold
-
 
 # --- words -----------------------------------------------------------------------------------------
 
 
-def decide(interval: Interval, threshold: float, direction: str) -> str:
-    """supported, refuted or undecided, from where the interval lies; touching the threshold decides nothing."""
-    above, below = interval.low > threshold, interval.high < threshold
-    if direction == "less":
-        above, below = below, above
-    return "supported" if above else "refuted" if below else "undecided"
-
-
-def decide_equivalence(values: np.ndarray, margin: float, level: float = 0.95) -> str:
-    """supported if two one-sided tests say |mean| < margin, refuted if the t interval lies wholly outside."""
-    return _equivalence(t_interval(values, level), tost(values, margin), margin, level)
-
-
-def _equivalence(interval: Interval, p: float, margin: float, level: float) -> str:
-    if p < 1 - level:
-        return "supported"
-    return "refuted" if interval.low > margin or interval.high < -margin else "undecided"
-
-
-def decide_several(
-    numbers: Sequence[np.ndarray], sides: Sequence[Side], k: int, level: float = 0.95
-) -> tuple[str, list[str], list[float]]:
-    """Edition 1: the word over several comparisons, each one's word, and the p-values after Holm.
-
-    A comparison counts when its two-sided p-value, corrected for their number, is below 1 - level. At least ``k``
-    supported: supported; so many refuted that ``k`` are out of reach: refuted.
-    """
-    raw = [t_test(x, threshold) for x, (_, threshold) in zip(numbers, sides, strict=True)]
-    adjusted = holm(np.nan_to_num(raw, nan=1.0)).tolist()
-    words = []
-    for values, (direction, threshold), p in zip(numbers, sides, adjusted, strict=True):
-        right = (values.mean() > threshold) == (direction == "greater")
-        words.append("undecided" if p >= 1 - level else "supported" if right else "refuted")
-    if words.count("supported") >= k:
-        return "supported", words, adjusted
-    return ("refuted" if words.count("refuted") > len(words) - k else "undecided"), words, adjusted
-
-
 @dataclass(frozen=True)
 class PartWord:
-    """Edition 2: the word of one part alone, and the p-values of the tests that would support or refute it."""
+    """The word of one part alone, and the p-values of the tests that would support or refute it."""
 
     word: str
     p_for: float
     p_against: float
 
 
-def decide_part(found: Estimate, side: Side, power: Power | None, level: float = 0.95) -> PartWord:
-    """One part by itself. With a threshold of 0 an effect wholly inside ± the smallest of interest is refuted.
+def decide(found: Estimate, side: Side, power: Power | None = None, level: float = 0.95) -> PartWord:
+    """One part by itself: supported or refuted where the interval lies wholly on one side of the threshold.
 
-    That holds also where its sign is as claimed: it exists in no size that matters. A one-sided test supports by the
-    interval at 2 level - 1; what refutes by the other side is always two-sided.
+    With ``power`` and a threshold of 0 an effect wholly inside ± the smallest of interest is refuted, also where its
+    sign is as claimed: it exists in no size that matters. A one-sided test supports by the interval at 2 level - 1;
+    what refutes by the other side is always two-sided.
     """
     direction, threshold = side
     p = found.p_value(threshold)
@@ -108,24 +60,38 @@ def decide_part(found: Estimate, side: Side, power: Power | None, level: float =
     return PartWord(word, p_for, p_against)
 
 
-def decide_parts(parts: Sequence[PartWord], k: int, level: float = 0.95) -> tuple[str, list[float | None]]:
-    """Edition 2: the word over all parts, and for those that Holm must judge the p-value after it.
+def decide_equivalence(found: Estimate, margin: float, level: float = 0.95) -> str:
+    """supported if two one-sided tests say |mean| < margin, refuted if the interval lies wholly outside."""
+    if found.tost(margin) < 1 - level:
+        return "supported"
+    interval = found.interval(level)
+    return "refuted" if interval.low > margin or interval.high < -margin else "undecided"
 
-    All needed: supported if each part is (no correction: an intersection-union test, Berger 1982), refuted if one is
-    after Holm. ``k`` of them needed: both after Holm.
+
+def decide_several(
+    parts: Sequence[PartWord], k: int, level: float = 0.95, edition: int = 2
+) -> tuple[str, list[str], list[float | None]]:
+    """The word over several parts of which ``k`` are needed, each part's word, and p-values after Holm.
+
+    Edition 1: a part counts when its two-sided p-value is below 1 - level after Holm. Edition 2: each part has the word
+    that it has alone; all needed: supported if each part is (no correction: an intersection-union test, Berger 1982),
+    refuted if one is after Holm; ``k`` of them needed: both after Holm. There p is None where Holm judges nothing.
     """
-    alpha = 1 - level
     against, in_favour = (holm([getattr(part, name) for part in parts]) for name in ("p_against", "p_for"))
-    refuted = against < alpha
-    alone = np.array([part.word == "supported" for part in parts])
-    supported = alone if k == len(parts) else alone & (in_favour < alpha)
-    corrected: list[float | None] = []
+    both = holm([min(part.p_against, part.p_for) for part in parts])
+    after: list[float | None] = []
+    words = []
     for i, part in enumerate(parts):
-        judged = part.word == "refuted" or (part.word == "supported" and k < len(parts))
-        corrected.append(float((against if part.word == "refuted" else in_favour)[i]) if judged else None)
-    if supported.sum() >= k:
-        return "supported", corrected
-    return ("refuted" if refuted.sum() > len(parts) - k else "undecided"), corrected
+        p = both[i] if edition == 1 else (against if part.word == "refuted" else in_favour)[i]
+        judged = edition == 1 or part.word == "refuted" or (part.word == "supported" and k < len(parts))
+        after.append(float(p) if judged else None)
+        words.append("undecided" if judged and p >= 1 - level else part.word)
+    whole = "undecided"
+    if words.count("supported") >= k:
+        whole = "supported"
+    elif words.count("refuted") > len(parts) - k:
+        whole = "refuted"
+    return whole, words if edition == 1 else [part.word for part in parts], after
 
 
 def holm_level(p_values: Sequence[float], place: int, level: float) -> float:
@@ -158,10 +124,10 @@ class Runs:
         seen = {(str(line.get("block")), line.get("key")) for line in self.lines}
         return any(b not in blocks or self.experiment.key(blocks[b]) != key for b, key in seen)
 
-    def untrained(self, methods: set[str]) -> list[str]:
-        """Those of ``methods`` of whose runs more than one in ten did not train."""
+    def untrained(self, methods: set[str]) -> bool:
+        """Whether of one of ``methods`` more than one run in ten did not train."""
         found = experiments.untrained(self.experiment.name, self.experiment.profile)
-        return sorted(m for m in methods if m in found and found[m][0] > UNTRAINED * found[m][1])
+        return any(found[m][0] > UNTRAINED * found[m][1] for m in methods & found.keys())
 
 
 def recorded(claim: Claim, profile: str, stored: list[dict[str, Any]] | None = None) -> Runs:
@@ -177,13 +143,12 @@ def recorded(claim: Claim, profile: str, stored: list[dict[str, Any]] | None = N
 NOTHING: dict[str, Any] = {
     "statistic": None, "mean": None, "low": None, "high": None, "bootstrap": None, "seeds": [], "values": [],
     "by_task": {}, "missing": [], "censored": 0, "ties": 0, "basis": None, "error": None, "df": None,
-    "bounds": None,
-    "seeds_only": None, "control": None,
+    "bounds": None, "seeds_only": None, "control": None,
 }  # fmt: skip
 
 
 def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[str, Any], Estimate | None]:
-    """The numbers of one statistic, and in edition 2 the estimate that decides; None where there is none."""
+    """The numbers of one statistic, and the estimate that decides; None below two seeds."""
     numbers = per_seed(statistic, runs.lines, runs.axes)
     found = NOTHING | {
         "statistic": statistic.name,
@@ -197,34 +162,32 @@ def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[st
     if len(numbers.seeds) < 2:
         return found, None
     given = (statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
-    examples = example_numbers(*given)
+    examples, kept, level = example_numbers(*given), runs.kept.get(statistic.name), claim.confidence
     if runs.edition != 2:
-        interval = t_interval(numbers.values, claim.confidence)
-        if examples is not None:
-            beside = hierarchical_bootstrap(examples, level=claim.confidence)
-            found["bootstrap"] = [beside.low, beside.high]
-        else:
-            found["bootstrap"] = runs.kept.get(statistic.name)
-        return found | {"mean": interval.mean, "low": interval.low, "high": interval.high}, None
-    chosen, basis = estimate(claim, statistic, numbers, examples, own_items(claim, runs.stored, runs.axes))
-    control = under_no_effect(statistic, numbers, example_cells(*given))
-    if old := runs.kept.get(statistic.name):
-        chosen, basis, control = (
-            replace(chosen, error=old["error"], df=old["df"]),
-            old["basis"],
-            old["control"],
-        )
-    interval, seeds = (
-        e.interval(claim.confidence) for e in (chosen, over_units(numbers.values, statistic.bounds))
-    )
-    return found | {
-        "mean": interval.mean, "low": interval.low, "high": interval.high, "error": chosen.error, "df": chosen.df,
-        "basis": basis, "seeds_only": [seeds.low, seeds.high], "ties": numbers.ties, "control": control,
-    }, chosen  # fmt: skip
+        chosen = over_units(numbers.values)
+        beside = hierarchical_bootstrap(examples, level=level) if examples is not None else None
+        found["bootstrap"] = kept if beside is None else [beside.low, beside.high]
+    else:
+        own = own_items(claim, runs.stored, runs.axes)
+        chosen, basis = estimate(claim, statistic, numbers, examples, own)
+        control = under_no_effect(statistic, numbers, example_cells(*given))
+        if kept:
+            chosen, basis, control = (
+                replace(chosen, error=kept["error"], df=kept["df"]),
+                kept["basis"],
+                kept["control"],
+            )
+        seeds = over_units(numbers.values, statistic.bounds).interval(level)
+        found |= {"error": chosen.error, "df": chosen.df, "basis": basis, "control": control}
+        found |= {"seeds_only": [seeds.low, seeds.high], "ties": numbers.ties}
+    interval = chosen.interval(level)
+    return found | {"mean": interval.mean, "low": interval.low, "high": interval.high}, chosen
 
 
 def _refusal(claim: Claim, runs: Runs, parts: Sequence[Mapping[str, Any]]) -> str | None:
     """Why the runs of edition 2 cannot give a verdict."""
+    if runs.edition != 2:
+        return None
     if runs.untrained(methods_of(claim, runs.experiment)):
         return "did not train"
     if claim.unit == "seed" and any(np.ptp(part["values"]) < 1e-12 for part in parts):
@@ -238,31 +201,23 @@ def _single(claim: Claim, runs: Runs) -> dict[str, Any]:
     """A claim with one statistic."""
     assert claim.statistic is not None
     found, chosen = _measure(claim, claim.statistic, runs)
-    if found["mean"] is None or found["missing"]:
+    if chosen is None or found["missing"]:
         return found
-    level, margin = claim.confidence, claim.margin
-    interval = Interval(found["mean"], found["low"], found["high"])
-    values = np.array(found["values"])
-    if chosen is None:
-        p = 1.0 if margin is None else tost(values, margin)
-    else:
-        p = 1.0 if margin is None else chosen.tost(margin)
-        if refusal := _refusal(claim, runs, [found]):
-            return found | {"why": refusal}
-    if margin is not None:
-        return found | {"verdict": _equivalence(interval, p, margin, level)}
+    if refusal := _refusal(claim, runs, [found]):
+        return found | {"why": refusal}
+    if claim.margin is not None:
+        return found | {"verdict": decide_equivalence(chosen, claim.margin, claim.confidence)}
     assert claim.threshold is not None and claim.direction is not None
-    if chosen is None:
-        return found | {"verdict": decide(interval, claim.threshold, claim.direction)}
-    word = decide_part(chosen, (claim.direction, claim.threshold), claim.power, level).word
-    return found | {"verdict": word}
+    power = claim.power if runs.edition == 2 else None
+    return found | {
+        "verdict": decide(chosen, (claim.direction, claim.threshold), power, claim.confidence).word
+    }
 
 
 def _several(claim: Claim, runs: Runs) -> dict[str, Any]:
     """A claim with several parts."""
-    assert claim.comparisons is not None
-    measured = [_measure(claim, part.statistic, runs) for part in claim.comparisons]
-    sides = [(part.direction, part.threshold) for part in claim.comparisons]
+    sides = [(part.direction, part.threshold) for part in claim.comparisons or ()]
+    measured = [_measure(claim, part.statistic, runs) for part in claim.comparisons or ()]
     parts = [
         found | {"direction": direction, "threshold": threshold, "verdict": "not tested", "p": None}
         for (found, _), (direction, threshold) in zip(measured, sides, strict=True)
@@ -272,24 +227,19 @@ def _several(claim: Claim, runs: Runs) -> dict[str, Any]:
         "seeds": sorted(set.intersection(*(set(part["seeds"]) for part in parts))),
         "comparisons": parts,
     }
-    k, level = claim.k or len(parts), claim.confidence
-    if whole["missing"] or len(whole["seeds"]) < 2:
-        return whole
     estimates = [chosen for _, chosen in measured if chosen is not None]
-    if not estimates:
-        numbers = [np.array(part["values"]) for part in parts]
-        whole["verdict"], words, adjusted = decide_several(numbers, sides, k, level)
-        for part, word, raw in zip(parts, words, adjusted, strict=True):
-            part |= {"verdict": word, "p": raw}
+    if whole["missing"] or len(estimates) < len(parts):
         return whole
     if refusal := _refusal(claim, runs, parts):
         return whole | {"why": refusal}
-    each = [decide_part(e, side, claim.power, level) for e, side in zip(estimates, sides, strict=True)]
-    whole["verdict"], corrected = decide_parts(each, k, level)
-    for i, (part, alone, p) in enumerate(zip(parts, each, corrected, strict=True)):
-        part |= {"verdict": alone.word, "p": p, "adjusted": None}
-        if p is not None:
-            family = [a.p_against if alone.word == "refuted" else a.p_for for a in each]
+    level, edition = claim.confidence, 2 if runs.edition == 2 else 1
+    power = claim.power if edition == 2 else None
+    each = [decide(e, side, power, level) for e, side in zip(estimates, sides, strict=True)]
+    whole["verdict"], words, after = decide_several(each, claim.k or len(parts), level, edition)
+    for i, (part, word, p) in enumerate(zip(parts, words, after, strict=True)):
+        part |= {"verdict": word, "p": p}
+        if edition == 2 and p is not None:
+            family = [one.p_against if word == "refuted" else one.p_for for one in each]
             ends = estimates[i].interval(holm_level(family, i, level))
             part["adjusted"] = [ends.low, ends.high]
     return whole
@@ -299,8 +249,8 @@ def verdict(name: str, profile: str = "laptop", stored: list[dict[str, Any]] | N
     """The verdict on a claim from the recorded results of its experiment, as a table for JSON.
 
     ``verdict`` is supported, refuted, undecided, or "not tested": for a draft, while a cell that a statistic names
-    lacks a run for a seed of the grid, and where edition 2 refuses, which ``why`` explains. ``mean``, ``low``,
-    ``high`` are the interval that decides, ``bootstrap`` (edition 1) and ``seeds_only`` (edition 2) one beside it;
+    lacks a run for a seed of the grid, and where edition 2 refuses, which ``why`` explains. ``mean``, ``low``, ``high``
+    are the interval that decides, ``bootstrap`` (edition 1) and ``seeds_only`` (edition 2) one beside it;
     ``comparisons`` holds them for the kinds with several (with the ``p`` after Holm), ``secondary`` for the statistics
     that do not decide. ``changed``: the claim's text is no longer the one that the runs recorded; ``outdated``: the
     experiment is no longer the one that ran; ``stale``: a verification gave other numbers. ``stored`` replaces the
@@ -322,8 +272,7 @@ def verdict(name: str, profile: str = "laptop", stored: list[dict[str, Any]] | N
     if claim.experiment is None:
         return found
     runs = recorded(claim, profile, stored)
-    found |= _single(claim, runs) if claim.statistic is not None else {}
-    found |= _several(claim, runs) if claim.comparisons is not None else {}
+    found |= _several(claim, runs) if claim.comparisons is not None else _single(claim, runs)
     now = provenance.claims_sha([name])[name]
     return found | {
         "edition": runs.edition,
@@ -344,11 +293,11 @@ def keep_bootstraps(experiment: Experiment, profile: str, rows: list[dict[str, A
         path.unlink(missing_ok=True)
         return
     rows = [{k: np.asarray(v) if k in experiments.BULKY else v for k, v in row.items()} for row in rows]
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in experiment.claims:
         each = verdict(name, profile, rows)
-        parts = [each, *each["comparisons"], *each["secondary"]]
-        found[name] = {p["statistic"]: p["bootstrap"] for p in parts if p["bootstrap"] is not None}
-        new = ("error", "df", "basis", "control")  # of edition 2
-        found[name] |= {p["statistic"]: {key: p[key] for key in new} for p in parts if p["error"] is not None}
+        for part in (each, *each["comparisons"], *each["secondary"]):
+            kept = {key: part[key] for key in ("error", "df", "basis", "control")} if part["error"] else None
+            found.setdefault(name, {})[part["statistic"]] = kept or part["bootstrap"]
+        found[name] = {key: value for key, value in found[name].items() if key and value is not None}
     files.write_json(path, found)

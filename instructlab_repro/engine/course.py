@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from instructlab_repro import assets, experiments, notebooks
-from instructlab_repro.engine import jobs
-from instructlab_repro.engine.jobs import GraphResult, Job
+from instructlab_repro.engine import jobs, snakemake
+from instructlab_repro.engine.jobs import Job
+from instructlab_repro.engine.snakemake import GraphResult
 from instructlab_repro.notebooks import runner
 from instructlab_repro.pages import grid, show, write_tables
 from instructlab_utils import cache
@@ -93,7 +94,7 @@ def run_course(profile: str = "smoke", workers: int = 2) -> int:
     if undone or not had_all:
         prepare(wanted)
     with progress() as on_progress:
-        result = jobs.run_graph(targets, profile, workers, on_progress=on_progress)
+        result = snakemake.run_graph(targets, profile, workers, on_progress=on_progress)
     return report(result, profile, fetched=not had_all)
 
 
@@ -120,12 +121,12 @@ def run_experiments(
     if left:
         prepare(needed_assets([experiment.notebook for experiment in loaded]))
         with progress() as on_progress:
-            result = jobs.run_graph(
+            result = snakemake.run_graph(
                 chosen, profile, workers, fresh=fresh, executor=executor, on_progress=on_progress
             )
         code = report(result, profile, name="reproduce")
     else:
-        jobs.end_killed()
+        snakemake.end_killed()
         print(f"The recorded results cover today's experiments: {', '.join(chosen)}; nothing was run.")
     for experiment in loaded:
         found = experiments.aggregate(experiment, profile)

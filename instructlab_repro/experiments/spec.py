@@ -143,8 +143,11 @@ class Spec(Strict):
             _among(f"tables.{number}.verdicts", table.verdicts, *methods)
         _among("determinism.where", self.determinism.where if self.determinism else (), *axes)
         _among("twin", self.twin or (), *axes)
-        if self.twin and self.twin.get("seed", self.axes["seed"][0]) not in self.axes["seed"]:
-            raise ValueError("twin.seed: is not a seed of the grid; a twin needs the run that it repeats")
+        for axis, value in (self.twin or {}).items():
+            if value not in self.axes[axis]:
+                raise ValueError(
+                    f"twin.{axis}: {value!r} is not on the axis; a twin repeats a run of the grid"
+                )
         return self
 
     def _check_axes(self) -> None:
@@ -215,7 +218,8 @@ class Spec(Strict):
                 fields[section] = _merge(fields.get(section, {}), values)
         file, seeds = f"{FOLDER}/{self.name}.toml", (fields.get("tuning") or {}).get("seeds", [])
         if profile == "smoke":
-            seeds[1:] = []  # no result: one seed shows that it runs
+            seeds[1:] = []  # no result: one seed shows that it runs, and a twin anywhere
+            fields |= {"twin": {}} if self.twin else {}
         elif 0 < len(seeds) < FEWEST_SEEDS:
             raise ConfigError(f"{file}: tuning.seeds: name at least {FEWEST_SEEDS}, not {len(seeds)}.")
         fields["methods"] = self._method_tables or fields["methods"]

@@ -148,7 +148,8 @@ def remember(names: tuple[str, ...], profile: str = "laptop") -> str:
 def page(profile: str = "laptop") -> str:
     """The text of LEDGER.md: an index by verdict, a section per claim with results, the drafts as a list."""
     every = rows(profile)
-    drafts, words = [row for row in every if not row["experiment"] and not row["argument"]], {}
+    drafts = [row for row in every if not row["experiment"] and not row["argument"]]
+    words: dict[str, list[str]] = {}
     for word in VERDICTS:
         named = [row["claim"] for row in every if row["verdict"] == word and row not in drafts]
         links = [f"[{name}](#{name.lower()})" for name in named]

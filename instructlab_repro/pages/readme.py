@@ -117,14 +117,17 @@ def benchmark_line(results: Mapping[str, Any]) -> str:
 
 
 def coverage_table(found: Mapping[str, Any]) -> str:
-    """How often each interval held the truth in benchmarks/coverage.py."""
-    rows = [["seeds", "interval", "holds the truth about this test set", "about new examples too"]]
-    for seeds, intervals in sorted(found["coverage"].items(), key=lambda item: int(item[0])):
-        for name, part in intervals.items():
-            shares = [f"{part[truth]:.1%}" for truth in ("these_examples", "new_examples")]
-            rows.append([seeds, name.replace("_", " "), *shares])
+    """How often each interval held the truth in benchmarks/coverage.py, by world and number of seeds."""
+    worlds = {"normal": found["coverage"], **found["worlds"]}
+    seeds, truths = sorted(found["coverage"], key=int), ("these_examples", "new_examples")
+    heads = [f"{words}: {' / '.join(seeds)} seeds" for words in ("this test set", "new examples")]
+    rows = [["luck of a seed", "interval", *heads]]
+    for world, by_seeds in worlds.items():
+        for name in by_seeds[seeds[0]]:
+            shares = [" / ".join(f"{by_seeds[n][name][truth]:.1%}" for n in seeds) for truth in truths]
+            rows.append([world.replace("_", " "), name.replace("_", " "), *shares])
     note = f"{found['simulations']} simulated experiments, {found['examples']} test examples, "
-    return f"{grid(rows, [False, True, False, False])}\n\n{note}nominal {found['level']:.0%}.\n"
+    return f"{grid(rows, [True, True, False, False])}\n\n{note}nominal {found['level']:.0%}.\n"
 
 
 def study_table(name: str, profile: str = "laptop") -> str:
