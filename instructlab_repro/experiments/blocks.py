@@ -240,11 +240,12 @@ class Experiment(Spec):
                 if block.stage == "tune":
                     rounds = tuning.called_for(method, cell)
                     asked = rounds[block.round] if block.round < len(rounds) else []
-                sha, twin = self._method_key(method), block.stage == "twin"
+                sha, twin = self.method_key(method), block.stage == "twin"
                 found += [Trial(key, method, inside, values, sha, twin) for values in asked]
         return found
 
-    def _method_key(self, method: str) -> str:
+    def method_key(self, method: str) -> str:
+        """The first digits of the SHA-256 of a method's table, which its lines carry; "" without tables."""
         table = self._method_tables.get(method)
         return hashlib.sha256(files.dumps(table).encode()).hexdigest()[:16] if table else ""
 
