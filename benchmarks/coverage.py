@@ -1,75 +1,118 @@
-"""How often the two intervals of a verdict hold the truth, on simulated runs: writes benchmarks/coverage.json.
+"""How often the intervals of a verdict hold the truth, on simulated runs: writes benchmarks/coverage.json.
 
     python benchmarks/coverage.py    # about a minute on one idle core
 
-Two methods answer the same test examples on every seed. An answer is right with probability Φ(skill of the method +
-luck of the seed + ease of the example), where the ease has a part of its own for each method. There are two truths:
-*these examples*, the mean difference over all seeds on this test set, which is what a verdict speaks of, and *new
-examples*, the mean over all test sets too. The t interval over seeds aims at the first.
+``coverage``: two methods answer the same test examples on every seed. An answer is right with probability Φ(skill of
+the method + luck of the seed + ease of the example), where the ease has a part of its own for each method. There are
+two truths: *these examples*, the mean difference over all seeds on this test set, and *new examples*, the mean over all
+test sets too. The t interval over seeds aims at the first, the crossed interval over seeds and examples at the second.
+
+``worlds``: the luck of a seed is normal, heavy-tailed (Student's t with 3 degrees of freedom, as wide), or one run in
+ten collapses: the better method then answers like a coin. Truths are means over all seeds, collapsed ones included.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import norm, t
 
-from instructlab_repro.claims import hierarchical_bootstrap
-from instructlab_utils.intervals import t_interval
+from instructlab_utils.intervals import Interval, crossed, hierarchical_bootstrap, t_interval
 
 PAGE = Path(__file__).with_name("coverage.json")
-SEEDS, EXAMPLES, SIMULATIONS, SAMPLES, LEVEL = (5, 10), 400, 2000, 500, 0.95
+SEEDS, EXAMPLES, SIMULATIONS, SAMPLES, LEVEL = (5, 10, 20), 400, 2000, 500, 0.95
 SKILL = np.array([1.05, 0.85])
 LUCK, EASE, OWN = 0.1, 0.8, 0.5  # standard deviations: of seeds, of examples, of examples under one method
+COLLAPSED = 0.1  # of the runs
+
+Luck = Callable[[np.random.Generator, int], np.ndarray]
+WORLDS: dict[str, Luck] = {
+    "normal": lambda rng, seeds: rng.normal(0, LUCK, (2, seeds)),
+    "heavy_tailed": lambda rng, seeds: LUCK * rng.standard_t(3, (2, seeds)) / 3**0.5,
+    "one_in_ten_collapses": lambda rng, seeds: np.stack(
+        [
+            np.where(rng.random(seeds) < COLLAPSED, -np.inf, rng.normal(0, LUCK, seeds)),
+            rng.normal(0, LUCK, seeds),
+        ]
+    ),
+}
+INTERVALS: dict[str, Callable[[np.ndarray, int], Interval]] = {
+    "t_interval": lambda y, _: t_interval(y.mean(axis=1), LEVEL),
+    "crossed": lambda y, _: crossed(y[None]).interval(LEVEL),
+    "hierarchical_bootstrap": lambda y, samples: hierarchical_bootstrap(y[None], samples, LEVEL),
+}
 
 
-def draw(rng: np.random.Generator, seeds: int, examples: int) -> tuple[np.ndarray, float, float]:
-    """correct(a) - correct(b), shape (seeds, examples), and the two truths."""
+def _expected(luck: np.ndarray, ease: np.ndarray, skill: float) -> np.ndarray:
+    """Chance of a right answer by example: the mean over ``luck``, where -inf answers like a coin."""
+    there = luck[np.isfinite(luck)]
+    share = len(there) / len(luck)
+    return share * norm.cdf(skill + there[:, None] + ease).mean(axis=0) + (1 - share) * 0.5
+
+
+def draw(
+    rng: np.random.Generator, seeds: int, examples: int, world: str, every: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """correct(a) - correct(b), shape (seeds, examples), and the truth about these examples.
+
+    ``every``, shape (2, many), stands for all seeds of the world.
+    """
     ease = rng.normal(0, EASE, examples) + rng.normal(0, OWN, (2, examples))
-    luck = rng.normal(0, LUCK, (2, seeds, 1))
-    chance = norm.cdf(SKILL[:, None, None] + luck + ease[:, None, :])
+    luck = WORLDS[world](rng, seeds)
+    chance = norm.cdf(SKILL[:, None, None] + luck[:, :, None] + ease[:, None, :])
+    chance[~np.isfinite(luck)] = 0.5
     correct = (rng.random(chance.shape) < chance).astype(float)
-    these = norm.cdf((SKILL[:, None] + ease) / np.sqrt(1 + LUCK**2)).mean(axis=1)
-    new = norm.cdf(SKILL / np.sqrt(1 + LUCK**2 + EASE**2 + OWN**2))
-    return correct[0] - correct[1], float(these[0] - these[1]), float(new[0] - new[1])
+    these = [_expected(every[i], ease[i], SKILL[i]).mean() for i in range(2)]
+    return correct[0] - correct[1], float(these[0] - these[1])
 
 
 def measure(
-    seeds: int, simulations: int, samples: int, examples: int = EXAMPLES
+    seeds: int, simulations: int, samples: int, world: str = "normal", examples: int = EXAMPLES
 ) -> dict[str, dict[str, float]]:
     """Interval → truth → share of the simulations whose interval holds it; and the intervals' mean width."""
     rng = np.random.default_rng(seeds)
-    inside = np.zeros((2, 2))
-    width = np.zeros(2)
-    for number in range(simulations):
-        differences, *truths = draw(rng, seeds, examples)
-        found = (
-            t_interval(differences.mean(axis=1), LEVEL),
-            hierarchical_bootstrap(differences[None], samples, LEVEL, seed=number),
-        )
-        for i, interval in enumerate(found):
-            inside[i] += [interval.low <= truth <= interval.high for truth in truths]
-            width[i] += interval.high - interval.low
+    levels = np.linspace(0.025, 0.975, 20)  # the means of as many equal shares of the seeds
+    every = {
+        "normal": np.tile(LUCK * norm.ppf(levels), (2, 1)),
+        "heavy_tailed": LUCK * np.tile(t.ppf(levels, 3), (2, 1)) / 3**0.5,
+    }
+    every["one_in_ten_collapses"] = every["normal"].copy()
+    every["one_in_ten_collapses"][0, :: round(1 / COLLAPSED)] = -np.inf
+    spread = np.random.default_rng(0).normal(0, np.hypot(EASE, OWN), 20_000)
+    new = np.subtract(*(_expected(every[world][i], spread, SKILL[i]).mean() for i in range(2)))
+    inside, width = np.zeros((len(INTERVALS), 2)), np.zeros(len(INTERVALS))
+    for _ in range(simulations):
+        differences, these = draw(rng, seeds, examples, world, every[world])
+        for i, interval_of in enumerate(INTERVALS.values()):
+            found = interval_of(differences, samples)
+            inside[i] += [found.low <= truth <= found.high for truth in (these, new)]
+            width[i] += found.high - found.low
     return {
         name: {
             "these_examples": round(inside[i, 0] / simulations, 4),
             "new_examples": round(inside[i, 1] / simulations, 4),
             "width": round(width[i] / simulations, 4),
         }
-        for i, name in enumerate(("t_interval", "hierarchical_bootstrap"))
+        for i, name in enumerate(INTERVALS)
     }
 
 
 def page(simulations: int = SIMULATIONS, samples: int = SAMPLES) -> dict[str, Any]:
+    worlds = {
+        world: {str(seeds): measure(seeds, simulations, samples, world) for seeds in SEEDS}
+        for world in WORLDS
+    }
     return {
         "level": LEVEL,
         "examples": EXAMPLES,
         "simulations": simulations,
         "bootstrap_samples": samples,
-        "coverage": {str(seeds): measure(seeds, simulations, samples) for seeds in SEEDS},
+        "coverage": worlds["normal"],
+        "worlds": worlds,
     }
 
 

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from instructlab_utils import project
 from instructlab_utils.errors import ConfigError
 from instructlab_utils.project import find_root
 
@@ -30,6 +31,7 @@ PACKAGES = (
     "papermill",
     "snakemake",
 )
+TEACHING = Path(project.__file__).parent  # instructlab_utils, wherever it is installed
 SHORT = ("torch", "transformers", "scikit-learn", "numpy")
 
 
@@ -77,11 +79,19 @@ def hardware() -> str:
 
 @lru_cache(maxsize=1)
 def package_sha() -> str:
-    """Sixteen hexadecimal digits over the teaching modules' sources: provenance, never a reason to run again."""
+    """Sixteen hexadecimal digits over instructlab_utils: each of its .py and .toml files, with its path, and data/tasks.toml.
+
+    A lesson executes the package: another hash, and its last run is out of date (``engine/jobs.py``). A block of an
+    experiment runs again for its own code and settings alone, since the package grows with each lesson; its lines carry the
+    hash, so that ``explain`` can tell two versions of a tuner apart.
+    """
     sha = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].glob("*.*")):
-        if path.suffix in (".py", ".toml"):
-            sha.update(path.name.encode() + b"\0" + path.read_bytes())
+    table = TEACHING.parent / "data" / "tasks.toml"  # which reader reads what: code in all but name
+    found = [path for path in TEACHING.rglob("*.*") if path.suffix in (".py", ".toml")]
+    for path in sorted(found + [table] * table.is_file()):
+        sha.update(path.relative_to(TEACHING.parent).as_posix().encode() + b"\0")
+        # line ends are normalised: a checkout on Windows must not look like a changed package
+        sha.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
     return sha.hexdigest()[:16]
 
 

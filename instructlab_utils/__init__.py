@@ -1,7 +1,7 @@
 """The thin package behind the lessons: what several notebooks need, and nothing that a library already does.
 
-Each function names the lesson that derives it. Heavy libraries (torch, transformers, datasets) are imported by the
-modules that use them, so ``import instructlab_utils`` itself stays cheap.
+Each public function and class names the lesson that derives it, or its module names one for all of them. Heavy libraries
+(torch, transformers, datasets) are imported by the modules that use them, so ``import instructlab_utils`` stays cheap.
 """
 
 from instructlab_utils.run import Run, expect_error, start

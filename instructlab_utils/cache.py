@@ -1,6 +1,6 @@
 """The folder of fetched models and data: where it is, and whether an asset in it is the one that data/assets.toml pins.
 
-Fetching is the engine's work (``python -m instructlab_utils fetch``); a lesson only reads.
+Fetching is the engine's work (``python -m instructlab_utils fetch``); a lesson only reads. From lesson 00 on.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def home() -> Path:
     return (find_root() / Path(folder or ".cache").expanduser()).resolve()
 
 
-def catalogue_text() -> tuple[str, Path]:
-    """The text of data/assets.toml, and its path. ConfigError where it cannot be read."""
-    path = find_root() / "data" / "assets.toml"
+def data_file(name: str) -> tuple[str, Path]:
+    """The text of a file in data/, and its path. ConfigError where it cannot be read."""
+    path = find_root() / "data" / name
     try:
         return path.read_text(encoding="utf-8"), path
     except OSError as error:
@@ -50,7 +50,7 @@ def _entries(text: str, path: Path) -> dict[str, dict[str, Any]]:
 
 def entry(name: str) -> dict[str, Any]:
     """What data/assets.toml says of an asset. AssetError for an unknown name."""
-    known = _entries(*catalogue_text())
+    known = _entries(*data_file("assets.toml"))
     if name not in known:
         raise AssetError(
             f"no asset named {name!r}{closest(name, list(known)) or ';'} known: {', '.join(known)}"

@@ -1,7 +1,16 @@
 """The exceptions of this project. Each carries one sentence that names the place and the fix.
 
 The command line prints that sentence and exits with code 2; a notebook shows it as the last line of the traceback.
+From lesson 00 on.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class CourseError(Exception):
@@ -38,3 +47,18 @@ class TrainingError(CourseError):
 
 class InstructionError(CourseError):
     """An instruction, a set of instructions or a conversation is not in the expected form."""
+
+
+def sentence(error: ValidationError, file: str, prefix: str = "") -> str:
+    """The first mistake that pydantic found, as one sentence with file and key."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):  # of a model, of a dataclass
+        return f"{file}: unknown key {prefix + where!r}; remove it or correct its spelling."
+    if first["type"] == "missing":
+        return f"{file}: the key {prefix + where!r} is missing; add it."
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if not where:
+        return f"{file}: {prefix}{message}."
+    shown = "" if isinstance(first["input"], Mapping) else f", not {first['input']!r}"
+    return f"{file}: {prefix}{where}: {message[:1].lower()}{message[1:]}{shown}."

@@ -1,7 +1,7 @@
 """Writing results so that a kill at any moment leaves either the old file or the new one, never half of one.
 
 A block of an experiment writes one JSON line per run (`append_line`), a notebook writes one JSON object
-(`write_json`). Both are flushed to the disk before the function returns.
+(`write_json`). Both are flushed to the disk before the function returns. From lesson 00 on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Instructions as data: a validated record, files without silent losses, rendering, chat format and response masks.
+"""Instructions as data: a validated record, files without silent losses, sets without copies or leaks.
 
 A set is a file of JSON Lines, one `Instruction` a line; ours is data/instructions/course.jsonl, its card
 data/cards/instructions.md. `read` turns every line into a record or into a `Problem`, one sentence that names file, line,
@@ -44,7 +44,7 @@ def _must(condition: bool, field: str, reason: str, fix: str) -> None:
         raise Refused(field, reason, fix)
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
     """A value in a message: on one line, short, and nothing in it that a terminal would obey."""
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else value[:57] + "…")
@@ -56,7 +56,7 @@ def _without(pattern: str, reason: str, fix: str) -> AfterValidator:
     """Refuses a text in which the pattern is found."""
 
     def check(text: str) -> str:
-        _must(not re.search(pattern, text), "", f"{_show(text)} {reason}", fix)
+        _must(not re.search(pattern, text), "", f"{show(text)} {reason}", fix)
         return text
 
     return AfterValidator(check)
@@ -128,13 +128,13 @@ class Instruction(BaseModel):
         for i, (given, output) in enumerate((example.input, example.output) for example in self.examples):
             place, reason = (
                 f"examples[{i}].input",
-                f"{_show(given)} does not fit the use of {INPUT} in the text",
+                f"{show(given)} does not fit the use of {INPUT} in the text",
             )
             _must(bool(given.strip()) == takes, place, reason, "mend one of the two")
             _must(not takes or inputs[given] == 1, place, "another example has it too", "delete one of them")
-            place, reason = f"examples[{i}].output", f"{_show(output)} is not among the options"
+            place, reason = f"examples[{i}].output", f"{show(output)} is not among the options"
             _must(not self.options or output in self.options, place, reason, "add it, or mend the example")
-            reason = f"{_show(output)} does not pass the check {self.check}"
+            reason = f"{show(output)} does not pass the check {self.check}"
             _must(passes(self, output, output), place, reason, "use options that do not contain each other")
         return self
 
@@ -188,7 +188,7 @@ class Problem(NamedTuple):
 
 def _name(place: Sequence[int | str]) -> str:
     """("examples", 0, "input") → examples[0].input"""
-    keys = [p if isinstance(p, int) or re.fullmatch("[a-z_]+", p) else _show(p) for p in place]
+    keys = [p if isinstance(p, int) or re.fullmatch("[a-z_]+", p) else show(p) for p in place]
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
@@ -211,7 +211,7 @@ def _parse(line: bytes) -> Instruction:
         text = line.decode("utf-8")
         _must(not text.startswith("\ufeff"), LINE, "a byte order mark is in front of it", "delete the mark")
         record = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
-        _must(isinstance(record, dict), LINE, f"it is {_show(record)}", "write one JSON object a line")
+        _must(isinstance(record, dict), LINE, f"it is {show(record)}", "write one JSON object a line")
         return Instruction.model_validate(record)
     except (Refused, ValidationError) as error:
         raise error if isinstance(error, Refused) else _explain(error) from None
@@ -228,7 +228,7 @@ def _parse(line: bytes) -> Instruction:
 def _explain(errors: ValidationError) -> Refused:
     """The most telling of pydantic's errors: an unknown field explains why another one is missing."""
     error = max(errors.errors(include_url=False), key=lambda one: one["type"] == "extra_forbidden")
-    place, value, more = error["loc"], f"it is {_show(error['input'])}", error.get("ctx", {})
+    place, value, more = error["loc"], f"it is {show(error['input'])}", error.get("ctx", {})
     if isinstance(more.get("error"), Refused):
         field, reason, fix = more["error"].args
         return Refused(".".join(filter(None, (_name(place), field))), reason, fix)
@@ -336,7 +336,7 @@ def check_set(
             text = normalised(example.input)
             for split in {"train", "dev", "test"} - {one.split} if text else ():
                 j = first.get(("input", split, text), i)
-                reason = f"{_show(example.input)} is also an input of line {at[j]}, which is in {split}"
+                reason = f"{show(example.input)} is also an input of line {at[j]}, which is in {split}"
                 expect(i == j, i, f"examples[{k}].input", reason, "choose another input")
             first.setdefault(("input", one.split, text), i)
     every = [(i, field, text) for i, one in enumerate(instructions) for field, text in one.wordings.items()]
@@ -357,92 +357,6 @@ def check_set(
     return problems
 
 
-# --- from a record to a model's tokens ---------------------------------------------------------------------------
-
-
-def render(instruction: Instruction, input: str = "", wording: int = 0) -> str:
-    """The instruction's ``wording`` (0: the text, 1 and up: the paraphrases) with ``input`` in its place, character by
-    character: braces in the input, ``{input}`` among them, stay what they are.
-
-    Raises InstructionError for an unknown wording, or for an input where the instruction takes none.
-    """
-    wordings = list(instruction.wordings.values())
-    if wording not in range(len(wordings)):
-        raise InstructionError(
-            f"{instruction.id} has no wording {wording}: choose one of 0 to {len(wordings) - 1}"
-        )
-    before, place, after = wordings[wording].partition(INPUT)
-    if input and not place:
-        raise InstructionError(f"{instruction.id} takes no input: leave out {_show(input)}")
-    return before + input + after
-
-
-def messages(
-    instruction: Instruction,
-    input: str = "",
-    output: str | None = None,
-    wording: int = 0,
-    system: str | None = None,
-) -> list[dict[str, str]]:
-    """A conversation: the rendered instruction of the user, before it ``system`` and behind it ``output``, where given."""
-    turns = (("system", system), ("user", render(instruction, input, wording)), ("assistant", output))
-    return [{"role": role, "content": content} for role, content in turns if content is not None]
-
-
-def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]], generation_prompt: bool = False) -> str:
-    """The conversation in the format of the tokenizer's chat template, with the start of an answer where wanted.
-
-    Without a system message SmolLM2's template writes a default one, and says nothing about it.
-    Raises InstructionError for no message, no template, an unknown role, or a content with a special token: that ends a turn.
-    """
-    if not messages or not getattr(tokenizer, "chat_template", None):
-        raise InstructionError("there is no message, or no chat template: take the tokenizer of a chat model")
-    for i, turn in enumerate(messages):
-        text = turn.get("content")
-        if turn.get("role") not in ("system", "user", "assistant") or not isinstance(text, str):
-            raise InstructionError(
-                f"message {i} needs a role (system, user, assistant) and a text as content"
-            )
-        if any(token in text for token in tokenizer.all_special_tokens):
-            raise InstructionError(f"message {i} holds a special token: take it out of {_show(text)}")
-    turns = [dict(turn) for turn in messages]
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
-
-
-def encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> dict[str, list[int]]:
-    """The tokens of a conversation, with labels on what the assistant says and on the end token of each of its turns.
-
-    Returns ``{"input_ids": T ints, "labels": T ints}``. A label is the token itself or -100; the newline that the template
-    writes behind an end token has none. Nothing is cut. The mask comes from prefixes: the text up to a turn and the text
-    up to its end token, tokenised alone, must be how the whole begins. Pad ids cannot tell: SmolLM2's is the end token.
-
-    Raises InstructionError where no turn is the assistant's, and where a prefix is not how the whole begins, in text (the
-    template changes a content) or in tokens (one spans the border, as before an answer that begins with an empty line).
-
-    Source: lesson 14. For one prompt and answer equal to `generation.encode_completion`, but for the last newline.
-    """
-
-    def ids(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    whole = chat_text(tokenizer, messages)
-    input_ids, labels = ids(whole), [-100] * len(ids(whole))
-    answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant"]
-    if not answers or not answers[0]:
-        raise InstructionError(
-            "a conversation to learn from begins with the user and holds an answer: add it"
-        )
-    for i in answers:
-        before = chat_text(tokenizer, messages[:i], generation_prompt=True)
-        through = before + messages[i]["content"] + tokenizer.eos_token
-        start, end = ids(before), ids(through)
-        if not whole.startswith(through) or input_ids[: len(end)] != end or end[: len(start)] != start:
-            fix = "take the white space from both ends of the answer, or use another chat template"
-            raise InstructionError(f"message {i} has no border between tokens where it begins or ends: {fix}")
-        labels[len(start) : len(end)] = end[len(start) :]
-    return {"input_ids": input_ids, "labels": labels}
-
-
 # --- sets of tasks -----------------------------------------------------------------------------------------------
 
 
@@ -459,7 +373,7 @@ def mixture(sizes: Mapping[str, int], cap: int | None, temperature: float = 1.0)
     and normalised again. T = 1 is proportional to the examples, a large T near equal shares.
 
     Raises InstructionError for no task, a size or cap below 1, or a temperature that is not a positive number.
-    Source: Raffel et al. (2020), section 3.5.2.
+    Source: Raffel et al. (2020), section 3.5.2; lesson 14, section 4.
     """
     whole = [*sizes.values(), *([] if cap is None else [cap])]
     if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in whole):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,6 +43,22 @@ def pick_device(profile: str = "laptop") -> str:
 def pick_dtype(device: str) -> torch.dtype:
     """bf16 on a CUDA device that supports it, fp32 everywhere else (a CPU without bf16 units is ~50 times slower)."""
     return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+@contextmanager
+def mixed_precision(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """Forward passes in bf16 on a CUDA device; weights, gradients and updates stay fp32, and a CPU computes as ever.
+
+    Only the forward pass runs under autocast, as torch's documentation asks.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)
+    try:
+        yield
+    finally:
+        del model.forward
 
 
 def source_of(role: str, model: str = "") -> str:

@@ -1,4 +1,7 @@
-"""One style for all figures: colour-blind safe, readable in grey (every series has its own marker and line style)."""
+"""One style for all figures: colour-blind safe, readable in grey (every series has its own marker and line style).
+
+From lesson 00 on.
+"""
 
 from __future__ import annotations
 

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.losses import cross_entropy
-from instructlab_utils.models import load_span_model as load_span_model  # the experiment finds it here
-from instructlab_utils.training import Batch, Example, collate_tokens, move
+from instructlab_utils.models import (
+    load_span_model as load_span_model,
+)  # the experiment qa_shifts finds it here
+from instructlab_utils.training import Batch, Example, batches_by_length, collate_tokens, move
 
 Offsets = Sequence[tuple[int, int] | None]
 Row = Mapping[str, Any]
@@ -30,6 +32,7 @@ class Window:
     ``row`` is the number of the question. ``offsets`` holds, for each of the T tokens, its characters in the context
     (begin, end), or None for the question and the special tokens. ``example`` is what the loop trains on:
     ``input_ids`` and ``token_type_ids``, T integers each, and ``labels``, the first and last token of the answer.
+    Source: lesson 05, section 3.
     """
 
     row: int
@@ -106,9 +109,7 @@ def span_scores(
     model.eval()
     found: dict[int, Tensor] = {}
     device = next(model.parameters()).device
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
-    for begin in range(0, len(order), batch_size):
-        chosen = order[begin : begin + batch_size]
+    for chosen in batches_by_length(examples, batch_size):
         batch = move(collate_tokens([examples[i] for i in chosen], pad_id), device)
         output = model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
         scores = torch.stack([output.start_logits, output.end_logits], 1).float().cpu()

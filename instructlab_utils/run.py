@@ -101,8 +101,7 @@ class Run:
 
     def have(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """The line that an earlier, interrupted execution of this block stored under ``key``, or None."""
-        path = self.out / "lines.jsonl"
-        lines = files.read_lines(path) if path.exists() else []
+        lines = files.read_lines(self.out / "lines.jsonl")
         return next((line for line in lines if all(line.get(k) == v for k, v in key.items())), None)
 
     def line(self, key: Mapping[str, Any], /, **fields: Any) -> None:
@@ -119,6 +118,8 @@ def start(lesson: str, *, profile: str = "auto", seed: int = 0) -> Run:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ParameterError(f"seed must be a whole number, 0 or more, not {seed!r}")
     profile, root = resolve_profile(profile), find_root()
+
+    from importlib.metadata import version
 
     import numpy
     import torch
@@ -138,18 +139,11 @@ def start(lesson: str, *, profile: str = "auto", seed: int = 0) -> Run:
     run = Run(lesson, profile, seed, device, root, out, budget(lesson, profile))
     threads = torch.get_num_threads()
     print(f"{lesson} · profile {profile} · seed {seed} · {device}, {threads} thread{'s' * (threads > 1)}")
-    print(
-        f"python {sys.version.split()[0]}, torch {torch.__version__}, transformers {_version('transformers')}"
-    )
+    versions = f"torch {torch.__version__}, transformers {version('transformers')}"
+    print(f"python {sys.version.split()[0]}, {versions}")
     if profile == "smoke":
         print("smoke run, not a result")
     return run
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
 
 
 @contextlib.contextmanager
@@ -169,9 +163,8 @@ def expect_error(*kinds: type[BaseException], match: str = "") -> Iterator[None]
         text = re.sub(r" \([^()]*[/\\][^()]*\)$", "", text)  # ImportError ends with a path of this machine
         print(f"{type(error).__name__}: {text}")
     else:
-        raise AssertionError(
-            f"expected {' or '.join(kind.__name__ for kind in kinds)}, but nothing was raised"
-        )
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise AssertionError(f"expected {wanted}, but nothing was raised")
 
 
 def reset_peak_memory() -> None:
@@ -182,9 +175,7 @@ def reset_peak_memory() -> None:
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far (since the last reset), in MB (2**20 bytes)."""
-    with contextlib.suppress(
-        OSError
-    ):  # VmHWM starts again at exec; getrusage would report the parent's peak too
+    with contextlib.suppress(OSError):  # VmHWM starts at exec; getrusage would report the parent's peak too
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):
                 return round(int(line.split()[1]) / 1024, 1)

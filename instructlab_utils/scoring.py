@@ -24,7 +24,7 @@ RULES = ("sum", "mean", "pmi")
 @dataclass(frozen=True)
 class OptionScores:
     """The options of one context: ``log_probs``, summed over an option's tokens, float64 of shape (O,), in nats;
-    ``tokens``, their numbers, int64 of shape (O,)."""
+    ``tokens``, their numbers, int64 of shape (O,). Source: lesson 12, section 3."""
 
     log_probs: Tensor
     tokens: Tensor

@@ -36,8 +36,8 @@ def job(folder: Path) -> None:
         words = [rng.randrange(100) + 100 * label * (rng.random() < 0.7) for _ in range(rng.randrange(3, 20))]
         examples.append({"input_ids": words, "labels": label})
     history = training.train(
-        net, examples[:64], steps=STEPS, learning_rate=3e-3, pad_id=0, batch_size=8, accumulation=2, seed=5,
-        dev=examples[64:], eval_every=6, folder=folder, save_every=4,
+        net, examples[:64], steps=STEPS, learning_rate=3e-3, pad_id=0, batch_size=8, seed=5, dev=examples[64:],
+        eval_every=6, folder=folder, save_every=4, recipe=training.Recipe(accumulation=2),
     )  # fmt: skip
     logits = training.predict(net, examples[64:], 0)
     write_json(

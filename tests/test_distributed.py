@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = dict(
     learning_rate=1e-3,
     pad_id=0,
     batch_size=5,
-    accumulation=2,
+    recipe=training.Recipe(accumulation=2),
     seed=3,
     eval_every=2,
     save_every=3,

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from instructlab_repro import claims, experiments, notebooks
 from instructlab_repro.engine import course, jobs
-from instructlab_repro.pages import tables
-from instructlab_utils import files
+from instructlab_repro.notebooks import exercises
+from instructlab_repro.pages import blocks_of, check_blocks, readme, tables
+from instructlab_utils import files, tasks
 from instructlab_utils.project import PROFILES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md")])
+MEASURED = ROOT / "docs" / "reproduce.md"  # has the block of the last measured course
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+ELSEWHERE = {"course", "scaling", "scaling-7b"}  # measured: a test below, and tests/test_slurm.py
 FOLDERS = ("source", "exercises", "experiments/source")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / "notebooks" / folder).glob("*.py"))
 
@@ -26,32 +31,49 @@ SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / "notebooks" / fo
 
 @pytest.fixture(scope="module")
 def regenerated() -> dict[str, str]:
-    return course.readme_blocks()
-
-
-def _blocks(page: Path) -> dict[str, str]:
-    return {match["name"]: match["text"] for match in tables.BLOCK.finditer(page.read_text(encoding="utf-8"))}
+    return readme.blocks()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_generated_blocks_are_what_is_regenerated_now(page: Path, regenerated: dict[str, str]) -> None:
-    elsewhere = {"course", "scaling", "scaling-7b"}  # the next tests, and tests/test_slurm.py
-    assert set(_blocks(page)) <= {*regenerated, *elsewhere}
-    assert tables.check_blocks(page, regenerated) == []
+    assert blocks_of(page).keys() <= {*regenerated, *ELSEWHERE}
+    assert check_blocks(page, readme.for_page(page, regenerated)) == []
 
 
-@pytest.mark.parametrize("name", sorted(_blocks(README).keys() - {"course"}))
-def test_a_changed_digit_in_a_block_is_told(name: str, regenerated: dict[str, str], tmp_path: Path) -> None:
-    text, block = README.read_text(encoding="utf-8"), _blocks(README)[name]
-    page = tmp_path / "README.md"
-    page.write_text(text.replace(block, re.sub(r"\d", lambda d: str(9 - int(d[0])), block)), encoding="utf-8")
-    (told,) = tables.check_blocks(page, regenerated)
+def test_each_block_stands_on_a_page() -> None:
+    there = {name for page in PAGES for name in blocks_of(page)}
+    shown = {
+        "lessons",
+        "remember",
+        "benchmark",
+        "benchmarks",
+        "experiments",
+        "claims",
+        "ledger-page",
+        "course",
+        "coverage",
+    }
+    assert shown | {"table-arena", "table-baselines", "determinism-baselines"} <= there
+
+
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [(page, name) for page in PAGES for name in sorted(blocks_of(page).keys() - ELSEWHERE)],
+    ids=lambda part: getattr(part, "name", part),
+)
+def test_a_changed_digit_in_a_block_is_told(
+    page: Path, name: str, regenerated: dict[str, str], tmp_path: Path
+) -> None:
+    text, block = page.read_text(encoding="utf-8"), blocks_of(page)[name]
+    copy = tmp_path / page.name
+    copy.write_text(text.replace(block, re.sub(r"\d", lambda d: str(9 - int(d[0])), block)), encoding="utf-8")
+    (told,) = check_blocks(copy, readme.for_page(page, regenerated))
     assert f"generated block {name!r} is out of date" in told
 
 
 def test_the_measured_block_has_every_notebook_of_the_course_and_all_ended_well() -> None:
     """Its seconds belong to a machine; its rows do not."""
-    block = _blocks(README)["course"]
+    block = blocks_of(MEASURED)["course"]
     wanted = jobs.all_jobs(course.course_targets("smoke"), "smoke")
     rows = re.findall(r"^\| (\S+) \| (\w+) \| \d+\.\d \| \d+ MB \|$", block, flags=re.MULTILINE)
     assert rows == sorted(
@@ -74,6 +96,84 @@ def test_stored_tables_are_what_the_results_give_now(name: str) -> None:
     assert bool(stored) == bool(experiments.results(name, "laptop"))
     for path, text in tables.forms(name).items() if stored else ():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make reproduce`"
+
+
+# --- counts in prose ---------------------------------------------------------------------------------
+
+SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+TENS = dict(
+    zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True)
+)
+SPELT = {word: number for number, word in enumerate(SMALL)} | TENS
+SPELT |= {f"{ten}-{SMALL[i]}": number + i for ten, number in TENS.items() for i in range(1, 10)}
+COUNTED = re.compile(
+    rf"(?<![\w.,-])(?P<number>\d[\d,]*|{'|'.join(sorted(SPELT, key=len, reverse=True))})\s+"
+    r"(?P<what>lessons|notebooks|experiments|claims|tasks|exercises)\b",
+    re.IGNORECASE,
+)
+BLOCKS = re.compile(r"<!-- generated:.*?<!-- /generated -->", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def true_counts() -> dict[str, set[int]]:
+    boxes = sum(len(exercises.load(path)) for path in exercises.sources().values())
+    return {
+        "lessons": {len(notebooks.lessons())},
+        "notebooks": {
+            len(notebooks.everything()),
+            len(jobs.all_jobs(course.course_targets("smoke"), "smoke")),
+        },
+        "experiments": {len(experiments.names())},
+        "claims": {len(claims.names())},
+        "tasks": {len(tasks.names())},
+        "exercises": {boxes},
+    }
+
+
+def wrong_counts(text: str, truth: dict[str, set[int]]) -> list[str]:
+    """What a text outside its generated blocks counts of the kinds in ``truth``, where the number is not the true one."""
+    said = []
+    for match in COUNTED.finditer(BLOCKS.sub("", text)):
+        number, what = match["number"].lower().replace(",", ""), match["what"].lower()
+        if what in truth and (int(number) if number.isdigit() else SPELT[number]) not in truth[what]:
+            right = " or ".join(map(str, sorted(truth[what])))
+            said.append(
+                f"{' '.join(match[0].split())!r}: there are {right}; reword, or put it into a generated block"
+            )
+    return said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_counts_on_pages_are_true(page: Path, true_counts: dict[str, set[int]]) -> None:
+    assert wrong_counts(page.read_text(encoding="utf-8"), true_counts) == []
+
+
+def test_counts_where_the_project_describes_itself_are_true(true_counts: dict[str, set[int]]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    for text in (project["description"], citation["title"], citation["abstract"]):
+        assert wrong_counts(text, true_counts) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_counts_of_the_course_in_notebooks_are_true(path: Path, true_counts: dict[str, set[int]]) -> None:
+    """A lesson may have two tasks and three claims of its own; lessons, notebooks and experiments are the course's."""
+    whole = {what: true_counts[what] for what in ("lessons", "notebooks", "experiments")}
+    prose = [cell.source for cell in notebooks.from_source(path).cells if cell.cell_type == "markdown"]
+    assert wrong_counts("\n\n".join(prose), whole) == []
+
+
+def test_a_wrong_count_is_told(true_counts: dict[str, set[int]]) -> None:
+    (told,) = wrong_counts("- **Twelve lessons** of a planned course.", true_counts)
+    assert told.startswith("'Twelve lessons': there are ")
+    (told,) = wrong_counts("It has 1,000\nclaims.", {"claims": {92}})
+    assert told == "'1,000 claims': there are 92; reword, or put it into a generated block"
+    right = "Ninety-two claims, 92 claims, one claim, lesson 12, 12 of 15 lessons"
+    assert wrong_counts(right, {"claims": {92}, "lessons": {15}}) == []
+    assert wrong_counts("<!-- generated:x -->\n3 claims\n<!-- /generated -->", {"claims": {92}}) == []
 
 
 # --- numbers typed into lessons: the linter ----------------------------------------------------------
@@ -270,7 +370,7 @@ def test_a_finding_is_one_sentence_with_file_line_number_and_fix(write_lesson) -
 WORDS = dict(zip("a two three four five six seven eight nine ten".split(), range(1, 11), strict=True))
 
 
-def _title_row(lesson: notebooks.Lesson, name: str) -> str:
+def _title_row(lesson: notebooks.Notebook, name: str) -> str:
     match = re.search(
         rf"^# \| {name}[^|]*\| (.+) \|$", lesson.source.read_text(encoding="utf-8"), re.MULTILINE
     )
@@ -297,12 +397,16 @@ def agree(row: str, minutes: dict[str, float]) -> bool:
 
 
 @pytest.mark.parametrize("lesson", notebooks.lessons().values(), ids=lambda lesson: lesson.id)
-def test_the_budget_line_agrees_with_the_header_and_with_what_was_measured(lesson: notebooks.Lesson) -> None:
+def test_the_budget_line_agrees_with_the_header_and_with_what_was_measured(
+    lesson: notebooks.Notebook,
+) -> None:
     assert agree(_title_row(lesson, "time"), lesson.minutes), (
         f"{lesson.source.name}: time and header disagree"
     )
     limit = re.fullmatch(r"under (\d+(?:\.\d+)?) GB", _title_row(lesson, "memory"))
-    peak = re.search(rf"^\| {lesson.source.stem} \|.* (\d+) MB \|$", _blocks(README)["course"], re.MULTILINE)
+    peak = re.search(
+        rf"^\| {lesson.source.stem} \|.* (\d+) MB \|$", blocks_of(MEASURED)["course"], re.MULTILINE
+    )
     assert limit and peak and int(peak[1]) < 1000 * float(limit[1])
 
 

@@ -66,7 +66,8 @@ def _imports(folder: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("instructlab_utils", ("classroom", "tensorboard")),
+        ("instructlab_utils", ("tensorboard",)),
+        ("instructlab_repro", ("classroom",)),
         ("notebooks", ()),
         ("tests", ("dev", "bench", "classroom", "tensorboard")),
         ("scripts", ("dev",)),
@@ -82,7 +83,7 @@ def test_every_import_is_a_declared_dependency(
         *(line for extra in extras for line in project["optional-dependencies"][extra]),
     ]
     declared = {lock.normal(lock.Requirement(line).name) for line in lines}
-    own = {"instructlab_utils"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
+    own = {"instructlab_utils", "instructlab_repro"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
     packages = packages_distributions()
     found = _imports(folder)
     assert len(found) > 3
@@ -170,8 +171,13 @@ def test_python_version_is_the_same_everywhere() -> None:
 
 def test_package_data_and_console_script_exist() -> None:
     assert (ROOT / "instructlab_utils" / "profiles.toml").is_file()
-    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["instructlab_utils"]
-    assert "*.toml" in patterns
+    data = PYPROJECT["tool"]["setuptools"]["package-data"]
+    assert "*.toml" in data["instructlab_utils"]
+    templates = [path for path in (ROOT / "instructlab_repro").rglob("templates/*") if path.suffix != ".pyc"]
+    packed = {
+        path for pattern in data["instructlab_repro"] for path in (ROOT / "instructlab_repro").glob(pattern)
+    }
+    assert templates and set(templates) <= packed
     module, function = PYPROJECT["project"]["scripts"]["instructlab"].split(":")
     assert callable(getattr(importlib.import_module(module), function))
 

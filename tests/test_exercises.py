@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from instructlab_repro.engine import classroom as ex
+from instructlab_repro import notebooks
+from instructlab_repro.engine import classroom
+from instructlab_repro.notebooks import exercises as ex
 from instructlab_utils.errors import ConfigError, NotebookError
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ex.sources(ROOT)
 EXERCISES = {exercise.id: exercise for path in SOURCES.values() for exercise in ex.load(path)}
-BANK = [
-    wrong
-    for path in sorted((ROOT / "tests" / "wrong_answers").glob("*.toml"))
-    for wrong in tomllib.loads(path.read_text(encoding="utf-8"))["wrong"]
-]
+ANSWERS = {
+    path.stem: tomllib.loads(path.read_text(encoding="utf-8"))
+    for path in sorted((ROOT / "tests" / "answers").glob("*.toml"))
+}
+BANK = [wrong for answers in ANSWERS.values() for wrong in answers["wrong"]]
+RIGHT = {id: code for answers in ANSWERS.values() for id, code in answers["right"].items()}
 HEAD = """# ---
 # jupyter:
 #   kernelspec: {display_name: Python 3, language: python, name: python3}
@@ -46,7 +49,7 @@ assert add(-1, 0) == -1, "Negative numbers too."
 
 
 @cache
-def judged(index: int) -> tuple[ex.Verdict, ex.Verdict]:
+def judged(index: int) -> tuple[ex.Marking, ex.Marking]:
     """The verdicts on one wrong answer: of the visible checker alone, and with the hidden cases."""
     wrong = BANK[index]
     exercise = EXERCISES[wrong["exercise"]]
@@ -68,24 +71,8 @@ def test_each_lesson_has_a_bug_hunt_a_prediction_and_both_kinds(lesson):
     assert {"practice", "graded"} == {exercise.kind for exercise in own}
 
 
-def test_the_lessons_and_at_least_three_misconceptions_each():
-    assert list(SOURCES) == [
-        "00",
-        "01",
-        "02",
-        "03",
-        "04",
-        "05",
-        "06",
-        "07",
-        "08",
-        "09",
-        "10",
-        "11",
-        "12",
-        "13",
-        "14",
-    ]
+def test_every_lesson_has_a_page_of_exercises_and_at_least_three_misconceptions_each():
+    assert list(SOURCES) == list(ANSWERS) == list(notebooks.lessons())
     count = {id: sum(wrong["exercise"] == id for wrong in BANK) for id in EXERCISES}
     assert set(EXERCISES) == {wrong["exercise"] for wrong in BANK}
     assert min(count.values()) >= 3, count
@@ -142,10 +129,6 @@ def test_checker_rejects_a_wrong_answer_with_its_own_message(index):
     assert wrong["says"] in all_cases.message, f"it said: {all_cases.message}"
     assert seen.accepted == wrong.get("hidden", False), f"visible cases: {seen.message or 'accepted'}"
     assert all_cases.seconds < 1
-
-
-# Other right answers, which a checker must not refuse.
-RIGHT = tomllib.loads((ROOT / "tests" / "right_answers.toml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("id", RIGHT)
@@ -274,7 +257,7 @@ def test_classroom_leaves_foreign_folders_alone(tmp_path):
     pytest.importorskip("nbgrader")
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(ConfigError, match="not empty"):
-        ex.classroom(tmp_path)
+        classroom.classroom(tmp_path)
     assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -289,26 +272,26 @@ def graded(solved: float, untouched: float) -> dict[str, dict[str, dict[str, flo
 @pytest.mark.parametrize("scores", [(1.0, 0.0), (2.0, 1.0), (0.0, 0.0)])
 def test_classroom_refuses_other_grades_than_full_and_none(tmp_path, scores):
     with pytest.raises(NotebookError, match="expected full marks"):
-        ex._judge(graded(*scores), tmp_path)
+        classroom._judge(graded(*scores), tmp_path)
 
 
 def test_classroom_refuses_grades_without_the_hidden_cases(tmp_path):
-    executed = tmp_path / "solved" / ex.ASSIGNMENT / "add.ipynb"
+    executed = tmp_path / "solved" / classroom.ASSIGNMENT / "add.ipynb"
     executed.parent.mkdir(parents=True)
     executed.write_text("no case here", encoding="utf-8")
     with pytest.raises(NotebookError, match="hidden cases were not put back"):
-        ex._judge(graded(2.0, 0.0), tmp_path)
+        classroom._judge(graded(2.0, 0.0), tmp_path)
     executed.write_text("### BEGIN HIDDEN TESTS", encoding="utf-8")
-    ex._judge(graded(2.0, 0.0), tmp_path)
+    classroom._judge(graded(2.0, 0.0), tmp_path)
     assert executed.is_file()
 
 
 def test_classroom_refuses_a_release_that_shows_the_solution(tmp_path):
     path = written(tmp_path, HEAD)
     released = tmp_path / "release" / "09_add.ipynb"
-    ex._write_notebook(ex.teacher_notebook(path), released)
+    classroom._write_notebook(ex.teacher_notebook(path), released)
     with pytest.raises(NotebookError, match="shows 'BEGIN SOLUTION'"):
-        ex._submit(released, tmp_path / "submitted", path)
+        classroom._submit(released, tmp_path / "submitted", path)
 
 
 def test_classroom_fills_every_answer_of_the_solved_submission(tmp_path):
@@ -316,10 +299,10 @@ def test_classroom_fills_every_answer_of_the_solved_submission(tmp_path):
 
     path = written(tmp_path, HEAD)
     released = tmp_path / "release" / "09_add.ipynb"
-    ex._write_notebook(ex.student_notebook(path), released)
-    ex._submit(released, tmp_path / "submitted", path)
+    classroom._write_notebook(ex.student_notebook(path), released)
+    classroom._submit(released, tmp_path / "submitted", path)
     text = {
-        student: nbformat.read(tmp_path / "submitted" / student / ex.ASSIGNMENT / released.name, 4)
+        student: nbformat.read(tmp_path / "submitted" / student / classroom.ASSIGNMENT / released.name, 4)
         .cells[1]
         .source
         for student in ("solved", "untouched")
@@ -333,4 +316,4 @@ def test_classroom_fills_every_answer_of_the_solved_submission(tmp_path):
 def test_a_failed_step_of_nbgrader_names_its_cause():
     log = "[ERROR] trouble\n    FileNotFoundError: no 'alembic'\nNbGraderException: see above"
     with pytest.raises(NotebookError, match="autograde failed: FileNotFoundError: no 'alembic'"):
-        ex._step({"success": False, "log": log}, "autograde")
+        classroom._step({"success": False, "log": log}, "autograde")

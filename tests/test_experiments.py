@@ -13,7 +13,7 @@ import pytest
 import toy_project as toy
 
 from instructlab_repro import claims, experiments, provenance
-from instructlab_repro.engine import jobs
+from instructlab_repro.engine import jobs, snakemake
 from instructlab_repro.experiments import collect
 from instructlab_repro.notebooks import runner
 from instructlab_utils import files
@@ -448,15 +448,15 @@ def test_predictions_over_the_limit_stay_out_of_git(root, monkeypatch):
         toy.run(experiment, block)
     found = experiments.aggregate(experiment, "laptop")
     assert "was not written" in found.notes[0] and experiments.predictions("toy") == []
-    assert len(found.left_out) == 36 and claims.verdict("T1")["bootstrap"] is None
+    assert len(found.left_out) == 36 and "items" not in claims.verdict("T1")["basis"]
     claims.keep_bootstraps(experiment, "laptop", found.left_out)
-    kept = claims.verdict("T1")["bootstrap"]
-    assert experiments.bootstrap_path("toy").is_file() and kept is not None
+    kept = claims.verdict("T1")
+    assert experiments.bootstrap_path("toy").is_file() and "items" in kept["basis"]
     monkeypatch.setattr(collect, "MAX_PREDICTIONS", 100_000)
     experiments.results_path("toy").unlink()
     again = experiments.aggregate(experiment, "laptop")
     claims.keep_bootstraps(experiment, "laptop", again.left_out)
-    assert not experiments.bootstrap_path("toy").is_file() and claims.verdict("T1")["bootstrap"] == kept
+    assert not experiments.bootstrap_path("toy").is_file() and claims.verdict("T1") == kept
 
 
 # --- the graph -------------------------------------------------------------------------------------
@@ -498,7 +498,7 @@ def engine(root, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(engine):
     (engine / "slow").touch(), (engine / "bad").touch()
-    code = "from instructlab_repro.engine import jobs; jobs.run_graph(['toy'], 'laptop', 2)"
+    code = "from instructlab_repro.engine import snakemake; snakemake.run_graph(['toy'], 'laptop', 2)"
     first = subprocess.Popen([sys.executable, "-c", code], cwd=Path(experiments.__file__).parents[2])
     deadline = time.monotonic() + 180
     tuned = engine / "build/runs/toy/laptop/tune-a/done"
@@ -506,7 +506,7 @@ def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(en
         assert time.monotonic() < deadline and first.poll() is None
         time.sleep(0.1)
     with pytest.raises(ConfigError, match="another run is at work"):
-        jobs.run_graph(["toy"], "laptop")
+        snakemake.run_graph(["toy"], "laptop")
     first.send_signal(signal.SIGKILL)
     first.wait()
     orphan = int((engine / "sleeping").read_text())
@@ -515,7 +515,7 @@ def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(en
     (engine / "slow").unlink()
     (engine / "calls.txt").unlink()
     seen = []
-    result = jobs.run_graph(
+    result = snakemake.run_graph(
         ["toy"], "laptop", 2, on_progress=lambda jobs: seen.append([j.status for j in jobs])
     )
     with pytest.raises(ProcessLookupError):
@@ -528,9 +528,9 @@ def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(en
     assert kept["status"] == "failed" and not (engine / "build/runs/toy/laptop/a-n10-s0/done").exists()
 
     assert sorted((engine / "calls.txt").read_text().split()) == ["a-n10-s0", "b-n10-s0", "tune-b"]
-    left = jobs.run_graph(["toy"], "laptop", dry_run=True)
+    left = snakemake.run_graph(["toy"], "laptop", dry_run=True)
     assert [(job.name, job.why) for job in left.ran] == [("toy/a-n10-s0", "its last run failed: boom")]
-    done = jobs.run_graph(["toy/b-n10-s0"], "laptop")
+    done = snakemake.run_graph(["toy/b-n10-s0"], "laptop")
     assert not done.ran and len(done.current) == 2 and done.seconds == 0  # no engine was started
 
 
@@ -538,9 +538,9 @@ def test_a_dry_run_says_what_is_left_and_starts_nothing(root, monkeypatch):
     experiment = experiments.load("toy").at("laptop")
     toy.run(experiment, experiment.blocks()[0])
     monkeypatch.setattr(subprocess, "Popen", None)
-    result = jobs.run_graph(["toy"], "laptop", dry_run=True)
+    result = snakemake.run_graph(["toy"], "laptop", dry_run=True)
     assert len(result.ran) == 13 and [job.name for job in result.current] == ["toy/tune-a"]
-    one = jobs.run_graph(["toy/b-n10-s1"], "laptop", dry_run=True)
+    one = snakemake.run_graph(["toy/b-n10-s1"], "laptop", dry_run=True)
     assert [job.name for job in one.ran] == ["toy/tune-b", "toy/b-n10-s1"]
     assert one.ran[1].needs == (root / "build/runs/toy/laptop/tune-b/done",)
 
@@ -548,4 +548,4 @@ def test_a_dry_run_says_what_is_left_and_starts_nothing(root, monkeypatch):
 def test_an_engine_that_cannot_start_is_one_sentence(root):
     (root / "Snakefile").write_text("this is not a rule\n")
     with pytest.raises(ConfigError, match=r"Snakemake could not start: .*snakemake\.log"):
-        jobs.run_graph(["toy"], "laptop")
+        snakemake.run_graph(["toy"], "laptop")

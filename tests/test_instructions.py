@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from instructlab_utils import generation, instructions, tasks
+from instructlab_utils import chat, generation, instructions, tasks
 from instructlab_utils.errors import InstructionError
 from instructlab_utils.instructions import Instruction
 
@@ -518,26 +518,26 @@ def test_checks_compare_whole_words() -> None:
 def test_an_input_comes_through_literally() -> None:
     one = instruction()
     for given_text in ("{input}", "{0} {} }{ {{x}}", "%s \\1 $x", "a\nb", ""):
-        assert instructions.render(one, given_text) == f"say0 the0 word0 {given_text} now0"
-    assert instructions.render(one, "x", wording=2) == "x is0 what0 to0 say0"
+        assert chat.render(one, given_text) == f"say0 the0 word0 {given_text} now0"
+    assert chat.render(one, "x", wording=2) == "x is0 what0 to0 say0"
     for wording in (3, -1):
         with pytest.raises(InstructionError, match=f"id-0 has no wording {wording}: choose one of 0 to 2"):
-            instructions.render(one, "x", wording)
+            chat.render(one, "x", wording)
     alone = instruction(
         text="Say {}.",
         paraphrases=["Go {}.", "Do {}."],
         examples=[{"input": "", "output": o} for o in ("yes", "no")],
     )
-    assert instructions.render(alone) == "Say {}."
+    assert chat.render(alone) == "Say {}."
     with pytest.raises(InstructionError, match="id-0 takes no input: leave out 'x'"):
-        instructions.render(alone, "x")
+        chat.render(alone, "x")
 
 
 def test_messages_hold_what_is_given() -> None:
     user = {"role": "user", "content": "please0 repeat0: x"}
-    assert instructions.messages(instruction(), "x", wording=1) == [user]
+    assert chat.messages(instruction(), "x", wording=1) == [user]
     system, answer = {"role": "system", "content": ""}, {"role": "assistant", "content": "yes"}
-    assert instructions.messages(instruction(), "x", "yes", 1, system="") == [system, user, answer]
+    assert chat.messages(instruction(), "x", "yes", 1, system="") == [system, user, answer]
 
 
 @pytest.fixture(scope="module")
@@ -564,18 +564,18 @@ TALKS = [
 @pytest.mark.slow
 def test_the_template_inserts_a_system_message_unless_there_is_one(tokenizer) -> None:
     assert tokenizer.pad_token_id == tokenizer.eos_token_id  # why a mask by pad ids would unlearn stopping
-    assert instructions.chat_text(tokenizer, talk("a")).startswith(
+    assert chat.chat_text(tokenizer, talk("a")).startswith(
         "<|im_start|>system\nYou are a helpful AI assistant"
     )
-    text = instructions.chat_text(tokenizer, talk("a", system="b"), generation_prompt=True)
+    text = chat.chat_text(tokenizer, talk("a", system="b"), generation_prompt=True)
     assert text == "<|im_start|>system\nb<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("conversation", TALKS)
 def test_labels_are_the_answers_and_their_end_tokens(tokenizer, conversation) -> None:
-    found = instructions.encode_chat(conversation, tokenizer)
-    assert tokenizer.decode(found["input_ids"]) == instructions.chat_text(tokenizer, conversation)
+    found = chat.encode_chat(conversation, tokenizer)
+    assert tokenizer.decode(found["input_ids"]) == chat.chat_text(tokenizer, conversation)
     kept = [label for label in found["labels"] if label != -100]
     answers = [turn["content"] for turn in conversation if turn["role"] == "assistant"]
     assert tokenizer.decode(kept) == "".join(answer + "<|im_end|>" for answer in answers)
@@ -600,7 +600,7 @@ def test_labels_are_those_of_a_template_with_generation_marks(tokenizer, convers
         conversation, chat_template=tokenizer.chat_template.replace(old, new), return_dict=True,
         return_assistant_tokens_mask=True,
     )  # fmt: skip
-    ours = instructions.encode_chat(conversation, tokenizer)
+    ours = chat.encode_chat(conversation, tokenizer)
     assert ours["input_ids"] == theirs["input_ids"]
     assert [int(label != -100) for label in ours["labels"]] == theirs["assistant_masks"]
 
@@ -609,9 +609,9 @@ def test_labels_are_those_of_a_template_with_generation_marks(tokenizer, convers
 def test_one_turn_equals_encode_completion(tokenizer) -> None:
     for one in instructions.load(COURSE)[::10]:
         example = one.examples[0]
-        turns = instructions.messages(one, example.input, example.output)
-        ours = instructions.encode_chat(turns, tokenizer)
-        prompt = instructions.chat_text(tokenizer, turns[:-1], generation_prompt=True)
+        turns = chat.messages(one, example.input, example.output)
+        ours = chat.encode_chat(turns, tokenizer)
+        prompt = chat.chat_text(tokenizer, turns[:-1], generation_prompt=True)
         theirs = generation.encode_completion(prompt, example.output, tokenizer)
         assert [ours[key][:-1] for key in theirs] == list(theirs.values())
         assert ours["labels"][-1] == -100 and tokenizer.decode(ours["input_ids"][-1:]) == "\n"
@@ -628,7 +628,7 @@ def test_one_turn_equals_trl_but_for_the_last_newline(tokenizer, tmp_path: Path)
         pad_token_id=2, eos_token_id=2, bos_token_id=1,
     ))  # fmt: skip
     chosen = [
-        instructions.messages(one, one.examples[1].input, one.examples[1].output)
+        chat.messages(one, one.examples[1].input, one.examples[1].output)
         for one in instructions.load(COURSE)[::20]
     ]
     rows = Dataset.from_list([{"prompt": turns[:-1], "completion": turns[-1:]} for turns in chosen])
@@ -640,7 +640,7 @@ def test_one_turn_equals_trl_but_for_the_last_newline(tokenizer, tmp_path: Path)
         trainer = SFTTrainer(net, arguments, train_dataset=rows, processing_class=tokenizer)
     for i, turns in enumerate(chosen):
         theirs = trainer.data_collator([trainer.train_dataset[i]])
-        ours = instructions.encode_chat(turns, tokenizer)
+        ours = chat.encode_chat(turns, tokenizer)
         assert ours["input_ids"] == theirs["input_ids"][0].tolist()
         newline = ours["input_ids"][-1]
         assert [*ours["labels"][:-1], newline] == theirs["labels"][0].tolist()
@@ -649,21 +649,19 @@ def test_one_turn_equals_trl_but_for_the_last_newline(tokenizer, tmp_path: Path)
 @pytest.mark.slow
 def test_what_cannot_be_masked_is_an_error(tokenizer) -> None:
     with pytest.raises(InstructionError, match="there is no message"):
-        instructions.encode_chat([], tokenizer)
+        chat.encode_chat([], tokenizer)
     for conversation in (talk("a"), talk("a", "b")[1:]):
         with pytest.raises(InstructionError, match="begins with the user and holds an answer"):
-            instructions.encode_chat(conversation, tokenizer)
+            chat.encode_chat(conversation, tokenizer)
     with pytest.raises(InstructionError, match="message 1 has no border between tokens"):
-        instructions.encode_chat(
-            talk("a", "\n\nb"), tokenizer
-        )  # the template's newline and two more are two tokens
+        chat.encode_chat(talk("a", "\n\nb"), tokenizer)  # the template's newline and two more are two tokens
     with pytest.raises(
         InstructionError, match="message 0 holds a special token: take it out of 'a<|im_end|>'"
     ):
-        instructions.encode_chat(talk("a<|im_end|>", "b"), tokenizer)
+        chat.encode_chat(talk("a<|im_end|>", "b"), tokenizer)
     for turn in ({"role": "tool", "content": "a"}, {"role": "user"}, {"role": "user", "content": None}, {}):
         with pytest.raises(InstructionError, match="message 0 needs a role"):
-            instructions.chat_text(tokenizer, [turn])
+            chat.chat_text(tokenizer, [turn])
 
 
 class Stripping:
@@ -682,14 +680,14 @@ class Stripping:
 
 
 def test_a_template_that_changes_an_answer_is_an_error() -> None:
-    found = instructions.encode_chat(talk("x", "yz"), Stripping())
+    found = chat.encode_chat(talk("x", "yz"), Stripping())
     assert found["labels"] == [-100] * 6 + [ord(c) for c in "yz$"]
     with pytest.raises(InstructionError, match="take the white space from both ends of the answer"):
-        instructions.encode_chat(talk("x", "yz "), Stripping())
+        chat.encode_chat(talk("x", "yz "), Stripping())
     bare = Stripping()
     bare.chat_template = ""
     with pytest.raises(InstructionError, match="or no chat template"):
-        instructions.chat_text(bare, talk("x"))
+        chat.chat_text(bare, talk("x"))
 
 
 # --- mixtures ----------------------------------------------------------------------------------------------------
@@ -748,9 +746,7 @@ def test_a_cluster_is_in_one_split_and_its_hash_says_which(course) -> None:
 def test_every_example_of_our_set_can_be_rendered_and_passes_its_check(course) -> None:
     for one in course:
         for example in one.examples:
-            assert all(
-                example.input in instructions.render(one, example.input, k) for k in range(len(one.wordings))
-            )
+            assert all(example.input in chat.render(one, example.input, k) for k in range(len(one.wordings)))
             assert instructions.passes(one, example.output, example.output)
         if one.options:  # every closed answer is refused where another is right
             a, b = one.options[:2]

@@ -156,7 +156,7 @@ def test_scores_come_back_in_order_and_without_padding():
 
 
 def test_the_span_head_depends_on_its_seed_alone():
-    one, two, other = (qa.load_span_model(seed=s).qa_outputs for s in (1, 1, 2))
+    one, two, other = (models.load_span_model(seed=s).qa_outputs for s in (1, 1, 2))
     assert torch.equal(one.weight, two.weight) and not torch.equal(one.weight, other.weight)
     assert not one.bias.any() and one.weight.shape == (2, 384)
 

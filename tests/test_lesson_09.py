@@ -17,7 +17,9 @@ from test_tuners import IDS, bert, llama, moved
 from instructlab_utils import models, training, tuners
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.tuners import base
-from instructlab_utils.tuners.lora import ALL_LINEAR, AdaLoraLinear, DoraLinear, LoraLinear, VeraLinear
+from instructlab_utils.tuners.adalora import AdaLoraLinear
+from instructlab_utils.tuners.lora import ALL_LINEAR, DoraLinear, LoraLinear
+from instructlab_utils.tuners.vera import VeraLinear
 
 TOTAL = 10
 METHODS = {

@@ -20,7 +20,7 @@ from transformers import (
 
 from instructlab_utils import generation, models, training, tuners
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.tuners import base, prompts
+from instructlab_utils.tuners import base, virtual_tokens
 
 N = 3
 
@@ -268,10 +268,10 @@ def test_prefix_equals_keys_and_values_put_in_by_hooks(which, shift, layers):
     plain = MODELS[which]()
     plain.load_state_dict(ours.model.state_dict())
     plain.set_attn_implementation("eager")
-    heads, width = prompts.key_shape(plain)[1]
+    heads, width = virtual_tokens.key_shape(plain)[1]
     chosen = layers or (0, 1)
     kv = ours.encoder.P.view(N, 2 * len(chosen), heads, width)
-    for number, attention in prompts.attentions(plain).items():
+    for number, attention in virtual_tokens.attentions(plain).items():
         attention.kv = None
         if number in chosen:
             i = 2 * chosen.index(number)
@@ -457,6 +457,8 @@ REAL = {"bert": lambda: models.load_classifier(3), "llama": models.load_decoder}
 
 
 def test_plain_and_encoded_are_modules_with_the_lessons_letters():
-    assert list(dict(prompts.Plain(torch.zeros(2, 3)).named_parameters())) == ["P"]
-    names = list(dict(prompts.Encoded(torch.zeros(2, 3), nn.Sequential(nn.Linear(3, 3))).named_parameters()))
+    assert list(dict(virtual_tokens.Plain(torch.zeros(2, 3)).named_parameters())) == ["P"]
+    names = list(
+        dict(virtual_tokens.Encoded(torch.zeros(2, 3), nn.Sequential(nn.Linear(3, 3))).named_parameters())
+    )
     assert names == ["E", "mlp.0.weight", "mlp.0.bias"]

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from instructlab_repro import claims, experiments
-from instructlab_utils import generation, instructions, models, scoring, tasks, training, tuners
+from instructlab_utils import chat, generation, instructions, models, scoring, tasks, training, tuners
 from instructlab_utils.errors import InstructionError
 from instructlab_utils.losses import cross_entropy
 
@@ -101,7 +101,7 @@ def test_the_template_by_hand_is_the_tokenizers(lesson, tokenizer, contents, wit
 def test_the_mask_by_prefix_is_the_packages(lesson, tokenizer, answer):
     turns = [{"role": "user", "content": "Name it."}, {"role": "assistant", "content": answer}]
     ids, labels = lesson.mask_by_prefix(turns)
-    package = instructions.encode_chat(turns, tokenizer)
+    package = chat.encode_chat(turns, tokenizer)
     assert package["input_ids"][:-1] == ids and package["labels"][:-1] == labels
     assert tokenizer.decode([y for y in labels if y != -100]) == answer + tokenizer.eos_token
 
@@ -109,7 +109,7 @@ def test_the_mask_by_prefix_is_the_packages(lesson, tokenizer, answer):
 def test_a_mask_by_padding_id_would_erase_every_end(tokenizer):
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user", "assistant")]
-    labels = torch.tensor(instructions.encode_chat(turns, tokenizer)["labels"])
+    labels = torch.tensor(chat.encode_chat(turns, tokenizer)["labels"])
     assert (labels == tokenizer.eos_token_id).sum() == 2
     assert not (labels.masked_fill(labels == tokenizer.pad_token_id, -100) == tokenizer.eos_token_id).any()
 
@@ -125,7 +125,7 @@ def test_one_batch_has_the_loss_and_gradients_of_trl(lesson, tokenizer, tmp_path
     course = instructions.load(ROOT / "data" / "instructions" / "course.jsonl")
     pairs = []
     for one in course[::90]:
-        turns = instructions.messages(one, one.examples[0].input)
+        turns = chat.messages(one, one.examples[0].input)
         pairs.append((lesson.chat_by_hand(turns, True), one.examples[0].output))
     arguments = SFTConfig(
         str(tmp_path), per_device_train_batch_size=len(pairs), bf16=False, gradient_checkpointing=False,

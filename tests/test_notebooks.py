@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -305,3 +306,52 @@ def test_stored_lessons_are_executed_small_and_clean(path):
     assert "/home/" not in json.dumps(outputs) and "site-packages" not in json.dumps(outputs)
     printed = "".join(output.get("text", "") for output in outputs)
     assert "profile laptop" in printed and "smoke run" not in printed
+
+
+# --- budgets -------------------------------------------------------------------------------------
+
+BUDGET = "gpu: 0.1}\n#     budget:\n#       steps: {smoke: 2, laptop: 80, gpu: 160}\n"
+
+
+def test_a_budget_in_the_header_reaches_the_generated_file(write_lesson, project):
+    (project / "instructlab_utils").mkdir()
+    edit(write_lesson(), "gpu: 0.1}\n", BUDGET)
+    assert [path.name for path in notebooks.build()] == ["00_tiny.ipynb", "profiles.toml"]
+    table = tomllib.loads((project / "instructlab_utils" / "profiles.toml").read_text(encoding="utf-8"))
+    assert table["00"] == {"steps": {"smoke": 2, "laptop": 80, "gpu": 160}}
+    assert notebooks.check() == [] and notebooks.build() == []
+
+
+def test_a_generated_file_edited_by_hand_is_told_and_mended(write_lesson, project):
+    (project / "instructlab_utils").mkdir()
+    edit(write_lesson(), "gpu: 0.1}\n", BUDGET)
+    notebooks.build()
+    edit(project / "instructlab_utils" / "profiles.toml", "laptop = 80", "laptop = 90")
+    assert notebooks.check() == [
+        "instructlab_utils/profiles.toml: differs from the headers; run `make notebooks`"
+    ]
+    assert [path.name for path in notebooks.build(["00"])] == ["profiles.toml"]
+    assert notebooks.check() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (", gpu: 160", "", "budget.steps needs one number each for smoke, laptop, gpu"),
+        ("gpu: 160", "gpu: 160, tpu: 1", "budget.steps needs one number each"),
+        ("gpu: 160", "gpu: many", "budget.steps.gpu must be a number, not 'many'"),
+        ("gpu: 160", "gpu: true", "budget.steps.gpu must be a number, not True"),
+        ("      steps:", "      2 steps:", "'2 steps' is no name for a knob"),
+        ("budget:\n#       steps: {", "budget: [{", None),
+    ],
+)
+def test_a_wrong_budget_is_one_sentence(write_lesson, old, new, message):
+    source = write_lesson()
+    edit(source, "gpu: 0.1}\n", BUDGET)
+    edit(source, old, new)
+    if message is None:
+        edit(source, "gpu: 160}", "gpu: 160}]")
+        message = "budget must be a table of knobs"
+    with pytest.raises(NotebookError, match=message) as caught:
+        notebooks.lessons()
+    assert "\n" not in str(caught.value)

@@ -128,7 +128,7 @@ def test_a_killed_writer_loses_no_whole_line(tmp_path):
 
 def test_the_environment_is_found_without_torch():
     code = (
-        "import sys\nfrom instructlab_utils import files\n"
+        "import sys\nfrom instructlab_repro import provenance\n"
         "found = provenance.environment()\nassert 'torch' not in sys.modules\n"
         "assert found['packages']['torch'] and found['cpu'] and found['threads'] == 3, found\n"
         "assert set(provenance.short_environment()) >= {'commit', 'dirty', 'torch', 'transformers', 'threads'}\n"

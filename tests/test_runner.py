@@ -16,7 +16,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from instructlab_repro import provenance
+from instructlab_repro import notebooks, provenance
 from instructlab_repro.notebooks import runner
 from instructlab_utils.errors import NotebookError, ParameterError, RecordError
 
@@ -64,7 +64,7 @@ def declared(tmp_path):
 
 def test_parameters_are_read_with_type_default_and_comment(declared):
     assert list(declared) == ["profile", "seed", "lr", "flag", "limit", "names"]
-    assert declared["seed"] == runner.Parameter("seed", "int", 0, "0 = the usual one")
+    assert declared["seed"] == notebooks.Parameter("seed", "int", 0, "0 = the usual one")
     assert declared["limit"].type == "int | None" and declared["limit"].default is None
 
 

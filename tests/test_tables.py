@@ -12,8 +12,7 @@ import pytest
 import toy_project as toy
 
 from instructlab_repro import claims, experiments
-from instructlab_repro.engine import course
-from instructlab_repro.pages import tables
+from instructlab_repro.pages import ledger, markdown, notes, readme, tables
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, RecordError
 from instructlab_utils.intervals import t_interval
@@ -98,7 +97,7 @@ def test_cells_are_mean_sd_and_t_interval_over_seeds(root):
     assert cell.mean == pytest.approx(np.mean(values)) and cell.sd == pytest.approx(np.std(values, ddof=1))
     assert cell.interval == t_interval(values)
     assert "66.7 ± 20.8" in plain(tables.markdown("toy"))
-    assert "[15.0, 118.4]" in plain(tables.html("toy"))
+    assert "[15.0, 100.0]" in plain(tables.html("toy"))  # 118.4 is no accuracy
 
 
 def test_bold_marks_the_best_and_what_the_same_seeds_cannot_tell_from_it(root):
@@ -136,7 +135,7 @@ def test_an_axis_outside_the_columns_is_averaged_within_each_seed(root):
     set_numbers(root, {("large", "a", 10): [0.5, 0.6, 0.7], ("large", "b", 10): [0.7, 0.6, 0.9]})
     summary = tables.summarise("toy")
     assert summary.cells["large", 10].values == pytest.approx((0.6, 0.6, 0.8))
-    assert "Each seed is the mean over task." in summary.notes[0]
+    assert "Each seed is the mean over task." in notes.notes(summary)[0]
     assert {r["task"] for r in rows_of(tables.to_csv("toy"))} == {"all"}
     path = root / "data/results/toy.jsonl"
     kept = [x for x in files.read_lines(path) if (x["task"], x["n_train"], x["seed"]) != ("b", 10, 2)]
@@ -157,7 +156,7 @@ def test_a_cell_with_a_missing_seed_is_left_out_and_named(root):
     experiments.results_path("toy").unlink()
     experiments.aggregate(experiment, "laptop")
     summary = tables.summarise("toy")
-    assert len(summary.cells) == 9 and ("large", "b", 20) not in summary.cells
+    assert len(summary.cells) == 9 + 3 and ("large", "b", 20) not in summary.cells  # 3: the majority class
     assert summary.missing["large", "b", 20] == "large_model, b, n = 20: seed 1" and len(summary.missing) == 3
     assert (
         tables.markdown("toy").count("| missing |") == 3 and tables.html("toy").count("<td>missing</td>") == 3
@@ -210,10 +209,14 @@ def test_costs_are_told_at_the_end_of_the_longest_numeric_axis(root):
     set_numbers(
         root, {("large", "a", 20): [30.0, 40.0, 50.0], ("large", "b", 20): [41.0, 42.0, 60.0]}, "cpu_seconds"
     )
-    set_numbers(root, {("small", "a", 10): [100.0, 2048.0, 100.0]}, "peak_memory_mb")
     set_numbers(root, {("small", "a", 10): [7, 1200, 1200]}, "trainable_parameters")
     text = plain(tables.markdown("toy"))
-    assert "| 2.5 M | 42 | 70 MB |" in text and "| 7 – 1.2 k | 1.2 | 2.0 GB |" in text  # 41.5, halves to even
+    assert "| 2.5 M | 42 |" in text and "| 7 – 1.2 k | 1.2 |" in text  # 41.5, halves to even
+    assert "memory" not in text  # a process's peak grows from run to run
+    held = {("small", "a", 10): [100.0, 2048.0, 100.0], ("large", "a", 10): [70.0, 70.0, 70.0]}
+    set_numbers(root, held, "held_mb")
+    text = plain(tables.markdown("toy"))
+    assert "| held in training |" in text and "| 42 | 70 MB |" in text and "| 1.2 | 2.0 GB |" in text
     assert "CPU seconds: median run at n = 20" in text
     row = next(r for r in rows_of(tables.to_csv("toy")) if r["method"] == "large")
     assert (row["cpu_seconds"], row["seconds"], row["trained_min"]) == ("41.5", "", "2500000")
@@ -234,7 +237,8 @@ def test_the_notes_say_how_it_was_run_and_where_the_tuning_hit_an_edge(root):
     toy.run_all()
     text = tables.markdown("toy")
     assert "over 3 seeds" in text and "8 test examples" in text and "threads" in text
-    assert "small (C 1: a, b)" in text and "large_model (" not in text  # 0.2 lies inside 0.1 to 0.3
+    assert "| C 1† of 3 |" in text and "| rate 0.2 of 3 |" in text  # 0.2 lies inside 0.1 to 0.3
+    assert "†: the chosen value lies at the edge of what was tried" in text
     assert "revision" not in text
     edit(root, "revision = 1", "revision = 2")
     assert "Runs of revision 1; the experiment is at revision 2." in tables.markdown("toy")
@@ -254,6 +258,35 @@ def test_the_notes_name_what_learned_nothing(root):
     assert "as far as these seeds can tell: small (a, n = 10; b, n = 10)." in tables.markdown("toy")
 
 
+def store(root, rows: list[tuple[str, list[int]]]) -> None:
+    """Predictions for task a, ten examples, every seed; half of the eight targets are 1, and one more."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    targets, found = [0, 0, 0, 1, 1, 1, 1, 1], []
+    for (method, answers), seed in product(rows, range(3)):
+        at = {"task": "a", "n_train": 10, "seed": seed, "method": method}
+        found.append(at | {"predictions": answers, "targets": targets})
+    parquet.write_table(pa.Table.from_pylist(found), experiments.predictions_path("toy"))
+
+
+def test_a_run_of_one_class_did_not_train_and_is_never_bold_and_the_majority_has_a_row(root):
+    toy.run_all()
+    good, lucky = [0, 0, 0, 1, 1, 1, 0, 0], [1] * 8
+    store(root, [("large", lucky), ("small", good), ("floor", good)])
+    set_numbers(root, {("large", "a", 10): [0.625] * 3, ("small", "a", 10): [0.75] * 3})
+    before = {key: cell.best for key, cell in tables.summarise("toy").cells.items()}
+    assert before["small", "a", 10] and not before["large", "a", 10]
+    set_numbers(root, {("small", "a", 10): [0.5] * 3, ("floor", "a", 10): [0.5] * 3})
+    summary = tables.summarise("toy")
+    assert not summary.cells["large", "a", 10].best and summary.cells["small", "a", 10].best
+    assert summary.untrained == {"large": "3\u00a0of\u00a012"}
+    text = plain(tables.markdown("toy"))
+    assert "| did not train |" in text and "| majority class | 62.5 ± 0.0 | – | – | – |" in text
+    assert "did not train; no bold there" in text
+    assert "± 0.0 means that every seed gave the same number" in text and "large_model" in text.split("±")[-1]
+
+
 # --- paper, verdict --------------------------------------------------------------------------------
 
 
@@ -261,7 +294,7 @@ def test_published_numbers_stand_apart_and_are_never_ranked(root):
     add_table(root, PAPER)
     toy.run_all()
     groups = tables.summarise("toy").groups()
-    assert [g.title for g in groups] == ["paper: Big, their_task [1]", "ours: a", "ours: b", "", ""]
+    assert [g.title for g in groups] == ["paper: Big, their_task [1]", "ours: a", "ours: b", "", "", ""]
     assert [e.text for e in groups[0].rows["large"] + groups[0].rows["floor"]] == ["99.9", "–"]
     assert not any(entry.best for row in groups[0].rows.values() for entry in row)
     best = {k: c.best for k, c in tables.summarise("toy").cells.items()}
@@ -309,14 +342,13 @@ def test_markdown_is_cut_between_groups_and_rectangular(root):
     found = grids(tables.markdown("toy"))
     assert len(found) == 2
     for table in found:
-        assert len({len(row) for row in table}) == 1 and len(table[0]) - 1 <= tables.WIDTH and len(table) == 5
+        assert len({len(row) for row in table}) == 1 and len(table[0]) - 1 <= tables.WIDTH and len(table) == 6
     assert [cell.strip() for cell in found[0][0]] == [
         "method", "paper: Big, their_task [1]<br>T & F", "ours: a<br>n = 10", "ours: a<br>n = 20",
-        "ours: b<br>n = 10", "ours: b<br>n = 20",
+        "ours: b<br>n = 10", "ours: b<br>n = 20", "chosen, of tried",
     ]  # fmt: skip
     assert [cell.strip() for cell in found[1][1]] == [
         "---",
-        "---:",
         "---:",
         "---:",
         "---",
@@ -357,8 +389,8 @@ def test_html_is_well_formed_accessible_and_without_colours(root, paper):
     toy.run_all()
     text = tables.html("toy")
     reader = Reader(text)
-    assert set(reader.rows) == {10 if paper else 9} and len(reader.rows) == 2 + 3
-    assert reader.scopes.count("row") == 3 and reader.scopes.count("colgroup") == (3 if paper else 2)
+    assert set(reader.rows) == {10 if paper else 9} and len(reader.rows) == 2 + 4
+    assert reader.scopes.count("row") == 4 and reader.scopes.count("colgroup") == (3 if paper else 2)
     assert "&lt;large&gt; &amp; co" in text and "<caption" in text and ">Test accuracy (%)</caption>" in text
     assert not reader.tags & {"script", "style", "class", "onclick"} ^ {"style"}
     assert "background" not in text and "#" not in re.sub(r"LEDGER\.md#", "", text) and len(text) < 6000
@@ -377,7 +409,7 @@ def test_latex_uses_booktabs_and_has_the_same_number_of_columns_everywhere(root)
     rows = [row for row in text.splitlines() if row.endswith(r"\\")]
     spans = [sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", row)) for row in rows]
     widths = [len(re.findall(r"(?<!\\)&", row)) + span + 1 for row, span in zip(rows, spans, strict=True)]
-    assert len(rows) == 2 + 3 and set(widths) == {10} and r"T \& F" in text
+    assert len(rows) == 2 + 4 and set(widths) == {10} and r"T \& F" in text
     assert text.isascii()
     depth = np.cumsum([{"{": 1, "}": -1}.get(c, 0) for c in re.sub(r"\\[{}]", "", text)])
     assert depth[-1] == 0 and depth.min() == 0
@@ -387,7 +419,7 @@ def test_csv_holds_every_cell_unrounded_to_the_reader(root):
     toy.run_all()
     rows = rows_of(tables.to_csv("toy"))
     assert (
-        len(rows) == 3 * 2 * 2
+        len(rows) == 4 * 2 * 2
         and {r["seeds"] for r in rows} == {"3"}
         and {r["group"] for r in rows} == {"ours"}
     )
@@ -443,7 +475,11 @@ def test_write_leaves_four_files_per_table_and_the_same_bytes_twice(root):
 
 
 def test_the_ledger_has_a_row_per_claim_with_its_links(root):
-    links = {"table": "data/results/tables/toy.md", "lesson": "notebooks/03_x.ipynb", "flags": ["outdated"]}
+    links = {
+        "table": "data/results/tables/toy.md",
+        "lesson": "notebooks/03_x.ipynb",
+        "flags": ["outdated", "changed"],
+    }
     parts = [ROW | {"statistic": "first"}, ROW | {"statistic": "second", "mean": None}]
     rows = [
         ROW | links,
@@ -451,22 +487,23 @@ def test_the_ledger_has_a_row_per_claim_with_its_links(root):
         ROW | {"claim": "T3", "comparisons": parts},
     ]
     files.write_json(root / "data/results/ledger.json", rows)
-    lines = tables.ledger().splitlines()
+    lines = ledger.table().splitlines()
     assert lines[1] == "| --- | --- | --- | --- | --- |"  # text is set left
     assert lines[2].startswith(
-        "| [T1](LEDGER.md#t1) | Ten are enough. | **supported** (outdated) | ten against twenty: "
+        "| [T1](LEDGER.md#t1) | Ten are enough. | **supported** (changed) | ten against twenty: "
     )
     assert (
         "+0.267 [+0.218, +0.316] | [experiment](data/experiments/toy.toml) · [table](data/results/tables/toy.md)"
         in lines[2]
     )
     assert lines[2].endswith(" · [lesson](notebooks/03_x.ipynb) |")
-    assert lines[3] == "| [T2](LEDGER.md#t2) | Ten are enough. | not tested |  |  |"
-    assert "| first: +0.267 [+0.218, +0.316]<br>second |" in lines[4]
+    assert (
+        "| first: +0.267 [+0.218, +0.316]<br>second |" in lines[3] and len(lines) == 4
+    )  # a draft has no row
 
 
 def test_the_page_tells_all_of_a_claim(root, monkeypatch):
-    monkeypatch.setattr(claims, "FLAGS", {"stale": "other numbers"})
+    monkeypatch.setattr(claims, "FLAGS", {"stale": "other numbers", "outdated": "old"})
     beside = ROW | {"statistic": "beside", "bootstrap": [0.1, 0.4]}
     narrow = {"mean": 0.0012345, "low": 0.0012, "high": 0.0013, "margin": 0.02, "threshold": None}
     parts = [ROW | {"statistic": "first", "p": 0.0123}, ROW | narrow]
@@ -475,37 +512,77 @@ def test_the_page_tells_all_of_a_claim(root, monkeypatch):
         ROW | {"flags": ["stale"], "secondary": [beside], "missing": 2},
         DRAFT | {"claim": "T2", "verdict": "not tested"},
         argued,
-        ROW | {"claim": "T4", "comparisons": parts, "k": 1},
+        ROW | {"claim": "T4", "comparisons": parts, "k": 1, "flags": ["outdated"], "edition": 2, "why": "so"},
     ]
     files.write_json(root / "data/results/ledger.json", rows)
-    text = tables.ledger_page()
+    text = ledger.page()
     assert "4 claims: 3 supported, 1 not tested." in text
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
-    assert [section.split("\n")[0] for section in sections] == ["T1", "T2", "T3", "T4"]  # anchors #t1 …
+    index, *sections, drafts = sections
+    assert [section.split("\n")[0] for section in sections] == ["T1", "T3", "T4"]  # anchors #t1 …
+    assert (
+        "- **supported** (3): [T1](#t1), [T3](#t3), [T4](#t4)\n- **not tested** (1): 1 [drafts](#drafts)"
+        in index
+    )
+    assert '- <a id="t2"></a>[T2](data/claims/T2.toml): Ten are enough. (a toy; asserted; expected' in drafts
     for words in (
-        "Verdict: **supported**; expected before the run: supported.", "Note: other numbers.", "Missing: 2 runs.",
+        "Verdict: **supported** (edition 1); expected before the run: supported.", "Note: other numbers.", "Missing: 2 runs.",
         "Source: a toy, nowhere. Evidence given there: asserted.", "claimed to lie above 0 (difference; 95% t interval",
         "without a vote:\n  - beside: +0.267 [+0.218, +0.316], bootstrap over seeds and examples [+0.100, +0.400]",
         "[claim](data/claims/T1.toml) · [experiment](data/experiments/toy.toml)",
     ):  # fmt: skip
         assert words in sections[0]
-    assert "A draft" in sections[1] and "[experiment]" not in sections[1]
-    assert "By argument: It follows. (tests/x.py)" in sections[2]
+    assert "By argument: It follows. (tests/x.py)" in sections[1] and "[experiment]" not in sections[1]
+    assert "Note: old." in sections[2] and "(edition 2), so;" in sections[2] and "Holm" not in sections[2]
     assert (
-        "1 of 2 must hold" in sections[3]
+        "1 of 2 must hold" in sections[2]
         and "first: +0.267 [+0.218, +0.316]; claimed to lie above 0 (p = 0.012)" in text
     )
-    assert "+0.00123 [+0.00120, +0.00130]; claimed to lie within ±0.02" in sections[3]
+    assert "+0.00123 [+0.00120, +0.00130]; claimed to lie within ±0.02" in sections[2]
+
+
+def test_numbers_have_units_and_no_impossible_bound():
+    share, bounds = (100.0, "points"), [-1.0, 1.0]
+    part = ROW | {"bootstrap": [0.2, 0.3]}
+    assert (
+        ledger.finding(part, share, side=True)
+        == "ten against twenty: +26.7 points [+21.8, +31.6], bootstrap over seeds and examples [+20.0, +30.0]; "
+        "claimed to lie above 0 points"
+    )
+    wide = ledger.finding(ROW | {"mean": 0.4, "low": -0.43, "high": 1.23, "bounds": bounds})
+    assert "[-0.430, +1.000] (cut at the bound" in wide and "1.23" not in wide
+
+
+def test_the_page_says_why_an_interval_and_a_verdict_disagree(root):
+    parts = [ROW | {"statistic": "first", "verdict": "undecided"}, ROW | {"statistic": "second"}]
+    rows = [
+        ROW | {"claim": "T1", "kind": "conjunction", "comparisons": parts, "verdict": "undecided"},
+        ROW | {"claim": "T2", "bootstrap": [-0.1, 0.4], "edition": 2},
+    ]
+    files.write_json(root / "data/results/ledger.json", rows)
+    first, second = ledger.page().split("## T")[1:]
+    assert "The interval of “first” alone excludes the threshold. It is not adjusted for the 2 parts" in first
+    assert "interval of “second”" not in first and "bootstrap of" not in first
+    assert "The bootstrap of “ten against twenty” alone would say undecided; it has no vote." in second
+    assert "(edition 2)" in second
+
+
+def test_a_table_for_a_pipe_is_plain_text(capsys):
+    markdown.show([("name", "n"), ("a", "10"), ("long", "7")], [True, False])
+    assert capsys.readouterr().out == "name   n\n----  --\na     10\nlong   7\n"
 
 
 def test_the_blocks_are_those_of_the_pages(root):
     toy.run_all()
-    found = tables.generated()
-    assert set(found) == {"claims", "ledger-page", "table-toy"}
-    assert "(LEDGER.md#t1)" in found["table-toy"] and found["claims"] == tables.ledger()
+    found = readme.blocks()
+    lists = {"claims", "ledger-page", "remember", "lessons", "experiments", "teaching", "before"}
+    assert set(found) == lists | {"table-toy"}
+    assert "(LEDGER.md#t1)" in found["table-toy"] and found["claims"] == ledger.table()
+    inside = readme.for_page(root / "docs" / "x.md", found)
+    assert "(../LEDGER.md#t1)" in inside["table-toy"] and "(../data/experiments/toy.toml)" in inside["claims"]
     page = root / "LEDGER.md"
     page.write_text("<!-- generated:ledger-page -->\n<!-- /generated -->\n", encoding="utf-8")
-    assert tables.update_blocks(page, found) == ["ledger-page"] and tables.check_blocks(page, found) == []
+    assert markdown.update_blocks(page, found) == ["ledger-page"] and markdown.check_blocks(page, found) == []
     assert "## T1" in page.read_text(encoding="utf-8")
 
 
@@ -513,9 +590,9 @@ def test_write_tables_renews_the_ledger_first_then_tables_and_pages(root, capsys
     toy.run_all()
     for name, block in (("README.md", "claims"), ("LEDGER.md", "ledger-page")):
         (root / name).write_text(f"<!-- generated:{block} -->\n<!-- /generated -->\n", encoding="utf-8")
-    assert course.write_tables([], "laptop", check=True) == 1
+    assert readme.write_tables([], "laptop", check=True) == 1
     assert "LEDGER.md: the generated block 'ledger-page' is out of date" in capsys.readouterr().err
-    assert course.write_tables([], "laptop") == 0
+    assert readme.write_tables([], "laptop") == 0
     (row,) = files.read_json(root / "data/results/ledger.json")
     assert row["statistic"] == "ten of the large against twenty of the small" and row["table"].endswith(
         "toy.md"
@@ -524,14 +601,14 @@ def test_write_tables_renews_the_ledger_first_then_tables_and_pages(root, capsys
     assert f"#t1): {row['verdict']} |" in text and row["verdict"] in (root / "LEDGER.md").read_text(
         encoding="utf-8"
     )
-    assert course.write_tables([], "laptop", check=True) == 0
+    assert readme.write_tables([], "laptop", check=True) == 0
 
 
 def test_the_committed_ledger_page_is_generated_and_up_to_date(monkeypatch):
     page = Path(__file__).resolve().parents[1] / "LEDGER.md"
     monkeypatch.setenv("INSTRUCTLAB_ROOT", str(page.parent))
-    assert tables.BLOCK.fullmatch(page.read_text(encoding="utf-8").strip())["name"] == "ledger-page"
-    assert tables.check_blocks(page, {"ledger-page": tables.ledger_page()}) == []
+    assert markdown.GENERATED.fullmatch(page.read_text(encoding="utf-8").strip())["name"] == "ledger-page"
+    assert markdown.check_blocks(page, {"ledger-page": ledger.page()}) == []
 
 
 # --- generated blocks ------------------------------------------------------------------------------
@@ -550,14 +627,14 @@ Between.
 def test_blocks_are_replaced_and_nothing_else(tmp_path):
     page = tmp_path / "README.md"
     page.write_text(PAGE)
-    assert tables.check_blocks(page, {"one": "new"}) == [
+    assert markdown.check_blocks(page, {"one": "new"}) == [
         "README.md: the generated block 'one' is out of date; run `make reproduce`."
     ]
     assert page.read_text() == PAGE
-    assert tables.update_blocks(page, {"one": "new\n\n", "two": r"a\1b", "absent": "x"}) == ["one", "two"]
+    assert markdown.update_blocks(page, {"one": "new\n\n", "two": r"a\1b", "absent": "x"}) == ["one", "two"]
     assert page.read_text() == PAGE.replace("old", "new").replace("two -->\n", "two -->\na\\1b\n")
-    assert tables.update_blocks(page, {"one": "new", "two": r"a\1b"}) == []
-    assert tables.check_blocks(page, {"one": "new"}) == []
+    assert markdown.update_blocks(page, {"one": "new", "two": r"a\1b"}) == []
+    assert markdown.check_blocks(page, {"one": "new"}) == []
 
 
 @pytest.mark.parametrize(
@@ -572,5 +649,5 @@ def test_unbalanced_blocks_are_refused_and_the_file_stays(tmp_path, text):
     page = tmp_path / "README.md"
     page.write_text(text)
     with pytest.raises(ConfigError, match=r"README\.md"):
-        tables.update_blocks(page, {"one": "x", "two": "y"})
+        markdown.update_blocks(page, {"one": "x", "two": "y"})
     assert page.read_text() == text

@@ -19,7 +19,7 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from instructlab_utils import training
+from instructlab_utils import checkpoints, models, training
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.losses import cross_entropy
 
@@ -198,7 +198,7 @@ def test_resume_gives_the_same_bits(tmp_path, until):
         net = tiny(seed=weights)
         training.train(
             net, invented(40), dev=invented(12, 1), eval_every=3, folder=tmp_path / folder, save_every=3, until=until,
-            steps=10, learning_rate=1e-3, pad_id=0, batch_size=8, accumulation=2, seed=4,
+            steps=10, learning_rate=1e-3, pad_id=0, batch_size=8, seed=4, recipe=training.Recipe(accumulation=2),
         )  # fmt: skip
         return net, (tmp_path / folder / "log.jsonl").read_text()
 
@@ -259,17 +259,23 @@ def test_mixed_precision_wraps_the_forward_pass_and_gives_it_back():
     net = tiny(dropout=0.0)
     batch = training.collate(invented(4), 0)
     before = net(input_ids=batch["input_ids"]).logits
-    with training.mixed_precision(net, torch.device("cuda")):
+    with models.mixed_precision(net, torch.device("cuda")):
         assert "forward" in vars(net) and net(input_ids=batch["input_ids"]).logits.shape == before.shape
     assert "forward" not in vars(net)
-    with training.mixed_precision(net, torch.device("cpu")):
+    with models.mixed_precision(net, torch.device("cpu")):
         assert "forward" not in vars(net)
 
 
 def test_tensorboard_is_written_on_request(tmp_path):
     pytest.importorskip("tensorboard")
-    training.train(tiny(), invented(8), steps=2, learning_rate=1e-3, pad_id=0, tensorboard=tmp_path)
-    assert list(tmp_path.glob("events.out.tfevents.*"))
+    training.train(tiny(), invented(8), steps=2, learning_rate=1e-3, pad_id=0, folder=tmp_path)
+    checkpoints.to_tensorboard(tmp_path, tmp_path / "events")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "norm", "rate"}
+    assert [scalar.step for scalar in events.Scalars("loss")] == [1, 2]
 
 
 @pytest.mark.timeout(300)

@@ -1,21 +1,12 @@
-"""Exercises: read from their text sources, proved in this process, turned into student notebooks, graded.
+"""`make classroom`: the exercises through nbgrader, as a teacher would do it; two submissions prove the grading.
 
-A source is ``notebooks/exercises/NN_name.py`` (jupytext py:percent). One exercise is a box (a Markdown cell that
-begins with ``## NN.K title`` and holds a line ``> ●●○○○ · 10 minutes · practice``), cells that are given, an
-answer cell and, directly after it, its checker. Answer and checker carry nbgrader metadata, with the defaults left out:
-
-    # %% nbgrader={"grade_id": "answer_01_1", "solution": true}
-    # %% nbgrader={"grade_id": "check_01_1", "locked": true}                              practice
-    # %% nbgrader={"grade_id": "check_01_2", "grade": true, "points": 3, "locked": true}  graded
-
-The solution is written once, between BEGIN SOLUTION and END SOLUTION. Practice exercises show it again where their
-Markdown says ``{{solution}}``; graded ones hold hidden cases instead. ``{{overview}}`` becomes a table of the page.
+Grading runs the students' code with the rights of whoever calls it. Grade real submissions in a container without
+network.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import re
@@ -25,272 +16,24 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from instructlab_repro.notebooks.exercises import (
+    OVERVIEW,
+    PLACEHOLDER,
+    STUB,
+    load,
+    solution,
+    sources,
+    teacher_notebook,
+)
 from instructlab_utils.errors import ConfigError, NotebookError
 from instructlab_utils.files import write_json
-from instructlab_utils.project import find_root
 
-HEADING = re.compile(r"^## (?P<id>\d\d\.\d) (?P<title>.+)$", re.MULTILINE)
-BOX = re.compile(
-    r"^> (?P<stars>●{1,5}○{0,4}) · (?P<minutes>\d+) minutes · (?P<kind>practice|graded)"
-    r"(?: · (?P<flavour>bug hunt|prediction))?$",
-    re.MULTILINE,
-)
-SOLUTION = re.compile(
-    r"^[ ]*### BEGIN SOLUTION\n(?P<body>.*?)^[ ]*### END SOLUTION\n?", re.MULTILINE | re.DOTALL
-)
-HIDDEN = re.compile(
-    r"^[ ]*### BEGIN HIDDEN TESTS\n(?P<body>.*?)^[ ]*### END HIDDEN TESTS(?:\n|\Z)", re.MULTILINE | re.DOTALL
-)
-PLACEHOLDER, OVERVIEW = "{{solution}}", "{{overview}}"
-STUB = 'raise NotImplementedError("write your answer here")'
-DEFAULTS = {"grade": False, "locked": False, "schema_version": 3, "solution": False, "task": False}
 ASSIGNMENT = "exercises"
 MARKER = ".classroom"
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """One exercise. ``setup`` and ``given`` are the code cells before it that it may use."""
-
-    id: str
-    title: str
-    difficulty: int
-    minutes: int
-    kind: str
-    flavour: str
-    points: int
-    text: str
-    hints: int
-    setup: tuple[str, ...]
-    given: tuple[str, ...]
-    answer: str
-    check: str
-    source: Path
-
-    @property
-    def graded(self) -> bool:
-        """Does it count, and has it hidden cases?"""
-        return self.kind == "graded"
-
-    @property
-    def stub(self) -> str:
-        """The answer cell as a student finds it."""
-        return stub(self.answer)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a checker said of an answer: nothing (accepted), or the exception's type and message.
-
-    ``seconds`` is processor time, which a busy machine does not lengthen.
-    """
-
-    accepted: bool
-    error: str
-    message: str
-    output: str
-    seconds: float
-
-
-# --- reading ------------------------------------------------------------------------------------------
-
-
-def sources(root: Path | None = None) -> dict[str, Path]:
-    """The exercise sources by lesson id, in order."""
-    folder = (root or find_root()) / "notebooks" / "exercises"
-    return {path.name[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.py"))}
-
-
-def load(path: Path) -> list[Exercise]:
-    """The exercises of one source, in order.
-
-    Raises:
-        NotebookError: naming the file, the exercise and what is missing.
-    """
-    cells = _notebook(path).cells
-    starts = [
-        i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and HEADING.search(cell.source)
-    ]
-    if not starts:
-        raise NotebookError(f"{path.name}: no exercise; a box begins with '## NN.K title'")
-    setup = tuple(cell.source for cell in cells[: starts[0]] if cell.cell_type == "code")
-    found = [
-        _exercise(path, cells[start:end], setup)
-        for start, end in zip(starts, [*starts[1:], len(cells)], strict=True)
-    ]
-    expected = [f"{path.name[:2]}.{k}" for k in range(1, len(found) + 1)]
-    if [exercise.id for exercise in found] != expected:
-        raise NotebookError(f"{path.name}: exercises must be numbered {', '.join(expected)}")
-    return found
-
-
-def _exercise(path: Path, cells: list[Any], setup: tuple[str, ...]) -> Exercise:
-    heading = HEADING.search(cells[0].source)
-    assert heading is not None
-    where = f"{path.name}: exercise {heading['id']}"
-    box = BOX.search(cells[0].source)
-    if box is None or len(box["stars"]) != 5:
-        raise NotebookError(
-            f"{where}: no box; write '> ●●○○○ · 10 minutes · practice' (or graded) under the title"
-        )
-    suffix = heading["id"].replace(".", "_")
-    by_id = {cell.metadata.get("nbgrader", {}).get("grade_id"): i for i, cell in enumerate(cells)}
-    at, check_at = by_id.get(f"answer_{suffix}"), by_id.get(f"check_{suffix}")
-    if at is None or check_at != at + 1:
-        raise NotebookError(
-            f"{where}: a cell answer_{suffix}, and directly after it check_{suffix}, are needed"
-        )
-    answer, check = cells[at], cells[check_at]
-    text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    graded, hints = box["kind"] == "graded", text.count("<summary>Hint ")
-    if not answer.metadata.nbgrader.solution or not SOLUTION.search(answer.source):
-        raise NotebookError(
-            f"{where}: the answer cell needs 'solution': true and BEGIN SOLUTION … END SOLUTION"
-        )
-    if not check.metadata.nbgrader.locked or check.metadata.nbgrader.grade != graded:
-        raise NotebookError(
-            f"{where}: the checker must be locked, and have 'grade' and points only if graded"
-        )
-    if graded != bool(HIDDEN.search(check.source)):
-        raise NotebookError(f"{where}: hidden tests belong to graded exercises, and only to them")
-    if graded == (PLACEHOLDER in text) or (not graded and hints < 2):
-        raise NotebookError(
-            f"{where}: a practice exercise ends with two hints and {PLACEHOLDER}; a graded one has none"
-        )
-    return Exercise(
-        id=heading["id"],
-        title=heading["title"],
-        difficulty=box["stars"].count("●"),
-        minutes=int(box["minutes"]),
-        kind=box["kind"],
-        flavour=box["flavour"] or "",
-        points=int(check.metadata.nbgrader.get("points", 0)),
-        text=text,
-        hints=hints,
-        setup=setup,
-        given=tuple(cell.source for cell in cells[:at] if cell.cell_type == "code"),
-        answer=answer.source,
-        check=check.source,
-        source=path,
-    )
-
-
-def _notebook(path: Path) -> Any:
-    """The source as a notebook with complete nbgrader metadata and ids that do not change from call to call."""
-    import jupytext
-
-    if not path.is_file():
-        raise NotebookError(f"no exercise source {path}")
-    notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number:02d}"
-        if "nbgrader" in cell.metadata:
-            cell.metadata["nbgrader"].update(DEFAULTS | dict(cell.metadata["nbgrader"]))
-            cell.id = cell.metadata["nbgrader"]["grade_id"].replace("_", "-")
-    notebook.metadata.pop("jupytext", None)
-    return notebook
-
-
-# --- the same text for teachers and for students -----------------------------------------------------------
-
-
-def solution(answer: str) -> str:
-    """An answer cell with its solution and without the marker lines."""
-    return SOLUTION.sub(lambda match: match["body"], answer)
-
-
-def stub(answer: str) -> str:
-    """An answer cell whose solutions are replaced by the line that raises NotImplementedError."""
-
-    def cut(match: re.Match[str]) -> str:
-        indent = match[0][: len(match[0]) - len(match[0].lstrip(" "))]
-        return f"{indent}{STUB}\n"
-
-    return SOLUTION.sub(cut, answer).rstrip("\n")
-
-
-def visible(check: str) -> str:
-    """A checker without its hidden cases."""
-    return HIDDEN.sub("", check).rstrip("\n")
-
-
-def overview(exercises: list[Exercise]) -> str:
-    """A Markdown table: exercise, difficulty, minutes, kind; with the minutes added up."""
-    lines = ["| exercise | difficulty | minutes | kind |", "|:--|:--|--:|:--|"]
-    for e in exercises:
-        kind = " · ".join(filter(None, (e.kind, e.flavour, f"{e.points} points" if e.graded else "")))
-        stars = "●" * e.difficulty + "○" * (5 - e.difficulty)
-        lines.append(f"| {e.id} {e.title} | {stars} | {e.minutes} | {kind} |")
-    return "\n".join([*lines, f"| together | | {sum(e.minutes for e in exercises)} | |"])
-
-
-def teacher_notebook(path: Path) -> Any:
-    """The notebook that nbgrader takes as its source: solutions and hidden cases in it, placeholders filled in."""
-    exercises = load(path)
-    notebook = _notebook(path)
-    current = -1
-    for cell in notebook.cells:
-        if cell.cell_type != "markdown":
-            continue
-        current += bool(HEADING.search(cell.source))
-        cell.source = cell.source.replace(OVERVIEW, overview(exercises))
-        if PLACEHOLDER in cell.source:
-            code = solution(exercises[current].answer).rstrip("\n")
-            block = f"<details><summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>"
-            cell.source = cell.source.replace(PLACEHOLDER, block)
-    return notebook
-
-
-def student_notebook(path: Path) -> Any:
-    """What a student opens: stubs instead of solutions, no hidden cases. Needs no nbgrader and no kernel."""
-    notebook = teacher_notebook(path)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.source = visible(stub(cell.source))
-    return notebook
-
-
-# --- the proof ------------------------------------------------------------------------------------------
-
-
-def prove(exercise: Exercise, answer: str | None = None, *, hidden: bool = True) -> Verdict:
-    """Run set-up, given cells, an answer and its checker in a fresh namespace, in this process.
-
-    Args:
-        answer: the student's code; it is run after the solution, so that it may replace one function of several.
-            None stands for the solution itself.
-        hidden: also run the hidden cases.
-    """
-    namespace: dict[str, Any] = {"__name__": "__main__"}
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        for number, code in enumerate((*exercise.setup, *exercise.given)):
-            _execute(code, f"{exercise.id} given {number}", namespace)
-        _execute(solution(exercise.answer), f"{exercise.id} solution", namespace)
-        if answer is not None:
-            _execute(answer, f"{exercise.id} answer", namespace)
-        output.truncate(0)
-        output.seek(0)
-        began = time.process_time()
-        error = message = ""
-        try:
-            check = exercise.check if hidden else visible(exercise.check)
-            _execute(check, f"{exercise.id} checker", namespace)
-        except Exception as caught:
-            error, message = type(caught).__name__, str(caught)
-        seconds = time.process_time() - began
-    return Verdict(not error, error, message, output.getvalue(), seconds)
-
-
-def _execute(code: str, name: str, namespace: dict[str, Any]) -> None:
-    exec(compile(code, f"<{name}>", "exec"), namespace)
-
-
-# --- the classroom ----------------------------------------------------------------------------------------
+STUDENTS = ("solved", "untouched")
 
 
 def classroom(folder: Path | str) -> dict[str, dict[str, dict[str, float]]]:
@@ -298,9 +41,6 @@ def classroom(folder: Path | str) -> dict[str, dict[str, dict[str, float]]]:
 
     ``source/`` (with solutions), ``release/exercises/`` (what students get), two submissions (``solved``: every
     answer filled in; ``untouched``), their automatic grades, ``gradebook.db`` and ``results.json``.
-
-    Grading runs the students' code with the rights of whoever calls it. Grade real submissions in a container
-    without network.
 
     Returns:
         student → notebook → {"score", "max_score"}.
@@ -323,7 +63,7 @@ def classroom(folder: Path | str) -> dict[str, dict[str, dict[str, float]]]:
         print(f"student notebooks: {released}", flush=True)
 
         results: dict[str, dict[str, dict[str, float]]] = {}
-        for student in ("solved", "untouched"):
+        for student in STUDENTS:
             _step(api.autograde(ASSIGNMENT, student), f"autograde {student}")
             with gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
                 results[student] = {path.stem: _grade(book, path, student) for path in sources().values()}

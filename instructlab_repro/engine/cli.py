@@ -12,7 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from instructlab_repro import notebooks
+from instructlab_repro.notebooks import runner
 from instructlab_utils.errors import CourseError, ParameterError
+from instructlab_utils.project import PROFILES, find_root, resolve_profile, shown
 
 app = typer.Typer(
     add_completion=False,
@@ -23,8 +26,9 @@ app = typer.Typer(
 
 DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.ENOSPC))
 
-Profile = Annotated[str, typer.Option(help="smoke, laptop or gpu")]
+Profile = Annotated[str, typer.Option(callback=resolve_profile, help="smoke, laptop or gpu")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")]
+Check = Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if something is stale")]
 Workers = Annotated[int, typer.Option(min=1, help="notebooks at a time, one thread each")]
 
 
@@ -34,14 +38,14 @@ def main(argv: list[str] | None = None) -> None:
     try:
         app(args=args, prog_name="python -m instructlab_utils")
     except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        said = str(error)
     except OSError as error:
         if error.errno not in DISK:
             raise
         where = f" at {error.filename}" if error.filename else ""
-        print(f"error: cannot write{where}: {error.strerror}; nothing half-written is left", file=sys.stderr)
-        raise SystemExit(2) from None
+        said = f"cannot write{where}: {error.strerror}; nothing half-written is left"
+    print(f"error: {said}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _join_parameters(args: list[str]) -> list[str]:
@@ -58,39 +62,22 @@ def _join_parameters(args: list[str]) -> list[str]:
 
 
 def _run(
-    name: str,
-    out: Path | None,
-    profile: str,
-    given: dict[str, Any],
-    *,
-    parse: bool = False,
-    timeout: float | None = None,
-    threads: int = 1,
-    progress: bool = False,
-) -> tuple[Any, Path]:
-    """Run one lesson or experiment notebook; returns its manifest and folder."""
-    from instructlab_repro import notebooks
-    from instructlab_repro.notebooks import runner
-    from instructlab_utils.project import find_root, resolve_profile
-
-    profile = resolve_profile(profile)
+    name: str, out: Path, profile: str, given: dict[str, Any], timeout: float | None = None, threads: int = 1
+) -> Any:
+    """Run one lesson or experiment notebook, given what was typed; returns its manifest."""
     lesson = notebooks.find(name)
-    if not lesson.notebook.exists():
-        notebooks.build([lesson.id])
-    values = runner.check_parameters(runner.inspect_notebook(lesson.notebook), given, parse=parse)
-    out = out or find_root() / "build" / "run" / profile / lesson.source.stem
-    limit = timeout or max(900.0, 5 * 60 * lesson.minutes[profile])
+    values = runner.check_parameters(runner.inspect_notebook(lesson.notebook), given, parse=True)
     manifest = runner.run_notebook(
         lesson.notebook,
         out,
         values,
-        timeout=limit,
+        timeout=timeout or max(900.0, 5 * 60 * lesson.minutes[profile]),
         env={"INSTRUCTLAB_PROFILE": profile},
         threads=threads,
-        progress=progress,
+        progress=sys.stderr.isatty(),
     )
     _say(runner.describe(manifest, out), manifest.status)
-    return manifest, out
+    return manifest
 
 
 def _say(text: str, status: str) -> None:
@@ -110,27 +97,19 @@ def run(
     out: Annotated[Path | None, typer.Option(help="folder for the executed notebook and its results")] = None,
 ) -> None:
     """Run one notebook headlessly, its parameters checked."""
-    from instructlab_repro import notebooks
-    from instructlab_utils.project import resolve_profile
-
-    given = {}
-    for pair in parameter or []:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ParameterError(f"-p {key} has no value; write -p {key} VALUE")
-        given[key] = value
+    given = dict(pair.partition("=")[::2] for pair in parameter or [])
+    if empty := [pair for pair in parameter or [] if "=" not in pair]:
+        raise ParameterError(f"-p {empty[0]} has no value; write -p {empty[0]} VALUE")
     if store and given:
         raise ParameterError("--store keeps the outputs of the default parameters; leave out -p")
-    if store and resolve_profile(profile) != "laptop":
+    if store and profile != "laptop":
         raise ParameterError("--store keeps outputs of the laptop profile only; leave out --profile")
     notebooks.build([lesson])
-    progress = sys.stderr.isatty()
-    manifest, folder = _run(
-        lesson, out, profile, given, parse=True, timeout=timeout, threads=threads, progress=progress
-    )
+    found = notebooks.find(lesson)
+    out = out or find_root() / "build" / "run" / profile / found.source.stem
+    manifest = _run(lesson, out, profile, given, timeout, threads)
     if store and manifest.status == "ok":
-        found = notebooks.find(lesson)
-        size = notebooks.store_outputs(folder / manifest.executed, found)
+        size = notebooks.store_outputs(out / manifest.executed, found)
         print(f"stored in notebooks/{found.notebook.name}, {size / 1000:.0f} KB")
     raise typer.Exit(manifest.exit_code)
 
@@ -138,13 +117,11 @@ def run(
 @app.command("lesson-job", hidden=True)
 def lesson_job(name: str, profile: Profile = "auto", timeout: float | None = None) -> None:
     """One lesson, as the Snakefile calls it."""
-    from instructlab_repro import notebooks
-    from instructlab_utils.project import find_root, resolve_profile
-
-    profile = resolve_profile(profile)
-    out = find_root() / "build" / profile / notebooks.find(name).source.stem
-    manifest, _ = _run(name, out, profile, {}, timeout=timeout)
-    raise typer.Exit(manifest.exit_code)
+    lesson = notebooks.find(name)
+    if not lesson.notebook.exists():
+        notebooks.build([name])
+    out = find_root() / "build" / profile / lesson.source.stem
+    raise typer.Exit(_run(name, out, profile, {}, timeout).exit_code)
 
 
 @app.command(hidden=True)
@@ -159,11 +136,8 @@ def block(
     """One block of an experiment, as the Snakefile and a repetition call it."""
     from dataclasses import replace
 
-    from instructlab_repro import experiments, notebooks
-    from instructlab_repro.notebooks import runner
-    from instructlab_utils.project import resolve_profile
+    from instructlab_repro import experiments
 
-    profile = resolve_profile(profile)
     chosen, found = experiments.find_block(experiment, block_id, profile)
     if not notebooks.find(chosen.notebook).notebook.exists():
         notebooks.build([chosen.notebook])
@@ -176,63 +150,47 @@ def block(
 def course(profile: Profile = "smoke", workers: Workers = 2) -> None:
     """Fetch what the lessons need; run every lesson and one block of every experiment."""
     from instructlab_repro.engine.course import run_course
-    from instructlab_utils.project import resolve_profile
 
-    raise typer.Exit(run_course(resolve_profile(profile), workers))
+    raise typer.Exit(run_course(profile, workers))
 
 
 @app.command()
 def reproduce(
     names: Names = None,
     profile: Profile = "laptop",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="jobs at a time; default: the executor's")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="jobs at a time; else the executor's")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="run everything again")] = False,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify", help="run one block of each experiment again and compare it with its results"
-        ),
-    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="run a block of each again, and compare")] = False,
     executor: Annotated[str, typer.Option(help="local, slurm, or a Snakemake profile's folder")] = "local",
 ) -> None:
     """Run what is missing of the experiments, then write results, tables and verdicts."""
-    from instructlab_repro.engine.course import run_experiments
-    from instructlab_utils.project import resolve_profile
+    from instructlab_repro.engine import course
 
-    profile = resolve_profile(profile)
     if verify:
-        from instructlab_repro.engine.course import verify_experiments
-
-        raise typer.Exit(verify_experiments(names or [], profile))
-    raise typer.Exit(run_experiments(names or [], profile, workers, dry_run, fresh, executor))
+        raise typer.Exit(course.verify_experiments(names or [], profile))
+    raise typer.Exit(course.run_experiments(names or [], profile, workers, dry_run, fresh, executor))
 
 
 @app.command()
 def explain(
-    result: Annotated[
-        str, typer.Argument(help="an experiment, EXPERIMENT/BLOCK, a claim, or a file of results")
-    ],
+    result: Annotated[str, typer.Argument(help="an experiment, EXPERIMENT/BLOCK, a claim, or results")],
     profile: Profile = "laptop",
 ) -> None:
     """Say what a result was made from, and what has changed since."""
-    from instructlab_repro.claims import repeat
-    from instructlab_utils.project import resolve_profile
+    from instructlab_repro import claims as ledger
 
-    print(repeat.explain(result, resolve_profile(profile)))
+    print(ledger.explain(result, profile))
 
 
 @app.command()
 def determinism(name: str, profile: Profile = "laptop") -> None:
     """Run blocks again with other numbers of workers and threads; publish what stays equal, and the bands."""
     from instructlab_repro.claims import repeat
-    from instructlab_utils.project import resolve_profile
+    from instructlab_repro.pages import study_table
 
-    profile = resolve_profile(profile)
     repeat.study(name, profile)
-    print(repeat.study_table(name, profile))
+    print(study_table(name, profile))
 
 
 @app.command()
@@ -244,8 +202,7 @@ def fetch(
     from instructlab_repro import assets
     from instructlab_repro.engine.course import needed_assets
 
-    names = needed_assets() if needed else only or None
-    for name, folder in assets.fetch(names).items():
+    for name, folder in assets.fetch(needed_assets() if needed else only or None).items():
         print(f"{name}: {folder}")
 
 
@@ -260,24 +217,15 @@ def doctor(
 
 
 @app.command("notebooks")
-def notebooks_command(
-    names: Names = None,
-    check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if they differ")] = False,
-) -> None:
+def notebooks_command(names: Names = None, check: Check = False) -> None:
     """Turn the text sources into notebooks; ids and outputs stay."""
-    from instructlab_repro import notebooks
-
     if check:
         differences = notebooks.check(names or None)
-        for line in differences:
-            print(line, file=sys.stderr)
-        print("notebooks and sources are in step" if not differences else f"{len(differences)} differences")
+        print(*differences, sep="\n", end="\n" * bool(differences), file=sys.stderr)
+        print(f"{len(differences)} differences" if differences else "notebooks and sources are in step")
         raise typer.Exit(1 if differences else 0)
-    changed = notebooks.build(names or None)
-    for path in changed:
-        print(f"wrote {path.name}")
-    if not changed:
-        print("all notebooks are in step with their sources")
+    changed = [f"wrote {path.name}" for path in notebooks.build(names or None)]
+    print("\n".join(changed) or "all notebooks are in step with their sources")
 
 
 @app.command("import")
@@ -285,32 +233,51 @@ def import_command(
     notebook: Annotated[Path, typer.Argument(help="a notebook that was edited in Jupyter")],
 ) -> None:
     """Bring a notebook's edits back into its text source."""
-    from instructlab_repro import notebooks
-
     source = notebooks.import_back(notebook)
     notebooks.build([source.stem])
     print(f"wrote {source.name}; look at `git diff` before you commit")
 
 
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="lesson, experiment, claim or task")],
+    name: Annotated[str, typer.Argument(help="as 15_alignment, label_noise, C31 or causal-pairs")],
+    notebook: Annotated[bool, typer.Option("--notebook", help="an experiment's own notebook")] = False,
+) -> None:
+    """Write the skeleton of a lesson, an experiment, a claim or a task."""
+    from instructlab_repro.engine import new as skeletons
+
+    for path in skeletons.new(kind, name, own_notebook=notebook):
+        print(f"fill in {shown(path)}")
+    print(f"then: {skeletons.next_step(kind, name)}")
+
+
 @app.command("list")
 def list_command() -> None:
-    """The lessons and experiments, what they are for, and how long they take."""
-    from instructlab_repro import notebooks
+    """The lessons and experiments, what they are for, and the minutes of each profile."""
+    from instructlab_repro.pages import show
 
-    for title, entries in (("lessons", notebooks.lessons()), ("experiments", notebooks.experiments())):
-        print(title)
-        for lesson in entries.values():
-            minutes = ", ".join(f"{p} {m:g} min" for p, m in lesson.minutes.items())
-            print(f"  {lesson.id}  {lesson.title}\n      {lesson.outcome}\n      {minutes}")
+    for title, entries in (("lesson", notebooks.lessons()), ("experiment", notebooks.experiment_notebooks())):
+        rows = [[title, "title", "what for", *PROFILES]]
+        for e in entries.values():
+            rows.append([e.id, e.title, e.outcome, *(f"{e.minutes[p]:g} min" for p in PROFILES)])
+        show(rows, [True] * 3 + [False] * len(PROFILES))
 
 
 @app.command()
-def claims(names: Names = None, profile: Profile = "laptop") -> None:
+def claims(
+    names: Names = None,
+    profile: Profile = "laptop",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="before a run: effect, power and cost instead")
+    ] = False,
+) -> None:
     """The verdict on every claim, from the recorded results."""
     from instructlab_repro import claims as ledger
-    from instructlab_utils.project import resolve_profile
 
-    profile = resolve_profile(profile)
+    if plan:
+        print(ledger.plan_text(ledger.plan(names or (), profile)))
+        return
     for name in names or ledger.names():
         print(ledger.render(ledger.verdict(name, profile)))
 
@@ -319,21 +286,19 @@ def claims(names: Names = None, profile: Profile = "laptop") -> None:
 def table(
     names: Names = None,
     profile: Profile = "laptop",
-    check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if README is stale")] = False,
-    measured: Annotated[
-        bool, typer.Option("--measured", help="also the last `course` of this machine")
-    ] = False,
+    check: Check = False,
+    measured: Annotated[bool, typer.Option("--measured", help="also the last `course` of here")] = False,
 ) -> None:
     """Write tables and figures from the recorded results, and the generated blocks of README.md."""
-    from instructlab_repro.engine.course import write_tables
-    from instructlab_utils.project import resolve_profile
+    from instructlab_repro.pages import write_tables
 
-    raise typer.Exit(write_tables(names or [], resolve_profile(profile), check=check, measured=measured))
+    raise typer.Exit(write_tables(names or [], profile, check=check, measured=measured))
 
 
-@app.command(
-    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-)
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(add_help_option=False, context_settings=PASSED_ON)
 def bench(context: typer.Context) -> None:
     """Measure the training loop against others; options go to benchmarks/bench.py."""
     raise typer.Exit(_script("benchmarks/bench.py", *context.args))
@@ -345,29 +310,21 @@ def classroom(
 ) -> None:
     """Make the student versions of the exercises, and grade two submissions as a proof."""
     from instructlab_repro.engine import classroom
-    from instructlab_utils.project import find_root
 
     classroom.classroom(find_root() / out)
 
 
 @app.command()
-def drill(
-    times: Annotated[int, typer.Option(min=1, help="rounds of each kind")] = 20,
-    seed: int = 0,
-) -> None:
+def drill(times: Annotated[int, typer.Option(min=1, help="rounds of each kind")] = 20, seed: int = 0) -> None:
     """Faults at random moments of a fetch, a training run and `reproduce`; the next call must finish with equal results."""
-    codes = [
-        _script(f"tests/drill_{kind}.py", "--times", str(times), "--seed", str(seed))
-        for kind in ("fetch", "training", "reproduce")
-    ]
-    raise typer.Exit(max(codes))
+    words = ("--times", str(times), "--seed", str(seed))
+    kinds = ("fetch", "training", "reproduce")
+    raise typer.Exit(max(_script(f"tests/drill_{kind}.py", *words) for kind in kinds))
 
 
 def _script(path: str, *arguments: str) -> int:
     """Run one of the repository's scripts; CourseError where it is not there (an installed package alone)."""
     import subprocess
-
-    from instructlab_utils.project import find_root
 
     script = find_root() / path
     if not script.is_file():

@@ -11,16 +11,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from instructlab_repro import assets, experiments, notebooks
-from instructlab_repro.engine import jobs
-from instructlab_repro.engine.jobs import GraphResult, Job
+from instructlab_repro.engine import jobs, snakemake
+from instructlab_repro.engine.jobs import Job
+from instructlab_repro.engine.snakemake import GraphResult
 from instructlab_repro.notebooks import runner
+from instructlab_repro.pages import grid, show, write_tables
 from instructlab_utils import cache
 from instructlab_utils.errors import AssetError, RecordError
-from instructlab_utils.files import read_json, write_json, write_text
-from instructlab_utils.project import PROFILES, find_root
+from instructlab_utils.files import write_json, write_text
+from instructlab_utils.project import find_root, shown
 
 ENDED = ("ok", "failed", "aborted")
 PREPARE = """
@@ -71,6 +72,8 @@ def prepare(names: list[str]) -> None:
     stale = [lesson.id for lesson in notebooks.everything() if not lesson.notebook.exists()]
     if stale:
         notebooks.build(stale)
+    if not names:
+        return
     assets.fetch(names, progress=True)
     # in a process of its own: this one waits for the notebooks, and should not hold the libraries' memory
     done = subprocess.run([sys.executable, "-c", PREPARE, *names], stderr=subprocess.PIPE, text=True)
@@ -86,12 +89,12 @@ def run_course(profile: str = "smoke", workers: int = 2) -> int:
     wanted = needed_assets()
     had_all = ready(wanted)
     if not had_all:
-        print(f"assets: {', '.join(wanted)} (fetched once, into {_shown(cache.home())})")
+        print(f"assets: {', '.join(wanted)} (fetched once, into {shown(cache.home())})")
     undone = [job for job in jobs.all_jobs(targets, profile) if not job.done]
     if undone or not had_all:
         prepare(wanted)
     with progress() as on_progress:
-        result = jobs.run_graph(targets, profile, workers, on_progress=on_progress)
+        result = snakemake.run_graph(targets, profile, workers, on_progress=on_progress)
     return report(result, profile, fetched=not had_all)
 
 
@@ -118,12 +121,12 @@ def run_experiments(
     if left:
         prepare(needed_assets([experiment.notebook for experiment in loaded]))
         with progress() as on_progress:
-            result = jobs.run_graph(
+            result = snakemake.run_graph(
                 chosen, profile, workers, fresh=fresh, executor=executor, on_progress=on_progress
             )
         code = report(result, profile, name="reproduce")
     else:
-        jobs.end_killed()
+        snakemake.end_killed()
         print(f"The recorded results cover today's experiments: {', '.join(chosen)}; nothing was run.")
     for experiment in loaded:
         found = experiments.aggregate(experiment, profile)
@@ -131,7 +134,7 @@ def run_experiments(
             claims.keep_bootstraps(experiment, profile, found.left_out)
         blocks = len({line["block"] for line in found.lines})
         changed = ", changed" if found.changed else ""
-        print(f"{_shown(found.path)}: {len(found.lines)} runs in {blocks} blocks{changed}")
+        print(f"{shown(found.path)}: {len(found.lines)} runs in {blocks} blocks{changed}")
         for block, reason in found.refused.items():
             print(f"  refused {block}: {reason}", file=sys.stderr)
         if found.missing:
@@ -150,15 +153,14 @@ def plan(
 ) -> str:
     """What would run, how long it should take by earlier runs, and what is there."""
     rows, known, unknown = [], 0.0, 0
-    for experiment in loaded:
-        at = experiment.at(profile)
-        expected = {f"{at.name}/{block.id}": at.expected_seconds(block) for block in at.blocks()}
-        for job in (job for job in left if job.name in expected):
-            seconds = expected[job.name]
-            known, unknown = known + (seconds or 0.0), unknown + (seconds is None)
-            rows.append(
-                f"{job.name}: {job.why or 'again'}, {'never timed' if seconds is None else f'about {seconds:.0f} s'}"
-            )
+    expected: dict[str, float | None] = {}
+    for experiment in (one.at(profile) for one in loaded):
+        expected |= {f"{experiment.name}/{b.id}": experiment.expected_seconds(b) for b in experiment.blocks()}
+    for job in left:
+        seconds = expected.get(job.name)
+        known, unknown = known + (seconds or 0.0), unknown + (seconds is None)
+        time = "never timed" if seconds is None else f"about {seconds:.0f} s"
+        rows.append(f"{job.name}: {job.why or 'again'}, {time}")
     text = f"{len(jobs) - len(left)} of {len(jobs)} blocks are there, {len(left)} would run"
     if left:
         workers = workers or 2  # as profiles/local has it
@@ -181,90 +183,6 @@ def verify_experiments(names: list[str], profile: str) -> int:
     if profile == "laptop":
         write_tables([], profile)  # the ledger says so where something is stale
     return code
-
-
-# --- what stands in README.md -----------------------------------------------------------------------
-
-
-def readme_blocks(profile: str = "laptop", *, measured: bool = False) -> dict[str, str]:
-    """The text of README's generated blocks, by name: tables, claims, determinism, coverage, benchmarks, lessons.
-
-    ``measured`` adds ``course``, the table of the last `make course` on this machine; it changes with every run.
-    """
-    from instructlab_repro.claims import repeat
-    from instructlab_repro.pages import tables
-
-    blocks = {**tables.generated(profile), "lessons": lesson_table()}
-    for name in experiments.names():
-        if repeat.study_path(name, profile).is_file():
-            blocks[f"determinism-{name}"] = repeat.study_table(name, profile)
-    coverage = find_root() / "benchmarks" / "coverage.json"
-    if coverage.is_file():
-        blocks["coverage"] = coverage_table(read_json(coverage))
-    results = find_root() / "benchmarks" / "RESULTS.md"
-    if results.is_file() and (match := tables.BLOCK.search(results.read_text(encoding="utf-8"))):
-        blocks["benchmarks"] = match["text"]
-    summary = find_root() / "build" / "smoke" / "summary.md"
-    if measured and summary.is_file():
-        blocks["course"] = summary.read_text(encoding="utf-8").split("\n\n", 1)[1]
-    return blocks
-
-
-def coverage_table(found: dict[str, Any]) -> str:
-    """How often each interval held the truth in benchmarks/coverage.py, as Markdown."""
-    from instructlab_repro.pages.markdown import grid
-
-    rows = [["seeds", "interval", "holds the truth about this test set", "about new examples too"]]
-    for seeds, intervals in sorted(found["coverage"].items(), key=lambda item: int(item[0])):
-        for name, part in intervals.items():
-            shares = [f"{part[truth]:.1%}" for truth in ("these_examples", "new_examples")]
-            rows.append([seeds, name.replace("_", " "), *shares])
-    note = (
-        f"{found['simulations']} simulated experiments, {found['examples']} test examples, "
-        f"nominal {found['level']:.0%}."
-    )
-    return f"{grid(rows, [False, True, False, False])}\n\n{note}\n"
-
-
-def lesson_table() -> str:
-    """The lessons as a Markdown table: what you will be able to do, minutes by profile, and how far they are."""
-    rows = ["| lesson | you will be able to | minutes: smoke / laptop / gpu | status |", "|---|---|---:|---|"]
-    for lesson in notebooks.lessons().values():
-        minutes = " / ".join(f"{lesson.minutes[profile]:g}" for profile in PROFILES)
-        link = f"[{lesson.id} {lesson.title}](notebooks/{lesson.notebook.name})"
-        rows.append(f"| {link} | {lesson.outcome} | {minutes} | {notebooks.status(lesson)} |")
-    return "\n".join(rows) + "\n"
-
-
-def write_tables(names: list[str], profile: str, *, check: bool = False, measured: bool = False) -> int:
-    """Write the tables and figures of the named experiments (default: all), and the blocks of README.md and LEDGER.md.
-
-    ``check`` changes nothing and says which blocks are out of date; the exit code.
-    """
-    from instructlab_repro import claims
-    from instructlab_repro.pages import tables
-
-    pages = [path for path in (find_root() / "README.md", find_root() / "LEDGER.md") if path.is_file()]
-    if check:
-        blocks = readme_blocks(profile)
-        stale = [line for page in pages for line in tables.check_blocks(page, blocks)]
-        for line in stale:
-            print(line, file=sys.stderr)
-        return 1 if stale else 0
-    if profile == "laptop":
-        print(f"wrote {_shown(claims.write_ledger())}")  # first: the tables quote its verdicts
-    for name in names or experiments.names():
-        if not experiments.results(name, profile):
-            print(f"{name}: no {profile} results yet", file=sys.stderr)
-            continue
-        for path in tables.write(name, profile):
-            print(f"wrote {_shown(path)}")
-    if profile == "laptop" and pages:
-        blocks = readme_blocks(profile, measured=measured)
-        for page in pages:
-            for block in tables.update_blocks(page, blocks):
-                print(f"{page.name}: block {block!r} renewed")
-    return 0
 
 
 # --- for a person who waits -------------------------------------------------------------------------
@@ -301,22 +219,20 @@ def report(result: GraphResult, profile: str, *, fetched: bool = False, name: st
     """Print the table and what failed, write it to build/<profile>/<name>.md and .json; returns the exit code."""
     folder = find_root() / "build" / profile
     jobs = sorted([*result.current, *result.ran], key=lambda job: ("/" in job.name, job.name))
-    rows = [("notebook", "status", "seconds", "peak memory")]
+    rows, left = [("notebook", "status", "seconds", "peak memory")], [True, True, False, False]
     for job in jobs:
         seconds = "" if job.seconds is None else f"{job.seconds:.1f}"
         memory = "" if job.peak_memory_mb is None else f"{job.peak_memory_mb:.0f} MB"
         status = f"{job.status}, up to date" if job in result.current else job.status
         rows.append((_title(job), status, seconds, memory))
-    print(table(rows))
+    show(rows, left)
     for job in result.bad:
         print(_failure(job), file=sys.stderr)
     sentence = _sentence(result, folder, fetched)
     print(sentence)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|---|---|---:|---:|")
     when = datetime.now(UTC).isoformat(timespec="seconds")
     head = f"# Profile {profile}, {when}\n\n{sentence}\n\n"
-    write_text(folder / f"{name}.md", head + "\n".join(lines) + "\n")
+    write_text(folder / f"{name}.md", f"{head}{grid(rows, left)}\n")
     entries = [
         {
             "notebook": job.name,
@@ -325,7 +241,7 @@ def report(result: GraphResult, profile: str, *, fetched: bool = False, name: st
             "peak_memory_mb": job.peak_memory_mb,
             "up_to_date": job in result.current,
             "error": job.error,
-            "executed": _shown(job.out / "executed.ipynb"),
+            "executed": shown(job.out / "executed.ipynb"),
         }
         for job in jobs
     ]
@@ -336,20 +252,6 @@ def report(result: GraphResult, profile: str, *, fetched: bool = False, name: st
     return result.exit_code
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows (the first is the head) as aligned text; the last two columns are numbers, set right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    text = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if i >= len(row) - 2 else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        text.append("  ".join(cells).rstrip())
-    text.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(text)
-
-
 def _sentence(result: GraphResult, folder: Path, fetched: bool) -> str:
     if not result.ran:
         got = "the assets were fetched again" if fetched else "nothing was fetched"
@@ -357,7 +259,7 @@ def _sentence(result: GraphResult, folder: Path, fetched: bool) -> str:
     kept = f", {len(result.current)} more up to date" if result.current else ""
     ended = f"Notebooks run: {len(result.ran)}"
     ended += f", {len(result.bad)} of them did not end well" if result.bad else ", all ok"
-    return f"{ended}{kept}, {result.seconds:.0f} s in all; executed notebooks under {_shown(folder.parent)}/."
+    return f"{ended}{kept}, {result.seconds:.0f} s in all; executed notebooks under {shown(folder.parent)}/."
 
 
 def _failure(job: Job) -> str:
@@ -371,8 +273,8 @@ def _failure(job: Job) -> str:
 
 def _warn_if_out_of_step() -> None:
     """The notebooks run as they are; an author who has edited a source should hear of it."""
-    stale = [lesson for lesson in notebooks.everything() if lesson.notebook.exists()]
-    names = [lesson.notebook.name for lesson in stale if notebooks.check([lesson.id])]
+    told = [line.split(": ", 1) for line in notebooks.check()]
+    names = sorted({Path(name).name for name, what in told if not what.startswith(("missing", "no source"))})
     if names:
         print(f"note: behind their sources, run `make notebooks`: {', '.join(names)}", file=sys.stderr)
 
@@ -383,10 +285,3 @@ def _title(job: Job) -> str:
 
 def _cost(job: Job) -> str:
     return f"{job.seconds or 0:.1f} s, {job.peak_memory_mb or 0:.0f} MB"
-
-
-def _shown(path: Path) -> str:
-    try:
-        return path.relative_to(find_root()).as_posix()
-    except ValueError:
-        return str(path)

@@ -7,9 +7,7 @@ failed, 3 aborted (time limit, dead kernel, or a signal).
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import dataclasses
 import logging
 import os
 import shutil
@@ -19,185 +17,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from instructlab_repro import notebooks
+from instructlab_repro.notebooks.kernels import THREADS
+from instructlab_repro.notebooks.manifest import Manifest
+from instructlab_repro.notebooks.manifest import read_manifest as read_manifest
+from instructlab_repro.notebooks.parameters import check_parameters, inspect_notebook
+from instructlab_repro.notebooks.sources import code_sha
 from instructlab_repro.provenance import environment
-from instructlab_utils.errors import NotebookError, ParameterError, RecordError
-from instructlab_utils.files import read_json, write_json, write_text
-from instructlab_utils.project import closest, find_root, resolve_profile
+from instructlab_utils.files import write_text
+from instructlab_utils.project import find_root, resolve_profile, shown
 
-SCHEMA = 1
-EXIT = {"ok": 0, "failed": 1, "aborted": 3, "running": 3}
-THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
-BOOLS = {"true": True, "false": False, "1": True, "0": False}
-TYPES: dict[str, Any] = {
-    "str": str,
-    "int": int,
-    "float": (int, float),
-    "bool": bool,
-    "list": list,
-    "tuple": (tuple, list),
-    "dict": dict,
-    "None": type(None),
-    "NoneType": type(None),
-}
 LONGEST_SOCKET = 90  # characters; the system's limit is 104 on macOS, 108 on Linux
-
-
-@dataclass
-class Manifest:
-    """What is known of one run; ``manifest.json`` in its folder.
-
-    ``status`` is running, ok, failed or aborted; ``seconds`` are wall time with the kernel's start;
-    ``peak_memory_mb`` is the largest sum of resident memory (MB, 2**20 bytes) over the kernel and its
-    children; ``error`` has the keys cell (the number in the partial notebook's ``In [n]``), source (its first
-    line), name and message; ``executed`` is the notebook's file name in this folder.
-    """
-
-    notebook: str
-    parameters: dict[str, Any]
-    code_sha: str
-    profile: str
-    seed: int
-    status: str = "running"
-    seconds: float = 0.0
-    peak_memory_mb: float = 0.0
-    threads: int = 1
-    started: str = ""
-    ended: str | None = None
-    versions: dict[str, Any] = field(default_factory=dict)
-    error: dict[str, Any] | None = None
-    executed: str = "executed.ipynb"
-    schema: int = SCHEMA
-
-    @property
-    def exit_code(self) -> int:
-        return EXIT[self.status]
-
-    def write(self, out: Path) -> None:
-        write_json(out / "manifest.json", dataclasses.asdict(self))
-
-
-def read_manifest(out: Path) -> Manifest:
-    """The manifest in a run's folder. RecordError if it is absent, damaged or of another schema."""
-    path = out / "manifest.json"
-    fields = read_json(path)
-    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
-        raise RecordError(f"{path}: not a manifest of schema {SCHEMA}; delete it and run again")
-    try:
-        return Manifest(**fields)
-    except TypeError as error:
-        raise RecordError(f"{path}: {error}; delete it and run again") from error
-
-
-# --- parameters -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A name of the cell tagged ``parameters``: its declared type as text, its default, and its comment."""
-
-    name: str
-    type: str
-    default: Any
-    help: str = ""
-
-
-def inspect_notebook(path: str | Path) -> dict[str, Parameter]:
-    """The parameters that a notebook declares, in order.
-
-    Read from the syntax tree: papermill's own inspection gives up on a comment that holds an equals sign.
-    NotebookError if the cell is not valid Python or a default is not a constant.
-    """
-    path = Path(path)
-    cells = [c for c in notebooks.read(path).cells if "parameters" in c.metadata.get("tags", [])]
-    if not cells:
-        return {}
-    source = cells[0].source
-    rows = source.splitlines()
-    try:
-        body = ast.parse(source).body
-    except SyntaxError as error:
-        raise NotebookError(f"{path.name}: the parameters cell is not valid Python ({error})") from error
-    found = {}
-    for node in body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            name, value, kind = node.target.id, node.value, ast.unparse(node.annotation).strip("'\"")
-        elif (
-            isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
-        ):
-            name, value, kind = node.targets[0].id, node.value, ""
-        else:
-            continue
-        try:
-            default = ast.literal_eval(value)
-        except ValueError as error:
-            raise NotebookError(f"{path.name}: the default of {name!r} must be a constant") from error
-        comment = rows[(node.end_lineno or 1) - 1][node.end_col_offset :].strip()
-        found[name] = Parameter(name, kind or type(default).__name__, default, comment.lstrip("# "))
-    return found
-
-
-def check_parameters(
-    declared: Mapping[str, Parameter], given: Mapping[str, Any], *, parse: bool = False
-) -> dict[str, Any]:
-    """``given`` as values of the declared types.
-
-    ``parse=True`` reads strings from a command line by the declared type, so ``2e-5`` is a float. A bool is
-    not an int; an int is welcome where a float is asked. ParameterError names the parameter, the type, and
-    the known names.
-    """
-    checked = {}
-    for name, value in given.items():
-        if name not in declared:
-            known = ", ".join(f"{p.name} ({p.type})" for p in declared.values()) or "none"
-            raise ParameterError(f"unknown parameter {name!r}{closest(name, list(declared))}; known: {known}")
-        checked[name] = _convert(name, value, declared[name].type, parse)
-    return checked
-
-
-def _convert(name: str, value: Any, declared: str, parse: bool) -> Any:
-    for kind in (part.strip() for part in declared.replace("Optional[", "None | ").split("|")):
-        base = kind.split("[")[0].rstrip("]").strip()
-        with contextlib.suppress(ValueError, SyntaxError, TypeError, KeyError):
-            if parse and isinstance(value, str):
-                return _parse(value, base)
-            return _accept(value, base)
-    shown = f"{value!r}" if parse else f"{value!r} ({type(value).__name__})"
-    raise ParameterError(f"parameter {name!r} must be of type {declared}, not {shown}")
-
-
-def _parse(text: str, kind: str) -> Any:
-    if kind == "str":
-        return text
-    if kind == "bool":
-        return BOOLS[text.lower()]
-    if kind == "int":
-        return int(text)
-    if kind == "float":
-        return float(text)
-    return _accept(ast.literal_eval(text), kind)
-
-
-def _accept(value: Any, kind: str) -> Any:
-    if kind not in TYPES:  # a type that we do not know: the notebook itself must check it
-        return value
-    if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind in ("int", "float")):
-        raise TypeError(kind)
-    return float(value) if kind == "float" else value
-
-
-# --- running --------------------------------------------------------------------------------------
 
 
 class _Watch:
@@ -208,7 +41,7 @@ class _Watch:
         self.cell_limit = cell_limit
         self.cell_start: float | None = None
         self.pid: int | None = None
-        self.peak = 0
+        self.peak = self.resident = 0
         self.reason: tuple[str, str] | None = None
         self.cell: Any = None
         self.number = 0
@@ -239,7 +72,10 @@ class _Watch:
                     with contextlib.suppress(Exception):
                         process.kill()
                 continue
-            self.peak = max(self.peak, sum(_resident(process) for process in tree))
+            resident = sum(_memory(process) for process in tree)
+            if resident > self.resident:  # reading the exact share takes longer, so only at a new height
+                self.resident = resident + 2**20
+                self.peak = max(self.peak, sum(_memory(process, shared=True) for process in tree))
 
 
 def _process_tree(pid: int) -> list[Any]:
@@ -252,9 +88,17 @@ def _process_tree(pid: int) -> list[Any]:
         return []
 
 
-def _resident(process: Any) -> int:
+def _memory(process: Any, *, shared: bool = False) -> int:
+    """Resident bytes; with ``shared``, pages that n processes share count 1/n each where the system can tell (PSS).
+
+    A forked kernel shares what the server has imported with its siblings.
+    """
     import psutil
 
+    with contextlib.suppress(OSError, ValueError):
+        if shared:
+            rows = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+            return 1024 * next(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
     try:
         return int(process.memory_info().rss)
     except psutil.Error:
@@ -286,15 +130,17 @@ def run_notebook(
     if declared_profile == "auto":
         declared_profile = kernel_env.get("INSTRUCTLAB_PROFILE", "laptop")
     manifest = Manifest(
-        notebook=_relative(path),
+        notebook=shown(path),
         parameters=values,
-        code_sha=notebooks.code_sha(path),
+        code_sha=code_sha(path),
         profile=resolve_profile(declared_profile),
         seed=int(values.get("seed", 0)),
         threads=threads,
         started=_now(),
         versions=environment(),
     )
+    if manifest.profile == "gpu":  # the variable may say something else
+        kernel_env["INSTRUCTLAB_WARM"] = "0"
     out.mkdir(parents=True, exist_ok=True)
     for stale in ("executed.ipynb", "metrics.json"):
         (out / stale).unlink(missing_ok=True)
@@ -332,6 +178,8 @@ def _papermill(
     from jupyter_client import AsyncKernelManager
     from papermill.iorw import LocalHandler, papermill_io
 
+    from instructlab_repro.notebooks import provisioner
+
     class Whole(LocalHandler):
         """Papermill writes in place: a kill or a full disk would leave half a notebook, which nobody can open."""
 
@@ -344,6 +192,8 @@ def _papermill(
         async def start_kernel(self, **kw: Any) -> None:  # type: ignore[override]
             if self.kernel_spec is not None and self.kernel_spec.argv:
                 self.kernel_spec.argv[0] = sys.executable  # not the one of a kernel registered by the user
+                chosen = {"provisioner_name": provisioner.register()}
+                self.kernel_spec.metadata = {**self.kernel_spec.metadata, "kernel_provisioner": chosen}
             await self._async_start_kernel(**{**kw, "env": env})
             watch.pid = getattr(self.provisioner, "pid", None)
 
@@ -454,13 +304,13 @@ def describe(manifest: Manifest, out: Path) -> str:
     cost = f"{manifest.seconds:.1f} s · {manifest.peak_memory_mb:.0f} MB"
     head = f"{manifest.notebook} · {manifest.status} · {cost}"
     if manifest.error is None:
-        return f"{head} · {_relative(out / manifest.executed)}"
+        return f"{head} · {shown(out / manifest.executed)}"
     error = manifest.error
     cell = f"cell [{error['cell']}]" if error["cell"] else "before the first cell"
     source = f" `{error['source']}`" if error["source"] else ""
     message = f"{error['name']}: {error['message']}".strip().splitlines()[0]
     partial = out / manifest.executed
-    where = f"\n  partial notebook: {_relative(partial)}" if partial.exists() else ""
+    where = f"\n  partial notebook: {shown(partial)}" if partial.exists() else ""
     return f"{head}\n  {cell}{source}: {message}{where}"
 
 
@@ -474,10 +324,3 @@ def _first_line(source: str) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _relative(path: Path) -> str:
-    try:
-        return path.resolve().relative_to(find_root()).as_posix()
-    except ValueError:
-        return str(path)

@@ -9,18 +9,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from instructlab_repro import experiments
 from instructlab_repro.experiments import Experiment, Table, Value
-from instructlab_repro.pages.markdown import ledger_rows
+from instructlab_repro.pages import ledger
 from instructlab_utils.errors import ConfigError, RecordError
 from instructlab_utils.intervals import Interval, t_interval
+
+MAJORITY = "majority class"
+Runs = Mapping[tuple, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,12 @@ class Summary:
     cells: dict[tuple, Cell] = field(default_factory=dict)
     missing: dict[tuple, str] = field(default_factory=dict)
     costs: dict[str, dict[str, float]] = field(default_factory=dict)  # method → name in COSTS → number
+    chosen: dict[str, str] = field(default_factory=dict)  # method → values of the knobs, number of trials
+    untrained: dict[str, str] = field(
+        default_factory=dict
+    )  # method → "2 of 5" runs; only where there are any
     verdicts: dict[str, tuple[str, str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)  # the runs behind it
 
     @cached_property
     def spread(self) -> list[str]:
@@ -89,15 +96,22 @@ class Summary:
 
     @cached_property
     def curve(self) -> str | None:
-        """The numeric axis with the most values, at least two: curves run along it, costs are told at its end."""
-        lengths = {a: len(v) for a in self.spread if not isinstance((v := self.experiment.axes[a])[0], str)}
+        """The longest numeric axis among the columns; None where none has two values."""
+        axes = self.experiment.axes
+        lengths = {axis: len(axes[axis]) for axis in self.spread if not isinstance(axes[axis][0], str)}
         longest = max(lengths, key=lambda axis: lengths[axis], default="")
         return longest if lengths.get(longest, 0) > 1 else None
 
     @property
-    def clock(self) -> str:
-        """The line's field that tells the cost: on a GPU the processor waits, so wall time counts."""
-        return "seconds" if self.experiment.profile == "gpu" else "cpu_seconds"
+    def methods(self) -> list[str]:
+        """The rows: the majority class first, where it is known and no method of the experiment."""
+        known = any(method == MAJORITY for method, *_ in self.cells)
+        return [*[MAJORITY] * known, *self.experiment.methods]
+
+    @property
+    def gpu(self) -> bool:
+        """On a GPU the processor waits, so wall time counts."""
+        return self.experiment.profile == "gpu"
 
     @property
     def title(self) -> str:
@@ -109,7 +123,7 @@ class Summary:
     def name(self, column: tuple[Value, ...], skip: Iterable[str] = ()) -> str:
         """ "movie-sentiment, n = 50"; without the axes to ``skip``."""
         pairs = zip(self.spread, column, strict=True)
-        return ", ".join(_coordinate(axis, value) for axis, value in pairs if axis not in skip)
+        return ", ".join(coordinate(axis, value) for axis, value in pairs if axis not in skip)
 
     def shown(self, number: float) -> str:
         return f"{self.table.scale * number:.{self.table.decimals}f}"
@@ -121,31 +135,37 @@ class Summary:
             return Entry("missing" if (method, *column) in self.missing else "–")
         if cell.interval is None:
             return Entry(self.shown(cell.mean), best=cell.best)
-        mean, sd, *ends = map(self.shown, (cell.mean, cell.sd, cell.interval.low, cell.interval.high))
+        low, high = cell.interval.low, cell.interval.high
+        if self.table.unit == "%":  # no printed bound is impossible
+            low, high = max(low, 0.0), min(high, 100 / self.table.scale)
+        mean, sd, *ends = map(self.shown, (cell.mean, cell.sd, low, high))
         return Entry(f"{mean}\u00a0±\u00a0{sd}", "[{},\u00a0{}]".format(*ends), cell.best)
 
     def groups(self) -> list[Group]:
-        """Paper, ours (one group per value of the first axis, if there are several axes), cost, verdict."""
-        methods, found = self.experiment.methods, []
+        """Paper, ours (one group per value of the first axis, if there are several axes), tuning, cost, verdict."""
+        methods, found = self.methods, []
         for number, paper in enumerate(self.table.paper, 1):
             rows = {m: [Entry(str(c.get(m, "–"))) for c in paper.values.values()] for m in methods}
             found.append(Group(f"paper: {paper.model}, {paper.data} [{number}]", list(paper.values), rows))
         first, ours = self.spread[:1] if len(self.spread) > 1 else [], ["ours"] if self.table.paper else []
         for _, grouped in itertools.groupby(self.columns, key=lambda column: column[: len(first)]):
             columns = list(grouped)
-            title = ": ".join(ours + [_coordinate(axis, columns[0][0]) for axis in first])
+            title = ": ".join(ours + [coordinate(axis, columns[0][0]) for axis in first])
             heads = [self.name(column, first) or self.table.metric for column in columns]
             found.append(Group(title, heads, {m: [self.entry(m, c) for c in columns] for m in methods}))
+        for head, texts in (("did not train", self.untrained), ("chosen, of tried", self.chosen)):
+            found += [Group("", [head], {m: [Entry(texts.get(m, "–"))] for m in methods})] * bool(texts)
         told = [cost for cost in COSTS if any(cost[1][0] in numbers for numbers in self.costs.values())]
-        rows = {m: [_cost(self.costs[m], *cost[1:]) for cost in told] for m in methods}
-        found.append(Group("", [cost[0] for cost in told], rows))
-        words = {m: [Entry(word, claim=claim)] for m, (claim, word) in self.verdicts.items()}
-        if words:
-            found.append(Group("", ["verdict"], {m: words.get(m, [Entry("")]) for m in methods}, left=True))
-        return [group for group in found if group.heads]
+        rows = {m: [_cost(self.costs.get(m, {}), *cost[1:]) for cost in told] for m in methods}
+        found += [Group("", [cost[0] for cost in told], rows)] * bool(told)
+        if self.verdicts:
+            words = {m: Entry(word, claim=claim) for m, (claim, word) in self.verdicts.items()}
+            rows = {m: [words.get(m, Entry(""))] for m in methods}
+            found.append(Group("", ["verdict"], rows, left=True))
+        return found
 
 
-def _coordinate(axis: str, value: Value) -> str:
+def coordinate(axis: str, value: Value) -> str:
     """Text as it is, a number with its axis."""
     name = {"n_train": "n"}.get(axis, axis.replace("_", " "))
     return value if isinstance(value, str) else f"{name} = {value:g}"
@@ -174,6 +194,7 @@ COSTS: list[tuple[str, tuple[str, ...], Callable[..., str]]] = [
     ("trained", ("trained_min", "trained_max"), _count),
     ("CPU seconds", ("cpu_seconds",), _seconds),
     ("seconds", ("seconds",), _seconds),
+    ("held in training", ("held_mb",), _memory),
     ("peak memory", ("peak_memory_mb",), _memory),
 ]
 
@@ -181,26 +202,33 @@ COSTS: list[tuple[str, tuple[str, ...], Callable[..., str]]] = [
 # --- from lines to a summary -----------------------------------------------------------------------
 
 
+def _wanted(experiment: Experiment, metric: str | None) -> Table:
+    """The table of ``metric``, checked against the experiment's methods and claims."""
+    file = f"{experiments.FOLDER}/{experiment.name}.toml"
+    found = [table for table in experiment.tables if table.metric == (metric or experiment.tables[0].metric)]
+    if len(found) != 1:
+        known = ", ".join(table.metric for table in experiment.tables)
+        raise ConfigError(f"{file}: {len(found)} tables of {metric!r}, not one; its tables are of: {known}.")
+    for method in {m for paper in found[0].paper for column in paper.values.values() for m in column}:
+        if method not in experiment.methods:
+            raise ConfigError(f"{file}: tables.paper: {method!r} is not one of the methods")
+    if strange := set(found[0].verdicts.values()) - set(experiment.claims):
+        raise ConfigError(f"{file}: tables.verdicts: {strange.pop()!r} is not one of the claims")
+    return found[0]
+
+
 def summarise(name: str, profile: str = "laptop", metric: str | None = None) -> Summary:
     """The table of ``metric`` (default: the experiment's first) with all its cells.
 
-    Bold are the best mean of a column and all methods whose paired 95 % t interval to it contains zero.
+    Bold are the best mean of a column and all methods whose paired 95 % t interval to it contains zero, of the methods
+    that trained in every run of the column.
 
     Raises:
         ConfigError: for an unknown metric, and a published number of an unknown method.
         RecordError: when nothing is recorded yet, a line is of another schema, or a run lacks a field.
     """
-    experiment, file = experiments.load(name).at(profile), f"{experiments.FOLDER}/{name}.toml"
-    wanted = [table for table in experiment.tables if table.metric == (metric or experiment.tables[0].metric)]
-    if len(wanted) != 1:
-        known = ", ".join(table.metric for table in experiment.tables)
-        raise ConfigError(f"{file}: {len(wanted)} tables of {metric!r}, not one; its tables are of: {known}.")
-    summary = Summary(experiment, wanted[0])
-    for method in {m for paper in wanted[0].paper for column in paper.values.values() for m in column}:
-        if method not in experiment.methods:
-            raise ConfigError(f"{file}: tables.paper: {method!r} is not one of the methods")
-    if strange := set(wanted[0].verdicts.values()) - set(experiment.claims):
-        raise ConfigError(f"{file}: tables.verdicts: {strange.pop()!r} is not one of the claims")
+    experiment = experiments.load(name).at(profile)
+    summary = Summary(experiment, table := _wanted(experiment, metric))
     path, lines = experiments.results_path(name, profile), experiments.results(name, profile)
     if not lines:
         raise RecordError(f"{path}: no results yet; run `make reproduce`.")
@@ -209,151 +237,134 @@ def summarise(name: str, profile: str = "laptop", metric: str | None = None) -> 
             f"{path}: lines of schema {foreign.pop()!r}; this version reads {', '.join(map(str, experiments.EDITIONS))}."
         )
     try:
-        runs = {(line["method"], *(line[axis] for axis in experiment.axes)): line for line in lines}
+        every = {(line["method"], *(line[axis] for axis in experiment.axes)): line for line in lines}
         grid = itertools.product(experiment.methods, *experiment.axes.values())
-        lines = [runs[key] for key in grid if key in runs]
-        if bad := [line for line in lines if wanted[0].metric not in line]:
-            where = f"{wanted[0].metric!r} in the run of {bad[0]['method']}, block {bad[0]['block']}"
+        runs = {key: every[key] for key in grid if key in every}
+        if bad := [line for line in runs.values() if table.metric not in line]:
+            where = f"{table.metric!r} in the run of {bad[0]['method']}, block {bad[0]['block']}"
             raise RecordError(f"{path}: there is no {where}; run `make reproduce` again.")
+        summary.lines = list(runs.values())
+        stuck, shares = _answers(summary, runs)
         for column in summary.columns:
             found = {m: c for m in experiment.methods if (c := _cell(summary, runs, m, column))}
-            for method, cell in _marked(found, wanted[0].better).items():
+            not_trained = [method for method, *at in stuck if tuple(at) == column]
+            for method, cell in _marked(found, table.better, not_trained).items():
                 summary.cells[method, *column] = cell
+            if shares and (most := _cell(summary, shares, MAJORITY, column)):
+                summary.cells[MAJORITY, *column] = most
         for method in experiment.methods:
-            summary.costs[method] = _costs(summary, [line for line in lines if line["method"] == method])
-        words = {row["claim"]: row["verdict"] for row in ledger_rows(profile)} if wanted[0].verdicts else {}
-        summary.verdicts = {
-            m: (claim, words.get(claim, "not tested")) for m, claim in wanted[0].verdicts.items()
-        }
-        summary.notes = _notes(summary, lines)
+            own = [line for line in runs.values() if line["method"] == method]
+            summary.costs[method] = _costs(summary, own)
+        found_untrained = experiments.untrained(name, profile)
+        summary.untrained = {m: f"{n}\u00a0of\u00a0{of}" for m, (n, of) in found_untrained.items() if n}
+        summary.chosen = _chosen(experiment)
+        words = {row["claim"]: row["verdict"] for row in ledger.rows(profile)} if table.verdicts else {}
+        summary.verdicts = {m: (claim, words.get(claim, "not tested")) for m, claim in table.verdicts.items()}
     except KeyError as error:
         raise RecordError(f"{path}: a line has no field {error}; run `make reproduce` again.") from None
     return summary
 
 
-def _cell(
-    summary: Summary, runs: Mapping[tuple, dict], method: str, column: tuple[Value, ...]
-) -> Cell | None:
+def _keys(summary: Summary, method: str, column: tuple[Value, ...], seed: Value) -> list[tuple]:
+    """Where the runs of a cell's seed stand: one key per place that the seed is averaged over."""
+    axes = summary.experiment.axes
+    fixed = dict(zip(summary.spread, column, strict=True)) | {"seed": seed}
+    free = [[fixed[axis]] if axis in fixed else axes[axis] for axis in axes]
+    return list(itertools.product([method], *free))
+
+
+def _cell(summary: Summary, runs: Runs, method: str, column: tuple[Value, ...]) -> Cell | None:
     """The cell of all seeds; None, and perhaps an entry under ``missing``, when a run or its number is absent."""
-    axes, values, gaps, undefined = summary.experiment.axes, [], [], []
-    places = list(itertools.product(*(axes[axis] for axis in summary.rest)))
-    for seed in axes["seed"]:
-        numbers = []
-        for place in places:
-            at = dict(zip((*summary.spread, *summary.rest, "seed"), (*column, *place, seed), strict=True))
-            line = runs.get((method, *(at[axis] for axis in axes)))
-            number = math.nan if line is None else line[summary.table.metric]
-            undefined.append(number is None)
-            if number is not None and math.isfinite(number):
-                numbers.append(float(number))
+    values, gaps, undefined = [], [], []
+    for seed in summary.experiment.axes["seed"]:
+        keys = _keys(summary, method, column, seed)
+        told = [runs[key][summary.table.metric] if key in runs else math.nan for key in keys]
+        undefined += [number is None for number in told]
+        numbers = [float(number) for number in told if number is not None and math.isfinite(number)]
         values.append(float(np.mean(numbers)) if numbers else math.nan)
-        if len(numbers) < len(places):
-            gaps.append(f"{seed} ({len(numbers)} of {len(places)} runs)" if len(places) > 1 else f"{seed}")
+        if len(numbers) < len(keys):
+            gaps.append(f"{seed} ({len(numbers)} of {len(keys)} runs)" if len(keys) > 1 else f"{seed}")
     if not gaps:
         return Cell(tuple(values), t_interval(values) if len(values) > 1 else None)
-    if not all(undefined):
+    if not all(undefined) and method != MAJORITY:
         where = ", ".join(filter(None, (summary.label(method), summary.name(column))))
         summary.missing[method, *column] = f"{where}: seed {', '.join(gaps)}"
     return None
 
 
-def _beats(top: Cell, cell: Cell, sign: int) -> bool:
+def beats(top: Cell, cell: Cell, sign: int) -> bool:
     """Whether the paired 95 % t interval of the differences lies on the better side; for one seed, whether it is better."""
     differences = sign * np.subtract(top.values, cell.values)
     return bool((t_interval(differences).low if len(differences) > 1 else differences[0]) > 0)
 
 
-def _marked(column: Mapping[str, Cell], better: str) -> dict[str, Cell]:
-    """The column with the best mean marked, and what cannot be told from it on the same seeds."""
-    sign = 1 if better == "higher" else -1
-    top = max(column.values(), key=lambda cell: sign * cell.mean, default=None)
-    return {
-        m: replace(cell, best=top is not None and not _beats(top, cell, sign)) for m, cell in column.items()
-    }
+def _marked(column: Mapping[str, Cell], better: str, stuck: Iterable[str]) -> dict[str, Cell]:
+    """The column with the best mean marked, and what cannot be told from it on the same seeds; none that did not train."""
+    sign, trained = (1 if better == "higher" else -1), [m for m in column if m not in stuck]
+    top = max((column[m] for m in trained), key=lambda cell: sign * cell.mean, default=None)
+    best = [m for m in trained if top is not None and not beats(top, column[m], sign)]
+    return {m: replace(cell, best=m in best) for m, cell in column.items()}
 
 
-def _costs(summary: Summary, lines: list[dict]) -> dict[str, float]:
+def _answers(summary: Summary, runs: Runs) -> tuple[set[tuple], Runs]:
+    """(method, *column) of the cells with a run that did not train; and the majority's share of the test examples in
+    place of the metric, where that is an accuracy over the classes of one task."""
+    experiment, metric = summary.experiment, summary.table.metric
+    rows = experiments.predictions(experiment.name, experiment.profile)
+    stored = {(row["method"], *(row[axis] for axis in experiment.axes)): row for row in rows}
+    stuck, shares = set(), {}
+    for key, line in runs.items():
+        row, one_class = stored.get(key, {}), bool(line.get("one_class"))
+        if "predictions" in row and "targets" in row:
+            answers, targets = row["predictions"], row["targets"]
+            one_class = one_class or bool(np.ptp(answers) == 0 < np.ptp(targets))
+            right = abs((line[metric] or 0) - float(np.mean(answers == targets))) < 1e-9
+            if right and "test" in experiment.settings:
+                shares[MAJORITY, *key[1:]] = {metric: np.bincount(targets).max() / len(targets)}
+        if experiments.did_not_train({**line, "one_class": one_class}, experiment):
+            stuck.add((key[0], *(line[axis] for axis in summary.spread)))
+    return stuck, {} if "majority" in experiment.methods else shares
+
+
+def _costs(summary: Summary, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Parameters from least to most, median seconds at the end of the curve, largest memory: of the runs that tell them."""
-    axis, clock = summary.curve, summary.clock
+    axis, clock = summary.curve, "seconds" if summary.gpu else "cpu_seconds"
+    memory = (
+        "peak_memory_mb" if summary.gpu else "held_mb"
+    )  # a process's own peak says nothing about a method
     found: dict[str, float] = {}
     if counts := [line["trainable_parameters"] for line in lines if "trainable_parameters" in line]:
         found |= {"trained_min": min(counts), "trained_max": max(counts)}
     end = [line for line in lines if axis is None or line[axis] == max(summary.experiment.axes[axis])]
     if spent := [line[clock] for line in end if clock in line]:
         found[clock] = float(np.median(spent))
-    if peaks := [line["peak_memory_mb"] for line in lines if "peak_memory_mb" in line]:
-        found["peak_memory_mb"] = max(peaks)
+    if peaks := [line[memory] for line in lines if line.get(memory) is not None]:
+        found[memory] = max(peaks)
     return found
 
 
-def _notes(summary: Summary, lines: list[dict]) -> list[str]:
-    """What a reader must know of the runs, from the lines themselves."""
-    experiment, axis, seeds = summary.experiment, summary.curve, len(summary.experiment.axes["seed"])
+def _chosen(experiment: Experiment) -> dict[str, str]:
+    """Method → "rate 0.001, 0.003† of 4": the chosen values of each knob, a dagger at an edge, and how many were tried."""
+    tried: dict[tuple[str, str], set] = defaultdict(set)
+    for line in experiments.results(experiment.name, experiment.profile, "tune"):
+        for knob, value in line["tuned"].items():
+            tried[line["method"], knob].add(value)
+    used: dict[str, dict[str, set]] = defaultdict(lambda: defaultdict(set))
+    trials: dict[str, int] = {}
+    for (method, _), told in experiments.chosen(experiment.name, experiment.profile).items():
+        trials[method] = max(told["tried"], trials.get(method, 0))
+        for knob, value in told["values"].items():
+            used[method][knob].add(value)
 
-    def facts(key: str) -> str:
-        return ", ".join(sorted({str(line["environment"].get(key)) for line in lines}))
+    def shown(method: str, knob: str, values: set) -> str:
+        every = tried[method, knob]
+        numeric = len(every) > 2 and not any(isinstance(value, str) for value in every)
+        edges = (min(every), max(every)) if numeric else ()
+        texts = [(f"{v:g}" if numeric else str(v)) + "†" * (v in edges) for v in sorted(values)]
+        told = ", ".join(texts) if len(texts) < 4 else f"{texts[0]} – {texts[-1]}"
+        return f"{knob.replace('learning_', '').replace('_', ' ')} {told}"
 
-    def told(key: str) -> bool:
-        return any(key in numbers for numbers in summary.costs.values())
-
-    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    about = f"{summary.title}, {summary.table.better} is better: {spread}."
-    if summary.rest:
-        about += f" Each seed is the mean over {' and '.join(summary.rest).replace('_', ' ')}."
-    if seeds > 1:
-        about += " Bold: the best mean of a column, and all whose paired 95 % t interval to it contains zero."
-    gpu = summary.clock == "seconds"
-    if told(summary.clock):
-        where = f" at {_coordinate(axis, max(experiment.axes[axis]))}" if axis else ""
-        about += f" {'Wall seconds (on a GPU the CPU waits)' if gpu else 'CPU seconds'}: median run{where}."
-    if told("peak_memory_mb"):
-        about += (
-            f" Peak memory: of {'the GPU' if gpu else 'the process, with all it had loaded'}, largest run."
-        )
-    examples = f"{experiment.settings['test']} test examples; " if "test" in experiment.settings else ""
-    machine = f"{facts('cpu')}, threads {facts('threads')}; torch {facts('torch')}, transformers {facts('transformers')}"
-    notes = [about, f"Profile {experiment.profile}; {examples}{machine}.", *experiment.notes]
-    if old := {line["revision"] for line in lines} - {experiment.revision}:
-        notes.append(f"Runs of revision {min(old)}; the experiment is at revision {experiment.revision}.")
-    if edges := _edges(experiment, lines):
-        text = "The tuned value lies at the edge of what was tried, a better one may lie beyond"
-        notes.append(f"{text}: {'; '.join(edges)}.")
-    if floor := _floor(summary):
-        notes.append(
-            f"Not better than the majority class, as far as these seeds can tell: {'; '.join(floor)}."
-        )
-    if summary.missing:
-        notes.append(f"Missing, and therefore not averaged: {'; '.join(summary.missing.values())}.")
-    for number, paper in enumerate(summary.table.paper, 1):
-        text = f"[{number}] {paper.source}: {paper.metric}, as printed; {paper.evidence}"
-        notes.append(f"{text}. Not ranked with ours, which has another model and other data.")
-    return notes
-
-
-def _edges(experiment: Experiment, lines: list[dict]) -> list[str]:
-    """Per method the numeric knobs whose chosen value is the least or the largest of more than two."""
-    found, tuning = [], experiment.tuning
-    for method, knobs in tuning.values.items() if tuning is not None else ():
-        places: dict[str, dict[str, None]] = defaultdict(dict)  # a set that keeps its order
-        for line, (knob, values) in itertools.product(lines, knobs.items()):
-            numeric = len(values) > 2 and not isinstance(values[0], str)
-            if line["method"] == method and numeric and line["tuned"][knob] in (min(values), max(values)):
-                at = " ".join(_coordinate(a, line[a]) for a in experiment.axes if a not in tuning.at)  # type: ignore[union-attr]
-                places[f"{knob.replace('_', ' ')} {line['tuned'][knob]:g}"][at] = None
-        if places:
-            texts = (": ".join(filter(None, (value, ", ".join(at)))) for value, at in sorted(places.items()))
-            found.append(f"{experiment.labels.get(method, method)} ({'; '.join(texts)})")
-    return found
-
-
-def _floor(summary: Summary) -> list[str]:
-    """Which cells learned nothing: a comparison with such a cell says little about the other side."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for (method, *column), cell in summary.cells.items() if summary.table.better == "higher" else ():
-        least = summary.cells.get(("majority", *column))
-        if least is not None and cell.interval and method != "majority" and not _beats(cell, least, 1):
-            found[summary.label(method)].append(summary.name(tuple(column)))
-    every = len(summary.columns)
-    return [
-        f"{m} ({'; '.join(at) if len(at) < every or every < 2 else 'everywhere'})" for m, at in found.items()
-    ]
+    return {
+        method: f"{'; '.join(shown(method, *pair) for pair in knobs.items())} of {trials[method]}"
+        for method, knobs in used.items()
+    }

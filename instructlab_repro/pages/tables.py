@@ -8,19 +8,15 @@ import itertools
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from instructlab_repro import experiments
-from instructlab_repro.pages.markdown import BLOCK as BLOCK
-from instructlab_repro.pages.markdown import check_blocks as check_blocks
-from instructlab_repro.pages.markdown import grid, ledger, ledger_page
-from instructlab_repro.pages.markdown import update_blocks as update_blocks
-from instructlab_repro.pages.summary import COSTS, Entry, Group, Summary, summarise
+from instructlab_repro.pages.markdown import grid, render
+from instructlab_repro.pages.notes import notes
+from instructlab_repro.pages.summary import COSTS, Group, summarise
 from instructlab_utils import files
 from instructlab_utils.project import find_root
 
@@ -28,17 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 7  # columns beside the method that a page of GitHub shows without scrolling
-TEX = str.maketrans(
-    {c: "\\" + c for c in "&%$#_{}"}
-    | {c: f"${tex}$" for c, tex in zip("±<>−·×≤≥", r"\pm < > - \cdot \times \le \ge".split(), strict=True)}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
-    | {"\u00a0": "~", "[": "{[}"}  # a row that begins with [ would be an option of the \\ before it
-)
-
-
-def _rows(summary: Summary, groups: list[Group], text: Callable[[Entry], str]) -> list[list[str]]:
-    """The printed entries of every method, in the order of the heads."""
-    return [[text(entry) for group in groups for entry in group.rows[m]] for m in summary.experiment.methods]
 
 
 def markdown(name: str, profile: str = "laptop", metric: str | None = None, root: str = "../") -> str:
@@ -47,12 +32,6 @@ def markdown(name: str, profile: str = "laptop", metric: str | None = None, root
     ``root`` leads from the page's folder to the project's; the default fits a notebook.
     """
     summary = summarise(name, profile, metric)
-
-    def text(entry: Entry) -> str:
-        if entry.claim:
-            return f"[{entry.claim}]({root}LEDGER.md#{entry.claim.lower()}): {entry.text}"
-        return f"**{entry.text}**" if entry.best else entry.text
-
     pages: list[list[Group]] = [[]]
     for group in summary.groups():
         if pages[-1] and sum(len(g.heads) for g in (*pages[-1], group)) > WIDTH:
@@ -60,13 +39,15 @@ def markdown(name: str, profile: str = "laptop", metric: str | None = None, root
         pages[-1].append(group)
     parts = [f"**{summary.title}**"]
     for page in pages:
-        heads = [
-            f"{group.title}<br>{head}" if group.title else head for group in page for head in group.heads
-        ]
-        rows = zip(map(summary.label, summary.experiment.methods), _rows(summary, page, text), strict=True)
-        left = [True, *(group.left for group in page for _ in group.heads)]
-        parts.append(grid([["method", *heads], *([label, *row] for label, row in rows)], left))
-    return "\n\n".join([*parts, *summary.notes]) + "\n"
+        heads = [f"{group.title}<br>{head}".removeprefix("<br>") for group in page for head in group.heads]
+        rows = [["method", *heads]]
+        for method in summary.methods:
+            entries = [entry for group in page for entry in group.rows[method]]
+            links = [f"[{e.claim}]({root}LEDGER.md#{e.claim.lower()}): " if e.claim else "" for e in entries]
+            texts = [f"**{e.text}**" if e.best else e.text for e in entries]
+            rows.append([summary.label(method), *map("".join, zip(links, texts, strict=True))])
+        parts.append(grid(rows, [True, *(group.left for group in page for _ in group.heads)]))
+    return "\n\n".join([*parts, *notes(summary)]) + "\n"
 
 
 def html(name: str, profile: str = "laptop", metric: str | None = None, root: str = "../") -> str:
@@ -75,40 +56,20 @@ def html(name: str, profile: str = "laptop", metric: str | None = None, root: st
     ``root`` is that of :func:`markdown`.
     """
     summary = summarise(name, profile, metric)
-    groups, left = summary.groups(), ' style="text-align:left"'
-    span = ' rowspan="2"' if any(group.title for group in groups) else ""
-    bars, top, below = "<colgroup></colgroup>", f'<th scope="col"{span}{left}>method</th>', ""
+    groups, below = summary.groups(), notes(summary)
+    if any(entry.small for group in groups for row in group.rows.values() for entry in row):
+        below.append("In brackets: the 95 % t interval over seeds.")
+    return render("table.html.j2", summary=summary, groups=groups, notes=below, root=root)
+
+
+def latex(name: str, profile: str = "laptop", metric: str | None = None) -> str:
+    """The table for a paper, with its notes; needs the package booktabs. A missing cell is a dash, named below."""
+    summary = summarise(name, profile, metric)
+    groups, first, rules = summary.groups(), 2, []
     for group in groups:
-        size, own = len(group.heads), "" if group.title else span
-        bars += f'<colgroup span="{size}" style="border-left:1px solid"></colgroup>'
-        heads = "".join(f'<th scope="col"{own}{left * group.left}>{escape(h)}</th>' for h in group.heads)
-        if group.title:
-            top += f'<th scope="colgroup" colspan="{size}"{left}>{escape(group.title)}</th>'
-            below += heads
-        else:
-            top += heads
-
-    def text(entry: Entry) -> str:
-        inner = f"<strong>{escape(entry.text)}</strong>" if entry.best else escape(entry.text)
-        if entry.claim:
-            link = f'<a href="{root}LEDGER.md#{entry.claim.lower()}">{entry.claim}</a>'
-            return f"<td{left}>{link}: {inner}</td>"
-        return f"<td>{inner}<br><small>{entry.small}</small></td>" if entry.small else f"<td>{inner}</td>"
-
-    body = [
-        f'<th scope="row"{left}>{escape(summary.label(method))}</th>{"".join(row)}'
-        for method, row in zip(summary.experiment.methods, _rows(summary, groups, text), strict=True)
-    ]
-    rows = [f'<tr style="text-align:right">{row}</tr>' for row in (top, below, *body) if row]
-    rows.insert(2 if below else 1, "</thead><tbody>")
-    notes = [*summary.notes, *["In brackets: the 95 % t interval over seeds."] * ("<small>" in rows[-1])]
-    parts = [
-        '<div style="overflow-x:auto"><table cellpadding="4" style="border-collapse:collapse;color:inherit;'
-        'font-size:85%;white-space:nowrap">',
-        f'<caption style="text-align:left;font-weight:bold">{escape(summary.title)}</caption>{bars}<thead>',
-    ]
-    small = (f"<p><small>{escape(note)}</small></p>" for note in notes)
-    return "\n".join([*parts, *rows, "</tbody></table>", *small, "</div>"])
+        rules += [rf"\cmidrule(lr){{{first}-{first + len(group.heads) - 1}}}"] * bool(group.title)
+        first += len(group.heads)
+    return render("table.tex.j2", summary=summary, groups=groups, notes=notes(summary), rules=rules)
 
 
 def to_csv(name: str, profile: str = "laptop", metric: str | None = None) -> str:
@@ -119,7 +80,7 @@ def to_csv(name: str, profile: str = "laptop", metric: str | None = None) -> str
     summary = summarise(name, profile, metric)
     axes = [axis for axis in summary.experiment.axes if axis != "seed"]
     rows: list[dict[str, Any]] = []
-    for method, column in itertools.product(summary.experiment.methods, summary.columns):
+    for method, column in itertools.product(summary.methods, summary.columns):
         cell, at = summary.cells.get((method, *column)), dict(zip(summary.spread, column, strict=True))
         row: dict[str, Any] = {"group": "ours", "method": method, **dict.fromkeys(axes, "all"), **at}
         row |= {"column": summary.name(column), "metric": summary.table.metric, "seeds": 0}
@@ -128,7 +89,8 @@ def to_csv(name: str, profile: str = "laptop", metric: str | None = None) -> str
         if cell is not None and cell.interval is not None:
             row |= {"sd": cell.sd, "low": cell.interval.low, "high": cell.interval.high}
         row |= dict(zip(("claim", "verdict"), summary.verdicts.get(method, ("", "")), strict=True))
-        rows.append(row | summary.costs[method])
+        row |= {"chosen": summary.chosen.get(method, ""), "untrained": summary.untrained.get(method, "")}
+        rows.append(row | summary.costs.get(method, {}))
     for paper in summary.table.paper:
         group = f"paper: {paper.model}, {paper.data} ({paper.source}; {paper.evidence})"
         for head, values in paper.values.items():
@@ -136,38 +98,22 @@ def to_csv(name: str, profile: str = "laptop", metric: str | None = None) -> str
             rows += [about | {"method": method, "mean": value} for method, value in values.items()]
     numbers = [*"seeds mean sd low high best".split(), *(key for _, keys, _ in COSTS for key in keys)]
     out = io.StringIO()
-    fields = ["group", "method", *axes, "column", "metric", *numbers, "claim", "verdict"]
+    fields = [
+        "group",
+        "method",
+        *axes,
+        "column",
+        "metric",
+        *numbers,
+        "untrained",
+        "chosen",
+        "claim",
+        "verdict",
+    ]
     writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: round(v, 10) if isinstance(v, float) else v for k, v in r.items()} for r in rows)
     return out.getvalue()
-
-
-def latex(name: str, profile: str = "laptop", metric: str | None = None) -> str:
-    """The table for a paper, with its notes; needs the package booktabs. A missing cell is a dash, named below."""
-    summary = summarise(name, profile, metric)
-    groups = summary.groups()
-    tops, rules, heads, kinds = [""], [], ["method"], "l"
-    for group in groups:
-        size, first = len(group.heads), len(heads) + 1
-        tops += (
-            [rf"\multicolumn{{{size}}}{{c}}{{{group.title.translate(TEX)}}}"] if group.title else [""] * size
-        )
-        rules += [rf"\cmidrule(lr){{{first}-{first + size - 1}}}"] if group.title else []
-        heads += group.heads
-        kinds += ("l" if group.left else "r") * size
-
-    def text(entry: Entry) -> str:
-        inner = (f"{entry.claim}: " * bool(entry.claim) + entry.text.replace("missing", "–")).translate(TEX)
-        return rf"\textbf{{{inner}}}" if entry.best else inner
-
-    rows = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule"]
-    rows += [" & ".join(tops) + r" \\", " ".join(rules)] if rules else []
-    rows += [" & ".join(head.translate(TEX) for head in heads) + r" \\", r"\midrule"]
-    for method, row in zip(summary.experiment.methods, _rows(summary, groups, text), strict=True):
-        rows.append(" & ".join([summary.label(method).translate(TEX), *row]) + r" \\")
-    notes = [rf"\par\smallskip{{\footnotesize {note.translate(TEX)}\par}}" for note in summary.notes]
-    return "\n".join([*rows, r"\bottomrule", r"\end{tabular}", *notes, ""])
 
 
 def figure(name: str, profile: str = "laptop", metric: str | None = None) -> Figure:
@@ -254,8 +200,8 @@ def write(name: str, profile: str = "laptop") -> list[Path]:
 
 
 def generated(profile: str = "laptop") -> dict[str, str]:
-    """The blocks that this module can write, by name: claims, ledger-page and table-<stem>, for pages at the root."""
-    found = {"claims": ledger(profile), "ledger-page": ledger_page(profile)}
+    """Every table as a block of a page at the root, by name: table-<stem>."""
+    found = {}
     for name in experiments.names():
         for metric, stem in _stems(name, profile).items() if experiments.results(name, profile) else ():
             found[f"table-{stem}"] = markdown(name, profile, metric, root="")

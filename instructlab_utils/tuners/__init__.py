@@ -3,6 +3,7 @@
 ``model = tuners.inject(model, tuners.Lora(r=8))`` → train → ``tuners.save(model, folder)``, ``tuners.merge(model)``.
 """
 
+from instructlab_utils.tuners.adalora import AdaLora
 from instructlab_utils.tuners.adapters import (
     IA3,
     BitFit,
@@ -15,8 +16,9 @@ from instructlab_utils.tuners.adapters import (
     without_adapters,
 )
 from instructlab_utils.tuners.base import extras, inject, load, merge, save, trainable, unmerge
-from instructlab_utils.tuners.lora import AdaLora, Lora, Vera
+from instructlab_utils.tuners.lora import Lora
 from instructlab_utils.tuners.prompts import DeepPrompts, PrefixTuning, PromptTuning, PTuning
+from instructlab_utils.tuners.vera import Vera
 
 __all__ = [
     "IA3",

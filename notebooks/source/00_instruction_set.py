@@ -6,6 +6,12 @@
 #     outcome: build a small instruction set, measure it, repair it, and tell an impossible result from a possible one
 #     assets: [smollm2]
 #     minutes: {smoke: 0.6, laptop: 3, gpu: 1}
+#     class_minutes: 90
+#     budget:
+#       n_dev: {smoke: 2, laptop: 8, gpu: 8}
+#       n_test: {smoke: 2, laptop: 32, gpu: 32}
+#       max_new_tokens: {smoke: 12, laptop: 12, gpu: 12}
+#       batch_size: {smoke: 16, laptop: 16, gpu: 64}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

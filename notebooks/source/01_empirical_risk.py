@@ -6,6 +6,11 @@
 #     outcome: derive every cross-entropy, check its gradient three ways, catch a wrong sign or denominator
 #     assets: [vader]
 #     minutes: {smoke: 0.3, laptop: 1, gpu: 1}
+#     class_minutes: 150
+#     budget:
+#       n_max: {smoke: 200, laptop: 3200, gpu: 6400}
+#       n_seeds: {smoke: 3, laptop: 5, gpu: 20}
+#       steps: {smoke: 100, laptop: 500, gpu: 500}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

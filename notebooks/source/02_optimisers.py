@@ -6,6 +6,10 @@
 #     outcome: write the usual optimisers and schedules by hand, and choose a learning rate for a method
 #     assets: [minilm, vader]
 #     minutes: {smoke: 0.5, laptop: 2, gpu: 2}
+#     class_minutes: 180
+#     budget:
+#       n_train: {smoke: 32, laptop: 200, gpu: 200}
+#       finder_steps: {smoke: 4, laptop: 40, gpu: 100}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -786,12 +790,9 @@ _ = run.figure(figure, "02_finder")
 # table below it has the intervals. A star stands for a seed whose run diverged.)
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims, experiments
-from instructlab_repro.pages import tables
-
-spec, lines = experiments.load("learning_rates").at("laptop"), experiments.results("learning_rates")
+spec, lines = lesson.experiment("learning_rates").at("laptop"), lesson.results("learning_rates")
 RATES, SEEDS = spec.axes["learning_rate"], spec.axes["seed"]
 
 
@@ -824,7 +825,7 @@ panel.grid(False)
 _ = run.figure(figure, "02_learning_rates")
 
 # %%
-HTML(tables.html("learning_rates")) if lines else print("no results yet: make reproduce")
+lesson.table("learning_rates")
 
 # %% [markdown]
 # **Observe.** Read the map row by row. Each method has one island, and that of full fine-tuning lies two decades away from
@@ -847,9 +848,8 @@ for i, (method, label) in enumerate(LABELS.items()):
     print(f"{'':17s} the finder of section 9 had said {run.metrics[f'{method}_finder']:.0e}")
 
 # %%
-verdict = claims.verdict("C13")
-print(claims.render(verdict))
-run.record(c13_verdict=verdict["verdict"])
+lesson.show("C13")
+run.record(c13_verdict=lesson.words("C13")["C13"])
 
 # %% [markdown]
 # **How to read the verdict.** A conjunction falls with a single comparison. Here five of the six point against the claim.

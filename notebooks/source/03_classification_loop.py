@@ -6,6 +6,15 @@
 #     outcome: write a training loop that you can trust, and say how far its result carries
 #     assets: [minilm, vader]
 #     minutes: {smoke: 0.5, laptop: 2, gpu: 2}
+#     class_minutes: 180
+#     budget:
+#       n_train: {smoke: 48, laptop: 800, gpu: 5000}
+#       n_dev: {smoke: 32, laptop: 200, gpu: 1000}
+#       n_test: {smoke: 48, laptop: 400, gpu: 1800}
+#       steps: {smoke: 6, laptop: 150, gpu: 600}
+#       eval_every: {smoke: 3, laptop: 25, gpu: 60}
+#       n_parity: {smoke: 2, laptop: 6, gpu: 6}
+#       n_bootstrap: {smoke: 500, laptop: 10000, gpu: 10000}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -465,19 +474,24 @@ del net, library
 # order.
 
 
+# %% tags=["defines:training.batches_by_length"]
+def batches_by_length(examples, batch_size):
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
 # %% tags=["defines:training.predict"]
 @torch.no_grad()
 def predict(model, examples, pad_id, batch_size=64):
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
-    pieces = []
-    for begin in range(0, len(order), batch_size):
-        batch = move(collate([examples[i] for i in order[begin : begin + batch_size]], pad_id), device)
+    found = {}
+    for chosen in batches_by_length(examples, batch_size):
+        batch = move(collate([examples[i] for i in chosen], pad_id), device)
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        pieces.append(logits.float().cpu())
+        found |= zip(chosen, logits.float().cpu(), strict=True)
     model.train(was_training)
-    return torch.cat(pieces)[torch.tensor(order).argsort()]
+    return torch.stack([found[i] for i in range(len(examples))])
 
 
 # %%
@@ -528,12 +542,12 @@ def fit(model, examples, steps, learning_rate, batch_size=16):
 
 
 # %% [markdown]
-# The bookkeeping lives in `training.train`, and is worth reading: about forty lines. It adds
+# The bookkeeping lives in `training.train`, and is worth reading: about thirty lines. It adds
 #
 # - a **dev split**: sentences for choosing, neither trained on nor reported. It is looked at every so many updates, the
 #   **best weights** are kept, and training stops when nothing improves;
-# - a **log** with a JSON line per update (and TensorBoard, if you name a folder);
-# - a **checkpoint** that a power cut cannot halve.
+# - a **log** with a JSON line per update (`checkpoints.to_tensorboard` turns it into one for TensorBoard);
+# - a **checkpoint** that a power cut cannot halve (`checkpoints.py`).
 #
 # **Why the test split must not do the dev split's work.** The best of many looks is too good by selection alone.
 # Whoever picks the epoch on the test sentences and reports the same number reports a maximum, not a mean.
@@ -825,15 +839,12 @@ print("unpaired:", t_interval(points.mean() + 3 * (points - points.mean())))
 # **Predict.** Order the methods at 50 examples. Where do you put *frozen mean*?
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims
-from instructlab_repro.pages import tables
-
-HTML(tables.html("baselines"))
+lesson.table("baselines")
 
 # %%
-figure = tables.figure("baselines")
+figure = lesson.figure("baselines")
 figure.set_dpi(90)
 _ = run.figure(figure, "03_baselines")
 
@@ -854,8 +865,8 @@ _ = run.figure(figure, "03_baselines")
 # Now the verdict. **Predict.** What will the lines *beside* the verdict say about "suffice"?
 
 # %%
-verdict = claims.verdict("C1")
-print(claims.render(verdict))
+lesson.show("C1")
+verdict = lesson.verdict("C1")
 run.record(
     c1_verdict=verdict["verdict"], c1_mean=verdict["mean"], c1_low=verdict["low"], c1_high=verdict["high"]
 )

@@ -6,6 +6,18 @@
 #     outcome: find names, slots and relations in a sentence, and score them as whole spans
 #     assets: [minilm, bigbench]
 #     minutes: {smoke: 0.5, laptop: 3, gpu: 2}
+#     class_minutes: 180
+#     budget:
+#       n_slots: {smoke: 24, laptop: 100, gpu: 500}
+#       steps: {smoke: 3, laptop: 60, gpu: 300}
+#       n_names: {smoke: 24, laptop: 400, gpu: 4000}
+#       name_steps: {smoke: 3, laptop: 130, gpu: 1500}
+#       n_pairs: {smoke: 32, laptop: 500, gpu: 900}
+#       relation_steps: {smoke: 2, laptop: 50, gpu: 300}
+#       n_test: {smoke: 24, laptop: 200, gpu: 1000}
+#       n_test_pairs: {smoke: 40, laptop: 400, gpu: 400}
+#       n_parity: {smoke: 50, laptop: 200, gpu: 200}
+#       n_brute: {smoke: 12, laptop: 40, gpu: 40}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -61,7 +73,7 @@ from instructlab_utils import (
     tasks,
     training,
 )
-from instructlab_utils.training import IGNORED, move
+from instructlab_utils.training import IGNORED, batches_by_length, move
 
 run = start("04", profile=profile, seed=seed)
 tokenizer = models.load_tokenizer("encoder", model)
@@ -383,10 +395,8 @@ run.record(strict_gap=strict_gap, default_gap=default_gap)
 def token_logits(model, examples, pad_id, batch_size=64):
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
     found = {}
-    for begin in range(0, len(order), batch_size):
-        chosen = order[begin : begin + batch_size]
+    for chosen in batches_by_length(examples, batch_size):
         batch = move(collate_tokens([examples[i] for i in chosen], pad_id), device)
         logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
         for i, row in zip(chosen, logits.float().cpu(), strict=True):
@@ -818,18 +828,15 @@ run.record(
 # **Predict.** At which size are there more illegal sequences? Will the claim be supported, refuted, or undecided?
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims, experiments
-from instructlab_repro.pages import tables
-
-HTML(tables.html("tokens"))
+lesson.table("tokens")
 
 # %% [markdown]
 # The means hide what is paired. So take the differences to the best tag of each word, seed by seed, on the same logits.
 
 # %%
-lines = experiments.results("tokens")
+lines = lesson.results("tokens")
 f1 = {(line["task"], line["n_train"], line["method"], line["seed"]): line["span_f1"] for line in lines}
 names = {"repair": "stray I becomes B", "constrained": "best legal sequence"}
 rows = [(method, n) for method in names for n in (50, 400)]
@@ -871,8 +878,8 @@ _ = run.figure(figure, "04_tokens")
 # The token accuracies sit close together whatever F1 does. Now the verdict.
 
 # %%
-verdict = claims.verdict("T1")
-print(claims.render(verdict))
+lesson.show("T1")
+verdict = lesson.verdict("T1")
 if verdict["mean"] is not None:
     run.record(t1_mean=verdict["mean"], t1_low=verdict["low"], t1_high=verdict["high"])
 run.record(t1_verdict=verdict["verdict"])

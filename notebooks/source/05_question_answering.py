@@ -6,6 +6,13 @@
 #     outcome: turn answers into token spans and back, and find the silent mistakes of a reader
 #     assets: [minilm, bigbench]
 #     minutes: {smoke: 0.6, laptop: 3, gpu: 1}
+#     class_minutes: 180
+#     budget:
+#       n_check: {smoke: 24, laptop: 300, gpu: 1000}
+#       n_train: {smoke: 16, laptop: 1500, gpu: 6000}
+#       n_test: {smoke: 6, laptop: 100, gpu: 1000}
+#       n_spoken: {smoke: 16, laptop: 60, gpu: 600}
+#       batch_size: {smoke: 8, laptop: 8, gpu: 16}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -508,7 +515,7 @@ print("50 random tables: the same five best spans as by trying all pairs")
 
 
 # %% tags=["defines:qa.span_scores"]
-from instructlab_utils.training import collate_tokens, move
+from instructlab_utils.training import batches_by_length, collate_tokens, move
 
 
 @torch.no_grad()
@@ -516,9 +523,7 @@ def span_scores(model, examples, pad_id, batch_size=32):
     model.eval()
     found = {}
     device = next(model.parameters()).device
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
-    for begin in range(0, len(order), batch_size):
-        chosen = order[begin : begin + batch_size]
+    for chosen in batches_by_length(examples, batch_size):
         batch = move(collate_tokens([examples[i] for i in chosen], pad_id), device)
         output = model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
         scores = torch.stack([output.start_logits, output.end_logits], 1).float().cpu()
@@ -609,7 +614,7 @@ print(f"{len(test_rows)} test questions about other articles: {len(test_windows)
 
 
 # %%
-from instructlab_utils.qa import load_span_model
+from instructlab_utils.models import load_span_model
 
 pad_id = tokenizer.pad_token_id
 
@@ -754,15 +759,12 @@ for margin in (-np.inf, *np.quantile(top, [0.25, 0.5, 0.75]), np.inf):
 # hardly separate?
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims
-from instructlab_repro.pages import tables
-
-HTML(tables.html("qa_shifts"))
+lesson.table("qa_shifts")
 
 # %%
-figure = tables.figure("qa_shifts")
+figure = lesson.figure("qa_shifts")
 figure.set_dpi(90)
 _ = run.figure(figure, "05_qa_shifts")
 
@@ -783,8 +785,8 @@ _ = run.figure(figure, "05_qa_shifts")
 # interval is wider for the same damage.
 
 # %%
-verdict = claims.verdict("Q1")
-print(claims.render(verdict))
+lesson.show("Q1")
+verdict = lesson.verdict("Q1")
 run.record(q1_verdict=verdict["verdict"])
 
 # %% [markdown]
@@ -844,8 +846,7 @@ print(f"Accuracy: {accuracy:.2f}")
 # whatever data. The text even says so, in a way: it begins with "suppose".
 
 # %%
-fabricated = claims.verdict("C23")
-print(claims.render(fabricated))
+lesson.show("C23")
 
 # %% [markdown]
 # ## 10 What we have shown
@@ -861,7 +862,7 @@ print(
     f"F1 before training {m['f1_before']:.3f}, after {m['updates']} updates {m['f1']:.3f}; EM {m['em']:.3f}"
 )
 print(f"separate maxima: {m['argmax_illegal']:.1%} of the windows give no legal span")
-print(f"Q1 over all seeds: {m['q1_verdict']}; C23: {fabricated['verdict']}")
+print(f"Q1 over all seeds: {m['q1_verdict']}; C23: {lesson.words('C23')['C23']}")
 
 # %% [markdown]
 # **What we have not shown.**

@@ -6,6 +6,15 @@
 #     outcome: build, train, decode and score a language model, and say which tokens its loss counts
 #     assets: [smollm2, bigbench]
 #     minutes: {smoke: 1, laptop: 5, gpu: 5}
+#     class_minutes: 240
+#     budget:
+#       toy_steps: {smoke: 8, laptop: 200, gpu: 200}
+#       n_toy_dev: {smoke: 8, laptop: 64, gpu: 64}
+#       steps: {smoke: 2, laptop: 24, gpu: 64}
+#       batch_size: {smoke: 2, laptop: 4, gpu: 8}
+#       n_test: {smoke: 2, laptop: 16, gpu: 32}
+#       max_new_tokens: {smoke: 8, laptop: 48, gpu: 48}
+#       zero_shot_tokens: {smoke: 6, laptop: 28, gpu: 28}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -1034,21 +1043,18 @@ run.record(perplexity_before=perplexity_before, perplexity_after=perplexity_afte
 # **Predict.** Write down the sign of the difference, and whether five seeds will suffice to see it.
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims
-from instructlab_repro.pages import tables
-
-HTML(tables.html("completion_loss"))
+lesson.table("completion_loss")
 
 # %%
-figure = tables.figure("completion_loss")
+figure = lesson.figure("completion_loss")
 figure.set_dpi(90)
 _ = run.figure(figure, "06_completion_loss")
 
 # %%
-verdict = claims.verdict("L1")
-print(claims.render(verdict))
+lesson.show("L1")
+verdict = lesson.verdict("L1")
 run.record(l1_verdict=verdict["verdict"])
 if verdict["mean"] is not None:
     run.record(l1_mean=verdict["mean"], l1_low=verdict["low"], l1_high=verdict["high"])
@@ -1062,9 +1068,7 @@ if verdict["mean"] is not None:
 # Before you conclude that masks are bad, look at the tuning. **Predict.** Did both methods get the same learning rate?
 
 # %%
-from instructlab_repro import experiments
-
-for line in experiments.results("completion_loss", stage="tune"):
+for line in lesson.results("completion_loss", stage="tune"):
     rate = line["tuned"]["learning_rate"]
     print(f"{line['method']:16s} rate {rate:.0e}   loss per dev completion token {line['nll']:.3f}")
 

@@ -6,6 +6,16 @@
 #     outcome: measure overfitting, build the usual remedies by hand, and say what each of them buys
 #     assets: [minilm, vader, bigbench]
 #     minutes: {smoke: 0.5, laptop: 3, gpu: 2}
+#     class_minutes: 180
+#     budget:
+#       n_train: {smoke: 32, laptop: 50, gpu: 50}
+#       n_dev: {smoke: 24, laptop: 200, gpu: 1000}
+#       n_test: {smoke: 32, laptop: 400, gpu: 1800}
+#       steps: {smoke: 4, laptop: 96, gpu: 96}
+#       look_every: {smoke: 2, laptop: 12, gpu: 6}
+#       decay_steps: {smoke: 2, laptop: 10, gpu: 20}
+#       n_simulations: {smoke: 20, laptop: 400, gpu: 2000}
+#       n_pairs: {smoke: 200, laptop: 4000, gpu: 4000}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -854,15 +864,10 @@ run.record(library_difference=max(largest["dropout"], largest["symmetric KL"], l
 # **Predict.** Which of them raise the accuracy? Which lower the loss? Write two lists.
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims, experiments
-from instructlab_repro.pages import tables
-
-spec, lines = experiments.load("regularisers"), experiments.results("regularisers")
-lines = [line for line in lines if line["stage"] == "run"]
-both = [tables.html("regularisers", metric=metric) for metric in ("accuracy", "test_loss") if lines]
-HTML("".join(both)) if both else print("no results yet: make reproduce")
+spec, lines = lesson.experiment("regularisers"), lesson.results("regularisers")
+lesson.table("regularisers", "accuracy", "test_loss")
 
 # %% [markdown]
 # The means hide what is paired. For each method: its result minus the plain run's, seed by seed (for the ensemble minus
@@ -926,10 +931,9 @@ _ = run.figure(figure, "07_regularisers")
 # picture.
 
 # %%
-for claim in ("C14", "C12", "C25"):
-    verdict = claims.verdict(claim)
-    print(claims.render(verdict), "\n")
-    run.record(**{f"{claim.lower()}_verdict": verdict["verdict"]})
+lesson.show("C14", "C12", "C25")
+for claim, word in lesson.words("C14", "C12", "C25").items():
+    run.record(**{f"{claim.lower()}_verdict": word})
 
 # %% [markdown]
 # **Observe.** Read the words of the verdicts with what they rest on. *Undecided* is what an interval that contains zero

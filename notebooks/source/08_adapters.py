@@ -6,6 +6,12 @@
 #     outcome: freeze a model, train a few numbers inside it, and say what that costs and what it saves
 #     assets: [minilm, bbc]
 #     minutes: {smoke: 0.5, laptop: 2, gpu: 2}
+#     class_minutes: 150
+#     budget:
+#       n_train: {smoke: 20, laptop: 200, gpu: 200}
+#       n_test: {smoke: 10, laptop: 150, gpu: 400}
+#       steps: {smoke: 2, laptop: 80, gpu: 80}
+#       repeats: {smoke: 1, laptop: 4, gpu: 20}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -757,14 +763,10 @@ _ = run.figure(figure, "08_spans")
 # **Predict.** Order the eight methods. Which verdicts will be *undecided*?
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims, experiments
-from instructlab_repro.pages import tables
-
-spec, lines = experiments.load("adapters"), experiments.results("adapters")
-both = [tables.html("adapters", metric=metric) for metric in ("accuracy", "ms_per_step") if lines]
-HTML("".join(both)) if both else print("no results yet: make reproduce")
+spec, lines = lesson.experiment("adapters"), lesson.results("adapters")
+lesson.table("adapters", "accuracy", "ms_per_step")
 
 # %% [markdown]
 # The shape of Houlsby's figure: accuracy against the number of trained weights, on a logarithmic axis. A marker is a mean, a
@@ -772,7 +774,7 @@ HTML("".join(both)) if both else print("no results yet: make reproduce")
 
 # %%
 figure, panels = plotting.axes(1, 2, dpi=85, sharex=True, sharey=True)
-truth = {row["task"]: row["targets"] for row in (experiments.predictions("adapters") if lines else [])}
+truth = {row["task"]: row["targets"] for row in lesson.predictions("adapters")}
 for panel, name in zip(panels, spec.axes["task"], strict=True):
     for index, method in enumerate(spec.methods):
         got = [line for line in lines if (line["task"], line["method"]) == (name, method)]
@@ -798,7 +800,7 @@ _ = run.figure(figure, "08_adapters")
 # says.
 
 # %%
-print(claims.render(claims.verdict("C2")))
+lesson.show("C2")
 
 # %% [markdown]
 # **Observe.** *Refuted* needs the whole interval outside of the two points, and it is far outside, on both tasks. The last
@@ -810,9 +812,7 @@ print(claims.render(claims.verdict("C2")))
 # closes.
 
 # %%
-for name in ("H1", "H2", "H3", "H5", "B1", "LN1"):
-    found = claims.verdict(name)
-    print(claims.render(found), "\n")
+lesson.show("H1", "H2", "H3", "H5", "B1", "LN1")
 
 # %% [markdown]
 # **Observe.**
@@ -846,7 +846,7 @@ print(
     f"test accuracy from std 0.001: {r['accuracy_near']:.3f}, from std 1: {r['accuracy_far']:.3f}", end="; "
 )
 print(f"majority {r['majority']:.3f}")
-print("verdicts:", {name: claims.verdict(name)["verdict"] for name in spec.claims})
+print("verdicts:", lesson.words(*spec.claims))
 
 # %% [markdown]
 # **What we have not shown.**

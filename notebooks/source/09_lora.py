@@ -6,6 +6,13 @@
 #     outcome: derive, build, train, merge and dissect low-rank updates, and say what their published claims are worth here
 #     assets: [minilm, vader]
 #     minutes: {smoke: 0.6, laptop: 2, gpu: 2}
+#     class_minutes: 210
+#     budget:
+#       n_train: {smoke: 24, laptop: 200, gpu: 200}
+#       n_test: {smoke: 16, laptop: 400, gpu: 1000}
+#       steps: {smoke: 8, laptop: 80, gpu: 80}
+#       n_memory: {smoke: 8, laptop: 32, gpu: 32}
+#       memory_steps: {smoke: 4, laptop: 80, gpu: 120}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -805,18 +812,14 @@ for r in (1, 8):
 # **Predict.** Which of the published claims will five seeds and four hundred test tweets be able to decide?
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims, experiments
-from instructlab_repro.pages import tables
-
-lines = experiments.results("lora")
-html = [tables.html("lora", metric=metric) for metric in ("accuracy", "gap") if lines]
-HTML("<br>".join(html) or "no results yet: make reproduce EXPERIMENT=lora")
+lines = lesson.results("lora")
+lesson.table("lora", "accuracy", "gap")
 
 # %%
 if lines:
-    figure = tables.figure("lora")
+    figure = lesson.figure("lora")
     figure.set_dpi(80)
     _ = run.figure(figure, "09_lora")
 
@@ -826,10 +829,9 @@ if lines:
 # steady. So this table compares *rates at the edge of stability* more than ranks: one tuning seed was too few.
 
 # %%
-for claim in ("C3", "LR1", "LR3", "D1", "A1"):
-    verdict = claims.verdict(claim)
-    print(claims.render(verdict), "\n")
-    run.record(**{f"{claim.lower()}_verdict": verdict["verdict"]})
+lesson.show("C3", "LR1", "LR3", "D1", "A1")
+for claim, word in lesson.words("C3", "LR1", "LR3", "D1", "A1").items():
+    run.record(**{f"{claim.lower()}_verdict": word})
 
 # %% [markdown]
 # **How to read them.** *Undecided* is a result: the interval is wider than the effect. An equivalence (LR1) needs the *whole*

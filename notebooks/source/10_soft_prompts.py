@@ -6,6 +6,10 @@
 #     outcome: put trained vectors in front of a text, at the input or at every layer, and say why they learn slowly
 #     assets: [minilm, smollm2, vader, bigbench]
 #     minutes: {smoke: 1, laptop: 3, gpu: 2}
+#     class_minutes: 150
+#     budget:
+#       n_train: {smoke: 16, laptop: 200, gpu: 200}
+#       steps: {smoke: 4, laptop: 80, gpu: 160}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -443,13 +447,9 @@ assert apart < 1e-4 and torch.equal(as_text.argmax(-1), as_vectors.argmax(-1))
 # **Predict.** Give each a verdict before you look.
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims, experiments
-from instructlab_repro.pages import tables
-
-lines = experiments.results("soft_prompts")
-HTML(tables.html("soft_prompts")) if lines else print("no results yet: make reproduce")
+lesson.table("soft_prompts")
 
 # %% [markdown]
 # **Observe.** One number to hold against this table: the share of the larger class among the test tweets, which is what a
@@ -458,8 +458,7 @@ HTML(tables.html("soft_prompts")) if lines else print("no results yet: make repr
 # %%
 majority = max(torch.tensor(task.splits["test"]["label"]).bincount()).item() / len(task.splits["test"])
 print(f"larger class: {majority:.1%} of all test tweets")
-for name in ("PT1", "PT2", "PT3", "PV1"):
-    print(claims.render(claims.verdict(name)), "\n")
+lesson.show("PT1", "PT2", "PT3", "PV1")
 
 # %% [markdown]
 # **Observe.** Three things that we did not expect.
@@ -480,10 +479,10 @@ for name in ("PT1", "PT2", "PT3", "PV1"):
 # changes. Now the decoder.
 
 # %%
-HTML(tables.html("prefix_decoder")) if experiments.results("prefix_decoder") else print("no results yet")
+lesson.table("prefix_decoder")
 
 # %%
-print(claims.render(claims.verdict("P3")))
+lesson.show("P3")
 
 # %% [markdown]
 # ## 10 What we have shown
@@ -498,7 +497,7 @@ print(
 )
 print(f"numbers of scale one are {r['scale_ratio']:.0f} times as large as the entries of word vectors")
 print(f"a soft prompt made of a sentence differs from the sentence by {r['text_difference']:.0e}")
-print("verdicts:", {name: claims.verdict(name)["verdict"] for name in ("PT1", "PT2", "PT3", "PV1", "P3")})
+print("verdicts:", lesson.words("PT1", "PT2", "PT3", "PV1", "P3"))
 
 # %% [markdown]
 # **What we have not shown.**

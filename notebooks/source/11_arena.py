@@ -6,6 +6,10 @@
 #     outcome: compare ways of tuning so that the result survives, and choose one for a budget
 #     assets: [minilm, vader, bbc]
 #     minutes: {smoke: 0.5, laptop: 3, gpu: 2}
+#     class_minutes: 210
+#     budget:
+#       n_simulations: {smoke: 200, laptop: 4000, gpu: 20000}
+#       n_timed: {smoke: 2, laptop: 8, gpu: 20}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -55,8 +59,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from instructlab_repro import claims, experiments
-from instructlab_repro.pages import tables
+from instructlab_repro import lesson
 from instructlab_utils import (
     expect_error,
     intervals,
@@ -81,7 +84,7 @@ run = start("11", profile=profile, seed=seed)
 # **Predict.** All three methods get one common rate, and you may choose it. Which of them can you make the winner?
 
 # %%
-swept = experiments.results("learning_rates")
+swept = lesson.results("learning_rates")
 rates, contestants = sorted({line["learning_rate"] for line in swept}), ("full", "lora", "prompt")
 at = {(line["method"], line["learning_rate"], line["seed"]): line for line in swept}
 seeds = sorted({line["seed"] for line in swept})
@@ -236,9 +239,9 @@ for name in contestants:
 
 # %%
 over_seeds, over_sentences = {}, {}
-for e in experiments.results("baselines"):
+for e in lesson.results("baselines"):
     over_seeds.setdefault((e["task"], e["n_train"], e["method"]), []).append(e["accuracy"])
-for e in experiments.predictions("baselines"):
+for e in lesson.predictions("baselines"):
     if e["seed"] == 0:
         over_sentences[e["task"], e["n_train"], e["method"]] = e["predictions"] == e["targets"]
 t4, t8 = stats.t.ppf(0.975, [4, 8])
@@ -266,7 +269,7 @@ for unit, table, t in (("seeds", over_seeds, t4 / t8), ("sentences", over_senten
 # updates and batch size are those of the grid.
 
 # %%
-spec = experiments.load("arena").at(run.profile)
+spec = lesson.experiment("arena").at(run.profile)
 rules = SimpleNamespace(**spec.settings)
 tokenizer = models.load_tokenizer("encoder", model)
 pad_id, task = tokenizer.pad_token_id, tasks.load("tweet-sentiment")
@@ -554,7 +557,7 @@ print(f"the untouched encoder: {before:.3f} on {third.name}, {len(third.labels)}
 # are those that the grid's tuning chose on its dev sentences. Until it has run, we take what lessons 02, 09 and 10 suggest.
 
 # %%
-tuning = experiments.results("arena", stage="tune")
+tuning = lesson.results("arena", stage="tune")
 chosen = {
     "frozen": {"C": 1e-3},
     "full": {"learning_rate": 3e-4},
@@ -598,7 +601,7 @@ w = fitted[-1].coef_.size + fitted[-1].intercept_.size
 line = {"method": "frozen", "task": task.name, "seed": seed, "score": fitted.score(x["test"], truth["test"])}
 line |= {"trainable_parameters": w, "bytes": 4 * w, "ms_per_step": 1000 * cost.cpu_seconds / rules.steps}
 live.insert(0, line | {"held_mb": 4 * trained["full"] / 2**20, "forgetting": 0.0})
-recorded = {(e["method"], e["task"], e["seed"]): e["score"] for e in experiments.results("arena")}
+recorded = {(e["method"], e["task"], e["seed"]): e["score"] for e in lesson.results("arena")}
 print("           test   trained     bytes   MiB held  ms/update  forgotten   test in the grid")
 for e in live:
     there = recorded.get((e["method"], task.name, seed), float("nan"))
@@ -686,8 +689,8 @@ with expect_error(ValueError, match="without NaN"):
 # live entries take its place.
 
 # %%
-lines = experiments.results("arena") or live
-arena_tasks = [t for t in experiments.load("arena").axes["task"] if any(e["task"] == t for e in lines)]
+lines = lesson.results("arena") or live
+arena_tasks = [t for t in lesson.experiment("arena").axes["task"] if any(e["task"] == t for e in lines)]
 print(f"{len(lines)} runs,", "live, one seed: no result" if lines is live else "from the recorded grid")
 
 
@@ -758,7 +761,7 @@ _ = run.figure(figure, "arena_pareto")
 # %%
 from IPython.display import HTML
 
-HTML(tables.html("arena")) if lines is not live else print("no results yet: make reproduce")
+lesson.table("arena")
 
 # %% [markdown]
 # peft, the library, publishes a comparison of the same shape (`method_comparison` in its repository, read in August 2026).
@@ -881,10 +884,9 @@ _ = run.figure(figure, "11_rates")
 # Now the verdicts, and the rank correlation of the published table.
 
 # %%
-for claim in ("TA1", "TA2"):
-    verdict = claims.verdict(claim)
-    print(claims.render(verdict), "\n")
-    run.record(**{f"{claim.lower()}_verdict": verdict["verdict"]})
+lesson.show("TA1", "TA2")
+for claim, word in lesson.words("TA1", "TA2").items():
+    run.record(**{f"{claim.lower()}_verdict": word})
 pairs = [pair for found in THEIRS.values() for pair in zip(found[0], found[2], strict=True)]
 theirs = stats.spearmanr(*zip(*pairs, strict=True)).statistic
 print(f"peft's table, {len(pairs)} rows of the methods above: rank correlation {theirs:+.2f}")

@@ -6,6 +6,11 @@
 #     outcome: use a frozen language model as a classifier, show its biases, and correct the one that can be corrected
 #     assets: [smollm2, vader, bbc, bigbench]
 #     minutes: {smoke: 1, laptop: 3, gpu: 1}
+#     class_minutes: 180
+#     budget:
+#       n_questions: {smoke: 2, laptop: 5, gpu: 5}
+#       n_pack: {smoke: 3, laptop: 10, gpu: 10}
+#       n_live: {smoke: 8, laptop: 40, gpu: 40}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -648,13 +653,10 @@ for form, verbaliser in both.items():
 # ## 9 The experiments
 
 # %%
-from IPython.display import HTML, display
+from instructlab_repro import lesson
 
-from instructlab_repro import claims, experiments
-from instructlab_repro.pages import tables
-
-lines = experiments.results("in_context")
-HTML(tables.html("in_context")) if lines else print("no results yet: make reproduce")
+lines = lesson.results("in_context")
+lesson.table("in_context")
 
 # %% [markdown]
 # The columns of Zhao et al. are there for their shape (a much larger model, other test sets), and are not ranked with ours.
@@ -676,8 +678,7 @@ figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center"
 _ = run.figure(figure, "12_accuracy")
 
 # %%
-for name in ("C4", "G1", "Z1", "Z5", "G2"):
-    print(claims.render(claims.verdict(name)), "\n")
+lesson.show("C4", "G1", "Z1", "Z5", "G2")
 
 # %% [markdown]
 # **Observe.** Four times *undecided*, and one refutation. They are worth reading.
@@ -715,13 +716,10 @@ for method in ("raw", "calibrated", "oracle"):
 # **The order.**
 
 # %%
-HTML(tables.html("demonstration_order")) if experiments.results("demonstration_order") else print(
-    "no results yet"
-)
+lesson.table("demonstration_order")
 
 # %%
-for name in ("Z4", "Z2", "Z3"):
-    print(claims.render(claims.verdict(name)), "\n")
+lesson.show("Z4", "Z2", "Z3")
 
 # %% [markdown]
 # **Observe.** The order alone moves accuracy a great deal. On sentences the ten points are sure; on topics the mean
@@ -732,9 +730,8 @@ for name in ("Z4", "Z2", "Z3"):
 # **The score.**
 
 # %%
-if experiments.results("zero_shot"):
-    display(HTML(tables.html("zero_shot")))
-print(claims.render(claims.verdict("SF1")))
+lesson.show("SF1")
+lesson.table("zero_shot")
 
 # %% [markdown]
 # **Observe.** Supported, as it was written: the mean over ten tasks. A mean may live on one of its parts. Not registered,
@@ -743,7 +740,7 @@ print(claims.render(claims.verdict("SF1")))
 # %%
 from instructlab_utils.intervals import t_interval
 
-own = {(e["task"], e["seed"], e["method"]): e["accuracy"] for e in experiments.results("zero_shot")}
+own = {(e["task"], e["seed"], e["method"]): e["accuracy"] for e in lesson.results("zero_shot")}
 names, seeds = sorted({task for task, _, _ in own}), sorted({seed for _, seed, _ in own})
 gain = torch.tensor([[own[t, s, "pmi"] - own[t, s, "sum"] for t in names] for s in seeds]).double()
 for i, name in enumerate(names):
@@ -769,8 +766,7 @@ print(f"contexts in rows against one by one: {r['packed_difference']:.0e} nats a
 print(f"{r['in_one_row'] / r['one_by_one']:.0%} of the tokens")
 print(f"p(positive | nothing): behind PPPP {r['nothing_pppp']:.2f}, behind PPPN {r['nothing_pppn']:.2f}")
 print(f"raw accuracies of five formats span {r['format_range']:.2f}, their AUCs {r['format_auc_range']:.2f}")
-all_claims = ("C4", "G1", "G2", "SF1", "Z1", "Z2", "Z3", "Z4", "Z5")
-print("verdicts:", {name: claims.verdict(name)["verdict"] for name in all_claims})
+print("verdicts:", lesson.words("C4", "G1", "G2", "SF1", "Z1", "Z2", "Z3", "Z4", "Z5"))
 
 # %% [markdown]
 # **What we have not shown.**

@@ -6,6 +6,17 @@
 #     outcome: turn a task into a sentence with a hole, tune through it, and search for better prompts without self-deception
 #     assets: [smollm2, vader]
 #     minutes: {smoke: 1, laptop: 5, gpu: 2}
+#     class_minutes: 180
+#     budget:
+#       n_labelled: {smoke: 4, laptop: 10, gpu: 10}
+#       n_pool: {smoke: 4, laptop: 32, gpu: 200}
+#       n_test: {smoke: 6, laptop: 60, gpu: 400}
+#       steps: {smoke: 1, laptop: 20, gpu: 20}
+#       n_dev: {smoke: 3, laptop: 16, gpu: 64}
+#       rounds: {smoke: 1, laptop: 12, gpu: 30}
+#       candidates: {smoke: 3, laptop: 14, gpu: 48}
+#       proposals: {smoke: 2, laptop: 6, gpu: 12}
+#       n_items: {smoke: 4, laptop: 24, gpu: 28}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -738,19 +749,16 @@ for N in (1, 2, 12, 100):
 # **Predict.** Give each a verdict before you look.
 
 # %%
-from IPython.display import HTML
+from instructlab_repro import lesson
 
-from instructlab_repro import claims, experiments
-from instructlab_repro.pages import tables
-
-tuning = experiments.results("pattern_tuning")
-HTML(tables.html("pattern_tuning")) if tuning else print("no results yet: make reproduce")
+tuning = lesson.results("pattern_tuning")
+lesson.table("pattern_tuning")
 
 # %%
 figure, axis = plotting.axes(dpi=85, width=5.2)
 SIZES = {"n10": 10, "n32": 32, "n320": 320}
-results = [line for line in tuning if line["stage"] == "run" and line["train"] in SIZES]
-labels = experiments.load("pattern_tuning").labels
+results = [line for line in tuning if line["train"] in SIZES]
+labels = lesson.experiment("pattern_tuning").labels
 for index, method in enumerate(labels if results else ()):
     mine = [(SIZES[e["train"]], e["accuracy"]) for e in results if e["method"] == method]
     means = [torch.tensor([a for n, a in mine if n == size]).mean() for size in SIZES.values()]
@@ -762,8 +770,7 @@ axis.legend(fontsize=8)
 _ = run.figure(figure, "13_pattern_tuning")
 
 # %%
-for name in ("E1", "LB1", "LB2"):
-    print(claims.render(claims.verdict(name)), "\n")
+lesson.show("E1", "LB1", "LB2")
 
 # %% [markdown]
 # **Observe.** Three things stand in the table and the verdicts.
@@ -785,10 +792,10 @@ for name in ("E1", "LB1", "LB2"):
 # Now PET's ensemble and its student.
 
 # %%
-HTML(tables.html("pet")) if experiments.results("pet") else print("no results yet: make reproduce")
+lesson.table("pet")
 
 # %%
-print(claims.render(claims.verdict("E2")))
+lesson.show("E2")
 
 # %% [markdown]
 # **Observe.** The expected negative came. But look where PET loses: not in the ensemble, which is about as good as the best
@@ -801,12 +808,11 @@ print(claims.render(claims.verdict("E2")))
 # speaks against the sibling.
 
 # %%
-searched = experiments.results("instruction_search")
-HTML(tables.html("instruction_search")) if searched else print("no results yet: make reproduce")
+searched = lesson.results("instruction_search")
+lesson.table("instruction_search")
 
 # %%
-for name in ("AE1", "AE3"):
-    print(claims.render(claims.verdict(name)), "\n")
+lesson.show("AE1", "AE3")
 
 # %% [markdown]
 # **Observe.** Selection works, and it is honest: it was measured on other pairs. In every seed and task it selects what a
@@ -857,7 +863,7 @@ print(f"lower and upper layers apart against the whole: {r['split_difference']:.
 print(f"trigger behind a cache against one pass: {r['cache_difference']:.0e}")
 print(f"swaps that helped, of those proposed by the gradient: {r['helped']:.0%}")
 print(f"optimism gap of the trigger: {r['trigger_gap']:+.2f} nats; perplexity x {r['perplexity_ratio']:,.0f}")
-print("verdicts:", {n: claims.verdict(n)["verdict"] for n in ("E1", "LB1", "LB2", "E2", "AE1", "AE3")})
+print("verdicts:", lesson.words("E1", "LB1", "LB2", "E2", "AE1", "AE3"))
 
 # %% [markdown]
 # **What we have not shown.**

@@ -21,7 +21,7 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 task: str = "tweet-sentiment"  # a classification task, or e2e-slots
 seed: int = 0  # training sentences, order of batches, dropout, head, the methods' first values
 
@@ -30,6 +30,7 @@ import functools
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -38,14 +39,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from instructlab_repro import experiments
-from instructlab_utils import metrics, models, start, tagging, tasks, training, tuners
-from instructlab_utils.errors import TrainingError
+from instructlab_repro.block import fit, open_block, tuned
+from instructlab_utils import metrics, models, tagging, tasks, training, tuners
 
-run = start("arena", profile=profile, seed=seed)
-spec = experiments.load("arena").at(run.profile)
-block = spec.block(stage=stage, task=task, seed=seed)
-settings = spec.settings_of(block)
+block = open_block("arena", profile, stage, task=task, seed=seed)
+settings, run = block.settings, block.run
 
 # %% [markdown]
 # ## Data
@@ -70,19 +68,17 @@ def drawn(split, n, chosen_by):
     return training.encode(rows, tokenizer, settings.max_length), np.array(rows["label"])
 
 
-sizes = {"train": settings.n_train, "dev": settings.dev, "test": settings.test}
-found = {name: drawn(name, n, seed if name == "train" else 0) for name, n in sizes.items()}
+found = {"train": drawn("train", settings.n_train, seed)}
+found |= {name: drawn(name, getattr(settings, name), 0) for name in ("dev", "test")}
 examples, truth = ({name: part[i] for name, part in found.items()} for i in (0, 1))
-
-probe_task = tasks.load(settings.probe_task)
+probe_splits, n_probe = tasks.load(settings.probe_task).splits, (settings.probe_train, settings.probe_test)
 probe_rows = {
-    name: tasks.subsample(probe_task.splits[name], n, 0)
-    for name, n in (("train", settings.probe_train), ("test", settings.probe_test))
+    name: tasks.subsample(probe_splits[name], n, 0)
+    for name, n in zip(("train", "test"), n_probe, strict=True)
 }
 probe_examples = {
-    name: training.encode(r, tokenizer, settings.probe_length) for name, r in probe_rows.items()
+    name: training.encode(rows, tokenizer, settings.probe_length) for name, rows in probe_rows.items()
 }
-print({name: len(part) for name, part in examples.items()}, f"{settings.steps} updates")
 
 # %% [markdown]
 # ## Reading a model
@@ -107,33 +103,35 @@ def read(ids, name):
 
 
 def predict(net, name):
+    if net is None:  # the loss diverged: nothing is learned
+        return [[0] * len(row) for row in truth[name]] if per_word else [0] * len(truth[name])
     if not per_word:
         return training.predict(net, examples[name], pad_id).argmax(-1).tolist()
     pairs = zip(training.token_logits(net, examples[name], pad_id), examples[name], strict=True)
     return [z[first_pieces(example)].argmax(-1).tolist() for z, example in pairs]
 
 
-@torch.no_grad()
+class States(torch.nn.Module):
+    """A model whose "logits" are the last layer's states of the text, (B, T, 384)."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.train(net.training)
+
+    def forward(self, input_ids, attention_mask):
+        encoder = next(m for n, m in self.net.named_modules() if n.endswith("bert.encoder") or n == "encoder")
+        seen = []
+        hook = encoder.register_forward_hook(lambda _m, _i, out: seen.append(out.last_hidden_state))
+        self.net(input_ids=input_ids, attention_mask=attention_mask)
+        hook.remove()
+        return SimpleNamespace(logits=seen[0][:, -input_ids.shape[1] :])
+
+
 def hidden(net, part):
     """The last layer's states of the text's tokens: one (T, 384) tensor per example."""
-    was_training = net.training
-    net.eval()
-    encoder = next(m for n, m in net.named_modules() if n.endswith("bert.encoder") or n == "encoder")
-    states = []
-    hook = encoder.register_forward_hook(lambda _m, _i, out: states.append(out.last_hidden_state))
-    found = [None] * len(part)
-    order = sorted(range(len(part)), key=lambda i: len(part[i]["input_ids"]))
-    for begin in range(0, len(order), 64):
-        chosen = order[begin : begin + 64]
-        keep = [{"input_ids": part[i]["input_ids"], "labels": 0} for i in chosen]
-        batch = training.move(training.collate(keep, pad_id), run.device)
-        net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        text = states.pop()[:, -batch["input_ids"].shape[1] :].float().cpu()
-        for i, row in zip(chosen, text, strict=True):
-            found[i] = row[: len(part[i]["input_ids"])]
-    hook.remove()
-    net.train(was_training)
-    return found
+    texts = [{"input_ids": e["input_ids"], "labels": [0] * len(e["input_ids"])} for e in part]
+    return training.token_logits(States(net), texts, pad_id)
 
 
 def logistic(C):
@@ -148,108 +146,56 @@ def probe(net):
 
 
 # %% [markdown]
-# ## The methods
+# ## What a method costs
 #
-# One line each: lessons 08 to 10 build them. All have the model's head too, and `full` has all weights.
+# What somebody stores for this task: the adapter and its head, or the whole model. What training must hold: all weights; for
+# every trained one its gradient and AdamW's two averages; and what the forward pass of the longest batch keeps for the
+# backward pass, each storage once.
+
 
 # %%
-TUNERS = {
-    "top_2": tuners.TopLayers(2),
-    "houlsby": tuners.Houlsby(64),
-    "pfeiffer": tuners.Pfeiffer(64),
-    "parallel": tuners.Parallel(64),
-    "ia3": tuners.IA3(),
-    "bitfit": tuners.BitFit(),
-    "layer_norm": tuners.LayerNorms(),
-    "lora": tuners.Lora(8, 8),
-    "rslora": tuners.Lora(32, 32, rslora=True),
-    "dora": tuners.Lora(8, 8, dora=True),
-    "pissa": tuners.Lora(8, 8, init="pissa"),
-    "vera": tuners.Vera(256),
-    "adalora": tuners.AdaLora(
-        init_r=12,
-        target_r=8,
-        total_step=settings.steps,
-        tinit=settings.steps // 10,
-        tfinal=settings.steps // 4,
-    ),
-    "prompt": tuners.PromptTuning(20, init="vocab"),
-    "prompt_long": tuners.PromptTuning(20, init="vocab"),
-    "p_tuning": tuners.PTuning(20),
-    "prefix": tuners.PrefixTuning(20),
-    "deep": tuners.DeepPrompts(20, init="vocab"),
-}
-
-
-def fresh():
-    load = models.load_tagger if per_word else models.load_classifier
-    return load(len(labels), seed=seed)
-
-
-def build(method):
-    return fresh() if method == "full" else tuners.inject(fresh(), TUNERS[method], seed=seed)
-
-
-def bytes_on_disk(net, method):
-    """What somebody stores for this task: the adapter and its head, or the whole model."""
+def bytes_on_disk(net):
     with tempfile.TemporaryDirectory() as folder:
-        if method == "full":
+        if getattr(net, "tuner", None) is None:
             save_file({n: t.contiguous() for n, t in net.state_dict().items()}, f"{folder}/model.safetensors")
         else:
             tuners.save(net, folder)
         return sum(file.stat().st_size for file in Path(folder).iterdir())
 
 
-# %% [markdown]
-# ## What training must hold
-#
-# All weights; for every trained one its gradient and AdamW's two averages; and what the forward pass of one batch keeps for
-# the backward pass, each storage once. The process's own peak stands beside it: it holds Python, the data and whatever the
-# allocator has not given back.
-
-
-# %%
 def held_mb(net):
-    """MiB, for the first batch of the training sentences."""
+    """MiB, for the longest of the training sentences."""
     weights = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in net.parameters()}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     chosen = sorted(examples["train"], key=lambda e: len(e["input_ids"]))[-settings.batch_size :]
-    batch = next(training.batches_of(chosen, settings.batch_size, pad_id, seed))
+    batch = training.move(next(training.batches_of(chosen, settings.batch_size, pad_id, seed)), run.device)
     net.train()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = training.target_losses(net, training.move(batch, run.device)).mean()
-    trained = sum(p.numel() * p.element_size() for p in tuners.trainable(net).values())
-    total = sum(weights.values()) + 3 * trained + sum(kept.values())
-    del loss
+    kept, _ = training.kept_bytes(net, lambda net: training.target_losses(net, batch).mean())
     net.eval()
-    return total / 2**20
+    trained = sum(p.numel() * p.element_size() for p in tuners.trainable(net).values())
+    return (sum(weights.values()) + 3 * trained + kept) / 2**20
 
 
 # %% [markdown]
-# ## Train and measure
+# ## Frozen features
 #
-# The probe's fall is measured with the adapter switched on. Frozen features forget nothing: their encoder is the pinned one.
+# Logistic regression on the mean of the frozen states, or on the state of each word's first piece. They forget nothing:
+# their encoder is the pinned one.
 
 
 # %%
+def fresh():
+    return (models.load_tagger if per_word else models.load_classifier)(len(labels), seed=seed)
+
+
 @functools.cache
 def untouched():
     net = fresh().to(run.device)
     with run.measure() as cost:
         states = {"train": hidden(net, examples["train"])}
-    states |= {name: hidden(net, examples[name]) for name in ("dev", "test")}
-    return states, probe(net), cost
+    return states | {name: hidden(net, examples[name]) for name in ("dev", "test")}, probe(net), cost
 
 
 def frozen(C):
-    """Logistic regression on the mean of the frozen states, or on the state of each word's first piece."""
     states, _, cost = untouched()
 
     def features(name):
@@ -261,85 +207,48 @@ def frozen(C):
     model = logistic(C).fit(np.concatenate(features("train")), np.concatenate(y))
     seconds = time.process_time() - begin
     weights = model[-1].coef_.size + model[-1].intercept_.size
-    ids = {name: [model.predict(rows).tolist() for rows in features(name)] for name in read_splits}
+    ids = {name: [model.predict(rows).tolist() for rows in features(name)] for name in block.splits}
     if not per_word:
         ids = {name: [row[0] for row in rows] for name, rows in ids.items()}
     batches = -(-len(examples["train"]) // settings.batch_size)
-    found = {
-        "steps": 0,
-        "trainable_parameters": weights,
-        "ms_per_step": 1000 * (cost.cpu_seconds + seconds) / batches,
-        "bytes": 4 * weights,
-        "held_mb": sum(p.numel() * 4 for p in fresh().parameters()) / 2**20,
-        "forgetting": 0.0,
-    }
-    return ids, found, cost
-
-
-def tuned(method, learning_rate):
-    torch.manual_seed(seed)
-    net = build(method).to(run.device)
-    steps = settings.long_steps if method.endswith("_long") else settings.steps
-    with run.measure() as cost:
-        history = training.train(
-            net, examples["train"], steps=steps, learning_rate=learning_rate, pad_id=pad_id,
-            batch_size=settings.batch_size, seed=seed, **({} if method == "full" else tuners.extras(net)),
-        )  # fmt: skip
-    ids = {name: predict(net, name) for name in read_splits}
-    found = {
-        "steps": steps,
-        "trainable_parameters": sum(p.numel() for p in tuners.trainable(net).values()),
-        "train_loss": float(np.mean(history.losses[-5:])),
-        "ms_per_step": 1000 * cost.cpu_seconds / steps,
-    }
-    if stage == "run":
-        found |= {
-            "bytes": bytes_on_disk(net, method),
-            "held_mb": held_mb(net),
-            "forgetting": untouched()[1] - probe(net),
-        }
-    return ids, found, cost
+    line = {"updates": 0, "trainable_parameters": weights, "bytes": 4 * weights, "forgetting": 0.0}
+    line |= {"ms_per_step": 1000 * (cost.cpu_seconds + seconds) / batches}
+    return ids, line | {"held_mb": sum(p.numel() * 4 for p in fresh().parameters()) / 2**20}, cost
 
 
 # %% [markdown]
 # ## Run
 #
-# One line per run, on the disk before the next one starts. Tuning never reads the test sentences. A run whose loss stops
-# being finite is scored as what its user falls back to: nothing learned.
+# The fall of the probe's accuracy is measured with the adapter switched on.
+
 
 # %%
-read_splits = ("dev", "test") if stage == "run" else ("dev",)
-nothing = {
-    n: [[0] * len(row) for row in truth[n]] if per_word else [0] * len(truth[n]) for n in ("dev", "test")
-}
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
-    try:
-        if trial.method == "frozen":
-            ids, line, cost = frozen(**trial.tuned)
-        else:
-            ids, line, cost = tuned(trial.method, **trial.tuned)
-    except TrainingError as error:
-        print(f"{trial.method}: {error}")
-        ids, line, cost = nothing, {"diverged": 1}, None
-    read_out = {name: read(ids[name], name) for name in read_splits}
-    run.line(
-        spec.identity(block) | trial.key,
-        **(vars(cost) if cost else {}),
-        **line,
-        dev_score=read_out["dev"][0],
-        **({"score": read_out["test"][0], "scores": read_out["test"][1]} if stage == "run" else {}),
-    )
-    knobs = ", ".join(f"{k} = {v:g}" for k, v in trial.tuned.items())
-    print(f"{trial.method:12s} {knobs:22s} dev {read_out['dev'][0]:.3f}, {cost.seconds if cost else 0:.1f} s")
+def trained(table, learning_rate, steps=settings.steps):
+    net, more = tuned(fresh(), table, seed)
+    net = net.to(run.device)
+    knobs = {"steps": steps, "learning_rate": learning_rate, **more}
+    net, line, cost = fit(block, net, examples["train"], pad_id, **knobs)
+    ids = {name: predict(net, name) for name in block.splits}
+    if not block.tuning and net is not None:
+        line |= {"bytes": bytes_on_disk(net), "held_mb": held_mb(net)}
+        line["forgetting"] = untouched()[1] - probe(net)
+    return ids, line, cost
+
+
+for trial in block.trials():
+    table = {**block.spec.method(trial.method, block.block), **trial.tuned}
+    if table["tuner"] == "frozen":
+        ids, line, cost = frozen(table["C"])
+    else:
+        knobs = {name: table.pop(name) for name in ("learning_rate", "steps") if name in table}
+        ids, line, cost = trained(table, **knobs)
+    line["dev_score"] = read(ids["dev"], "dev")[0]
+    if not block.tuning:
+        line["score"], line["scores"] = read(ids["test"], "test")
+    block.line(trial, cost, **line)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-shown = "score" if stage == "run" else "dev_score"
-for line in sorted(lines, key=lambda e: -e[shown]):
-    print(f"{line['method']:12s} {shown} {line[shown]:.3f}")
-run.record(runs=len(lines))
+block.close("dev_score", "score", "train_loss", "forgetting")

@@ -24,25 +24,25 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 task: str = "movie-sentiment"  # a task of instructlab_utils.tasks
 n_train: int = 50  # training sentences
 seed: int = 0  # subsample, order of batches, dropout, head, random weights
 
 # %%
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from instructlab_repro import experiments
-from instructlab_utils import metrics, models, start, tasks, training
+from instructlab_repro.block import fit, open_block, sentences
+from instructlab_utils import metrics, models, training
 
-run = start("baselines", profile=profile, seed=seed)
-spec = experiments.load("baselines").at(run.profile)
-block = spec.block(stage=stage, task=task, n_train=n_train, seed=seed)
-settings = spec.settings_of(block)
+block = open_block("baselines", profile, stage, task=task, n_train=n_train, seed=seed)
+settings = block.settings
 
 # %% [markdown]
 # ## Data
@@ -51,16 +51,8 @@ settings = spec.settings_of(block)
 # encoder's limit: texts are cut at the last character of its last token, and TF-IDF gets the cut text too.
 
 # %%
-corpus = tasks.load(task)
-train_rows = tasks.subsample(corpus.splits["train"], n_train, seed)
-dev_rows = tasks.subsample(corpus.splits["dev"], settings.dev, 0)
-test_rows = tasks.subsample(corpus.splits["test"], settings.test, 0)
-rows = {"train": train_rows, "dev": dev_rows, "test": test_rows}
-y = {name: np.array(split["label"]) for name, split in rows.items()}
-
-tokenizer = models.load_tokenizer("encoder")
-pad_id = tokenizer.pad_token_id
-examples = {name: training.encode(split, tokenizer, settings.max_length) for name, split in rows.items()}
+data = sentences(block, task, n_train)
+classes, tokenizer = len(data.task.labels), data.tokenizer
 
 
 def cut(texts):
@@ -68,10 +60,7 @@ def cut(texts):
     return [text[: spans[-2][1]] for text, spans in zip(texts, found["offset_mapping"], strict=True)]
 
 
-texts = {name: cut(list(split["text"])) for name, split in rows.items()}
-print(
-    {name: len(split) for name, split in rows.items()}, f"{settings.steps} updates of {settings.batch_size}"
-)
+texts = {name: cut(list(split["text"])) for name, split in data.rows.items()}
 
 # %% [markdown]
 # ## Frozen features
@@ -81,51 +70,44 @@ print(
 
 
 # %%
-@torch.no_grad()
-def frozen_features(model, examples):
-    """Arrays (N, 384) by name, in the order of `examples`."""
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
-    found = {}
-    for begin in range(0, len(order), 64):
-        chosen = order[begin : begin + 64]
-        batch = training.move(training.collate([examples[i] for i in chosen], pad_id), run.device)
-        mask = batch["attention_mask"]
-        out = model(input_ids=batch["input_ids"], attention_mask=mask)
-        hidden = out.last_hidden_state
+class Views(torch.nn.Module):
+    """The three views side by side, (B, 3 · 384), where a classifier has its logits."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids, attention_mask):
+        out = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        hidden, mask = out.last_hidden_state, attention_mask
         mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        views = zip(hidden[:, 0].cpu(), mean.cpu(), out.pooler_output.cpu(), strict=True)
-        found.update(zip(chosen, views, strict=True))
-    columns = zip(*(found[i] for i in range(len(examples))), strict=True)
-    return dict(zip(("cls", "mean", "pooler"), (torch.stack(c) for c in columns), strict=True))
+        return SimpleNamespace(logits=torch.cat([hidden[:, 0], mean, out.pooler_output], 1))
 
 
-encoder = models.load_encoder().to(run.device)
-views = {name: frozen_features(encoder, part) for name, part in examples.items()}
+encoder = Views(models.load_encoder().to(block.run.device))
+views = {
+    name: dict(
+        zip(("cls", "mean", "pooler"), training.predict(encoder, part, data.pad_id).chunk(3, 1), strict=True)
+    )
+    for name, part in data.examples.items()
+}
 del encoder
 
 # %% [markdown]
 # ## The methods
 #
-# Each takes the tuned value and returns the logits or scores of the dev and the test sentences, the number of trained
-# parameters, and the number of updates. `measured` holds the cost of the training alone, without loading and predicting.
+# Each takes the tuned value and returns the logits or scores of the held-out sentences by split, what its line says, and
+# the cost of the training alone, without loading and predicting. `head_only` trains the classifier's linear head by the same
+# loop, on cached pooler outputs.
+
 
 # %%
-measured = {}
-
-
-def majority():
-    with run.measure() as measured["cost"]:
-        pass
-    counts = np.bincount(y["train"], minlength=len(corpus.labels)).astype(float)
-    return {name: np.tile(counts, (len(y[name]), 1)) for name in ("dev", "test")}, 0, 0
-
-
 def logistic(features, pipeline):
-    with run.measure() as measured["cost"]:
-        pipeline.fit(features["train"], y["train"])
-    scores = {name: np.log(pipeline.predict_proba(features[name]) + 1e-12) for name in ("dev", "test")}
-    last = pipeline[-1]
-    return scores, last.coef_.size + last.intercept_.size, 0
+    with block.run.measure() as cost:
+        pipeline.fit(features["train"], data.targets["train"])
+    scores = {s: torch.tensor(np.log(pipeline.predict_proba(features[s]) + 1e-12)) for s in block.splits}
+    weights = pipeline[-1].coef_.size + pipeline[-1].intercept_.size
+    return scores, {"updates": 0, "trainable_parameters": weights}, cost
 
 
 def tfidf_lr(C):
@@ -138,50 +120,29 @@ def frozen_lr(view, C):
     return logistic(features, make_pipeline(LogisticRegression(C=C, max_iter=2000)))
 
 
-# %%
 def head_only(learning_rate):
-    """The linear head of the classifier alone, trained by the loop's optimiser on cached pooler outputs."""
-    head = models.load_classifier(len(corpus.labels), seed=seed).classifier
-    dropout, labels = torch.nn.Dropout(0.1), torch.tensor(y["train"])
-    optimizer = torch.optim.AdamW(training.parameter_groups(head, 0.01), fused=True)
-    lengths = [len(example["input_ids"]) for example in examples["train"]]
-    torch.manual_seed(seed)
-    done, epoch = 0, 0
-    with run.measure() as measured["cost"]:
-        while done < settings.steps:
-            generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
-            buckets = training.length_buckets(lengths, settings.batch_size, generator)
-            for chosen in buckets[: settings.steps - done]:
-                logits = head(dropout(views["train"]["pooler"][chosen]))
-                torch.nn.functional.cross_entropy(logits, labels[chosen]).backward()
-                training.clip_gradients(head.parameters(), 1.0)
-                for group in optimizer.param_groups:
-                    factor = training.linear_schedule(done, settings.steps, round(0.1 * settings.steps))
-                    group["lr"] = learning_rate * factor
-                optimizer.step()
-                optimizer.zero_grad()
-                done += 1
-            epoch += 1
+    head = models.load_classifier(classes, seed=seed).classifier
+    pooled, numbered = views["train"]["pooler"], enumerate(data.examples["train"])
+
+    def head_losses(net, batch):
+        logits = net(pooled[batch["row"][:, 0]])
+        return torch.nn.functional.cross_entropy(logits, batch["labels"][:, 0], reduction="none")
+
+    rows = [{**example, "labels": [example["labels"]], "row": [i]} for i, example in numbered]
+    net = torch.nn.Sequential(torch.nn.Dropout(0.1), head)
+    net, line, cost = fit(block, net, rows, data.pad_id, learning_rate=learning_rate, objective=head_losses)
     with torch.no_grad():
-        scores = {name: head(views[name]["pooler"]).numpy() for name in ("dev", "test")}
-    return scores, sum(p.numel() for p in head.parameters()), settings.steps
+        return {name: head(views[name]["pooler"]) for name in block.splits}, line, cost
 
 
 def fine_tuned(learning_rate, pretrained):
-    """All weights, from the pre-trained checkpoint or from random ones."""
-    net = models.load_classifier(len(corpus.labels), pretrained=pretrained, seed=seed).to(run.device)
-    with run.measure() as measured["cost"]:
-        training.train(
-            net, examples["train"], steps=settings.steps, learning_rate=learning_rate, pad_id=pad_id,
-            batch_size=settings.batch_size, seed=seed,
-        )  # fmt: skip
-    scores = {name: training.predict(net, examples[name], pad_id).numpy() for name in ("dev", "test")}
-    return scores, sum(p.numel() for p in net.parameters()), settings.steps
+    net = models.load_classifier(classes, pretrained=pretrained, seed=seed).to(block.run.device)
+    net, line, cost = fit(block, net, data.examples["train"], data.pad_id, learning_rate=learning_rate)
+    return data.logits(net), line, cost
 
 
-# %%
 METHODS = {
-    "majority": majority,
+    "majority": lambda: (data.logits(None), {"updates": 0, "trainable_parameters": 0}, None),
     "tfidf_lr": tfidf_lr,
     "frozen_cls_lr": lambda C: frozen_lr("cls", C),
     "frozen_mean_lr": lambda C: frozen_lr("mean", C),
@@ -192,39 +153,17 @@ METHODS = {
 
 # %% [markdown]
 # ## Run
-#
-# One line per run, on the disk before the next one starts. A line that an interrupted execution left is not computed
-# again.
 
 # %%
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
-    scores, trained, updates = METHODS[trial.method](**trial.tuned)
-    predictions = scores["test"].argmax(1)
-    log_p = torch.log_softmax(torch.tensor(scores["test"], dtype=torch.float64), -1)
-    run.line(
-        spec.identity(block) | trial.key,
-        **vars(measured["cost"]),
-        steps=updates,
-        accuracy=metrics.accuracy(y["test"], predictions),
-        macro_f1=metrics.macro_f1(y["test"], predictions),
-        dev_accuracy=metrics.accuracy(y["dev"], scores["dev"].argmax(1)),
-        test_loss=-log_p[range(len(y["test"])), y["test"]].mean().item()
-        if trial.method != "majority"
-        else None,
-        trainable_parameters=trained,
-        predictions=predictions.tolist(),
-        targets=y["test"].tolist(),
-    )
-    line, knobs = run.have(trial.key), ", ".join(f"{k} = {v:g}" for k, v in trial.tuned.items())
-    print(f"{trial.method:15s} {knobs:22s} test {line['accuracy']:.3f}, trained in {line['seconds']:.1f} s")
+for trial in block.trials():
+    scores, line, cost = METHODS[trial.method](**trial.tuned)
+    line |= data.fields(scores)
+    if "test" in scores:
+        line["macro_f1"] = metrics.macro_f1(data.targets["test"], line["predictions"])
+    block.line(trial, cost, **line)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-for line in sorted(lines, key=lambda e: -e["accuracy"]):
-    print(f"{line['method']:15s} test {line['accuracy']:.3f}  dev {line['dev_accuracy']:.3f}")
-run.record(runs=len(lines))
+block.close("dev_accuracy", "accuracy", "macro_f1", "test_loss")

@@ -25,18 +25,16 @@ stage: str = "run"  # there is no tuning: data/experiments/demonstration_order.t
 seed: int = 0  # demonstrations, their orders, test sample
 
 # %%
+import functools
 import itertools
 
 import torch
 
-from instructlab_repro import experiments
-from instructlab_utils import models, scoring, start, tasks
+from instructlab_repro.block import decoder, open_block
+from instructlab_utils import scoring, tasks
 
-run = start("demonstration_order", profile=profile, seed=seed)
-spec = experiments.load("demonstration_order").at(run.profile)
-block = spec.block(stage=stage, seed=seed)
-settings = spec.settings_of(block)
-net, tokenizer = models.load_decoder(device=run.device).float(), models.load_tokenizer("decoder")
+block = open_block("demonstration_order", profile, stage, seed=seed)
+settings, (net, tokenizer) = block.settings, decoder(block)
 
 # %% [markdown]
 # ## Data
@@ -93,7 +91,7 @@ def scored(task, order):
     form, free = FORMATS[task], settings.content_free
     contexts = ["\n\n" + form.format(text) for text in [*(text for text, _ in test), *free]]
     prefix = "\n\n".join(form.format(text) + words[label] for text, label in shown)
-    with run.measure() as cost:
+    with block.run.measure() as cost:
         found = scoring.option_log_probs(net, tokenizer, contexts, [words] * len(contexts), prefix=prefix)
     scores = torch.stack([torch.as_tensor(f.log_probs) for f in found])
     labels, targets = [label for _, label in shown], torch.tensor([label for _, label in test])
@@ -107,23 +105,17 @@ def scored(task, order):
 # four. A model that likes a label, or likes the shown labels, has none; one that copies the last has.
 
 # %%
-cells = {}
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
-    cell = trial.inside["task"], trial.inside["order"]
-    if cell not in cells:
-        cells[cell] = scored(*cell)
-    scores, free, labels, targets, cost = cells[cell]
+once = functools.cache(scored)
+for trial in block.trials():
+    scores, free, labels, targets, cost = once(trial.inside["task"], trial.inside["order"])
     if trial.method == "calibrated":
         scores = scoring.contextual_calibration(scores, free)
     found = scores.argmax(1)
     shares = [(found == label).double().mean().item() for label in labels]
-    accuracy = (found == targets).double().mean().item()
-    run.line(
-        spec.identity(block) | trial.key,
-        **vars(cost),
-        accuracy=accuracy,
+    block.line(
+        trial,
+        cost,
+        accuracy=(found == targets).double().mean().item(),
         recency=shares[-1],
         recency_excess=shares[-1] - sum(shares) / len(shares),
         primacy_excess=shares[0] - sum(shares) / len(shares),
@@ -131,15 +123,9 @@ for trial in spec.trials(block):
         predictions=found.tolist(),
         targets=targets.tolist(),
     )
-    print(f"{cell[0]:16s} order {cell[1]} {trial.method:12s} {accuracy:.3f}  last label {shares[-1]:.3f}")
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-for task in spec.axes["task"]:
-    for method in spec.methods:
-        found = [e["accuracy"] for e in lines if (e["task"], e["method"]) == (task, method)]
-        print(f"{task:16s} {method:12s} accuracy from {min(found):.3f} to {max(found):.3f}")
-run.record(runs=len(lines))
+block.close("accuracy", "recency", "recency_excess")

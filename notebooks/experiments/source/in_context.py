@@ -26,18 +26,16 @@ stage: str = "run"  # there is no tuning: data/experiments/in_context.toml says 
 seed: int = 0  # demonstrations, their order, random labels, test sample
 
 # %%
+import itertools
 from functools import cache
 
 import torch
 
-from instructlab_repro import experiments
-from instructlab_utils import models, scoring, start, tasks
+from instructlab_repro.block import decoder, open_block
+from instructlab_utils import scoring, tasks
 
-run = start("in_context", profile=profile, seed=seed)
-spec = experiments.load("in_context").at(run.profile)
-block = spec.block(stage=stage, seed=seed)
-settings = spec.settings_of(block)
-net, tokenizer = models.load_decoder(device=run.device).float(), models.load_tokenizer("decoder")
+block = open_block("in_context", profile, stage, seed=seed)
+settings, (net, tokenizer) = block.settings, decoder(block)
 
 # %% [markdown]
 # ## Data
@@ -57,11 +55,10 @@ FORMATS = {
 
 def as_pair(task, row, labels):
     """(text, number of the label); a topic is judged by the first words of its article."""
-    if task == "bbc-topics":
-        return " ".join(row["text"].split()[: settings.words]), row["label"]
-    if "label" in row:
-        return row["text"], row["label"]
-    return row["input"], labels.index(row["options"][row["answer"]])
+    if "options" in row:
+        return row["input"], labels.index(row["options"][row["answer"]])
+    words = row["text"].split()[: settings.words]
+    return " ".join(words) if task == "bbc-topics" else row["text"], row["label"]
 
 
 @cache
@@ -71,14 +68,9 @@ def drawn(task, split, n):
     rows = corpus.splits[split]
     labels = list(corpus.labels) or sorted(rows[0]["options"])
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    found = []
-    for i in order:
-        text, label = as_pair(task, rows[i], labels)
-        if len(tokenizer(text)["input_ids"]) <= settings.max_tokens:
-            found.append((text, label))
-        if len(found) == n:
-            break
-    return found, [" " + label.replace("_", " ") for label in labels]
+    pairs = (as_pair(task, rows[i], labels) for i in order)
+    short = (pair for pair in pairs if len(tokenizer(pair[0])["input_ids"]) <= settings.max_tokens)
+    return list(itertools.islice(short, n)), [" " + label.replace("_", " ") for label in labels]
 
 
 # %% [markdown]
@@ -91,21 +83,19 @@ def drawn(task, split, n):
 # %%
 def scored(task, k, random_labels=False):
     """Scores (N, K) of the test texts and (3, K) of the content-free ones, the shown labels, and the cost."""
-    shown, words = drawn(task, "train", 8)
+    (shown, words), (test, _) = drawn(task, "train", 8), drawn(task, "test", settings.test)
     shown = shown[:k]
     if random_labels:
         g = torch.Generator().manual_seed(1000 + seed)
         shown = [(text, torch.randint(len(words), (1,), generator=g).item()) for text, _ in shown]
     form, empty = FORMATS[task]
-    texts = [text for text, _ in drawn(task, "test", settings.test)[0]]
-    texts += [empty.format(nothing) for nothing in settings.content_free]
+    texts = [*(text for text, _ in test), *map(empty.format, settings.content_free)]
     contexts = ["\n\n" * (k > 0) + form.format(text) for text in texts]
     prefix = "\n\n".join(form.format(text) + words[label] for text, label in shown)
-    with run.measure() as cost:
+    with block.run.measure() as cost:
         found = scoring.option_log_probs(net, tokenizer, contexts, [words] * len(contexts), prefix=prefix)
     scores = torch.stack([torch.as_tensor(f.log_probs) for f in found])
-    free = len(settings.content_free)
-    return scores[:-free], scores[-free:], [label for _, label in shown], cost
+    return scores[: len(test)], scores[len(test) :], [label for _, label in shown], cost
 
 
 # %% [markdown]
@@ -129,21 +119,9 @@ def oracle(scores, targets, starts):
             others = scores + best
             others[:, c] = -torch.inf
             cuts = (others.max(1).values - scores[:, c]).sort().values  # here an item turns to label c
-            for cut in [cuts[0] - 1, *((cuts[1:] + cuts[:-1]) / 2), cuts[-1] + 1]:
-                moved = best.clone()
-                moved[c] = cut
-                best = moved if right(moved) > right(best) else best
+            cuts = [cuts[0] - 1, *((cuts[1:] + cuts[:-1]) / 2), cuts[-1] + 1]
+            best = max([best, *(best.index_fill(0, torch.tensor(c), cut) for cut in cuts)], key=right)
     return scores + best
-
-
-def predicted(method, scores, free, targets):
-    if method == "majority":
-        return targets.bincount().argmax().expand(len(targets))
-    calibrated = scoring.contextual_calibration(scores, free)
-    if method == "oracle":
-        starts = [torch.zeros_like(scores[0]), -free.softmax(1).mean(0).log()]
-        scores = oracle(scores, targets, starts)
-    return (calibrated if method.endswith("calibrated") else scores).argmax(1)
 
 
 # %% [markdown]
@@ -152,45 +130,35 @@ def predicted(method, scores, free, targets):
 # Methods that share their scores share the cost of them. `recency`: share of predictions equal to the last demonstration's
 # label; `majority_bias`: to a most frequent label of the demonstrations, minus the same share of the true labels.
 
+
 # %%
-cells = {}
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
-    task, k, random_labels = trial.inside["task"], trial.inside["k"], trial.method.startswith("random")
-    names = ["accuracy", "top_share", "recency", "recency_excess", "majority_bias"]
-    fields = dict.fromkeys(names)
+once = cache(scored)
+for trial in block.trials():
+    (task, k), random_labels = trial.inside.values(), trial.method.startswith("random")
+    fields = dict.fromkeys(["accuracy", "top_share", "recency", "recency_excess", "majority_bias"])
+    cost = None
     if not random_labels or k == settings.random_labels_at:
-        cell = task, k, random_labels
-        if cell not in cells:
-            cells[cell] = scored(*cell)
-        scores, free, shown, cost = cells[cell]
+        scores, free, shown, cost = once(task, k, random_labels)
         targets = torch.tensor([label for _, label in drawn(task, "test", settings.test)[0]])
-        found = predicted(trial.method, scores, free, targets)
+        if trial.method == "oracle":
+            scores = oracle(scores, targets, [torch.zeros_like(scores[0]), -free.softmax(1).mean(0).log()])
+        if trial.method.endswith("calibrated"):
+            scores = scoring.contextual_calibration(scores, free)
+        majority = targets.bincount().argmax().expand(len(targets))
+        found = majority if trial.method == "majority" else scores.argmax(1)
         fields["accuracy"] = (found == targets).double().mean().item()
         fields["top_share"] = (found.bincount().max() / len(found)).item()
+        fields |= {"predictions": found.tolist(), "targets": targets.tolist()}
         if k:
             last, counts = shown[-1], torch.tensor(shown).bincount(minlength=scores.shape[1])
-            top = counts == counts.max()
-            fields["recency"] = (found == last).double().mean().item()
-            fields["recency_excess"] = fields["recency"] - (targets == last).double().mean().item()
+            top, recency = counts == counts.max(), (found == last).double().mean().item()
+            fields["recency"] = recency
+            fields["recency_excess"] = recency - (targets == last).double().mean().item()
             fields["majority_bias"] = (top[found].double().mean() - top[targets].double().mean()).item()
-        fields |= {"predictions": found.tolist(), "targets": targets.tolist()}
-        if trial.method != "majority":
-            fields |= vars(cost)
-    run.line(spec.identity(block) | trial.key, **fields)
-    if fields["accuracy"] is not None:
-        print(f"{task:16s} k = {k} {trial.method:24s} {fields['accuracy']:.3f}")
+    block.line(trial, None if trial.method == "majority" else cost, **fields)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-for method in spec.methods:
-    means = {
-        k: [e["accuracy"] for e in lines if (e["method"], e["k"]) == (method, k)] for k in spec.axes["k"]
-    }
-    shown = (f"{k}: {sum(v) / len(v):.3f}" for k, v in means.items() if None not in v)
-    print(f"{method:24s} mean of the tasks by k  {'  '.join(shown)}")
-run.record(runs=len(lines))
+block.close("accuracy", "recency", "majority_bias")

@@ -26,20 +26,15 @@ stage: str = "run"  # there is nothing to tune
 seed: int = 0  # pairs for demonstrations, dev and test; distractors; proposals
 
 # %%
-import json
 import random
 
 import torch
 
-from instructlab_repro import experiments
-from instructlab_utils import models, scoring, start
+from instructlab_repro.block import decoder, open_block
+from instructlab_utils import files, scoring
 
-run = start("instruction_search", profile=profile, seed=seed)
-spec = experiments.load("instruction_search").at(run.profile)
-block = spec.block(stage=stage, seed=seed)
-settings = spec.settings_of(block)
-tokenizer = models.load_tokenizer("decoder")
-net = models.load_decoder(device=run.device).float()
+block = open_block("instruction_search", profile, stage, seed=seed)
+settings, (net, tokenizer) = block.settings, decoder(block)
 
 # %% [markdown]
 # ## Pairs
@@ -48,9 +43,8 @@ net = models.load_decoder(device=run.device).float()
 # an instruction nothing speaks against it.
 
 # %%
-lines = (run.root / "data" / "instructions" / "induction.jsonl").read_text(encoding="utf-8").splitlines()
 answers = {}
-for row in map(json.loads, lines):
+for row in files.read_lines(block.run.root / "data" / "instructions" / "induction.jsonl"):
     answers.setdefault(row["task"], {})[row["input"]] = row["answer"]
 
 
@@ -60,11 +54,9 @@ def drawn(task):
     dice = random.Random(f"{seed} {task}")
     inputs = dice.sample(sorted(known), settings.demonstrations + settings.dev + settings.test)
     pairs = [(x, known[x]) for x in inputs]
-    items = []
-    for x, y in pairs[settings.demonstrations + settings.dev :]:
-        taken = {x, y, sibling[x]}
-        others = dice.sample(sorted(set(known.values()) - taken), 2)
-        items.append((x, [y, sibling[x], *others]))
+    held_out = pairs[settings.demonstrations + settings.dev :]
+    others = {x: sorted(set(known.values()) - {x, y, sibling[x]}) for x, y in held_out}
+    items = [(x, [y, sibling[x], *dice.sample(others[x], 2)]) for x, y in held_out]
     return pairs[: settings.demonstrations], pairs[settings.demonstrations :][: settings.dev], items
 
 
@@ -74,20 +66,19 @@ def drawn(task):
 # The proposer reads two solved cases and the demonstrations, and goes on after "Instruction:". What it writes up to the end
 # of the line is a candidate, even when it is empty.
 
+
 # %%
-CASE = "{}\n\nInstruction:{}"
-
-
-def shown(pairs):
-    return "\n\n".join(f"Input: {x}\nOutput: {y}" for x, y in pairs)
+def case(pairs, instruction=""):
+    shown = "\n\n".join(f"Input: {x}\nOutput: {y}" for x, y in pairs)
+    return f"{shown}\n\nInstruction:{instruction}"
 
 
 @torch.no_grad()
 def proposed(task, demonstrations):
-    solved = [CASE.format(shown(case["pairs"]), f" {case['instruction']}") for case in settings.solved]
-    prompt = "\n\n###\n\n".join([*solved, CASE.format(shown(demonstrations), "")])
-    batch = tokenizer(prompt, return_tensors="pt").to(run.device)
-    torch.manual_seed(1000 * seed + spec.axes["task"].index(task))
+    solved = [case(one["pairs"], f" {one['instruction']}") for one in settings.solved]
+    prompt = "\n\n###\n\n".join([*solved, case(demonstrations)])
+    batch = tokenizer(prompt, return_tensors="pt").to(net.device)
+    torch.manual_seed(1000 * seed + block.spec.axes["task"].index(task))
     out = net.generate(
         **batch, do_sample=True, temperature=settings.temperature, top_p=settings.top_p, top_k=0,
         num_return_sequences=settings.proposals, max_new_tokens=settings.max_new_tokens,
@@ -109,20 +100,19 @@ def candidates(task, demonstrations):
 #
 # One call per candidate: the instruction is the shared prefix. Dev pairs have one option, the right one.
 
+
 # %%
-CONTEXT = "\n\nInput: {}\nOutput:"
-
-
 def scored(instruction, dev, items):
     """Mean dev log-likelihood; per test item, 1 where the right answer ranks first, and its log-likelihood."""
-    contexts = [CONTEXT.format(x) for x, _ in [*dev, *items]]
+    contexts = [f"\n\nInput: {x}\nOutput:" for x, _ in [*dev, *items]]
     options = [[f" {y}"] for _, y in dev] + [[f" {y}" for y in ys] for _, ys in items]
     found = scoring.option_log_probs(net, tokenizer, contexts, options, prefix=instruction)
-    on_dev, on_test = found[: len(dev)], found[len(dev) :]
     return {
-        "dev": torch.stack([s.log_probs[0] for s in on_dev]).mean().item(),
-        "right": torch.tensor([float(scoring.choose(s) == 0) for s in on_test], dtype=torch.float64),
-        "log": torch.stack([s.log_probs[0] for s in on_test]),
+        "dev": torch.stack([s.log_probs[0] for s in found[: len(dev)]]).mean().item(),
+        "right": torch.tensor(
+            [float(scoring.choose(s) == 0) for s in found[len(dev) :]], dtype=torch.float64
+        ),
+        "log": torch.stack([s.log_probs[0] for s in found[len(dev) :]]),
     }
 
 
@@ -132,54 +122,43 @@ def scored(instruction, dev, items):
 # One line per method, on the disk before the next one starts. The line of `mean` keeps all candidates with their scores. Its
 # cost is that of the whole search.
 
+
 # %%
-for task in spec.axes["task"]:
-    trials = [trial for trial in spec.trials(block) if trial.inside["task"] == task]
-    if all(run.have(trial.key) for trial in trials):
+def choices(task, table):
+    """The number of the candidate that each rule chooses; written ones come first, the model's own last."""
+    by_dev = sorted(range(len(table)), key=lambda i: -table[i]["dev"])
+    return {
+        "selected": by_dev[0],
+        "selected_model": next(i for i in by_dev if i >= len(table) - settings.proposals),
+        "human_best": next(i for i in by_dev if i < len(settings.human[task])),
+        "human_first": 0,
+        "random": random.Random(f"{seed} {task} choice").randrange(len(table)),
+        "best_on_test": max(range(len(table)), key=lambda i: table[i]["right"].mean().item()),
+    }
+
+
+for task in block.spec.axes["task"]:
+    if not (missing := [trial for trial in block.trials() if trial.inside["task"] == task]):
         continue
-    with run.measure() as cost:
+    with block.run.measure() as cost:
         demonstrations, dev, items = drawn(task)
         texts = candidates(task, demonstrations)
         table = [scored(text, dev, items) for text in texts]
-    bare = scored("", dev, items)
-    n_human, n_own = len(settings.human[task]), settings.proposals
-    by_dev = sorted(range(len(texts)), key=lambda i: -table[i]["dev"])
-    chosen = {
-        "selected": by_dev[0],
-        "selected_model": next(i for i in by_dev if i >= len(texts) - n_own),
-        "human_best": next(i for i in by_dev if i < n_human),
-        "human_first": 0,
-        "random": random.Random(f"{seed} {task} choice").randrange(len(texts)),
-        "best_on_test": max(range(len(texts)), key=lambda i: table[i]["right"].mean().item()),
-    }
     mean = {key: sum(row[key] for row in table) / len(table) for key in ("dev", "right", "log")}
-    for trial in trials:
-        i = chosen.get(trial.method)
-        row = {"none": bare, "mean": mean}.get(trial.method) or table[i]
-        extra = {"instruction": "" if i is None else texts[i]}
-        if trial.method == "mean":
-            extra = vars(cost) | {
-                "candidates": texts,
-                "dev_all": [r["dev"] for r in table],
-                "accuracy_all": [r["right"].mean().item() for r in table],
-                "log_likelihood_all": [r["log"].mean().item() for r in table],
-            }
-        if not run.have(trial.key):
-            run.line(
-                spec.identity(block) | trial.key,
-                accuracy=row["right"].mean().item(),
-                log_likelihood=row["log"].mean().item(),
-                dev_log_likelihood=row["dev"],
-                scores=row["right"].tolist(),
-                **extra,
-            )
+    chosen = {method: (table[i], texts[i]) for method, i in choices(task, table).items()}
+    chosen |= {"none": (scored("", dev, items), ""), "mean": (mean, "")}
+    accuracies, logs = ([row[key].mean().item() for row in table] for key in ("right", "log"))
+    every = {"candidates": texts, "dev_all": [row["dev"] for row in table]}
+    every |= {"accuracy_all": accuracies, "log_likelihood_all": logs}
+    for trial in missing:
+        row, text = chosen[trial.method]
+        fields = {"accuracy": row["right"].mean().item(), "log_likelihood": row["log"].mean().item()}
+        fields |= {"dev_log_likelihood": row["dev"], "scores": row["right"].tolist(), "instruction": text}
+        more = (cost, every) if trial.method == "mean" else (None, {})
+        block.line(trial, more[0], **fields, **more[1])
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-for trial in spec.trials(block):
-    line = run.have(trial.key)
-    print(f"{line['task']:12s} {line['method']:15s} {line['accuracy']:.2f} {line['log_likelihood']:6.2f}"
-          f" {line.get('instruction', '')!r}")  # fmt: skip
-run.record(runs=len(spec.trials(block)))
+block.close("accuracy", "log_likelihood")

@@ -26,40 +26,17 @@ stage: str = "run"  # there is no tuning stage: the rate is the subject
 seed: int = 0  # training sentences, order of batches, dropout, head, LoRA's and the prompt's first values
 
 # %%
-import numpy as np
+import copy
+
 import peft
 import torch
 
-from instructlab_repro import experiments
-from instructlab_utils import metrics, models, start, tasks, training
-from instructlab_utils.errors import TrainingError
+from instructlab_repro.block import fit, open_block, sentences
+from instructlab_utils import models
 
-run = start("learning_rates", profile=profile, seed=seed)
-spec = experiments.load("learning_rates").at(run.profile)
-block = spec.block(stage=stage, seed=seed)
-settings = spec.settings_of(block)
-
-# %% [markdown]
-# ## Data
-#
-# The training sentences depend on the seed. Dev and test sentences are the same for all seeds.
-
-# %%
-corpus = tasks.load(settings.task)
-rows = {
-    "train": tasks.subsample(corpus.splits["train"], settings.n_train, seed),
-    "dev": tasks.subsample(corpus.splits["dev"], settings.dev, 0),
-    "test": tasks.subsample(corpus.splits["test"], settings.test, 0),
-}
-y = {name: np.array(split["label"]) for name, split in rows.items()}
-majority = np.bincount(y["train"], minlength=len(corpus.labels)).argmax()
-
-tokenizer = models.load_tokenizer("encoder")
-pad_id = tokenizer.pad_token_id
-examples = {name: training.encode(split, tokenizer, settings.max_length) for name, split in rows.items()}
-print(
-    {name: len(split) for name, split in rows.items()}, f"{settings.steps} updates of {settings.batch_size}"
-)
+block = open_block("learning_rates", profile, stage, seed=seed)
+settings = block.settings
+data = sentences(block, settings.task)
 
 # %% [markdown]
 # ## The methods
@@ -70,89 +47,37 @@ print(
 # scale is far above that of BERT's embeddings; then the comparison would be one of scales. In BERT the classifier reads the
 # first position. With a soft prompt that is the first *virtual* token, not `[CLS]`.
 
-
 # %%
-def full():
-    return models.load_classifier(len(corpus.labels), seed=seed)
-
-
-def lora():
-    config = peft.LoraConfig(
+PEFT = {
+    "lora": peft.LoraConfig(
         task_type="SEQ_CLS", r=settings.rank, lora_alpha=settings.rank, target_modules=["query", "value"]
-    )
-    return peft.get_peft_model(full(), config)
-
-
-def prompt():
-    config = peft.PromptTuningConfig(
+    ),
+    "prompt": peft.PromptTuningConfig(
         task_type="SEQ_CLS", num_virtual_tokens=settings.virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB"
-    )
-    return peft.get_peft_model(full(), config)
+    ),
+}
 
 
-METHODS = {"full": full, "lora": lora, "prompt": prompt}
+def build(method):
+    torch.manual_seed(seed)  # LoRA's and the prompt's first values
+    net = models.load_classifier(len(data.task.labels), seed=seed)
+    return peft.get_peft_model(net, copy.deepcopy(PEFT[method])) if method in PEFT else net
+
 
 # %% [markdown]
 # ## Run
 #
-# One line per run, on the disk before the next one starts. Each run starts from fresh weights. Where the loss, or a logit
-# afterwards, is not finite, the run is marked as diverged and scored as what its user would fall back to: the majority class.
-
-
-# %%
-def fit(method, learning_rate):
-    """Logits of dev and test, mean loss of the last updates (None if it diverged), trained parameters, cost."""
-    torch.manual_seed(seed)  # LoRA's and the prompt's first values
-    net = METHODS[method]().to(run.device)
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    loss = None
-    with run.measure() as cost:
-        try:
-            history = training.train(
-                net, examples["train"], steps=settings.steps, learning_rate=learning_rate, pad_id=pad_id,
-                batch_size=settings.batch_size, seed=seed,
-            )  # fmt: skip
-            loss = float(np.mean(history.losses[-5:]))
-        except TrainingError as error:
-            print(f"{method} at {learning_rate:g}: {error}")
-    if loss is not None:
-        scores = {name: training.predict(net, examples[name], pad_id).numpy() for name in ("dev", "test")}
-    if loss is None or not all(np.isfinite(s).all() for s in scores.values()):
-        constant = np.eye(len(corpus.labels))[majority]
-        return {name: np.tile(constant, (len(y[name]), 1)) for name in ("dev", "test")}, None, trained, cost
-    return scores, loss, trained, cost
-
+# Each run starts from fresh weights. Where the loss, or a logit afterwards, is not finite, the run is scored as what its
+# user would fall back to: the majority class.
 
 # %%
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
-    scores, loss, trained, cost = fit(trial.method, trial.inside["learning_rate"])
-    predictions = scores["test"].argmax(1)
-    run.line(
-        spec.identity(block) | trial.key,
-        **vars(cost),
-        steps=settings.steps,
-        accuracy=metrics.accuracy(y["test"], predictions),
-        dev_accuracy=metrics.accuracy(y["dev"], scores["dev"].argmax(1)),
-        train_loss=loss,
-        diverged=int(loss is None),
-        trainable_parameters=trained,
-        predictions=predictions.tolist(),
-        targets=y["test"].tolist(),
-    )
-    line = run.have(trial.key)
-    print(
-        f"{trial.method:6s} {trial.inside['learning_rate']:7.0e} test {line['accuracy']:.3f}, "
-        f"dev {line['dev_accuracy']:.3f}, trained in {line['seconds']:.1f} s"
-    )
+for trial in block.trials():
+    net = build(trial.method).to(block.run.device)
+    net, line, cost = fit(block, net, data.examples["train"], data.pad_id, **trial.inside)
+    block.line(trial, cost, **line, **data.fields(data.logits(net)))
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-for method in spec.methods:
-    best = max((line for line in lines if line["method"] == method), key=lambda line: line["dev_accuracy"])
-    print(f"{method:6s} best rate by dev {best['learning_rate']:.0e}, test {best['accuracy']:.3f}")
-run.record(runs=len(lines), diverged=sum(line["diverged"] for line in lines))
+block.close("dev_accuracy", "accuracy", "train_loss")

@@ -24,42 +24,32 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 seed: int = 0  # training sentences, order of batches, first values of LoRA and head
 
 # %%
 from functools import cache
-from types import SimpleNamespace
 
 import torch
-from torch import nn
-from torch.nn.utils.rnn import pad_sequence
 
-from instructlab_repro import experiments
-from instructlab_utils import losses, models, start, tasks, training, tuners
+from instructlab_repro.block import fit, open_block
+from instructlab_utils import losses, models, patterns, tasks
 
-run = start("pattern_tuning", profile=profile, seed=seed)
-spec = experiments.load("pattern_tuning").at(run.profile)
-block = spec.block(stage=stage, seed=seed)
-settings = spec.settings_of(block)
+block = open_block("pattern_tuning", profile, stage, seed=seed)
+settings = block.settings
 
 # %% [markdown]
 # ## Data
 #
-# Short sentences only: half of the cost of a batch is otherwise padding. `n32-again` is a second draw of 32.
+# Short sentences only: half of the cost of a batch is otherwise padding. `n32-again` is a second draw of 32. The lower
+# layers are frozen and read each text once.
 
 # %%
-corpus = tasks.load("movie-sentiment")
 tokenizer = models.load_tokenizer("decoder")
 pad_id = tokenizer.pad_token_id
-
-
-def short(rows):
-    lengths = [len(ids) for ids in tokenizer(list(rows["text"]))["input_ids"]]
-    return rows.select([i for i, n in enumerate(lengths) if n <= settings.longest])
-
-
-splits = {name: short(rows) for name, rows in corpus.splits.items()}
+halves = patterns.Halves(tokenizer, at=settings.layer, rank=settings.rank, seed=seed, device=block.run.device)
+corpus = tasks.load("movie-sentiment")
+splits = {name: halves.short(rows, settings.longest) for name, rows in corpus.splits.items()}
 test = tasks.subsample(splits["test"], settings.test, 0)
 
 
@@ -72,83 +62,27 @@ def drawn(split, train, chosen_by):
 print({name: len(rows) for name, rows in splits.items()}, f"{len(test)} test sentences")
 
 # %% [markdown]
-# ## The lower layers, once per text
-#
-# They are frozen, so what they make of a text never changes. `seen` keeps it, by the text's tokens.
-
-# %%
-bottom, top = models.split_decoder(models.load_decoder(device=run.device).float(), at=settings.layer)
-top = tuners.inject(top, tuners.Lora(settings.rank), seed=seed).to(run.device)
-first_values = {name: p.detach().clone() for name, p in tuners.trainable(top).items()}
-seen = {}
-
-
-@torch.no_grad()
-def encoded(rows, method):
-    """Examples for the loop: tokens and label. Computes and keeps the states of texts that are new."""
-    form = "{}" if method == "head" else settings.pattern
-    found = training.encode([{**row, "text": form.format(row["text"])} for row in rows], tokenizer, 128)
-    new = sorted((e for e in found if tuple(e["input_ids"]) not in seen), key=lambda e: len(e["input_ids"]))
-    for begin in range(0, len(new), 16):
-        batch = training.move(training.collate(new[begin : begin + 16], pad_id), run.device)
-        states = bottom(**{k: batch[k] for k in ("input_ids", "attention_mask")}).last_hidden_state
-        for example, h in zip(new[begin : begin + 16], states, strict=True):
-            seen[tuple(example["input_ids"])] = h[: len(example["input_ids"])].clone()
-    return found
-
-
-# %% [markdown]
 # ## The methods
 #
-# The upper layers read the states; the last one of the text goes to the two rows of the output layer that belong to the
-# words, or to a fresh head. `swapped` has the words in the wrong order.
+# The state of the text's last token goes to the two rows of the output layer that belong to the words, or to a fresh head.
+# `swapped` has the words in the wrong order.
 
 
 # %%
-class Reader(nn.Module):
-    """The upper layers, and two logits made from the state of the last token."""
-
-    def __init__(self, method):
-        super().__init__()
-        ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in settings.words]
-        rows = top.get_output_embeddings().weight[[i for (i,) in ids]]  # one token each, or this fails
-        self.top, self.head = top, None
-        self.register_buffer("rows", rows.flip(0) if method == "swapped" else rows, persistent=False)
-        if method == "head":
-            self.head = nn.Linear(rows.shape[1], 2, device=rows.device)
-            torch.nn.init.normal_(self.head.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
-            torch.nn.init.zeros_(self.head.bias)
-
-    def forward(self, input_ids, attention_mask):
-        lengths = attention_mask.sum(1)
-        texts = [tuple(ids[:n].tolist()) for ids, n in zip(input_ids, lengths, strict=True)]
-        h = pad_sequence([seen[text] for text in texts], batch_first=True)
-        h = self.top.model(inputs_embeds=h, attention_mask=attention_mask).last_hidden_state
-        last = h[torch.arange(len(h)), lengths - 1]
-        return SimpleNamespace(logits=last @ self.rows.T if self.head is None else self.head(last))
+def tuned(method, train, chosen_by, learning_rate=None):
+    """A reader, its pattern, what a line says about its training, and the cost."""
+    words = {"swapped": settings.words[::-1], "head": None}.get(method, settings.words)
+    net, pattern = patterns.Reader(halves, words, seed), "{}" if method == "head" else settings.pattern
+    if method == "zero":
+        return net, pattern, {"updates": 0}, None
+    examples = halves.encode(drawn("train", train, chosen_by), pattern)
+    knobs = {"steps": settings.steps[train], "batch_size": settings.batch_size[train], "seed": chosen_by}
+    return net, pattern, *fit(block, net, examples, pad_id, learning_rate=learning_rate, **knobs)[1:]
 
 
-def fit(method, train, chosen_by, learning_rate=None):
-    with torch.no_grad():
-        for name, p in tuners.trainable(top).items():
-            p.copy_(first_values[name])
-    net = Reader(method)
-    examples = encoded(drawn("train", train, chosen_by), method) if method != "zero" else []
-    with run.measure() as cost:
-        if examples:
-            training.train(
-                net, examples, steps=settings.steps[train], learning_rate=learning_rate, pad_id=pad_id,
-                batch_size=settings.batch_size[train], seed=chosen_by,
-            )  # fmt: skip
-    return net, cost
-
-
-def look(net, rows, method):
+def look(net, rows, pattern):
     """Predicted labels, accuracy and mean loss."""
-    z, y = (
-        training.predict(net, encoded(rows, method), pad_id, 24).double(),
-        torch.tensor(list(rows["label"])),
-    )
+    z, y = net.logits(rows, pattern), torch.tensor(list(rows["label"]))
     found = z.argmax(-1)
     return found.tolist(), (found == y).double().mean().item(), losses.cross_entropy(z, y).mean().item()
 
@@ -156,56 +90,27 @@ def look(net, rows, method):
 # %% [markdown]
 # ## Run
 #
-# One line per run, on the disk before the next one starts. In the stage `tune` a run is one rate on each of the tuning
-# seeds, and its line holds the means.
-
+# In the stage `tune` a run is one rate on each of the tuning seeds, and its line holds the means.
 
 # %%
-@cache
-def untuned():
-    net, cost = fit("zero", "", seed)
-    return look(net, test, "zero"), cost
-
-
-def tested(method, train, **tuned):
-    if method == "zero":
-        return untuned()
-    net, cost = fit(method, train, seed, **tuned)
-    return look(net, test, method), cost
-
-
-def on_dev(method, train, **tuned):
-    """Mean dev accuracy and loss over the tuning seeds."""
-    found = []
-    for chosen_by in settings.tuning_seeds:
-        net, cost = fit(method, train, chosen_by, **tuned)
-        found.append(look(net, drawn("dev", train, chosen_by), method)[1:])
-    return torch.tensor(found).mean(0).tolist(), cost
-
-
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
+untuned = cache(lambda: look(tuned("zero", "", seed)[0], test, settings.pattern))  # the same for all sizes
+for trial in block.trials():
     method, train = trial.method, trial.inside["train"]
-    if stage == "tune":
-        (accuracy, loss), cost = on_dev(method, train, **trial.tuned)
-        found = {"dev_accuracy": accuracy, "dev_loss": loss}
+    if block.tuning:
+        found = []
+        for chosen_by in settings.tuning_seeds:
+            net, pattern, line, cost = tuned(method, train, chosen_by, **trial.tuned)
+            found.append(look(net, drawn("dev", train, chosen_by), pattern)[1:])
+        line["dev_accuracy"], line["dev_loss"] = torch.tensor(found).mean(0).tolist()
     else:
-        (predicted, accuracy, loss), cost = tested(method, train, **trial.tuned)
-        found = {
-            "accuracy": accuracy,
-            "test_loss": loss,
-            "predictions": predicted,
-            "targets": list(test["label"]),
-        }
-    run.line(spec.identity(block) | trial.key, **vars(cost), **found)
-    print(f"{method:8s} {train:10s} {dict(trial.tuned)} accuracy {accuracy:.3f}, loss {loss:.3f}")
+        net, pattern, line, cost = tuned(method, train, seed, **trial.tuned)
+        predicted, accuracy, loss = untuned() if method == "zero" else look(net, test, pattern)
+        line |= {"accuracy": accuracy, "test_loss": loss, "one_class": len(set(predicted)) == 1}
+        line |= {"predictions": predicted, "targets": list(test["label"])}
+    block.line(trial, cost, **line)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-for line in lines:
-    print(f"{line['method']:8s} {line['train']:10s} {line['cpu_seconds']:.0f} s of processor time")
-run.record(runs=len(lines))
+block.close("dev_accuracy", "accuracy", "cpu_seconds")

@@ -24,19 +24,17 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 seed: int = 5  # training pairs, their order, the words that prompt and prefix start from
 
 # %%
 import torch
 
-from instructlab_repro import experiments
-from instructlab_utils import generation, models, start, tasks, training, tuners
+from instructlab_repro.block import completion_scores, fit, open_block
+from instructlab_utils import generation, models, tasks, tuners
 
-run = start("prefix_decoder", profile=profile, seed=seed)
-spec = experiments.load("prefix_decoder").at(run.profile)
-block = spec.block(stage=stage, seed=seed)
-settings = spec.settings_of(block)
+block = open_block("prefix_decoder", profile, stage, seed=seed)
+settings = block.settings
 
 # %% [markdown]
 # ## Data
@@ -48,7 +46,6 @@ settings = spec.settings_of(block)
 PROMPT = "Describe the restaurant in one sentence.\n{}\nDescription:"
 corpus = tasks.load("e2e")
 tokenizer = models.load_tokenizer("decoder")
-pad_id = tokenizer.pad_token_id
 
 
 def drawn(split, n, chosen_by):
@@ -58,7 +55,7 @@ def drawn(split, n, chosen_by):
 
 
 train_set = drawn("train", settings.steps * settings.batch_size, seed)
-held_out = drawn("dev", settings.dev, 0) if stage == "tune" else drawn("test", settings.test, 0)
+held_out = drawn("dev", settings.dev, 0) if block.tuning else drawn("test", settings.test, 0)
 print(f"{len(train_set)} training pairs, {len(held_out)} held-out pairs, {settings.steps} updates")
 
 # %% [markdown]
@@ -73,63 +70,25 @@ METHODS = {
     "prefix": tuners.DeepPrompts(settings.length, init="vocab"),
 }
 
-
-def fit(method, learning_rate=None):
-    net = models.load_decoder(device=run.device).float()
-    if method != "untuned":
-        net = tuners.inject(net, METHODS[method], seed=seed).to(run.device)
-    with run.measure() as cost:
-        if method != "untuned":
-            training.train(
-                net, train_set, steps=settings.steps, learning_rate=learning_rate, pad_id=pad_id,
-                batch_size=settings.batch_size, seed=seed, objective=generation.causal_losses,
-            )  # fmt: skip
-    return net.eval(), cost
-
-
-@torch.no_grad()
-def completion_losses(net):
-    """Summed loss of each held-out completion, and its number of tokens: two tensors (N,), in float64."""
-    found = []
-    for example in held_out:
-        batch = training.move(training.collate_tokens([example], pad_id), run.device)
-        losses = generation.causal_losses(net, batch).double().cpu()
-        found.append([losses.sum().item(), len(losses)])
-    return torch.tensor(found, dtype=torch.float64).T
-
-
 # %% [markdown]
 # ## Run
 #
-# `nll` is the negative log-likelihood per completion token, end token included. One line per run, on the disk before the
-# next one starts.
+# `nll` is the negative log-likelihood per completion token, end token included.
 
 # %%
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
-    net, cost = fit(trial.method, **trial.tuned)
-    sums, counts = completion_losses(net)
-    trained = 0 if trial.method == "untuned" else sum(p.numel() for p in tuners.trainable(net).values())
-    run.line(
-        spec.identity(block) | trial.key,
-        **vars(cost),
-        steps=0 if trial.method == "untuned" else settings.steps,
-        nll=(sums.sum() / counts.sum()).item(),
-        trainable_parameters=trained,
-        scores=(sums / counts.mean()).tolist(),
-    )
-    print(
-        f"{trial.method:8s} {dict(trial.tuned)} {run.have(trial.key)['nll']:.3f} nats, {cost.seconds:.0f} s"
-    )
+for trial in block.trials():
+    net, line, cost = models.load_decoder(device=block.run.device).float(), {"updates": 0}, None
+    if trial.method == "untuned":
+        line["trainable_parameters"] = 0
+    else:
+        net = tuners.inject(net, METHODS[trial.method], seed=seed).to(block.run.device)
+        net, line, cost = fit(
+            block, net, train_set, tokenizer.pad_token_id, objective=generation.causal_losses, **trial.tuned
+        )
+    block.line(trial, cost, **line, **completion_scores(net.eval(), held_out, tokenizer.pad_token_id))
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-for line in sorted(lines, key=lambda e: e["nll"]):
-    print(
-        f"{line['method']:8s} {line['nll']:.3f} nats per token, {line['trainable_parameters']:,} parameters"
-    )
-run.record(runs=len(lines))
+block.close("nll", "trainable_parameters")

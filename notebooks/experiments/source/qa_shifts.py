@@ -28,16 +28,15 @@ seed: int = 0  # training questions, head, order of batches, dropout
 
 # %%
 import re
+from functools import cache, lru_cache
 
 import numpy as np
 
-from instructlab_repro import experiments
-from instructlab_utils import metrics, models, qa, start, tasks, training
+from instructlab_repro.block import fit, open_block
+from instructlab_utils import metrics, models, qa, tasks
 
-run = start("qa_shifts", profile=profile, seed=seed)
-spec = experiments.load("qa_shifts").at(run.profile)
-block = spec.block(stage=stage, seed=seed)
-settings = spec.settings_of(block)
+block = open_block("qa_shifts", profile, stage, seed=seed)
+settings = block.settings
 
 # %% [markdown]
 # ## Data
@@ -49,50 +48,19 @@ settings = spec.settings_of(block)
 # %%
 tokenizer = models.load_tokenizer("encoder")
 pad_id = tokenizer.pad_token_id
-squad = tasks.load("squad").splits
-train_rows = tasks.subsample(squad["train"], settings.n_train, seed).to_list()
-sets = {
-    name: squad["test"] if name == "squad" else tasks.load(name).splits["test"] for name in spec.axes["task"]
-}
-test_rows = {name: tasks.subsample(rows, settings.test, 0).to_list() for name, rows in sets.items()}
 
 
-def with_answer(rows, max_length, stride):
-    """The first window of each question that holds the whole answer; questions without one are left out."""
-    found = {}
-    for window in qa.windows(rows, tokenizer, max_length, stride):
-        if window.example["labels"] != [0, 0]:
-            found.setdefault(window.row, window)
-    return [window.example for window in found.values()]
+def drawn(task, split, n, chosen_by):
+    return tasks.subsample(tasks.load(task).splits[split], n, chosen_by).to_list()
 
 
-train_set = with_answer(train_rows, settings.max_length, settings.stride)
-test_windows = {
-    name: qa.windows(rows, tokenizer, settings.test_length, settings.test_stride)
-    for name, rows in test_rows.items()
-}
+train_rows = drawn("squad", "train", settings.n_train, seed)
+windows = qa.windows(train_rows, tokenizer, settings.max_length, settings.stride)
+answered = {w.row: w.example for w in reversed(windows) if w.example["labels"] != [0, 0]}
+train_set = [answered[row] for row in sorted(answered)]
+test_rows = {name: drawn(name, "test", settings.test, 0) for name in block.spec.axes["task"]}
 updates = -(-len(train_set) // settings.batch_size)
 print(f"{len(train_rows)} questions, {len(train_set)} windows, {updates} updates of {settings.batch_size}")
-
-# %% [markdown]
-# ## Training
-#
-# All layers learn, the word embeddings do not: they are half of the weights, and most words of the test sets do not occur
-# in so few training questions. That saves time and memory.
-
-
-# %%
-def fine_tuned(examples, steps):
-    """A trained model, its number of trained parameters, and what the training cost."""
-    net = qa.load_span_model(seed=seed).to(run.device)
-    net.bert.embeddings.word_embeddings.weight.requires_grad_(False)
-    with run.measure() as cost:
-        training.train(
-            net, examples, steps=steps, learning_rate=settings.learning_rate, pad_id=pad_id,
-            batch_size=settings.batch_size, seed=seed, objective=qa.boundary_losses,
-        )  # fmt: skip
-    return net, sum(p.numel() for p in net.parameters() if p.requires_grad), cost
-
 
 # %% [markdown]
 # ## The articles' mistakes
@@ -139,77 +107,58 @@ def overlap_texts(rows):
 # %% [markdown]
 # ## Run
 #
-# Everything is trained and scored when it is first needed, and kept for the methods that share it. A method's cost is that
-# of its training. The damage is measured on the held-out articles of SQuAD; on the other sets those methods have no number.
+# All layers learn, the word embeddings do not: they are half of the weights, and most words of the test sets do not occur in
+# so few training questions. Methods that share a model follow each other. A method's cost is that of its training. The
+# mistakes are measured on the held-out articles of SQuAD; on the other sets they have no number.
 
 # %%
-TRAINED = {
-    "repaired": lambda: (train_set, updates),
-    "no_segments": lambda: (without_segments(train_set), updates),
-    "ids_as_positions": lambda: (ids_as_labels(train_set), settings.steps_ids),
-}
 SAME_MODEL = {"argmax": "repaired", "cut_text": "repaired"}
-models_by_method, scores_by_cell = {}, {}
 
 
-def model_of(method):
-    name = SAME_MODEL.get(method, method)
-    if name not in models_by_method:
-        models_by_method.clear()  # one model at a time; the methods that share one follow each other
-        models_by_method[name] = fine_tuned(*TRAINED[name]())
-    return models_by_method[name]
+@lru_cache(maxsize=1)
+def model_of(name):
+    """A trained model, what a line says about the training, and its cost."""
+    changed = {"no_segments": without_segments, "ids_as_positions": ids_as_labels}.get(name, list)
+    steps = settings.steps_ids if name == "ids_as_positions" else updates
+    net = models.load_span_model(seed=seed).to(block.run.device)
+    net.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+    knobs = {"steps": steps, "learning_rate": settings.learning_rate, "objective": qa.boundary_losses}
+    return fit(block, net, changed(train_set), pad_id, **knobs)
 
 
-def read(method, windows):
+@cache
+def read(method, task, cut=False):
+    """Windows and their scores; with ``cut`` only the first, shorter window of each context."""
+    size = (settings.cut_length, settings.stride) if cut else (settings.test_length, settings.test_stride)
+    windows = qa.windows(test_rows[task], tokenizer, *size)
+    if cut:
+        first = {window.row: window for window in reversed(windows)}
+        windows = [first[number] for number in range(len(test_rows[task]))]
     examples = [window.example for window in windows]
-    return qa.span_scores(
-        model_of(method)[0], without_segments(examples) if method == "no_segments" else examples, pad_id
-    )
+    examples = without_segments(examples) if method == "no_segments" else examples
+    return windows, qa.span_scores(model_of(method)[0], examples, pad_id)
 
 
-def answers_of(method, task):
-    rows, windows = test_rows[task], test_windows[task]
-    if method == "overlap":
-        return overlap_texts(rows)
-    if method == "cut_text":
-        first = {
-            w.row: w for w in reversed(qa.windows(rows, tokenizer, settings.cut_length, settings.stride))
-        }
-        windows = [first[number] for number in range(len(rows))]
-        return qa.answer_texts(rows, windows, read(method, windows))
-    cell = SAME_MODEL.get(method, method), task
-    if cell not in scores_by_cell:
-        scores_by_cell[cell] = read(method, windows)
-    decode = argmax_texts if method == "argmax" else qa.answer_texts
-    return decode(rows, windows, scores_by_cell[cell])
-
-
-# %%
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
-    task = trial.inside["task"]
-    fields = {"em": None, "f1": None}
+for trial in block.trials():
+    task, method = trial.inside["task"], SAME_MODEL.get(trial.method, trial.method)
+    fields, cost = {"em": None, "f1": None, "windows": len(train_set), "updates": updates}, None
     if task == "squad" or trial.method in settings.on_all_sets:
-        answers = answers_of(trial.method, task)
+        if trial.method == "overlap":
+            answers = overlap_texts(test_rows[task])
+        else:
+            decode = argmax_texts if trial.method == "argmax" else qa.answer_texts
+            answers = decode(test_rows[task], *read(method, task, trial.method == "cut_text"))
         pairs = zip(answers, test_rows[task], strict=True)
         scores = np.array([metrics.squad_em_f1(answer, row["answers"]) for answer, row in pairs])
-        fields = {"em": scores[:, 0].mean(), "f1": scores[:, 1].mean(), "scores": scores[:, 1].tolist()}
+        fields |= {"em": scores[:, 0].mean(), "f1": scores[:, 1].mean(), "scores": scores[:, 1].tolist()}
         fields["empty"] = sum(answer == "" for answer in answers)
     if trial.method != "overlap":
-        _, trained, cost = model_of(trial.method)
-        fields |= vars(cost) | {"trainable_parameters": trained}
-    run.line(spec.identity(block) | trial.key, windows=len(train_set), updates=updates, **fields)
-    print(
-        f"{trial.method:18s} {task:15s} F1 {fields['f1'] if fields['f1'] is None else round(fields['f1'], 3)}"
-    )
+        _, line, cost = model_of(method)
+        fields |= line
+    block.line(trial, cost, **fields)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-for line in lines:
-    if line["f1"] is not None:
-        print(f"{line['method']:18s} {line['task']:15s} EM {line['em']:.3f}  F1 {line['f1']:.3f}")
-run.record(runs=len(lines))
+block.close("em", "f1")

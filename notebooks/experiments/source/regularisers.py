@@ -25,24 +25,23 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 n_train: int = 50  # film sentences to train on
 seed: int = 0  # subsample, head, order of batches, dropout, augmentation
 
 # %%
 import random
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
 
-from instructlab_repro import experiments
-from instructlab_utils import augmentation, losses, metrics, models, start, tasks, training
+from instructlab_repro.block import fit, open_block, sentences
+from instructlab_utils import augmentation, losses, metrics, models, tasks, training
+from instructlab_utils.run import Cost
 
-run = start("regularisers", profile=profile, seed=seed)
-spec = experiments.load("regularisers").at(run.profile)
-block = spec.block(stage=stage, n_train=n_train, seed=seed)
-settings = spec.settings_of(block)
+block = open_block("regularisers", profile, stage, n_train=n_train, seed=seed)
+settings = block.settings
 
 # %% [markdown]
 # ## Data
@@ -51,26 +50,16 @@ settings = spec.settings_of(block)
 # multi-task method have labels of their own, 2 and 3, 4 and 5.
 
 # %%
-film = tasks.load("movie-sentiment")
-splits = {"train": (n_train, seed), "dev": (settings.dev, 0)}
-if stage == "run":
-    splits["test"] = (settings.test, 0)
-rows = {name: tasks.subsample(film.splits[name], *chosen) for name, chosen in splits.items()}
-y = {name: np.array(part["label"]) for name, part in rows.items()}
-
-tokenizer = models.load_tokenizer("encoder")
-pad_id = tokenizer.pad_token_id
-examples = {name: training.encode(part, tokenizer, settings.max_length) for name, part in rows.items()}
+data = sentences(block, "movie-sentiment", n_train)
+films, pad_id = data.examples["train"], data.pad_id
 
 
 def related(per_film_sentence):
     """As many sentences of the related tasks, half of them tweets, half editorials."""
     found = []
     for head, name in enumerate(("tweet-sentiment", "editorial-sentiment"), start=1):
-        task = tasks.load(name)
-        assert task.labels == film.labels
-        part = tasks.subsample(task.splits["train"], per_film_sentence * n_train // 2, seed)
-        coded = training.encode(part, tokenizer, settings.max_length)
+        part = tasks.subsample(tasks.load(name).splits["train"], per_film_sentence * n_train // 2, seed)
+        coded = training.encode(part, data.tokenizer, settings.max_length)
         found += [example | {"labels": example["labels"] + 2 * head} for example in coded]
     return found
 
@@ -86,8 +75,8 @@ def related(per_film_sentence):
 @cache
 def neighbours():
     table = models.load_encoder().get_input_embeddings().weight.detach()
-    vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    wanted = {word for text in rows["train"]["text"] for word in augmentation.words_of(text)}
+    vocabulary = data.tokenizer.convert_ids_to_tokens(range(len(data.tokenizer)))
+    wanted = {word for text in data.rows["train"]["text"] for word in augmentation.words_of(text)}
     return augmentation.nearest_words(table, vocabulary, wanted)
 
 
@@ -98,96 +87,71 @@ def dictionaries():
     return augmentation.dictionary(both), augmentation.dictionary([(g, e) for e, g in both])
 
 
-def augmented(change):
+def changed(change, *how):
     rng, new = random.Random(seed), []
-    for row in rows["train"]:
+    for row in data.rows["train"]:
         words = augmentation.words_of(row["text"])
-        new += [{"text": " ".join(change(words, rng)), "label": row["label"]} for _ in range(settings.copies)]
-    return examples["train"] + training.encode(new, tokenizer, settings.max_length)
+        new += [{**row, "text": " ".join(change(words, *how, rng))} for _ in range(settings.copies)]
+    return training.encode(new, data.tokenizer, settings.max_length)
 
 
 # %% [markdown]
 # ## The methods
 #
 # All of them: the same number of updates at the same peak rate, word embeddings frozen. Plain means no dropout, no decay, the
-# weights after the last update. R-Drop passes every batch twice, so it makes half as many updates.
+# weights after the last update. R-Drop passes every batch twice, so it makes half as many updates. Several tasks: labels
+# 2 t and 2 t + 1 belong to task t, which owns the t-th pair of logits.
 
 
 # %%
-def logits_of(model, batch):
-    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+def logits_of(net, batch):
+    return net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
 
-def r_drop_losses(alpha):
-    return lambda model, batch: losses.r_drop(
-        logits_of(model, batch), logits_of(model, batch), batch["labels"], alpha
-    )
+def smoothed_losses(epsilon, net, batch):
+    return losses.cross_entropy(logits_of(net, batch), batch["labels"], epsilon)
 
 
-def smoothed_losses(smoothing):
-    return lambda model, batch: losses.cross_entropy(logits_of(model, batch), batch["labels"], smoothing)
+def r_drop_losses(alpha, net, batch):
+    return losses.r_drop(logits_of(net, batch), logits_of(net, batch), batch["labels"], alpha)
 
 
-def task_losses(model, batch):
-    """Labels 2 t and 2 t + 1 belong to task t, which owns the t-th pair of logits."""
+def task_losses(net, batch):
     task, label = batch["labels"] // 2, batch["labels"] % 2
-    pairs = logits_of(model, batch).unflatten(1, (-1, 2))
-    return losses.cross_entropy(pairs[torch.arange(len(task)), task], label)
+    return losses.cross_entropy(logits_of(net, batch).unflatten(1, (-1, 2))[range(len(task)), task], label)
 
 
-def fit(train_on, *, head_seed=seed, heads=1, dropout=0.0, steps=settings.steps, **knobs):
-    """Logits of the film task by split, what the training cost, and the number of updates."""
-    net = models.load_classifier(2 * heads, seed=head_seed).to(run.device)
+def trained(examples=films, heads=1, dropout=0.0, **knobs):
+    """Logits of the film task by split, what a line says about the training, and its cost."""
+    chosen = {"weight_decay": 0.0, "learning_rate": settings.learning_rate, "seed": seed} | knobs
+    net = models.load_classifier(2 * heads, seed=chosen["seed"]).to(block.run.device)
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
     net.get_input_embeddings().weight.requires_grad_(False)
-    chosen = {"weight_decay": 0.0, "learning_rate": settings.learning_rate, "seed": head_seed} | knobs
-    with run.measure() as cost:
-        training.train(net, train_on, steps=steps, pad_id=pad_id, batch_size=settings.batch_size, **chosen)
-    asked = examples if stage == "run" else {"dev": examples["dev"]}
-    logits = {name: training.predict(net, part, pad_id)[:, :2].numpy() for name, part in asked.items()}
-    return logits, cost, steps
+    net, line, cost = fit(block, net, examples, pad_id, **chosen)
+    return {name: z[:, :2] for name, z in data.logits(net, "train", *block.splits).items()}, line, cost
 
 
-# %%
 @cache
 def member(number):
     """The plain method, with another head and another order of the batches for each number."""
-    return fit(examples["train"], head_seed=seed + 1000 * number)
+    return trained(seed=seed + 1000 * number)
 
 
-def ensemble():
-    found = [member(number) for number in range(settings.members)]
-    mean = {
-        name: np.log(np.mean([torch.tensor(z[name]).softmax(1).numpy() for z, *_ in found], axis=0) + 1e-12)
-        for name in examples
-    }
-    cost = {field: sum(getattr(c, field) for _, c, _ in found) for field in ("seconds", "cpu_seconds")}
-    cost["peak_memory_mb"] = max(c.peak_memory_mb for _, c, _ in found)
-    return mean, type(found[0][1])(**cost), sum(steps for *_, steps in found)
-
-
-films = examples["train"]
 METHODS = {
     "plain": lambda: member(0),
-    "dropout": lambda p: fit(films, dropout=p),
-    "weight_decay": lambda decay: fit(films, weight_decay=decay),
-    "early_stopping": lambda eval_every: fit(films, dev=examples["dev"], eval_every=eval_every),
-    "label_smoothing": lambda epsilon: fit(films, objective=smoothed_losses(epsilon)),
-    "r_drop": lambda alpha: fit(
-        films, dropout=0.1, steps=settings.steps // 2, objective=r_drop_losses(alpha)
+    "dropout": lambda p: trained(dropout=p),
+    "weight_decay": lambda decay: trained(weight_decay=decay),
+    "early_stopping": lambda eval_every: trained(dev=data.examples["dev"], eval_every=eval_every),
+    "label_smoothing": lambda epsilon: trained(objective=partial(smoothed_losses, epsilon)),
+    "r_drop": lambda a: trained(dropout=0.1, steps=settings.steps // 2, objective=partial(r_drop_losses, a)),
+    "eda": lambda share: trained(films + changed(augmentation.eda, neighbours(), share)),
+    "back_translation": lambda share: trained(
+        films + changed(augmentation.back_translate, *dictionaries(), share)
     ),
-    "eda": lambda share: fit(augmented(lambda w, rng: augmentation.eda(w, neighbours(), share, rng))),
-    "back_translation": lambda share: fit(
-        augmented(lambda w, rng: augmentation.back_translate(w, *dictionaries(), share, rng))
-    ),
-    "multi_task": lambda related_per_film: fit(
-        films + related(related_per_film), heads=3, objective=task_losses
-    ),
-    "ensemble": ensemble,
+    "multi_task": lambda n: trained(films + related(n), heads=3, objective=task_losses),
 }
-
 
 # %% [markdown]
 # ## What is measured
@@ -198,60 +162,55 @@ METHODS = {
 
 # %%
 def measured(logits):
-    found = {}
-    for name, z in logits.items():
-        z, classes = torch.tensor(z, dtype=torch.float64), torch.tensor(y[name])
-        found[f"{name}_accuracy"] = metrics.accuracy(y[name], z.argmax(1))
-        found[f"{name}_loss"] = losses.cross_entropy(z, classes).mean().item()
+    found, y = data.fields(logits), data.targets
     if "test" not in logits:
         return found
-    z, classes = torch.tensor(logits["test"], dtype=torch.float64), torch.tensor(y["test"])
-    temperature = metrics.fit_temperature(logits["dev"], y["dev"])
-    return found | {
-        "accuracy": found.pop("test_accuracy"),
-        "gap": found["train_accuracy"] - metrics.accuracy(y["test"], z.argmax(1)),
-        "ece": metrics.expected_calibration_error(z.softmax(1), y["test"]),
-        "temperature": temperature,
-        "test_loss_tempered": losses.cross_entropy(z / temperature, classes).mean().item(),
-        "ece_tempered": metrics.expected_calibration_error((z / temperature).softmax(1), y["test"]),
-    }
+    temperature = metrics.fit_temperature(logits["dev"].numpy(), y["dev"])
+    z, tempered = logits["test"].double(), logits["test"].double() / temperature
+    found |= {"gap": found["train_accuracy"] - found["accuracy"], "temperature": temperature}
+    found |= {"ece": metrics.expected_calibration_error(z.softmax(1), y["test"])}
+    found |= {"ece_tempered": metrics.expected_calibration_error(tempered.softmax(1), y["test"])}
+    return found | {"test_loss_tempered": data.fields({"test": tempered})["test_loss"]}
 
 
 # %% [markdown]
 # ## Run
 #
-# `members` is no model: its line holds the means over the members of the ensemble, to compare the ensemble with.
+# The ensemble averages its members' probabilities. `members` is no model: its line holds the means over the members, to
+# compare the ensemble with.
+
 
 # %%
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
-    if trial.method == "members":
-        each = [member(number) for number in range(settings.members)]
-        found = [measured(logits) for logits, *_ in each]
-        fields = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-        hits = [logits["test"].argmax(1) == y["test"] for logits, *_ in each]
-        fields["scores"] = np.mean(hits, axis=0).round(6).tolist()
-        cost, steps = each[0][1], each[0][2]
+def ensemble(each):
+    """The logarithms of the members' mean probabilities, what their trainings add up to, and cost."""
+    shares = {name: [z[name].softmax(1).numpy() for z, *_ in each] for name in each[0][0]}
+    mean = {name: torch.tensor(np.log(np.mean(p, axis=0) + 1e-12)) for name, p in shares.items()}
+    costs = [cost for *_, cost in each]
+    spent = [sum(c.seconds for c in costs), sum(c.cpu_seconds for c in costs)]
+    cost = Cost(*spent, max(c.peak_memory_mb for c in costs))
+    return mean, {"updates": sum(line["updates"] for _, line, _ in each)}, cost
+
+
+def means(each):
+    """Means of the members' numbers; ``scores``: how many of them are right about each test sentence, as a share."""
+    found = [measured(logits) for logits, *_ in each]
+    numbers = [name for name, value in found[0].items() if isinstance(value, float)]
+    hits = [np.equal(one["predictions"], one["targets"]) for one in found]
+    line = {name: float(np.mean([one[name] for one in found])) for name in numbers}
+    return line | {"scores": np.mean(hits, axis=0).round(6).tolist(), "updates": each[0][1]["updates"]}
+
+
+for trial in block.trials():
+    if trial.method in METHODS:
+        logits, line, cost = METHODS[trial.method](*trial.tuned.values())
     else:
-        logits, cost, steps = METHODS[trial.method](**trial.tuned)
-        fields = measured(logits)
-        if stage == "run":
-            fields |= {"predictions": logits["test"].argmax(1).tolist(), "targets": y["test"].tolist()}
-    run.line(spec.identity(block) | trial.key, **vars(cost), steps=steps, **fields)
-    knobs = ", ".join(f"{k} = {v:g}" for k, v in trial.tuned.items())
-    print(
-        f"{trial.method:16s} {knobs:20s} dev {fields['dev_accuracy']:.3f}, trained in {cost.cpu_seconds:.1f} s"
-    )
+        each = [member(number) for number in range(settings.members)]
+        logits, line, cost = ensemble(each)
+    fields = means(each) if trial.method == "members" else line | measured(logits)
+    block.line(trial, each[0][2] if trial.method == "members" else cost, **fields)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-for line in sorted(lines, key=lambda e: -e.get("accuracy", e["dev_accuracy"])):
-    shown = {
-        k: line[k] for k in ("train_accuracy", "dev_accuracy", "accuracy", "test_loss", "ece") if k in line
-    }
-    print(f"{line['method']:16s}", "  ".join(f"{name} {value:.3f}" for name, value in shown.items()))
-run.record(runs=len(lines))
+block.close("train_accuracy", "dev_accuracy", "accuracy", "test_loss", "ece")

@@ -24,7 +24,7 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 task: str = "e2e-slots"  # a task of instructlab_utils.tasks with one tag per word
 seed: int = 0  # subsample, order of batches, dropout, head
 
@@ -34,13 +34,11 @@ import time
 
 import numpy as np
 
-from instructlab_repro import experiments
-from instructlab_utils import metrics, models, start, tagging, tasks, training
+from instructlab_repro.block import fit, open_block
+from instructlab_utils import metrics, models, tagging, tasks, training
 
-run = start("tokens", profile=profile, seed=seed)
-spec = experiments.load("tokens").at(run.profile)
-block = spec.block(stage=stage, task=task, seed=seed)
-settings = spec.settings_of(block)
+block = open_block("tokens", profile, stage, task=task, seed=seed)
+settings = block.settings
 
 # %% [markdown]
 # ## Data
@@ -73,97 +71,63 @@ print(f"{len(labels)} labels; {len(truth['test'])} test sentences, {words} words
 # The word embeddings stay as they are: half of the weights, and a third of the time. Each training size and learning rate
 # is trained once; what counts is the row of logits at the first piece of each word.
 
+
 # %%
-measured = {}
-
-
 @functools.cache
 def trained(n_train, learning_rate):
-    """Word logits of the dev and the test sentences by name: a list of (words, K) tensors each."""
-    net = models.load_tagger(len(labels), seed=seed).to(run.device)
+    """Word logits of the dev and the test sentences by name: a list of (words, K) tensors each; line and cost."""
+    net = models.load_tagger(len(labels), seed=seed).to(block.run.device)
     net.get_input_embeddings().requires_grad_(False)
     train_set = tagging.encode(drawn("train", n_train, seed), tokenizer, labels)
-    with run.measure() as measured[n_train, learning_rate]:
-        training.train(
-            net, train_set, steps=settings.steps[str(n_train)], learning_rate=learning_rate, pad_id=pad_id,
-            batch_size=settings.batch_size, seed=seed,
-        )  # fmt: skip
+    steps = settings.steps[str(n_train)]
+    net, line, cost = fit(block, net, train_set, pad_id, steps=steps, learning_rate=learning_rate)
     found = {}
     for name, part in examples.items():
         logits = training.token_logits(net, part, pad_id)
         first = [[label != training.IGNORED for label in example["labels"]] for example in part]
         found[name] = [z[mask] for z, mask in zip(logits, first, strict=True)]
-    return found
+    return found, line, cost
 
 
-# %%
-start_scores, transition_scores = tagging.legal_transitions(labels)
-
-
-def argmax(z):
-    return [labels[k] for k in z.argmax(-1).tolist()]
-
-
+scores = tagging.legal_transitions(labels)
 METHODS = {
-    "argmax": argmax,
-    "repair": lambda z: tagging.repair(argmax(z)),
-    "constrained": lambda z: [labels[k] for k in tagging.viterbi(z, start_scores, transition_scores)],
+    "argmax": lambda z: [labels[k] for k in z.argmax(-1).tolist()],
+    "repair": lambda z: tagging.repair(METHODS["argmax"](z)),
+    "constrained": lambda z: [labels[k] for k in tagging.viterbi(z, *scores)],
 }
 
 
-def scores(name, decoded):
-    """Everything that a line says about one split."""
-    flat = [np.concatenate([np.array(tags) for tags in part]) for part in (truth[name], decoded)]
-    right = [
-        tagging.spans_of(a) == tagging.spans_of(b) for a, b in zip(truth[name], decoded, strict=True)
-    ]  # all spans of a sentence
+def read(decoded):
+    """Everything that a line says about the test sentences; right is one with all its spans."""
+    pairs = list(zip(truth["test"], decoded, strict=True))
+    right = [float(tagging.spans_of(a) == tagging.spans_of(b)) for a, b in pairs]
     return {
-        "span_f1": metrics.span_f1(truth[name], decoded),
-        "token_accuracy": float((flat[0] == flat[1]).mean()),
+        "span_f1": metrics.span_f1(truth["test"], decoded),
+        "token_accuracy": float(np.mean([x == y for a, b in pairs for x, y in zip(a, b, strict=True)])),
         "illegal": float(np.mean([tagging.repair(tags) != tags for tags in decoded])),
         "exact": float(np.mean(right)),
-        "scores": [float(x) for x in right],
+        "scores": right,
     }
 
 
 # %% [markdown]
 # ## Run
 #
-# One line per method and training size, on the disk before the next one starts. A line that an interrupted execution left
-# is not computed again. The learning rate is argmax's: the other two read the same model.
+# The learning rate is argmax's: the other two read the same model.
 
 # %%
-trials = spec.trials(block)
-rate = {trial.inside["n_train"]: trial.tuned["learning_rate"] for trial in trials if trial.tuned}
-for trial in trials:
-    if run.have(trial.key):
-        continue
-    n_train = trial.inside["n_train"]
-    learning_rate = trial.tuned.get("learning_rate", rate[n_train])
-    found = trained(n_train, learning_rate)
+rate = {t.inside["n_train"]: t.tuned["learning_rate"] for t in block.spec.trials(block.block) if t.tuned}
+for trial in block.trials():
+    learning_rate = trial.tuned.get("learning_rate", rate[trial.inside["n_train"]])
+    found, line, cost = trained(trial.inside["n_train"], learning_rate)
     begin = time.process_time()
     decoded = {name: [METHODS[trial.method](z) for z in part] for name, part in found.items()}
-    decode_seconds = time.process_time() - begin
-    run.line(
-        spec.identity(block) | trial.key,
-        **vars(measured[n_train, learning_rate]),
-        **scores("test", decoded["test"]),
-        steps=settings.steps[str(n_train)],
-        learning_rate=learning_rate,
-        dev_span_f1=metrics.span_f1(truth["dev"], decoded["dev"]),
-        decode_seconds=round(decode_seconds, 3),
-    )
-    line = run.have(trial.key)
-    print(
-        f"n = {n_train:3d}  {trial.method:11s} lr {learning_rate:g}  F1 {line['span_f1']:.3f}  tokens "
-        f"{line['token_accuracy']:.3f}  illegal {line['illegal']:.3f}  {line['seconds']:.0f} s"
-    )
+    line |= {"decode_seconds": round(time.process_time() - begin, 3), "learning_rate": learning_rate}
+    line["dev_span_f1"] = metrics.span_f1(truth["dev"], decoded["dev"])
+    block.line(trial, cost, **line, **read(decoded["test"]))
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in trials]
-for line in sorted(lines, key=lambda e: (e["n_train"], -e["span_f1"])):
-    print(f"n = {line['n_train']:3d}  {line['method']:11s} F1 {line['span_f1']:.3f}")
-run.record(runs=len(lines))
+block.close("span_f1", "token_accuracy", "illegal")

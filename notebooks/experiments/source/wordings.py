@@ -32,14 +32,12 @@ from itertools import zip_longest
 
 import torch
 
-from instructlab_repro import experiments
-from instructlab_utils import models, scoring, start, tasks
+from instructlab_repro.block import decoder, open_block
+from instructlab_utils import scoring, tasks
 from instructlab_utils.project import find_root
 
-run = start("wordings", profile=profile, seed=seed)
-spec = experiments.load("wordings").at(run.profile)
-block = spec.block(stage=stage, seed=seed)
-settings = spec.settings_of(block)
+block = open_block("wordings", profile, stage, seed=seed)
+settings, (net, tokenizer) = block.settings, decoder(block)
 
 # %% [markdown]
 # ## Items
@@ -50,7 +48,6 @@ settings = spec.settings_of(block)
 # %%
 written = (find_root() / "data" / "instructions" / "clusters.toml").read_bytes()
 TASKS = {task["name"]: task for task in tomllib.loads(written.decode())["tasks"]}
-tokenizer = models.load_tokenizer("decoder")
 
 
 def body(name, raw):
@@ -86,7 +83,7 @@ def items_of(name):
     return found[first:]
 
 
-items = {name: items_of(name) for name in spec.axes["task"]}
+items = {name: items_of(name) for name in block.spec.axes["task"]}
 print({name: len(rows) for name, rows in items.items()})
 assert all(len(rows) == settings.items for rows in items.values())
 
@@ -97,10 +94,8 @@ assert all(len(rows) == settings.items for rows in items.values())
 # the softmax over the options' log-probabilities per token. Single predictions are not kept: the bootstrap beside a verdict
 # is for items that all seeds share, and here none is shared.
 
+
 # %%
-net = models.load_decoder(device=run.device).float()
-
-
 def scores_of(name, wording):
     prefix = "" if wording == "none" else TASKS[name][wording]
     gap = "\n\n" if prefix else ""
@@ -114,20 +109,18 @@ def scores_of(name, wording):
 # ## Run
 
 # %%
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
+for trial in block.trials():
     name = trial.inside["task"]
-    with run.measure() as cost:
+    with block.run.measure() as cost:
         scores = scores_of(name, trial.method)
     gold = [row["answer"] for row in items[name]]
     per_token = [one.log_probs / one.tokens for one in scores]
     nll = [-torch.log_softmax(x, 0)[y].item() for x, y in zip(per_token, gold, strict=True)]
     right = [int(scoring.choose(s, "mean") == y) for s, y in zip(scores, gold, strict=True)]
     by_sum = [int(scoring.choose(s, "sum") == y) for s, y in zip(scores, gold, strict=True)]
-    run.line(
-        spec.identity(block) | trial.key,
-        **vars(cost),
+    block.line(
+        trial,
+        cost,
         accuracy=sum(right) / len(right),
         accuracy_sum=sum(by_sum) / len(by_sum),
         choice_nll=sum(nll) / len(nll),
@@ -139,8 +132,4 @@ for trial in spec.trials(block):
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-for wording in spec.methods:
-    found = [line["accuracy"] for line in lines if line["method"] == wording]
-    print(f"{wording:8s} mean accuracy {sum(found) / len(found):.3f} over {len(found)} tasks")
-run.record(runs=len(lines))
+block.close("accuracy", "choice_nll")

@@ -26,16 +26,15 @@ stage: str = "run"  # there is no tuning: data/experiments/zero_shot.toml says w
 seed: int = 0  # which of the disjoint samples
 
 # %%
+from functools import cache
+
 import torch
 
-from instructlab_repro import experiments
-from instructlab_utils import models, scoring, start, tasks
+from instructlab_repro.block import decoder, open_block
+from instructlab_utils import scoring, tasks
 
-run = start("zero_shot", profile=profile, seed=seed)
-spec = experiments.load("zero_shot").at(run.profile)
-block = spec.block(stage=stage, seed=seed)
-settings = spec.settings_of(block)
-net, tokenizer = models.load_decoder(device=run.device).float(), models.load_tokenizer("decoder")
+block = open_block("zero_shot", profile, stage, seed=seed)
+settings, (net, tokenizer) = block.settings, decoder(block)
 
 # %% [markdown]
 # ## Data
@@ -77,7 +76,7 @@ def scored(task):
     rows, (form, premise) = sample(task), FORMATS[task]
     options = [[" " + option for option in row["options"]] for row in rows]
     contexts = [form.format(row["input"].strip()) for row in rows]
-    with run.measure() as cost:
+    with block.run.measure() as cost:
         behind = scoring.option_log_probs(net, tokenizer, contexts, options)
         alone = scoring.option_log_probs(net, tokenizer, [premise] * len(rows), options)
     return behind, alone, [row["answer"] for row in rows], cost
@@ -89,42 +88,30 @@ def scored(task):
 # `chosen_tokens` shows what the sum prefers: it falls with every token. For `chance` it is the mean over all options.
 
 # %%
-cells = {}
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
-    task, method = trial.inside["task"], trial.method
-    if task not in cells:
-        cells[task] = scored(task)
-    behind, alone, answers, cost = cells[task]
+once = cache(scored)
+for trial in block.trials():
+    method, (behind, alone, answers, cost) = trial.method, once(trial.inside["task"])
     if method == "chance":
         scores = [1 / len(s.tokens) for s in behind]
         tokens = [float(sum(s.tokens)) / len(s.tokens) for s in behind]
-        fields = {}
     else:
         pairs = zip(behind, alone, strict=True)
         found = [scoring.choose(s, method, base=b if method == "pmi" else None) for s, b in pairs]
         scores = [float(c == answer) for c, answer in zip(found, answers, strict=True)]
         tokens = [int(s.tokens[c]) for s, c in zip(behind, found, strict=True)]
-        fields = vars(cost)
     right = [int(s.tokens[answer]) for s, answer in zip(behind, answers, strict=True)]
-    run.line(
-        spec.identity(block) | trial.key,
-        **fields,
+    block.line(
+        trial,
+        None if method == "chance" else cost,
         accuracy=sum(scores) / len(scores),
         chosen_tokens=sum(tokens) / len(tokens),
         right_tokens=sum(right) / len(right),
         test=len(scores),
         scores=scores,
     )
-    print(f"{task:20s} {method:7s} {sum(scores) / len(scores):.3f}")
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-for method in spec.methods:
-    found = [line["accuracy"] for line in lines if line["method"] == method]
-    print(f"{method:7s} mean of {len(found)} tasks {sum(found) / len(found):.3f}")
-run.record(runs=len(lines))
+block.close("accuracy", "chosen_tokens")

@@ -1,0 +1,112 @@
+"""What a result was made from, and what has changed since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from instructlab_repro import experiments, provenance
+from instructlab_repro.claims import claim as registered
+from instructlab_repro.claims import repeat
+from instructlab_repro.experiments import Block, Experiment
+from instructlab_utils.errors import ConfigError
+from instructlab_utils.project import find_root
+
+
+def explain(result: str, profile: str = "laptop") -> str:
+    """What a result was made from: an experiment, EXPERIMENT/BLOCK, a claim, or a file such as figures/x.png.
+
+    ConfigError when it is none of these.
+    """
+    if result in registered.names():
+        claim = registered.load(result)
+        if claim.experiment is None:
+            return f"{result}: a draft; no experiment serves it yet."
+        return f"{result}: decided by {claim.experiment}\n" + explain(claim.experiment, profile)
+    name, _, block = result.partition("/")
+    if name not in experiments.names():  # data/results/x.jsonl, figures/x.png, tables/x.tex …
+        stems = {Path(result).name.split(".")[0], Path(result).stem.split("_")[-1]}
+        known = sorted(stems & set(experiments.names()))
+        if not known or not (find_root() / result).exists():
+            listed = ", ".join([*experiments.names(), *registered.names()])
+            raise ConfigError(
+                f"{result}: not a result; name an experiment, EXPERIMENT/BLOCK, a claim or a file of: {listed}"
+            )
+        name, block = known[0], ""
+    if block:
+        return _explain_block(*experiments.find_block(name, block, profile))
+    return _explain_experiment(experiments.load(name).at(profile))
+
+
+def _explain_experiment(experiment: Experiment) -> str:
+    name, profile, blocks = experiment.name, experiment.profile, experiment.blocks()
+    covered = [b for b in blocks if experiment.lines(b) is not None]
+    text = [
+        f"{name}: {experiment.title} (profile {profile}, revision {experiment.revision})",
+        f"  {len(covered)} of {len(blocks)} blocks have results of today's code and settings",
+    ]
+    lines = [line for found in experiments.rows_by_block(name, profile).values() for line in found]
+    here = provenance.environment()
+    for label, told, now in (
+        ("code", lambda x: x["code"], experiments.notebook_code_sha(experiment.notebook)[:16]),
+        ("package", lambda x: x["environment"]["package"], here["package"]),
+        ("commit", lambda x: str(x["environment"]["commit"])[:12], None),
+        (
+            "hardware",
+            lambda x: "{hardware} ({cpu})".format(**x["environment"]),
+            "{hardware} ({cpu})".format(**here),
+        ),
+        ("torch", lambda x: x["environment"]["torch"], here["packages"].get("torch")),
+    ):
+        values = sorted({told(line) for line in lines})
+        since = f" (now {now})" if now is not None and values and values != [now] else ""
+        text.append(f"  {label}: {', '.join(values) or 'nothing recorded'}{since}")
+    for claim, sha in provenance.claims_sha(experiment.claims).items():
+        same = {line["claims"].get(claim) for line in lines} == {sha}
+        text.append(
+            f"  claim {claim}: {'as it stood at the runs' if same else 'text changed since the runs'}"
+        )
+    entry = repeat.verified().get(f"{name}.{profile}")
+    word = (
+        "{date}, block {block}: {status}".format(**entry) if entry else "never; `reproduce --verify` does it"
+    )
+    return "\n".join([*text, f"  verified: {word}"])
+
+
+def _explain_block(experiment: Experiment, block: Block) -> str:
+    """One block: its settings, tuned values and provenance, with what is different today."""
+    now = experiment.lines(block)
+    rows = now or experiments.rows_by_block(experiment.name, experiment.profile).get(block.id)
+    if not rows:
+        return f"{experiment.name}/{block.id}: no results yet."
+    line, today = rows[0], experiment.identity(block)
+    then = line["environment"]
+    covers = "yes" if now else "no, it runs again at the next `make reproduce`"
+    text = [f"{block.where()}, {len(rows)} runs", f"covers today's experiment: {covers}"]
+    for name in ("revision", "code", "settings", "assets", "claims"):
+        if line[name] != today[name]:
+            text.append(f"changed since: {name}: {_short(line[name])} → {_short(today[name])}")
+    for name, value in then.items():
+        other = today["environment"].get(name)
+        if name not in ("commit", "dirty", "threads") and other != value:  # the runner sets the threads
+            text.append(f"other than here: {name}: {value} → {other}")
+    tuned = {
+        r["method"]: ", ".join(f"{k} = {v:g}" for k, v in r["tuned"].items()) for r in rows if r["tuned"]
+    }
+    text += [
+        f"settings: {_short(line['settings'])}",
+        f"tuned: {_short(tuned)}",
+        f"assets: {_short(line['assets'])}",
+        f"commit: {then['commit']}{' with local changes' * bool(then['dirty'])}",
+        f"took: {experiment.expected_seconds(block) or 0:.0f} s, {then['threads']} thread(s)",
+    ]
+    return f"{experiment.name}/{block.id}: " + "\n  ".join(text)
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    return ", ".join(
+        f"{k} {str(v)[:16] if isinstance(v, str) and len(v) > 40 else v}" for k, v in value.items()
+    )

@@ -1,0 +1,139 @@
+"""Before a grid is started: what effect each claim could see with the planned seeds and items, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from instructlab_repro import experiments
+from instructlab_repro.claims.claim import Claim, load, names
+from instructlab_repro.claims.evidence import estimate, example_numbers, own_items
+from instructlab_repro.claims.statistic import AnyStatistic, per_seed
+from instructlab_repro.claims.verdicts import Runs, recorded
+from instructlab_repro.experiments import Experiment
+from instructlab_utils.errors import RecordError
+from instructlab_utils.intervals import Components, Estimate, components, power_of_t
+
+ENOUGH = 0.8
+MOST = 200  # seeds, or times the items, that are tried
+
+Spread = Callable[[int, float], Estimate]  # of so many seeds and so many times the items
+
+
+def _tuning_numbers(statistic: AnyStatistic, runs: Runs) -> np.ndarray:
+    """The statistic on the tuning seeds, with the values that were chosen there; empty where it is not recorded."""
+    experiment = runs.experiment
+    lines = experiments.results(experiment.name, experiment.profile, stage="tune")
+    try:
+        trials = [t for b in experiment.blocks() if b.stage == "run" for t in experiment.trials(b)]
+    except RecordError:  # the tuning has not finished
+        return np.zeros(0)
+    chosen = {trial.method: dict(trial.tuned) for trial in trials}
+    kept = [{**x, "stage": "run"} for x in lines if x["tuned"] == chosen.get(x["method"])]
+    return per_seed(statistic, kept, {**runs.axes, "seed": sorted({x["seed"] for x in lines})}).values
+
+
+def _spread(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[Spread, float, str] | None:
+    """The error of a plan, the standard deviation of a seed, and where they come from; None with nothing recorded."""
+    numbers = per_seed(statistic, runs.lines, runs.axes)
+    examples = None
+    if len(numbers.seeds) >= 2:
+        examples = example_numbers(statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
+        if claim.unit != "seed":
+            one, basis = estimate(
+                claim, statistic, numbers, examples, own_items(claim, runs.stored, runs.axes)
+            )
+            return lambda _, f: Estimate(0.0, one.error / f**0.5, one.df * f), one.error, basis
+    tuning = _tuning_numbers(statistic, runs)
+    if len(tuning) < 3 and len(numbers.seeds) < 2:
+        return None
+    values, source = (tuning, "tuning seeds") if len(tuning) >= 3 else (numbers.values, "seeds")
+    found = Components(float(values.var(ddof=1)), 0.0, 0.0, (len(values) - 1.0, np.inf))
+    if examples is not None and not own_items(claim, runs.stored, runs.axes):
+        found = components(examples)
+    return lambda k, f: found.estimate(0.0, k, f), float(values.std(ddof=1)), f"{len(values)} {source}"
+
+
+def _power(claim: Claim, found: Estimate) -> float:
+    """The chance that the claim is decided if the effect has the smallest size of interest (equivalence: if it is 0)."""
+    assert claim.power is not None
+    if claim.margin is None:
+        sides = 1 if claim.power.sides == "one" else 2
+        return power_of_t(claim.power.smallest, found.error, found.df, sides, claim.confidence)
+    from scipy import special
+
+    reach = (
+        claim.margin / found.error - special.stdtrit(found.df, claim.confidence) if found.error else np.inf
+    )
+    return max(0.0, float(2 * special.stdtr(found.df, reach) - 1))
+
+
+def _missing(claim: Claim, spreads: Sequence[Spread], seeds: int) -> tuple[str, float]:
+    """What brings the power to 0.8, and how many times the cost that is."""
+    for k in range(seeds, MOST + 1) if claim.unit == "seed" else ():
+        if min(_power(claim, spread(k, 1.0)) for spread in spreads) >= ENOUGH:
+            return f"{k} seeds", k / seeds
+    for times in range(2, MOST + 1):
+        if min(_power(claim, spread(seeds, times)) for spread in spreads) >= ENOUGH:
+            return f"{times} times the items", float(times)
+    return "no number of seeds or items is enough", 1.0
+
+
+def _hours(experiment: Experiment) -> float | None:
+    """CPU hours of the run blocks by earlier runs; None where none was timed."""
+    seconds = [experiment.expected_seconds(b) for b in experiment.blocks() if b.stage == "run"]
+    known = [each for each in seconds if each is not None]
+    return sum(known) * len(seconds) / len(known) / 3600 if known else None
+
+
+def plan(wanted: Sequence[str] = (), profile: str = "laptop") -> list[dict[str, Any]]:
+    """A row per claim (default: all): ``planned`` is False without a [power] table or an experiment.
+
+    ``smallest`` effect, ``sides``, ``spread`` (the least favourable part's), ``source`` of it, ``seeds``, ``items`` of
+    each seed (None where no setting says), ``power``, ``missing`` to 0.8 (None: nothing), ``hours`` and
+    ``hours_needed``; power and what follows are None where nothing is recorded yet.
+    """
+    rows = []
+    for name in wanted or names():
+        claim = load(name)
+        row: dict[str, Any] = {
+            "claim": name,
+            "planned": claim.power is not None and claim.experiment is not None,
+        }
+        rows.append(row)
+        if claim.power is None or claim.experiment is None:
+            continue
+        runs = recorded(claim, profile)
+        seeds = len(runs.axes["seed"])
+        row |= claim.power.model_dump() | {"seeds": seeds, "items": runs.experiment.settings.get("test")}
+        row |= {"power": None, "missing": None, "hours": _hours(runs.experiment), "hours_needed": None}
+        found = [each for s in claim.deciding if (each := _spread(claim, s, runs)) is not None]
+        if not found:
+            continue
+        row["spread"], row["source"] = max((sd, source) for _, sd, source in found)
+        spreads = [spread for spread, _, _ in found]
+        row["power"] = min(_power(claim, spread(seeds, 1.0)) for spread in spreads)
+        if row["power"] < ENOUGH:
+            row["missing"], times = _missing(claim, spreads, seeds)
+            row["hours_needed"] = row["hours"] and row["hours"] * times
+    return rows
+
+
+def plan_text(rows: Sequence[dict[str, Any]]) -> str:
+    """The plan for a person, a line per claim; claims that are not planned share the last one."""
+    text = []
+    for row in (row for row in rows if row["planned"]):
+        items = f" × {row['items']} items" if row["items"] else ""
+        told = f"{row['claim']}: smallest effect {row['smallest']:g}, {row['sides']}-sided, {row['seeds']} seeds{items}"
+        if row["power"] is None:
+            told += ": power unknown, nothing is recorded yet"
+        else:
+            told += f", spread {row['spread']:.3g} ({row['source']}): power {row['power']:.2f}"
+            told += f", {ENOUGH:g} needs {row['missing']}" if row["missing"] else ""
+        hours = [h for h in (row["hours"], row["hours_needed"]) if h is not None]
+        text.append(told + f"; {' → '.join(f'{h:.2g}' for h in hours)} CPU hours" * bool(hours))
+    if left := [row["claim"] for row in rows if not row["planned"]]:
+        text.append(f"not planned, without [power] or experiment: {', '.join(left)}")
+    return "\n".join(text)

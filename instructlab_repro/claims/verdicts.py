@@ -1,0 +1,303 @@
+"""Verdicts: what the recorded runs say of a claim, by the rules of the edition that the runs follow.
+
+Edition 1 (lines of schema 2): the t interval over seeds decides, several comparisons stand together after Holm.
+Edition 2 (schema 3): the interval speaks of seeds and items, an effect inside ± the smallest of interest refutes, and
+each part of a claim has a verdict of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from instructlab_repro import experiments, provenance
+from instructlab_repro.claims import repeat
+from instructlab_repro.claims.claim import Claim, Power, axes_of, load, methods_of
+from instructlab_repro.claims.evidence import (
+    estimate,
+    example_cells,
+    example_numbers,
+    own_items,
+    under_no_effect,
+)
+from instructlab_repro.claims.statistic import AnyStatistic, Axes, per_seed
+from instructlab_repro.experiments import Experiment
+from instructlab_utils import files
+from instructlab_utils.intervals import Estimate, hierarchical_bootstrap, holm, over_units
+
+UNTRAINED = 0.1  # of a method's runs may not have trained
+Side = tuple[str, float]  # direction, threshold
+
+# --- words -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PartWord:
+    """The word of one part alone, and the p-values of the tests that would support or refute it."""
+
+    word: str
+    p_for: float
+    p_against: float
+
+
+def decide(found: Estimate, side: Side, power: Power | None = None, level: float = 0.95) -> PartWord:
+    """One part by itself: supported or refuted where the interval lies wholly on one side of the threshold.
+
+    With ``power`` and a threshold of 0 an effect wholly inside ± the smallest of interest is refuted, also where its
+    sign is as claimed: it exists in no size that matters. A one-sided test supports by the interval at 2 level - 1;
+    what refutes by the other side is always two-sided.
+    """
+    direction, threshold = side
+    p = found.p_value(threshold)
+    right = (found.mean > threshold) == (direction == "greater")
+    p_for = (p / 2 if power is not None and power.sides == "one" else p) if right else 1.0
+    small = found.tost(power.smallest) if power is not None and threshold == 0 else 1.0
+    p_against = min(small, 1.0 if right else p)
+    word = "refuted" if p_against < 1 - level else "supported" if p_for < 1 - level else "undecided"
+    return PartWord(word, p_for, p_against)
+
+
+def decide_equivalence(found: Estimate, margin: float, level: float = 0.95) -> str:
+    """supported if two one-sided tests say |mean| < margin, refuted if the interval lies wholly outside."""
+    if found.tost(margin) < 1 - level:
+        return "supported"
+    interval = found.interval(level)
+    return "refuted" if interval.low > margin or interval.high < -margin else "undecided"
+
+
+def decide_several(
+    parts: Sequence[PartWord], k: int, level: float = 0.95, edition: int = 2
+) -> tuple[str, list[str], list[float | None]]:
+    """The word over several parts of which ``k`` are needed, each part's word, and p-values after Holm.
+
+    Edition 1: a part counts when its two-sided p-value is below 1 - level after Holm. Edition 2: each part has the word
+    that it has alone; all needed: supported if each part is (no correction: an intersection-union test, Berger 1982),
+    refuted if one is after Holm; ``k`` of them needed: both after Holm. There p is None where Holm judges nothing.
+    """
+    against, in_favour = (holm([getattr(part, name) for part in parts]) for name in ("p_against", "p_for"))
+    both = holm([min(part.p_against, part.p_for) for part in parts])
+    after: list[float | None] = []
+    words = []
+    for i, part in enumerate(parts):
+        p = both[i] if edition == 1 else (against if part.word == "refuted" else in_favour)[i]
+        judged = edition == 1 or part.word == "refuted" or (part.word == "supported" and k < len(parts))
+        after.append(float(p) if judged else None)
+        words.append("undecided" if judged and p >= 1 - level else part.word)
+    whole = "undecided"
+    if words.count("supported") >= k:
+        whole = "supported"
+    elif words.count("refuted") > len(parts) - k:
+        whole = "refuted"
+    return whole, words if edition == 1 else [part.word for part in parts], after
+
+
+def holm_level(p_values: Sequence[float], place: int, level: float) -> float:
+    """The level of the interval that Holm's procedure compares with the threshold for the part at ``place``."""
+    rank = int(np.argsort(np.argsort(p_values, kind="stable"), kind="stable")[place])
+    return 1 - (1 - level) / (len(p_values) - rank)
+
+
+# --- from the runs ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What an experiment recorded; ``kept`` stands for predictions that are too large for git, by statistic."""
+
+    experiment: Experiment
+    axes: Axes
+    lines: list[dict[str, Any]]
+    stored: list[dict[str, Any]]
+    kept: Mapping[str, Any]
+
+    @property
+    def edition(self) -> int | str | None:
+        """1, 2 or "mixed" by the schema of the lines; None without lines."""
+        return experiments.edition(self.lines)
+
+    def outdated(self) -> bool:
+        """Whether a line's block has another key today."""
+        blocks = {block.id: block for block in self.experiment.blocks() if block.stage == "run"}
+        seen = {(str(line.get("block")), line.get("key")) for line in self.lines}
+        return any(b not in blocks or self.experiment.key(blocks[b]) != key for b, key in seen)
+
+    def untrained(self, methods: set[str]) -> bool:
+        """Whether of one of ``methods`` more than one run in ten did not train."""
+        found = experiments.untrained(self.experiment.name, self.experiment.profile)
+        return any(found[m][0] > UNTRAINED * found[m][1] for m in methods & found.keys())
+
+
+def recorded(claim: Claim, profile: str, stored: list[dict[str, Any]] | None = None) -> Runs:
+    """The runs of the claim's experiment; ``stored`` replaces the recorded predictions."""
+    assert claim.experiment is not None
+    experiment = experiments.load(claim.experiment).at(profile)
+    stored = experiments.predictions(claim.experiment, profile) if stored is None else stored
+    path = experiments.bootstrap_path(claim.experiment, profile)
+    kept = files.read_json(path).get(claim.id, {}) if not stored and path.is_file() else {}
+    return Runs(experiment, axes_of(experiment), experiments.results(claim.experiment, profile), stored, kept)
+
+
+NOTHING: dict[str, Any] = {
+    "statistic": None, "mean": None, "low": None, "high": None, "bootstrap": None, "seeds": [], "values": [],
+    "by_task": {}, "missing": [], "censored": 0, "ties": 0, "basis": None, "error": None, "df": None,
+    "bounds": None, "seeds_only": None, "control": None,
+}  # fmt: skip
+
+
+def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[str, Any], Estimate | None]:
+    """The numbers of one statistic, and the estimate that decides; None below two seeds."""
+    numbers = per_seed(statistic, runs.lines, runs.axes)
+    found = NOTHING | {
+        "statistic": statistic.name,
+        "seeds": list(numbers.seeds),
+        "values": numbers.values.tolist(),
+        "by_task": {task: float(v.mean()) for task, v in numbers.by_task.items() if len(v)},
+        "missing": list(numbers.missing),
+        "censored": numbers.censored,
+        "bounds": statistic.bounds and list(statistic.bounds),
+    }
+    if len(numbers.seeds) < 2:
+        return found, None
+    given = (statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
+    examples, kept, level = example_numbers(*given), runs.kept.get(statistic.name), claim.confidence
+    if runs.edition != 2:
+        chosen = over_units(numbers.values)
+        beside = hierarchical_bootstrap(examples, level=level) if examples is not None else None
+        found["bootstrap"] = kept if beside is None else [beside.low, beside.high]
+    else:
+        own = own_items(claim, runs.stored, runs.axes)
+        chosen, basis = estimate(claim, statistic, numbers, examples, own)
+        control = under_no_effect(statistic, numbers, example_cells(*given))
+        if kept:
+            chosen, basis, control = (
+                replace(chosen, error=kept["error"], df=kept["df"]),
+                kept["basis"],
+                kept["control"],
+            )
+        seeds = over_units(numbers.values, chosen.bounds).interval(level)
+        found |= {"error": chosen.error, "df": chosen.df, "basis": basis, "control": control}
+        found |= {"seeds_only": [seeds.low, seeds.high], "ties": numbers.ties}
+    interval = chosen.interval(level)
+    return found | {"mean": interval.mean, "low": interval.low, "high": interval.high}, chosen
+
+
+def _refusal(claim: Claim, runs: Runs, parts: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why the runs of edition 2 cannot give a verdict."""
+    if runs.edition != 2:
+        return None
+    if runs.untrained(methods_of(claim, runs.experiment)):
+        return "did not train"
+    if claim.unit == "seed" and any(np.ptp(part["values"]) < 1e-12 for part in parts):
+        return "the seeds change nothing"
+    if claim.unit == "item" and any("items" not in part["basis"] for part in parts):
+        return "no number is stored for each item"
+    return None
+
+
+def _single(claim: Claim, runs: Runs) -> dict[str, Any]:
+    """A claim with one statistic."""
+    assert claim.statistic is not None
+    found, chosen = _measure(claim, claim.statistic, runs)
+    if chosen is None or found["missing"]:
+        return found
+    if refusal := _refusal(claim, runs, [found]):
+        return found | {"why": refusal}
+    if claim.margin is not None:
+        return found | {"verdict": decide_equivalence(chosen, claim.margin, claim.confidence)}
+    assert claim.threshold is not None and claim.direction is not None
+    power = claim.power if runs.edition == 2 else None
+    return found | {
+        "verdict": decide(chosen, (claim.direction, claim.threshold), power, claim.confidence).word
+    }
+
+
+def _several(claim: Claim, runs: Runs) -> dict[str, Any]:
+    """A claim with several parts."""
+    sides = [(part.direction, part.threshold) for part in claim.comparisons or ()]
+    measured = [_measure(claim, part.statistic, runs) for part in claim.comparisons or ()]
+    parts = [
+        found | {"direction": direction, "threshold": threshold, "verdict": "not tested", "p": None}
+        for (found, _), (direction, threshold) in zip(measured, sides, strict=True)
+    ]
+    whole: dict[str, Any] = {
+        "missing": list(dict.fromkeys(cell for part in parts for cell in part["missing"])),
+        "seeds": sorted(set.intersection(*(set(part["seeds"]) for part in parts))),
+        "comparisons": parts,
+    }
+    estimates = [chosen for _, chosen in measured if chosen is not None]
+    if whole["missing"] or len(estimates) < len(parts):
+        return whole
+    if refusal := _refusal(claim, runs, parts):
+        return whole | {"why": refusal}
+    level, edition = claim.confidence, 2 if runs.edition == 2 else 1
+    power = claim.power if edition == 2 else None
+    each = [decide(e, side, power, level) for e, side in zip(estimates, sides, strict=True)]
+    whole["verdict"], words, after = decide_several(each, claim.k or len(parts), level, edition)
+    for i, (part, word, p) in enumerate(zip(parts, words, after, strict=True)):
+        part |= {"verdict": word, "p": p}
+        if edition == 2 and p is not None:
+            family = [one.p_against if word == "refuted" else one.p_for for one in each]
+            ends = estimates[i].interval(holm_level(family, i, level))
+            part["adjusted"] = [ends.low, ends.high]
+    return whole
+
+
+def verdict(name: str, profile: str = "laptop", stored: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The verdict on a claim from the recorded results of its experiment, as a table for JSON.
+
+    ``verdict`` is supported, refuted, undecided, or "not tested": for a draft, while a cell that a statistic names
+    lacks a run for a seed of the grid, and where edition 2 refuses, which ``why`` explains. ``mean``, ``low``, ``high``
+    are the interval that decides, ``bootstrap`` (edition 1) and ``seeds_only`` (edition 2) one beside it;
+    ``comparisons`` holds them for the kinds with several (with the ``p`` after Holm), ``secondary`` for the statistics
+    that do not decide. ``changed``: the claim's text is no longer the one that the runs recorded; ``outdated``: the
+    experiment is no longer the one that ran; ``stale``: a verification gave other numbers. ``stored`` replaces the
+    recorded predictions.
+    """
+    claim = load(name)
+    kept = "statement kind lesson experiment direction threshold margin k confidence expected unit"
+    found: dict[str, Any] = {
+        **{key: getattr(claim, key) for key in kept.split()},
+        "claim": claim.id,
+        "source": claim.source.model_dump(),
+        "argument": claim.argument and claim.argument.model_dump(),
+        "verdict": claim.argument.conclusion if claim.argument is not None else "not tested",
+        "smallest": claim.power and claim.power.smallest,
+        **dict.fromkeys(("changed", "outdated", "stale"), False),
+        **{"edition": None, "why": None, "comparisons": [], "secondary": []},
+        **NOTHING,
+    }
+    if claim.experiment is None:
+        return found
+    runs = recorded(claim, profile, stored)
+    found |= _several(claim, runs) if claim.comparisons is not None else _single(claim, runs)
+    now = provenance.claims_sha([name])[name]
+    return found | {
+        "edition": runs.edition,
+        "changed": any(line.get("claims", {}).get(name) != now for line in runs.lines),
+        "outdated": runs.outdated(),
+        "stale": repeat.stale(runs.experiment),
+        "secondary": [_measure(claim, other, runs)[0] for other in claim.secondary],
+    }
+
+
+def keep_bootstraps(experiment: Experiment, profile: str, rows: list[dict[str, Any]]) -> None:
+    """Write what the experiment's claims need of ``rows``, predictions too large for git: bootstraps, or errors.
+
+    Without ``rows`` the file of an earlier run is removed, since the predictions themselves are there.
+    """
+    path = experiments.bootstrap_path(experiment.name, profile)
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    rows = [{k: np.asarray(v) if k in experiments.BULKY else v for k, v in row.items()} for row in rows]
+    found: dict[str, dict[str, Any]] = {}
+    for name in experiment.claims:
+        each = verdict(name, profile, rows)
+        for part in (each, *each["comparisons"], *each["secondary"]):
+            new = {key: part[key] for key in ("error", "df", "basis", "control")}  # of edition 2
+            found.setdefault(name, {})[part["statistic"]] = part["bootstrap"] if part["df"] is None else new
+        found[name] = {key: value for key, value in found[name].items() if key and value is not None}
+    files.write_json(path, found)

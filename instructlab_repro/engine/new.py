@@ -1,0 +1,135 @@
+"""``new KIND NAME``: the files that a lesson, an experiment, a claim or a task needs by hand, as a skeleton.
+
+A skeleton passes every test except one, which says what is missing: for a lesson its parity test, for the rest the line
+that begins with SKELETON. The texts stand in ``templates/``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from instructlab_repro import notebooks
+from instructlab_utils.errors import ParameterError
+from instructlab_utils.files import write_text
+from instructlab_utils.project import closest, find_root, shown
+
+TEMPLATES = Path(__file__).with_name("templates")
+TASKS = "data/tasks.toml"
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """What one kind is called, which files it needs (template → path), and what its author does next."""
+
+    pattern: str
+    example: str
+    files: dict[str, str]
+    then: str
+
+
+KINDS = {
+    "lesson": Skeleton(
+        r"\d\d_[a-z][a-z0-9_]*",
+        "15_alignment: two digits and lower-case words",
+        {
+            "lesson.py": "notebooks/source/@NAME@.py",
+            "exercises.py": "notebooks/exercises/@NAME@.py",
+            "answers.toml": "tests/answers/@NN@.toml",
+            "test.py": "tests/test_lesson_@NN@.py",
+        },
+        "make course; python -m instructlab_utils run @NN@ --store; python -m instructlab_utils table --measured",
+    ),
+    "experiment": Skeleton(
+        r"[a-z][a-z0-9_]*",
+        "label_noise: lower-case words",
+        {"experiment.toml": "data/experiments/@NAME@.toml"},
+        "python -m instructlab_utils reproduce @NAME@ --dry-run",
+    ),
+    "claim": Skeleton(
+        r"[A-Z]{1,3}[1-9]\d*",
+        "C31: one to three capitals and a number",
+        {"claim.toml": "data/claims/@NAME@.toml"},
+        "python -m instructlab_utils claims --plan @NAME@",
+    ),
+    "task": Skeleton(
+        r"[a-z][a-z0-9-]*",
+        "causal-pairs: lower-case words and hyphens",
+        {"task.toml": TASKS},
+        "python -m instructlab_repro.pages.cards; pytest tests/test_tasks.py",
+    ),
+}
+
+
+def new(kind: str, name: str, *, own_notebook: bool = False) -> list[Path]:
+    """Write the skeleton of a lesson, experiment, claim or task; returns the files that its author fills in.
+
+    ``own_notebook`` gives an experiment a notebook of its own, instead of the shared one, ``tuning``.
+    Raises ParameterError for an unknown kind, a name of another form, and a name that is taken; nothing is written then.
+    """
+    if kind not in KINDS:
+        raise ParameterError(f"unknown kind {kind!r}{closest(kind, [*KINDS])}; known: {', '.join(KINDS)}")
+    skeleton = KINDS[kind]
+    if not re.fullmatch(skeleton.pattern, name):
+        raise ParameterError(f"{name!r} is no name for {_a(kind)}; write one like {skeleton.example}")
+    if own_notebook and kind != "experiment":
+        raise ParameterError(f"{_a(kind)} has no notebook to choose; leave --notebook out")
+    templates = dict(skeleton.files)
+    if own_notebook:
+        templates["notebook.py"] = "notebooks/experiments/source/@NAME@.py"
+    words = _words(kind, name, own_notebook)
+    texts = {
+        find_root() / _filled(place, words): _filled(
+            (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8"), words
+        )
+        for template, place in templates.items()
+    }
+    _refuse_what_is_taken(kind, name, list(texts))
+    for path, text in texts.items():
+        before = path.read_text(encoding="utf-8") if kind == "task" else ""
+        write_text(path, before + text)
+    if kind == "lesson" or own_notebook:
+        notebooks.build([name])
+    return list(texts)
+
+
+def next_step(kind: str, name: str) -> str:
+    """The commands after the skeleton is filled in."""
+    return _filled(KINDS[kind].then, _words(kind, name, False))
+
+
+def _words(kind: str, name: str, own_notebook: bool) -> dict[str, str]:
+    title = (name[3:] if kind == "lesson" else name).replace("_", " ").capitalize()
+    return {
+        "@NN@": name[:2],
+        "@NAME@": name,
+        "@TITLE@": title,
+        "@NOTEBOOK@": name if own_notebook else "tuning",
+    }
+
+
+def _filled(text: str, words: dict[str, str]) -> str:
+    for mark, word in words.items():
+        text = text.replace(mark, word)
+    return text
+
+
+def _refuse_what_is_taken(kind: str, name: str, paths: list[Path]) -> None:
+    root = find_root()
+    if kind == "task":
+        path = root / TASKS
+        if not path.is_file():
+            raise ParameterError(f"{TASKS} is not here; run this inside a clone of the repository")
+        if re.search(rf"^\[task\.{name}\]", path.read_text(encoding="utf-8"), re.MULTILINE):
+            raise ParameterError(f"{TASKS} has a task {name!r} already; choose another name")
+        return
+    taken = [path for path in paths if path.exists()]
+    if kind == "lesson":
+        taken += sorted((root / "notebooks" / "source").glob(f"{name[:2]}_*.py"))
+    if taken:
+        raise ParameterError(f"{shown(taken[0])} is there already; choose another name")
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

@@ -1,0 +1,43 @@
+"""What a lesson shows of the recorded experiments: their lines, tables and figures, and the verdicts on claims.
+
+The only module of the engine that a lesson imports. It reads data/results/ and runs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from instructlab_repro import claims, experiments
+from instructlab_repro.pages import tables
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+experiment = experiments.load  # the grid: .axes, .methods, .labels, .claims, .at(profile)
+predictions = experiments.predictions
+verdict = claims.verdict
+figure = tables.figure
+
+
+def results(name: str, stage: str = "run") -> list[dict[str, Any]]:
+    """The recorded lines of an experiment's laptop profile; stage "tune" holds what chose the rates. [] before a run."""
+    return experiments.results(name, stage=stage)
+
+
+def table(name: str, *metrics: str) -> HTML:
+    """The tables of these metrics (default: the experiment's first), or a sentence where nothing is recorded yet."""
+    from IPython.display import HTML
+
+    if not results(name):
+        return HTML(f"no results yet: make reproduce EXPERIMENT={name}")
+    return HTML("<br>".join(tables.html(name, metric=metric) for metric in metrics or (None,)))
+
+
+def show(*names: str) -> None:
+    """Print these claims with their verdicts, and the intervals that decide."""
+    print("\n\n".join(claims.render(verdict(name)) for name in names))
+
+
+def words(*names: str) -> dict[str, str]:
+    """Claim → supported, refuted, undecided or not tested."""
+    return {name: verdict(name)["verdict"] for name in names}

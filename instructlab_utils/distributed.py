@@ -1,0 +1,58 @@
+"""One training run in several processes (``accelerate launch``): the same batches, the same weights, the same results.
+
+Each process computes a share of every micro-batch; only the main one writes. With dropout each draws its own masks, so one
+and several processes then agree in distribution only. Taught in lesson 03, section 3: the denominator of a whole batch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast, reduce
+from torch import Tensor, nn
+
+from instructlab_utils.errors import TrainingError
+
+
+def agree(done: int, folder: Path | None, device: torch.device) -> None:
+    """TrainingError unless all processes have made ``done`` updates, so read the same checkpoint."""
+    if reduce(torch.tensor(float(done), device=device)).item() != done:  # the mean over the processes
+        raise TrainingError(
+            f"{folder}: the processes see different checkpoints; name a folder on a disk that all of them share"
+        )
+
+
+def main_score(score: float, device: torch.device) -> float:
+    """The main process's ``score``: it counts for all, so that all stop together."""
+    return broadcast(torch.tensor(score, dtype=torch.float64, device=device)).item()
+
+
+class Shared(nn.Module):
+    """``model`` in several processes: each computes its rows of a batch (every W-th) and receives the logits of the others.
+
+    So each process sees the loss of the whole batch, with its true denominator. The gradient of a sum is the sum of the
+    processes' gradients, but torch's wrapper *averages* them: hence the factor W. A share may be empty: its gradient is 0.
+    """
+
+    def __init__(self, model: nn.Module, processes: PartialState) -> None:
+        super().__init__()
+        self.replica = nn.parallel.DistributedDataParallel(model)  # takes the main process's weights
+        self.processes = processes.num_processes
+        self.mine = slice(processes.process_index, None, self.processes)
+
+    def forward(self, **inputs: Tensor) -> Any:
+        """The replica's output, with the logits of all rows, (B, …), of which only this process's carry gradients."""
+        size = len(inputs["input_ids"])
+        rows = self.mine if self.mine.start < size else slice(1)  # models want a row, also where none is ours
+        output = self.replica(**{name: tensor[rows] for name, tensor in inputs.items()})
+        logits = output.logits.new_zeros(size, *output.logits.shape[1:])
+        ours = output.logits[: len(logits[self.mine])]
+        ours.register_hook(lambda gradient: gradient * self.processes)
+        logits[self.mine] = ours.detach()
+        logits = reduce(logits, "sum")
+        logits[self.mine] = ours
+        output.logits = logits
+        return output
