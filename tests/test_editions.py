@@ -12,6 +12,7 @@ import test_claims as sim
 
 from instructlab_repro import claims, experiments
 from instructlab_repro.claims.statistic import KINDS, spearman
+from instructlab_repro.engine import cli
 from instructlab_utils import files
 from instructlab_utils.decisions import decide, decide_several
 from instructlab_utils.errors import ConfigError
@@ -345,3 +346,16 @@ def test_the_plan_says_what_is_missing_to_a_power_of_eight_in_ten(root):
     )
     with pytest.raises(ConfigError, match=r"power\.smallest: "):
         claims.plan()
+
+
+def test_the_plan_is_an_option_of_the_command(root, capsys):
+    cli.claims(names=["T1"], profile="laptop", plan=True)
+    assert capsys.readouterr().out == "not planned, without [power] or experiment: T1\n"
+
+
+def test_where_items_are_few_the_plan_asks_for_items(root, monkeypatch):
+    (root / "data/claims/T1.toml").write_text(sim.DIFFERENCE + "\n" + POWER, encoding="utf-8")
+    rows = store(answers(0.0, 1.0, 0.3))
+    monkeypatch.setattr(experiments, "predictions", lambda *_: rows)
+    (row,) = claims.plan()
+    assert row["missing"].endswith("times the items") and row["power"] < 0.3  # more seeds would not help
