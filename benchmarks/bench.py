@@ -1,15 +1,16 @@
 """Measure the training loop of lesson 03 against two others, the matrix unit, the course's runner, and the import.
 
     python benchmarks/bench.py                  # training and import; at most ten minutes on one idle core
-    python benchmarks/bench.py --parts course   # the smoke course with two workers and with plain papermill
+    python benchmarks/bench.py --parts course   # the smoke course, two workers: warm, cold, and plain papermill
+    python benchmarks/bench.py --parts course --baseline FOLDER   # warm, cold, and an older checkout's course
     python benchmarks/bench.py --parts causal,generation   # lesson 06's step against trl's, and the KV cache
     python benchmarks/bench.py --parts tuners   # an update of each tuning method, by hand and by peft
     python benchmarks/bench.py --parts ranking --rounds 1   # options ranked by us and by lm-eval
     python benchmarks/bench.py --quick          # 64 sentences, once: does the script work? (build/bench, no result)
 
 One thread. The contenders run in turn, several rounds, and the median of each counts. A full run replaces its parts
-in benchmarks/results.json and writes benchmarks/RESULTS.md; `python -m instructlab_utils table` copies the tables
-into README.md.
+in benchmarks/results.json and writes benchmarks/RESULTS.md; `python -m instructlab_utils table` puts one
+sentence of it into README.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +49,7 @@ TARGETS = {
     "gemm": 0.62,
     "import": 0.3,
     "engine": 1.7,
+    "course": 1.8,
     "tuners": 0.97,
     "ranking": 2.0,
 }
@@ -350,44 +352,66 @@ def import_time(repeats: int = 10) -> dict[str, Any]:
     return {"seconds": seconds, "median": statistics.median(seconds)}
 
 
-def course(rounds: int) -> dict[str, Any]:
-    """`make course` in the smoke profile with two workers, and the same notebooks one after the other by papermill."""
+def by_course(folder: Path, warm: bool) -> None:
+    """`make course` of a checkout in the smoke profile, two workers, every notebook of it."""
+    from instructlab_utils import cache
+    from instructlab_utils.project import find_root
+
+    project = find_root() if folder == ROOT else folder
+    for left in (project / "build" / "smoke", *(project / "build" / "runs").glob("*/smoke")):
+        shutil.rmtree(left, ignore_errors=True)
+    environment = {**os.environ, "PYTHONPATH": str(folder), "INSTRUCTLAB_ROOT": str(project)}
+    environment |= {"INSTRUCTLAB_HOME": str(cache.home()), "INSTRUCTLAB_WARM": "1" if warm else "0"}
+    command = [sys.executable, "-m", "instructlab_utils", "course", "--workers", "2"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"error: make course in {folder} ended with code {done.returncode}:\n{done.stdout}")
+
+
+def by_papermill(jobs: list[Any]) -> None:
+    """The same notebooks one after the other by papermill's command."""
     from instructlab_repro import experiments
+
+    work = ROOT / "build" / "bench" / "course"
+    shutil.rmtree(work, ignore_errors=True)
+    for job in jobs:
+        out = work / job.name
+        out.mkdir(parents=True)
+        given: dict[str, Any] = {"profile": "smoke"}
+        if "/" in job.name:
+            name, block_id = job.name.split("/")
+            blocks = experiments.load(name).at("smoke").blocks()
+            given = next(block.parameters for block in blocks if block.id == block_id)
+        command = [sys.executable, "-m", "papermill", str(job.notebook), str(out / "executed.ipynb")]
+        for key, value in given.items():
+            command += ["-p", key, str(value)]
+        environment = {**os.environ, "INSTRUCTLAB_PROFILE": "smoke", "INSTRUCTLAB_RUN_DIR": str(out)}
+        done = subprocess.run(
+            [*command, "--no-progress-bar"], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SystemExit(f"error: papermill {job.name}: {done.stderr.strip().splitlines()[-1]}")
+
+
+def course(rounds: int, baseline: Path | None = None) -> dict[str, Any]:
+    """`make course` in the smoke profile with two workers, with warm processes and without.
+
+    Beside it, in the same run: that of an older checkout, ``baseline``; without one, plain papermill.
+    """
     from instructlab_repro.engine import jobs
     from instructlab_repro.engine.course import course_targets, needed_assets, prepare
 
-    targets = course_targets("smoke")
     prepare(needed_assets())
-    jobs = jobs.all_jobs(targets, "smoke")
-    say(f"course: {len(jobs)} notebooks, {rounds} round(s)")
-
-    def by_graph() -> None:
-        result = jobs.run_graph(targets, "smoke", 2, fresh=True)
-        if result.exit_code:
-            raise SystemExit(f"error: {', '.join(job.name for job in result.bad)} failed; run make course")
-
-    def by_papermill() -> None:
-        work = ROOT / "build" / "bench" / "course"
-        shutil.rmtree(work, ignore_errors=True)
-        for job in jobs:
-            out = work / job.name
-            out.mkdir(parents=True)
-            given: dict[str, Any] = {"profile": "smoke"}
-            if "/" in job.name:
-                name, block_id = job.name.split("/")
-                blocks = experiments.load(name).at("smoke").blocks()
-                given = next(block.parameters for block in blocks if block.id == block_id)
-            command = [sys.executable, "-m", "papermill", str(job.notebook), str(out / "executed.ipynb")]
-            for key, value in given.items():
-                command += ["-p", key, str(value)]
-            environment = {**os.environ, "INSTRUCTLAB_PROFILE": "smoke", "INSTRUCTLAB_RUN_DIR": str(out)}
-            done = subprocess.run(
-                [*command, "--no-progress-bar"], cwd=ROOT, env=environment, capture_output=True, text=True
-            )
-            if done.returncode:
-                raise SystemExit(f"error: papermill {job.name}: {done.stderr.strip().splitlines()[-1]}")
-
-    ways = {"two_workers": by_graph, "papermill": by_papermill}
+    found = jobs.all_jobs(course_targets("smoke"), "smoke")
+    say(f"course: {len(found)} notebooks, {rounds} round(s)")
+    ways: dict[str, Callable[[], None]] = {
+        "two_workers": lambda: by_course(ROOT, True),
+        "cold": lambda: by_course(ROOT, False),
+    }
+    if baseline is None:
+        ways["papermill"] = lambda: by_papermill(found)
+    else:
+        ways["baseline"] = lambda: by_course(baseline, False)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds):
         for name in list(ways)[:: 1 if turn % 2 == 0 else -1]:
@@ -397,11 +421,11 @@ def course(rounds: int) -> dict[str, Any]:
             say(f"  round {turn + 1}: {name} {seconds[name][-1]:.1f} s")
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
-        "notebooks": [job.name for job in jobs],
+        "notebooks": [job.name for job in found],
         "rounds": rounds,
         "seconds": seconds,
         "median": median,
-        "ratio": median["papermill"] / median["two_workers"],
+        "ratio": {name: median[name] / median["two_workers"] for name in ways if name != "two_workers"},
     }
 
 
@@ -760,8 +784,8 @@ def engine(seeds: int) -> dict[str, Any]:
     blocks = [f"baselines/movie-sentiment-n50-s{seed}" for seed in range(seeds)]
     say(f"engine: {len(blocks)} blocks, one worker, then two")
     scratch = ROOT / "build" / "bench" / "engine"
-    code = "import sys; from instructlab_repro.engine import jobs; "
-    code += "sys.exit(jobs.run_graph(sys.argv[2:], 'laptop', int(sys.argv[1])).exit_code)"
+    code = "import sys; from instructlab_repro.engine import snakemake; "
+    code += "sys.exit(snakemake.run_graph(sys.argv[2:], 'laptop', int(sys.argv[1])).exit_code)"
     seconds: dict[str, float] = {}
     for workers in (1, 2):
         shutil.rmtree(scratch, ignore_errors=True)
@@ -787,123 +811,147 @@ def engine(seeds: int) -> dict[str, Any]:
 # --- report ----------------------------------------------------------------------------------
 
 
+def table(head: str, rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; ``head`` holds the columns' names, the first column is text, the others are numbers."""
+    from instructlab_repro.pages import grid
+
+    names = head.split(" | ")
+    return grid([names, *rows], [True] + [False] * (len(names) - 1))
+
+
 def markdown(results: dict[str, Any]) -> str:
-    """The tables of README.md and RESULTS.md from what results.json holds; a part that is absent is left out."""
-    lines: list[str] = []
-    if part := results.get("training"):
-        host = part["machine"]
-        lines += [
-            f"One epoch over {part['sentences']} sentences of {part['task']} (mean {part['mean_tokens']:.1f} tokens, "
-            f"longest {part['longest']}), batch {part['batch_size']}, all weights of MiniLM trained, one thread of "
-            f"{host['processor']}, torch {host['versions']['torch']}, transformers "
-            f"{host['versions']['transformers']}, "
-            f"{host['date']}. Median of {part['rounds']} rounds run in turn (smallest to largest).",
-            "",
-            "| loop | seconds | time over ours | target |",
-            "|---|---:|---:|---:|",
-        ]
-        for name, label in LABELS.items():
-            seconds = part["seconds"][name]
-            ratio = "1" if name == "ours" else f"{part['ratio'][name]:.2f}"
-            target = f"≥ {TARGETS[name]}" if name in TARGETS else "–"
-            span = f"{part['median'][name]:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
-            lines.append(f"| {label} | {span} | {ratio} | {target} |")
-        speed, share = part["gflops"], part["of_gemm"]
-        sizes = ", ".join(
-            f"{size}²: {value:.1f}"
-            for size, value in sorted(part["gemm_gflops"].items(), key=lambda kv: int(kv[0]))
+    """The tables of RESULTS.md from what results.json holds; a part that is absent is left out."""
+    found: list[str] = []
+    for name, render in (("training", _training), ("ranking", _ranking), ("tuners", _tuners)):
+        found += render(results[name]) if name in results else []
+    if rows := [row for name, render in SHORT.items() if name in results for row in render(results[name])]:
+        found.append(table("what | median | target", rows))
+    return "\n\n".join(found) + "\n"
+
+
+def _training(part: dict[str, Any]) -> list[str]:
+    host, speed, share = part["machine"], part["gflops"], part["of_gemm"]
+    loops = []
+    for name, label in LABELS.items():
+        seconds = part["seconds"][name]
+        ratio = "1" if name == "ours" else f"{part['ratio'][name]:.2f}"
+        span = f"{part['median'][name]:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
+        loops.append([label, span, ratio, f"≥ {TARGETS[name]}" if name in TARGETS else "–"])
+    gemm = sorted(part["gemm_gflops"].items(), key=lambda pair: int(pair[0]))
+    sizes = ", ".join(f"{size}²: {value:.1f}" for size, value in gemm)
+    best = part["matrix_gflops"] / max(part["gemm_gflops"].values())
+    whole = part["gflop"]["real"] + part["gflop"]["padding"]
+    work = [
+        ("real tokens and padding", f"{whole:.0f}", f"{speed['executed']:.1f}", f"{share['executed']:.2f}"),
+        ("real tokens alone", f"{part['gflop']['real']:.0f}", f"{speed['real']:.1f}", f"{share['real']:.2f}"),
+    ]
+    goals = (f"≥ {TARGETS['gemm']}", "–")
+    shares = sorted(part["shares"].items(), key=lambda pair: -pair[1])
+    return [
+        f"One epoch over {part['sentences']} sentences of {part['task']} (mean {part['mean_tokens']:.1f} tokens, "
+        f"longest {part['longest']}), batch {part['batch_size']}, all weights of MiniLM trained, one thread of "
+        f"{host['processor']}, torch {host['versions']['torch']}, transformers {host['versions']['transformers']}, "
+        f"{host['date']}. Median of {part['rounds']} rounds run in turn (smallest to largest).",
+        table("loop | seconds | time over ours | target", loops),
+        f"Best fp32 matrix product in the same run, GFLOP/s: {sizes}.",
+        table(
+            "arithmetic, by `torch.utils.flop_counter` | GFLOP | GFLOP/s | of the best product | target",
+            [(*row, goal) for row, goal in zip(work, goals, strict=True)],
+        ),
+        f"Padding adds {100 * part['padding']:.1f} % to the tokens. The matrix products themselves run at "
+        f"{part['matrix_gflops']:.1f} GFLOP/s, {best:.2f} of the best one. Where the processor time of our epoch "
+        "goes, by `torch.profiler`:",
+        table("operators | share", [(group, f"{100 * value:.1f} %") for group, value in shares]),
+    ]
+
+
+def _ranking(part: dict[str, Any]) -> list[str]:
+    head = "demonstrations shown | questions | options | same choice | largest difference, nats"
+    rows = [
+        (
+            setting, f"{row['questions']:,}", f"{row['options']:,}", f"{row['same_choice']:.2%}",
+            f"{row['largest_difference']:.1e}", f"{row['median']['ours']:.0f}", f"{row['median']['lm-eval']:.0f}",
+            f"{row['ratio']:.1f}",
         )
-        lines += [
-            "",
-            f"Best fp32 matrix product in the same run, GFLOP/s: {sizes}.",
-            "",
-            "| arithmetic, by `torch.utils.flop_counter` | GFLOP | GFLOP/s | of the best product | target |",
-            "|---|---:|---:|---:|---:|",
-            f"| real tokens and padding | {part['gflop']['real'] + part['gflop']['padding']:.0f} "
-            f"| {speed['executed']:.1f} | {share['executed']:.2f} | ≥ {TARGETS['gemm']} |",
-            f"| real tokens alone | {part['gflop']['real']:.0f} | {speed['real']:.1f} | {share['real']:.2f} | – |",
-            "",
-            f"Padding adds {100 * part['padding']:.1f} % to the tokens. The matrix products themselves run at "
-            f"{part['matrix_gflops']:.1f} GFLOP/s, {part['matrix_gflops'] / max(part['gemm_gflops'].values()):.2f} of "
-            "the best one. Where the processor time of our epoch goes, by `torch.profiler`:",
-            "",
-            "| operators | share |",
-            "|---|---:|",
-            *[
-                f"| {group} | {100 * value:.1f} % |"
-                for group, value in sorted(part["shares"].items(), key=lambda kv: -kv[1])
-            ],
-            "",
-        ]
-    rows = []
-    if part := results.get("import"):
-        rows.append(f"| `import instructlab_utils` | {part['median']:.3f} s | < {TARGETS['import']} s |")
-    if part := results.get("course"):
-        median, count = part["median"], len(part["notebooks"])
-        rows += [
-            f"| `make course`, {count} notebooks, two workers | {median['two_workers']:.0f} s | – |",
-            f"| the same notebooks one after the other by `papermill` | {median['papermill']:.0f} s | – |",
-        ]
-    if part := results.get("engine"):
-        count, took = len(part["blocks"]), part["seconds"]
-        rows += [
-            f"| {count} blocks of `baselines` through the engine, one worker | {took['1']:.0f} s | – |",
-            f"| the same with two workers | {took['2']:.0f} s, {part['ratio']:.2f} times as fast | "
-            f"≥ {TARGETS['engine']} times |",
-        ]
-    if part := results.get("causal"):
-        median = part["median"]
-        rows += [
-            f"| an update of SmolLM2, {part['tokens']:.0f} tokens, embeddings frozen, lesson 06's loop "
-            f"| {median['ours']:.2f} s | – |",
-            f"| the same batches by `trl.SFTTrainer` | {median['trl']:.2f} s, {part['ratio']:.2f} times ours | – |",
-        ]
-    if part := results.get("generation"):
-        median = part["median"]
-        rows += [
-            f"| {part['new_tokens']} greedy tokens for {part['prompts']} prompts, lesson 06's KV cache "
-            f"| {median['cached']:.1f} s, {part['tokens_per_second']:.0f} tokens/s | – |",
-            f"| the same texts without the cache | {median['without']:.1f} s, {part['ratio']:.1f} times | – |",
-        ]
-    if part := results.get("ranking"):
-        lines += [
-            f"Options of multiple-choice questions ranked by `scoring` and by the Hugging Face back end of lm-eval "
-            f"{part['lm_eval']}, the same prompts for SmolLM2 in one run, {part['machine']['date']}: "
-            f"{', '.join(part['tasks'])}. Targets: the same choice on {AGREEMENT['choice']:.1%} or more, log-probabilities "
-            f"within {AGREEMENT['log_prob']:g}, at least {TARGETS['ranking']:g} times as fast.",
-            "",
-            "| demonstrations shown | questions | options | same choice | largest difference, nats "
-            "| ours, s | lm-eval, s | speed |",
-            "|---|---:|---:|---:|---:|---:|---:|---:|",
-        ]
-        for setting, row in part["settings"].items():
-            lines.append(
-                f"| {setting} | {row['questions']:,} | {row['options']:,} | {row['same_choice']:.2%} "
-                f"| {row['largest_difference']:.1e} | {row['median']['ours']:.0f} | {row['median']['lm-eval']:.0f} "
-                f"| {row['ratio']:.1f} |"
-            )
-        lines.append("")
-    if part := results.get("tuners"):
-        host = part["machine"]
-        lines += [
-            f"Tuning methods written by hand against peft {host['versions']['peft']}: one update of MiniLM on "
-            f"{part['batch_size']} sentences of {part['task']}, the same AdamW, median of {part['rounds']} rounds run in "
-            f"turn, {host['date']}. Speed is peft's time over ours (target ≥ {TARGETS['tuners']}); memory is what the "
-            "forward pass keeps for the backward pass.",
-            "",
-            "| method | ours, ms | peft, ms | speed | ours, MiB | peft, MiB |",
-            "|---|---:|---:|---:|---:|---:|",
-        ]
-        for name, row in sorted(part["methods"].items()):
-            ms, kept = ({who: row[key][who] for who in ("ours", "peft")} for key in ("median", "kept_mb"))
-            lines.append(
-                f"| {name} | {1000 * ms['ours']:.0f} | {1000 * ms['peft']:.0f} | {row['ratio']:.2f} "
-                f"| {kept['ours']:.1f} | {kept['peft']:.1f} |"
-            )
-        lines.append("")
-    if rows:
-        lines += ["| what | median | target |", "|---|---:|---:|", *rows, ""]
-    return "\n".join(lines).rstrip() + "\n"
+        for setting, row in part["settings"].items()
+    ]  # fmt: skip
+    return [
+        f"Options of multiple-choice questions ranked by `scoring` and by the Hugging Face back end of lm-eval "
+        f"{part['lm_eval']}, the same prompts for SmolLM2 in one run, {part['machine']['date']}: "
+        f"{', '.join(part['tasks'])}. Targets: the same choice on {AGREEMENT['choice']:.1%} or more, log-probabilities "
+        f"within {AGREEMENT['log_prob']:g}, at least {TARGETS['ranking']:g} times as fast.",
+        table(f"{head} | ours, s | lm-eval, s | speed", rows),
+    ]
+
+
+def _tuners(part: dict[str, Any]) -> list[str]:
+    host, rows = part["machine"], []
+    for name, row in sorted(part["methods"].items()):
+        ms, kept = ({who: row[key][who] for who in ("ours", "peft")} for key in ("median", "kept_mb"))
+        times = [f"{1000 * ms[who]:.0f}" for who in ("ours", "peft")]
+        rows.append((name, *times, f"{row['ratio']:.2f}", f"{kept['ours']:.1f}", f"{kept['peft']:.1f}"))
+    return [
+        f"Tuning methods written by hand against peft {host['versions']['peft']}: one update of MiniLM on "
+        f"{part['batch_size']} sentences of {part['task']}, the same AdamW, median of {part['rounds']} rounds run in "
+        f"turn, {host['date']}. Speed is peft's time over ours (target ≥ {TARGETS['tuners']}); memory is what the "
+        "forward pass keeps for the backward pass.",
+        table("method | ours, ms | peft, ms | speed | ours, MiB | peft, MiB", rows),
+    ]
+
+
+Rows = list[tuple[str, str, str]]
+
+
+def _import_rows(part: dict[str, Any]) -> Rows:
+    return [("`import instructlab_utils`", f"{part['median']:.3f} s", f"< {TARGETS['import']} s")]
+
+
+def _course_rows(part: dict[str, Any]) -> Rows:
+    median, count, ours = part["median"], len(part["notebooks"]), part["median"]["two_workers"]
+    rows: Rows = [(f"`make course`, {count} notebooks, two workers", f"{ours:.0f} s", "–")]
+    others = {
+        "cold": ("the same without warm processes", "–"),
+        "baseline": ("the same notebooks before there were warm processes", f"≥ {TARGETS['course']} times"),
+        "papermill": ("the same notebooks one after the other by `papermill`", "–"),
+    }
+    for name, (label, target) in others.items():
+        if name in median:
+            rows.append((label, f"{median[name]:.0f} s, {median[name] / ours:.2f} times as long", target))
+    return rows
+
+
+def _engine_rows(part: dict[str, Any]) -> Rows:
+    count, took = len(part["blocks"]), part["seconds"]
+    two = f"{took['2']:.0f} s, {part['ratio']:.2f} times as fast"
+    return [
+        (f"{count} blocks of `baselines` through the engine, one worker", f"{took['1']:.0f} s", "–"),
+        ("the same with two workers", two, f"≥ {TARGETS['engine']} times"),
+    ]
+
+
+def _causal_rows(part: dict[str, Any]) -> Rows:
+    median, tokens = part["median"], f"{part['tokens']:.0f} tokens"
+    what = f"an update of SmolLM2, {tokens}, embeddings frozen, lesson 06's loop"
+    trl = f"{median['trl']:.2f} s, {part['ratio']:.2f} times ours"
+    return [(what, f"{median['ours']:.2f} s", "–"), ("the same batches by `trl.SFTTrainer`", trl, "–")]
+
+
+def _generation_rows(part: dict[str, Any]) -> Rows:
+    median = part["median"]
+    what = f"{part['new_tokens']} greedy tokens for {part['prompts']} prompts, lesson 06's KV cache"
+    return [
+        (what, f"{median['cached']:.1f} s, {part['tokens_per_second']:.0f} tokens/s", "–"),
+        ("the same texts without the cache", f"{median['without']:.1f} s, {part['ratio']:.1f} times", "–"),
+    ]
+
+
+SHORT = {
+    "import": _import_rows,
+    "course": _course_rows,
+    "engine": _engine_rows,
+    "causal": _causal_rows,
+    "generation": _generation_rows,
+}
 
 
 def page(results: dict[str, Any]) -> str:
@@ -928,6 +976,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="tiny, once, into build/bench: does it work?")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the contenders (default 3)")
     parser.add_argument("--parts", default="training,import", help=f"some of {','.join(PARTS)}, with commas")
+    parser.add_argument("--baseline", type=Path, help="an older checkout, whose course is measured as well")
     chosen = parser.parse_args(argv)
     parts = chosen.parts.split(",")
     if unknown := [part for part in parts if part not in PARTS]:
@@ -941,7 +990,7 @@ def main(argv: list[str] | None = None) -> int:
     measure: dict[str, Callable[[], dict[str, Any]]] = {
         "training": lambda: training(64 if chosen.quick else 512, rounds),
         "import": lambda: import_time(3 if chosen.quick else 10),
-        "course": lambda: course(1),
+        "course": lambda: course(1, chosen.baseline),
         "engine": lambda: engine(2 if chosen.quick else 4),
         "causal": lambda: causal(1 if chosen.quick else 8, rounds),
         "generation": lambda: generation(4 if chosen.quick else 32, rounds),

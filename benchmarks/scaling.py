@@ -122,7 +122,7 @@ def _kernel(folder: Path) -> dict:
     import nbformat
 
     source = (ROOT / "notebooks/experiments/source/baselines.py").read_text(encoding="utf-8")
-    imports = source.split("# %%\n")[1].split("\nrun = ")[0]
+    imports = source.split("# %%\n")[1].split("\nblock = ")[0]
     found = {}
     for name, code in (("kernel", "x = 1"), ("imports", imports)):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])

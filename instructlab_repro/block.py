@@ -23,6 +23,7 @@ from instructlab_utils import generation, metrics, models, tasks, training, tune
 from instructlab_utils.errors import ConfigError, TrainingError
 from instructlab_utils.run import Cost, Run, start
 
+Examples = list[training.Example]
 ROUNDING = 1e-7  # by what share a rounding twin's first values differ
 ENDS = 5  # updates in the mean of a run's first losses, and of its last
 
@@ -41,9 +42,14 @@ class OpenBlock:
         return int(self.block.coordinates["seed"])
 
     @property
+    def tuning(self) -> bool:
+        """Whether values are only tried, on dev items: no test item may be read."""
+        return self.block.stage == "tune"
+
+    @property
     def splits(self) -> tuple[str, ...]:
-        """The held-out splits that this stage may read: tuning never sees a test item."""
-        return ("dev",) if self.block.stage == "tune" else ("dev", "test")
+        """The held-out splits that this stage may read."""
+        return ("dev",) if self.tuning else ("dev", "test")
 
     def trials(self) -> Iterator[experiments.Trial]:
         """The block's trials without those whose line is there: an interrupted block goes on where it stopped."""
@@ -100,7 +106,7 @@ class Sentences:
     tokenizer: Any
     max_length: int
     rows: dict[str, Any] = field(default_factory=dict)
-    examples: dict[str, list[training.Example]] = field(default_factory=dict)
+    examples: dict[str, Examples] = field(default_factory=dict)
     targets: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(self, split: str, rows: Any) -> None:
@@ -128,7 +134,7 @@ class Sentences:
         return {name: shares.repeat(len(self.targets[name]), 1) for name in names}
 
     def accuracy(self, logits: Tensor, split: str) -> float:
-        return metrics.accuracy(self.targets[split], logits.argmax(-1).tolist())
+        return metrics.accuracy(self.targets[split].tolist(), logits.argmax(-1).tolist())
 
     def fields(self, logits: Mapping[str, Tensor]) -> dict[str, Any]:
         """What a line says of logits (N, K) of ``dev`` and, where it was drawn, ``test``.
@@ -160,7 +166,8 @@ def sentences(block: OpenBlock, task: str, n_train: int | None = None) -> Senten
     for split in block.splits:
         rows, n = corpus.splits[split], getattr(settings, split)
         if split == "test" and getattr(settings, "test_items", "shared") == "own":
-            found.add(split, tasks.disjoint(rows, n, block.seed, block.spec.axes["seed"]))
+            seeds = [int(seed) for seed in block.spec.axes["seed"]]
+            found.add(split, tasks.disjoint(rows, n, block.seed, seeds))
         else:
             found.add(split, tasks.subsample(rows, n, 0))
     print({split: len(rows) for split, rows in found.rows.items()}, f"of {task}")
@@ -196,41 +203,40 @@ def nudge(net: nn.Module) -> None:
             parameter.mul_(1 + ROUNDING)
 
 
-def count(net: nn.Module) -> int:
-    """How many numbers train."""
-    return sum(parameter.numel() for parameter in tuners.trainable(net).values())
-
-
 def fit(
-    block: OpenBlock, net: nn.Module, examples: list[training.Example], pad_id: int, **knobs: Any
+    block: OpenBlock, net: nn.Module, examples: Examples, pad_id: int, ends: int = ENDS, **knobs: Any
 ) -> tuple[nn.Module | None, dict[str, Any], Cost]:
-    """Train ``net`` for the block's ``steps`` and ``batch_size``; ``knobs`` go to ``training.train``.
+    """Train ``net``, nudged before in the stage ``twin``, for the block's ``steps`` of ``batch_size``.
 
-    Returns the model (None where the loss stopped being finite), what a line says about the training, and its cost:
-    ``updates``, ``trainable_parameters``, ``diverged``, the mean losses ``first_loss`` and ``train_loss`` of the first
-    and last updates, and ``early_loss`` of the second quarter, None where it diverged.
+    ``knobs`` go to ``training.train``. Returns the model (None where the loss stopped being finite), what a line says
+    about the training, and its cost: ``updates``, ``trainable_parameters``, ``diverged``, the mean losses ``first_loss``
+    and ``train_loss`` of the first and last ``ends`` updates, ``early_loss`` of the second quarter; None if it diverged.
     """
     defaults = {name: getattr(block.settings, name, None) for name in ("steps", "batch_size")}
     chosen = {**defaults, "seed": block.seed, **knobs}
+    if block.block.stage == "twin":
+        nudge(net)
     history, steps = None, chosen["steps"]
-    trained = count(net)
+    trained = sum(parameter.numel() for parameter in tuners.trainable(net).values())
     with block.run.measure() as cost:
         try:
             history = training.train(net, examples, pad_id=pad_id, **chosen)
         except TrainingError as error:
+            if not str(error).startswith("the loss is"):  # a mistake, not a run that diverged
+                raise
             print(error)
     found = {"updates": steps, "trainable_parameters": trained, "diverged": int(history is None)}
     found |= {"ms_per_step": 1000 * cost.cpu_seconds / steps}
     if history is None:
         return None, found | dict.fromkeys(("first_loss", "early_loss", "train_loss")), cost
     second = slice(steps // 4, max(steps // 2, steps // 4 + 1))
-    parts = {"first_loss": slice(ENDS), "early_loss": second, "train_loss": slice(-ENDS, None)}
+    parts = {"first_loss": slice(ends), "early_loss": second, "train_loss": slice(-ends, None)}
     found |= {name: float(np.mean(history.losses[part])) for name, part in parts.items()}
     return net, found, cost
 
 
 @torch.no_grad()
-def completion_scores(net: nn.Module, examples: list[training.Example], pad_id: int) -> dict[str, Any]:
+def completion_scores(net: nn.Module, examples: Examples, pad_id: int) -> dict[str, Any]:
     """``nll``: loss per token over all completions, end tokens included, in nats; ``scores``: each completion's share."""
     found, device = [], next(net.parameters()).device
     for example in examples:

@@ -79,15 +79,17 @@ def hardware() -> str:
 
 @lru_cache(maxsize=1)
 def package_sha() -> str:
-    """Sixteen hexadecimal digits over instructlab_utils: each of its .py and .toml files, with its path.
+    """Sixteen hexadecimal digits over instructlab_utils: each of its .py and .toml files, with its path, and data/tasks.toml.
 
     A lesson executes the package: another hash, and its last run is out of date (``engine/jobs.py``). A block of an
     experiment runs again for its own code and settings alone, since the package grows with each lesson; its lines carry the
     hash, so that ``explain`` can tell two versions of a tuner apart.
     """
     sha = hashlib.sha256()
-    for path in sorted(path for path in TEACHING.rglob("*.*") if path.suffix in (".py", ".toml")):
-        sha.update(path.relative_to(TEACHING).as_posix().encode() + b"\0")
+    table = TEACHING.parent / "data" / "tasks.toml"  # which reader reads what: code in all but name
+    found = [path for path in TEACHING.rglob("*.*") if path.suffix in (".py", ".toml")]
+    for path in sorted(found + [table] * table.is_file()):
+        sha.update(path.relative_to(TEACHING.parent).as_posix().encode() + b"\0")
         # line ends are normalised: a checkout on Windows must not look like a changed package
         sha.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
     return sha.hexdigest()[:16]

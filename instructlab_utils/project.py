@@ -54,3 +54,11 @@ def closest(name: str, known: list[str]) -> str:
     """``", did you mean X?"`` for a name close to a known one, else an empty string."""
     near = difflib.get_close_matches(name, known, n=1)
     return f", did you mean {near[0]!r}?" if near else ""
+
+
+def shown(path: Path) -> str:
+    """A path as a message shows it: relative to the project's root where it lies inside."""
+    try:
+        return path.resolve().relative_to(find_root()).as_posix()
+    except ValueError:
+        return str(path)

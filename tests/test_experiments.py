@@ -13,7 +13,7 @@ import pytest
 import toy_project as toy
 
 from instructlab_repro import claims, experiments, provenance
-from instructlab_repro.engine import jobs
+from instructlab_repro.engine import jobs, snakemake
 from instructlab_repro.experiments import collect
 from instructlab_repro.notebooks import runner
 from instructlab_utils import files
@@ -92,7 +92,11 @@ def test_a_profile_merges_tables_and_replaces_lists(root):
         ("n_train = [10, 20]", 'n_train = [10, "20"]', r"axes\.n_train: mixes types"),
         ('task = ["a", "b"]', 'task = ["a", "../b"]', r"axes\.task: '\.\./b' becomes a file's name"),
         ("[axes]", "[axes]\nmethod = [1]", r"'method' cannot be the name of an axis"),
-        ("[axes]", 'inside = ["seed"]\n[axes]', r"inside: 'seed' is not an axis that a block can loop over"),
+        (
+            "[axes]",
+            'inside = ["seed"]\n[axes]',
+            r"inside: 'seed' is not one of the axes that a block can loop over",
+        ),
         ("seed = 9 }", "seed = 2 }", r"tuning\.at: seed 2 is also a seed of the grid"),
         (", seed = 9 }", " }", r"tuning\.at: no seed"),
         ("{ n_train = 20,", "{ size = 20,", r"tuning\.at: 'size' is not one of the axes"),
@@ -100,12 +104,16 @@ def test_a_profile_merges_tables_and_replaces_lists(root):
         ("= [0.1, 0.2, 0.3]", "= [0.1, 0.2, 0.2]", r"values\.large\.learning_rate: tries a value twice"),
         ("large = { learning_rate", "huge = { learning_rate", r"'huge' is not one of the methods"),
         ("steps = { 10 = 3, 20 = 4 }", "steps = { 10 = 3 }", r"n_train\.steps: no value for n_train = 20"),
-        ("[settings_by.n_train]", "[settings_by.size]", r"settings_by: 'size' is not an axis"),
+        ("[settings_by.n_train]", "[settings_by.size]", r"settings_by: 'size' is not one of the axes"),
         ("batch_size = 2", "batch_size = 2\nsteps = 3", r"n_train\.steps: stands in settings too"),
         ("minutes = 1", "minutes = 0", r"resources\.minutes: .*greater than 0"),
         ("minutes = 1", "minutes = 1\nminute = 2", r"unknown key 'resources\.minute'"),
         ('metric = "accuracy"\n', "", r"key 'tables\.0\.metric' is missing"),
-        ('columns = ["task", "n_train"]', 'columns = ["seed"]', r"tables\.0\.columns: 'seed' is not an axis"),
+        (
+            'columns = ["task", "n_train"]',
+            'columns = ["seed"]',
+            r"tables\.0\.columns: 'seed' is not one of the axes that a table can",
+        ),
         (
             'verdicts = { large = "T1" }',
             'verdicts = { big = "T1" }',
@@ -490,7 +498,7 @@ def engine(root, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(engine):
     (engine / "slow").touch(), (engine / "bad").touch()
-    code = "from instructlab_repro.engine import jobs; jobs.run_graph(['toy'], 'laptop', 2)"
+    code = "from instructlab_repro.engine import snakemake; snakemake.run_graph(['toy'], 'laptop', 2)"
     first = subprocess.Popen([sys.executable, "-c", code], cwd=Path(experiments.__file__).parents[2])
     deadline = time.monotonic() + 180
     tuned = engine / "build/runs/toy/laptop/tune-a/done"
@@ -498,7 +506,7 @@ def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(en
         assert time.monotonic() < deadline and first.poll() is None
         time.sleep(0.1)
     with pytest.raises(ConfigError, match="another run is at work"):
-        jobs.run_graph(["toy"], "laptop")
+        snakemake.run_graph(["toy"], "laptop")
     first.send_signal(signal.SIGKILL)
     first.wait()
     orphan = int((engine / "sleeping").read_text())
@@ -507,7 +515,7 @@ def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(en
     (engine / "slow").unlink()
     (engine / "calls.txt").unlink()
     seen = []
-    result = jobs.run_graph(
+    result = snakemake.run_graph(
         ["toy"], "laptop", 2, on_progress=lambda jobs: seen.append([j.status for j in jobs])
     )
     with pytest.raises(ProcessLookupError):
@@ -520,9 +528,9 @@ def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(en
     assert kept["status"] == "failed" and not (engine / "build/runs/toy/laptop/a-n10-s0/done").exists()
 
     assert sorted((engine / "calls.txt").read_text().split()) == ["a-n10-s0", "b-n10-s0", "tune-b"]
-    left = jobs.run_graph(["toy"], "laptop", dry_run=True)
+    left = snakemake.run_graph(["toy"], "laptop", dry_run=True)
     assert [(job.name, job.why) for job in left.ran] == [("toy/a-n10-s0", "its last run failed: boom")]
-    done = jobs.run_graph(["toy/b-n10-s0"], "laptop")
+    done = snakemake.run_graph(["toy/b-n10-s0"], "laptop")
     assert not done.ran and len(done.current) == 2 and done.seconds == 0  # no engine was started
 
 
@@ -530,9 +538,9 @@ def test_a_dry_run_says_what_is_left_and_starts_nothing(root, monkeypatch):
     experiment = experiments.load("toy").at("laptop")
     toy.run(experiment, experiment.blocks()[0])
     monkeypatch.setattr(subprocess, "Popen", None)
-    result = jobs.run_graph(["toy"], "laptop", dry_run=True)
+    result = snakemake.run_graph(["toy"], "laptop", dry_run=True)
     assert len(result.ran) == 13 and [job.name for job in result.current] == ["toy/tune-a"]
-    one = jobs.run_graph(["toy/b-n10-s1"], "laptop", dry_run=True)
+    one = snakemake.run_graph(["toy/b-n10-s1"], "laptop", dry_run=True)
     assert [job.name for job in one.ran] == ["toy/tune-b", "toy/b-n10-s1"]
     assert one.ran[1].needs == (root / "build/runs/toy/laptop/tune-b/done",)
 
@@ -540,4 +548,4 @@ def test_a_dry_run_says_what_is_left_and_starts_nothing(root, monkeypatch):
 def test_an_engine_that_cannot_start_is_one_sentence(root):
     (root / "Snakefile").write_text("this is not a rule\n")
     with pytest.raises(ConfigError, match=r"Snakemake could not start: .*snakemake\.log"):
-        jobs.run_graph(["toy"], "laptop")
+        snakemake.run_graph(["toy"], "laptop")

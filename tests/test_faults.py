@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from instructlab_repro import experiments, notebooks
-from instructlab_repro.engine import jobs
+from instructlab_repro.engine import jobs, snakemake
 from instructlab_repro.notebooks import runner
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, RecordError
@@ -143,7 +143,7 @@ def test_a_second_call_is_refused_in_one_sentence(root):
 
     (root / "build").mkdir()
     with FileLock(root / "build" / ".graph.lock"), pytest.raises(ConfigError, match="another run is at work"):
-        jobs.run_graph(["toy"], "laptop")
+        snakemake.run_graph(["toy"], "laptop")
     assert not (root / ".snakemake").exists()
 
 
@@ -155,18 +155,18 @@ def test_what_another_call_finished_meanwhile_is_not_run_again(root, monkeypatch
         finish(experiment)  # the other call ends while this one waits for the lock
         yield
 
-    monkeypatch.setattr(jobs, "_alone", lock)
-    monkeypatch.setattr(jobs, "_snakemake", lambda *_: pytest.fail("Snakemake was started"))
-    result = jobs.run_graph(["toy"], "laptop")
+    monkeypatch.setattr(snakemake, "_alone", lock)
+    monkeypatch.setattr(snakemake, "_Snakemake", lambda *_: pytest.fail("Snakemake was started"))
+    result = snakemake.run_graph(["toy"], "laptop")
     assert result.ran == [] and len(result.current) == len(experiment.blocks()) and result.exit_code == 0
 
 
 def test_a_killed_engine_whose_snakemake_finished_all_leaves_nothing_behind(root, monkeypatch):
     finish(experiments.load("toy").at("laptop"))
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-    jobs._remember(root / "build", sleeper.pid, None)
-    monkeypatch.setattr(jobs, "_snakemake", lambda *_: pytest.fail("Snakemake was started"))
-    assert jobs.run_graph(["toy"], "laptop").ran == []
+    snakemake._remember(root / "build", sleeper.pid, None)
+    monkeypatch.setattr(snakemake, "_Snakemake", lambda *_: pytest.fail("Snakemake was started"))
+    assert snakemake.run_graph(["toy"], "laptop").ran == []
     assert not psutil.pid_exists(sleeper.pid)
     assert not (root / "build" / ".graph.json").exists()
 

@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import BertConfig, BertForSequenceClassification
 
-from instructlab_utils import metrics, plotting, training, tuners
+from instructlab_utils import intervals, metrics, plotting, training, tuners
 
 ROOT = Path(__file__).resolve().parents[1] / "notebooks"
 LESSON = ROOT / "source" / "11_arena.py"
@@ -37,9 +37,10 @@ def load(path, names, **scope):
     nodes = [n for n in ast.parse(path.read_text(encoding="utf-8")).body if getattr(n, "name", "") in names]
     assert len(nodes) == len(names)
     scope |= {"np": np, "torch": torch, "stats": stats, "training": training, "tuners": tuners}
+    scope |= {"intervals": intervals}
     scope |= {"contextlib": contextlib, "metrics": metrics, "pareto_front": metrics.pareto_front}
     scope |= {"make_pipeline": make_pipeline, "StandardScaler": StandardScaler}
-    scope |= {"LogisticRegression": LogisticRegression}
+    scope |= {"LogisticRegression": LogisticRegression, "SimpleNamespace": SimpleNamespace}
     exec(compile(ast.Module(nodes, []), str(path), "exec"), scope)
     return scope
 
@@ -237,7 +238,7 @@ def sides(world):
     )  # fmt: skip
     experiment = load(
         EXPERIMENT,
-        ["hidden", "logistic", "probe", "held_mb"],
+        ["States", "hidden", "logistic", "probe", "held_mb"],
         run=run, settings=rules, pad_id=0, seed=0, examples=examples, probe_examples=world.probe,
         probe_rows={name: {"label": y} for name, y in world.labels.items()},
     )  # fmt: skip

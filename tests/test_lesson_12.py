@@ -152,7 +152,8 @@ def settings_of(name):
 @pytest.fixture(scope="module")
 def in_context(tokenizer):
     _, chosen = settings_of("in_context")
-    scope = {"tokenizer": tokenizer, "settings": chosen, "seed": 3, "net": None, "run": Measured()}
+    block = SimpleNamespace(run=Measured())
+    scope = {"tokenizer": tokenizer, "settings": chosen, "seed": 3, "net": None, "block": block}
     return load(EXPERIMENTS / "in_context.py", "FORMATS", "as_pair", "drawn", "scored", "oracle", **scope)
 
 

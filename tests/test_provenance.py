@@ -56,6 +56,15 @@ def test_the_hash_sees_every_module_and_its_path_and_no_line_ends(package):
     assert len({*seen, sha()}) == 4
 
 
+def test_the_hash_sees_the_table_of_tasks(package):
+    seen, table = [sha()], package.parent / "data" / "tasks.toml"
+    table.parent.mkdir()
+    for text in ("[task.irony]", "[task.sarcasm]"):
+        table.write_text(text, encoding="utf-8")
+        seen.append(sha())
+    assert len(set(seen)) == 3
+
+
 def test_a_changed_tuner_makes_lesson_09_run_again_and_leaves_a_block_done(tmp_path, package, monkeypatch):
     """A lesson executes the package; a block's line carries its hash."""
     root = toy_project.make(tmp_path / "toy")

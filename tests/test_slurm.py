@@ -20,7 +20,7 @@ import toy_project as toy
 import yaml
 
 from instructlab_repro import experiments
-from instructlab_repro.engine import jobs
+from instructlab_repro.engine import jobs, snakemake
 from instructlab_repro.pages import check_blocks
 from instructlab_utils.errors import ConfigError
 
@@ -93,21 +93,21 @@ def test_every_profile_resumes_and_lets_the_key_decide(name):
 
 def test_an_executor_that_cannot_work_is_one_sentence(root, monkeypatch):
     with pytest.raises(ConfigError, match=r"unknown executor 'slrum', did you mean 'slurm'\?; known: local"):
-        jobs.run_graph(["toy"], "smoke", executor="slrum")
+        snakemake.run_graph(["toy"], "smoke", executor="slrum")
     own = root / "profiles" / "mine" / "config.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("executor: nowhere\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="'nowhere' is not installed; run `pip install snakemake-executor-"):
-        jobs.executor_profile("mine")
+        snakemake.executor_profile("mine")
     own.write_text("executor: [\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="not a table of YAML"):
-        jobs.executor_profile(str(own.parent))
+        snakemake.executor_profile(str(own.parent))
     own.write_text("executor: slurm\n", encoding="utf-8")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="no `sbatch` here"):
-        jobs.executor_profile("mine")
-    assert jobs.executor_profile("local") == (ROOT / "profiles" / "local", "local")
+        snakemake.executor_profile("mine")
+    assert snakemake.executor_profile("local") == (ROOT / "profiles" / "local", "local")
 
 
 # --- what a job brings along -----------------------------------------------------------------------
@@ -185,11 +185,11 @@ def test_the_head_node_needs_no_kernel_and_no_torch():
 
 def test_processes_of_another_login_node_are_left_alone(monkeypatch):
     ended = []
-    monkeypatch.setattr(jobs, "_end_group", lambda group, **_: ended.append(group))
+    monkeypatch.setattr(snakemake, "_end_group", lambda group, **_: ended.append(group))
     left = {"group": 2**22 + 1, "started": 0.0}
-    jobs._end_orphans({**left, "host": "another"})
+    snakemake._end_orphans({**left, "host": "another"})
     assert not ended
-    jobs._end_orphans({**left, "host": platform.node()})
+    snakemake._end_orphans({**left, "host": platform.node()})
     assert ended == [2**22 + 1]
 
 
@@ -204,13 +204,13 @@ def test_slurm_jobs_of_a_killed_call_are_cancelled_before_the_next_one_starts(ro
         return subprocess.CompletedProcess(words, 0, "\n".join(queue), "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(jobs.time, "sleep", lambda _: None)
+    monkeypatch.setattr(snakemake.time, "sleep", lambda _: None)
     build = root / "build"
     build.mkdir()
     (build / ".graph.json").write_text(
         json.dumps({"group": 2**22 + 1, "started": 0, "host": "another", "slurm": "instructlab-abc"})
     )
-    jobs.end_killed()
+    snakemake.end_killed()
     assert cancelled == ["7", "12_3"] and not (build / ".graph.json").exists()
 
 
@@ -219,7 +219,7 @@ def test_a_killed_call_on_slurm_cannot_be_followed_where_slurm_cannot_be_asked(m
     with pytest.raises(
         ConfigError, match="a killed call left Slurm jobs; call this once where `squeue` works"
     ):
-        jobs._cancel_slurm("instructlab-abc")
+        snakemake._cancel_slurm("instructlab-abc")
 
 
 # --- the single node -------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_a_call_killed_on_slurm_is_finished_by_the_next_one(root, monkeypatch):
     worker.chmod(worker.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("INSTRUCTLAB_PYTHON", str(worker))
     (root / "slow").touch()
-    code = "from instructlab_repro.engine import jobs; jobs.run_graph(['toy'], 'laptop', 2, executor='slurm')"
+    code = "from instructlab_repro.engine import snakemake; snakemake.run_graph(['toy'], 'laptop', 2, executor='slurm')"
     first = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 900
     while not ((root / "sleeping").exists() and (root / "build/runs/toy/laptop/tune-a/done").exists()):
@@ -319,7 +319,7 @@ def test_a_call_killed_on_slurm_is_finished_by_the_next_one(root, monkeypatch):
     sleeper = int((root / "sleeping").read_text())
     os.kill(sleeper, 0)  # the job goes on without its call
     (root / "slow").unlink()
-    result = jobs.run_graph(["toy"], "laptop", 2, executor="slurm")
+    result = snakemake.run_graph(["toy"], "laptop", 2, executor="slurm")
     with pytest.raises(ProcessLookupError):
         os.kill(sleeper, 0)
     assert {job.name: job.status for job in result.ran} == {

@@ -12,8 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from instructlab_repro import notebooks
+from instructlab_repro.notebooks import runner
 from instructlab_utils.errors import CourseError, ParameterError
-from instructlab_utils.project import PROFILES, find_root, resolve_profile
+from instructlab_utils.project import PROFILES, find_root, resolve_profile, shown
 
 app = typer.Typer(
     add_completion=False,
@@ -63,9 +65,6 @@ def _run(
     name: str, out: Path, profile: str, given: dict[str, Any], timeout: float | None = None, threads: int = 1
 ) -> Any:
     """Run one lesson or experiment notebook, given what was typed; returns its manifest."""
-    from instructlab_repro import notebooks
-    from instructlab_repro.notebooks import runner
-
     lesson = notebooks.find(name)
     values = runner.check_parameters(runner.inspect_notebook(lesson.notebook), given, parse=True)
     manifest = runner.run_notebook(
@@ -98,8 +97,6 @@ def run(
     out: Annotated[Path | None, typer.Option(help="folder for the executed notebook and its results")] = None,
 ) -> None:
     """Run one notebook headlessly, its parameters checked."""
-    from instructlab_repro import notebooks
-
     given = dict(pair.partition("=")[::2] for pair in parameter or [])
     if empty := [pair for pair in parameter or [] if "=" not in pair]:
         raise ParameterError(f"-p {empty[0]} has no value; write -p {empty[0]} VALUE")
@@ -120,8 +117,6 @@ def run(
 @app.command("lesson-job", hidden=True)
 def lesson_job(name: str, profile: Profile = "auto", timeout: float | None = None) -> None:
     """One lesson, as the Snakefile calls it."""
-    from instructlab_repro import notebooks
-
     lesson = notebooks.find(name)
     if not lesson.notebook.exists():
         notebooks.build([name])
@@ -141,8 +136,7 @@ def block(
     """One block of an experiment, as the Snakefile and a repetition call it."""
     from dataclasses import replace
 
-    from instructlab_repro import experiments, notebooks
-    from instructlab_repro.notebooks import runner
+    from instructlab_repro import experiments
 
     chosen, found = experiments.find_block(experiment, block_id, profile)
     if not notebooks.find(chosen.notebook).notebook.exists():
@@ -208,8 +202,7 @@ def fetch(
     from instructlab_repro import assets
     from instructlab_repro.engine.course import needed_assets
 
-    names = needed_assets() if needed else only or None
-    for name, folder in assets.fetch(names).items():
+    for name, folder in assets.fetch(needed_assets() if needed else only or None).items():
         print(f"{name}: {folder}")
 
 
@@ -226,8 +219,6 @@ def doctor(
 @app.command("notebooks")
 def notebooks_command(names: Names = None, check: Check = False) -> None:
     """Turn the text sources into notebooks; ids and outputs stay."""
-    from instructlab_repro import notebooks
-
     if check:
         differences = notebooks.check(names or None)
         print(*differences, sep="\n", end="\n" * bool(differences), file=sys.stderr)
@@ -242,8 +233,6 @@ def import_command(
     notebook: Annotated[Path, typer.Argument(help="a notebook that was edited in Jupyter")],
 ) -> None:
     """Bring a notebook's edits back into its text source."""
-    from instructlab_repro import notebooks
-
     source = notebooks.import_back(notebook)
     notebooks.build([source.stem])
     print(f"wrote {source.name}; look at `git diff` before you commit")
@@ -259,21 +248,19 @@ def new(
     from instructlab_repro.engine import new as skeletons
 
     for path in skeletons.new(kind, name, own_notebook=notebook):
-        print(f"fill in {path.relative_to(find_root()).as_posix()}")
+        print(f"fill in {shown(path)}")
     print(f"then: {skeletons.next_step(kind, name)}")
 
 
 @app.command("list")
 def list_command() -> None:
     """The lessons and experiments, what they are for, and the minutes of each profile."""
-    from instructlab_repro import notebooks
     from instructlab_repro.pages import show
 
     for title, entries in (("lesson", notebooks.lessons()), ("experiment", notebooks.experiment_notebooks())):
-        rows = [[title, "title", "you will be able to", *PROFILES]]
-        for entry in entries.values():
-            minutes = [f"{entry.minutes[profile]:g} min" for profile in PROFILES]
-            rows.append([entry.id, entry.title, entry.outcome, *minutes])
+        rows = [[title, "title", "what for", *PROFILES]]
+        for e in entries.values():
+            rows.append([e.id, e.title, e.outcome, *(f"{e.minutes[p]:g} min" for p in PROFILES)])
         show(rows, [True] * 3 + [False] * len(PROFILES))
 
 

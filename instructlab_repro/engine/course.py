@@ -13,14 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from instructlab_repro import assets, experiments, notebooks
-from instructlab_repro.engine import jobs
-from instructlab_repro.engine.jobs import GraphResult, Job
+from instructlab_repro.engine import jobs, snakemake
+from instructlab_repro.engine.jobs import Job
+from instructlab_repro.engine.snakemake import GraphResult
 from instructlab_repro.notebooks import runner
 from instructlab_repro.pages import grid, show, write_tables
 from instructlab_utils import cache
 from instructlab_utils.errors import AssetError, RecordError
 from instructlab_utils.files import write_json, write_text
-from instructlab_utils.project import find_root
+from instructlab_utils.project import find_root, shown
 
 ENDED = ("ok", "failed", "aborted")
 PREPARE = """
@@ -71,6 +72,8 @@ def prepare(names: list[str]) -> None:
     stale = [lesson.id for lesson in notebooks.everything() if not lesson.notebook.exists()]
     if stale:
         notebooks.build(stale)
+    if not names:
+        return
     assets.fetch(names, progress=True)
     # in a process of its own: this one waits for the notebooks, and should not hold the libraries' memory
     done = subprocess.run([sys.executable, "-c", PREPARE, *names], stderr=subprocess.PIPE, text=True)
@@ -86,12 +89,12 @@ def run_course(profile: str = "smoke", workers: int = 2) -> int:
     wanted = needed_assets()
     had_all = ready(wanted)
     if not had_all:
-        print(f"assets: {', '.join(wanted)} (fetched once, into {_shown(cache.home())})")
+        print(f"assets: {', '.join(wanted)} (fetched once, into {shown(cache.home())})")
     undone = [job for job in jobs.all_jobs(targets, profile) if not job.done]
     if undone or not had_all:
         prepare(wanted)
     with progress() as on_progress:
-        result = jobs.run_graph(targets, profile, workers, on_progress=on_progress)
+        result = snakemake.run_graph(targets, profile, workers, on_progress=on_progress)
     return report(result, profile, fetched=not had_all)
 
 
@@ -118,12 +121,12 @@ def run_experiments(
     if left:
         prepare(needed_assets([experiment.notebook for experiment in loaded]))
         with progress() as on_progress:
-            result = jobs.run_graph(
+            result = snakemake.run_graph(
                 chosen, profile, workers, fresh=fresh, executor=executor, on_progress=on_progress
             )
         code = report(result, profile, name="reproduce")
     else:
-        jobs.end_killed()
+        snakemake.end_killed()
         print(f"The recorded results cover today's experiments: {', '.join(chosen)}; nothing was run.")
     for experiment in loaded:
         found = experiments.aggregate(experiment, profile)
@@ -131,7 +134,7 @@ def run_experiments(
             claims.keep_bootstraps(experiment, profile, found.left_out)
         blocks = len({line["block"] for line in found.lines})
         changed = ", changed" if found.changed else ""
-        print(f"{_shown(found.path)}: {len(found.lines)} runs in {blocks} blocks{changed}")
+        print(f"{shown(found.path)}: {len(found.lines)} runs in {blocks} blocks{changed}")
         for block, reason in found.refused.items():
             print(f"  refused {block}: {reason}", file=sys.stderr)
         if found.missing:
@@ -150,15 +153,14 @@ def plan(
 ) -> str:
     """What would run, how long it should take by earlier runs, and what is there."""
     rows, known, unknown = [], 0.0, 0
-    for experiment in loaded:
-        at = experiment.at(profile)
-        expected = {f"{at.name}/{block.id}": at.expected_seconds(block) for block in at.blocks()}
-        for job in (job for job in left if job.name in expected):
-            seconds = expected[job.name]
-            known, unknown = known + (seconds or 0.0), unknown + (seconds is None)
-            rows.append(
-                f"{job.name}: {job.why or 'again'}, {'never timed' if seconds is None else f'about {seconds:.0f} s'}"
-            )
+    expected: dict[str, float | None] = {}
+    for experiment in (one.at(profile) for one in loaded):
+        expected |= {f"{experiment.name}/{b.id}": experiment.expected_seconds(b) for b in experiment.blocks()}
+    for job in left:
+        seconds = expected.get(job.name)
+        known, unknown = known + (seconds or 0.0), unknown + (seconds is None)
+        time = "never timed" if seconds is None else f"about {seconds:.0f} s"
+        rows.append(f"{job.name}: {job.why or 'again'}, {time}")
     text = f"{len(jobs) - len(left)} of {len(jobs)} blocks are there, {len(left)} would run"
     if left:
         workers = workers or 2  # as profiles/local has it
@@ -239,7 +241,7 @@ def report(result: GraphResult, profile: str, *, fetched: bool = False, name: st
             "peak_memory_mb": job.peak_memory_mb,
             "up_to_date": job in result.current,
             "error": job.error,
-            "executed": _shown(job.out / "executed.ipynb"),
+            "executed": shown(job.out / "executed.ipynb"),
         }
         for job in jobs
     ]
@@ -257,7 +259,7 @@ def _sentence(result: GraphResult, folder: Path, fetched: bool) -> str:
     kept = f", {len(result.current)} more up to date" if result.current else ""
     ended = f"Notebooks run: {len(result.ran)}"
     ended += f", {len(result.bad)} of them did not end well" if result.bad else ", all ok"
-    return f"{ended}{kept}, {result.seconds:.0f} s in all; executed notebooks under {_shown(folder.parent)}/."
+    return f"{ended}{kept}, {result.seconds:.0f} s in all; executed notebooks under {shown(folder.parent)}/."
 
 
 def _failure(job: Job) -> str:
@@ -283,10 +285,3 @@ def _title(job: Job) -> str:
 
 def _cost(job: Job) -> str:
     return f"{job.seconds or 0:.1f} s, {job.peak_memory_mb or 0:.0f} MB"
-
-
-def _shown(path: Path) -> str:
-    try:
-        return path.relative_to(find_root()).as_posix()
-    except ValueError:
-        return str(path)

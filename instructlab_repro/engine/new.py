@@ -13,7 +13,7 @@ from pathlib import Path
 from instructlab_repro import notebooks
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.files import write_text
-from instructlab_utils.project import closest, find_root
+from instructlab_utils.project import closest, find_root, shown
 
 TEMPLATES = Path(__file__).with_name("templates")
 TASKS = "data/tasks.toml"
@@ -39,25 +39,25 @@ KINDS = {
             "answers.toml": "tests/answers/@NN@.toml",
             "test.py": "tests/test_lesson_@NN@.py",
         },
-        "make course, run @NN@ --store, table --measured",
+        "make course; python -m instructlab_utils run @NN@ --store; python -m instructlab_utils table --measured",
     ),
     "experiment": Skeleton(
         r"[a-z][a-z0-9_]*",
         "label_noise: lower-case words",
         {"experiment.toml": "data/experiments/@NAME@.toml"},
-        "reproduce @NAME@ --dry-run",
+        "python -m instructlab_utils reproduce @NAME@ --dry-run",
     ),
     "claim": Skeleton(
         r"[A-Z]{1,3}[1-9]\d*",
         "C31: one to three capitals and a number",
         {"claim.toml": "data/claims/@NAME@.toml"},
-        "claims --plan @NAME@",
+        "python -m instructlab_utils claims --plan @NAME@",
     ),
     "task": Skeleton(
         r"[a-z][a-z0-9-]*",
         "causal-pairs: lower-case words and hyphens",
         {"task.toml": TASKS},
-        "-m instructlab_repro.pages.cards, pytest tests/test_tasks.py",
+        "python -m instructlab_repro.pages.cards; pytest tests/test_tasks.py",
     ),
 }
 
@@ -128,7 +128,7 @@ def _refuse_what_is_taken(kind: str, name: str, paths: list[Path]) -> None:
     if kind == "lesson":
         taken += sorted((root / "notebooks" / "source").glob(f"{name[:2]}_*.py"))
     if taken:
-        raise ParameterError(f"{taken[0].relative_to(root).as_posix()} is there already; choose another name")
+        raise ParameterError(f"{shown(taken[0])} is there already; choose another name")
 
 
 def _a(kind: str) -> str:

@@ -1,5 +1,7 @@
 """The room's door: notebooks found, built from their sources, checked, and run; warm kernels."""
 
+from instructlab_repro.notebooks.kernels import start as start_warm
+from instructlab_repro.notebooks.kernels import stop as stop_warm
 from instructlab_repro.notebooks.manifest import Manifest, read_manifest
 from instructlab_repro.notebooks.parameters import Parameter, check_parameters, inspect_notebook
 from instructlab_repro.notebooks.runner import describe, run_notebook
@@ -44,6 +46,8 @@ __all__ = [
     "read_header",
     "read_manifest",
     "run_notebook",
+    "start_warm",
     "status",
+    "stop_warm",
     "store_outputs",
 ]

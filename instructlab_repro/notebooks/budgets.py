@@ -6,7 +6,7 @@ side, and the installed package reads it without any notebook.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from instructlab_utils.files import write_text
 from instructlab_utils.project import PROFILES, find_root
 
 Budget = Mapping[str, Mapping[str, int | float]]  # knob → profile → number
+
 
 HEAD = """\
 # Generated from the headers of notebooks/source and notebooks/experiments/source; edit the header, then `make notebooks`.
@@ -44,16 +45,16 @@ def checked(budget: Any, where: str) -> Budget:
     return budget
 
 
-def text(budgets: Mapping[str, Budget]) -> str:
-    """The file, from the budgets by lesson or experiment."""
+def text(notebooks: Iterable[Any]) -> str:
+    """The file, from lessons and experiments: each has an ``id`` and a ``budget``."""
     parts = [HEAD]
-    for name, budget in budgets.items():
+    for notebook in notebooks:
         rows = [
             f"{knob} = {{ {', '.join(f'{profile} = {row[profile]}' for profile in PROFILES)} }}\n"
-            for knob, row in budget.items()
+            for knob, row in notebook.budget.items()
         ]
         if rows:
-            parts.append(f'["{name}"]\n{"".join(rows)}')
+            parts.append(f'["{notebook.id}"]\n{"".join(rows)}')
     return "\n".join(parts)
 
 
@@ -62,13 +63,13 @@ def path() -> Path:
     return find_root() / "instructlab_utils" / "profiles.toml"
 
 
-def in_step(budgets: Mapping[str, Budget]) -> bool:
+def in_step(notebooks: Iterable[Any]) -> bool:
     """Whether the file says what the headers say. A project without the package's sources has no such file."""
     if not path().parent.is_dir():
         return True
-    return path().is_file() and path().read_text(encoding="utf-8") == text(budgets)
+    return path().is_file() and path().read_text(encoding="utf-8") == text(notebooks)
 
 
-def write(budgets: Mapping[str, Budget]) -> list[Path]:
+def write(notebooks: Sequence[Any]) -> list[Path]:
     """Write the file if it differs; returns what changed on disk."""
-    return [] if in_step(budgets) else [write_text(path(), text(budgets))]
+    return [] if in_step(notebooks) else [write_text(path(), text(notebooks))]

@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import random
+import select
 import selectors
 import signal
 import socket
@@ -103,14 +104,12 @@ class Forked:
         self.returncode: int | None = None
 
     def _read(self, timeout: float | None) -> int | None:
-        if self.returncode is None:
-            self._connection.settimeout(timeout)
-            with contextlib.suppress(BlockingIOError, TimeoutError):
-                code = b""
-                with contextlib.suppress(ConnectionError):
-                    code = self._connection.recv(16)
-                self.returncode = int(code) if code else -signal.SIGKILL  # nobody is left who could tell
-                self._connection.close()
+        if self.returncode is None and select.select([self._connection], [], [], timeout)[0]:
+            code = b""
+            with contextlib.suppress(ConnectionError):
+                code = self._connection.recv(16)
+            self.returncode = int(code) if code else -signal.SIGKILL  # nobody is left who could tell
+            self._connection.close()
         return self.returncode
 
     def poll(self) -> int | None:
@@ -123,8 +122,9 @@ class Forked:
         return code
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -155,6 +155,7 @@ def fork(
             connection.sendall(request)
             answer = connection.recv(200).decode()
             if answer.isdigit():
+                connection.settimeout(None)
                 return Forked(connection, int(answer))
             connection.close()
             reason = answer or "the server has ended"
@@ -179,8 +180,6 @@ def stop(env: Mapping[str, str]) -> None:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(socket_path(env)))
             connection.sendall((0).to_bytes(4, "big"))
-            connection.settimeout(10)
-            connection.recv(1)
 
 
 def delegate(target: str, arguments: list[str]) -> int | None:
@@ -205,7 +204,7 @@ def _connect(env: Mapping[str, str]) -> socket.socket:
     with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
         connection.connect(str(path))
         return connection
-    with open(path.with_suffix(".lock"), "w") as lock:
+    with open(path.with_name("lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             connection.connect(str(path))
@@ -218,7 +217,7 @@ def _connect(env: Mapping[str, str]) -> socket.socket:
         own["MPLBACKEND"] = (
             INLINE  # else matplotlib_inline's import makes pyplot choose, once for all children
         )
-        with open(path.with_suffix(".log"), "w") as log:
+        with open(path.with_name("log"), "w") as log:
             subprocess.run([sys.executable, "-P", "-c", code], env=own, cwd="/", stdin=subprocess.DEVNULL,
                            stdout=log, stderr=log, start_new_session=True, check=True, timeout=60)  # fmt: skip
     connection.connect(str(path))
@@ -237,8 +236,11 @@ def serve(path: str) -> None:
         os._exit(0)  # the caller may connect; requests wait until the imports are done
     try:
         _Server(listener, preload()).run()
+    except BaseException:
+        traceback.print_exc()
     finally:
         Path(path).unlink(missing_ok=True)
+        os._exit(0)  # to take the libraries apart would last a second
 
 
 def preload() -> str:

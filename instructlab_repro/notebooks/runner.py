@@ -25,10 +25,10 @@ from instructlab_repro.notebooks.kernels import THREADS
 from instructlab_repro.notebooks.manifest import Manifest
 from instructlab_repro.notebooks.manifest import read_manifest as read_manifest
 from instructlab_repro.notebooks.parameters import check_parameters, inspect_notebook
-from instructlab_repro.notebooks.sources import code_sha, shown_path
+from instructlab_repro.notebooks.sources import code_sha
 from instructlab_repro.provenance import environment
 from instructlab_utils.files import write_text
-from instructlab_utils.project import find_root, resolve_profile
+from instructlab_utils.project import find_root, resolve_profile, shown
 
 LONGEST_SOCKET = 90  # characters; the system's limit is 104 on macOS, 108 on Linux
 
@@ -130,7 +130,7 @@ def run_notebook(
     if declared_profile == "auto":
         declared_profile = kernel_env.get("INSTRUCTLAB_PROFILE", "laptop")
     manifest = Manifest(
-        notebook=shown_path(path),
+        notebook=shown(path),
         parameters=values,
         code_sha=code_sha(path),
         profile=resolve_profile(declared_profile),
@@ -304,13 +304,13 @@ def describe(manifest: Manifest, out: Path) -> str:
     cost = f"{manifest.seconds:.1f} s · {manifest.peak_memory_mb:.0f} MB"
     head = f"{manifest.notebook} · {manifest.status} · {cost}"
     if manifest.error is None:
-        return f"{head} · {shown_path(out / manifest.executed)}"
+        return f"{head} · {shown(out / manifest.executed)}"
     error = manifest.error
     cell = f"cell [{error['cell']}]" if error["cell"] else "before the first cell"
     source = f" `{error['source']}`" if error["source"] else ""
     message = f"{error['name']}: {error['message']}".strip().splitlines()[0]
     partial = out / manifest.executed
-    where = f"\n  partial notebook: {shown_path(partial)}" if partial.exists() else ""
+    where = f"\n  partial notebook: {shown(partial)}" if partial.exists() else ""
     return f"{head}\n  {cell}{source}: {message}{where}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from typing import Any
 from instructlab_repro.notebooks import budgets
 from instructlab_utils.errors import NotebookError
 from instructlab_utils.files import write_text
-from instructlab_utils.project import PROFILES, closest, find_root
+from instructlab_utils.project import PROFILES, closest, find_root, shown
 
 HEADER = re.compile(r"\A# ---\n((?:#.*\n)*?)# ---\n")
 INJECTED = ("injected-parameters", "papermill-error-cell-tag")
@@ -50,25 +51,23 @@ def read_header(source: Path) -> dict[str, Any]:
 
     match = HEADER.match(source.read_text(encoding="utf-8"))
     if match is None:
-        raise NotebookError(f"{shown_path(source)}: no header; the file must begin with a '# ---' block")
+        raise NotebookError(f"{shown(source)}: no header; the file must begin with a '# ---' block")
     lines = [line[2:] if line.startswith("# ") else line[1:] for line in match.group(1).splitlines()]
     try:
         header = yaml.safe_load("\n".join(lines))["jupyter"]
         header["instructlab"]
     except yaml.YAMLError as error:
         raise NotebookError(
-            f"{shown_path(source)}: the header is not valid YAML ({error})".replace("\n", " ")
+            f"{shown(source)}: the header is not valid YAML ({error})".replace("\n", " ")
         ) from error
     except (TypeError, KeyError) as error:
-        raise NotebookError(
-            f"{shown_path(source)}: the header lacks the block jupyter: instructlab:"
-        ) from error
+        raise NotebookError(f"{shown(source)}: the header lacks the block jupyter: instructlab:") from error
     return header
 
 
 def _lesson(source: Path) -> Notebook:
     fields = read_header(source)["instructlab"]
-    where = f"{shown_path(source)}: instructlab"
+    where = f"{shown(source)}: instructlab"
     for key, kind in (("id", str), ("title", str), ("outcome", str), ("assets", list), ("minutes", dict)):
         if not isinstance(fields.get(key), kind):
             raise NotebookError(
@@ -96,7 +95,7 @@ def _collect(folder: Path) -> dict[str, Notebook]:
         lesson = _lesson(source)
         if lesson.id in found:
             raise NotebookError(
-                f"{shown_path(source)}: the id {lesson.id!r} is already that of {shown_path(found[lesson.id].source)}"
+                f"{shown(source)}: the id {lesson.id!r} is already that of {shown(found[lesson.id].source)}"
             )
         found[lesson.id] = lesson
     return found
@@ -195,16 +194,16 @@ def build(names: Iterable[str] | None = None) -> list[Path]:
         if not lesson.notebook.exists() or lesson.notebook.read_text(encoding="utf-8") != text:
             write_text(lesson.notebook, text)
             changed.append(lesson.notebook)
-    return changed + budgets.write(_budgets())
+    return changed + budgets.write(everything())
 
 
 def check(names: Iterable[str] | None = None) -> list[str]:
     """Where notebooks and sources differ in code, prose, tags or header; an empty list means in step."""
     differences = []
-    if names is None and not budgets.in_step(_budgets()):
-        differences.append(f"{shown_path(budgets.path())}: differs from the headers; run `make notebooks`")
+    if names is None and not budgets.in_step(everything()):
+        differences.append(f"{shown(budgets.path())}: differs from the headers; run `make notebooks`")
     for lesson in _selected(names):
-        where = shown_path(lesson.notebook)
+        where = shown(lesson.notebook)
         if not lesson.notebook.exists():
             differences.append(f"{where}: missing; run `make notebooks`")
             continue
@@ -216,7 +215,7 @@ def check(names: Iterable[str] | None = None) -> list[str]:
         known = {lesson.notebook for lesson in _selected(None)}
         for folder in (find_root() / "notebooks", find_root() / "notebooks" / "experiments"):
             for stray in sorted(set(folder.glob("*.ipynb")) - known):
-                differences.append(f"{shown_path(stray)}: no source; `import` it or delete it")
+                differences.append(f"{shown(stray)}: no source; `import` it or delete it")
     return differences
 
 
@@ -284,7 +283,7 @@ def store_outputs(executed: Path, lesson: Notebook) -> int:
         cell.source for cell in result.cells if cell.cell_type == "code"
     ]:
         raise NotebookError(
-            f"{shown_path(executed)} was made from other code than {shown_path(lesson.source)}; run it again"
+            f"{shown(executed)} was made from other code than {shown(lesson.source)}; run it again"
         )
     outputs = iter([cell for cell in ran if cell.cell_type == "code"])
     private = (str(find_root()), str(Path.home()) + "/")
@@ -299,14 +298,12 @@ def store_outputs(executed: Path, lesson: Notebook) -> int:
         cell.execution_count = count
         for output in cell.outputs:
             if output.output_type == "error":
-                raise NotebookError(
-                    f"{shown_path(executed)}: cell {count} holds an error; it cannot be stored"
-                )
+                raise NotebookError(f"{shown(executed)}: cell {count} holds an error; it cannot be stored")
             if output.output_type == "execute_result":
                 output.execution_count = count
             if any(path in json.dumps(output, ensure_ascii=False) for path in private):
                 raise NotebookError(
-                    f"{shown_path(lesson.source)}: code cell {count} prints an absolute path of this machine; "
+                    f"{shown(lesson.source)}: code cell {count} prints an absolute path of this machine; "
                     "print it relative to run.root"
                 )
     text = nbformat.writes(result) + "\n"
@@ -337,10 +334,10 @@ def read(path: Path) -> Any:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
     except FileNotFoundError as error:
-        raise NotebookError(f"{shown_path(path)} does not exist; run `make notebooks`") from error
+        raise NotebookError(f"{shown(path)} does not exist; run `make notebooks`") from error
     except Exception as error:  # nbformat raises a dozen kinds, all meaning the same to the reader
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise NotebookError(f"{shown_path(path)} is not a readable notebook: {reason}") from error
+        raise NotebookError(f"{shown(path)} is not a readable notebook: {reason}") from error
     return notebook
 
 
@@ -372,10 +369,6 @@ def _selected(names: Iterable[str] | None) -> list[Notebook]:
     return [find(name) for name in names]
 
 
-def _budgets() -> dict[str, budgets.Budget]:
-    return {lesson.id: lesson.budget for lesson in everything()}
-
-
 def _tags(cell: Any) -> list[str]:
     return list(cell.metadata.get("tags", []))
 
@@ -396,17 +389,5 @@ def _same_code(a: str, b: str) -> bool:
 
 def _first_difference(want: str, have: str) -> str:
     """The first line of the source's cell that the notebook's cell does not have at that place."""
-    rows, others = want.splitlines(), have.splitlines()
-    for number, row in enumerate(rows):
-        if number >= len(others) or others[number] != row:
-            return row.strip()[:80]
-    return others[len(rows)].strip()[:80] if len(others) > len(rows) else ""
-
-
-def shown_path(path: Path) -> str:
-    """The path as a message shows it: relative to the root where it lies inside."""
-    path = Path(path)
-    try:
-        return path.resolve().relative_to(find_root()).as_posix()
-    except ValueError:
-        return str(path)
+    pairs = itertools.zip_longest(want.splitlines(), have.splitlines())
+    return next((row if row is not None else other for row, other in pairs if row != other), "").strip()[:80]

@@ -26,7 +26,7 @@ LONGEST = 6000  # rows read of a file with options: two of them have tens of tho
 
 
 class Row(NamedTuple):
-    """One raw text with people's mean ``rating`` (else NaN) or the source's ``label`` (else None).
+    """One raw text (lesson 03) with people's mean ``rating`` (else NaN) or the source's ``label`` (else None).
 
     ``article`` is the number of the text that a sentence was cut from, "" where the source does not tell.
     """

@@ -18,7 +18,7 @@ from instructlab_utils.tasks.readers import READERS
 
 @dataclass(frozen=True)
 class TaskTable:
-    """What data/tasks.toml says of a task; the head of that file explains every key."""
+    """What data/tasks.toml says of a task (lesson 03); the head of that file explains every key."""
 
     kind: str
     reader: str
@@ -91,7 +91,7 @@ def tables() -> dict[str, TaskTable]:
 
 
 def note(asset: str, what: str) -> str:
-    """What data/tasks.toml notes of an asset (for the data cards): ``licence``, or where the ``labels`` come from."""
+    """What data/tasks.toml notes of an asset, as on the cards of lesson 03: ``licence``, or whence the ``labels``."""
     text, path = cache.data_file("tasks.toml")
     try:
         return _parse(text, path)[1][asset][what]

@@ -21,7 +21,7 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 task: str = "tweet-sentiment"  # a classification task, or e2e-slots
 seed: int = 0  # training sentences, order of batches, dropout, head, the methods' first values
 
@@ -229,21 +229,21 @@ def trained(table, learning_rate, steps=settings.steps):
     knobs = {"steps": steps, "learning_rate": learning_rate, **more}
     net, line, cost = fit(block, net, examples["train"], pad_id, **knobs)
     ids = {name: predict(net, name) for name in block.splits}
-    if stage == "run" and net is not None:
+    if not block.tuning and net is not None:
         line |= {"bytes": bytes_on_disk(net), "held_mb": held_mb(net)}
         line["forgetting"] = untouched()[1] - probe(net)
     return ids, line, cost
 
 
 for trial in block.trials():
-    table = {**block.spec.method(trial.method), **trial.tuned}
+    table = {**block.spec.method(trial.method, block.block), **trial.tuned}
     if table["tuner"] == "frozen":
         ids, line, cost = frozen(table["C"])
     else:
         knobs = {name: table.pop(name) for name in ("learning_rate", "steps") if name in table}
         ids, line, cost = trained(table, **knobs)
     line["dev_score"] = read(ids["dev"], "dev")[0]
-    if stage == "run":
+    if not block.tuning:
         line["score"], line["scores"] = read(ids["test"], "test")
     block.line(trial, cost, **line)
 

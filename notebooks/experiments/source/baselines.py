@@ -24,7 +24,7 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 task: str = "movie-sentiment"  # a task of instructlab_utils.tasks
 n_train: int = 50  # training sentences
 seed: int = 0  # subsample, order of batches, dropout, head, random weights

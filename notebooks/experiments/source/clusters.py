@@ -40,14 +40,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from instructlab_repro import experiments
-from instructlab_utils import generation, losses, models, scoring, start, tasks, training, tuners
-from instructlab_utils.project import find_root
+from instructlab_repro.block import fit, open_block
+from instructlab_utils import generation, losses, models, scoring, tasks, training, tuners
 
-run = start("clusters", profile=profile, seed=seed)
-spec = experiments.load("clusters").at(run.profile)
-block = spec.block(stage=stage, seed=seed)
-settings = spec.settings_of(block)
+block = open_block("clusters", profile, stage, seed=seed)
+settings, run = block.settings, block.run
 
 # %% [markdown]
 # ## Items
@@ -59,7 +56,7 @@ settings = spec.settings_of(block)
 # stays the same: with one cluster all examples come from it.
 
 # %%
-written = (find_root() / "data" / "instructions" / "clusters.toml").read_bytes()
+written = (run.root / "data" / "instructions" / "clusters.toml").read_bytes()
 REGISTRY = tomllib.loads(written.decode())
 TASKS = {task["name"]: task for task in REGISTRY["tasks"]}
 WORDS = {
@@ -125,7 +122,7 @@ POOLS = {
     cluster: pool(cluster, ["train"], max(1, TOTAL // (1, 2, 4, 4, 8, 8, 8, 8)[k]))
     for k, cluster in enumerate(ORDER)
 }
-DEV = {cluster: pool(cluster, ["dev"], settings.dev) for cluster in ORDER} if stage == "tune" else {}
+DEV = {cluster: pool(cluster, ["dev"], settings.dev) for cluster in ORDER} if block.tuning else {}
 
 
 def share(pools, clusters, total):
@@ -136,7 +133,7 @@ def share(pools, clusters, total):
 MEASURED = {name: c["measured"] for name, c in REGISTRY["clusters"].items() if c["held_out"]}
 HELD_OUT = [
     item
-    for name in (sum(MEASURED.values(), []) if stage == "run" else [])  # noqa: RUF017
+    for name in ([] if block.tuning else sum(MEASURED.values(), []))  # noqa: RUF017
     for item in items_of(name, ["train", "dev", "test"], settings.held_out, 0)
 ]
 print(f"training clusters, in the order of this seed: {', '.join(ORDER)}; {len(HELD_OUT)} held-out items")
@@ -181,7 +178,7 @@ def invented(k):
     ]
 
 
-INVENTED = [item for k in range(settings.invented) for item in invented(k)] if stage == "run" else []
+INVENTED = [item for k in range(settings.invented) for item in invented(k)] if not block.tuning else []
 
 # %% [markdown]
 # ## The model in two parts
@@ -306,7 +303,7 @@ def mean(numbers):
     return sum(numbers) / len(numbers)
 
 
-def fit(method, learning_rate=None):
+def arm(method, learning_rate=None):
     split = SPLITS["random" if method == "random_init" else "tuned"]
     split.reset()
     form, numbers = FORMS.get(method, "instruction"), {}
@@ -314,12 +311,11 @@ def fit(method, learning_rate=None):
     if clusters:
         kept = split.examples(share(POOLS, clusters, TOTAL), form)
         assert len(kept) == TOTAL
-        history = training.train(
-            split, kept, steps=settings.steps, learning_rate=learning_rate,
-            pad_id=tokenizer.pad_token_id, batch_size=settings.batch_size, seed=seed, objective=completion_losses,
-        )  # fmt: skip
-        numbers = {"train_loss": mean(history.losses[-settings.steps // 4 :]), "clusters": ORDER[:clusters]}
-    if stage == "tune":
+        knobs = {"learning_rate": learning_rate, "objective": completion_losses}
+        last = max(1, settings.steps // 4)
+        _, numbers, _ = fit(block, split, kept, tokenizer.pad_token_id, last, **knobs)
+        numbers["clusters"] = ORDER[:clusters]
+    if block.tuning:
         with torch.no_grad():
             batches = [
                 training.collate_tokens([e], 0)
@@ -330,13 +326,11 @@ def fit(method, learning_rate=None):
     return numbers | held_out(split, form, EVERY if method in ("untuned", "clusters_8") else ("instruction",))
 
 
-for trial in spec.trials(block):
-    if run.have(trial.key):
-        continue
+for trial in block.trials():
     with run.measure() as cost:
-        numbers = fit(trial.method, **trial.tuned)
-    if stage == "run":
-        done = {t.method: run.have(t.key) for t in spec.trials(block)}
+        numbers = arm(trial.method, **trial.tuned)
+    if not block.tuning:
+        done = {t.method: run.have(t.key) for t in block.spec.trials(block.block)}
         done[trial.method] = numbers
         form = FORMS.get(trial.method, "instruction")
         numbers["gain"] = numbers["accuracy"] - done["untuned"][f"accuracy_{form}"]
@@ -345,17 +339,10 @@ for trial in spec.trials(block):
                 curve = [done[f"clusters_{n}"][metric] for n in (1, 2, 4, 8)]
                 numbers[f"slope_{metric}"] = float(np.polyfit(range(4), curve, 1)[0])
     sha = hashlib.sha256(written).hexdigest()
-    run.line(spec.identity(block) | trial.key, **vars(cost), **numbers, wordings_sha=sha)
-    shown = {k: round(v, 3) for k, v in numbers.items() if isinstance(v, float)}
-    print(f"{trial.method:12s} {dict(trial.tuned)} {cost.cpu_seconds:.0f} s {shown}")
+    block.line(trial, cost, **numbers, wordings_sha=sha)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-lines = [run.have(trial.key) for trial in spec.trials(block)]
-for line in lines:
-    print(
-        f"{line['method']:12s} {line.get('accuracy', line.get('dev_nll')):.3f}, {line['cpu_seconds']:.0f} s"
-    )
-run.record(runs=len(lines))
+block.close("accuracy", "dev_nll", "train_loss")

@@ -25,7 +25,7 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 seed: int = 0  # training pairs and their order
 
 # %%
@@ -56,7 +56,7 @@ def drawn(split, n, chosen_by):
 
 
 train_pairs, _ = drawn("train", settings.steps * settings.batch_size, seed)
-held_out = "dev" if stage == "tune" else "test"
+held_out = "dev" if block.tuning else "test"
 test_pairs, every = drawn(held_out, getattr(settings, held_out), 0)
 references = {}
 for prompt, completion in every:

@@ -24,7 +24,7 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 seed: int = 0  # training sentences, order of batches, first values of LoRA and head
 
 # %%
@@ -32,8 +32,8 @@ from functools import cache
 
 import torch
 
-from instructlab_repro.block import open_block
-from instructlab_utils import losses, models, patterns, tasks, training
+from instructlab_repro.block import fit, open_block
+from instructlab_utils import losses, models, patterns, tasks
 
 block = open_block("pattern_tuning", profile, stage, seed=seed)
 settings = block.settings
@@ -46,6 +46,7 @@ settings = block.settings
 
 # %%
 tokenizer = models.load_tokenizer("decoder")
+pad_id = tokenizer.pad_token_id
 halves = patterns.Halves(tokenizer, at=settings.layer, rank=settings.rank, seed=seed, device=block.run.device)
 corpus = tasks.load("movie-sentiment")
 splits = {name: halves.short(rows, settings.longest) for name, rows in corpus.splits.items()}
@@ -68,17 +69,15 @@ print({name: len(rows) for name, rows in splits.items()}, f"{len(test)} test sen
 
 
 # %%
-def fit(method, train, chosen_by, learning_rate=None):
+def tuned(method, train, chosen_by, learning_rate=None):
+    """A reader, its pattern, what a line says about its training, and the cost."""
     words = {"swapped": settings.words[::-1], "head": None}.get(method, settings.words)
     net, pattern = patterns.Reader(halves, words, seed), "{}" if method == "head" else settings.pattern
-    examples = halves.encode(drawn("train", train, chosen_by), pattern) if method != "zero" else []
-    with block.run.measure() as cost:
-        if examples:
-            training.train(
-                net, examples, steps=settings.steps[train], learning_rate=learning_rate, seed=chosen_by,
-                pad_id=tokenizer.pad_token_id, batch_size=settings.batch_size[train],
-            )  # fmt: skip
-    return net, pattern, cost
+    if method == "zero":
+        return net, pattern, {"updates": 0}, None
+    examples = halves.encode(drawn("train", train, chosen_by), pattern)
+    knobs = {"steps": settings.steps[train], "batch_size": settings.batch_size[train], "seed": chosen_by}
+    return net, pattern, *fit(block, net, examples, pad_id, learning_rate=learning_rate, **knobs)[1:]
 
 
 def look(net, rows, pattern):
@@ -93,34 +92,22 @@ def look(net, rows, pattern):
 #
 # In the stage `tune` a run is one rate on each of the tuning seeds, and its line holds the means.
 
-
 # %%
-def tested(method, train, **tuned):
-    net, pattern, cost = fit(method, train, seed, **tuned)
-    return look(net, test, pattern), cost
-
-
-def on_dev(method, train, **tuned):
-    """Mean dev accuracy and loss over the tuning seeds."""
-    found = []
-    for chosen_by in settings.tuning_seeds:
-        net, pattern, cost = fit(method, train, chosen_by, **tuned)
-        found.append(look(net, drawn("dev", train, chosen_by), pattern)[1:])
-    return torch.tensor(found).mean(0).tolist(), cost
-
-
-untuned = cache(lambda: tested("zero", ""))  # the same for all sizes
+untuned = cache(lambda: look(tuned("zero", "", seed)[0], test, settings.pattern))  # the same for all sizes
 for trial in block.trials():
     method, train = trial.method, trial.inside["train"]
-    if stage == "tune":
-        (accuracy, loss), cost = on_dev(method, train, **trial.tuned)
-        block.line(trial, cost, dev_accuracy=accuracy, dev_loss=loss)
-        continue
-    (predicted, accuracy, loss), cost = (
-        untuned() if method == "zero" else tested(method, train, **trial.tuned)
-    )
-    targets = list(test["label"])
-    block.line(trial, cost, accuracy=accuracy, test_loss=loss, predictions=predicted, targets=targets)
+    if block.tuning:
+        found = []
+        for chosen_by in settings.tuning_seeds:
+            net, pattern, line, cost = tuned(method, train, chosen_by, **trial.tuned)
+            found.append(look(net, drawn("dev", train, chosen_by), pattern)[1:])
+        line["dev_accuracy"], line["dev_loss"] = torch.tensor(found).mean(0).tolist()
+    else:
+        net, pattern, line, cost = tuned(method, train, seed, **trial.tuned)
+        predicted, accuracy, loss = untuned() if method == "zero" else look(net, test, pattern)
+        line |= {"accuracy": accuracy, "test_loss": loss, "one_class": len(set(predicted)) == 1}
+        line |= {"predictions": predicted, "targets": list(test["label"])}
+    block.line(trial, cost, **line)
 
 # %% [markdown]
 # ## What this block found

@@ -27,8 +27,8 @@ seed: int = 0  # labelled and unlabelled sentences, order of batches, first valu
 # %%
 import torch
 
-from instructlab_repro.block import open_block
-from instructlab_utils import losses, models, patterns, tasks, training
+from instructlab_repro.block import fit, open_block
+from instructlab_utils import losses, models, patterns, tasks
 
 block = open_block("pet", profile, stage, seed=seed)
 settings = block.settings
@@ -53,13 +53,11 @@ truth = torch.tensor(list(test["label"]))
 print(f"{len(labelled)} labelled, {len(pool)} unlabelled, {len(test)} test sentences")
 
 
-def fit(words, examples, rate, steps=settings.steps, batch_size=settings.labelled, **more):
+def tuned(words, examples, rate, steps=settings.steps, batch_size=settings.labelled, **more):
     """A tuned reader: the rows of two words of the output layer, or (None) a fresh head."""
-    net = patterns.Reader(halves, words, seed)
-    training.train(
-        net, examples, steps=steps, batch_size=batch_size, learning_rate=settings.rates[rate],
-        pad_id=tokenizer.pad_token_id, seed=seed, **more,
-    )  # fmt: skip
+    net, rate = patterns.Reader(halves, words, seed), settings.rates[rate]
+    knobs = {"steps": steps, "batch_size": batch_size, "learning_rate": rate, **more}
+    fit(block, net, examples, tokenizer.pad_token_id, **knobs)
     return net
 
 
@@ -76,7 +74,7 @@ def with_pattern(pattern):
     words, form = pattern["words"], pattern["text"]
     before = patterns.Reader(halves, words, seed).logits(labelled, form).argmax(-1)
     weight = (before == torch.tensor(list(labelled["label"]))).double().mean()
-    net = fit(words, halves.encode(labelled, form), "pattern")
+    net = tuned(words, halves.encode(labelled, form), "pattern")
     return net.logits(test, form), net.logits(pool, form), weight
 
 
@@ -92,7 +90,7 @@ def distilled(soft):
         return -(q.to(log_p.device) * log_p).sum(-1)
 
     steps, size = settings.distil_steps, settings.distil_batch
-    return fit(None, examples, "head", steps, size, objective=soft_losses).logits(test)
+    return tuned(None, examples, "head", steps, size, objective=soft_losses).logits(test)
 
 
 # %% [markdown]
@@ -113,7 +111,7 @@ if missing := list(block.trials()):
         z = {f"pattern_{name}": found[0] for name, found in each.items()}
         z["best_pattern"] = max(z.values(), key=lambda found: (found.argmax(-1) == truth).sum().item())
         z |= {"ensemble": on_test, "pet": distilled(soft)}
-        z["head"] = fit(None, halves.encode(labelled), "head").logits(test)
+        z["head"] = tuned(None, halves.encode(labelled), "head").logits(test)
     right = (soft.argmax(-1) == torch.tensor(list(pool["label"]))).double().mean().item()
     shared = {"pool_accuracy": right, "weights": weights.tolist(), "targets": truth.tolist()}
     for trial in missing:

@@ -24,7 +24,7 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 seed: int = 5  # training pairs, their order, the words that prompt and prefix start from
 
 # %%
@@ -55,7 +55,7 @@ def drawn(split, n, chosen_by):
 
 
 train_set = drawn("train", settings.steps * settings.batch_size, seed)
-held_out = drawn("dev", settings.dev, 0) if stage == "tune" else drawn("test", settings.test, 0)
+held_out = drawn("dev", settings.dev, 0) if block.tuning else drawn("test", settings.test, 0)
 print(f"{len(train_set)} training pairs, {len(held_out)} held-out pairs, {settings.steps} updates")
 
 # %% [markdown]

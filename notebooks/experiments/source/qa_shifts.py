@@ -120,7 +120,7 @@ def model_of(name):
     """A trained model, what a line says about the training, and its cost."""
     changed = {"no_segments": without_segments, "ids_as_positions": ids_as_labels}.get(name, list)
     steps = settings.steps_ids if name == "ids_as_positions" else updates
-    net = qa.load_span_model(seed=seed).to(block.run.device)
+    net = models.load_span_model(seed=seed).to(block.run.device)
     net.bert.embeddings.word_embeddings.weight.requires_grad_(False)
     knobs = {"steps": steps, "learning_rate": settings.learning_rate, "objective": qa.boundary_losses}
     return fit(block, net, changed(train_set), pad_id, **knobs)

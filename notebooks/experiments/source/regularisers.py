@@ -25,7 +25,7 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 n_train: int = 50  # film sentences to train on
 seed: int = 0  # subsample, head, order of batches, dropout, augmentation
 

@@ -24,7 +24,7 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 task: str = "e2e-slots"  # a task of instructlab_utils.tasks with one tag per word
 seed: int = 0  # subsample, order of batches, dropout, head
 

@@ -25,7 +25,7 @@
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
 experiment: str = "lora"  # a file of data/experiments that names this notebook
-stage: str = "run"  # tune or run
+stage: str = "run"  # tune, run or twin
 task: str = "tweet-sentiment"  # a classification task, where the experiment has several
 n_train: int = 200  # training sentences, where the experiment varies them
 seed: int = 0  # training sentences, order of batches, dropout, head, first values of the methods
@@ -76,8 +76,8 @@ MEASURES = {"gap": gap, "ablation": ablation}
 # ## Run
 #
 # `method_parameters` leaves the classification head out, which every method trains. A run whose loss stops being finite
-# counts as what its user falls back to: the majority class. A rounding twin starts from values that are one part in ten
-# million larger.
+# counts as what its user falls back to: the majority class. In the stage `twin`, which shows what rounding can do, a run
+# starts from values that are one part in ten million larger.
 
 # %%
 KNOBS = (
@@ -89,16 +89,14 @@ KNOBS = (
 )  # of the loop; the rest is the tuner's
 head = sum(p.numel() for p in plain.classifier.parameters())
 for trial in block.trials():
-    table = {**block.spec.method(trial.method), **trial.inside, **trial.tuned}
+    table = {**block.spec.method(trial.method, block.block), **trial.inside, **trial.tuned}
     knobs = {name: table.pop(name) for name in KNOBS if name in table}
     net, more = blocks.tuned(copy.deepcopy(plain), table, seed)
-    if trial.twin:
-        blocks.nudge(net)
     net, line, cost = blocks.fit(
         block, net.to(block.run.device), data.examples["train"], data.pad_id, **more, **knobs
     )
     line |= data.fields(data.logits(net))
-    for name in getattr(settings, "measure", ()) if stage == "run" else ():
+    for name in getattr(settings, "measure", ()) if not block.tuning else ():
         line |= MEASURES[name](net, line)
     block.line(trial, cost, **line, method_parameters=line["trainable_parameters"] - head)
 

@@ -1,0 +1,90 @@
+"""`doctor`: what this machine offers, and what the cache of assets holds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from instructlab_repro import provenance
+from instructlab_repro.assets.pinned import catalogue
+from instructlab_utils import cache
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the disk of ``folder``, which need not exist yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def doctor(*, deep: bool = False) -> dict[str, Any]:
+    """What this machine offers and what the cache holds.
+
+    Keys: python, platform, versions (package → version or None), device, cores, memory_gb (GiB), gemm_gflops
+    (float32, one thread, best of several products of 1024 × 1024 matrices, in 10⁹ FLOP/s; None without torch),
+    home, free_gb (GB), assets (name → {state: "ready" or what is wrong, disk_mb}). ``deep`` compares the SHA-256 of
+    every file. Raises ConfigError if data/assets.toml is malformed.
+    """
+    import psutil
+
+    told = provenance.environment()
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "python": told["python"],
+        "platform": told["platform"],
+        "versions": dict.fromkeys(provenance.PACKAGES) | told["packages"],
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        **_measure(),
+        "home": str(cache.home()),
+        "free_gb": round(free_bytes(cache.home()) / 1e9, 1),
+        "assets": {
+            name: {"state": cache.wrong(name, deep=deep) or "ready", "disk_mb": asset.disk_mb}
+            for name, asset in catalogue().items()
+        },
+    }
+
+
+def _measure(n: int = 1024) -> dict[str, Any]:
+    """The device, and the speed of float32 matrix products on one CPU thread in 10⁹ FLOP/s."""
+    try:
+        import torch
+        from torch.utils.benchmark import Timer
+    except ImportError:
+        return {"device": "cpu (torch is not installed)", "gemm_gflops": None}
+    times = Timer("a @ a", globals={"a": torch.ones(n, n)}).blocked_autorange(min_run_time=0.2).times
+    device = f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cpu"
+    return {"device": device, "gemm_gflops": round(2 * n**3 / min(times) / 1e9, 1)}
+
+
+def render_doctor(report: dict[str, Any]) -> str:
+    """The report of `doctor` as two tables: coloured where standard output is a terminal, else plain aligned text."""
+    from rich.console import Console
+    from rich.table import Table
+
+    speed = report["gemm_gflops"]
+    lines = {
+        "python": f"{report['python']} on {report['platform']}",
+        "packages": ", ".join(f"{name} {has or 'absent'}" for name, has in report["versions"].items()),
+        "device": f"{report['device']}, {report['cores']} cores, {report['memory_gb']} GiB of memory",
+        "speed": "not measured" if speed is None else f"{speed} GFLOP/s (float32 product, one thread)",
+        "cache": f"{report['home']}, {report['free_gb']} GB free on its disk",
+    }
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # whoever reads a file or a pipe breaks the lines as he likes
+    machine, held = (Table(box=None, pad_edge=False, show_header=head) for head in (False, True))
+    for name, value in lines.items():
+        machine.add_row(name, value)
+    for head in ("asset", "MB", "state"):
+        held.add_column(head)
+    for name, asset in report["assets"].items():
+        colour = "green" if asset["state"] == "ready" else "yellow"
+        held.add_row(name, f"{asset['disk_mb']:g}", asset["state"], style=colour)
+    with console.capture() as text:
+        console.print(machine, "", held, sep="\n")
+        if any(asset["state"] != "ready" for asset in report["assets"].values()):
+            console.print("run `python -m instructlab_utils fetch` to bring what is missing")
+    return "\n".join(line.rstrip() for line in text.get().strip("\n").split("\n"))
