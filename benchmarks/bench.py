@@ -1,7 +1,8 @@
 """Measure the training loop of lesson 03 against two others, the matrix unit, the course's runner, and the import.
 
     python benchmarks/bench.py                  # training and import; at most ten minutes on one idle core
-    python benchmarks/bench.py --parts course   # the smoke course with two workers and with plain papermill
+    python benchmarks/bench.py --parts course   # the smoke course, two workers: warm, cold, and plain papermill
+    python benchmarks/bench.py --parts course --baseline FOLDER   # warm, cold, and an older checkout's course
     python benchmarks/bench.py --parts causal,generation   # lesson 06's step against trl's, and the KV cache
     python benchmarks/bench.py --parts tuners   # an update of each tuning method, by hand and by peft
     python benchmarks/bench.py --parts ranking --rounds 1   # options ranked by us and by lm-eval
@@ -48,6 +49,7 @@ TARGETS = {
     "gemm": 0.62,
     "import": 0.3,
     "engine": 1.7,
+    "course": 1.8,
     "tuners": 0.97,
     "ranking": 2.0,
 }
@@ -350,44 +352,66 @@ def import_time(repeats: int = 10) -> dict[str, Any]:
     return {"seconds": seconds, "median": statistics.median(seconds)}
 
 
-def course(rounds: int) -> dict[str, Any]:
-    """`make course` in the smoke profile with two workers, and the same notebooks one after the other by papermill."""
+def by_course(folder: Path, warm: bool) -> None:
+    """`make course` of a checkout in the smoke profile, two workers, every notebook of it."""
+    from instructlab_utils import cache
+    from instructlab_utils.project import find_root
+
+    project = find_root() if folder == ROOT else folder
+    for left in (project / "build" / "smoke", *(project / "build" / "runs").glob("*/smoke")):
+        shutil.rmtree(left, ignore_errors=True)
+    environment = {**os.environ, "PYTHONPATH": str(folder), "INSTRUCTLAB_ROOT": str(project)}
+    environment |= {"INSTRUCTLAB_HOME": str(cache.home()), "INSTRUCTLAB_WARM": "1" if warm else "0"}
+    command = [sys.executable, "-m", "instructlab_utils", "course", "--workers", "2"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"error: make course in {folder} ended with code {done.returncode}:\n{done.stdout}")
+
+
+def by_papermill(jobs: list[Any]) -> None:
+    """The same notebooks one after the other by papermill's command."""
     from instructlab_repro import experiments
-    from instructlab_repro.engine import jobs, snakemake
+
+    work = ROOT / "build" / "bench" / "course"
+    shutil.rmtree(work, ignore_errors=True)
+    for job in jobs:
+        out = work / job.name
+        out.mkdir(parents=True)
+        given: dict[str, Any] = {"profile": "smoke"}
+        if "/" in job.name:
+            name, block_id = job.name.split("/")
+            blocks = experiments.load(name).at("smoke").blocks()
+            given = next(block.parameters for block in blocks if block.id == block_id)
+        command = [sys.executable, "-m", "papermill", str(job.notebook), str(out / "executed.ipynb")]
+        for key, value in given.items():
+            command += ["-p", key, str(value)]
+        environment = {**os.environ, "INSTRUCTLAB_PROFILE": "smoke", "INSTRUCTLAB_RUN_DIR": str(out)}
+        done = subprocess.run(
+            [*command, "--no-progress-bar"], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SystemExit(f"error: papermill {job.name}: {done.stderr.strip().splitlines()[-1]}")
+
+
+def course(rounds: int, baseline: Path | None = None) -> dict[str, Any]:
+    """`make course` in the smoke profile with two workers, with warm processes and without.
+
+    Beside it, in the same run: that of an older checkout, ``baseline``; without one, plain papermill.
+    """
+    from instructlab_repro.engine import jobs
     from instructlab_repro.engine.course import course_targets, needed_assets, prepare
 
-    targets = course_targets("smoke")
     prepare(needed_assets())
-    jobs = jobs.all_jobs(targets, "smoke")
-    say(f"course: {len(jobs)} notebooks, {rounds} round(s)")
-
-    def by_graph() -> None:
-        result = snakemake.run_graph(targets, "smoke", 2, fresh=True)
-        if result.exit_code:
-            raise SystemExit(f"error: {', '.join(job.name for job in result.bad)} failed; run make course")
-
-    def by_papermill() -> None:
-        work = ROOT / "build" / "bench" / "course"
-        shutil.rmtree(work, ignore_errors=True)
-        for job in jobs:
-            out = work / job.name
-            out.mkdir(parents=True)
-            given: dict[str, Any] = {"profile": "smoke"}
-            if "/" in job.name:
-                name, block_id = job.name.split("/")
-                blocks = experiments.load(name).at("smoke").blocks()
-                given = next(block.parameters for block in blocks if block.id == block_id)
-            command = [sys.executable, "-m", "papermill", str(job.notebook), str(out / "executed.ipynb")]
-            for key, value in given.items():
-                command += ["-p", key, str(value)]
-            environment = {**os.environ, "INSTRUCTLAB_PROFILE": "smoke", "INSTRUCTLAB_RUN_DIR": str(out)}
-            done = subprocess.run(
-                [*command, "--no-progress-bar"], cwd=ROOT, env=environment, capture_output=True, text=True
-            )
-            if done.returncode:
-                raise SystemExit(f"error: papermill {job.name}: {done.stderr.strip().splitlines()[-1]}")
-
-    ways = {"two_workers": by_graph, "papermill": by_papermill}
+    found = jobs.all_jobs(course_targets("smoke"), "smoke")
+    say(f"course: {len(found)} notebooks, {rounds} round(s)")
+    ways: dict[str, Callable[[], None]] = {
+        "two_workers": lambda: by_course(ROOT, True),
+        "cold": lambda: by_course(ROOT, False),
+    }
+    if baseline is None:
+        ways["papermill"] = lambda: by_papermill(found)
+    else:
+        ways["baseline"] = lambda: by_course(baseline, False)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds):
         for name in list(ways)[:: 1 if turn % 2 == 0 else -1]:
@@ -397,11 +421,11 @@ def course(rounds: int) -> dict[str, Any]:
             say(f"  round {turn + 1}: {name} {seconds[name][-1]:.1f} s")
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
-        "notebooks": [job.name for job in jobs],
+        "notebooks": [job.name for job in found],
         "rounds": rounds,
         "seconds": seconds,
         "median": median,
-        "ratio": median["papermill"] / median["two_workers"],
+        "ratio": {name: median[name] / median["two_workers"] for name in ways if name != "two_workers"},
     }
 
 
@@ -883,11 +907,17 @@ def _import_rows(part: dict[str, Any]) -> Rows:
 
 
 def _course_rows(part: dict[str, Any]) -> Rows:
-    median, count = part["median"], len(part["notebooks"])
-    return [
-        (f"`make course`, {count} notebooks, two workers", f"{median['two_workers']:.0f} s", "–"),
-        ("the same notebooks one after the other by `papermill`", f"{median['papermill']:.0f} s", "–"),
-    ]
+    median, count, ours = part["median"], len(part["notebooks"]), part["median"]["two_workers"]
+    rows: Rows = [(f"`make course`, {count} notebooks, two workers", f"{ours:.0f} s", "–")]
+    others = {
+        "cold": ("the same without warm processes", "–"),
+        "baseline": ("the same notebooks before there were warm processes", f"≥ {TARGETS['course']} times"),
+        "papermill": ("the same notebooks one after the other by `papermill`", "–"),
+    }
+    for name, (label, target) in others.items():
+        if name in median:
+            rows.append((label, f"{median[name]:.0f} s, {median[name] / ours:.2f} times as long", target))
+    return rows
 
 
 def _engine_rows(part: dict[str, Any]) -> Rows:
@@ -946,6 +976,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="tiny, once, into build/bench: does it work?")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the contenders (default 3)")
     parser.add_argument("--parts", default="training,import", help=f"some of {','.join(PARTS)}, with commas")
+    parser.add_argument("--baseline", type=Path, help="an older checkout, whose course is measured as well")
     chosen = parser.parse_args(argv)
     parts = chosen.parts.split(",")
     if unknown := [part for part in parts if part not in PARTS]:
@@ -959,7 +990,7 @@ def main(argv: list[str] | None = None) -> int:
     measure: dict[str, Callable[[], dict[str, Any]]] = {
         "training": lambda: training(64 if chosen.quick else 512, rounds),
         "import": lambda: import_time(3 if chosen.quick else 10),
-        "course": lambda: course(1),
+        "course": lambda: course(1, chosen.baseline),
         "engine": lambda: engine(2 if chosen.quick else 4),
         "causal": lambda: causal(1 if chosen.quick else 8, rounds),
         "generation": lambda: generation(4 if chosen.quick else 32, rounds),

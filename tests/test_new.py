@@ -15,7 +15,7 @@ import pytest
 from test_drift import _title_row, agree, findings
 
 from instructlab_repro import claims, experiments, notebooks
-from instructlab_repro.engine.new import new, next_step
+from instructlab_repro.engine.new import KINDS, TEMPLATES, new, next_step
 from instructlab_utils import project as project_module
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.tasks.table import table, tables
@@ -191,4 +191,11 @@ def test_a_bad_name_is_one_sentence_and_writes_nothing(clone, write_lesson, kind
 def test_only_an_experiment_may_have_a_notebook_of_its_own(clone: Path) -> None:
     with pytest.raises(ParameterError, match="a claim has no notebook to choose"):
         new("claim", "K7", own_notebook=True)
-    assert next_step("claim", "K7") == "claims --plan K7"
+    assert next_step("claim", "K7") == "python -m instructlab_utils claims --plan K7"
+
+
+def test_every_template_is_used_and_is_part_of_the_installed_package() -> None:
+    used = {f"{name}.txt" for skeleton in KINDS.values() for name in skeleton.files} | {"notebook.py.txt"}
+    assert {path.name for path in TEMPLATES.iterdir()} == used
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert "engine/templates/*.txt" in settings["package-data"]["instructlab_repro"]

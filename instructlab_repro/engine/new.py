@@ -39,25 +39,25 @@ KINDS = {
             "answers.toml": "tests/answers/@NN@.toml",
             "test.py": "tests/test_lesson_@NN@.py",
         },
-        "make course, run @NN@ --store, table --measured",
+        "make course; python -m instructlab_utils run @NN@ --store; python -m instructlab_utils table --measured",
     ),
     "experiment": Skeleton(
         r"[a-z][a-z0-9_]*",
         "label_noise: lower-case words",
         {"experiment.toml": "data/experiments/@NAME@.toml"},
-        "reproduce @NAME@ --dry-run",
+        "python -m instructlab_utils reproduce @NAME@ --dry-run",
     ),
     "claim": Skeleton(
         r"[A-Z]{1,3}[1-9]\d*",
         "C31: one to three capitals and a number",
         {"claim.toml": "data/claims/@NAME@.toml"},
-        "claims --plan @NAME@",
+        "python -m instructlab_utils claims --plan @NAME@",
     ),
     "task": Skeleton(
         r"[a-z][a-z0-9-]*",
         "causal-pairs: lower-case words and hyphens",
         {"task.toml": TASKS},
-        "-m instructlab_repro.pages.cards, pytest tests/test_tasks.py",
+        "python -m instructlab_repro.pages.cards; pytest tests/test_tasks.py",
     ),
 }
 

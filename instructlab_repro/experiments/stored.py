@@ -17,8 +17,11 @@ BULKY = ("predictions", "targets", "scores")  # one number per test example: fie
 
 
 def version(path: Path) -> tuple[int, ...]:
-    """What changes when a file does: time, size and the number that the file system gives a new file."""
-    stat = path.stat()
+    """What changes when a file does: time, size and the number that the file system gives a new one; () without it."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
@@ -77,8 +80,8 @@ def _predictions(path: Path, _: tuple[int, ...]) -> tuple[dict[str, Any], ...]:
     import pyarrow.parquet as parquet
 
     try:
-        rows = parquet.read_table(path).to_pylist()
-    except OSError as error:
+        rows = parquet.ParquetFile(path).read().to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
         raise RecordError(f"{path}: not a readable Parquet file ({error}); restore it from git.") from None
     for row in rows:
         for name in BULKY:
