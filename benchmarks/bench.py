@@ -9,8 +9,8 @@
     python benchmarks/bench.py --quick          # 64 sentences, once: does the script work? (build/bench, no result)
 
 One thread. The contenders run in turn, several rounds, and the median of each counts. A full run replaces its parts
-in benchmarks/results.json and writes benchmarks/RESULTS.md; `python -m instructlab_utils table` copies the tables
-into README.md.
+in benchmarks/results.json and writes benchmarks/RESULTS.md; `python -m instructlab_utils table` puts one
+sentence of it into README.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -811,132 +811,147 @@ def engine(seeds: int) -> dict[str, Any]:
 # --- report ----------------------------------------------------------------------------------
 
 
+def table(head: str, rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; ``head`` holds the columns' names, the first column is text, the others are numbers."""
+    from instructlab_repro.pages import grid
+
+    names = head.split(" | ")
+    return grid([names, *rows], [True] + [False] * (len(names) - 1))
+
+
 def markdown(results: dict[str, Any]) -> str:
-    """The tables of README.md and RESULTS.md from what results.json holds; a part that is absent is left out."""
-    lines: list[str] = []
-    if part := results.get("training"):
-        host = part["machine"]
-        lines += [
-            f"One epoch over {part['sentences']} sentences of {part['task']} (mean {part['mean_tokens']:.1f} tokens, "
-            f"longest {part['longest']}), batch {part['batch_size']}, all weights of MiniLM trained, one thread of "
-            f"{host['processor']}, torch {host['versions']['torch']}, transformers "
-            f"{host['versions']['transformers']}, "
-            f"{host['date']}. Median of {part['rounds']} rounds run in turn (smallest to largest).",
-            "",
-            "| loop | seconds | time over ours | target |",
-            "|---|---:|---:|---:|",
-        ]
-        for name, label in LABELS.items():
-            seconds = part["seconds"][name]
-            ratio = "1" if name == "ours" else f"{part['ratio'][name]:.2f}"
-            target = f"≥ {TARGETS[name]}" if name in TARGETS else "–"
-            span = f"{part['median'][name]:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
-            lines.append(f"| {label} | {span} | {ratio} | {target} |")
-        speed, share = part["gflops"], part["of_gemm"]
-        sizes = ", ".join(
-            f"{size}²: {value:.1f}"
-            for size, value in sorted(part["gemm_gflops"].items(), key=lambda kv: int(kv[0]))
+    """The tables of RESULTS.md from what results.json holds; a part that is absent is left out."""
+    found: list[str] = []
+    for name, render in (("training", _training), ("ranking", _ranking), ("tuners", _tuners)):
+        found += render(results[name]) if name in results else []
+    if rows := [row for name, render in SHORT.items() if name in results for row in render(results[name])]:
+        found.append(table("what | median | target", rows))
+    return "\n\n".join(found) + "\n"
+
+
+def _training(part: dict[str, Any]) -> list[str]:
+    host, speed, share = part["machine"], part["gflops"], part["of_gemm"]
+    loops = []
+    for name, label in LABELS.items():
+        seconds = part["seconds"][name]
+        ratio = "1" if name == "ours" else f"{part['ratio'][name]:.2f}"
+        span = f"{part['median'][name]:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
+        loops.append([label, span, ratio, f"≥ {TARGETS[name]}" if name in TARGETS else "–"])
+    gemm = sorted(part["gemm_gflops"].items(), key=lambda pair: int(pair[0]))
+    sizes = ", ".join(f"{size}²: {value:.1f}" for size, value in gemm)
+    best = part["matrix_gflops"] / max(part["gemm_gflops"].values())
+    whole = part["gflop"]["real"] + part["gflop"]["padding"]
+    work = [
+        ("real tokens and padding", f"{whole:.0f}", f"{speed['executed']:.1f}", f"{share['executed']:.2f}"),
+        ("real tokens alone", f"{part['gflop']['real']:.0f}", f"{speed['real']:.1f}", f"{share['real']:.2f}"),
+    ]
+    goals = (f"≥ {TARGETS['gemm']}", "–")
+    shares = sorted(part["shares"].items(), key=lambda pair: -pair[1])
+    return [
+        f"One epoch over {part['sentences']} sentences of {part['task']} (mean {part['mean_tokens']:.1f} tokens, "
+        f"longest {part['longest']}), batch {part['batch_size']}, all weights of MiniLM trained, one thread of "
+        f"{host['processor']}, torch {host['versions']['torch']}, transformers {host['versions']['transformers']}, "
+        f"{host['date']}. Median of {part['rounds']} rounds run in turn (smallest to largest).",
+        table("loop | seconds | time over ours | target", loops),
+        f"Best fp32 matrix product in the same run, GFLOP/s: {sizes}.",
+        table(
+            "arithmetic, by `torch.utils.flop_counter` | GFLOP | GFLOP/s | of the best product | target",
+            [(*row, goal) for row, goal in zip(work, goals, strict=True)],
+        ),
+        f"Padding adds {100 * part['padding']:.1f} % to the tokens. The matrix products themselves run at "
+        f"{part['matrix_gflops']:.1f} GFLOP/s, {best:.2f} of the best one. Where the processor time of our epoch "
+        "goes, by `torch.profiler`:",
+        table("operators | share", [(group, f"{100 * value:.1f} %") for group, value in shares]),
+    ]
+
+
+def _ranking(part: dict[str, Any]) -> list[str]:
+    head = "demonstrations shown | questions | options | same choice | largest difference, nats"
+    rows = [
+        (
+            setting, f"{row['questions']:,}", f"{row['options']:,}", f"{row['same_choice']:.2%}",
+            f"{row['largest_difference']:.1e}", f"{row['median']['ours']:.0f}", f"{row['median']['lm-eval']:.0f}",
+            f"{row['ratio']:.1f}",
         )
-        lines += [
-            "",
-            f"Best fp32 matrix product in the same run, GFLOP/s: {sizes}.",
-            "",
-            "| arithmetic, by `torch.utils.flop_counter` | GFLOP | GFLOP/s | of the best product | target |",
-            "|---|---:|---:|---:|---:|",
-            f"| real tokens and padding | {part['gflop']['real'] + part['gflop']['padding']:.0f} "
-            f"| {speed['executed']:.1f} | {share['executed']:.2f} | ≥ {TARGETS['gemm']} |",
-            f"| real tokens alone | {part['gflop']['real']:.0f} | {speed['real']:.1f} | {share['real']:.2f} | – |",
-            "",
-            f"Padding adds {100 * part['padding']:.1f} % to the tokens. The matrix products themselves run at "
-            f"{part['matrix_gflops']:.1f} GFLOP/s, {part['matrix_gflops'] / max(part['gemm_gflops'].values()):.2f} of "
-            "the best one. Where the processor time of our epoch goes, by `torch.profiler`:",
-            "",
-            "| operators | share |",
-            "|---|---:|",
-            *[
-                f"| {group} | {100 * value:.1f} % |"
-                for group, value in sorted(part["shares"].items(), key=lambda kv: -kv[1])
-            ],
-            "",
-        ]
-    rows = []
-    if part := results.get("import"):
-        rows.append(f"| `import instructlab_utils` | {part['median']:.3f} s | < {TARGETS['import']} s |")
-    if part := results.get("course"):
-        median, count = part["median"], len(part["notebooks"])
-        rows.append(f"| `make course`, {count} notebooks, two workers | {median['two_workers']:.0f} s | – |")
-        others = {
-            "cold": ("the same without warm processes", "–"),
-            "baseline": (
-                "the same notebooks before there were warm processes",
-                f"≥ {TARGETS['course']} times",
-            ),
-            "papermill": ("the same notebooks one after the other by `papermill`", "–"),
-        }
-        for name, (label, target) in others.items():
-            if name in median:
-                times = median[name] / median["two_workers"]
-                rows.append(f"| {label} | {median[name]:.0f} s, {times:.2f} times as long | {target} |")
-    if part := results.get("engine"):
-        count, took = len(part["blocks"]), part["seconds"]
-        rows += [
-            f"| {count} blocks of `baselines` through the engine, one worker | {took['1']:.0f} s | – |",
-            f"| the same with two workers | {took['2']:.0f} s, {part['ratio']:.2f} times as fast | "
-            f"≥ {TARGETS['engine']} times |",
-        ]
-    if part := results.get("causal"):
-        median = part["median"]
-        rows += [
-            f"| an update of SmolLM2, {part['tokens']:.0f} tokens, embeddings frozen, lesson 06's loop "
-            f"| {median['ours']:.2f} s | – |",
-            f"| the same batches by `trl.SFTTrainer` | {median['trl']:.2f} s, {part['ratio']:.2f} times ours | – |",
-        ]
-    if part := results.get("generation"):
-        median = part["median"]
-        rows += [
-            f"| {part['new_tokens']} greedy tokens for {part['prompts']} prompts, lesson 06's KV cache "
-            f"| {median['cached']:.1f} s, {part['tokens_per_second']:.0f} tokens/s | – |",
-            f"| the same texts without the cache | {median['without']:.1f} s, {part['ratio']:.1f} times | – |",
-        ]
-    if part := results.get("ranking"):
-        lines += [
-            f"Options of multiple-choice questions ranked by `scoring` and by the Hugging Face back end of lm-eval "
-            f"{part['lm_eval']}, the same prompts for SmolLM2 in one run, {part['machine']['date']}: "
-            f"{', '.join(part['tasks'])}. Targets: the same choice on {AGREEMENT['choice']:.1%} or more, log-probabilities "
-            f"within {AGREEMENT['log_prob']:g}, at least {TARGETS['ranking']:g} times as fast.",
-            "",
-            "| demonstrations shown | questions | options | same choice | largest difference, nats "
-            "| ours, s | lm-eval, s | speed |",
-            "|---|---:|---:|---:|---:|---:|---:|---:|",
-        ]
-        for setting, row in part["settings"].items():
-            lines.append(
-                f"| {setting} | {row['questions']:,} | {row['options']:,} | {row['same_choice']:.2%} "
-                f"| {row['largest_difference']:.1e} | {row['median']['ours']:.0f} | {row['median']['lm-eval']:.0f} "
-                f"| {row['ratio']:.1f} |"
-            )
-        lines.append("")
-    if part := results.get("tuners"):
-        host = part["machine"]
-        lines += [
-            f"Tuning methods written by hand against peft {host['versions']['peft']}: one update of MiniLM on "
-            f"{part['batch_size']} sentences of {part['task']}, the same AdamW, median of {part['rounds']} rounds run in "
-            f"turn, {host['date']}. Speed is peft's time over ours (target ≥ {TARGETS['tuners']}); memory is what the "
-            "forward pass keeps for the backward pass.",
-            "",
-            "| method | ours, ms | peft, ms | speed | ours, MiB | peft, MiB |",
-            "|---|---:|---:|---:|---:|---:|",
-        ]
-        for name, row in sorted(part["methods"].items()):
-            ms, kept = ({who: row[key][who] for who in ("ours", "peft")} for key in ("median", "kept_mb"))
-            lines.append(
-                f"| {name} | {1000 * ms['ours']:.0f} | {1000 * ms['peft']:.0f} | {row['ratio']:.2f} "
-                f"| {kept['ours']:.1f} | {kept['peft']:.1f} |"
-            )
-        lines.append("")
-    if rows:
-        lines += ["| what | median | target |", "|---|---:|---:|", *rows, ""]
-    return "\n".join(lines).rstrip() + "\n"
+        for setting, row in part["settings"].items()
+    ]  # fmt: skip
+    return [
+        f"Options of multiple-choice questions ranked by `scoring` and by the Hugging Face back end of lm-eval "
+        f"{part['lm_eval']}, the same prompts for SmolLM2 in one run, {part['machine']['date']}: "
+        f"{', '.join(part['tasks'])}. Targets: the same choice on {AGREEMENT['choice']:.1%} or more, log-probabilities "
+        f"within {AGREEMENT['log_prob']:g}, at least {TARGETS['ranking']:g} times as fast.",
+        table(f"{head} | ours, s | lm-eval, s | speed", rows),
+    ]
+
+
+def _tuners(part: dict[str, Any]) -> list[str]:
+    host, rows = part["machine"], []
+    for name, row in sorted(part["methods"].items()):
+        ms, kept = ({who: row[key][who] for who in ("ours", "peft")} for key in ("median", "kept_mb"))
+        times = [f"{1000 * ms[who]:.0f}" for who in ("ours", "peft")]
+        rows.append((name, *times, f"{row['ratio']:.2f}", f"{kept['ours']:.1f}", f"{kept['peft']:.1f}"))
+    return [
+        f"Tuning methods written by hand against peft {host['versions']['peft']}: one update of MiniLM on "
+        f"{part['batch_size']} sentences of {part['task']}, the same AdamW, median of {part['rounds']} rounds run in "
+        f"turn, {host['date']}. Speed is peft's time over ours (target ≥ {TARGETS['tuners']}); memory is what the "
+        "forward pass keeps for the backward pass.",
+        table("method | ours, ms | peft, ms | speed | ours, MiB | peft, MiB", rows),
+    ]
+
+
+Rows = list[tuple[str, str, str]]
+
+
+def _import_rows(part: dict[str, Any]) -> Rows:
+    return [("`import instructlab_utils`", f"{part['median']:.3f} s", f"< {TARGETS['import']} s")]
+
+
+def _course_rows(part: dict[str, Any]) -> Rows:
+    median, count, ours = part["median"], len(part["notebooks"]), part["median"]["two_workers"]
+    rows: Rows = [(f"`make course`, {count} notebooks, two workers", f"{ours:.0f} s", "–")]
+    others = {
+        "cold": ("the same without warm processes", "–"),
+        "baseline": ("the same notebooks before there were warm processes", f"≥ {TARGETS['course']} times"),
+        "papermill": ("the same notebooks one after the other by `papermill`", "–"),
+    }
+    for name, (label, target) in others.items():
+        if name in median:
+            rows.append((label, f"{median[name]:.0f} s, {median[name] / ours:.2f} times as long", target))
+    return rows
+
+
+def _engine_rows(part: dict[str, Any]) -> Rows:
+    count, took = len(part["blocks"]), part["seconds"]
+    two = f"{took['2']:.0f} s, {part['ratio']:.2f} times as fast"
+    return [
+        (f"{count} blocks of `baselines` through the engine, one worker", f"{took['1']:.0f} s", "–"),
+        ("the same with two workers", two, f"≥ {TARGETS['engine']} times"),
+    ]
+
+
+def _causal_rows(part: dict[str, Any]) -> Rows:
+    median, tokens = part["median"], f"{part['tokens']:.0f} tokens"
+    what = f"an update of SmolLM2, {tokens}, embeddings frozen, lesson 06's loop"
+    trl = f"{median['trl']:.2f} s, {part['ratio']:.2f} times ours"
+    return [(what, f"{median['ours']:.2f} s", "–"), ("the same batches by `trl.SFTTrainer`", trl, "–")]
+
+
+def _generation_rows(part: dict[str, Any]) -> Rows:
+    median = part["median"]
+    what = f"{part['new_tokens']} greedy tokens for {part['prompts']} prompts, lesson 06's KV cache"
+    return [
+        (what, f"{median['cached']:.1f} s, {part['tokens_per_second']:.0f} tokens/s", "–"),
+        ("the same texts without the cache", f"{median['without']:.1f} s, {part['ratio']:.1f} times", "–"),
+    ]
+
+
+SHORT = {
+    "import": _import_rows,
+    "course": _course_rows,
+    "engine": _engine_rows,
+    "causal": _causal_rows,
+    "generation": _generation_rows,
+}
 
 
 def page(results: dict[str, Any]) -> str:

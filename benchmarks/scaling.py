@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from instructlab_repro import provenance  # noqa: E402
-from instructlab_repro.pages import markdown, tables  # noqa: E402
+from instructlab_repro.pages import grid, update_blocks  # noqa: E402
 from instructlab_utils import files  # noqa: E402
 
 STORED = ROOT / "benchmarks" / "scaling.json"
@@ -208,7 +208,7 @@ def trained_blocks() -> dict[int, list[float]]:
 
 
 def _table(*rows: tuple[str, ...]) -> str:
-    return markdown.grid([*map(list, rows)], [column in (rows[0][0], "from") for column in rows[0]])
+    return grid([*map(list, rows)], [column in (rows[0][0], "from") for column in rows[0]])
 
 
 def blocks() -> dict[str, str]:
@@ -292,7 +292,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.measure is not None:
         files.write_json(STORED, measure(options.measure))
-    print("renewed:", ", ".join(tables.update_blocks(PAGE, blocks())) or "nothing")
+    print("renewed:", ", ".join(update_blocks(PAGE, blocks())) or "nothing")
     return 0
 
 

@@ -92,7 +92,11 @@ def test_a_profile_merges_tables_and_replaces_lists(root):
         ("n_train = [10, 20]", 'n_train = [10, "20"]', r"axes\.n_train: mixes types"),
         ('task = ["a", "b"]', 'task = ["a", "../b"]', r"axes\.task: '\.\./b' becomes a file's name"),
         ("[axes]", "[axes]\nmethod = [1]", r"'method' cannot be the name of an axis"),
-        ("[axes]", 'inside = ["seed"]\n[axes]', r"inside: 'seed' is not an axis that a block can loop over"),
+        (
+            "[axes]",
+            'inside = ["seed"]\n[axes]',
+            r"inside: 'seed' is not one of the axes that a block can loop over",
+        ),
         ("seed = 9 }", "seed = 2 }", r"tuning\.at: seed 2 is also a seed of the grid"),
         (", seed = 9 }", " }", r"tuning\.at: no seed"),
         ("{ n_train = 20,", "{ size = 20,", r"tuning\.at: 'size' is not one of the axes"),
@@ -100,12 +104,16 @@ def test_a_profile_merges_tables_and_replaces_lists(root):
         ("= [0.1, 0.2, 0.3]", "= [0.1, 0.2, 0.2]", r"values\.large\.learning_rate: tries a value twice"),
         ("large = { learning_rate", "huge = { learning_rate", r"'huge' is not one of the methods"),
         ("steps = { 10 = 3, 20 = 4 }", "steps = { 10 = 3 }", r"n_train\.steps: no value for n_train = 20"),
-        ("[settings_by.n_train]", "[settings_by.size]", r"settings_by: 'size' is not an axis"),
+        ("[settings_by.n_train]", "[settings_by.size]", r"settings_by: 'size' is not one of the axes"),
         ("batch_size = 2", "batch_size = 2\nsteps = 3", r"n_train\.steps: stands in settings too"),
         ("minutes = 1", "minutes = 0", r"resources\.minutes: .*greater than 0"),
         ("minutes = 1", "minutes = 1\nminute = 2", r"unknown key 'resources\.minute'"),
         ('metric = "accuracy"\n', "", r"key 'tables\.0\.metric' is missing"),
-        ('columns = ["task", "n_train"]', 'columns = ["seed"]', r"tables\.0\.columns: 'seed' is not an axis"),
+        (
+            'columns = ["task", "n_train"]',
+            'columns = ["seed"]',
+            r"tables\.0\.columns: 'seed' is not one of the axes that a table can",
+        ),
         (
             'verdicts = { large = "T1" }',
             'verdicts = { big = "T1" }',
@@ -440,15 +448,15 @@ def test_predictions_over_the_limit_stay_out_of_git(root, monkeypatch):
         toy.run(experiment, block)
     found = experiments.aggregate(experiment, "laptop")
     assert "was not written" in found.notes[0] and experiments.predictions("toy") == []
-    assert len(found.left_out) == 36 and claims.verdict("T1")["bootstrap"] is None
+    assert len(found.left_out) == 36 and "items" not in claims.verdict("T1")["basis"]
     claims.keep_bootstraps(experiment, "laptop", found.left_out)
-    kept = claims.verdict("T1")["bootstrap"]
-    assert experiments.bootstrap_path("toy").is_file() and kept is not None
+    kept = claims.verdict("T1")
+    assert experiments.bootstrap_path("toy").is_file() and "items" in kept["basis"]
     monkeypatch.setattr(collect, "MAX_PREDICTIONS", 100_000)
     experiments.results_path("toy").unlink()
     again = experiments.aggregate(experiment, "laptop")
     claims.keep_bootstraps(experiment, "laptop", again.left_out)
-    assert not experiments.bootstrap_path("toy").is_file() and claims.verdict("T1")["bootstrap"] == kept
+    assert not experiments.bootstrap_path("toy").is_file() and claims.verdict("T1") == kept
 
 
 # --- the graph -------------------------------------------------------------------------------------

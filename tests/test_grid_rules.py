@@ -250,7 +250,7 @@ def test_a_smoke_run_tunes_on_one_seed_without_extension(second):
             r"tuning\.limits\.C: write the least",
         ),
         ("[twin]", "[twin]\nsize = 1", r"twin: 'size' is not one of the axes"),
-        ("[twin]", "[twin]\nseed = 77", r"twin\.seed: 77 is not on the axis"),
+        ("[twin]", "[twin]\nseed = 77", r"twin\.seed: 77 is not one of the values on the axis"),
         ("[twin]", "[training]\nshare = 1.5\n[twin]", r"training\.share: .*less than or equal to 1"),
     ],
 )
@@ -286,6 +286,8 @@ def test_a_method_is_a_table_whose_settings_are_those_of_the_block(tables):
     assert experiment.method("large") == {"tuner": "Lora", "r": 8}
     with pytest.raises(ParameterError, match=r"no table \[methods\.tiny\]"):
         experiment.method("tiny")
+    with pytest.raises(ParameterError, match=r"\$steps differs between blocks; name one"):
+        experiment.method("small")
 
 
 def test_a_changed_table_runs_that_method_again_and_no_other(tables, monkeypatch):

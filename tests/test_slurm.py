@@ -21,7 +21,7 @@ import yaml
 
 from instructlab_repro import experiments
 from instructlab_repro.engine import jobs, snakemake
-from instructlab_repro.pages import tables
+from instructlab_repro.pages import check_blocks
 from instructlab_utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -266,7 +266,7 @@ def test_scaling_says_what_was_measured_and_calculated():
     page, scaling = ROOT / "SCALING.md", _script("benchmarks/scaling.py")
     blocks = scaling.blocks()
     assert all(f"<!-- generated:{name} -->" in page.read_text(encoding="utf-8") for name in blocks)
-    assert tables.check_blocks(page, blocks) == []
+    assert check_blocks(page, blocks) == []
 
 
 def test_the_arithmetic_of_seven_billion_weights():

@@ -172,9 +172,7 @@ def _read(path: Path, _: Version) -> Claim:
         kinds = rf"\.({'|'.join(sorted(KINDS))})(?=[.:'])"
         raise ConfigError(re.sub(kinds, "", sentence(error, file))) from None
     if claim.id != path.stem:
-        raise ConfigError(
-            f"{file}: id is {claim.id!r}, but the file is called {path.stem!r}; make them equal."
-        )
+        raise ConfigError(f"{file}: id is {claim.id!r}, the file is called {path.stem!r}; make them equal.")
     return claim
 
 
@@ -200,9 +198,7 @@ def load(name: str) -> Claim:
     path = find_root() / file
     if not path.is_file():
         known = names()
-        raise ConfigError(
-            f"unknown claim {name!r}{closest(name, known)}; known: {', '.join(known) or 'none'}"
-        )
+        raise ConfigError(f"unknown claim {name!r}{closest(name, known)}; known: {', '.join(known)}")
     claim = _read(path, _version(path))
     for listing in sorted((find_root() / experiments.FOLDER).glob("*.toml")):
         if name in _listed(listing, _version(listing)) and claim.experiment != listing.stem:

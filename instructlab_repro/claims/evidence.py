@@ -100,7 +100,7 @@ def estimate(
     fewer than two units; what an item says must be stored where the unit is the item.
     """
     k, unit = len(numbers.seeds), claim.unit if fits_unit(statistic, claim.unit) else "seed"
-    bounds = statistic.bounds
+    bounds = None if statistic.straight else statistic.bounds
     if unit == "task":
         tasks = [values.mean() for values in numbers.by_task.values()]
         return over_units(tasks, bounds), f"{len(tasks)} tasks"

@@ -37,6 +37,7 @@ LEAST = 1e-6  # and never narrower than this share of the metric, or than one te
 WORDS = ("equal", "within", "sensitive, within seeds", "different")
 
 Bands = Mapping[str, Mapping[str, float]]
+Lines = Sequence[Mapping[str, Any]]
 
 
 # --- comparing --------------------------------------------------------------------------------------
@@ -76,12 +77,7 @@ class Repetition:
         return ", ".join(parts)
 
 
-def compare(
-    experiment: Experiment,
-    block: Block,
-    recorded: Sequence[Mapping[str, Any]],
-    again: Sequence[Mapping[str, Any]],
-) -> list[Repetition]:
+def compare(experiment: Experiment, block: Block, recorded: Lines, again: Lines) -> list[Repetition]:
     """Recorded lines against those of a repetition, trial by trial. RecordError if a trial has no counterpart."""
     cells = (*experiment.axes, "method")
     given = experiment.name, experiment.profile
@@ -91,9 +87,7 @@ def compare(
         names = ("method", "tuned", *experiment.inside)
         new = next((x for x in again if all(x[n] == old[n] for n in names)), None)
         if new is None:
-            raise RecordError(
-                f"{experiment.name}/{block.id}: the repetition has no line for {old['method']}."
-            )
+            raise _error(experiment, block.id, f"the repetition has no line for {old['method']}.")
         each = Repetition(block.id, old["method"], {n: old[n] for n in experiment.inside})
         each.same_environment = all(old["environment"].get(k) == new["environment"].get(k) for k in SAME)
         alike = [x for x in others if all(x[c] == old[c] for c in cells if c != "seed")]
@@ -184,35 +178,35 @@ def repeat(
 
     seconds = sum(experiment.expected_seconds(block) or 0.0 for block in blocks) / workers
     what = blocks[0].id if len(blocks) == 1 else f"{len(blocks)} blocks"
-    say(f"{experiment.name}: runs {what} again, about {seconds:.0f} s by earlier runs")
+    _say(experiment, f"runs {what} again, about {seconds:.0f} s by earlier runs")
     paths = [replace(block, under=under).out / "lines.jsonl" for block in blocks]
     total = sum(len(experiment.trials(block)) for block in blocks)
     start, shown = time.monotonic(), 0
     with ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(one, block) for block in blocks]
-        left = wait(waiting, timeout=1).not_done
-        while left:
+        while wait(waiting, timeout=1).not_done:
             there = sum(path.read_bytes().count(b"\n") for path in paths if path.is_file())
             if there != shown:
-                say(f"{experiment.name}: {there} of {total} runs after {time.monotonic() - start:.0f} s")
+                _say(experiment, f"{there} of {total} runs after {time.monotonic() - start:.0f} s")
             shown = there
-            left = wait(waiting, timeout=1).not_done
     for block, code, message in (future.result() for future in waiting):
         if code:
-            raise RecordError(
-                f"{experiment.name}/{block.id}: the repetition ended with code {code}: {message}"
-            )
+            raise _error(experiment, block.id, f"the repetition ended with code {code}: {message}")
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _say(experiment: Experiment, text: str) -> None:
+    print(f"{experiment.name}: {text}", file=sys.stderr, flush=True)
+
+
+def _error(experiment: Experiment, block: str, text: str) -> RecordError:
+    return RecordError(f"{experiment.name}/{block}: {text}")
 
 
 def _again(experiment: Experiment, block: Block, under: str) -> list[Repetition]:
     """The comparison of a repetition that has ended."""
     lines, reason = experiment.built(replace(block, under=under))
     if lines is None:
-        raise RecordError(f"{experiment.name}/{block.id}: no repetition under build/{under}: {reason}")
+        raise _error(experiment, block.id, f"no repetition under build/{under}: {reason}")
     return compare(experiment, block, experiment.lines(block) or [], lines)
 
 
@@ -245,8 +239,8 @@ def cheapest(experiment: Experiment) -> Block:
     """The block that takes the least time of those with results. RecordError where there is none."""
     there = [b for b in experiment.blocks() if b.stage == "run" and experiment.lines(b) is not None]
     if not there:
-        at = experiment.profile
-        raise RecordError(f"{experiment.name}: no {at} results to verify; run `make reproduce` first.")
+        what = f"no {experiment.profile} results to verify; run `make reproduce` first."
+        raise RecordError(f"{experiment.name}: {what}")
     return min(there, key=lambda b: (experiment.expected_seconds(b) or 0.0, b.id))
 
 
@@ -259,27 +253,18 @@ def verify(name: str, profile: str, block: str | None = None) -> tuple[str, str]
     chosen = cheapest(experiment) if block is None else experiments.find_block(name, block, profile)[1]
     recorded = experiment.lines(chosen)
     if recorded is None:
-        raise RecordError(f"{name}/{chosen.id}: no {profile} results to verify; run `make reproduce` first.")
+        raise _error(experiment, chosen.id, f"no {profile} results to verify; run `make reproduce` first.")
     for left in ("lines.jsonl", "manifest.json"):
         (replace(chosen, under="verify").out / left).unlink(missing_ok=True)
     repeat(experiment, [chosen], "verify", workers=1, threads=int(recorded[0]["environment"]["threads"]))
     found = _again(experiment, chosen, "verify")
     word, reasons = judge(found, bands(name, profile))
     here = all(each.same_environment for each in found)
-    how = (
-        "the same hardware and versions: bit for bit"
-        if here
-        else "another environment: by the rounding twins"
-    )
+    how = "the same hardware and versions: bit for bit" if here else "elsewhere: by the rounding twins"
     text = f"{name}/{chosen.id}: {word} in {len(found)} runs ({how})"
     if profile != "smoke":
-        entry = _today() | {
-            "block": chosen.id,
-            "key": experiment.key(chosen),
-            "status": word,
-            "same_environment": here,
-            "reasons": reasons,
-        }
+        entry = _today() | {"block": chosen.id, "key": experiment.key(chosen), "status": word}
+        entry |= {"same_environment": here, "reasons": reasons}
         files.write_json(verified_path(), verified() | {f"{name}.{profile}": entry})
     return word, "\n".join([text, *(f"  {reason}" for reason in reasons)])
 
@@ -314,35 +299,23 @@ def study(name: str, profile: str = "laptop") -> dict[str, Any]:
     if plan is None:
         file = f"{experiments.FOLDER}/{name}.toml"
         raise ConfigError(f"{file}: has no [determinism]; name the blocks and conditions there.")
-    runs = [b for b in experiment.blocks() if b.stage == "run"]
-    blocks = [b for b in runs if all(b.coordinates[axis] in values for axis, values in plan.where.items())]
+    every_block = [b for b in experiment.blocks() if b.stage == "run"]
+    blocks = [b for b in every_block if all(b.coordinates[a] in values for a, values in plan.where.items())]
     recorded = {b.id: experiment.lines(b) for b in blocks}
     if absent := [block for block, lines in recorded.items() if lines is None]:
-        raise RecordError(
-            f"{name}/{absent[0]}: no {profile} results to compare with; run `make reproduce` first."
-        )
-    conditions = []
+        raise _error(experiment, absent[0], f"no {profile} results; run `make reproduce` first.")
+    kept = ("block", "method", "inside", "metrics", "differences", "predictions_changed", "test")
+    conditions, every = [], []
     for threads, workers in ((t, w) for t in plan.threads for w in plan.workers):
         under = f"determinism/workers-{workers}-threads-{threads}"
         repeat(experiment, blocks, under, workers=workers, threads=threads)
         found = [each for block in blocks for each in _again(experiment, block, under)]
-        conditions.append((workers, threads, found))
-    kept = ("block", "method", "inside", "metrics", "differences", "predictions_changed", "test")
-    study = _today() | {
-        "experiment": name,
-        "profile": profile,
-        "blocks": list(recorded),
-        "reference": sorted({(lines or [])[0]["environment"]["threads"] for lines in recorded.values()}),
-        "conditions": [
-            {
-                "workers": w,
-                "threads": t,
-                "runs": [{key: getattr(each, key) for key in kept} for each in found],
-            }
-            for w, t, found in conditions
-        ],
-        "bands": _bands(each for _, _, found in conditions for each in found),
-    }
+        runs = [{key: getattr(each, key) for key in kept} for each in found]
+        conditions.append({"workers": workers, "threads": threads, "runs": runs})
+        every += found
+    reference = sorted({(lines or [])[0]["environment"]["threads"] for lines in recorded.values()})
+    study = _today() | {"experiment": name, "profile": profile, "blocks": list(recorded)}
+    study |= {"reference": reference, "conditions": conditions, "bands": _bands(every)}
     files.write_json(study_path(name, profile), study)
     return study
 
@@ -351,11 +324,8 @@ def _bands(repetitions: Iterable[Repetition]) -> dict[str, dict[str, float]]:
     """Method → metric → MARGIN times the largest difference seen, never below the least."""
     largest: dict[str, dict[str, float]] = defaultdict(dict)
     for each in repetitions:
+        mine = largest[each.method]
         for metric in each.metrics:
-            seen = max(
-                MARGIN * abs(each.differences.get(metric, 0.0)),
-                each.least(metric),
-                largest[each.method].get(metric, 0.0),
-            )
-            largest[each.method][metric] = float(f"{seen:.3g}")
+            seen = MARGIN * abs(each.differences.get(metric, 0.0))
+            mine[metric] = float(f"{max(seen, each.least(metric), mine.get(metric, 0.0)):.3g}")
     return dict(largest)

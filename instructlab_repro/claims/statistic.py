@@ -36,6 +36,7 @@ class Statistic(Strict):
     least: ClassVar[int] = 1  # points
     numeric: ClassVar[bool] = False  # the axis must hold numbers
     per_example: ClassVar[bool] = False  # the number is a mean over test examples
+    straight: ClassVar[bool] = False  # its interval is symmetric although the number has bounds
 
     limits: ClassVar[Bounds | None] = None  # what the number of a share of examples cannot leave
 
@@ -101,6 +102,8 @@ class PairedDifference(Pair):
 
     kind: Literal["paired_difference"]
     per_example: ClassVar[bool] = True
+    straight: ClassVar[bool] = True
+    limits: ClassVar[Bounds | None] = (-1.0, 1.0)
 
     def number(self, y: np.ndarray, axes: Axes) -> float:
         return float((y[0] - y[1]).mean())

@@ -177,7 +177,7 @@ def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[st
                 kept["basis"],
                 kept["control"],
             )
-        seeds = over_units(numbers.values, statistic.bounds).interval(level)
+        seeds = over_units(numbers.values, chosen.bounds).interval(level)
         found |= {"error": chosen.error, "df": chosen.df, "basis": basis, "control": control}
         found |= {"seeds_only": [seeds.low, seeds.high], "ties": numbers.ties}
     interval = chosen.interval(level)
@@ -297,7 +297,7 @@ def keep_bootstraps(experiment: Experiment, profile: str, rows: list[dict[str, A
     for name in experiment.claims:
         each = verdict(name, profile, rows)
         for part in (each, *each["comparisons"], *each["secondary"]):
-            kept = {key: part[key] for key in ("error", "df", "basis", "control")} if part["error"] else None
-            found.setdefault(name, {})[part["statistic"]] = kept or part["bootstrap"]
+            new = {key: part[key] for key in ("error", "df", "basis", "control")}  # of edition 2
+            found.setdefault(name, {})[part["statistic"]] = part["bootstrap"] if part["df"] is None else new
         found[name] = {key: value for key, value in found[name].items() if key and value is not None}
     files.write_json(path, found)

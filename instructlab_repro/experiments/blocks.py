@@ -111,9 +111,14 @@ class Experiment(Spec):
         """The table [methods.NAME], with settings (those of ``block``) in place of their ``$names``."""
         if name not in self._method_tables:
             raise ParameterError(f"{self.name}: there is no table [methods.{name}]")
-        known = vars(self.settings_of(block)) if block else self.settings
-        asked = self._method_tables[name].items()
-        return {k: known[v[1:]] if isinstance(v, str) and v.startswith("$") else v for k, v in asked}
+        known = {f"${k}": v for k, v in (vars(self.settings_of(block)) if block else self.settings).items()}
+        found = {}
+        for parameter, value in self._method_tables[name].items():
+            asked = isinstance(value, str) and value.startswith("$")
+            if asked and value not in known:
+                raise ParameterError(f"{self.name}: {value} differs between blocks; name one")
+            found[parameter] = known[value] if asked else value
+        return found
 
     def settings_of(self, block: Block) -> SimpleNamespace:
         """The settings of one block: those of [settings], and its own entries of [settings_by].

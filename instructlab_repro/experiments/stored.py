@@ -80,8 +80,8 @@ def _predictions(path: Path, _: tuple[int, ...]) -> tuple[dict[str, Any], ...]:
     import pyarrow.parquet as parquet
 
     try:
-        rows = parquet.read_table(path).to_pylist()
-    except OSError as error:
+        rows = parquet.ParquetFile(path).read().to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
         raise RecordError(f"{path}: not a readable Parquet file ({error}); restore it from git.") from None
     for row in rows:
         for name in BULKY:
