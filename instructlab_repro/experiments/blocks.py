@@ -21,16 +21,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pydantic import PrivateAttr
+
 from instructlab_repro import assets, notebooks, provenance
 from instructlab_repro.experiments import stored
 from instructlab_repro.experiments.spec import FOLDER, Spec, Value
-from instructlab_repro.experiments.tuning import ROUNDS, Lines
+from instructlab_repro.experiments.tuning import ROUNDS, Lines, Tuning
 from instructlab_repro.notebooks import runner
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, ParameterError, RecordError
 from instructlab_utils.project import closest, find_root
 
-STAGES = {"run": 0, "twin": 0, "tune": 0} | {f"tune-x{round_}": round_ for round_ in range(1, ROUNDS + 1)}
+TUNE = ("tune", *(f"tune-x{round_}" for round_ in range(1, ROUNDS + 1)))  # the given values, then extensions
+STAGES = (*TUNE, "run", "twin")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Block:
     @property
     def parameters(self) -> dict[str, Any]:
         """What the notebook is given; one that several experiments share is told which."""
-        stage = f"{self.stage}-x{self.round}" if self.round else self.stage
+        stage = TUNE[self.round] if self.stage == "tune" else self.stage
         shared = {"experiment": self.experiment} if self.notebook != self.experiment else {}
         return {"profile": self.profile, **shared, "stage": stage, **self.coordinates}
 
@@ -88,14 +91,16 @@ class Trial:
         return {
             "key": self.block_key,
             "method": self.method,
+            "tuned": dict(self.tuned),
             **table,
             **self.inside,
-            "tuned": dict(self.tuned),
         }
 
 
 class Experiment(Spec):
     """A :class:`Spec` with its grid; ``at(profile)`` chooses whose."""
+
+    _tuned: dict[tuple[Any, ...], list[dict[str, Any]]] = PrivateAttr(default_factory=dict)
 
     @property
     def outside(self) -> list[str]:
@@ -106,9 +111,14 @@ class Experiment(Spec):
         """The table [methods.NAME], with settings (those of ``block``) in place of their ``$names``."""
         if name not in self._method_tables:
             raise ParameterError(f"{self.name}: there is no table [methods.{name}]")
-        known = vars(self.settings_of(block)) if block else self.settings
-        asked = self._method_tables[name].items()
-        return {k: known[v[1:]] if isinstance(v, str) and v.startswith("$") else v for k, v in asked}
+        known = {f"${k}": v for k, v in (vars(self.settings_of(block)) if block else self.settings).items()}
+        found = {}
+        for parameter, value in self._method_tables[name].items():
+            asked = isinstance(value, str) and value.startswith("$")
+            if asked and value not in known:
+                raise ParameterError(f"{self.name}: {value} differs between blocks; name one")
+            found[parameter] = known[value] if asked else value
+        return found
 
     def settings_of(self, block: Block) -> SimpleNamespace:
         """The settings of one block: those of [settings], and its own entries of [settings_by].
@@ -142,33 +152,39 @@ class Experiment(Spec):
                 text = f"unknown {axis} {value!r}{closest(value, known)}; known: {', '.join(known)}"
                 raise ParameterError(text)
         place = {axis: coordinates[axis] for axis in self.outside}
-        kind, round_ = stage.partition("-")[0], STAGES[stage]
-        parts = [_part(axis, value) for axis, value in place.items()]
-        name = "-".join([kind, *parts] if kind == "twin" else parts)
-        needs: tuple[str, ...] = ()
-        if self.tuning is not None:
-            until = round_ if kind == "tune" else self.tuning.rounds
-            seeds = self.tuning.places["seed"]
-            needs = tuple(self._tune_id(place, seed, r) for r in range(until) for seed in seeds)
-            name = self._tune_id(place, place["seed"], round_) if kind == "tune" else name
+        kind, rounds = stage.partition("-")[0], self._rounds
+        round_ = TUNE.index(stage) if stage in TUNE else 0
+        before = itertools.product(
+            range(round_ if kind == "tune" else rounds), self._fixed("tune").get("seed", [])
+        )
+        needs = tuple(self._tune_id(place, seed, earlier) for earlier, seed in before)
+        name = "-".join(
+            [*["twin"] * (kind == "twin"), *(_part(axis, value) for axis, value in place.items())]
+        )
+        name = self._tune_id(place, place["seed"], round_) if kind == "tune" else name
         return Block(self.name, self.profile, name, kind, place, needs, round_, self.notebook)
 
+    @property
+    def _rounds(self) -> int:
+        return self.tuning.rounds if self.tuning is not None else 0
+
+    def _fixed(self, stage: str) -> dict[str, list[Value]]:
+        """The axes that the blocks of a stage do not spread over, with their values."""
+        if stage == "twin":
+            return {axis: [(self.twin or {}).get(axis, values[0])] for axis, values in self.axes.items()}
+        return self.tuning.places if self.tuning is not None and stage in TUNE else {}
+
     def _tune_id(self, place: Mapping[str, Value], seed: Value, round_: int) -> str:
-        assert self.tuning is not None
-        parts = ["tune", *(_part(a, v) for a, v in place.items() if a not in self.tuning.places)]
-        return "-".join([*parts, *[f"s{seed}"] * bool(self.tuning.seeds), *[f"x{round_}"] * bool(round_)])
+        parts = ["tune", *(_part(axis, v) for axis, v in place.items() if axis not in self._fixed("tune"))]
+        several = self.tuning is not None and bool(self.tuning.seeds)
+        return "-".join([*parts, *[f"s{seed}"] * several, *[f"x{round_}"] * bool(round_)])
 
     def blocks(self) -> list[Block]:
         """All blocks, each after those that it needs: tuning round by round, the runs, the twins."""
-        stages: list[tuple[str, dict[str, list[Value]]]] = [("run", {})]
-        if self.tuning is not None:
-            rounds = [stage for stage in STAGES if stage.startswith("tune")][: self.tuning.rounds]
-            stages = [*((stage, self.tuning.places) for stage in rounds), *stages]
-        if self.twin is not None:
-            stages.append(("twin", self._twin_place()))
+        stages = [*TUNE[: self._rounds], "run", *["twin"] * (self.twin is not None)]
         found: dict[str, Block] = {}
-        for stage, fixed in stages:
-            for place in self._places(self.outside, fixed):
+        for stage in stages:
+            for place in self._places(self.outside, self._fixed(stage)):
                 block = self.block(stage=stage, **place)
                 if found.setdefault(block.id, block) != block:
                     raise ConfigError(
@@ -176,19 +192,14 @@ class Experiment(Spec):
                     )
         return list(found.values())
 
-    def _twin_place(self) -> dict[str, list[Value]]:
-        return {axis: [(self.twin or {}).get(axis, values[0])] for axis, values in self.axes.items()}
-
     def _places(self, axes: list[str], fixed: Mapping[str, list[Value]]) -> list[dict[str, Value]]:
         grid = (fixed.get(axis, self.axes[axis]) for axis in axes)
         return [dict(zip(axes, place, strict=True)) for place in itertools.product(*grid)]
 
     def _tune_blocks(self, block: Block, round_: int) -> list[Block]:
         """The tuning blocks of one round that ``block`` needs, also for coordinates outside the grid."""
-        assert self.tuning is not None
-        free = {axis: [value] for axis, value in block.coordinates.items()}
-        stage = list(STAGES)[2 + round_]
-        return [self.block(stage=stage, **p) for p in self._places(self.outside, free | self.tuning.places)]
+        place = {axis: [value] for axis, value in block.coordinates.items()} | self._fixed("tune")
+        return [self.block(stage=TUNE[round_], **each) for each in self._places(self.outside, place)]
 
     def key(self, block: Block) -> str:
         """SHA-256 of the notebook's code cells and of the settings that this block uses.
@@ -214,51 +225,50 @@ class Experiment(Spec):
         Raises:
             RecordError: before the tuning blocks that it needs have finished.
         """
-        tuned = self.tuning
-        if block.stage == "tune" and tuned is not None:
-            return self._tune_trials(block, self._tune_lines(block, block.round))
-        lines = self._tune_lines(block, tuned.rounds) if tuned is not None and tuned.values else []
-        key, twin, found = self.key(block), block.stage == "twin", []
+        return self._asked(
+            block, self._tune_lines(block, block.round if block.stage == "tune" else self._rounds)
+        )
+
+    def _asked(self, block: Block, lines: Lines) -> list[Trial]:
+        """The trials of a block, given the lines of the tuning before it."""
+        key, tuning, found = self.key(block), self.tuning or Tuning(metric=""), []
         for method in self.methods:
-            for inside in self._places(self.inside, self._twin_place() if twin else {}):
-                best = tuned.best(method, self._cell(lines, method, inside)) if tuned is not None else {}
-                found.append(Trial(key, method, inside, best, self._method_key(method), twin))
+            for inside in self._places(self.inside, self._fixed(block.stage)):
+                place = {"method": method} | {a: v for a, v in inside.items() if a not in tuning.places}
+                cell = [line for line in lines if place.items() <= line.items()]
+                asked = [tuning.best(method, cell)]
+                if block.stage == "tune":
+                    rounds = tuning.called_for(method, cell)
+                    asked = rounds[block.round] if block.round < len(rounds) else []
+                sha, twin = self.method_key(method), block.stage == "twin"
+                found += [Trial(key, method, inside, values, sha, twin) for values in asked]
         return found
 
-    def _method_key(self, method: str) -> str:
+    def method_key(self, method: str) -> str:
+        """The first digits of the SHA-256 of a method's table, which its lines carry; "" without tables."""
         table = self._method_tables.get(method)
         return hashlib.sha256(files.dumps(table).encode()).hexdigest()[:16] if table else ""
 
-    def _cell(self, lines: Lines, method: str, inside: Mapping[str, Value]) -> list[Mapping[str, Any]]:
-        """The tuning lines of a method that count at a place inside the block."""
-        places = self.tuning.places if self.tuning is not None else {}
-        wanted = {"method": method} | {axis: v for axis, v in inside.items() if axis not in places}
-        return [line for line in lines if all(line[k] == v for k, v in wanted.items())]
-
-    def _tune_trials(self, block: Block, lines: Lines) -> list[Trial]:
-        assert self.tuning is not None
-        key, found = self.key(block), []
-        for method in self.methods:
-            for inside in self._places(self.inside, self.tuning.places):
-                rounds = self.tuning.called_for(method, self._cell(lines, method, inside))
-                asked = rounds[block.round] if block.round < len(rounds) else []
-                found += [Trial(key, method, inside, values, self._method_key(method)) for values in asked]
-        return found
-
     def _tune_lines(self, block: Block, rounds: int) -> list[dict[str, Any]]:
-        """All lines of the first ``rounds`` rounds of tuning that ``block`` needs."""
-        lines: list[dict[str, Any]] = []
-        for round_ in range(rounds):
-            found = []
-            for tune in self._tune_blocks(block, round_):
-                each = self.lines(tune, self._tune_trials(tune, lines))
-                if each is None:
-                    raise RecordError(
-                        f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "
-                        f"`python -m instructlab_utils block {self.name} {tune.id} --profile {self.profile}`"
-                    )
-                found += each
-            lines += found
+        """All lines of the first ``rounds`` rounds of tuning that ``block`` needs; kept until a file changes."""
+        tunes = [tune for round_ in range(rounds) for tune in self._tune_blocks(block, round_)]
+        paths = [tune.out / name for tune in tunes for name in ("manifest.json", "lines.jsonl")]
+        paths += [stored.results_path(self.name, self.profile), notebook_path(self.notebook)]
+        asked = *(tune.id for tune in tunes), *(stored.version(path) for path in paths)
+        if asked not in self._tuned:
+            lines: list[dict[str, Any]] = []
+            for _, group in itertools.groupby(tunes, key=lambda tune: tune.round):
+                lines = [*lines, *(line for tune in group for line in self._finished(block, tune, lines))]
+            self._tuned[asked] = lines
+        return self._tuned[asked]
+
+    def _finished(self, block: Block, tune: Block, before: Lines) -> list[dict[str, Any]]:
+        lines = self.lines(tune, self._asked(tune, before))
+        if lines is None:
+            raise RecordError(
+                f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "
+                f"`python -m instructlab_utils block {self.name} {tune.id} --profile {self.profile}`"
+            )
         return lines
 
     def identity(self, block: Block) -> dict[str, Any]:

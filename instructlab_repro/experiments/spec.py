@@ -134,17 +134,15 @@ class Spec(Strict):
                 _among("tuning.same", group, *methods)
             self.tuning.check(self.axes["seed"])
         self._check_settings()
+        free = [axis for axis in self.axes if axis != "seed"]
+        _among("inside", self.inside, free, "axes that a block can loop over")
         for number, table in enumerate(self.tables):
-            for axis in table.columns:
-                if axis not in self.axes or axis == "seed":
-                    raise ValueError(
-                        f"tables.{number}.columns: {axis!r} is not an axis that a table can spread out"
-                    )
+            _among(f"tables.{number}.columns", table.columns, free, "axes that a table can spread out")
             _among(f"tables.{number}.verdicts", table.verdicts, *methods)
         _among("determinism.where", self.determinism.where if self.determinism else (), *axes)
         _among("twin", self.twin or (), *axes)
-        if self.twin and self.twin.get("seed", self.axes["seed"][0]) not in self.axes["seed"]:
-            raise ValueError("twin.seed: is not a seed of the grid; a twin needs the run that it repeats")
+        for axis, value in (self.twin or {}).items():
+            _among(f"twin.{axis}", [value], self.axes[axis], "values on the axis; a twin repeats a run")
         return self
 
     def _check_axes(self) -> None:
@@ -166,14 +164,11 @@ class Spec(Strict):
                 raise ValueError(f"axes: {axis!r} cannot be the name of an axis")
         if wrong := [seed for seed in self.axes["seed"] if not isinstance(seed, int) or seed < 0]:
             raise ValueError(f"axes.seed: {wrong[0]!r} is not a whole number, 0 or more")
-        for axis in self.inside:
-            if axis not in self.axes or axis == "seed":
-                raise ValueError(f"inside: {axis!r} is not an axis that a block can loop over")
 
     def _check_settings(self) -> None:
+        outside = [axis for axis in self.axes if axis not in self.inside]
+        _among("settings_by", self.settings_by, outside, "axes that make blocks")
         for axis, settings in self.settings_by.items():
-            if axis not in self.axes or axis in self.inside:
-                raise ValueError(f"settings_by: {axis!r} is not an axis that makes blocks")
             wanted = [*self.axes[axis], *(self.tuning.places.get(axis, ()) if self.tuning else ())]
             for name, entries in settings.items():
                 if name in self.settings:
@@ -215,7 +210,8 @@ class Spec(Strict):
                 fields[section] = _merge(fields.get(section, {}), values)
         file, seeds = f"{FOLDER}/{self.name}.toml", (fields.get("tuning") or {}).get("seeds", [])
         if profile == "smoke":
-            seeds[1:] = []  # no result: one seed shows that it runs
+            seeds[1:] = []  # no result: one seed shows that it runs, and a twin anywhere
+            fields |= {"twin": {}} if self.twin else {}
         elif 0 < len(seeds) < FEWEST_SEEDS:
             raise ConfigError(f"{file}: tuning.seeds: name at least {FEWEST_SEEDS}, not {len(seeds)}.")
         fields["methods"] = self._method_tables or fields["methods"]
@@ -238,11 +234,8 @@ class Spec(Strict):
         return found
 
     def copied(self) -> Self:
-        """A copy that its holder may change; the specs of the profiles are shared, and copied by :meth:`at`."""
-        shared, self._profiles = self._profiles, {}
-        copy = self.model_copy(deep=True)
-        self._profiles = copy._profiles = shared
-        return copy
+        """A copy that its holder may change."""
+        return self.model_copy(deep=True)
 
     @property
     def profile(self) -> str:
@@ -251,7 +244,7 @@ class Spec(Strict):
         return self._profile
 
 
-def _among(place: str, names: Iterable[str], known: Collection[str], kind: str) -> None:
+def _among(place: str, names: Iterable[Value], known: Collection[Value], kind: str) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"{place}: {name!r} is not one of the {kind}")

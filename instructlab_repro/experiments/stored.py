@@ -17,8 +17,11 @@ BULKY = ("predictions", "targets", "scores")  # one number per test example: fie
 
 
 def version(path: Path) -> tuple[int, ...]:
-    """What changes when a file does: time, size and the number that the file system gives a new file."""
-    stat = path.stat()
+    """What changes when a file does: time, size and the number that the file system gives a new one; () without it."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
