@@ -243,7 +243,8 @@ def sides(world):
     experiment = load(
         EXPERIMENT,
         ["States", "hidden", "logistic", "probe", "held_mb"],
-        SimpleNamespace=SimpleNamespace, run=run, settings=rules, pad_id=0, seed=0, examples=examples, probe_examples=world.probe,
+        SimpleNamespace=SimpleNamespace,
+        run=run, settings=rules, pad_id=0, seed=0, examples=examples, probe_examples=world.probe,
         probe_rows={name: {"label": y} for name, y in world.labels.items()},
     )  # fmt: skip
     return lesson, experiment
