@@ -84,15 +84,15 @@ def _tree(context: list[int], options: Sequence[list[int]], start: int) -> _Tree
     return _Tree(ids, branch, places, reads, targets, of)
 
 
-def _rows(trees: Sequence[_Tree], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of the trees, in order, as many to a row as fit into ``max_tokens``; at least one."""
-    row: list[int] = []
+def _rows(trees: Sequence[_Tree], max_tokens: int) -> Iterator[list[_Tree]]:
+    """The trees in order, as many to a row as fit into ``max_tokens``; at least one."""
+    row: list[_Tree] = []
     size = 0
-    for i, tree in enumerate(trees):
+    for tree in trees:
         if row and size + len(tree.ids) > max_tokens:
             yield row
             row, size = [], 0
-        row.append(i)
+        row.append(tree)
         size += len(tree.ids)
     if row:
         yield row
@@ -145,59 +145,54 @@ def option_log_probs(
         raise ParameterError(f"{len(contexts)} contexts, {len(options)} lists of options: give one list each")
     if prefix != prefix.rstrip():
         raise ParameterError("the prefix ends in white space: let each context begin with it instead")
-    device = next(model.parameters()).device
     shared = tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else []
-    trees = []
-    for context, choices in zip(contexts, options, strict=True):
-        if not choices:
-            raise ParameterError(f"the context {context[-40:]!r} has no option: give at least one")
-        pairs = [encode_pair(prefix + context, option, tokenizer) for option in choices]
-        before = pairs[0][0]
-        if before[: len(shared)] != shared or len(before) == len(shared):
-            raise ParameterError(
-                f"the border between prefix and {context[:40]!r} falls inside a token, or nothing follows it: "
-                'begin the context with a space or "\\n\\n" and some text'
-            )
-        trees.append(_tree(before[len(shared) :], [after for _, after in pairs], len(shared)))
+    trees = [
+        _read(prefix, context, choices, tokenizer, shared)
+        for context, choices in zip(contexts, options, strict=True)
+    ]
     cache = None
     if shared:
-        ids = torch.tensor([shared], device=device)
+        ids = torch.tensor([shared], device=next(model.parameters()).device)
         cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
-    dtype = next(model.parameters()).dtype
-    found = []
-    for row in ([trees[i] for i in chosen] for chosen in _rows(trees, max_tokens)):
-        ids = torch.tensor([[token for tree in row for token in tree.ids]], device=device)
-        places = torch.tensor([[place for tree in row for place in tree.places]], device=device)
-        mask = _mask(row, len(shared), dtype).to(device)
-        starts = [sum(len(tree.ids) for tree in row[:k]) for k in range(len(row))]
-        reads = torch.tensor(
-            [start + read for start, tree in zip(starts, row, strict=True) for read in tree.reads]
+    return [score for row in _rows(trees, max_tokens) for score in _score(model, row, cache, len(shared))]
+
+
+def _read(prefix: str, context: str, options: Sequence[str], tokenizer: Any, shared: Sequence[int]) -> _Tree:
+    """The tree of one context behind the tokens ``shared`` of the prefix. ParameterError as above."""
+    if not options:
+        raise ParameterError(f"the context {context[-40:]!r} has no option: give at least one")
+    pairs = [encode_pair(prefix + context, option, tokenizer) for option in options]
+    before = pairs[0][0]
+    if before[: len(shared)] != shared or len(before) == len(shared):
+        raise ParameterError(
+            f"the border between prefix and {context[:40]!r} falls inside a token, or nothing follows it: "
+            'begin the context with a space or "\\n\\n" and some text'
         )
-        needed, where = reads.unique(return_inverse=True)
-        out = model(
-            ids,
-            attention_mask=mask,
-            position_ids=places,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=needed.to(device),
-        )
-        if cache is not None:
-            cache.crop(-ids.shape[1])
-        log_probs = log_softmax(out.logits[0].float()).cpu()
-        targets = torch.tensor([target for tree in row for target in tree.targets])
-        each = log_probs[where, targets].double()
-        for tree in row:
-            own, each = each[: len(tree.targets)], each[len(tree.targets) :]
-            index = torch.tensor(tree.of)
-            size = max(tree.of) + 1
-            found.append(
-                OptionScores(
-                    torch.zeros(size, dtype=torch.float64).index_add(0, index, own),
-                    torch.bincount(index, minlength=size),
-                )
-            )
-    return found
+    return _tree(before[len(shared) :], [after for _, after in pairs], len(shared))
+
+
+def _score(model: nn.Module, row: Sequence[_Tree], cache: Any, cached: int) -> Iterator[OptionScores]:
+    """One forward pass over the trees of a row, behind the ``cached`` tokens; a score for each tree."""
+    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+    ids = torch.tensor([[token for tree in row for token in tree.ids]], device=device)
+    places = torch.tensor([[place for tree in row for place in tree.places]], device=device)
+    starts = [sum(len(tree.ids) for tree in row[:k]) for k in range(len(row))]
+    reads = [start + read for start, tree in zip(starts, row, strict=True) for read in tree.reads]
+    needed, where = torch.tensor(reads).unique(return_inverse=True)
+    out = model(
+        ids, attention_mask=_mask(row, cached, dtype).to(device), position_ids=places, past_key_values=cache,
+        use_cache=cache is not None, logits_to_keep=needed.to(device),
+    )  # fmt: skip
+    if cache is not None:
+        cache.crop(-ids.shape[1])
+    log_probs = log_softmax(out.logits[0].float()).cpu()
+    targets = torch.tensor([target for tree in row for target in tree.targets])
+    each = log_probs[where, targets].double()
+    for tree in row:
+        own, each = each[: len(tree.targets)], each[len(tree.targets) :]
+        index, size = torch.tensor(tree.of), max(tree.of) + 1
+        sums = torch.zeros(size, dtype=torch.float64).index_add(0, index, own)
+        yield OptionScores(sums, torch.bincount(index, minlength=size))
 
 
 def choose(scores: OptionScores, rule: str = "sum", base: OptionScores | None = None) -> int:

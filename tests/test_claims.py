@@ -13,8 +13,17 @@ from scipy import stats
 
 from instructlab_repro import claims, experiments, provenance
 from instructlab_utils import files
+from instructlab_utils.decisions import decide, decide_equivalence, decide_several
 from instructlab_utils.errors import ConfigError, RecordError
-from instructlab_utils.intervals import Estimate, holm, over_units, t_interval, t_test, tost
+from instructlab_utils.intervals import (
+    Estimate,
+    hierarchical_bootstrap,
+    holm,
+    over_units,
+    t_interval,
+    t_test,
+    tost,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 AXES = {
@@ -244,8 +253,8 @@ def test_argmax_is_the_place_of_the_best():
 def test_where_the_interval_lies_decides(low, high, greater, less):
     found = Estimate((low + high) / 2, (high - low) / 2 / stats.t.ppf(0.975, 4), 4)
     assert (found.interval().low, found.interval().high) == pytest.approx((low, high))
-    assert claims.decide(found, ("greater", 0.0)).word == greater
-    assert claims.decide(found, ("less", 0.0)).word == less
+    assert decide(found, "greater").word == greater
+    assert decide(found, "less").word == less
 
 
 def test_holm_gives_the_published_numbers():
@@ -273,8 +282,8 @@ def test_p_values_and_intervals_say_the_same():
 
 def several(values, sides, k):
     """By the rules of the first edition."""
-    parts = [claims.decide(over_units(x), side) for x, side in zip(values, sides, strict=True)]
-    return claims.decide_several(parts, k, edition=1)
+    parts = [decide(over_units(x), *side) for x, side in zip(values, sides, strict=True)]
+    return decide_several(parts, k, edition=1)
 
 
 def test_several_comparisons_make_one_word():
@@ -311,7 +320,7 @@ def test_the_t_interval_covers_and_chance_gets_few_verdicts():
         found = claims.per_seed(fixed, simulated(rng, 0.05), AXES)
         interval = t_interval(found.values)
         inside += interval.low <= 0.05 <= interval.high
-        wrong += claims.decide(over_units(found.values), ("greater", 0.05)).word != "undecided"
+        wrong += decide(over_units(found.values), "greater", 0.05).word != "undecided"
         widths.append(interval.high - interval.low)
     assert 0.93 <= inside / runs <= 0.97
     assert wrong / runs <= 0.06
@@ -323,7 +332,7 @@ def test_known_truths_get_their_verdicts():
 
     def words(truth: float, threshold: float = 0.0, direction: str = "greater") -> list[str]:
         draws = (claims.per_seed(fixed, simulated(rng, truth), AXES).values for _ in range(100))
-        return [claims.decide(over_units(values), (direction, threshold)).word for values in draws]
+        return [decide(over_units(values), direction, threshold).word for values in draws]
 
     assert words(0.1).count("supported") >= 98 and words(-0.1).count("refuted") >= 98
     assert words(0.1, direction="less").count("refuted") >= 98
@@ -336,7 +345,7 @@ def test_equivalence_errs_seldom_and_finds_what_is_there(seeds):
 
     def words(truth: float, sd: float = 0.01, runs: int = 2000) -> list[str]:
         draws = rng.normal(truth, sd, (runs, seeds))
-        return [claims.decide_equivalence(over_units(values), margin) for values in draws]
+        return [decide_equivalence(over_units(values), margin) for values in draws]
 
     for edge in (margin, -margin):
         found = words(edge)
@@ -401,25 +410,25 @@ def test_the_measured_coverage_is_recorded_and_the_intervals_hold_what_they_aim_
 def test_the_bootstrap_draws_seeds_and_examples_and_keeps_the_pairs():
     rng = np.random.default_rng(3)
     same = np.full((2, 5, 40), 0.25)
-    flat = claims.hierarchical_bootstrap(same, samples=50)
+    flat = hierarchical_bootstrap(same, samples=50)
     assert (flat.mean, flat.low, flat.high) == pytest.approx((0.25, 0.25, 0.25))
     cells = rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.6, 0.3], size=(2, 5, 400))
-    found = claims.hierarchical_bootstrap(cells, samples=500)
+    found = hierarchical_bootstrap(cells, samples=500)
     assert found.low < found.mean < found.high and found.mean == pytest.approx(cells.mean())
     # seeds that differ widen it, although the examples say the same
     split = cells.copy()
     split[:, 0] -= 0.5
     split[:, 1] += 0.5
-    wide = claims.hierarchical_bootstrap(split, samples=500)
+    wide = hierarchical_bootstrap(split, samples=500)
     assert wide.high - wide.low > 2 * (found.high - found.low)
-    assert claims.hierarchical_bootstrap(cells, samples=500) == found
+    assert hierarchical_bootstrap(cells, samples=500) == found
 
 
 def test_tasks_with_fewer_examples_count_as_much():
     cells = np.full((2, 3, 10), 1.0)
     cells[1] = 0.0
     cells[1, :, 4:] = np.nan
-    found = claims.hierarchical_bootstrap(cells, samples=20)
+    found = hierarchical_bootstrap(cells, samples=20)
     assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
 
 

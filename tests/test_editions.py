@@ -12,7 +12,9 @@ import test_claims as sim
 
 from instructlab_repro import claims, experiments
 from instructlab_repro.claims.statistic import KINDS, spearman
+from instructlab_repro.engine import cli
 from instructlab_utils import files
+from instructlab_utils.decisions import decide, decide_several
 from instructlab_utils.errors import ConfigError
 from instructlab_utils.intervals import Estimate, power_of_t, sign_flip_test
 
@@ -100,8 +102,7 @@ def test_a_claim_s_file_is_read_again_only_when_it_changes(root, monkeypatch):
 
 
 def part(mean: float, error: float, threshold: float = 0.0, direction: str = "greater", **power: Any) -> str:
-    given = claims.Power(**{"smallest": 0.02, **power})
-    return claims.decide(Estimate(mean, error, 9), (direction, threshold), given).word
+    return decide(Estimate(mean, error, 9), direction, threshold, 0.02, **power).word
 
 
 def test_an_effect_in_no_size_that_matters_is_refuted():
@@ -115,24 +116,24 @@ def test_an_effect_in_no_size_that_matters_is_refuted():
     assert (
         part(0.0, 0.005, threshold=0.02, direction="less") == "supported"
     )  # a bound: smallness is what it claims
-    assert claims.decide(Estimate(0.0, 0.005, 9), ("greater", 0.0), None).word == "undecided"
+    assert decide(Estimate(0.0, 0.005, 9), "greater").word == "undecided"
     # one-sided: t of 2.0 with 9 degrees of freedom has p = 0.038 on one side, 0.077 on two
     assert part(0.04, 0.02) == "undecided" and part(0.04, 0.02, sides="one") == "supported"
 
 
 def test_a_conjunction_is_supported_without_and_refuted_with_holm():
     def word(*means: float, k: int | None = None) -> str:
-        parts = [claims.decide(Estimate(m, 0.02, 9), ("greater", 0.0), None) for m in means]
-        return claims.decide_several(parts, k or len(parts))[0]
+        parts = [decide(Estimate(m, 0.02, 9), "greater") for m in means]
+        return decide_several(parts, k or len(parts))[0]
 
     weak = 0.055  # t = 2.75, p = 0.022: not below 0.05 / 3
     assert word(weak, weak, weak) == "supported"  # an intersection-union test needs no correction
     assert word(weak, weak, -weak) == "undecided" and word(weak, weak, -0.2) == "refuted"
     assert word(weak, weak, 0.0) == "undecided"
     assert word(weak, 0.0, 0.0, k=1) == "undecided" and word(0.2, 0.0, 0.0, k=1) == "supported"
-    parts = [claims.decide(Estimate(m, 0.02, 9), ("greater", 0.0), None) for m in (0.2, -weak)]
+    parts = [decide(Estimate(m, 0.02, 9), "greater") for m in (0.2, -weak)]
     assert [each.word for each in parts] == ["supported", "refuted"]
-    assert claims.decide_several(parts, 2)[2] == [None, pytest.approx(2 * parts[1].p_against)]
+    assert decide_several(parts, 2)[2] == [None, pytest.approx(2 * parts[1].p_against)]
 
 
 def test_errors_of_the_second_edition_stay_at_five_per_cent():
@@ -140,7 +141,7 @@ def test_errors_of_the_second_edition_stay_at_five_per_cent():
     for _ in range(runs):
         x = rng.normal(0, 1, 8)
         found = Estimate(float(x.mean()), float(x.std(ddof=1) / 8**0.5), 7)
-        false_support += claims.decide(found, ("greater", 0.0), None).word == "supported"
+        false_support += decide(found, "greater").word == "supported"
         edge = Estimate(found.mean * 0.01 + 0.02, found.error * 0.01, 7)
         false_equal += edge.tost(0.02) < 0.05
     assert false_support / runs <= 0.032 and false_equal / runs <= 0.058
@@ -345,3 +346,16 @@ def test_the_plan_says_what_is_missing_to_a_power_of_eight_in_ten(root):
     )
     with pytest.raises(ConfigError, match=r"power\.smallest: "):
         claims.plan()
+
+
+def test_the_plan_is_an_option_of_the_command(root, capsys):
+    cli.claims(names=["T1"], profile="laptop", plan=True)
+    assert capsys.readouterr().out == "not planned, without [power] or experiment: T1\n"
+
+
+def test_where_items_are_few_the_plan_asks_for_items(root, monkeypatch):
+    (root / "data/claims/T1.toml").write_text(sim.DIFFERENCE + "\n" + POWER, encoding="utf-8")
+    rows = store(answers(0.0, 1.0, 0.3))
+    monkeypatch.setattr(experiments, "predictions", lambda *_: rows)
+    (row,) = claims.plan()
+    assert row["missing"].endswith("times the items") and row["power"] < 0.3  # more seeds would not help

@@ -10,17 +10,9 @@ from instructlab_repro.claims.explain import explain
 from instructlab_repro.claims.planning import plan, plan_text
 from instructlab_repro.claims.report import FLAGS, ledger, render, write_ledger
 from instructlab_repro.claims.statistic import AnyStatistic, PerSeed, per_seed
-from instructlab_repro.claims.verdicts import (
-    decide,
-    decide_equivalence,
-    decide_several,
-    keep_bootstraps,
-    verdict,
-)
-from instructlab_utils.intervals import hierarchical_bootstrap
+from instructlab_repro.claims.verdicts import keep_bootstraps, verdict
 
 __all__ = [
-    "FLAGS", "FOLDER", "AnyStatistic", "Claim", "PerSeed", "Power", "decide", "decide_equivalence",
-    "decide_several", "example_numbers", "explain", "hierarchical_bootstrap", "keep_bootstraps",
+    "FLAGS", "FOLDER", "AnyStatistic", "Claim", "PerSeed", "Power", "example_numbers", "explain", "keep_bootstraps",
     "ledger", "load", "names", "per_seed", "plan", "plan_text", "render", "verdict", "write_ledger",
 ]  # fmt: skip

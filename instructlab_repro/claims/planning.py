@@ -17,7 +17,7 @@ from instructlab_utils.errors import RecordError
 from instructlab_utils.intervals import Components, Estimate, components, power_of_t
 
 ENOUGH = 0.8
-MOST = 200  # seeds, or times the items, that are tried
+MOST = 200  # seeds that are tried
 
 Spread = Callable[[int, float], Estimate]  # of so many seeds and so many times the items
 
@@ -70,15 +70,20 @@ def _power(claim: Claim, found: Estimate) -> float:
     return max(0.0, float(2 * special.stdtr(found.df, reach) - 1))
 
 
-def _missing(claim: Claim, spreads: Sequence[Spread], seeds: int) -> tuple[str, float]:
-    """What brings the power to 0.8, and how many times the cost that is."""
-    for k in range(seeds, MOST + 1) if claim.unit == "seed" else ():
-        if min(_power(claim, spread(k, 1.0)) for spread in spreads) >= ENOUGH:
-            return f"{k} seeds", k / seeds
-    for times in range(2, MOST + 1):
-        if min(_power(claim, spread(seeds, times)) for spread in spreads) >= ENOUGH:
-            return f"{times} times the items", float(times)
-    return "no number of seeds or items is enough", 1.0
+def _missing(claim: Claim, spreads: Sequence[Spread], seeds: int) -> tuple[str, float | None]:
+    """What brings the power to 0.8 at the least cost, and how many times the present cost that is."""
+    enough = []
+    for times in (2**i for i in range(7)):
+        for k in range(seeds, MOST + 1) if claim.unit == "seed" else (seeds,):
+            if min(_power(claim, spread(k, times)) for spread in spreads) >= ENOUGH:
+                enough.append((k * times / seeds, k, times))
+                break
+    if not enough:
+        return f"more than {MOST} seeds", None
+    cost, k, times = min(enough)
+    unit = "item" if claim.unit == "seed" else claim.unit
+    parts = [f"{k} seeds"] * (k > seeds) + [f"{times} times the {unit}s"] * (times > 1)
+    return " and ".join(parts), cost
 
 
 def _hours(experiment: Experiment) -> float | None:
@@ -117,7 +122,7 @@ def plan(wanted: Sequence[str] = (), profile: str = "laptop") -> list[dict[str, 
         row["power"] = min(_power(claim, spread(seeds, 1.0)) for spread in spreads)
         if row["power"] < ENOUGH:
             row["missing"], times = _missing(claim, spreads, seeds)
-            row["hours_needed"] = row["hours"] and row["hours"] * times
+            row["hours_needed"] = row["hours"] * times if row["hours"] and times else None
     return rows
 
 
@@ -133,7 +138,7 @@ def plan_text(rows: Sequence[dict[str, Any]]) -> str:
             told += f", spread {row['spread']:.3g} ({row['source']}): power {row['power']:.2f}"
             told += f", {ENOUGH:g} needs {row['missing']}" if row["missing"] else ""
         hours = [h for h in (row["hours"], row["hours_needed"]) if h is not None]
-        text.append(told + f"; {' → '.join(f'{h:.2g}' for h in hours)} CPU hours" * bool(hours))
+        text.append(told + f"; {' → '.join(f'{h:.1f}' for h in hours)} CPU hours" * bool(hours))
     if left := [row["claim"] for row in rows if not row["planned"]]:
         text.append(f"not planned, without [power] or experiment: {', '.join(left)}")
     return "\n".join(text)

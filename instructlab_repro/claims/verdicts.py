@@ -15,7 +15,7 @@ import numpy as np
 
 from instructlab_repro import experiments, provenance
 from instructlab_repro.claims import repeat
-from instructlab_repro.claims.claim import Claim, Power, axes_of, load, methods_of
+from instructlab_repro.claims.claim import Claim, axes_of, load, methods_of
 from instructlab_repro.claims.evidence import (
     estimate,
     example_cells,
@@ -26,81 +26,10 @@ from instructlab_repro.claims.evidence import (
 from instructlab_repro.claims.statistic import AnyStatistic, Axes, per_seed
 from instructlab_repro.experiments import Experiment
 from instructlab_utils import files
-from instructlab_utils.intervals import Estimate, hierarchical_bootstrap, holm, over_units
+from instructlab_utils.decisions import PartWord, decide, decide_equivalence, decide_several, holm_level
+from instructlab_utils.intervals import Estimate, hierarchical_bootstrap, over_units
 
 UNTRAINED = 0.1  # of a method's runs may not have trained
-Side = tuple[str, float]  # direction, threshold
-
-# --- words -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PartWord:
-    """The word of one part alone, and the p-values of the tests that would support or refute it."""
-
-    word: str
-    p_for: float
-    p_against: float
-
-
-def decide(found: Estimate, side: Side, power: Power | None = None, level: float = 0.95) -> PartWord:
-    """One part by itself: supported or refuted where the interval lies wholly on one side of the threshold.
-
-    With ``power`` and a threshold of 0 an effect wholly inside ± the smallest of interest is refuted, also where its
-    sign is as claimed: it exists in no size that matters. A one-sided test supports by the interval at 2 level - 1;
-    what refutes by the other side is always two-sided.
-    """
-    direction, threshold = side
-    p = found.p_value(threshold)
-    right = (found.mean > threshold) == (direction == "greater")
-    p_for = (p / 2 if power is not None and power.sides == "one" else p) if right else 1.0
-    small = found.tost(power.smallest) if power is not None and threshold == 0 else 1.0
-    p_against = min(small, 1.0 if right else p)
-    word = "refuted" if p_against < 1 - level else "supported" if p_for < 1 - level else "undecided"
-    return PartWord(word, p_for, p_against)
-
-
-def decide_equivalence(found: Estimate, margin: float, level: float = 0.95) -> str:
-    """supported if two one-sided tests say |mean| < margin, refuted if the interval lies wholly outside."""
-    if found.tost(margin) < 1 - level:
-        return "supported"
-    interval = found.interval(level)
-    return "refuted" if interval.low > margin or interval.high < -margin else "undecided"
-
-
-def decide_several(
-    parts: Sequence[PartWord], k: int, level: float = 0.95, edition: int = 2
-) -> tuple[str, list[str], list[float | None]]:
-    """The word over several parts of which ``k`` are needed, each part's word, and p-values after Holm.
-
-    Edition 1: a part counts when its two-sided p-value is below 1 - level after Holm. Edition 2: each part has the word
-    that it has alone; all needed: supported if each part is (no correction: an intersection-union test, Berger 1982),
-    refuted if one is after Holm; ``k`` of them needed: both after Holm. There p is None where Holm judges nothing.
-    """
-    against, in_favour = (holm([getattr(part, name) for part in parts]) for name in ("p_against", "p_for"))
-    both = holm([min(part.p_against, part.p_for) for part in parts])
-    after: list[float | None] = []
-    words = []
-    for i, part in enumerate(parts):
-        p = both[i] if edition == 1 else (against if part.word == "refuted" else in_favour)[i]
-        judged = edition == 1 or part.word == "refuted" or (part.word == "supported" and k < len(parts))
-        after.append(float(p) if judged else None)
-        words.append("undecided" if judged and p >= 1 - level else part.word)
-    whole = "undecided"
-    if words.count("supported") >= k:
-        whole = "supported"
-    elif words.count("refuted") > len(parts) - k:
-        whole = "refuted"
-    return whole, words if edition == 1 else [part.word for part in parts], after
-
-
-def holm_level(p_values: Sequence[float], place: int, level: float) -> float:
-    """The level of the interval that Holm's procedure compares with the threshold for the part at ``place``."""
-    rank = int(np.argsort(np.argsort(p_values, kind="stable"), kind="stable")[place])
-    return 1 - (1 - level) / (len(p_values) - rank)
-
-
-# --- from the runs ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -197,6 +126,12 @@ def _refusal(claim: Claim, runs: Runs, parts: Sequence[Mapping[str, Any]]) -> st
     return None
 
 
+def _decide(claim: Claim, runs: Runs, found: Estimate, direction: str, threshold: float) -> PartWord:
+    given = claim.power if runs.edition == 2 else None
+    smallest, sides = (given.smallest, given.sides) if given is not None else (None, "two")
+    return decide(found, direction, threshold, smallest, sides, claim.confidence)
+
+
 def _single(claim: Claim, runs: Runs) -> dict[str, Any]:
     """A claim with one statistic."""
     assert claim.statistic is not None
@@ -208,10 +143,7 @@ def _single(claim: Claim, runs: Runs) -> dict[str, Any]:
     if claim.margin is not None:
         return found | {"verdict": decide_equivalence(chosen, claim.margin, claim.confidence)}
     assert claim.threshold is not None and claim.direction is not None
-    power = claim.power if runs.edition == 2 else None
-    return found | {
-        "verdict": decide(chosen, (claim.direction, claim.threshold), power, claim.confidence).word
-    }
+    return found | {"verdict": _decide(claim, runs, chosen, claim.direction, claim.threshold).word}
 
 
 def _several(claim: Claim, runs: Runs) -> dict[str, Any]:
@@ -233,8 +165,7 @@ def _several(claim: Claim, runs: Runs) -> dict[str, Any]:
     if refusal := _refusal(claim, runs, parts):
         return whole | {"why": refusal}
     level, edition = claim.confidence, 2 if runs.edition == 2 else 1
-    power = claim.power if edition == 2 else None
-    each = [decide(e, side, power, level) for e, side in zip(estimates, sides, strict=True)]
+    each = [_decide(claim, runs, e, *side) for e, side in zip(estimates, sides, strict=True)]
     whole["verdict"], words, after = decide_several(each, claim.k or len(parts), level, edition)
     for i, (part, word, p) in enumerate(zip(parts, words, after, strict=True)):
         part |= {"verdict": word, "p": p}

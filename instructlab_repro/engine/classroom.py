@@ -66,21 +66,15 @@ def classroom(folder: Path | str) -> dict[str, dict[str, dict[str, float]]]:
         for student in STUDENTS:
             _step(api.autograde(ASSIGNMENT, student), f"autograde {student}")
             with gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
-                results[student] = {path.stem: _grade(book, path, student) for path in sources().values()}
-            for name, grade in results[student].items():
-                print(
-                    f"{student:10}{name:26}{grade['score']:3g} of {grade['max_score']:g} points", flush=True
-                )
-    write_json(
-        folder / "results.json", {"students": results, "seconds": round(time.perf_counter() - began, 1)}
-    )
+                for name in (path.stem for path in sources().values()):
+                    found = book.find_submission_notebook(name, ASSIGNMENT, student)
+                    grade = {"score": float(found.score), "max_score": float(found.max_score)}
+                    results.setdefault(student, {})[name] = grade
+                    print(f"{student:10}{name:26}{found.score:3g} of {found.max_score:g} points", flush=True)
+    seconds = round(time.perf_counter() - began, 1)
+    write_json(folder / "results.json", {"students": results, "seconds": seconds})
     _judge(results, folder / "autograded")
     return results
-
-
-def _grade(book: Any, path: Path, student: str) -> dict[str, float]:
-    graded = book.find_submission_notebook(path.stem, ASSIGNMENT, student)
-    return {"score": float(graded.score), "max_score": float(graded.max_score)}
 
 
 def _judge(results: dict[str, dict[str, dict[str, float]]], autograded: Path) -> None:

@@ -26,7 +26,7 @@ from pydantic import PrivateAttr
 from instructlab_repro import assets, notebooks, provenance
 from instructlab_repro.experiments import stored
 from instructlab_repro.experiments.spec import FOLDER, Spec, Value
-from instructlab_repro.experiments.tuning import ROUNDS, Lines
+from instructlab_repro.experiments.tuning import ROUNDS, Lines, Tuning
 from instructlab_repro.notebooks import runner
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError, ParameterError, RecordError
@@ -152,35 +152,39 @@ class Experiment(Spec):
                 text = f"unknown {axis} {value!r}{closest(value, known)}; known: {', '.join(known)}"
                 raise ParameterError(text)
         place = {axis: coordinates[axis] for axis in self.outside}
-        kind, round_ = stage.partition("-")[0], TUNE.index(stage) if stage in TUNE else ROUNDS + 1
-        needs = tuple(
-            self._tune_id(place, seed, before)
-            for before in range(min(round_, self.tuning.rounds if self.tuning else 0))
-            for seed in self.tuning.places["seed"]  # type: ignore[union-attr]
+        kind, rounds = stage.partition("-")[0], self._rounds
+        round_ = TUNE.index(stage) if stage in TUNE else 0
+        before = itertools.product(
+            range(round_ if kind == "tune" else rounds), self._fixed("tune").get("seed", [])
         )
-        if kind == "tune":
-            name = self._tune_id(place, place["seed"], round_)
-            return Block(self.name, self.profile, name, kind, place, needs, round_, self.notebook)
+        needs = tuple(self._tune_id(place, seed, earlier) for earlier, seed in before)
         name = "-".join(
             [*["twin"] * (kind == "twin"), *(_part(axis, value) for axis, value in place.items())]
         )
-        return Block(self.name, self.profile, name, kind, place, needs, 0, self.notebook)
+        name = self._tune_id(place, place["seed"], round_) if kind == "tune" else name
+        return Block(self.name, self.profile, name, kind, place, needs, round_, self.notebook)
+
+    @property
+    def _rounds(self) -> int:
+        return self.tuning.rounds if self.tuning is not None else 0
+
+    def _fixed(self, stage: str) -> dict[str, list[Value]]:
+        """The axes that the blocks of a stage do not spread over, with their values."""
+        if stage == "twin":
+            return {axis: [(self.twin or {}).get(axis, values[0])] for axis, values in self.axes.items()}
+        return self.tuning.places if self.tuning is not None and stage in TUNE else {}
 
     def _tune_id(self, place: Mapping[str, Value], seed: Value, round_: int) -> str:
-        fixed, seeds = (self.tuning.places, self.tuning.seeds) if self.tuning is not None else ({}, [])
-        parts = ["tune", *(_part(axis, value) for axis, value in place.items() if axis not in fixed)]
-        return "-".join([*parts, *[f"s{seed}"] * bool(seeds), *[f"x{round_}"] * bool(round_)])
+        parts = ["tune", *(_part(axis, v) for axis, v in place.items() if axis not in self._fixed("tune"))]
+        several = self.tuning is not None and bool(self.tuning.seeds)
+        return "-".join([*parts, *[f"s{seed}"] * several, *[f"x{round_}"] * bool(round_)])
 
     def blocks(self) -> list[Block]:
         """All blocks, each after those that it needs: tuning round by round, the runs, the twins."""
-        stages: list[tuple[str, dict[str, list[Value]]]] = [("run", {})]
-        if self.tuning is not None:
-            stages = [*((stage, self.tuning.places) for stage in TUNE[: self.tuning.rounds]), *stages]
-        if self.twin is not None:
-            stages.append(("twin", self._twin_place()))
+        stages = [*TUNE[: self._rounds], "run", *["twin"] * (self.twin is not None)]
         found: dict[str, Block] = {}
-        for stage, fixed in stages:
-            for place in self._places(self.outside, fixed):
+        for stage in stages:
+            for place in self._places(self.outside, self._fixed(stage)):
                 block = self.block(stage=stage, **place)
                 if found.setdefault(block.id, block) != block:
                     raise ConfigError(
@@ -188,19 +192,14 @@ class Experiment(Spec):
                     )
         return list(found.values())
 
-    def _twin_place(self) -> dict[str, list[Value]]:
-        return {axis: [(self.twin or {}).get(axis, values[0])] for axis, values in self.axes.items()}
-
     def _places(self, axes: list[str], fixed: Mapping[str, list[Value]]) -> list[dict[str, Value]]:
         grid = (fixed.get(axis, self.axes[axis]) for axis in axes)
         return [dict(zip(axes, place, strict=True)) for place in itertools.product(*grid)]
 
     def _tune_blocks(self, block: Block, round_: int) -> list[Block]:
         """The tuning blocks of one round that ``block`` needs, also for coordinates outside the grid."""
-        assert self.tuning is not None
-        free = {axis: [value] for axis, value in block.coordinates.items()}
-        places = self._places(self.outside, free | self.tuning.places)
-        return [self.block(stage=TUNE[round_], **place) for place in places]
+        place = {axis: [value] for axis, value in block.coordinates.items()} | self._fixed("tune")
+        return [self.block(stage=TUNE[round_], **each) for each in self._places(self.outside, place)]
 
     def key(self, block: Block) -> str:
         """SHA-256 of the notebook's code cells and of the settings that this block uses.
@@ -226,36 +225,29 @@ class Experiment(Spec):
         Raises:
             RecordError: before the tuning blocks that it needs have finished.
         """
-        tuned = self.tuning
-        if block.stage == "tune" and tuned is not None:
-            return self._tune_trials(block, self._tune_lines(block, block.round))
-        lines = self._tune_lines(block, tuned.rounds) if tuned is not None and tuned.values else []
-        key, twin, found = self.key(block), block.stage == "twin", []
+        return self._asked(
+            block, self._tune_lines(block, block.round if block.stage == "tune" else self._rounds)
+        )
+
+    def _asked(self, block: Block, lines: Lines) -> list[Trial]:
+        """The trials of a block, given the lines of the tuning before it."""
+        key, tuning, found = self.key(block), self.tuning or Tuning(metric=""), []
         for method in self.methods:
-            for inside in self._places(self.inside, self._twin_place() if twin else {}):
-                best = tuned.best(method, self._cell(lines, method, inside)) if tuned is not None else {}
-                found.append(Trial(key, method, inside, best, self._method_key(method), twin))
+            for inside in self._places(self.inside, self._fixed(block.stage)):
+                place = {"method": method} | {a: v for a, v in inside.items() if a not in tuning.places}
+                cell = [line for line in lines if place.items() <= line.items()]
+                asked = [tuning.best(method, cell)]
+                if block.stage == "tune":
+                    rounds = tuning.called_for(method, cell)
+                    asked = rounds[block.round] if block.round < len(rounds) else []
+                sha, twin = self.method_key(method), block.stage == "twin"
+                found += [Trial(key, method, inside, values, sha, twin) for values in asked]
         return found
 
-    def _method_key(self, method: str) -> str:
+    def method_key(self, method: str) -> str:
+        """The first digits of the SHA-256 of a method's table, which its lines carry; "" without tables."""
         table = self._method_tables.get(method)
         return hashlib.sha256(files.dumps(table).encode()).hexdigest()[:16] if table else ""
-
-    def _cell(self, lines: Lines, method: str, inside: Mapping[str, Value]) -> list[Mapping[str, Any]]:
-        """The tuning lines of a method that count at a place inside the block."""
-        places = self.tuning.places if self.tuning is not None else {}
-        wanted = {"method": method} | {axis: v for axis, v in inside.items() if axis not in places}
-        return [line for line in lines if all(line[k] == v for k, v in wanted.items())]
-
-    def _tune_trials(self, block: Block, lines: Lines) -> list[Trial]:
-        assert self.tuning is not None
-        key, found = self.key(block), []
-        for method in self.methods:
-            for inside in self._places(self.inside, self.tuning.places):
-                rounds = self.tuning.called_for(method, self._cell(lines, method, inside))
-                asked = rounds[block.round] if block.round < len(rounds) else []
-                found += [Trial(key, method, inside, values, self._method_key(method)) for values in asked]
-        return found
 
     def _tune_lines(self, block: Block, rounds: int) -> list[dict[str, Any]]:
         """All lines of the first ``rounds`` rounds of tuning that ``block`` needs; kept until a file changes."""
@@ -271,7 +263,7 @@ class Experiment(Spec):
         return self._tuned[asked]
 
     def _finished(self, block: Block, tune: Block, before: Lines) -> list[dict[str, Any]]:
-        lines = self.lines(tune, self._tune_trials(tune, before))
+        lines = self.lines(tune, self._asked(tune, before))
         if lines is None:
             raise RecordError(
                 f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "

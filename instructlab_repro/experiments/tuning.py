@@ -48,7 +48,7 @@ class Tuning(Strict):
     def rounds(self) -> int:
         """How many rounds there may be, with the one of the given values."""
         wide = any(_extendable(values) for knobs in self.values.values() for values in knobs.values())
-        return 1 + ROUNDS * (wide and len(self.seeds) >= FEWEST_SEEDS)
+        return bool(self.values) + ROUNDS * (wide and len(self.seeds) >= FEWEST_SEEDS)
 
     def settings(self, method: str) -> list[dict[str, Value]]:
         """What ``method`` tries in any case, in order; [] for a method that is not tuned."""
