@@ -28,7 +28,7 @@ HEADER = """\
 # Exact versions of all dependencies, extras included: what every stored result was made with.
 # Made by `python scripts/lock.py` on Python {python}; do not edit. Ranges are in pyproject.toml.
 # Install: `pip install -r requirements.lock && pip install --no-deps -e .` (`make course` does it).
-# torch: CONTRIBUTING.md, section "Which torch", for a CPU-only or a CUDA build.
+# torch: docs/torch.md, for a CPU-only or a CUDA build.
 """
 TOOLS = {"pip", "setuptools", "wheel"}  # every environment brings its own
 

@@ -227,7 +227,7 @@ def _cited(citation: re.Match[str] | None, references: str) -> bool:
 def typed_numbers(markdown: str, references: str = "") -> list[tuple[int, str]]:
     """(line from 1, number) of each decimal or percentage that a reader of this Markdown cell would see as prose.
 
-    CONTRIBUTING.md, "No typed numbers", says what is left alone. ``references`` is the whole file's list.
+    docs/lessons.md, "No typed numbers", says what is left alone. ``references`` is the whole file's list.
     """
 
     def quote_block(block: re.Match[str]) -> str:

@@ -11,7 +11,6 @@ from test_defines import ALL
 
 PACKAGE = Path(__file__).resolve().parents[1] / "instructlab_utils"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-WAITING = {"tasks/records.py", "tasks/sources.py"}  # must be empty when their readers have been rewritten
 LESSON = re.compile(r"lessons? \d\d", re.IGNORECASE)
 FOR_ALL = re.compile(r"Taught in lessons? \d\d|From lesson \d\d on")
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -31,9 +30,7 @@ def unnamed(code: str) -> list[str]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_every_public_name_tells_its_lesson(request, module):
-    if module in WAITING:
-        request.applymarker(pytest.mark.xfail(reason="being rewritten", strict=True))
+def test_every_public_name_tells_its_lesson(module):
     assert unnamed((PACKAGE / module).read_text(encoding="utf-8")) == []
 
 

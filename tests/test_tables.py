@@ -572,6 +572,13 @@ def test_a_table_for_a_pipe_is_plain_text(capsys):
     assert capsys.readouterr().out == "name   n\n----  --\na     10\nlong   7\n"
 
 
+def test_a_table_for_a_terminal_is_drawn(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    markdown.show([("name", "n"), ("[a]", "10")], [True, False])
+    drawn = capsys.readouterr().out
+    assert "[a]" in drawn and "10" in drawn and "----" not in drawn and "─" in drawn
+
+
 def test_the_blocks_are_those_of_the_pages(root):
     toy.run_all()
     found = readme.blocks()

@@ -289,7 +289,7 @@ def table(
     check: Check = False,
     measured: Annotated[bool, typer.Option("--measured", help="also the last `course` of here")] = False,
 ) -> None:
-    """Write tables and figures from the recorded results, and the generated blocks of README.md."""
+    """Write tables and figures from the recorded results, and the generated blocks of all pages."""
     from instructlab_repro.pages import write_tables
 
     raise typer.Exit(write_tables(names or [], profile, check=check, measured=measured))

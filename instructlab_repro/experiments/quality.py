@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,13 +10,11 @@ from typing import Any
 from instructlab_repro.experiments.running import load
 from instructlab_repro.experiments.spec import Spec, Value
 from instructlab_repro.experiments.stored import EDITIONS, predictions, results
+from instructlab_utils import files
 
-VOLATILE = (
-    "seconds",
-    "ms_per_step",
-    "peak_memory_mb",
-)  # how the names of a cost end: it differs in every run
+COSTS = ("seconds", "ms_per_step", "peak_memory_mb")  # how their names end; they differ in every run
 
+EXTENDED = re.compile(r"-s\d+-x\d$")  # the end of the name of a block that extends a tuning grid
 Place = tuple[tuple[str, Value], ...]
 
 
@@ -32,30 +31,21 @@ def chosen(name: str, profile: str = "laptop") -> dict[tuple[str, Place], dict[s
     holds for every edition; where runs of two editions differ, the newer ones count.
     """
     spec = load(name).at(profile)
-    free = [
-        axis for axis in spec.axes if spec.tuning is not None and axis not in (*spec.tuning.places, "seed")
-    ]
+    fixed = {*spec.tuning.places} if spec.tuning is not None else {*spec.axes}
+    free = [axis for axis in spec.axes if axis not in fixed]
 
     def cell(line: Mapping[str, Any]) -> tuple[str, Place]:
         return line["method"], tuple((axis, line[axis]) for axis in free)
 
-    tried: dict[tuple[str, Place], list[Any]] = defaultdict(list)
-    extended = set()
+    tried: dict[tuple[str, Place], dict[str, bool]] = defaultdict(dict)  # cell → values → by an extension
     for line in results(name, profile, "tune"):
-        if line["tuned"] not in tried[cell(line)]:
-            tried[cell(line)].append(line["tuned"])
-        if "-x" in line["block"] and line["schema"] > min(EDITIONS):
-            extended.add(cell(line))
-    runs = sorted(results(name, profile), key=lambda line: line["schema"])
-    return {
-        cell(line): {
-            "values": line["tuned"],
-            "tried": len(tried[cell(line)]),
-            "extended": cell(line) in extended,
-        }
-        for line in runs
-        if line["tuned"]
-    }
+        tried[cell(line)][files.dumps(line["tuned"])] = bool(EXTENDED.search(line["block"]))
+    found = {}
+    for line in sorted(results(name, profile), key=lambda line: line["schema"]):
+        if line["tuned"]:
+            each = tried[cell(line)].values()
+            found[cell(line)] = {"values": line["tuned"], "tried": len(each), "extended": any(each)}
+    return found
 
 
 def _trains(line: Mapping[str, Any]) -> bool:
@@ -96,16 +86,12 @@ def bands(name: str, profile: str = "laptop") -> dict[str, dict[str, float]]:
 
     ``predictions_changed`` is the number of test examples that the twin predicts otherwise.
     """
-    spec, found = load(name).at(profile), {}
-    cells = [*spec.axes, "method", "tuned"]
-    runs = {str([line[c] for c in cells]): line for line in results(name, profile)}
+    found: dict[str, dict[str, float]] = {}
+    cells, runs = [*load(name).at(profile).axes, "method", "tuned"], results(name, profile)
     for twin in results(name, profile, "twin"):
-        run = runs.get(str([twin[c] for c in cells]), {})
-        found[twin["method"]] = {
-            metric: abs(value - run[metric])
-            for metric, value in twin.items()
-            if isinstance(value, float)
-            and isinstance(run.get(metric), float)
-            and not metric.endswith(VOLATILE)
-        } | {k: twin[k] for k in ("predictions_changed",) if k in twin}
+        run = next((line for line in runs if all(line[c] == twin[c] for c in cells)), {})
+        both = {k: v for k, v in twin.items() if isinstance(v, float) and isinstance(run.get(k), float)}
+        found[twin["method"]] = {k: abs(v - run[k]) for k, v in both.items() if not k.endswith(COSTS)}
+        if "predictions_changed" in twin:
+            found[twin["method"]]["predictions_changed"] = twin["predictions_changed"]
     return found

@@ -47,7 +47,7 @@ def load(name: str) -> Experiment:
         raise ConfigError(
             f"unknown experiment {name!r}{closest(name, known)}; known: {', '.join(known) or 'none'}"
         )
-    return _read(path, version(path)).copied()
+    return _read(path, version(path)).model_copy(deep=True)
 
 
 def find_block(name: str, block: str, profile: str) -> tuple[Experiment, Block]:

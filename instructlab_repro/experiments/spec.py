@@ -233,10 +233,6 @@ class Spec(Strict):
             raise ConfigError(f"{file}: {prefix}{error}.") from None
         return found
 
-    def copied(self) -> Self:
-        """A copy that its holder may change."""
-        return self.model_copy(deep=True)
-
     @property
     def profile(self) -> str:
         if self._profile is None:

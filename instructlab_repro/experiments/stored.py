@@ -60,18 +60,12 @@ def results(name: str, profile: str = "laptop", stage: str = "run") -> list[dict
     return [line for line in read(results_path(name, profile), REMEDY) if line.get("stage") == stage]
 
 
-@lru_cache(maxsize=64)
-def _by_block(path: Path, now: tuple[int, ...]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in _lines(path, REMEDY, now):
-        found[str(line.get("block"))].append(line)
-    return dict(found)
-
-
 def rows_by_block(name: str, profile: str = "laptop") -> dict[str, list[dict[str, Any]]]:
     """The recorded lines of all stages by their block's id; not to be changed."""
-    path = results_path(name, profile)
-    return dict(_by_block(path, version(path))) if path.is_file() else {}
+    path, found = results_path(name, profile), defaultdict(list)
+    for line in _lines(path, REMEDY, version(path)) if path.is_file() else ():
+        found[str(line.get("block"))].append(line)
+    return dict(found)
 
 
 @lru_cache(maxsize=16)
