@@ -7,6 +7,7 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
+import proof
 import pytest
 
 from instructlab_repro import notebooks
@@ -49,11 +50,11 @@ assert add(-1, 0) == -1, "Negative numbers too."
 
 
 @cache
-def judged(index: int) -> tuple[ex.Marking, ex.Marking]:
+def judged(index: int) -> tuple[proof.Marking, proof.Marking]:
     """The verdicts on one wrong answer: of the visible checker alone, and with the hidden cases."""
     wrong = BANK[index]
     exercise = EXERCISES[wrong["exercise"]]
-    return ex.prove(exercise, wrong["code"], hidden=False), ex.prove(exercise, wrong["code"])
+    return proof.prove(exercise, wrong["code"], hidden=False), proof.prove(exercise, wrong["code"])
 
 
 def label(index: int) -> str:
@@ -97,8 +98,8 @@ def test_every_misconception_has_its_own_message(id):
 
 @pytest.mark.parametrize("id", EXERCISES)
 def test_checker_accepts_the_solution_in_less_than_a_second(id):
-    ex.prove(EXERCISES[id])  # the first call of a library function may compile or load something
-    verdict = ex.prove(EXERCISES[id])
+    proof.prove(EXERCISES[id])  # the first call of a library function may compile or load something
+    verdict = proof.prove(EXERCISES[id])
     assert verdict.accepted, f"{verdict.error}: {verdict.message}"
     assert verdict.seconds < 1
     assert verdict.output.startswith(f"{id} passed")
@@ -106,7 +107,7 @@ def test_checker_accepts_the_solution_in_less_than_a_second(id):
 
 @pytest.mark.parametrize("id", EXERCISES)
 def test_checker_rejects_the_untouched_stub(id):
-    verdict = ex.prove(EXERCISES[id], EXERCISES[id].stub)
+    verdict = proof.prove(EXERCISES[id], proof.stub(EXERCISES[id].answer))
     assert (verdict.accepted, verdict.error) == (False, "NotImplementedError")
 
 
@@ -115,7 +116,7 @@ def test_checker_explains_a_forgotten_return(id):
     names = re.findall(r"^def (\w+)\(", EXERCISES[id].answer, re.MULTILINE)
     assert names
     for name in names:
-        verdict = ex.prove(EXERCISES[id], f"def {name}(*args, **kwargs):\n    pass\n")
+        verdict = proof.prove(EXERCISES[id], f"def {name}(*args, **kwargs):\n    pass\n")
         assert verdict.error == "AssertionError"
         assert re.search(r"None|[Rr]eturn", verdict.message), verdict.message
 
@@ -133,7 +134,7 @@ def test_checker_rejects_a_wrong_answer_with_its_own_message(index):
 
 @pytest.mark.parametrize("id", RIGHT)
 def test_checker_accepts_another_right_answer(id):
-    verdict = ex.prove(EXERCISES[id], RIGHT[id])
+    verdict = proof.prove(EXERCISES[id], RIGHT[id])
     assert verdict.accepted, f"{verdict.error}: {verdict.message}"
 
 
@@ -157,15 +158,15 @@ def code_of(text: str) -> set[str]:
 
 @pytest.mark.parametrize("path", SOURCES.values(), ids=lambda path: path.stem)
 def test_student_notebook_shows_no_solution_and_no_hidden_case(path):
-    notebook = ex.student_notebook(path)
+    notebook = proof.student_notebook(path)
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     text = "\n".join(cell.source for cell in notebook.cells)
     for marker in ("BEGIN SOLUTION", "END SOLUTION", "HIDDEN", ex.PLACEHOLDER, ex.OVERVIEW):
         assert marker not in text
     exercises = ex.load(path)
-    shown = code_of("\n".join("\n".join((*e.setup, *e.given, ex.visible(e.check))) for e in exercises))
+    shown = code_of("\n".join("\n".join((*e.setup, *e.given, proof.visible(e.check))) for e in exercises))
     for exercise in exercises:
-        assert exercise.stub in code and ex.STUB in exercise.stub
+        assert proof.stub(exercise.answer) in code and ex.STUB in proof.stub(exercise.answer)
         bodies = "\n".join(match["body"] for match in ex.SOLUTION.finditer(exercise.answer))
         assert not (code_of(bodies) - shown) & lines_of(text if exercise.graded else code)
         if exercise.graded:
@@ -188,7 +189,7 @@ def test_our_student_version_is_the_one_that_nbgrader_makes(path):
     clear = ClearSolutions(code_stub={"python": ex.STUB})
     for step in (CheckCellMetadata(), clear, ClearHiddenTests(), CheckCellMetadata()):
         notebook, _ = step.preprocess(notebook, {})
-    ours = [cell.source.rstrip() for cell in ex.student_notebook(path).cells]
+    ours = [cell.source.rstrip() for cell in proof.student_notebook(path).cells]
     assert [cell.source.rstrip() for cell in notebook.cells] == ours
     assert ex.STUB in "\n".join(ours)
 
@@ -197,9 +198,9 @@ def test_our_student_version_is_the_one_that_nbgrader_makes(path):
 def test_student_notebook_is_valid_and_always_the_same(path):
     import nbformat
 
-    notebook = ex.student_notebook(path)
+    notebook = proof.student_notebook(path)
     nbformat.validate(notebook)
-    assert nbformat.writes(notebook) == nbformat.writes(ex.student_notebook(path))
+    assert nbformat.writes(notebook) == nbformat.writes(proof.student_notebook(path))
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
     assert notebook.metadata.kernelspec.name == "python3"
 
@@ -216,10 +217,10 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_a_small_source_loads(tmp_path):
     (exercise,) = ex.load(written(tmp_path, HEAD))
     assert (exercise.id, exercise.difficulty, exercise.minutes, exercise.points) == ("09.1", 1, 5, 1)
-    assert ex.prove(exercise).accepted
-    assert ex.prove(exercise, "def add(a, b):\n    return abs(a) + b").message == "Negative numbers too."
-    assert ex.prove(exercise, "def add(a, b):\n    return abs(a) + b", hidden=False).accepted
-    assert "a + b" not in exercise.stub and exercise.stub.endswith(ex.STUB)
+    assert proof.prove(exercise).accepted
+    assert proof.prove(exercise, "def add(a, b):\n    return abs(a) + b").message == "Negative numbers too."
+    assert proof.prove(exercise, "def add(a, b):\n    return abs(a) + b", hidden=False).accepted
+    assert "a + b" not in proof.stub(exercise.answer) and proof.stub(exercise.answer).endswith(ex.STUB)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_classroom_fills_every_answer_of_the_solved_submission(tmp_path):
 
     path = written(tmp_path, HEAD)
     released = tmp_path / "release" / "09_add.ipynb"
-    classroom._write_notebook(ex.student_notebook(path), released)
+    classroom._write_notebook(proof.student_notebook(path), released)
     classroom._submit(released, tmp_path / "submitted", path)
     text = {
         student: nbformat.read(tmp_path / "submitted" / student / classroom.ASSIGNMENT / released.name, 4)

@@ -37,10 +37,14 @@ def load(path, names, **scope):
     nodes = [n for n in ast.parse(path.read_text(encoding="utf-8")).body if getattr(n, "name", "") in names]
     assert len(nodes) == len(names)
     scope |= {"np": np, "torch": torch, "stats": stats, "training": training, "tuners": tuners}
-    scope |= {"intervals": intervals}
-    scope |= {"contextlib": contextlib, "metrics": metrics, "pareto_front": metrics.pareto_front}
+    scope |= {
+        "contextlib": contextlib,
+        "intervals": intervals,
+        "metrics": metrics,
+        "pareto_front": metrics.pareto_front,
+    }
     scope |= {"make_pipeline": make_pipeline, "StandardScaler": StandardScaler}
-    scope |= {"LogisticRegression": LogisticRegression, "SimpleNamespace": SimpleNamespace}
+    scope |= {"LogisticRegression": LogisticRegression}
     exec(compile(ast.Module(nodes, []), str(path), "exec"), scope)
     return scope
 
@@ -239,6 +243,7 @@ def sides(world):
     experiment = load(
         EXPERIMENT,
         ["States", "hidden", "logistic", "probe", "held_mb"],
+        SimpleNamespace=SimpleNamespace,
         run=run, settings=rules, pad_id=0, seed=0, examples=examples, probe_examples=world.probe,
         probe_rows={name: {"label": y} for name, y in world.labels.items()},
     )  # fmt: skip

@@ -45,6 +45,7 @@ def clone(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (project / folder).mkdir(parents=True)
     for pattern in (
         "tests/conftest.py",
+        "tests/proof.py",
         "tests/test_exercises.py",
         "data/tasks.toml",
         "data/claims/C1.toml",
