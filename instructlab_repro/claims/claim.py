@@ -182,10 +182,16 @@ def _listed(path: Path, _: Version) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=512)
-def _check_fit(path: Path, _: Version, listing: Path, __: Version) -> None:
-    claim = _read(path, _)
-    assert claim.experiment is not None
-    check(claim, experiments.load(claim.experiment).at("laptop"))
+def _check(path: Path, now: Version, _: Version) -> None:
+    """Whether the experiment, whose version is the last argument, lists the claim and runs all that it names."""
+    claim, file = _read(path, now), f"{FOLDER}/{path.name}"
+    experiment = experiments.load(claim.experiment or "").at("laptop")
+    if claim.id not in experiment.claims:
+        place = f"{experiments.FOLDER}/{experiment.name}.toml"
+        raise ConfigError(f"{file}: experiment: {place} does not list {claim.id}; add it to its claims.")
+    for key, statistic in claim.statistics.items():
+        for problem in _problems(statistic, axes_of(experiment)):
+            raise ConfigError(f"{file}: {key}.{problem}.")
 
 
 def load(name: str) -> Claim:
@@ -210,7 +216,7 @@ def load(name: str) -> Claim:
         listing = find_root() / experiments.FOLDER / f"{claim.experiment}.toml"
         if not listing.is_file():
             experiments.load(claim.experiment)  # says so, with the known ones
-        _check_fit(path, _version(path), listing, _version(listing))
+        _check(path, _version(path), _version(listing))
     return claim
 
 
@@ -220,21 +226,6 @@ def _check_test(file: str, test: str) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
     if function not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}:
         raise ConfigError(f"{file}: argument.test: there is no {test!r}; write that test first.")
-
-
-def check(claim: Claim, experiment: Experiment) -> None:
-    """Whether the experiment lists the claim, and runs all that its statistics name.
-
-    Raises:
-        ConfigError: for the first that does not fit, with file and key.
-    """
-    file = f"{FOLDER}/{claim.id}.toml"
-    if claim.id not in experiment.claims:
-        place = f"{experiments.FOLDER}/{experiment.name}.toml"
-        raise ConfigError(f"{file}: experiment: {place} does not list {claim.id}; add it to its claims.")
-    for place, statistic in claim.statistics.items():
-        for problem in _problems(statistic, axes_of(experiment)):
-            raise ConfigError(f"{file}: {place}.{problem}.")
 
 
 def axes_of(experiment: Experiment) -> dict[str, list[Value]]:

@@ -47,16 +47,12 @@ def _explain_experiment(experiment: Experiment) -> str:
         f"  {len(covered)} of {len(blocks)} blocks have results of today's code and settings",
     ]
     lines = [line for found in experiments.rows_by_block(name, profile).values() for line in found]
-    here = provenance.environment()
+    here, machine = provenance.environment(), "{hardware} ({cpu})"
     for label, told, now in (
         ("code", lambda x: x["code"], experiments.notebook_code_sha(experiment.notebook)[:16]),
         ("package", lambda x: x["environment"]["package"], here["package"]),
         ("commit", lambda x: str(x["environment"]["commit"])[:12], None),
-        (
-            "hardware",
-            lambda x: "{hardware} ({cpu})".format(**x["environment"]),
-            "{hardware} ({cpu})".format(**here),
-        ),
+        ("hardware", lambda x: machine.format(**x["environment"]), machine.format(**here)),
         ("torch", lambda x: x["environment"]["torch"], here["packages"].get("torch")),
     ):
         values = sorted({told(line) for line in lines})
@@ -64,14 +60,11 @@ def _explain_experiment(experiment: Experiment) -> str:
         text.append(f"  {label}: {', '.join(values) or 'nothing recorded'}{since}")
     for claim, sha in provenance.claims_sha(experiment.claims).items():
         same = {line["claims"].get(claim) for line in lines} == {sha}
-        text.append(
-            f"  claim {claim}: {'as it stood at the runs' if same else 'text changed since the runs'}"
-        )
+        word = "as it stood at the runs" if same else "text changed since the runs"
+        text.append(f"  claim {claim}: {word}")
     entry = repeat.verified().get(f"{name}.{profile}")
-    word = (
-        "{date}, block {block}: {status}".format(**entry) if entry else "never; `reproduce --verify` does it"
-    )
-    return "\n".join([*text, f"  verified: {word}"])
+    state = "{date}, block {block}: {status}" if entry else "never; `reproduce --verify` does it"
+    return "\n".join([*text, f"  verified: {state.format(**entry or {})}"])
 
 
 def _explain_block(experiment: Experiment, block: Block) -> str:

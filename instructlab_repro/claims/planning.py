@@ -64,10 +64,9 @@ def _power(claim: Claim, found: Estimate) -> float:
         return power_of_t(claim.power.smallest, found.error, found.df, sides, claim.confidence)
     from scipy import special
 
-    reach = (
-        claim.margin / found.error - special.stdtrit(found.df, claim.confidence) if found.error else np.inf
-    )
-    return max(0.0, float(2 * special.stdtr(found.df, reach) - 1))
+    margin = claim.margin / found.error if found.error else np.inf
+    reach = special.stdtr(found.df, margin - special.stdtrit(found.df, claim.confidence))
+    return max(0.0, float(2 * reach - 1))
 
 
 def _missing(claim: Claim, spreads: Sequence[Spread], seeds: int) -> tuple[str, float | None]:
@@ -103,10 +102,7 @@ def plan(wanted: Sequence[str] = (), profile: str = "laptop") -> list[dict[str, 
     rows = []
     for name in wanted or names():
         claim = load(name)
-        row: dict[str, Any] = {
-            "claim": name,
-            "planned": claim.power is not None and claim.experiment is not None,
-        }
+        row: dict[str, Any] = {"claim": name, "planned": bool(claim.power and claim.experiment)}
         rows.append(row)
         if claim.power is None or claim.experiment is None:
             continue
