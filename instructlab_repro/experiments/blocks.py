@@ -88,13 +88,8 @@ class Trial:
     def key(self) -> dict[str, Any]:
         """The fields that tell this run's line from all others of its block."""
         table = {"method_key": self.method_key} if self.method_key else {}
-        return {
-            "key": self.block_key,
-            "method": self.method,
-            "tuned": dict(self.tuned),
-            **table,
-            **self.inside,
-        }
+        asked = {"key": self.block_key, "method": self.method, "tuned": dict(self.tuned)}
+        return asked | table | dict(self.inside)
 
 
 class Experiment(Spec):
@@ -106,6 +101,10 @@ class Experiment(Spec):
     def outside(self) -> list[str]:
         """The axes that make blocks, in the order of the file."""
         return [axis for axis in self.axes if axis not in self.inside]
+
+    @property
+    def _rule(self) -> Tuning:
+        return self.tuning or Tuning(metric="")  # which tunes nothing, nowhere
 
     def method(self, name: str, block: Block | None = None) -> dict[str, Any]:
         """The table [methods.NAME], with settings (those of ``block``) in place of their ``$names``."""
@@ -149,39 +148,31 @@ class Experiment(Spec):
         for axis, value in coordinates.items():
             known = [str(v) for v in self.axes[axis]]
             if isinstance(value, str) and value not in known:
-                text = f"unknown {axis} {value!r}{closest(value, known)}; known: {', '.join(known)}"
-                raise ParameterError(text)
+                raise ParameterError(
+                    f"unknown {axis} {value!r}{closest(value, known)}; known: {', '.join(known)}"
+                )
         place = {axis: coordinates[axis] for axis in self.outside}
-        kind, rounds = stage.partition("-")[0], self._rounds
-        round_ = TUNE.index(stage) if stage in TUNE else 0
-        before = itertools.product(
-            range(round_ if kind == "tune" else rounds), self._fixed("tune").get("seed", [])
-        )
-        needs = tuple(self._tune_id(place, seed, earlier) for earlier, seed in before)
-        name = "-".join(
-            [*["twin"] * (kind == "twin"), *(_part(axis, value) for axis, value in place.items())]
-        )
-        name = self._tune_id(place, place["seed"], round_) if kind == "tune" else name
+        kind, round_ = stage.partition("-")[0], TUNE.index(stage) if stage in TUNE else 0
+        before = range(round_ if kind == "tune" else self._rule.rounds)
+        seeds = self._rule.places.get("seed", [])
+        needs = tuple(self._tune_id(place, seed, earlier) for earlier in before for seed in seeds)
+        parts = [*["twin"] * (kind == "twin"), *(_part(axis, value) for axis, value in place.items())]
+        name = self._tune_id(place, place["seed"], round_) if kind == "tune" else "-".join(parts)
         return Block(self.name, self.profile, name, kind, place, needs, round_, self.notebook)
-
-    @property
-    def _rounds(self) -> int:
-        return self.tuning.rounds if self.tuning is not None else 0
 
     def _fixed(self, stage: str) -> dict[str, list[Value]]:
         """The axes that the blocks of a stage do not spread over, with their values."""
         if stage == "twin":
             return {axis: [(self.twin or {}).get(axis, values[0])] for axis, values in self.axes.items()}
-        return self.tuning.places if self.tuning is not None and stage in TUNE else {}
+        return self._rule.places if stage in TUNE else {}
 
     def _tune_id(self, place: Mapping[str, Value], seed: Value, round_: int) -> str:
-        parts = ["tune", *(_part(axis, v) for axis, v in place.items() if axis not in self._fixed("tune"))]
-        several = self.tuning is not None and bool(self.tuning.seeds)
-        return "-".join([*parts, *[f"s{seed}"] * several, *[f"x{round_}"] * bool(round_)])
+        parts = ["tune", *(_part(axis, v) for axis, v in place.items() if axis not in self._rule.places)]
+        return "-".join([*parts, *[f"s{seed}"] * bool(self._rule.seeds), *[f"x{round_}"] * bool(round_)])
 
     def blocks(self) -> list[Block]:
         """All blocks, each after those that it needs: tuning round by round, the runs, the twins."""
-        stages = [*TUNE[: self._rounds], "run", *["twin"] * (self.twin is not None)]
+        stages = [*TUNE[: self._rule.rounds], "run", *["twin"] * (self.twin is not None)]
         found: dict[str, Block] = {}
         for stage in stages:
             for place in self._places(self.outside, self._fixed(stage)):
@@ -225,13 +216,12 @@ class Experiment(Spec):
         Raises:
             RecordError: before the tuning blocks that it needs have finished.
         """
-        return self._asked(
-            block, self._tune_lines(block, block.round if block.stage == "tune" else self._rounds)
-        )
+        rounds = block.round if block.stage == "tune" else self._rule.rounds
+        return self._asked(block, self._tune_lines(block, rounds))
 
     def _asked(self, block: Block, lines: Lines) -> list[Trial]:
         """The trials of a block, given the lines of the tuning before it."""
-        key, tuning, found = self.key(block), self.tuning or Tuning(metric=""), []
+        key, tuning, found = self.key(block), self._rule, []
         for method in self.methods:
             for inside in self._places(self.inside, self._fixed(block.stage)):
                 place = {"method": method} | {a: v for a, v in inside.items() if a not in tuning.places}
@@ -299,16 +289,15 @@ class Experiment(Spec):
 
     def expected_seconds(self, block: Block) -> float | None:
         """How long the block took when it last ran, of whatever key; else the median of its stage; else None."""
-        with contextlib.suppress(RecordError, ValueError, KeyError):
-            manifest = files.read_json(block.out / "manifest.json")
-            if manifest["status"] == "ok":
-                return float(manifest["seconds"])
-        rows = stored.rows_by_block(self.name, self.profile)
-        known = {name: found[0] for name, found in rows.items() if found[0].get("block_seconds")}
-        if block.id in known:
-            return known[block.id]["block_seconds"]
-        like = [line["block_seconds"] for line in known.values() if line["stage"] == block.stage]
-        return statistics.median(like) if like else None
+        with contextlib.suppress(RecordError):
+            manifest = runner.read_manifest(block.out)
+            if manifest.status == "ok":
+                return manifest.seconds
+        rows = stored.rows_by_block(self.name, self.profile).values()
+        known = [lines[0] for lines in rows if lines[0].get("block_seconds")]
+        like = [line for line in known if line["block"] == block.id]
+        like = like or [line for line in known if line["stage"] == block.stage]
+        return statistics.median(line["block_seconds"] for line in like) if like else None
 
     def lines(self, block: Block, trials: list[Trial] | None = None) -> list[dict[str, Any]] | None:
         """The finished block's lines, one per trial: from build/, else the committed results; else None."""
@@ -332,19 +321,15 @@ class Experiment(Spec):
             return None, f"its last run {state}" + (f": {reason}" if reason else "")
         if bad := [line for line in found if line.get("schema") not in stored.EDITIONS]:
             return None, f"{block.id}: a line of unknown schema {bad[0].get('schema')!r}"
-        current = self._current(block, found)
-        if found and not current:
+        key = self.key(block)
+        if found and all(line.get("key") != key for line in found):
             return None, "the experiment's code or settings have changed"
-        return self._complete(block, current, trials)
+        return self._complete(block, found, trials)
 
     def committed(self, block: Block, trials: list[Trial] | None = None) -> list[dict[str, Any]] | None:
         """Lines of the results file count as done when their key is the present one."""
         rows = stored.rows_by_block(self.name, self.profile).get(block.id, [])
-        return self._complete(block, self._current(block, rows), trials)[0] if rows or block.round else None
-
-    def _current(self, block: Block, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        key = self.key(block) if lines else ""
-        return [line for line in lines if line.get("key") == key]
+        return self._complete(block, rows, trials)[0]
 
     def _complete(
         self, block: Block, lines: list[dict[str, Any]], trials: list[Trial] | None

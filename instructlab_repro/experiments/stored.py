@@ -17,7 +17,7 @@ BULKY = ("predictions", "targets", "scores")  # one number per test example: fie
 
 
 def version(path: Path) -> tuple[int, ...]:
-    """What changes when a file does: time, size and the number that the file system gives a new one; () without it."""
+    """What changes when a file does: its time, size and number in the file system; () without it."""
     try:
         stat = path.stat()
     except OSError:
@@ -50,8 +50,6 @@ def _lines(path: Path, remedy: str, _: tuple[int, ...]) -> tuple[dict[str, Any],
 
 def read(path: Path, remedy: str = "") -> list[dict[str, Any]]:
     """The lines of a JSONL file, as copies that a caller may change; [] without the file. RecordError for damage."""
-    if not path.is_file():
-        return []
     return [dict(line) for line in _lines(path, remedy, version(path))]
 
 
@@ -63,7 +61,7 @@ def results(name: str, profile: str = "laptop", stage: str = "run") -> list[dict
 def rows_by_block(name: str, profile: str = "laptop") -> dict[str, list[dict[str, Any]]]:
     """The recorded lines of all stages by their block's id; not to be changed."""
     path, found = results_path(name, profile), defaultdict(list)
-    for line in _lines(path, REMEDY, version(path)) if path.is_file() else ():
+    for line in _lines(path, REMEDY, version(path)):
         found[str(line.get("block"))].append(line)
     return dict(found)
 
@@ -78,9 +76,8 @@ def _predictions(path: Path, _: tuple[int, ...]) -> tuple[dict[str, Any], ...]:
     except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
         raise RecordError(f"{path}: not a readable Parquet file ({error}); restore it from git.") from None
     for row in rows:
-        for name in BULKY:
-            value = row.pop(name, None)
-            if value is not None:
+        for name in [name for name in BULKY if name in row]:
+            if (value := row.pop(name)) is not None:
                 row[name] = np.array(value)
                 row[name].setflags(write=False)
     return tuple(rows)
