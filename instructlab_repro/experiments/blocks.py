@@ -21,8 +21,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pydantic import PrivateAttr
-
 from instructlab_repro import assets, notebooks, provenance
 from instructlab_repro.experiments import stored
 from instructlab_repro.experiments.spec import FOLDER, Spec, Value
@@ -94,8 +92,6 @@ class Trial:
 
 class Experiment(Spec):
     """A :class:`Spec` with its grid; ``at(profile)`` chooses whose."""
-
-    _tuned: dict[tuple[Any, ...], list[dict[str, Any]]] = PrivateAttr(default_factory=dict)
 
     @property
     def outside(self) -> list[str]:
@@ -240,26 +236,19 @@ class Experiment(Spec):
         return hashlib.sha256(files.dumps(table).encode()).hexdigest()[:16] if table else ""
 
     def _tune_lines(self, block: Block, rounds: int) -> list[dict[str, Any]]:
-        """All lines of the first ``rounds`` rounds of tuning that ``block`` needs; kept until a file changes."""
-        tunes = [tune for round_ in range(rounds) for tune in self._tune_blocks(block, round_)]
-        paths = [tune.out / name for tune in tunes for name in ("manifest.json", "lines.jsonl")]
-        paths += [stored.results_path(self.name, self.profile), notebook_path(self.notebook)]
-        asked = *(tune.id for tune in tunes), *(stored.version(path) for path in paths)
-        if asked not in self._tuned:
-            lines: list[dict[str, Any]] = []
-            for _, group in itertools.groupby(tunes, key=lambda tune: tune.round):
-                lines = [*lines, *(line for tune in group for line in self._finished(block, tune, lines))]
-            self._tuned[asked] = lines
-        return self._tuned[asked]
-
-    def _finished(self, block: Block, tune: Block, before: Lines) -> list[dict[str, Any]]:
-        lines = self.lines(tune, self._asked(tune, before))
-        if lines is None:
-            raise RecordError(
-                f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "
-                f"`python -m instructlab_utils block {self.name} {tune.id} --profile {self.profile}`"
-            )
-        return lines
+        """All lines of the first ``rounds`` rounds of tuning that ``block`` needs; each round follows from those before."""
+        found: list[dict[str, Any]] = []
+        for round_ in range(rounds):
+            before = [*found]
+            for tune in self._tune_blocks(block, round_):
+                lines = self.lines(tune, self._asked(tune, before))
+                if lines is None:
+                    raise RecordError(
+                        f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "
+                        f"`python -m instructlab_utils block {self.name} {tune.id} --profile {self.profile}`"
+                    )
+                found += lines
+        return found
 
     def identity(self, block: Block) -> dict[str, Any]:
         """The fields that every line of the block repeats; the claims' hashes are those of ``at``."""
