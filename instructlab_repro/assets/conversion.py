@@ -30,9 +30,10 @@ def convert(name: str, recipe: Convert, folder: Path, progress: bool = True) -> 
             versions = _write_model(recipe, folder)
     except Exception as error:
         # safetensors has its own exception for a full disk, with the system's number in the text
-        number = getattr(error, "errno", None) or next(iter(re.findall(r"os error (\d+)", str(error))), 0)
-        if int(number) in FULL:
-            raise OSError(int(number), os.strerror(int(number))) from error
+        told = re.search(r"os error (\d+)", str(error))
+        number = int(told[1]) if told else getattr(error, "errno", None)
+        if number in FULL:
+            raise OSError(number, os.strerror(number)) from error
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise AssetError(
             f"asset {name!r}: {recipe.gguf} cannot be converted ({why}); install requirements.lock"

@@ -14,9 +14,8 @@ from instructlab_utils import cache
 
 def free_bytes(folder: Path) -> int:
     """Free bytes on the disk of ``folder``, which need not exist yet."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return shutil.disk_usage(there).free
 
 
 def doctor(*, deep: bool = False) -> dict[str, Any]:
@@ -65,21 +64,19 @@ def render_doctor(report: dict[str, Any]) -> str:
     from rich.table import Table
 
     speed = report["gemm_gflops"]
-    lines = {
-        "python": f"{report['python']} on {report['platform']}",
-        "packages": ", ".join(f"{name} {has or 'absent'}" for name, has in report["versions"].items()),
-        "device": f"{report['device']}, {report['cores']} cores, {report['memory_gb']} GiB of memory",
-        "speed": "not measured" if speed is None else f"{speed} GFLOP/s (float32 product, one thread)",
-        "cache": f"{report['home']}, {report['free_gb']} GB free on its disk",
-    }
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = 1000  # whoever reads a file or a pipe breaks the lines as he likes
-    machine, held = (Table(box=None, pad_edge=False, show_header=head) for head in (False, True))
-    for name, value in lines.items():
-        machine.add_row(name, value)
-    for head in ("asset", "MB", "state"):
-        held.add_column(head)
+    machine = Table(box=None, pad_edge=False, show_header=False)
+    machine.add_row("python", f"{report['python']} on {report['platform']}")
+    versions = (f"{name} {has or 'absent'}" for name, has in report["versions"].items())
+    machine.add_row("packages", ", ".join(versions))
+    size = f"{report['cores']} cores, {report['memory_gb']} GiB of memory"
+    machine.add_row("device", f"{report['device']}, {size}")
+    told = f"{speed} GFLOP/s (float32 product, one thread)" if speed is not None else "not measured"
+    machine.add_row("speed", told)
+    machine.add_row("cache", f"{report['home']}, {report['free_gb']} GB free on its disk")
+    held = Table("asset", "MB", "state", box=None, pad_edge=False)
     for name, asset in report["assets"].items():
         colour = "green" if asset["state"] == "ready" else "yellow"
         held.add_row(name, f"{asset['disk_mb']:g}", asset["state"], style=colour)
