@@ -20,9 +20,7 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, E
 
 
 def unpack(asset: Asset, source: Distribution, archive: Path, folder: Path) -> None:
-    """Write the asset's files from ``archive`` into the new ``folder``, each verified against its pin.
-
-    Links, devices and members that the catalogue does not list are never written.
+    """Write the asset's files from ``archive`` into the new ``folder``, each verified against its pin, and nothing else.
 
     Raises AssetError if the archive is damaged or unsafe, or a file is missing or not the pinned one.
     """

@@ -53,9 +53,6 @@ def _write_model(recipe: Convert, folder: Path) -> dict[str, str]:
     import transformers
     from tokenizers import pre_tokenizers
 
-    bars = transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
     where = {"gguf_file": recipe.gguf, "local_files_only": True}
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **where)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **where)
@@ -70,8 +67,6 @@ def _write_model(recipe: Convert, folder: Path) -> dict[str, str]:
     tokenizer.model_max_length = model.config.max_position_embeddings
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    if shown:
-        bars.enable_progress_bar()
     return {"torch": torch.__version__.partition("+")[0], "transformers": transformers.__version__}
 
 

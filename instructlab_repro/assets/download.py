@@ -6,13 +6,11 @@ download that was cut off stays in ``home()/downloads`` and is continued.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import sys
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +20,7 @@ from instructlab_repro.assets.archives import CHUNK, unpack
 from instructlab_repro.assets.conversion import FULL, convert
 from instructlab_repro.assets.machine import free_bytes
 from instructlab_repro.assets.pinned import Asset, Distribution, catalogue
-from instructlab_utils import cache
+from instructlab_utils import cache, files
 from instructlab_utils.cache import file_sha256, home
 from instructlab_utils.errors import AssetError
 
@@ -102,19 +100,12 @@ def _assemble(asset: Asset, index: str, staging: Path, downloads: Path, progress
     else:
         raise failures[0]
     made_with = convert(asset.name, asset.convert, new, progress) if asset.convert else {}
-    files = {}
+    found = {}
     for file in sorted(file for file in new.rglob("*") if file.is_file()):
         file.chmod(0o644)  # safetensors writes for the owner only; a class shares one cache
-        facts = {"bytes": _size(file), "sha256": file_sha256(file)}
-        files[file.relative_to(new).as_posix()] = facts
-    stamp = {
-        "schema": cache.SCHEMA,
-        "name": asset.name,
-        "pin": asset.pin,
-        "made_with": made_with,
-        "files": files,
-    }
-    (new / cache.STAMP).write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        found[file.relative_to(new).as_posix()] = {"bytes": _size(file), "sha256": file_sha256(file)}
+    stamp = {"schema": cache.SCHEMA, "name": asset.name, "pin": asset.pin}
+    files.write_json(new / cache.STAMP, stamp | {"made_with": made_with, "files": found})
 
 
 def _size(file: Path) -> int:
@@ -126,12 +117,10 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _locked(name: str) -> AbstractContextManager[Any]:
+def _locked(name: str) -> Any:
     from filelock import FileLock, Timeout
 
-    file = home() / "locks" / f"{name}.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file)
+    lock = FileLock(home() / "locks" / f"{name}.lock")
     try:
         return lock.acquire(timeout=0)
     except Timeout:

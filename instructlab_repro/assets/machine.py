@@ -22,19 +22,17 @@ def doctor(*, deep: bool = False) -> dict[str, Any]:
     """What this machine offers and what the cache holds.
 
     Keys: python, platform, versions (package → version or None), device, cores, memory_gb (GiB), gemm_gflops
-    (float32, one thread, best of several products of 1024 × 1024 matrices, in 10⁹ FLOP/s; None without torch),
-    home, free_gb (GB), assets (name → {state: "ready" or what is wrong, disk_mb}). ``deep`` compares the SHA-256 of
-    every file. Raises ConfigError if data/assets.toml is malformed.
+    (float32, one thread, in 10⁹ FLOP/s; None without torch), home, free_gb (GB), assets (name → {state: "ready" or what
+    is wrong, disk_mb}). ``deep`` compares the SHA-256 of every file. ConfigError if data/assets.toml is malformed.
     """
     import psutil
 
     told = provenance.environment()
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "python": told["python"],
         "platform": told["platform"],
         "versions": dict.fromkeys(provenance.PACKAGES) | told["packages"],
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         **_measure(),
         "home": str(cache.home()),
@@ -47,7 +45,7 @@ def doctor(*, deep: bool = False) -> dict[str, Any]:
 
 
 def _measure(n: int = 1024) -> dict[str, Any]:
-    """The device, and the speed of float32 matrix products on one CPU thread in 10⁹ FLOP/s."""
+    """The device, and the speed of float32 products of n × n matrices, the best of several, on one CPU thread."""
     try:
         import torch
         from torch.utils.benchmark import Timer
