@@ -130,7 +130,9 @@ def test_what_cannot_grow_stays_as_it_is():
 
 def test_two_knobs_grow_together_and_only_new_pairs_run():
     both = tuning([], values={"m": {"rate": [0.1, 0.3], "decay": [1, 3, 10]}})
-    lines = [{"tuned": v, "loss": abs(v["rate"] - 1) + abs(v["decay"] - 3)} for v in both.called_for("m", [])[0]]
+    lines = [
+        {"tuned": v, "loss": abs(v["rate"] - 1) + abs(v["decay"] - 3)} for v in both.called_for("m", [])[0]
+    ]
     assert both.called_for("m", lines)[1] == [{"rate": 1.0, "decay": decay} for decay in (1, 3, 10)]
 
 
@@ -435,7 +437,7 @@ def test_files_are_read_once_per_version_and_a_caller_cannot_spoil_them(root, mo
 def test_a_key_follows_what_changes_results_and_nothing_else(root):
     def keys():
         experiment = experiments.load("toy").at("laptop")
-        return [experiments.key(experiment, block) for block in experiment.blocks()]
+        return [experiment.key(block) for block in experiment.blocks()]
 
     before = keys()
     edit(root, 'title = "Test accuracy"', 'title = "Accuracy"')

@@ -106,8 +106,8 @@ class Experiment(Spec):
         """The table [methods.NAME], with settings (those of ``block``) in place of their ``$names``."""
         if name not in self._method_tables:
             raise ParameterError(f"{self.name}: there is no table [methods.{name}]")
-        known = {f"${k}": v for k, v in (vars(self.settings_of(block)) if block else self.settings).items()}
-        found = {}
+        settings = vars(self.settings_of(block)) if block else self.settings
+        known, found = {f"${name}": value for name, value in settings.items()}, {}
         for parameter, value in self._method_tables[name].items():
             asked = isinstance(value, str) and value.startswith("$")
             if asked and value not in known:
@@ -118,19 +118,18 @@ class Experiment(Spec):
     def settings_of(self, block: Block) -> SimpleNamespace:
         """The settings of one block: those of [settings], and its own entries of [settings_by].
 
-        Raises:
-            ConfigError: for coordinates (tried in Jupyter, say) that [settings_by] does not know.
+        ConfigError for coordinates (tried in Jupyter, say) that [settings_by] does not know.
         """
         found = dict(self.settings)
         for axis, settings in self.settings_by.items():
-            value = block.coordinates[axis]
+            value = str(block.coordinates[axis])
             for name, table in settings.items():
-                if str(value) not in table:
+                if value not in table:
                     raise ConfigError(
                         f"{FOLDER}/{self.name}.toml: settings_by.{axis}.{name} has no entry for {axis} = {value}; "
                         f"known: {', '.join(table)}"
                     )
-                found[name] = table[str(value)]
+                found[name] = table[value]
         return SimpleNamespace(**found)
 
     def block(self, *, stage: str = "run", **coordinates: Value) -> Block:
@@ -209,8 +208,7 @@ class Experiment(Spec):
     def trials(self, block: Block) -> list[Trial]:
         """What the block must run, in order; [] for an extension that the lines before do not call for.
 
-        Raises:
-            RecordError: before the tuning blocks that it needs have finished.
+        RecordError before the tuning blocks that it needs have finished.
         """
         rounds = block.round if block.stage == "tune" else self._rule.rounds
         return self._asked(block, self._tune_lines(block, rounds))

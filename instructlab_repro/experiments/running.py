@@ -38,8 +38,7 @@ def names() -> list[str]:
 def load(name: str) -> Experiment:
     """The experiment of data/experiments/<name>.toml, with every profile checked; read once per version of the file.
 
-    Raises:
-        ConfigError: for an unknown experiment, and for a mistake in its file (one sentence with its key).
+    ConfigError for an unknown experiment, and for a mistake in its file: one sentence with its key.
     """
     path = find_root() / FOLDER / f"{name}.toml"
     if not path.is_file():
@@ -74,9 +73,7 @@ def run_block(
     The manifest says how it ended; a notebook that ends without all its lines counts as failed. ``under`` is the
     folder of build/ that gets the lines: only those under ``runs`` become results.
 
-    Raises:
-        ConfigError: for an unknown experiment or block.
-        RecordError: before its tuning block has finished.
+    ConfigError for an unknown experiment or block; RecordError before its tuning block has finished.
     """
     experiment, chosen = find_block(name, block, profile)
     chosen = replace(chosen, under=under)

@@ -194,9 +194,7 @@ class Spec(Strict):
     def at(self, profile: str) -> Self:
         """This experiment with the overrides of ``profile`` applied; remembers the claims' hashes of now.
 
-        Raises:
-            ParameterError: for an unknown profile.
-            ConfigError: when the overrides do not fit, or a claim's file is not there.
+        ParameterError for an unknown profile; ConfigError when the overrides do not fit, or a claim has no file.
         """
         if profile not in PROFILES:
             raise ParameterError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
