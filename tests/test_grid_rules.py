@@ -70,7 +70,7 @@ def run_all() -> experiments.Experiment:
     experiment = experiments.load("toy").at("laptop")
     for block in experiment.blocks():
         run(experiment, block)
-    assert experiments.aggregate(experiment, "laptop").complete
+    assert not experiments.aggregate(experiment, "laptop").missing
     return experiment
 
 
@@ -350,7 +350,7 @@ def test_a_twin_repeats_each_method_once_and_is_never_a_result(second):
     assert [t.twin for t in experiment.trials(twin)] == [True] * 3
     assert not any(t.twin for t in experiment.trials(experiment.blocks()[-2]))
     found = experiments.aggregate(experiment, "laptop")
-    assert found.complete and len(experiments.results("toy")) == 36 == len(experiments.predictions("toy"))
+    assert not found.missing and len(experiments.results("toy")) == 36 == len(experiments.predictions("toy"))
     assert len(experiments.results("toy", stage="twin")) == 3
     bands = experiments.bands("toy")
     assert set(bands) == set(experiment.methods) and not any(
@@ -404,12 +404,14 @@ def test_lines_of_the_first_edition_count_until_they_run_again_and_a_mixture_is_
     experiment = experiments.load("toy").at("laptop")
     for block in experiment.blocks():
         toy.run(experiment, block, schema=2)
-    assert experiments.aggregate(experiment, "laptop").edition == 1
+    assert experiments.edition(experiments.aggregate(experiment, "laptop").lines) == 1
     shutil.rmtree(root / "build")
     assert all(job.done for job in jobs.all_jobs(["toy"], "laptop"))
     toy.run(experiment, experiment.blocks()[-1])
     found = experiments.aggregate(experiment, "laptop")
-    assert found.complete and found.edition == "mixed" == experiments.edition(experiments.results("toy"))
+    assert not found.missing and experiments.edition(found.lines) == "mixed" == experiments.edition(
+        experiments.results("toy")
+    )
     newer = [line for line in experiments.results("toy") if line["schema"] == 3]
     assert experiments.edition(newer) == 2 and len(newer) == 3 and experiments.edition([]) is None
 

@@ -205,21 +205,18 @@ class Experiment(Spec):
             used["tuning"] = [first, self.tuning.model_dump(include={"metric", "better", "tie", "seeds"})]
         return hashlib.sha256(files.dumps(used).encode()).hexdigest()
 
-    def trials(self, block: Block) -> list[Trial]:
+    def trials(self, block: Block, before: Lines | None = None) -> list[Trial]:
         """What the block must run, in order; [] for an extension that the lines before do not call for.
 
-        RecordError before the tuning blocks that it needs have finished.
+        ``before`` are the lines of the tuning that it needs; RecordError where they are not given and not there.
         """
-        rounds = block.round if block.stage == "tune" else self._rule.rounds
-        return self._asked(block, self._tune_lines(block, rounds))
-
-    def _asked(self, block: Block, lines: Lines) -> list[Trial]:
-        """The trials of a block, given the lines of the tuning before it."""
+        if before is None:
+            before = self._tune_lines(block, block.round if block.stage == "tune" else self._rule.rounds)
         key, tuning, found = self.key(block), self._rule, []
         for method in self.methods:
             for inside in self._places(self.inside, self._fixed(block.stage)):
                 place = {"method": method} | {a: v for a, v in inside.items() if a not in tuning.places}
-                cell = [line for line in lines if place.items() <= line.items()]
+                cell = [line for line in before if place.items() <= line.items()]
                 asked = [tuning.best(method, cell)]
                 if block.stage == "tune":
                     rounds = tuning.called_for(method, cell)
@@ -239,7 +236,7 @@ class Experiment(Spec):
         for round_ in range(rounds):
             before = [*found]
             for tune in self._tune_blocks(block, round_):
-                lines = self.lines(tune, self._asked(tune, before))
+                lines = self.lines(tune, self.trials(tune, before))
                 if lines is None:
                     raise RecordError(
                         f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "

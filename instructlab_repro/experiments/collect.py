@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from instructlab_repro.experiments.blocks import Experiment
-from instructlab_repro.experiments.quality import edition
 from instructlab_repro.experiments.stored import BULKY, predictions, predictions_path, results_path
 from instructlab_repro.notebooks.runner import read_manifest
 from instructlab_utils import files
@@ -28,15 +27,6 @@ class Aggregate:
     notes: list[str] = field(default_factory=list)
     changed: bool = False
     left_out: list[dict[str, Any]] = field(default_factory=list)  # predictions that are too large for git
-
-    @property
-    def complete(self) -> bool:
-        return not self.missing
-
-    @property
-    def edition(self) -> int | str | None:
-        """The edition of the protocol that the lines follow: 1, 2, "mixed"; None without lines."""
-        return edition(self.lines)
 
 
 def aggregate(experiment: Experiment, profile: str) -> Aggregate:

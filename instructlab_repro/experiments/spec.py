@@ -75,14 +75,8 @@ class Training(Strict):
     share: Annotated[float, Field(gt=0, le=1)] = 0.9
 
 
-class Override(Strict):
-    """What a profile may replace; tables are merged, lists are replaced."""
-
-    axes: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
-    settings_by: dict[str, Any] = {}
-    tuning: dict[str, Any] = {}
-    resources: dict[str, Any] = {}
+Section = Literal["axes", "settings", "settings_by", "tuning", "resources"]
+Override = dict[Section, dict[str, Any]]  # what a profile may replace; tables are merged, lists are replaced
 
 
 class Spec(Strict):
@@ -201,9 +195,8 @@ class Spec(Strict):
         base = self._file or self
         fields = base.model_dump(exclude={"profiles"}, exclude_none=True)
         fields["methods"] = base._method_tables or fields["methods"]
-        for section, values in base.profiles.get(profile, Override()):  # type: ignore[call-overload]
-            if values:
-                fields[section] = _merge(fields.get(section, {}), values)
+        for section, values in base.profiles.get(profile, {}).items():  # type: ignore[call-overload]
+            fields[section] = _merge(fields.get(section, {}), values)
         file, seeds = f"{FOLDER}/{self.name}.toml", (fields.get("tuning") or {}).get("seeds", [])
         if profile == "smoke":
             seeds[1:] = []  # no result: one seed shows that it runs, and a twin anywhere
