@@ -6,6 +6,7 @@ download that was cut off stays in ``home()/downloads`` and is continued.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -28,6 +29,8 @@ ATTEMPTS = 4
 PAUSE = 0.25  # seconds before the second attempt, doubled for each further one
 TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
 SLACK = 1 << 20  # bytes left free beside what an asset needs: the stamp, configuration files, the tokenizer
+
+_remove = functools.partial(shutil.rmtree, ignore_errors=True)
 
 
 def fetch(
@@ -110,11 +113,6 @@ def _assemble(asset: Asset, index: str, staging: Path, downloads: Path, progress
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def _locked(name: str) -> Any:

@@ -24,6 +24,7 @@ from typing import Any
 from instructlab_repro import assets, notebooks, provenance
 from instructlab_repro.experiments import stored
 from instructlab_repro.experiments.spec import FOLDER, Spec, Value
+from instructlab_repro.experiments.stored import Rows
 from instructlab_repro.experiments.tuning import ROUNDS, Lines, Tuning
 from instructlab_repro.notebooks import runner
 from instructlab_utils import files
@@ -184,7 +185,7 @@ class Experiment(Spec):
 
     def _tune_blocks(self, block: Block, round_: int) -> list[Block]:
         """The tuning blocks of one round that ``block`` needs, also for coordinates outside the grid."""
-        place = {axis: [value] for axis, value in block.coordinates.items()} | self._fixed("tune")
+        place = {axis: [value] for axis, value in block.coordinates.items()} | self._rule.places
         return [self.block(stage=TUNE[round_], **each) for each in self._places(self.outside, place)]
 
     def key(self, block: Block) -> str:
@@ -230,9 +231,9 @@ class Experiment(Spec):
         table = self._method_tables.get(method)
         return hashlib.sha256(files.dumps(table).encode()).hexdigest()[:16] if table else ""
 
-    def _tune_lines(self, block: Block, rounds: int) -> list[dict[str, Any]]:
+    def _tune_lines(self, block: Block, rounds: int) -> Rows:
         """All lines of the first ``rounds`` rounds of tuning that ``block`` needs; each round follows from those before."""
-        found: list[dict[str, Any]] = []
+        found: Rows = []
         for round_ in range(rounds):
             before = [*found]
             for tune in self._tune_blocks(block, round_):
@@ -283,14 +284,12 @@ class Experiment(Spec):
         like = like or [line for line in known if line["stage"] == block.stage]
         return statistics.median(line["block_seconds"] for line in like) if like else None
 
-    def lines(self, block: Block, trials: list[Trial] | None = None) -> list[dict[str, Any]] | None:
+    def lines(self, block: Block, trials: list[Trial] | None = None) -> Rows | None:
         """The finished block's lines, one per trial: from build/, else the committed results; else None."""
         found = self.built(block, trials)[0]
         return found if found is not None else self.committed(block, trials)
 
-    def built(
-        self, block: Block, trials: list[Trial] | None = None
-    ) -> tuple[list[dict[str, Any]] | None, str]:
+    def built(self, block: Block, trials: list[Trial] | None = None) -> tuple[Rows | None, str]:
         """The lines under build/ if the block is finished and of the present key; else None, and why."""
         if not (block.out / "manifest.json").is_file():
             return None, "not run"
@@ -302,7 +301,7 @@ class Experiment(Spec):
         if manifest.status != "ok":
             reason = (manifest.error or {}).get("message", "")
             state = "was cut off, or is going on" if manifest.status == "running" else manifest.status
-            return None, f"its last run {state}" + (f": {reason}" if reason else "")
+            return None, f"its last run {state}" + f": {reason}" * bool(reason)
         if bad := [line for line in found if line.get("schema") not in stored.EDITIONS]:
             return None, f"{block.id}: a line of unknown schema {bad[0].get('schema')!r}"
         key = self.key(block)
@@ -310,14 +309,12 @@ class Experiment(Spec):
             return None, "the experiment's code or settings have changed"
         return self._complete(block, found, trials)
 
-    def committed(self, block: Block, trials: list[Trial] | None = None) -> list[dict[str, Any]] | None:
+    def committed(self, block: Block, trials: list[Trial] | None = None) -> Rows | None:
         """Lines of the results file count as done when their key is the present one."""
         rows = stored.rows_by_block(self.name, self.profile).get(block.id, [])
         return self._complete(block, rows, trials)[0]
 
-    def _complete(
-        self, block: Block, lines: list[dict[str, Any]], trials: list[Trial] | None
-    ) -> tuple[list[dict[str, Any]] | None, str]:
+    def _complete(self, block: Block, lines: Rows, trials: list[Trial] | None) -> tuple[Rows | None, str]:
         """``lines`` in the order of the trials, or None when one is missing."""
         try:
             trials = self.trials(block) if trials is None else trials
@@ -341,11 +338,11 @@ def notebook_path(notebook: str) -> Path:
     """The experiment's .ipynb; its text source while the .ipynb is not built."""
     folder = find_root() / "notebooks" / "experiments"
     built, source = folder / f"{notebook}.ipynb", folder / "source" / f"{notebook}.py"
-    if not built.is_file() and not source.is_file():
-        raise ConfigError(
-            f"notebooks/experiments/source/{notebook}.py: no such experiment notebook; write it first."
-        )
-    return built if built.is_file() else source
+    if found := [path for path in (built, source) if path.is_file()]:
+        return found[0]
+    raise ConfigError(
+        f"notebooks/experiments/source/{notebook}.py: no such experiment notebook; write it first."
+    )
 
 
 def notebook_code_sha(notebook: str) -> str:

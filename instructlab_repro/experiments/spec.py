@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    Field,
-    ModelWrapValidatorHandler,
-    PositiveInt,
-    PrivateAttr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, PositiveInt, PrivateAttr, ValidationError, model_validator
 
 from instructlab_repro import provenance
 from instructlab_repro.experiments.tuning import FEWEST_SEEDS, Tuning, Value
@@ -115,7 +108,7 @@ class Spec(Strict):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _tabled(cls, fields: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _tabled(cls, fields: dict[str, Any], handler: Callable[[Any], Self]) -> Self:
         """Takes ``methods`` as a list or as a table."""
         tables = fields.get("methods")
         if not isinstance(tables, Mapping):
@@ -148,8 +141,8 @@ class Spec(Strict):
             _among(f"tables.{number}.columns", table.columns, free, "axes that a table can spread out")
             _among(f"tables.{number}.verdicts", table.verdicts, *methods)
         _among("determinism.where", self.determinism.where if self.determinism else (), *axes)
-        _among("twin", self.twin or (), *axes)
         for axis, value in (self.twin or {}).items():
+            _among("twin", [axis], *axes)
             _among(f"twin.{axis}", [value], self.axes[axis], "values on the axis; a twin repeats a run")
         return self
 
