@@ -71,7 +71,7 @@ def _verify(what: str, got: tuple[int, str], pin: File | Tree) -> None:
 def _matches(name: str, pattern: str) -> bool:
     """Whether a member's name fits a pattern, part by part: ``*`` never crosses a slash."""
     same_depth = len(PurePosixPath(name).parts) == len(PurePosixPath(pattern).parts)
-    return same_depth and PurePosixPath(name).match(pattern)
+    return same_depth and not unsafe(name) and PurePosixPath(name).match(pattern)
 
 
 def _write(stream: IO[bytes], target: Path, limit: int) -> tuple[int, str]:
