@@ -20,26 +20,20 @@ from instructlab_utils.project import find_root
 SCHEMA = 3  # of a run line and of an aggregated line
 
 PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "datasets",
-    "accelerate",
-    "scikit-learn",
-    "numpy",
-    "scipy",
-    "papermill",
-    "snakemake",
-)
+    "torch", "transformers", "tokenizers", "datasets", "accelerate",
+    "scikit-learn", "numpy", "scipy", "papermill", "snakemake",
+)  # fmt: skip
 TEACHING = Path(project.__file__).parent  # instructlab_utils, wherever it is installed
 SHORT = ("torch", "transformers", "scikit-learn", "numpy")
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def _git(*words: str) -> str | None:
@@ -51,12 +45,16 @@ def _git(*words: str) -> str | None:
 
 
 @lru_cache(maxsize=1)
+def _cpu_info() -> list[str]:
+    """The lines about the first processor; only Linux tells them."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    return []
+
+
 def _cpu_model() -> str:
-    with contextlib.suppress(OSError):  # only Linux has this file
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in _cpu_info() if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 @lru_cache(maxsize=1)
@@ -65,12 +63,9 @@ def hardware() -> str:
 
     Same digits, same versions and same threads: the same bits are expected.
     """
-    facts = [platform.machine(), _cpu_model()]
     wanted = ("vendor_id", "cpu family", "model\t", "stepping", "flags", "Features", "CPU part")
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
-            if line.startswith(wanted):
-                facts.append(line)
+    told = [line for line in _cpu_info() if line.startswith(wanted)]
+    facts = [platform.machine(), _cpu_model(), *told]
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         facts.append(torch.cuda.get_device_name())
@@ -81,9 +76,8 @@ def hardware() -> str:
 def package_sha() -> str:
     """Sixteen hexadecimal digits over instructlab_utils: each of its .py and .toml files, with its path, and data/tasks.toml.
 
-    A lesson executes the package: another hash, and its last run is out of date (``engine/jobs.py``). A block of an
-    experiment runs again for its own code and settings alone, since the package grows with each lesson; its lines carry the
-    hash, so that ``explain`` can tell two versions of a tuner apart.
+    A lesson executes the package: another hash, and its last run is out of date. A block of an experiment runs again for
+    its own code and settings alone, since the package grows with each lesson; its lines carry the hash.
     """
     sha = hashlib.sha256()
     table = TEACHING.parent / "data" / "tasks.toml"  # which reader reads what: code in all but name
@@ -106,9 +100,7 @@ def threads() -> int:
 @lru_cache(maxsize=1)
 def _commit() -> tuple[str | None, bool | None]:
     commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return None, None
-    return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    return commit, None if commit is None else bool(_git("status", "--porcelain", "--untracked-files=no"))
 
 
 def environment() -> dict[str, Any]:
@@ -116,7 +108,7 @@ def environment() -> dict[str, Any]:
     commit, dirty = _commit()
     return {
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": dict(_versions()),
         "commit": commit,
         "dirty": dirty,
         "platform": platform.platform(),
@@ -130,11 +122,9 @@ def environment() -> dict[str, Any]:
 
 def short_environment() -> dict[str, Any]:
     """The few facts that every result line repeats."""
-    everything = environment()
-    keep = {
-        key: everything[key] for key in ("python", "commit", "dirty", "cpu", "hardware", "package", "threads")
-    }
-    return keep | {name: everything["packages"].get(name) for name in SHORT}
+    told = environment()
+    facts = ("python", "commit", "dirty", "cpu", "hardware", "package", "threads")
+    return {fact: told[fact] for fact in facts} | {name: told["packages"].get(name) for name in SHORT}
 
 
 def claims_sha(names: list[str] | tuple[str, ...]) -> dict[str, str]:

@@ -403,6 +403,18 @@ def test_an_inner_archive_that_is_not_there() -> None:
         refused("lacks tiny/inner.tar.gz", index)
 
 
+def test_a_name_that_is_absolute_after_its_prefix_matches_no_pattern(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.txt"
+    archive = pack_zip({f"tiny/{outside.as_posix()}": b"!"})
+    listing = f"{sha256(b'!')}  {outside.as_posix()}\n".encode()
+    pattern = "/".join("*" * len(outside.parts))
+    tree = f'[asset.tree]\npattern = "{pattern}"\ncount = 1\nbytes = 1\nsha256 = "{sha256(listing)}"\n'
+    use(entry("tiny", WHEEL, archive, {}, prefix="tiny/") + tree)
+    with serve(served(archive)) as index:
+        refused("gives 0 files", index)
+    assert not outside.exists()
+
+
 @given(st.text(st.sampled_from("./\\:aC\0~-"), max_size=9) | st.text(max_size=12))
 def test_no_safe_name_leads_out_of_its_folder(name: str) -> None:
     if not assets.unsafe(name):

@@ -70,7 +70,7 @@ def run_all() -> experiments.Experiment:
     experiment = experiments.load("toy").at("laptop")
     for block in experiment.blocks():
         run(experiment, block)
-    assert experiments.aggregate(experiment, "laptop").complete
+    assert not experiments.aggregate(experiment, "laptop").missing
     return experiment
 
 
@@ -130,7 +130,9 @@ def test_what_cannot_grow_stays_as_it_is():
 
 def test_two_knobs_grow_together_and_only_new_pairs_run():
     both = tuning([], values={"m": {"rate": [0.1, 0.3], "decay": [1, 3, 10]}})
-    lines = [{"tuned": v, "loss": abs(v["rate"] - 1) + abs(v["decay"] - 3)} for v in both.settings("m")]
+    lines = [
+        {"tuned": v, "loss": abs(v["rate"] - 1) + abs(v["decay"] - 3)} for v in both.called_for("m", [])[0]
+    ]
     assert both.called_for("m", lines)[1] == [{"rate": 1.0, "decay": decay} for decay in (1, 3, 10)]
 
 
@@ -348,7 +350,7 @@ def test_a_twin_repeats_each_method_once_and_is_never_a_result(second):
     assert [t.twin for t in experiment.trials(twin)] == [True] * 3
     assert not any(t.twin for t in experiment.trials(experiment.blocks()[-2]))
     found = experiments.aggregate(experiment, "laptop")
-    assert found.complete and len(experiments.results("toy")) == 36 == len(experiments.predictions("toy"))
+    assert not found.missing and len(experiments.results("toy")) == 36 == len(experiments.predictions("toy"))
     assert len(experiments.results("toy", stage="twin")) == 3
     bands = experiments.bands("toy")
     assert set(bands) == set(experiment.methods) and not any(
@@ -402,12 +404,14 @@ def test_lines_of_the_first_edition_count_until_they_run_again_and_a_mixture_is_
     experiment = experiments.load("toy").at("laptop")
     for block in experiment.blocks():
         toy.run(experiment, block, schema=2)
-    assert experiments.aggregate(experiment, "laptop").edition == 1
+    assert experiments.edition(experiments.aggregate(experiment, "laptop").lines) == 1
     shutil.rmtree(root / "build")
     assert all(job.done for job in jobs.all_jobs(["toy"], "laptop"))
     toy.run(experiment, experiment.blocks()[-1])
     found = experiments.aggregate(experiment, "laptop")
-    assert found.complete and found.edition == "mixed" == experiments.edition(experiments.results("toy"))
+    assert not found.missing and experiments.edition(found.lines) == "mixed" == experiments.edition(
+        experiments.results("toy")
+    )
     newer = [line for line in experiments.results("toy") if line["schema"] == 3]
     assert experiments.edition(newer) == 2 and len(newer) == 3 and experiments.edition([]) is None
 
@@ -435,7 +439,7 @@ def test_files_are_read_once_per_version_and_a_caller_cannot_spoil_them(root, mo
 def test_a_key_follows_what_changes_results_and_nothing_else(root):
     def keys():
         experiment = experiments.load("toy").at("laptop")
-        return [experiments.key(experiment, block) for block in experiment.blocks()]
+        return [experiment.key(block) for block in experiment.blocks()]
 
     before = keys()
     edit(root, 'title = "Test accuracy"', 'title = "Accuracy"')

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from instructlab_repro.assets.pinned import Asset, Distribution, unsafe
+from instructlab_repro.assets.pinned import Asset, Distribution, File, Tree, unsafe
 from instructlab_utils.errors import AssetError
 
 CHUNK = 1 << 20
@@ -20,9 +20,7 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, E
 
 
 def unpack(asset: Asset, source: Distribution, archive: Path, folder: Path) -> None:
-    """Write the asset's files from ``archive`` into the new ``folder``, each verified against its pin.
-
-    Links, devices and members that the catalogue does not list are never written.
+    """Write the asset's files from ``archive`` into the new ``folder``, each verified against its pin, and nothing else.
 
     Raises AssetError if the archive is damaged or unsafe, or a file is missing or not the pinned one.
     """
@@ -38,46 +36,42 @@ def unpack(asset: Asset, source: Distribution, archive: Path, folder: Path) -> N
 
     try:
         if source.inner:
-            box = folder.with_name("inner")
+            inner = folder.with_name("inner")
             for _, stream in _members(archive, lambda name: name == source.inner, place):
-                _write(stream, box, CHUNK << 12)
-            if not box.is_file():
+                _write(stream, inner, CHUNK << 12)
+            if not inner.is_file():
                 raise AssetError(f"{place} lacks {source.inner}; correct `inner` in data/assets.toml")
-            archive, place = box, f"{place} → {PurePosixPath(source.inner).name}"
+            archive, place = inner, f"{place} → {PurePosixPath(source.inner).name}"
         for name, stream in _members(archive, wanted, place):
             short = name.removeprefix(source.prefix)
-            target = folder.joinpath(*PurePosixPath(short).parts)
+            target = folder / short
             target.parent.mkdir(parents=True, exist_ok=True)
             found[short] = _write(stream, target, pinned.get(short, asset.tree.bytes if asset.tree else 0))
     except DAMAGED as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise AssetError(f"{place} is damaged ({why}); nothing was kept, use another source") from error
-    _verify(asset, found, place)
-
-
-def _verify(asset: Asset, found: dict[str, tuple[int, str]], place: str) -> None:
-    """Compare sizes and hashes of what was unpacked with the pins: each file's, and the tree's as a whole."""
-    checks = [
-        (f"{file.name} has", found.pop(file.name, None), (file.bytes, file.sha256)) for file in asset.files
-    ]
+    for file in asset.files:
+        if file.name not in found:
+            raise AssetError(f"{place} lacks {file.name}; nothing was kept, correct data/assets.toml")
+        _verify(f"{place}: {file.name} has", found.pop(file.name), file)
     if tree := asset.tree:
         lines = "".join(f"{digest}  {name}\n" for name, (_, digest) in sorted(found.items()))
         whole = sum(size for size, _ in found.values()), hashlib.sha256(lines.encode()).hexdigest()
-        checks.append((f"{tree.pattern} gives {len(found)} files,", whole, (tree.bytes, tree.sha256)))
-    for what, got, pin in checks:
-        if got is None:
-            raise AssetError(f"{place} lacks {what[:-4]}; nothing was kept, correct data/assets.toml")
-        if got != pin:
-            raise AssetError(
-                f"{place}: {what} {got[0]} bytes and SHA-256 {got[1][:16]}… instead of {pin[0]} and {pin[1][:16]}…; "
-                "nothing was kept, correct data/assets.toml"
-            )
+        _verify(f"{place}: {tree.pattern} gives {len(found)} files,", whole, tree)
+
+
+def _verify(what: str, got: tuple[int, str], pin: File | Tree) -> None:
+    if got != (pin.bytes, pin.sha256):
+        raise AssetError(
+            f"{what} {got[0]} bytes and SHA-256 {got[1][:16]}… instead of {pin.bytes} and {pin.sha256[:16]}…; "
+            "nothing was kept, correct data/assets.toml"
+        )
 
 
 def _matches(name: str, pattern: str) -> bool:
     """Whether a member's name fits a pattern, part by part: ``*`` never crosses a slash."""
     same_depth = len(PurePosixPath(name).parts) == len(PurePosixPath(pattern).parts)
-    return same_depth and PurePosixPath(name).match(pattern)
+    return same_depth and not unsafe(name) and PurePosixPath(name).match(pattern)
 
 
 def _write(stream: IO[bytes], target: Path, limit: int) -> tuple[int, str]:
@@ -94,28 +88,24 @@ def _write(stream: IO[bytes], target: Path, limit: int) -> tuple[int, str]:
 def _members(archive: Path, wanted: Callable[[str], bool], place: str) -> Iterator[tuple[str, IO[bytes]]]:
     """The wanted regular files of a zip or tar archive, one at a time: name, open stream."""
 
-    def check(name: str) -> None:
+    def admits(name: str, regular: bool, folder: bool) -> bool:
         if why := unsafe(name):
             raise AssetError(f"{place}: the member {name!r} {why}; nothing was kept, use another source")
+        if folder or not wanted(name):
+            return False
+        if not regular:
+            raise AssetError(f"{place} holds a link or a device where a file is expected; nothing was kept")
+        return True
 
-    link = AssetError(f"{place} holds a link or a device where a file is expected; nothing was kept")
-    with archive.open("rb") as start:
-        is_zip = start.read(4) == b"PK\x03\x04"
-    if is_zip:
+    if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as box:
             for info in box.infolist():
-                check(info.filename)
-                if not info.is_dir() and wanted(info.filename):
-                    if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG}:
-                        raise link
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                if admits(info.filename, kind in {0, stat.S_IFREG}, info.is_dir()):
                     with box.open(info) as stream:
                         yield info.filename, stream
         return
     with tarfile.open(archive) as ball:
         for member in ball:
-            check(member.name)
-            if not member.isdir() and wanted(member.name):
-                if not member.isreg():
-                    raise link
-                member = tarfile.data_filter(member, str(archive.parent))
+            if admits(member.name, member.isreg(), member.isdir()):
                 yield member.name, cast(IO[bytes], ball.extractfile(member))

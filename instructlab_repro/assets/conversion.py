@@ -30,9 +30,10 @@ def convert(name: str, recipe: Convert, folder: Path, progress: bool = True) -> 
             versions = _write_model(recipe, folder)
     except Exception as error:
         # safetensors has its own exception for a full disk, with the system's number in the text
-        number = getattr(error, "errno", None) or next(iter(re.findall(r"os error (\d+)", str(error))), 0)
-        if int(number) in FULL:
-            raise OSError(int(number), os.strerror(int(number))) from error
+        told = re.search(r"os error (\d+)", str(error))
+        number = int(told[1]) if told else getattr(error, "errno", None)
+        if number in FULL:
+            raise OSError(number, os.strerror(number)) from error
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise AssetError(
             f"asset {name!r}: {recipe.gguf} cannot be converted ({why}); install requirements.lock"
@@ -52,9 +53,6 @@ def _write_model(recipe: Convert, folder: Path) -> dict[str, str]:
     import transformers
     from tokenizers import pre_tokenizers
 
-    bars = transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
     where = {"gguf_file": recipe.gguf, "local_files_only": True}
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **where)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **where)
@@ -69,8 +67,6 @@ def _write_model(recipe: Convert, folder: Path) -> dict[str, str]:
     tokenizer.model_max_length = model.config.max_position_embeddings
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    if shown:
-        bars.enable_progress_bar()
     return {"torch": torch.__version__.partition("+")[0], "transformers": transformers.__version__}
 
 

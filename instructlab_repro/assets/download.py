@@ -6,13 +6,12 @@ download that was cut off stays in ``home()/downloads`` and is continued.
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 import re
 import shutil
 import sys
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +21,7 @@ from instructlab_repro.assets.archives import CHUNK, unpack
 from instructlab_repro.assets.conversion import FULL, convert
 from instructlab_repro.assets.machine import free_bytes
 from instructlab_repro.assets.pinned import Asset, Distribution, catalogue
-from instructlab_utils import cache
+from instructlab_utils import cache, files
 from instructlab_utils.cache import file_sha256, home
 from instructlab_utils.errors import AssetError
 
@@ -30,6 +29,8 @@ ATTEMPTS = 4
 PAUSE = 0.25  # seconds before the second attempt, doubled for each further one
 TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
 SLACK = 1 << 20  # bytes left free beside what an asset needs: the stamp, configuration files, the tokenizer
+
+_remove = functools.partial(shutil.rmtree, ignore_errors=True)
 
 
 def fetch(
@@ -60,7 +61,7 @@ def _fetch_one(asset: Asset, index: str, progress: bool) -> Path:
             _remove(staging)  # what a killed process left half-made
             try:
                 if cache.wrong(name, deep=True):  # else it was killed at the very end, or this one waited
-                    kept = sum(file.stat().st_size for file in downloads.glob("*"))
+                    kept = sum(_size(file) for file in downloads.glob("*"))
                     if free_bytes(home()) + kept < _space(asset):
                         raise _disk_full(asset)
                     _assemble(asset, index, staging, downloads, progress)
@@ -102,27 +103,22 @@ def _assemble(asset: Asset, index: str, staging: Path, downloads: Path, progress
     else:
         raise failures[0]
     made_with = convert(asset.name, asset.convert, new, progress) if asset.convert else {}
-    files = {}
+    found = {}
     for file in sorted(file for file in new.rglob("*") if file.is_file()):
         file.chmod(0o644)  # safetensors writes for the owner only; a class shares one cache
-        facts = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
-        files[file.relative_to(new).as_posix()] = facts
+        found[file.relative_to(new).as_posix()] = {"bytes": _size(file), "sha256": file_sha256(file)}
     stamp = {"schema": cache.SCHEMA, "name": asset.name, "pin": asset.pin}
-    stamp |= {"made_with": made_with, "files": files}
-    (new / cache.STAMP).write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    files.write_json(new / cache.STAMP, stamp | {"made_with": made_with, "files": found})
 
 
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
-def _locked(name: str) -> AbstractContextManager[Any]:
+def _locked(name: str) -> Any:
     from filelock import FileLock, Timeout
 
-    file = home() / "locks" / f"{name}.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file)
+    lock = FileLock(home() / "locks" / f"{name}.lock")
     try:
         return lock.acquire(timeout=0)
     except Timeout:
@@ -149,26 +145,18 @@ def _download(asset: Asset, source: Distribution, index: str, folder: Path, prog
 
     Raises AssetError if no index answers, or the file is not there, is cut off, or has another SHA-256.
     """
-    from tqdm import tqdm
-
     done, part = folder / source.file, folder / f"{source.file}.part"
     place = f"asset {asset.name!r}: {source.file}"
     if done.is_file() and file_sha256(done) == source.sha256:
         return done
     local = _mirrored(index, source, place)
     folder.mkdir(parents=True, exist_ok=True)
-    for _ in range(
-        2 if local is None and part.is_file() else 1
-    ):  # an old part may be damaged: once more, anew
-        with tqdm(
-            desc=asset.name, total=source.bytes, unit="B", unit_scale=True, disable=not progress
-        ) as bar:
-            if local is None:
-                _stream(asset, source, index, part, bar)
-            else:
-                shutil.copyfile(local, part)
-                bar.update(source.bytes)
-        size, digest = part.stat().st_size, file_sha256(part)
+    for _ in range(1 + (local is None and part.is_file())):  # an old part may be damaged: once more, anew
+        if local is None:
+            _stream(asset, source, index, part, progress)
+        else:
+            shutil.copyfile(local, part)
+        size, digest = _size(part), file_sha256(part)
         if digest == source.sha256:
             return part.replace(done)
         part.unlink()
@@ -190,23 +178,22 @@ def _mirrored(index: str, source: Distribution, place: str) -> Path | None:
     raise AssetError(f"{place} is not in {folder}; put it there or use another index")
 
 
-def _stream(asset: Asset, source: Distribution, index: str, part: Path, bar: Any) -> None:
+def _stream(asset: Asset, source: Distribution, index: str, part: Path, progress: bool) -> None:
     """Download into ``part``, going on from what it holds, with a few attempts when the line breaks."""
     import pypi_simple
     import requests
-
-    def kept() -> int:
-        return part.stat().st_size if part.exists() else 0
+    from tqdm import tqdm
 
     attempts, reason = 0, "the connection closed early"
-    with requests.Session() as session:
+    bar = tqdm(desc=asset.name, total=source.bytes, unit="B", unit_scale=True, disable=not progress)
+    with bar, requests.Session() as session:
         session.verify = os.environ.get("PIP_CERT") or True
         client = pypi_simple.PyPISimple(index or pypi_simple.PYPI_SIMPLE_ENDPOINT, session=session)
         address = urlsplit(client.endpoint)  # printed without user name and password
         shown = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
         place = f"asset {asset.name!r}: the index {shown}"
         while attempts < ATTEMPTS:
-            before = kept()
+            before = _size(part)
             try:
                 page = client.get_project_page(source.package, timeout=TIMEOUT)
                 same = [file for file in page.packages if file.filename == source.file]
@@ -221,11 +208,11 @@ def _stream(asset: Asset, source: Distribution, index: str, part: Path, bar: Any
                 raise AssetError(f"{place} has no package {source.package}; use another index") from error
             except (requests.RequestException, pypi_simple.UnsupportedRepoVersionError, ValueError) as error:
                 reason = _reason(error)
-                if attempts and not kept():
+                if attempts and not _size(part):
                     break  # twice nothing at all: there is no network, and patience does not help
-            attempts = 1 if kept() > before else attempts + 1
+            attempts = 1 if _size(part) > before else attempts + 1
             time.sleep(PAUSE * 2 ** (attempts - 1))
-    if size := kept():
+    if size := _size(part):
         raise AssetError(
             f"asset {asset.name!r}: the download of {source.file} stopped at {size} of {source.bytes} bytes "
             f"({reason}); run fetch again, it goes on from there"
@@ -238,7 +225,7 @@ def _stream(asset: Asset, source: Distribution, index: str, part: Path, bar: Any
 
 def _receive(session: Any, url: str, source: Distribution, part: Path, bar: Any) -> bool:
     """One request, appended to ``part`` if the server honours Range. True when the server has no more to give."""
-    have = part.stat().st_size if part.exists() else 0
+    have = _size(part)
     if have >= source.bytes:
         return True
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -255,7 +242,7 @@ def _receive(session: Any, url: str, source: Distribution, part: Path, bar: Any)
                 bar.update(out.tell() - bar.n)
                 if out.tell() > source.bytes:
                     break  # longer than its pin: the check that follows refuses it
-    return "Content-Length" in response.headers or part.stat().st_size >= source.bytes
+    return "Content-Length" in response.headers or _size(part) >= source.bytes
 
 
 def _reason(error: BaseException) -> str:

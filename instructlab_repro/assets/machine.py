@@ -14,28 +14,25 @@ from instructlab_utils import cache
 
 def free_bytes(folder: Path) -> int:
     """Free bytes on the disk of ``folder``, which need not exist yet."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return shutil.disk_usage(there).free
 
 
 def doctor(*, deep: bool = False) -> dict[str, Any]:
     """What this machine offers and what the cache holds.
 
     Keys: python, platform, versions (package → version or None), device, cores, memory_gb (GiB), gemm_gflops
-    (float32, one thread, best of several products of 1024 × 1024 matrices, in 10⁹ FLOP/s; None without torch),
-    home, free_gb (GB), assets (name → {state: "ready" or what is wrong, disk_mb}). ``deep`` compares the SHA-256 of
-    every file. Raises ConfigError if data/assets.toml is malformed.
+    (float32, one thread, in 10⁹ FLOP/s; None without torch), home, free_gb (GB), assets (name → {state: "ready" or what
+    is wrong, disk_mb}). ``deep`` compares the SHA-256 of every file. ConfigError if data/assets.toml is malformed.
     """
     import psutil
 
     told = provenance.environment()
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "python": told["python"],
         "platform": told["platform"],
         "versions": dict.fromkeys(provenance.PACKAGES) | told["packages"],
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         **_measure(),
         "home": str(cache.home()),
@@ -48,7 +45,7 @@ def doctor(*, deep: bool = False) -> dict[str, Any]:
 
 
 def _measure(n: int = 1024) -> dict[str, Any]:
-    """The device, and the speed of float32 matrix products on one CPU thread in 10⁹ FLOP/s."""
+    """The device, and the speed of float32 products of n × n matrices, the best of several, on one CPU thread."""
     try:
         import torch
         from torch.utils.benchmark import Timer
@@ -65,21 +62,19 @@ def render_doctor(report: dict[str, Any]) -> str:
     from rich.table import Table
 
     speed = report["gemm_gflops"]
-    lines = {
-        "python": f"{report['python']} on {report['platform']}",
-        "packages": ", ".join(f"{name} {has or 'absent'}" for name, has in report["versions"].items()),
-        "device": f"{report['device']}, {report['cores']} cores, {report['memory_gb']} GiB of memory",
-        "speed": "not measured" if speed is None else f"{speed} GFLOP/s (float32 product, one thread)",
-        "cache": f"{report['home']}, {report['free_gb']} GB free on its disk",
-    }
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = 1000  # whoever reads a file or a pipe breaks the lines as he likes
-    machine, held = (Table(box=None, pad_edge=False, show_header=head) for head in (False, True))
-    for name, value in lines.items():
-        machine.add_row(name, value)
-    for head in ("asset", "MB", "state"):
-        held.add_column(head)
+    machine = Table(box=None, pad_edge=False, show_header=False)
+    machine.add_row("python", f"{report['python']} on {report['platform']}")
+    versions = (f"{name} {has or 'absent'}" for name, has in report["versions"].items())
+    machine.add_row("packages", ", ".join(versions))
+    size = f"{report['cores']} cores, {report['memory_gb']} GiB of memory"
+    machine.add_row("device", f"{report['device']}, {size}")
+    told = f"{speed} GFLOP/s (float32 product, one thread)" if speed is not None else "not measured"
+    machine.add_row("speed", told)
+    machine.add_row("cache", f"{report['home']}, {report['free_gb']} GB free on its disk")
+    held = Table("asset", "MB", "state", box=None, pad_edge=False)
     for name, asset in report["assets"].items():
         colour = "green" if asset["state"] == "ready" else "yellow"
         held.add_row(name, f"{asset['disk_mb']:g}", asset["state"], style=colour)

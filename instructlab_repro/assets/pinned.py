@@ -120,10 +120,10 @@ def _parse(text: str, path: Path) -> dict[str, Asset]:
         raise ConfigError(f"{path}: {what}; every entry is an [[asset]]")
     found: dict[str, Asset] = {}
     for number, row in enumerate(rows, 1):
-        name = row.get("name", number) if isinstance(row, dict) else number
         try:
             asset = Asset.model_validate(row)
         except ValidationError as error:
+            name = row.get("name", number) if isinstance(row, dict) else number
             raise ConfigError(sentence(error, f"{path}: asset {name!r}")) from error
         if asset.name in found:
             raise ConfigError(f"{path}: asset {asset.name!r} stands there twice; rename or remove one")

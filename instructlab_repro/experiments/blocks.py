@@ -21,11 +21,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pydantic import PrivateAttr
-
 from instructlab_repro import assets, notebooks, provenance
 from instructlab_repro.experiments import stored
 from instructlab_repro.experiments.spec import FOLDER, Spec, Value
+from instructlab_repro.experiments.stored import Rows
 from instructlab_repro.experiments.tuning import ROUNDS, Lines, Tuning
 from instructlab_repro.notebooks import runner
 from instructlab_utils import files
@@ -88,31 +87,28 @@ class Trial:
     def key(self) -> dict[str, Any]:
         """The fields that tell this run's line from all others of its block."""
         table = {"method_key": self.method_key} if self.method_key else {}
-        return {
-            "key": self.block_key,
-            "method": self.method,
-            "tuned": dict(self.tuned),
-            **table,
-            **self.inside,
-        }
+        asked = {"key": self.block_key, "method": self.method, "tuned": dict(self.tuned)}
+        return asked | table | dict(self.inside)
 
 
 class Experiment(Spec):
     """A :class:`Spec` with its grid; ``at(profile)`` chooses whose."""
-
-    _tuned: dict[tuple[Any, ...], list[dict[str, Any]]] = PrivateAttr(default_factory=dict)
 
     @property
     def outside(self) -> list[str]:
         """The axes that make blocks, in the order of the file."""
         return [axis for axis in self.axes if axis not in self.inside]
 
+    @property
+    def _rule(self) -> Tuning:
+        return self.tuning or Tuning(metric="")  # which tunes nothing, nowhere
+
     def method(self, name: str, block: Block | None = None) -> dict[str, Any]:
         """The table [methods.NAME], with settings (those of ``block``) in place of their ``$names``."""
         if name not in self._method_tables:
             raise ParameterError(f"{self.name}: there is no table [methods.{name}]")
-        known = {f"${k}": v for k, v in (vars(self.settings_of(block)) if block else self.settings).items()}
-        found = {}
+        settings = vars(self.settings_of(block)) if block else self.settings
+        known, found = {f"${name}": value for name, value in settings.items()}, {}
         for parameter, value in self._method_tables[name].items():
             asked = isinstance(value, str) and value.startswith("$")
             if asked and value not in known:
@@ -123,19 +119,18 @@ class Experiment(Spec):
     def settings_of(self, block: Block) -> SimpleNamespace:
         """The settings of one block: those of [settings], and its own entries of [settings_by].
 
-        Raises:
-            ConfigError: for coordinates (tried in Jupyter, say) that [settings_by] does not know.
+        ConfigError for coordinates (tried in Jupyter, say) that [settings_by] does not know.
         """
         found = dict(self.settings)
         for axis, settings in self.settings_by.items():
-            value = block.coordinates[axis]
+            value = str(block.coordinates[axis])
             for name, table in settings.items():
-                if str(value) not in table:
+                if value not in table:
                     raise ConfigError(
                         f"{FOLDER}/{self.name}.toml: settings_by.{axis}.{name} has no entry for {axis} = {value}; "
                         f"known: {', '.join(table)}"
                     )
-                found[name] = table[str(value)]
+                found[name] = table[value]
         return SimpleNamespace(**found)
 
     def block(self, *, stage: str = "run", **coordinates: Value) -> Block:
@@ -149,39 +144,31 @@ class Experiment(Spec):
         for axis, value in coordinates.items():
             known = [str(v) for v in self.axes[axis]]
             if isinstance(value, str) and value not in known:
-                text = f"unknown {axis} {value!r}{closest(value, known)}; known: {', '.join(known)}"
-                raise ParameterError(text)
+                raise ParameterError(
+                    f"unknown {axis} {value!r}{closest(value, known)}; known: {', '.join(known)}"
+                )
         place = {axis: coordinates[axis] for axis in self.outside}
-        kind, rounds = stage.partition("-")[0], self._rounds
-        round_ = TUNE.index(stage) if stage in TUNE else 0
-        before = itertools.product(
-            range(round_ if kind == "tune" else rounds), self._fixed("tune").get("seed", [])
-        )
-        needs = tuple(self._tune_id(place, seed, earlier) for earlier, seed in before)
-        name = "-".join(
-            [*["twin"] * (kind == "twin"), *(_part(axis, value) for axis, value in place.items())]
-        )
-        name = self._tune_id(place, place["seed"], round_) if kind == "tune" else name
+        kind, round_ = stage.partition("-")[0], TUNE.index(stage) if stage in TUNE else 0
+        before = range(round_ if kind == "tune" else self._rule.rounds)
+        seeds = self._rule.places.get("seed", [])
+        needs = tuple(self._tune_id(place, seed, earlier) for earlier in before for seed in seeds)
+        parts = [*["twin"] * (kind == "twin"), *(_part(axis, value) for axis, value in place.items())]
+        name = self._tune_id(place, place["seed"], round_) if kind == "tune" else "-".join(parts)
         return Block(self.name, self.profile, name, kind, place, needs, round_, self.notebook)
-
-    @property
-    def _rounds(self) -> int:
-        return self.tuning.rounds if self.tuning is not None else 0
 
     def _fixed(self, stage: str) -> dict[str, list[Value]]:
         """The axes that the blocks of a stage do not spread over, with their values."""
         if stage == "twin":
             return {axis: [(self.twin or {}).get(axis, values[0])] for axis, values in self.axes.items()}
-        return self.tuning.places if self.tuning is not None and stage in TUNE else {}
+        return self._rule.places if stage in TUNE else {}
 
     def _tune_id(self, place: Mapping[str, Value], seed: Value, round_: int) -> str:
-        parts = ["tune", *(_part(axis, v) for axis, v in place.items() if axis not in self._fixed("tune"))]
-        several = self.tuning is not None and bool(self.tuning.seeds)
-        return "-".join([*parts, *[f"s{seed}"] * several, *[f"x{round_}"] * bool(round_)])
+        parts = ["tune", *(_part(axis, v) for axis, v in place.items() if axis not in self._rule.places)]
+        return "-".join([*parts, *[f"s{seed}"] * bool(self._rule.seeds), *[f"x{round_}"] * bool(round_)])
 
     def blocks(self) -> list[Block]:
         """All blocks, each after those that it needs: tuning round by round, the runs, the twins."""
-        stages = [*TUNE[: self._rounds], "run", *["twin"] * (self.twin is not None)]
+        stages = [*TUNE[: self._rule.rounds], "run", *["twin"] * (self.twin is not None)]
         found: dict[str, Block] = {}
         for stage in stages:
             for place in self._places(self.outside, self._fixed(stage)):
@@ -198,7 +185,7 @@ class Experiment(Spec):
 
     def _tune_blocks(self, block: Block, round_: int) -> list[Block]:
         """The tuning blocks of one round that ``block`` needs, also for coordinates outside the grid."""
-        place = {axis: [value] for axis, value in block.coordinates.items()} | self._fixed("tune")
+        place = {axis: [value] for axis, value in block.coordinates.items()} | self._rule.places
         return [self.block(stage=TUNE[round_], **each) for each in self._places(self.outside, place)]
 
     def key(self, block: Block) -> str:
@@ -219,23 +206,18 @@ class Experiment(Spec):
             used["tuning"] = [first, self.tuning.model_dump(include={"metric", "better", "tie", "seeds"})]
         return hashlib.sha256(files.dumps(used).encode()).hexdigest()
 
-    def trials(self, block: Block) -> list[Trial]:
+    def trials(self, block: Block, before: Lines | None = None) -> list[Trial]:
         """What the block must run, in order; [] for an extension that the lines before do not call for.
 
-        Raises:
-            RecordError: before the tuning blocks that it needs have finished.
+        ``before`` are the lines of the tuning that it needs; RecordError where they are not given and not there.
         """
-        return self._asked(
-            block, self._tune_lines(block, block.round if block.stage == "tune" else self._rounds)
-        )
-
-    def _asked(self, block: Block, lines: Lines) -> list[Trial]:
-        """The trials of a block, given the lines of the tuning before it."""
-        key, tuning, found = self.key(block), self.tuning or Tuning(metric=""), []
+        if before is None:
+            before = self._tune_lines(block, block.round if block.stage == "tune" else self._rule.rounds)
+        key, tuning, found = self.key(block), self._rule, []
         for method in self.methods:
             for inside in self._places(self.inside, self._fixed(block.stage)):
                 place = {"method": method} | {a: v for a, v in inside.items() if a not in tuning.places}
-                cell = [line for line in lines if place.items() <= line.items()]
+                cell = [line for line in before if place.items() <= line.items()]
                 asked = [tuning.best(method, cell)]
                 if block.stage == "tune":
                     rounds = tuning.called_for(method, cell)
@@ -249,27 +231,20 @@ class Experiment(Spec):
         table = self._method_tables.get(method)
         return hashlib.sha256(files.dumps(table).encode()).hexdigest()[:16] if table else ""
 
-    def _tune_lines(self, block: Block, rounds: int) -> list[dict[str, Any]]:
-        """All lines of the first ``rounds`` rounds of tuning that ``block`` needs; kept until a file changes."""
-        tunes = [tune for round_ in range(rounds) for tune in self._tune_blocks(block, round_)]
-        paths = [tune.out / name for tune in tunes for name in ("manifest.json", "lines.jsonl")]
-        paths += [stored.results_path(self.name, self.profile), notebook_path(self.notebook)]
-        asked = *(tune.id for tune in tunes), *(stored.version(path) for path in paths)
-        if asked not in self._tuned:
-            lines: list[dict[str, Any]] = []
-            for _, group in itertools.groupby(tunes, key=lambda tune: tune.round):
-                lines = [*lines, *(line for tune in group for line in self._finished(block, tune, lines))]
-            self._tuned[asked] = lines
-        return self._tuned[asked]
-
-    def _finished(self, block: Block, tune: Block, before: Lines) -> list[dict[str, Any]]:
-        lines = self.lines(tune, self._asked(tune, before))
-        if lines is None:
-            raise RecordError(
-                f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "
-                f"`python -m instructlab_utils block {self.name} {tune.id} --profile {self.profile}`"
-            )
-        return lines
+    def _tune_lines(self, block: Block, rounds: int) -> Rows:
+        """All lines of the first ``rounds`` rounds of tuning that ``block`` needs; each round follows from those before."""
+        found: Rows = []
+        for round_ in range(rounds):
+            before = [*found]
+            for tune in self._tune_blocks(block, round_):
+                lines = self.lines(tune, self.trials(tune, before))
+                if lines is None:
+                    raise RecordError(
+                        f"{self.name}: no tuned values for {block.id} in profile {self.profile}; first run "
+                        f"`python -m instructlab_utils block {self.name} {tune.id} --profile {self.profile}`"
+                    )
+                found += lines
+        return found
 
     def identity(self, block: Block) -> dict[str, Any]:
         """The fields that every line of the block repeats; the claims' hashes are those of ``at``."""
@@ -299,25 +274,22 @@ class Experiment(Spec):
 
     def expected_seconds(self, block: Block) -> float | None:
         """How long the block took when it last ran, of whatever key; else the median of its stage; else None."""
-        with contextlib.suppress(RecordError, ValueError, KeyError):
-            manifest = files.read_json(block.out / "manifest.json")
-            if manifest["status"] == "ok":
-                return float(manifest["seconds"])
-        rows = stored.rows_by_block(self.name, self.profile)
-        known = {name: found[0] for name, found in rows.items() if found[0].get("block_seconds")}
-        if block.id in known:
-            return known[block.id]["block_seconds"]
-        like = [line["block_seconds"] for line in known.values() if line["stage"] == block.stage]
-        return statistics.median(like) if like else None
+        with contextlib.suppress(RecordError):
+            manifest = runner.read_manifest(block.out)
+            if manifest.status == "ok":
+                return manifest.seconds
+        rows = stored.rows_by_block(self.name, self.profile).values()
+        known = [lines[0] for lines in rows if lines[0].get("block_seconds")]
+        like = [line for line in known if line["block"] == block.id]
+        like = like or [line for line in known if line["stage"] == block.stage]
+        return statistics.median(line["block_seconds"] for line in like) if like else None
 
-    def lines(self, block: Block, trials: list[Trial] | None = None) -> list[dict[str, Any]] | None:
+    def lines(self, block: Block, trials: list[Trial] | None = None) -> Rows | None:
         """The finished block's lines, one per trial: from build/, else the committed results; else None."""
         found = self.built(block, trials)[0]
         return found if found is not None else self.committed(block, trials)
 
-    def built(
-        self, block: Block, trials: list[Trial] | None = None
-    ) -> tuple[list[dict[str, Any]] | None, str]:
+    def built(self, block: Block, trials: list[Trial] | None = None) -> tuple[Rows | None, str]:
         """The lines under build/ if the block is finished and of the present key; else None, and why."""
         if not (block.out / "manifest.json").is_file():
             return None, "not run"
@@ -329,26 +301,20 @@ class Experiment(Spec):
         if manifest.status != "ok":
             reason = (manifest.error or {}).get("message", "")
             state = "was cut off, or is going on" if manifest.status == "running" else manifest.status
-            return None, f"its last run {state}" + (f": {reason}" if reason else "")
+            return None, f"its last run {state}" + f": {reason}" * bool(reason)
         if bad := [line for line in found if line.get("schema") not in stored.EDITIONS]:
             return None, f"{block.id}: a line of unknown schema {bad[0].get('schema')!r}"
-        current = self._current(block, found)
-        if found and not current:
+        key = self.key(block)
+        if found and all(line.get("key") != key for line in found):
             return None, "the experiment's code or settings have changed"
-        return self._complete(block, current, trials)
+        return self._complete(block, found, trials)
 
-    def committed(self, block: Block, trials: list[Trial] | None = None) -> list[dict[str, Any]] | None:
+    def committed(self, block: Block, trials: list[Trial] | None = None) -> Rows | None:
         """Lines of the results file count as done when their key is the present one."""
         rows = stored.rows_by_block(self.name, self.profile).get(block.id, [])
-        return self._complete(block, self._current(block, rows), trials)[0] if rows or block.round else None
+        return self._complete(block, rows, trials)[0]
 
-    def _current(self, block: Block, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        key = self.key(block) if lines else ""
-        return [line for line in lines if line.get("key") == key]
-
-    def _complete(
-        self, block: Block, lines: list[dict[str, Any]], trials: list[Trial] | None
-    ) -> tuple[list[dict[str, Any]] | None, str]:
+    def _complete(self, block: Block, lines: Rows, trials: list[Trial] | None) -> tuple[Rows | None, str]:
         """``lines`` in the order of the trials, or None when one is missing."""
         try:
             trials = self.trials(block) if trials is None else trials
@@ -372,11 +338,11 @@ def notebook_path(notebook: str) -> Path:
     """The experiment's .ipynb; its text source while the .ipynb is not built."""
     folder = find_root() / "notebooks" / "experiments"
     built, source = folder / f"{notebook}.ipynb", folder / "source" / f"{notebook}.py"
-    if not built.is_file() and not source.is_file():
-        raise ConfigError(
-            f"notebooks/experiments/source/{notebook}.py: no such experiment notebook; write it first."
-        )
-    return built if built.is_file() else source
+    if found := [path for path in (built, source) if path.is_file()]:
+        return found[0]
+    raise ConfigError(
+        f"notebooks/experiments/source/{notebook}.py: no such experiment notebook; write it first."
+    )
 
 
 def notebook_code_sha(notebook: str) -> str:

@@ -31,11 +31,10 @@ def chosen(name: str, profile: str = "laptop") -> dict[tuple[str, Place], dict[s
     holds for every edition; where runs of two editions differ, the newer ones count.
     """
     spec = load(name).at(profile)
-    fixed = {*spec.tuning.places} if spec.tuning is not None else {*spec.axes}
-    free = [axis for axis in spec.axes if axis not in fixed]
+    fixed = spec.tuning.places if spec.tuning is not None else spec.axes
 
     def cell(line: Mapping[str, Any]) -> tuple[str, Place]:
-        return line["method"], tuple((axis, line[axis]) for axis in free)
+        return line["method"], tuple((axis, line[axis]) for axis in spec.axes if axis not in fixed)
 
     tried: dict[tuple[str, Place], dict[str, bool]] = defaultdict(dict)  # cell → values → by an extension
     for line in results(name, profile, "tune"):
@@ -91,7 +90,6 @@ def bands(name: str, profile: str = "laptop") -> dict[str, dict[str, float]]:
     for twin in results(name, profile, "twin"):
         run = next((line for line in runs if all(line[c] == twin[c] for c in cells)), {})
         both = {k: v for k, v in twin.items() if isinstance(v, float) and isinstance(run.get(k), float)}
-        found[twin["method"]] = {k: abs(v - run[k]) for k, v in both.items() if not k.endswith(COSTS)}
-        if "predictions_changed" in twin:
-            found[twin["method"]]["predictions_changed"] = twin["predictions_changed"]
+        moved = {k: abs(v - run[k]) for k, v in both.items() if not k.endswith(COSTS)}
+        found[twin["method"]] = moved | {k: v for k, v in twin.items() if k == "predictions_changed"}
     return found

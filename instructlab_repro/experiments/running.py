@@ -38,8 +38,7 @@ def names() -> list[str]:
 def load(name: str) -> Experiment:
     """The experiment of data/experiments/<name>.toml, with every profile checked; read once per version of the file.
 
-    Raises:
-        ConfigError: for an unknown experiment, and for a mistake in its file (one sentence with its key).
+    ConfigError for an unknown experiment, and for a mistake in its file: one sentence with its key.
     """
     path = find_root() / FOLDER / f"{name}.toml"
     if not path.is_file():
@@ -53,12 +52,11 @@ def load(name: str) -> Experiment:
 def find_block(name: str, block: str, profile: str) -> tuple[Experiment, Block]:
     """An experiment at a profile and one of its blocks; ConfigError naming the known blocks."""
     experiment = load(name).at(profile)
-    for candidate in experiment.blocks():
-        if candidate.id == block:
-            return experiment, candidate
-    known = [candidate.id for candidate in experiment.blocks()]
-    shown = ", ".join(known[:6]) + (" …" if len(known) > 6 else "")
-    raise ConfigError(f"unknown block {block!r} of {name}{closest(block, known)}; known: {shown}")
+    known = {each.id: each for each in experiment.blocks()}
+    if block not in known:
+        shown = ", ".join([*known][:6]) + " …" * (len(known) > 6)
+        raise ConfigError(f"unknown block {block!r} of {name}{closest(block, list(known))}; known: {shown}")
+    return experiment, known[block]
 
 
 def run_block(
@@ -75,23 +73,19 @@ def run_block(
     The manifest says how it ended; a notebook that ends without all its lines counts as failed. ``under`` is the
     folder of build/ that gets the lines: only those under ``runs`` become results.
 
-    Raises:
-        ConfigError: for an unknown experiment or block.
-        RecordError: before its tuning block has finished.
+    ConfigError for an unknown experiment or block; RecordError before its tuning block has finished.
     """
     experiment, chosen = find_block(name, block, profile)
     chosen = replace(chosen, under=under)
-    out = chosen.out
+    out, path = chosen.out, chosen.out / "lines.jsonl"
     if not fresh and experiment.built(chosen)[0] is not None:
         return runner.read_manifest(out)
     trials = experiment.trials(chosen)  # says so if the tuned values are not there yet
-    path, key = out / "lines.jsonl", experiment.key(chosen)
-    kept = files.salvage(path) if path.is_file() else []
-    if not kept and under == "runs":  # of a block whose methods changed, the others' lines still count
+    kept = files.salvage(path) if path.is_file() and not fresh else []
+    if not kept and under == "runs" and not fresh:  # after a change of methods, the others' lines still count
         kept = rows_by_block(name, profile).get(block, [])
-    kept = [] if fresh else [line for line in kept if line.get("key") == key]
-    if kept or path.is_file() or not trials:
-        files.write_lines(path, kept)
+    key = experiment.key(chosen)
+    files.write_lines(path, [line for line in kept if line.get("key") == key])
     if not trials:
         manifest = runner.Manifest(experiment.notebook, chosen.parameters, "", profile, 0, status="ok")
         manifest.write(out)
@@ -106,10 +100,9 @@ def run_block(
         env={"INSTRUCTLAB_RUN_DIR": str(out), "INSTRUCTLAB_ROOT": str(find_root())},
         threads=threads or experiment.resources.cores,
     )
-    if manifest.status == "ok":
-        lines, reason = experiment.built(chosen)
-        if lines is None:
-            manifest.status = "failed"
-            manifest.error = {"cell": None, "source": "", "name": "RecordError", "message": reason}
-            manifest.write(out)
+    lines, reason = experiment.built(chosen)
+    if manifest.status == "ok" and lines is None:
+        manifest.status = "failed"
+        manifest.error = {"cell": None, "source": "", "name": "RecordError", "message": reason}
+        manifest.write(out)
     return manifest

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, PrivateAttr, ValidationError, model_validator
@@ -15,18 +16,7 @@ from instructlab_utils.errors import ConfigError, ParameterError
 from instructlab_utils.project import PROFILES
 
 FOLDER = "data/experiments"
-RESERVED = (
-    "experiment",
-    "profile",
-    "stage",
-    "method",
-    "method_key",
-    "tuned",
-    "block",
-    "key",
-    "revision",
-    "schema",
-)
+RESERVED = "experiment profile stage method method_key tuned block key revision schema".split()
 PLAIN = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 
@@ -78,14 +68,8 @@ class Training(Strict):
     share: Annotated[float, Field(gt=0, le=1)] = 0.9
 
 
-class Override(Strict):
-    """What a profile may replace; tables are merged, lists are replaced."""
-
-    axes: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
-    settings_by: dict[str, Any] = {}
-    tuning: dict[str, Any] = {}
-    resources: dict[str, Any] = {}
+Section = Literal["axes", "settings", "settings_by", "tuning", "resources"]
+Override = dict[Section, dict[str, Any]]  # what a profile may replace; tables are merged, lists are replaced
 
 
 class Spec(Strict):
@@ -120,7 +104,24 @@ class Spec(Strict):
     _method_tables: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
     _profile: str | None = PrivateAttr(None)
     _claims: dict[str, str] = PrivateAttr(default_factory=dict)
-    _profiles: dict[str, Any] = PrivateAttr(default_factory=dict)  # profile → this spec with its overrides
+    _file: Self | None = PrivateAttr(None)  # of a profile's spec: the one whose overrides were applied
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _tabled(cls, fields: dict[str, Any], handler: Callable[[Any], Self]) -> Self:
+        """Takes ``methods`` as a list or as a table."""
+        tables = fields.get("methods")
+        if not isinstance(tables, Mapping):
+            return handler(fields)
+        found = handler({**fields, "methods": list(tables)})
+        settings = {*found.settings, *itertools.chain(*found.settings_by.values())}
+        for method, table in tables.items():
+            if not isinstance(table, Mapping) or not isinstance(table.get("tuner"), str):
+                raise ValueError(f'methods.{method}: write a table with tuner = "..."')
+            asked = (v[1:] for v in table.values() if isinstance(v, str) and v.startswith("$"))
+            _among(f"methods.{method}", asked, settings, "settings")
+        found._method_tables = dict(tables)
+        return found
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -140,8 +141,8 @@ class Spec(Strict):
             _among(f"tables.{number}.columns", table.columns, free, "axes that a table can spread out")
             _among(f"tables.{number}.verdicts", table.verdicts, *methods)
         _among("determinism.where", self.determinism.where if self.determinism else (), *axes)
-        _among("twin", self.twin or (), *axes)
         for axis, value in (self.twin or {}).items():
+            _among("twin", [axis], *axes)
             _among(f"twin.{axis}", [value], self.axes[axis], "values on the axis; a twin repeats a run")
         return self
 
@@ -149,16 +150,15 @@ class Spec(Strict):
         if "seed" not in self.axes:
             raise ValueError("axes: there is no axis 'seed'; results need several")
         lists: dict[str, list[Any]] = {f"axes.{axis}": values for axis, values in self.axes.items()}
-        for name, values in [("methods", self.methods), *lists.items()]:
+        for name, values in ({"methods": self.methods} | lists).items():
             if not values:
                 raise ValueError(f"{name}: is empty; name at least one value")
             if len(set(values)) != len(values):
                 raise ValueError(f"{name}: names something twice")
             if len({type(value) for value in values}) > 1:
                 raise ValueError(f"{name}: mixes types; write all as text, or all as numbers of one kind")
-            for value in values:
-                if isinstance(value, str) and not PLAIN.fullmatch(value):
-                    raise ValueError(f"{name}: {value!r} becomes a file's name; use letters, digits, . _ + -")
+            if odd := [value for value in values if isinstance(value, str) and not PLAIN.fullmatch(value)]:
+                raise ValueError(f"{name}: {odd[0]!r} becomes a file's name; use letters, digits, . _ + -")
         for axis in self.axes:
             if axis in RESERVED or not axis.isidentifier():
                 raise ValueError(f"axes: {axis!r} cannot be the name of an axis")
@@ -176,62 +176,38 @@ class Spec(Strict):
                 if absent := [value for value in wanted if str(value) not in entries]:
                     raise ValueError(f"settings_by.{axis}.{name}: no value for {axis} = {absent[0]}")
 
-    def _check_methods(self) -> None:
-        settings = {*self.settings, *(name for by in self.settings_by.values() for name in by)}
-        for method, table in self._method_tables.items():
-            if not isinstance(table, Mapping) or not isinstance(table.get("tuner"), str):
-                raise ValueError(f'methods.{method}: write a table with tuner = "..."')
-            asked = (v[1:] for v in table.values() if isinstance(v, str) and v.startswith("$"))
-            _among(f"methods.{method}", asked, settings, "settings")
-
     # --- one profile ---------------------------------------------------------------------------------------
 
     def at(self, profile: str) -> Self:
         """This experiment with the overrides of ``profile`` applied; remembers the claims' hashes of now.
 
-        Raises:
-            ParameterError: for an unknown profile.
-            ConfigError: when the overrides do not fit, or a claim's file is not there.
+        ParameterError for an unknown profile; ConfigError when the overrides do not fit, or a claim has no file.
         """
         if profile not in PROFILES:
             raise ParameterError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
-        if profile not in self._profiles:
-            self._profiles[profile] = self._merged(profile)
-        chosen: Self = self._profiles[profile].model_copy(deep=True)
-        chosen._profile, chosen._profiles = profile, self._profiles
-        chosen._claims = provenance.claims_sha(chosen.claims)
-        return chosen
-
-    def _merged(self, profile: str) -> Self:
-        fields = self.model_dump(exclude={"profiles"}, exclude_none=True)
-        override = self.profiles.get(profile, Override())  # type: ignore[call-overload]
-        for section, values in override:
-            if values:
-                fields[section] = _merge(fields.get(section, {}), values)
+        base = self._file or self
+        fields = base.model_dump(exclude={"profiles"}, exclude_none=True)
+        fields["methods"] = base._method_tables or fields["methods"]
+        for section, values in base.profiles.get(profile, {}).items():  # type: ignore[call-overload]
+            fields[section] = _merge(fields.get(section, {}), values)
         file, seeds = f"{FOLDER}/{self.name}.toml", (fields.get("tuning") or {}).get("seeds", [])
         if profile == "smoke":
             seeds[1:] = []  # no result: one seed shows that it runs, and a twin anywhere
-            fields |= {"twin": {}} if self.twin else {}
+            fields |= {"twin": {}} if base.twin else {}
         elif 0 < len(seeds) < FEWEST_SEEDS:
             raise ConfigError(f"{file}: tuning.seeds: name at least {FEWEST_SEEDS}, not {len(seeds)}.")
-        fields["methods"] = self._method_tables or fields["methods"]
-        return self.checked(fields, file, f"profiles.{profile}.")
+        found = self.checked(fields, file, f"profiles.{profile}.")
+        found._profile, found._file = profile, base
+        found._claims = provenance.claims_sha(found.claims)
+        return found
 
     @classmethod
     def checked(cls, fields: Mapping[str, Any], file: str, prefix: str = "") -> Self:
         """The model of ``fields``; ConfigError with the file and the key of the first mistake."""
-        methods = fields.get("methods")
         try:
-            if not isinstance(methods, Mapping):
-                return cls.model_validate(fields)
-            found = cls.model_validate({**fields, "methods": list(methods)})
-            found._method_tables = dict(methods)
-            found._check_methods()
+            return cls.model_validate(fields)
         except ValidationError as error:
             raise ConfigError(sentence(error, file, prefix)) from None
-        except ValueError as error:
-            raise ConfigError(f"{file}: {prefix}{error}.") from None
-        return found
 
     @property
     def profile(self) -> str:

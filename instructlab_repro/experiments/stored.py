@@ -13,11 +13,12 @@ from instructlab_utils.project import find_root
 
 EDITIONS = {2: 1, 3: 2}  # schema of a line → edition of the protocol that it follows
 REMEDY = "restore the file from git, or delete it and run again"  # for a damaged file of results
+Rows = list[dict[str, Any]]
 BULKY = ("predictions", "targets", "scores")  # one number per test example: fields of the Parquet file
 
 
 def version(path: Path) -> tuple[int, ...]:
-    """What changes when a file does: time, size and the number that the file system gives a new one; () without it."""
+    """What changes when a file does: its time, size and number in the file system; () without it."""
     try:
         stat = path.stat()
     except OSError:
@@ -48,22 +49,20 @@ def _lines(path: Path, remedy: str, _: tuple[int, ...]) -> tuple[dict[str, Any],
     return tuple(files.read_lines(path, remedy=remedy))
 
 
-def read(path: Path, remedy: str = "") -> list[dict[str, Any]]:
+def read(path: Path, remedy: str = "") -> Rows:
     """The lines of a JSONL file, as copies that a caller may change; [] without the file. RecordError for damage."""
-    if not path.is_file():
-        return []
     return [dict(line) for line in _lines(path, remedy, version(path))]
 
 
-def results(name: str, profile: str = "laptop", stage: str = "run") -> list[dict[str, Any]]:
+def results(name: str, profile: str = "laptop", stage: str = "run") -> Rows:
     """The recorded lines of one stage; [] when the experiment has not run."""
     return [line for line in read(results_path(name, profile), REMEDY) if line.get("stage") == stage]
 
 
-def rows_by_block(name: str, profile: str = "laptop") -> dict[str, list[dict[str, Any]]]:
+def rows_by_block(name: str, profile: str = "laptop") -> dict[str, Rows]:
     """The recorded lines of all stages by their block's id; not to be changed."""
     path, found = results_path(name, profile), defaultdict(list)
-    for line in _lines(path, REMEDY, version(path)) if path.is_file() else ():
+    for line in _lines(path, REMEDY, version(path)):
         found[str(line.get("block"))].append(line)
     return dict(found)
 
@@ -78,15 +77,14 @@ def _predictions(path: Path, _: tuple[int, ...]) -> tuple[dict[str, Any], ...]:
     except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
         raise RecordError(f"{path}: not a readable Parquet file ({error}); restore it from git.") from None
     for row in rows:
-        for name in BULKY:
-            value = row.pop(name, None)
-            if value is not None:
+        for name in [name for name in BULKY if name in row]:
+            if (value := row.pop(name)) is not None:
                 row[name] = np.array(value)
                 row[name].setflags(write=False)
     return tuple(rows)
 
 
-def predictions(name: str, profile: str = "laptop") -> list[dict[str, Any]]:
+def predictions(name: str, profile: str = "laptop") -> Rows:
     """What the runs said about each test example: the coordinates of a line, and read-only arrays of shape (test,).
 
     ``predictions`` and ``targets`` are integers, ``scores`` floats; what a run did not record is absent.

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from instructlab_repro.strict import Strict
 
 Value = str | int | float
+Values = dict[str, Value]  # of a method's knobs
 Knobs = dict[str, list[Value]]
-Lines = Iterable[Mapping[str, Any]]
+Lines = Sequence[Mapping[str, Any]]
 
 FEWEST_SEEDS = 3
 ROUNDS = 2  # of extension
@@ -34,15 +37,16 @@ class Tuning(Strict):
     better: Literal["higher", "lower"] = "higher"
     tie: str | None = None  # a metric that decides between equal means; the higher is the better
     values: dict[str, Knobs] = {}
-    same: list[list[str]] = []  # groups of methods whose knobs go in the same steps
+    same: list[
+        Annotated[list[str], Field(min_length=1)]
+    ] = []  # groups of methods whose knobs go in the same steps
     limits: dict[str, list[float]] = {}  # knob → the least and the largest value that makes sense
 
     @property
     def places(self) -> dict[str, list[Value]]:
         """The axes that do not spread over the grid while tuning, with their values."""
-        return {axis: [value] for axis, value in self.at.items()} | (
-            {"seed": [*self.seeds]} if self.seeds else {}
-        )
+        seeds: dict[str, list[Value]] = {"seed": [*self.seeds]} if self.seeds else {}
+        return {axis: [value] for axis, value in self.at.items()} | seeds
 
     @property
     def rounds(self) -> int:
@@ -50,17 +54,16 @@ class Tuning(Strict):
         wide = any(_extendable(values) for knobs in self.values.values() for values in knobs.values())
         return bool(self.values) + ROUNDS * (wide and len(self.seeds) >= FEWEST_SEEDS)
 
-    def settings(self, method: str) -> list[dict[str, Value]]:
-        """What ``method`` tries in any case, in order; [] for a method that is not tuned."""
-        return _product(self.values.get(method, {}))
+    def called_for(self, method: str, lines: Lines) -> list[list[Values]]:
+        """What a method tries, round by round, by its finished ``lines`` of one place: each round but the last has run.
 
-    def called_for(self, method: str, lines: Lines) -> list[list[dict[str, Value]]]:
-        """What a method tries, round by round, by its finished ``lines`` of one place: each round but the last has run."""
-        knobs, lines = self.values.get(method, {}), list(lines)
+        The first is tried in any case; it is empty for a method that is not tuned.
+        """
+        knobs = self.values.get(method, {})
         found = [_product(knobs)]
-        while len(found) < self.rounds and knobs:
-            tried = [values for each in found for values in each]
-            if any(not self._of(values, lines) for values in tried):
+        while knobs and len(found) < self.rounds:
+            tried = [*itertools.chain(*found)]
+            if not all(_of(values, lines) for values in tried):
                 break
             best = self._least(tried, lines)
             knobs = {knob: self._widened(knob, values, best[knob]) for knob, values in knobs.items()}
@@ -70,12 +73,10 @@ class Tuning(Strict):
             found.append(more)
         return found
 
-    def best(self, method: str, lines: Lines) -> dict[str, Value]:
+    def best(self, method: str, lines: Lines) -> Values:
         """The values that a method runs with, of all it tried; of equals the first. {} if it is not tuned."""
-        lines = list(lines)
-        tried = [
-            values for each in self.called_for(method, lines) for values in each if self._of(values, lines)
-        ]
+        asked = itertools.chain(*self.called_for(method, lines))
+        tried = [values for values in asked if _of(values, lines)]
         return self._least(tried, lines) if tried else {}
 
     def check(self, grid_seeds: list[Value]) -> None:
@@ -86,37 +87,31 @@ class Tuning(Strict):
             raise ValueError("tuning.seeds: 'at' names a seed too; keep one of them")
         if len(set(self.seeds)) != len(self.seeds) or any(seed < 0 for seed in self.seeds):
             raise ValueError("tuning.seeds: write whole numbers, 0 or more, each once")
-        for seed in self.places["seed"]:
-            if seed in grid_seeds:
-                place = "seeds" if self.seeds else "at"
-                raise ValueError(f"tuning.{place}: seed {seed} is also a seed of the grid; choose another")
+        if shared := [seed for seed in self.places["seed"] if seed in grid_seeds]:
+            place = "seeds" if self.seeds else "at"
+            raise ValueError(f"tuning.{place}: seed {shared[0]} is also a seed of the grid; choose another")
         for method, knobs in self.values.items():
             for knob, values in knobs.items():
                 if len(set(values)) != len(values):
                     raise ValueError(f"tuning.values.{method}.{knob}: tries a value twice")
-        if len(counts := {len(self.settings(method)) for method in self.values}) > 1:
+        if len(counts := {len(_product(knobs)) for knobs in self.values.values()}) > 1:
             raise ValueError(
                 f"tuning.values: every method must try equally many values, not {sorted(counts)}"
             )
-        for group in self.same:
-            steps = {
-                method: {k: _steps(v) for k, v in self.values.get(method, {}).items()} for method in group
-            }
-            if odd := [method for method in group if steps[method] != steps[group[0]]]:
-                raise ValueError(f"tuning.same: {odd[0]!r} does not go in the same steps as {group[0]!r}")
+        steps = {m: {k: _steps(v) for k, v in knobs.items()} for m, knobs in self.values.items()}
+        for first, *others in self.same:
+            if odd := [method for method in others if steps.get(method) != steps.get(first)]:
+                raise ValueError(f"tuning.same: {odd[0]!r} does not go in the same steps as {first!r}")
         for knob, limits in self.limits.items():
             if len(limits) != 2 or limits[0] > limits[1]:
                 raise ValueError(f"tuning.limits.{knob}: write the least and the largest value")
 
-    def _of(self, values: Mapping[str, Value], lines: Lines) -> list[Mapping[str, Any]]:
-        return [line for line in lines if line["tuned"] == values]
-
-    def _least(self, tried: list[dict[str, Value]], lines: Lines) -> dict[str, Value]:
+    def _least(self, tried: list[Values], lines: Lines) -> Values:
         """The best of ``tried``: by the mean of the metric, then by that of ``tie``, then by the order."""
         sign = -1 if self.better == "higher" else 1
 
-        def rank(values: dict[str, Value]) -> tuple[float, float]:
-            runs = self._of(values, lines)
+        def rank(values: Values) -> tuple[float, float]:
+            runs = _of(values, lines)
             return _mean(runs, self.metric, sign), _mean(runs, self.tie, -1) if self.tie else 0.0
 
         return min(tried, key=rank)  # min keeps the first of equals
@@ -126,15 +121,13 @@ class Tuning(Strict):
             return values
         new = beyond([float(value) for value in values], upwards=best == max(values))
         low, high = self.limits.get(knob, (0, math.inf))
-        whole = all(isinstance(value, int) for value in values)
-        value = round(new) if whole else new
+        value = round(new) if all(isinstance(value, int) for value in values) else new
         return [*values, value] if low <= value <= high and value not in values and value > 0 else values
 
 
 def beyond(values: list[float], *, upwards: bool) -> float:
     """The next value past an edge: half decades (1, 3, 10, …) go on as such, others by the factor of the last step."""
-    ordered = sorted(values)
-    edge, inner = (ordered[-1], ordered[-2]) if upwards else (ordered[0], ordered[1])
+    edge, inner = sorted(values, reverse=upwards)[:2]
     places = [round(2 * math.log10(value)) for value in (edge, inner)]
     if all(math.isclose(value, _half_decade(p)) for value, p in zip((edge, inner), places, strict=True)):
         return _half_decade(2 * places[0] - places[1])
@@ -150,15 +143,17 @@ def _extendable(values: list[Value]) -> bool:
     return len(values) > 1 and all(not isinstance(value, str) and value > 0 for value in values)
 
 
-def _product(knobs: Knobs) -> list[dict[str, Value]]:
+def _product(knobs: Knobs) -> list[Values]:
     return [dict(zip(knobs, found, strict=True)) for found in itertools.product(*knobs.values()) if knobs]
+
+
+def _of(values: Values, lines: Lines) -> Lines:
+    return [line for line in lines if line["tuned"] == values]
 
 
 def _steps(values: list[Value]) -> list[float]:
     """The factors between neighbours as tenths of a decade: 3 and 10/3 are both half a decade."""
-    if not _extendable(values):
-        return []
-    ordered = sorted(float(value) for value in values)
+    ordered = sorted(float(value) for value in values) if _extendable(values) else []
     return [round(math.log10(b / a), 1) for a, b in itertools.pairwise(ordered)]
 
 
