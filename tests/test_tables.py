@@ -39,7 +39,7 @@ ROW = {
     "claim": "T1", "statement": "Ten are enough.", "source": {"work": "a toy", "place": "nowhere", "evidence": "asserted"},
     "kind": "difference", "k": None, "confidence": 0.95, "expected": "supported", "experiment": "toy", "argument": None,
     "statistic": "ten against twenty", "verdict": "supported", "direction": "greater", "threshold": 0.0, "margin": None,
-    "mean": 0.267, "low": 0.2181, "high": 0.3155, "p": None, "censored": 0, "seeds": 3, "comparisons": [], "missing": 0,
+    "mean": 0.267, "low": 0.2181, "high": 0.3155, "p": None, "seeds": 3, "comparisons": [], "missing": 0,
     "flags": [], "secondary": [], "bootstrap": None, "table": None, "lesson": "planned",
 }  # fmt: skip
 DRAFT = ROW | dict.fromkeys(("experiment", "statistic", "mean", "low", "high", "threshold", "direction"))

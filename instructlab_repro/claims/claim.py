@@ -7,19 +7,13 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from instructlab_repro import experiments
-from instructlab_repro.claims.statistic import (
-    KINDS,
-    Along,
-    AnyStatistic,
-    Axes,
-    RankCorrelation,
-)
-from instructlab_repro.experiments import Experiment, Value
+from instructlab_repro.claims.statistic import KINDS, Along, AnyStatistic, Axes, RankCorrelation
+from instructlab_repro.experiments import Experiment, Value, stored
 from instructlab_repro.strict import Strict, read_toml, sentence
 from instructlab_utils.errors import ConfigError
 from instructlab_utils.project import closest, find_root
@@ -154,44 +148,14 @@ def names() -> list[str]:
     return sorted(found, key=lambda name: (name[0] != "C", name[0], len(name), name))
 
 
-Version = tuple[int, int]
-
-
-def _version(path: Path) -> Version:
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
-
-
 @lru_cache(maxsize=512)
-def _read(path: Path, _: Version) -> Claim:
-    file = f"{FOLDER}/{path.name}"
-    try:
-        claim = Claim.model_validate(read_toml(path, file))
-    except ValidationError as error:
-        # pydantic puts the kind into the path of a key
-        kinds = rf"\.({'|'.join(sorted(KINDS))})(?=[.:'])"
-        raise ConfigError(re.sub(kinds, "", sentence(error, file))) from None
-    if claim.id != path.stem:
-        raise ConfigError(f"{file}: id is {claim.id!r}, the file is called {path.stem!r}; make them equal.")
-    return claim
+def _parsed(path: Path, folder: str, _: tuple[int, ...]) -> dict[str, Any]:
+    return read_toml(path, f"{folder}/{path.name}")
 
 
-@lru_cache(maxsize=512)
-def _listed(path: Path, _: Version) -> tuple[str, ...]:
-    return tuple(read_toml(path, f"{experiments.FOLDER}/{path.name}").get("claims", ()))
-
-
-@lru_cache(maxsize=512)
-def _check(path: Path, now: Version, _: Version) -> None:
-    """Whether the experiment, whose version is the last argument, lists the claim and runs all that it names."""
-    claim, file = _read(path, now), f"{FOLDER}/{path.name}"
-    experiment = experiments.load(claim.experiment or "").at("laptop")
-    if claim.id not in experiment.claims:
-        place = f"{experiments.FOLDER}/{experiment.name}.toml"
-        raise ConfigError(f"{file}: experiment: {place} does not list {claim.id}; add it to its claims.")
-    for key, statistic in claim.statistics.items():
-        for problem in _problems(statistic, axes_of(experiment)):
-            raise ConfigError(f"{file}: {key}.{problem}.")
+def _toml(path: Path, folder: str) -> dict[str, Any]:
+    """A TOML file of ``folder``, not to be changed; read once per version of it."""
+    return _parsed(path, folder, stored.version(path))
 
 
 def load(name: str) -> Claim:
@@ -200,23 +164,35 @@ def load(name: str) -> Claim:
     Raises:
         ConfigError: for an unknown claim, and for a mistake in its file (one sentence with its key).
     """
-    file = f"{FOLDER}/{name}.toml"
-    path = find_root() / file
-    if not path.is_file():
+    root, file = find_root(), f"{FOLDER}/{name}.toml"
+    if not (root / file).is_file():
         known = names()
         raise ConfigError(f"unknown claim {name!r}{closest(name, known)}; known: {', '.join(known)}")
-    claim = _read(path, _version(path))
-    for listing in sorted((find_root() / experiments.FOLDER).glob("*.toml")):
-        if name in _listed(listing, _version(listing)) and claim.experiment != listing.stem:
-            place = f"{experiments.FOLDER}/{listing.name}"
-            raise ConfigError(f"{file}: experiment: {place} lists this claim; name {listing.stem!r} here.")
+    try:
+        claim = Claim.model_validate(_toml(root / file, FOLDER))
+    except ValidationError as error:
+        # pydantic puts the kind into the path of a key
+        kinds = rf"\.({'|'.join(sorted(KINDS))})(?=[.:'])"
+        raise ConfigError(re.sub(kinds, "", sentence(error, file))) from None
+    if claim.id != name:
+        raise ConfigError(f"{file}: id is {claim.id!r}, the file is called {name!r}; make them equal.")
+    for path in sorted((root / experiments.FOLDER).glob("*.toml")):
+        listed, named = (
+            name in _toml(path, experiments.FOLDER).get("claims", ()),
+            claim.experiment == path.stem,
+        )
+        where = f"{file}: experiment: {experiments.FOLDER}/{path.name}"
+        if listed and not named:
+            raise ConfigError(f"{where} lists this claim; name {path.stem!r} here.")
+        if named and not listed:
+            raise ConfigError(f"{where} does not list {name}; add it to its claims.")
     if claim.argument is not None:
         _check_test(file, claim.argument.test)
     if claim.experiment is not None:
-        listing = find_root() / experiments.FOLDER / f"{claim.experiment}.toml"
-        if not listing.is_file():
-            experiments.load(claim.experiment)  # says so, with the known ones
-        _check(path, _version(path), _version(listing))
+        axes = axes_of(experiments.load(claim.experiment).at("laptop"))
+        for key, statistic in claim.statistics.items():
+            for problem in _problems(statistic, axes):
+                raise ConfigError(f"{file}: {key}.{problem}.")
     return claim
 
 

@@ -184,16 +184,6 @@ def explain(
 
 
 @app.command()
-def determinism(name: str, profile: Profile = "laptop") -> None:
-    """Run blocks again with other numbers of workers and threads; publish what stays equal, and the bands."""
-    from instructlab_repro.claims import repeat
-    from instructlab_repro.pages import study_table
-
-    repeat.study(name, profile)
-    print(study_table(name, profile))
-
-
-@app.command()
 def fetch(
     only: Annotated[list[str] | None, typer.Option(help="an asset's name; may be repeated")] = None,
     needed: Annotated[bool, typer.Option("--needed", help="only what the present lessons need")] = False,
