@@ -425,7 +425,8 @@ def test_examples_are_compared_by_scores_or_by_right_and_wrong():
     lines = [{**new, "accuracy": 0.75, "loss": 0.4}, {**old, "accuracy": 0.5, "loss": 0.5}]
 
     def examples(fields: dict, rows: list[dict], seeds: tuple[int, ...] = (0,)) -> list | None:
-        found = claims.example_numbers(statistic(fields), rows, lines, axes, seeds)
+        one = statistic(fields)
+        found = claims.numbers_of(one, claims.example_cells(one, rows, lines, axes, seeds))
         return None if found is None else found.tolist()
 
     assert examples(PAIR, stored) == [[[1.0, 1.0, -1.0, 0.0]]]

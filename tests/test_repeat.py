@@ -181,7 +181,7 @@ def test_verify_runs_the_cheapest_block_again_and_marks_what_differs(ready, root
 
     wrong = [line | {"accuracy": line["accuracy"] + 0.125} for line in before]
     files.write_lines(cheap.out / "lines.jsonl", wrong)
-    word, text = repeat.verify("toy", "laptop", "b-n20-s1")
+    word, text = repeat.verify("toy", "laptop")
     assert word == "different" and "accuracy -0.12" in text
     assert repeat.stale(experiment) and "b-n20-s1: different" in claims.explain("toy")
     path = root / "data/experiments/toy.toml"

@@ -111,9 +111,16 @@ class Claim(Strict):
         return self
 
     @property
+    def parts(self) -> list[Part]:
+        """What the verdict stands on: the comparisons, or the one statistic (a margin needs no side). [] for a draft."""
+        if self.comparisons is not None or self.statistic is None:
+            return self.comparisons or []
+        side = {"direction": self.direction or "greater", "threshold": self.threshold or 0.0}
+        return [Part(statistic=self.statistic, **side)]  # type: ignore[arg-type]
+
+    @property
     def deciding(self) -> list[AnyStatistic]:
-        """The statistics that the verdict stands on."""
-        return [s for place, s in self.statistics.items() if not place.startswith("secondary")]
+        return [part.statistic for part in self.parts]
 
     @property
     def statistics(self) -> dict[str, AnyStatistic]:

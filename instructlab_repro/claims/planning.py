@@ -9,7 +9,7 @@ import numpy as np
 
 from instructlab_repro import experiments
 from instructlab_repro.claims.claim import Claim, load, names
-from instructlab_repro.claims.evidence import estimate, example_numbers, own_items
+from instructlab_repro.claims.evidence import estimate, example_cells, numbers_of, own_items
 from instructlab_repro.claims.statistic import AnyStatistic, per_seed
 from instructlab_repro.claims.verdicts import Runs, recorded
 from instructlab_repro.experiments import Experiment
@@ -38,20 +38,19 @@ def _tuning_numbers(statistic: AnyStatistic, runs: Runs) -> np.ndarray:
 def _spread(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[Spread, float, str] | None:
     """The error of a plan, the standard deviation of a seed, and where they come from; None with nothing recorded."""
     numbers = per_seed(statistic, runs.lines, runs.axes)
-    examples = None
+    own, examples = own_items(claim, runs.stored, runs.axes), None
     if len(numbers.seeds) >= 2:
-        examples = example_numbers(statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
+        cells = example_cells(statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
+        examples = numbers_of(statistic, cells)
         if claim.unit != "seed":
-            one, basis = estimate(
-                claim, statistic, numbers, examples, own_items(claim, runs.stored, runs.axes)
-            )
+            one, basis = estimate(claim, statistic, numbers, examples, own)
             return lambda _, f: Estimate(0.0, one.error / f**0.5, one.df * f), one.error, basis
     tuning = _tuning_numbers(statistic, runs)
     if len(tuning) < 3 and len(numbers.seeds) < 2:
         return None
     values, source = (tuning, "tuning seeds") if len(tuning) >= 3 else (numbers.values, "seeds")
     found = Components(float(values.var(ddof=1)), 0.0, 0.0, (len(values) - 1.0, np.inf))
-    if examples is not None and not own_items(claim, runs.stored, runs.axes):
+    if examples is not None and not own:
         found = components(examples)
     return lambda k, f: found.estimate(0.0, k, f), float(values.std(ddof=1)), f"{len(values)} {source}"
 

@@ -16,13 +16,7 @@ import numpy as np
 from instructlab_repro import experiments, provenance
 from instructlab_repro.claims import repeat
 from instructlab_repro.claims.claim import Claim, axes_of, load, methods_of
-from instructlab_repro.claims.evidence import (
-    estimate,
-    example_cells,
-    example_numbers,
-    own_items,
-    under_no_effect,
-)  # fmt: skip
+from instructlab_repro.claims.evidence import estimate, example_cells, numbers_of, own_items, under_no_effect
 from instructlab_repro.claims.statistic import AnyStatistic, Axes, per_seed
 from instructlab_repro.experiments import Experiment
 from instructlab_utils import files
@@ -89,8 +83,8 @@ def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[st
     }
     if len(numbers.seeds) < 2:
         return found, None
-    given = (statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
-    examples, kept, level = example_numbers(*given), runs.kept.get(statistic.name), claim.confidence
+    cells = example_cells(statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
+    examples, kept, level = numbers_of(statistic, cells), runs.kept.get(statistic.name), claim.confidence
     if runs.edition != 2:
         chosen = over_units(numbers.values)
         beside = hierarchical_bootstrap(examples, level=level) if examples is not None else None
@@ -98,7 +92,7 @@ def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[st
     else:
         own = own_items(claim, runs.stored, runs.axes)
         chosen, basis = estimate(claim, statistic, numbers, examples, own)
-        control = under_no_effect(statistic, numbers, example_cells(*given))
+        control = under_no_effect(statistic, numbers, cells)
         if kept:
             chosen = replace(chosen, error=kept["error"], df=kept["df"])
             basis, control = kept["basis"], kept["control"]
@@ -127,7 +121,7 @@ def _judge(claim: Claim, runs: Runs) -> dict[str, Any]:
     level, edition, several = claim.confidence, 2 if runs.edition == 2 else 1, claim.comparisons is not None
     measured = [_measure(claim, statistic, runs) for statistic in claim.deciding]
     parts, estimates = [found for found, _ in measured], [e for _, e in measured if e is not None]
-    sides = [(part.direction, part.threshold) for part in claim.comparisons or [claim]]
+    sides = [(part.direction, part.threshold) for part in claim.parts]
     whole = parts[0]
     if several:
         for part, (direction, threshold) in zip(parts, sides, strict=True):
@@ -144,8 +138,8 @@ def _judge(claim: Claim, runs: Runs) -> dict[str, Any]:
     if claim.margin is not None:
         return whole | {"verdict": decide_equivalence(estimates[0], claim.margin, level)}
     power = claim.power if edition == 2 else None
-    given = (power.smallest, power.sides) if power is not None else (None, "two")
-    each = [decide(e, *side, *given, level) for e, side in zip(estimates, sides, strict=True)]
+    smallest, tails = (power.smallest, power.sides) if power is not None else (None, "two")
+    each = [decide(e, *side, smallest, tails, level) for e, side in zip(estimates, sides, strict=True)]
     if not several:
         return whole | {"verdict": each[0].word}
     whole["verdict"], words, after = decide_several(each, claim.k or len(parts), level, edition)
