@@ -541,6 +541,14 @@ def test_the_page_tells_all_of_a_claim(root, monkeypatch):
     assert "+0.00123 [+0.00120, +0.00130]; claimed to lie within ±0.02" in sections[2]
 
 
+@pytest.mark.parametrize(("edition", "shown"), [(1, False), (2, True), ("mixed", True)])
+def test_only_of_the_first_edition_outdated_is_not_said_again(root, edition, shown):
+    row = ROW | {"edition": edition, "flags": ["outdated"]}
+    files.write_json(root / "data/results/ledger.json", [row])
+    assert ("**supported** (outdated)" in ledger.table()) == shown
+    assert ledger.page()
+
+
 def test_numbers_have_units_and_no_impossible_bound():
     share, bounds = (100.0, "points"), [-1.0, 1.0]
     part = ROW | {"bootstrap": [0.2, 0.3]}

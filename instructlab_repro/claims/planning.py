@@ -58,11 +58,11 @@ def _spread(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[Spread, 
 def _power(claim: Claim, found: Estimate) -> float:
     """The chance that the claim is decided if the effect has the smallest size of interest (equivalence: if it is 0)."""
     assert claim.power is not None
+    from scipy import special
+
     if claim.margin is None:
         sides = 1 if claim.power.sides == "one" else 2
         return power_of_t(claim.power.smallest, found.error, found.df, sides, claim.confidence)
-    from scipy import special
-
     margin = claim.margin / found.error if found.error else np.inf
     reach = special.stdtr(found.df, margin - special.stdtrit(found.df, claim.confidence))
     return max(0.0, float(2 * reach - 1))
@@ -98,27 +98,27 @@ def plan(wanted: Sequence[str] = (), profile: str = "laptop") -> list[dict[str, 
     each seed (None where no setting says), ``power``, ``missing`` to 0.8 (None: nothing), ``hours`` and
     ``hours_needed``; power and what follows are None where nothing is recorded yet.
     """
-    rows = []
-    for name in wanted or names():
-        claim = load(name)
-        row: dict[str, Any] = {"claim": name, "planned": bool(claim.power and claim.experiment)}
-        rows.append(row)
-        if claim.power is None or claim.experiment is None:
-            continue
-        runs = recorded(claim, profile)
-        seeds = len(runs.axes["seed"])
-        row |= claim.power.model_dump() | {"seeds": seeds, "items": runs.experiment.settings.get("test")}
-        row |= {"power": None, "missing": None, "hours": _hours(runs.experiment), "hours_needed": None}
-        found = [each for s in claim.deciding if (each := _spread(claim, s, runs)) is not None]
-        if not found:
-            continue
-        row["spread"], row["source"] = max((sd, source) for _, sd, source in found)
-        spreads = [spread for spread, _, _ in found]
-        row["power"] = min(_power(claim, spread(seeds, 1.0)) for spread in spreads)
-        if row["power"] < ENOUGH:
-            row["missing"], times = _missing(claim, spreads, seeds)
-            row["hours_needed"] = row["hours"] * times if row["hours"] and times else None
-    return rows
+    return [_row(load(name), profile) for name in wanted or names()]
+
+
+def _row(claim: Claim, profile: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"claim": claim.id, "planned": bool(claim.power and claim.experiment)}
+    if claim.power is None or claim.experiment is None:
+        return row
+    runs = recorded(claim, profile)
+    seeds = len(runs.axes["seed"])
+    row |= claim.power.model_dump() | {"seeds": seeds, "items": runs.experiment.settings.get("test")}
+    row |= {"power": None, "missing": None, "hours": _hours(runs.experiment), "hours_needed": None}
+    found = [each for s in claim.deciding if (each := _spread(claim, s, runs)) is not None]
+    if not found:
+        return row
+    row["spread"], row["source"] = max((sd, source) for _, sd, source in found)
+    spreads = [spread for spread, _, _ in found]
+    row["power"] = min(_power(claim, spread(seeds, 1.0)) for spread in spreads)
+    if row["power"] < ENOUGH:
+        row["missing"], times = _missing(claim, spreads, seeds)
+        row["hours_needed"] = row["hours"] * times if row["hours"] and times else None
+    return row
 
 
 def plan_text(rows: Sequence[dict[str, Any]]) -> str:

@@ -8,12 +8,10 @@ prediction interval counts ("sensitive, within seeds"). All else is "different".
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -157,36 +155,37 @@ def repeat(experiment: Experiment, block: Block, threads: int) -> Lines:
 
     Says on stderr how far it is, whenever a run has ended. RecordError where it does not end well.
     """
-    env = os.environ | {"INSTRUCTLAB_ROOT": str(find_root()), "INSTRUCTLAB_PROFILE": experiment.profile}
-    package = str(Path(__file__).resolve().parents[2])
-    env["PYTHONPATH"] = os.pathsep.join(p for p in (package, env.get("PYTHONPATH", "")) if p)
-    words = [sys.executable, "-m", "instructlab_utils", "block", experiment.name, block.id]
-    words += ["--profile", experiment.profile, "--under", "verify", "--threads", str(threads)]
-    scratch = replace(block, under="verify")
-    lines = scratch.out / "lines.jsonl"
-    for left in (lines, scratch.out / "manifest.json"):
-        left.unlink(missing_ok=True)
-    seconds = experiment.expected_seconds(block) or 0.0
-    _say(experiment, f"runs {block.id} again, about {seconds:.0f} s by earlier runs")
-    start, shown, total = time.monotonic(), 0, len(experiment.trials(block))
-    with ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(subprocess.run, words, env=env, capture_output=True, text=True)
-        while wait([ended], timeout=1).not_done:
-            there = lines.read_bytes().count(b"\n") if lines.is_file() else 0
+    scratch, done = replace(block, under="verify"), threading.Event()
+    path, total, start = scratch.out / "lines.jsonl", len(experiment.trials(block)), time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{experiment.name}: {text}", file=sys.stderr, flush=True)
+
+    def watch() -> None:
+        shown, ended = 0, False
+        while not ended:
+            ended = done.wait(1)
+            there = path.read_bytes().count(b"\n") if path.is_file() else 0
             if there != shown:
-                _say(experiment, f"{there} of {total} runs after {time.monotonic() - start:.0f} s")
+                say(f"{there} of {total} runs after {time.monotonic() - start:.0f} s")
             shown = there
-    if code := ended.result().returncode:
-        message = (ended.result().stderr.strip() or "no message").splitlines()[-1]
-        raise _error(experiment, block.id, f"the repetition ended with code {code}: {message}")
+
+    path.unlink(missing_ok=True)
+    say(f"runs {block.id} again, about {experiment.expected_seconds(block) or 0:.0f} s by earlier runs")
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:  # in the main thread, which gets the signals
+        how: dict[str, Any] = {"fresh": True, "under": "verify", "threads": threads}
+        manifest = experiments.run_block(experiment.name, block.id, experiment.profile, **how)
+    finally:
+        done.set()
+        watcher.join()
+    if manifest.error is not None:
+        raise _error(experiment, block.id, f"the repetition {manifest.status}: {manifest.error['message']}")
     again, reason = experiment.built(scratch)
     if again is None:
         raise _error(experiment, block.id, f"no repetition under build/verify: {reason}")
     return again
-
-
-def _say(experiment: Experiment, text: str) -> None:
-    print(f"{experiment.name}: {text}", file=sys.stderr, flush=True)
 
 
 def _error(experiment: Experiment, block: str, text: str) -> RecordError:

@@ -31,8 +31,9 @@ class Statistic(Strict):
 
     name: str
     metric: str
-    over: list[str] = Field(default_factory=list)
+    over: list[str] = []
 
+    sides: ClassVar[tuple[str, ...]] = ()  # the fields that hold cells, one for each curve
     least: ClassVar[int] = 1  # points
     numeric: ClassVar[bool] = False  # the axis must hold numbers
     per_example: ClassVar[bool] = False  # the number is a mean over test examples
@@ -44,6 +45,11 @@ class Statistic(Strict):
         """What the number cannot leave."""
         return self.limits if self.metric in SHARES or self.metric.startswith("accuracy_") else None
 
+    @property
+    def curves(self) -> dict[str, tuple[Where, str]]:
+        """Place in the file → the cells of a curve, and its metric."""
+        return {side: (getattr(self, side), self.metric) for side in self.sides}
+
     def points(self, axes: Axes) -> list[Where]:
         return [{}]
 
@@ -53,20 +59,14 @@ class Statistic(Strict):
 
 
 class Single(Statistic):
-    at: Where = Field(default_factory=dict)
-
-    @property
-    def curves(self) -> dict[str, tuple[Where, str]]:
-        return {"at": (self.at, self.metric)}
+    at: Where = {}
+    sides: ClassVar[tuple[str, ...]] = ("at",)
 
 
 class Pair(Statistic):
     a: Where
     b: Where
-
-    @property
-    def curves(self) -> dict[str, tuple[Where, str]]:
-        return {"a": (self.a, self.metric), "b": (self.b, self.metric)}
+    sides: ClassVar[tuple[str, ...]] = ("a", "b")
 
     def tied(self, y: np.ndarray) -> bool:
         return y.shape[2] == 1 and round(float((y[0] - y[1]).mean()), DIGITS) == 0
@@ -76,7 +76,7 @@ class Along(Statistic):
     """``axis`` is walked along its ``values``, by default all; with ``log10`` its logarithm counts."""
 
     axis: str
-    values: list[Value] = Field(default_factory=list)
+    values: list[Value] = []
     log10: bool = False
 
     least: ClassVar[int] = 2
@@ -171,7 +171,7 @@ class RankCorrelation(Single, Along):
     """
 
     kind: Literal["rank_correlation"]
-    reference: dict[str, int | float] = Field(default_factory=dict)
+    reference: dict[str, int | float] = {}
     other: str = ""
     least: ClassVar[int] = 3
 
@@ -187,8 +187,7 @@ class RankCorrelation(Single, Along):
 
     @property
     def curves(self) -> dict[str, tuple[Where, str]]:
-        mine = {"at": (self.at, self.metric)}
-        return mine | {"other": (self.at, self.other)} if self.other else mine
+        return super().curves | ({"other": (self.at, self.other)} if self.other else {})
 
     def points(self, axes: Axes) -> list[Where]:
         known = self.reference
