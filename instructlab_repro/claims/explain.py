@@ -83,14 +83,10 @@ def _explain_block(experiment: Experiment, block: Block) -> str:
         other = today["environment"].get(name)
         if name not in ("commit", "dirty", "threads") and other != value:  # the runner sets the threads
             text.append(f"other than here: {name}: {value} → {other}")
-    tuned = {
-        r["method"]: ", ".join(f"{k} = {v:g}" for k, v in r["tuned"].items()) for r in rows if r["tuned"]
-    }
-    text += [
-        f"settings: {_short(line['settings'])}",
-        f"tuned: {_short(tuned)}",
-        f"assets: {_short(line['assets'])}",
-    ]
+    knobs = {row["method"]: row["tuned"].items() for row in rows if row["tuned"]}
+    tuned = {method: ", ".join(f"{k} = {v:g}" for k, v in items) for method, items in knobs.items()}
+    shown = {"settings": line["settings"], "tuned": tuned, "assets": line["assets"]}
+    text += [f"{name}: {_short(value)}" for name, value in shown.items()]
     seconds, dirty = experiment.expected_seconds(block) or 0, " with local changes" * bool(then["dirty"])
     text += [f"commit: {then['commit']}{dirty}", f"took: {seconds:.0f} s, {then['threads']} thread(s)"]
     return f"{experiment.name}/{block.id}: " + "\n  ".join(text)
