@@ -98,18 +98,8 @@ def to_csv(name: str, profile: str = "laptop", metric: str | None = None) -> str
             rows += [about | {"method": method, "mean": value} for method, value in values.items()]
     numbers = [*"seeds mean sd low high best".split(), *(key for _, keys, _ in COSTS for key in keys)]
     out = io.StringIO()
-    fields = [
-        "group",
-        "method",
-        *axes,
-        "column",
-        "metric",
-        *numbers,
-        "untrained",
-        "chosen",
-        "claim",
-        "verdict",
-    ]
+    told = "untrained chosen claim verdict".split()
+    fields = ["group", "method", *axes, "column", "metric", *numbers, *told]
     writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: round(v, 10) if isinstance(v, float) else v for k, v in r.items()} for r in rows)

@@ -789,14 +789,16 @@ run.record(tfidf=word_hits.mean(), gain=gain.mean, gain_low=gain.low, gain_high=
 
 # %% tags=["defines:intervals.t_interval"]
 def t_interval(values, level=0.95):
-    from scipy import stats
+    from scipy import special
 
     x = np.asarray(values, dtype=float)
     if x.ndim != 1 or len(x) < 2:
         raise ValueError(
             f"an interval over seeds needs at least 2 values in one dimension, got shape {x.shape}"
         )
-    half = stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+    half = (
+        special.stdtrit(len(x) - 1, 0.5 + level / 2) * x.std(ddof=1) / np.sqrt(len(x))
+    )  # Student's quantile
     return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
 
 
