@@ -194,25 +194,6 @@ def test_a_slope_is_the_least_squares_line():
     np.testing.assert_allclose(bent.values, stats.linregress([10, 20, 40], [100, 400, 1600]).slope)
 
 
-def test_a_crossing_is_interpolated_and_what_lies_outside_is_counted():
-    fields = {**CURVE, "kind": "crossing", "a": {"method": "new"}, "b": {"method": "old"}}
-    rising = {
-        0: {10: -1, 20: 1, 40: 2},
-        1: {10: -1, 20: -1, 40: 3},
-        2: {10: 1, 20: 1, 40: 1},
-        3: {10: -1, 20: -1, 40: 0},
-    }
-    rising[4] = {10: -1, 20: 0, 40: -1}
-
-    def value(t: str, n: int, s: int, m: str) -> float:
-        return rising[s][n] if m == "new" else 0.0
-
-    found = numbers(fields, value)
-    assert found.values == pytest.approx([15, 25, 10, 40, 40]) and found.censored == 3
-    halfway = numbers(fields, value, log10=True).values
-    assert halfway[:2] == pytest.approx([np.log10(10 * 2**0.5), np.log10(20 * 2**0.25)])
-
-
 def test_a_rank_correlation_is_spearman_s():
     published = {"new": 3.0, "old": 1.0, "third": 2.0}
     fields = {
@@ -444,7 +425,8 @@ def test_examples_are_compared_by_scores_or_by_right_and_wrong():
     lines = [{**new, "accuracy": 0.75, "loss": 0.4}, {**old, "accuracy": 0.5, "loss": 0.5}]
 
     def examples(fields: dict, rows: list[dict], seeds: tuple[int, ...] = (0,)) -> list | None:
-        found = claims.example_numbers(statistic(fields), rows, lines, axes, seeds)
+        one = statistic(fields)
+        found = claims.numbers_of(one, claims.example_cells(one, rows, lines, axes, seeds))
         return None if found is None else found.tolist()
 
     assert examples(PAIR, stored) == [[[1.0, 1.0, -1.0, 0.0]]]

@@ -371,6 +371,16 @@ def test_the_same_runs_give_the_same_bytes_in_any_order(root):
     assert (lines.read_bytes(), parquet.read_bytes()) == before
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_a_damaged_parquet_file_is_one_sentence(root, share):
+    toy.run_all()
+    path = experiments.predictions_path("toy")
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(RecordError, match=r"toy\.predictions\.parquet: not a readable Parquet") as caught:
+        experiments.predictions("toy")
+    assert "\n" not in str(caught.value) and "restore it from git" in str(caught.value)
+
+
 def test_missing_and_refused_blocks_are_named_and_never_averaged(root):
     experiment = experiments.load("toy").at("laptop")
     for block in experiment.blocks():

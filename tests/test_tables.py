@@ -39,7 +39,7 @@ ROW = {
     "claim": "T1", "statement": "Ten are enough.", "source": {"work": "a toy", "place": "nowhere", "evidence": "asserted"},
     "kind": "difference", "k": None, "confidence": 0.95, "expected": "supported", "experiment": "toy", "argument": None,
     "statistic": "ten against twenty", "verdict": "supported", "direction": "greater", "threshold": 0.0, "margin": None,
-    "mean": 0.267, "low": 0.2181, "high": 0.3155, "p": None, "censored": 0, "seeds": 3, "comparisons": [], "missing": 0,
+    "mean": 0.267, "low": 0.2181, "high": 0.3155, "p": None, "seeds": 3, "comparisons": [], "missing": 0,
     "flags": [], "secondary": [], "bootstrap": None, "table": None, "lesson": "planned",
 }  # fmt: skip
 DRAFT = ROW | dict.fromkeys(("experiment", "statistic", "mean", "low", "high", "threshold", "direction"))
@@ -539,6 +539,14 @@ def test_the_page_tells_all_of_a_claim(root, monkeypatch):
         and "first: +0.267 [+0.218, +0.316]; claimed to lie above 0 (p = 0.012)" in text
     )
     assert "+0.00123 [+0.00120, +0.00130]; claimed to lie within ±0.02" in sections[2]
+
+
+@pytest.mark.parametrize(("edition", "shown"), [(1, False), (2, True), ("mixed", True)])
+def test_only_of_the_first_edition_outdated_is_not_said_again(root, edition, shown):
+    row = ROW | {"edition": edition, "flags": ["outdated"]}
+    files.write_json(root / "data/results/ledger.json", [row])
+    assert ("**supported** (outdated)" in ledger.table()) == shown
+    assert ledger.page()
 
 
 def test_numbers_have_units_and_no_impossible_bound():

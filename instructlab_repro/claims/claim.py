@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from instructlab_repro import experiments
-from instructlab_repro.claims.statistic import (
-    KINDS,
-    Along,
-    AnyStatistic,
-    Axes,
-    RankCorrelation,
-)
-from instructlab_repro.experiments import Experiment, Value
+from instructlab_repro.claims.statistic import KINDS, Along, AnyStatistic, Axes, RankCorrelation
+from instructlab_repro.experiments import Experiment, Value, stored
 from instructlab_repro.strict import Strict, read_toml, sentence
 from instructlab_utils.errors import ConfigError
 from instructlab_utils.project import closest, find_root
@@ -94,7 +87,7 @@ class Claim(Strict):
     k: PositiveInt | None = None
     statistic: AnyStatistic | None = None
     comparisons: Annotated[list[Part], Field(min_length=2)] | None = None
-    secondary: list[AnyStatistic] = Field(default_factory=list)
+    secondary: list[AnyStatistic] = []
     argument: Argument | None = None
     power: Power | None = None
     unit: Literal["seed", "item", "task", "method"] = "seed"
@@ -117,9 +110,16 @@ class Claim(Strict):
         return self
 
     @property
+    def parts(self) -> list[Part]:
+        """What the verdict stands on: the comparisons, or the one statistic (a margin needs no side). [] for a draft."""
+        if self.comparisons is not None or self.statistic is None:
+            return self.comparisons or []
+        direction, threshold = self.direction or "greater", self.threshold or 0.0
+        return [Part(statistic=self.statistic, direction=direction, threshold=threshold)]
+
+    @property
     def deciding(self) -> list[AnyStatistic]:
-        """The statistics that the verdict stands on."""
-        return [s for place, s in self.statistics.items() if not place.startswith("secondary")]
+        return [part.statistic for part in self.parts]
 
     @property
     def statistics(self) -> dict[str, AnyStatistic]:
@@ -140,9 +140,7 @@ def methods_of(claim: Claim, experiment: Experiment) -> set[str]:
     """The methods whose runs the verdict leans on."""
     found: set[str] = set()
     for statistic in claim.deciding:
-        cells = [where for where, _ in statistic.curves.values()]
-        if isinstance(statistic, Along) and statistic.axis == "method":
-            cells += statistic.points(axes_of(experiment))
+        cells = [where for where, _ in statistic.curves.values()] + statistic.points(axes_of(experiment))
         found |= set(experiment.methods) if "method" in statistic.over else set()
         found |= {str(cell["method"]) for cell in cells if "method" in cell}
     return found
@@ -154,44 +152,14 @@ def names() -> list[str]:
     return sorted(found, key=lambda name: (name[0] != "C", name[0], len(name), name))
 
 
-Version = tuple[int, int]
-
-
-def _version(path: Path) -> Version:
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
-
-
 @lru_cache(maxsize=512)
-def _read(path: Path, _: Version) -> Claim:
-    file = f"{FOLDER}/{path.name}"
-    try:
-        claim = Claim.model_validate(read_toml(path, file))
-    except ValidationError as error:
-        # pydantic puts the kind into the path of a key
-        kinds = rf"\.({'|'.join(sorted(KINDS))})(?=[.:'])"
-        raise ConfigError(re.sub(kinds, "", sentence(error, file))) from None
-    if claim.id != path.stem:
-        raise ConfigError(f"{file}: id is {claim.id!r}, the file is called {path.stem!r}; make them equal.")
-    return claim
+def _parsed(path: Path, folder: str, _: tuple[int, ...]) -> dict[str, Any]:
+    return read_toml(path, f"{folder}/{path.name}")
 
 
-@lru_cache(maxsize=512)
-def _listed(path: Path, _: Version) -> tuple[str, ...]:
-    return tuple(read_toml(path, f"{experiments.FOLDER}/{path.name}").get("claims", ()))
-
-
-@lru_cache(maxsize=512)
-def _check(path: Path, now: Version, _: Version) -> None:
-    """Whether the experiment, whose version is the last argument, lists the claim and runs all that it names."""
-    claim, file = _read(path, now), f"{FOLDER}/{path.name}"
-    experiment = experiments.load(claim.experiment or "").at("laptop")
-    if claim.id not in experiment.claims:
-        place = f"{experiments.FOLDER}/{experiment.name}.toml"
-        raise ConfigError(f"{file}: experiment: {place} does not list {claim.id}; add it to its claims.")
-    for key, statistic in claim.statistics.items():
-        for problem in _problems(statistic, axes_of(experiment)):
-            raise ConfigError(f"{file}: {key}.{problem}.")
+def _toml(path: Path, folder: str) -> dict[str, Any]:
+    """A TOML file of ``folder``, not to be changed; read once per version of it."""
+    return _parsed(path, folder, stored.version(path))
 
 
 def load(name: str) -> Claim:
@@ -200,31 +168,43 @@ def load(name: str) -> Claim:
     Raises:
         ConfigError: for an unknown claim, and for a mistake in its file (one sentence with its key).
     """
-    file = f"{FOLDER}/{name}.toml"
-    path = find_root() / file
-    if not path.is_file():
+    root, file = find_root(), f"{FOLDER}/{name}.toml"
+    if not (root / file).is_file():
         known = names()
         raise ConfigError(f"unknown claim {name!r}{closest(name, known)}; known: {', '.join(known)}")
-    claim = _read(path, _version(path))
-    for listing in sorted((find_root() / experiments.FOLDER).glob("*.toml")):
-        if name in _listed(listing, _version(listing)) and claim.experiment != listing.stem:
-            place = f"{experiments.FOLDER}/{listing.name}"
-            raise ConfigError(f"{file}: experiment: {place} lists this claim; name {listing.stem!r} here.")
+    try:
+        claim = Claim.model_validate(_toml(root / file, FOLDER))
+    except ValidationError as error:
+        # pydantic puts the kind into the path of a key
+        kinds = rf"\.({'|'.join(sorted(KINDS))})(?=[.:'])"
+        raise ConfigError(re.sub(kinds, "", sentence(error, file))) from None
+    if claim.id != name:
+        raise ConfigError(f"{file}: id is {claim.id!r}, the file is called {name!r}; make them equal.")
+    for path in sorted((root / experiments.FOLDER).glob("*.toml")):
+        listed, named = (
+            name in _toml(path, experiments.FOLDER).get("claims", ()),
+            claim.experiment == path.stem,
+        )
+        where = f"{file}: experiment: {experiments.FOLDER}/{path.name}"
+        if listed and not named:
+            raise ConfigError(f"{where} lists this claim; name {path.stem!r} here.")
+        if named and not listed:
+            raise ConfigError(f"{where} does not list {name}; add it to its claims.")
     if claim.argument is not None:
         _check_test(file, claim.argument.test)
     if claim.experiment is not None:
-        listing = find_root() / experiments.FOLDER / f"{claim.experiment}.toml"
-        if not listing.is_file():
-            experiments.load(claim.experiment)  # says so, with the known ones
-        _check(path, _version(path), _version(listing))
+        axes = axes_of(experiments.load(claim.experiment).at("laptop"))
+        for key, statistic in claim.statistics.items():
+            for problem in _problems(statistic, axes):
+                raise ConfigError(f"{file}: {key}.{problem}.")
     return claim
 
 
 def _check_test(file: str, test: str) -> None:
     place, _, function = test.partition("::")
     path = find_root() / place
-    tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
-    if function not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}:
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not re.search(rf"^def {re.escape(function)}\(", text, re.MULTILINE):
         raise ConfigError(f"{file}: argument.test: there is no {test!r}; write that test first.")
 
 
@@ -234,6 +214,7 @@ def axes_of(experiment: Experiment) -> dict[str, list[Value]]:
 
 
 def _problems(statistic: AnyStatistic, axes: Axes) -> Iterator[str]:
+    """What the experiment does not run, or the statistic leaves open, of what the statistic names."""
     free = [name for name in axes if name != "seed"]
     along = [statistic.axis] if isinstance(statistic, Along) else []
     curves = {key: where for key, (where, _) in statistic.curves.items()}
@@ -242,9 +223,8 @@ def _problems(statistic: AnyStatistic, axes: Axes) -> Iterator[str]:
             if name not in free:
                 yield f"{key}: {name!r} is not an axis{closest(name, free)}; known: {', '.join(free)}"
     fixed = [(f"{key}.{name}", name, value) for key, where in curves.items() for name, value in where.items()]
-    if isinstance(statistic, Along):
-        fixed += [("values", statistic.axis, value) for value in statistic.values]
-    for key, name, value in fixed:
+    walked = [("values", statistic.axis, v) for v in statistic.values] if isinstance(statistic, Along) else []
+    for key, name, value in fixed + walked:
         if value not in axes[name]:
             known = ", ".join(map(str, axes[name]))
             yield f"{key}: the experiment does not run {value!r}; known: {known}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,41 +39,33 @@ def example_cells(
     """
     arrays, table = by_cell(stored, axes), by_cell(lines, axes)
 
-    def one(cell: Where, metric: str) -> np.ndarray | None:
+    def one(cell: Where, metric: str) -> np.ndarray:
         place = tuple(cell[axis] for axis in axes)
         row = arrays.get(place, {})
         found = row.get("scores")
         if found is None and metric == "accuracy" and "predictions" in row and "targets" in row:
             found = np.equal(row["predictions"], row["targets"])
         if found is None or not np.isclose(np.mean(found), table[place][metric], atol=1e-4):
-            return None
+            return np.zeros(0)
         return np.asarray(found, dtype=float)
 
     cells = []
-    curves, points = list(statistic.curves.values()), statistic.points(axes)
+    curves, points = statistic.curves.values(), statistic.points(axes)
     for group in groups_of(statistic, axes):
-        found = [
-            one({"seed": seed, **where, **group, **point}, metric)
-            for seed in seeds
-            for where, metric in curves
-            for point in points
-        ]
-        kept = [numbers for numbers in found if numbers is not None]
-        if not kept or len(kept) < len(found) or len({len(numbers) for numbers in kept}) > 1:
+        runs = itertools.product(seeds, curves, points)
+        found = [one({"seed": s, **where, **group, **point}, metric) for s, (where, metric), point in runs]
+        if len(sizes := {len(numbers) for numbers in found}) != 1 or 0 in sizes:
             return None
-        cells.append(np.array(kept).reshape(-1, len(curves), len(points), len(kept[0])))
+        cells.append(np.array(found).reshape(-1, len(curves), len(points), *sizes))
     return cells
 
 
-def example_numbers(
-    statistic: AnyStatistic, stored: Rows, lines: Rows, axes: Axes, seeds: Iterable[int]
-) -> np.ndarray | None:
+def numbers_of(statistic: AnyStatistic, cells: Sequence[np.ndarray] | None) -> np.ndarray | None:
     """The statistic per test example, shape (groups, seeds, examples), NaN where a group has fewer examples.
 
     None for kinds that are no mean over examples, and where something is not stored.
     """
-    cells = example_cells(statistic, stored, lines, axes, seeds) if statistic.per_example else None
-    if cells is None:
+    if cells is None or not statistic.per_example:
         return None
     numbers = [y[:, 0, 0] - y[:, 1, 0] if y.shape[1] == 2 else y[:, 0, 0] for y in cells]
     longest = max(y.shape[1] for y in numbers)
@@ -140,12 +133,10 @@ def under_no_effect(
     rng = np.random.default_rng(0)
     found = np.zeros(SHUFFLES)
     for number in range(SHUFFLES):
-        # (seeds, curves × points, examples): the settings of an item change places, the same number stays an item's
-        shuffled = [
-            rng.permuted(y.reshape(len(y), -1, y.shape[3]), axis=1).reshape(y.shape).mean(axis=3)
-            for y in cells
-        ]
-        by_seed = np.stack(shuffled, axis=2)  # (seeds, curves, groups, points)
+        # (seeds, curves × points, examples): the settings of an item change places, its numbers stay its own
+        flat = [rng.permuted(y.reshape(len(y), -1, y.shape[3]), axis=1) for y in cells]
+        means = [shuffled.reshape(y.shape).mean(axis=3) for shuffled, y in zip(flat, cells, strict=True)]
+        by_seed = np.stack(means, axis=2)  # (seeds, curves, groups, points)
         found[number] = np.mean([statistic.number(y, numbers.axes) for y in by_seed])
     low, high = np.quantile(found, [0.025, 0.975])
     return {"mean": float(found.mean()), "low": float(low), "high": float(high)}

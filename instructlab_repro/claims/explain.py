@@ -25,18 +25,17 @@ def explain(result: str, profile: str = "laptop") -> str:
             return f"{result}: a draft; no experiment serves it yet."
         return f"{result}: decided by {claim.experiment}\n" + explain(claim.experiment, profile)
     name, _, block = result.partition("/")
-    if name not in experiments.names():  # data/results/x.jsonl, figures/x.png, tables/x.tex …
-        stems = {Path(result).name.split(".")[0], Path(result).stem.split("_")[-1]}
-        known = sorted(stems & set(experiments.names()))
-        if not known or not (find_root() / result).exists():
-            listed = ", ".join([*experiments.names(), *registered.names()])
-            raise ConfigError(
-                f"{result}: not a result; name an experiment, EXPERIMENT/BLOCK, a claim or a file of: {listed}"
-            )
-        name, block = known[0], ""
-    if block:
-        return _explain_block(*experiments.find_block(name, block, profile))
-    return _explain_experiment(experiments.load(name).at(profile))
+    if name in experiments.names():
+        if block:
+            return _explain_block(*experiments.find_block(name, block, profile))
+        return _explain_experiment(experiments.load(name).at(profile))
+    stems = {Path(result).name.split(".")[0], Path(result).stem.split("_")[-1]}  # of a file that one made
+    known = sorted(stems & set(experiments.names()))
+    if not known or not (find_root() / result).exists():
+        listed = ", ".join([*experiments.names(), *registered.names()])
+        what = "not a result; name an experiment, EXPERIMENT/BLOCK, a claim or a file of"
+        raise ConfigError(f"{result}: {what}: {listed}")
+    return _explain_experiment(experiments.load(known[0]).at(profile))
 
 
 def _explain_experiment(experiment: Experiment) -> str:
@@ -84,22 +83,17 @@ def _explain_block(experiment: Experiment, block: Block) -> str:
         other = today["environment"].get(name)
         if name not in ("commit", "dirty", "threads") and other != value:  # the runner sets the threads
             text.append(f"other than here: {name}: {value} → {other}")
-    tuned = {
-        r["method"]: ", ".join(f"{k} = {v:g}" for k, v in r["tuned"].items()) for r in rows if r["tuned"]
-    }
-    text += [
-        f"settings: {_short(line['settings'])}",
-        f"tuned: {_short(tuned)}",
-        f"assets: {_short(line['assets'])}",
-        f"commit: {then['commit']}{' with local changes' * bool(then['dirty'])}",
-        f"took: {experiment.expected_seconds(block) or 0:.0f} s, {then['threads']} thread(s)",
-    ]
+    knobs = {row["method"]: row["tuned"].items() for row in rows if row["tuned"]}
+    tuned = {method: ", ".join(f"{k} = {v:g}" for k, v in items) for method, items in knobs.items()}
+    shown = {"settings": line["settings"], "tuned": tuned, "assets": line["assets"]}
+    text += [f"{name}: {_short(value)}" for name, value in shown.items()]
+    seconds, dirty = experiment.expected_seconds(block) or 0, " with local changes" * bool(then["dirty"])
+    text += [f"commit: {then['commit']}{dirty}", f"took: {seconds:.0f} s, {then['threads']} thread(s)"]
     return f"{experiment.name}/{block.id}: " + "\n  ".join(text)
 
 
 def _short(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value)
-    return ", ".join(
-        f"{k} {str(v)[:16] if isinstance(v, str) and len(v) > 40 else v}" for k, v in value.items()
-    )
+    cut = {k: v[:16] if isinstance(v, str) and len(v) > 40 else v for k, v in value.items()}
+    return ", ".join(f"{k} {v}" for k, v in cut.items())

@@ -9,7 +9,7 @@ import numpy as np
 
 from instructlab_repro import experiments
 from instructlab_repro.claims.claim import Claim, load, names
-from instructlab_repro.claims.evidence import estimate, example_numbers, own_items
+from instructlab_repro.claims.evidence import estimate, example_cells, numbers_of, own_items
 from instructlab_repro.claims.statistic import AnyStatistic, per_seed
 from instructlab_repro.claims.verdicts import Runs, recorded
 from instructlab_repro.experiments import Experiment
@@ -38,20 +38,19 @@ def _tuning_numbers(statistic: AnyStatistic, runs: Runs) -> np.ndarray:
 def _spread(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[Spread, float, str] | None:
     """The error of a plan, the standard deviation of a seed, and where they come from; None with nothing recorded."""
     numbers = per_seed(statistic, runs.lines, runs.axes)
-    examples = None
+    own, examples = own_items(claim, runs.stored, runs.axes), None
     if len(numbers.seeds) >= 2:
-        examples = example_numbers(statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
+        cells = example_cells(statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
+        examples = numbers_of(statistic, cells)
         if claim.unit != "seed":
-            one, basis = estimate(
-                claim, statistic, numbers, examples, own_items(claim, runs.stored, runs.axes)
-            )
+            one, basis = estimate(claim, statistic, numbers, examples, own)
             return lambda _, f: Estimate(0.0, one.error / f**0.5, one.df * f), one.error, basis
     tuning = _tuning_numbers(statistic, runs)
     if len(tuning) < 3 and len(numbers.seeds) < 2:
         return None
     values, source = (tuning, "tuning seeds") if len(tuning) >= 3 else (numbers.values, "seeds")
     found = Components(float(values.var(ddof=1)), 0.0, 0.0, (len(values) - 1.0, np.inf))
-    if examples is not None and not own_items(claim, runs.stored, runs.axes):
+    if examples is not None and not own:
         found = components(examples)
     return lambda k, f: found.estimate(0.0, k, f), float(values.std(ddof=1)), f"{len(values)} {source}"
 
@@ -59,11 +58,11 @@ def _spread(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[Spread, 
 def _power(claim: Claim, found: Estimate) -> float:
     """The chance that the claim is decided if the effect has the smallest size of interest (equivalence: if it is 0)."""
     assert claim.power is not None
+    from scipy import special
+
     if claim.margin is None:
         sides = 1 if claim.power.sides == "one" else 2
         return power_of_t(claim.power.smallest, found.error, found.df, sides, claim.confidence)
-    from scipy import special
-
     margin = claim.margin / found.error if found.error else np.inf
     reach = special.stdtr(found.df, margin - special.stdtrit(found.df, claim.confidence))
     return max(0.0, float(2 * reach - 1))
@@ -99,27 +98,27 @@ def plan(wanted: Sequence[str] = (), profile: str = "laptop") -> list[dict[str, 
     each seed (None where no setting says), ``power``, ``missing`` to 0.8 (None: nothing), ``hours`` and
     ``hours_needed``; power and what follows are None where nothing is recorded yet.
     """
-    rows = []
-    for name in wanted or names():
-        claim = load(name)
-        row: dict[str, Any] = {"claim": name, "planned": bool(claim.power and claim.experiment)}
-        rows.append(row)
-        if claim.power is None or claim.experiment is None:
-            continue
-        runs = recorded(claim, profile)
-        seeds = len(runs.axes["seed"])
-        row |= claim.power.model_dump() | {"seeds": seeds, "items": runs.experiment.settings.get("test")}
-        row |= {"power": None, "missing": None, "hours": _hours(runs.experiment), "hours_needed": None}
-        found = [each for s in claim.deciding if (each := _spread(claim, s, runs)) is not None]
-        if not found:
-            continue
-        row["spread"], row["source"] = max((sd, source) for _, sd, source in found)
-        spreads = [spread for spread, _, _ in found]
-        row["power"] = min(_power(claim, spread(seeds, 1.0)) for spread in spreads)
-        if row["power"] < ENOUGH:
-            row["missing"], times = _missing(claim, spreads, seeds)
-            row["hours_needed"] = row["hours"] * times if row["hours"] and times else None
-    return rows
+    return [_row(load(name), profile) for name in wanted or names()]
+
+
+def _row(claim: Claim, profile: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"claim": claim.id, "planned": bool(claim.power and claim.experiment)}
+    if claim.power is None or claim.experiment is None:
+        return row
+    runs = recorded(claim, profile)
+    seeds = len(runs.axes["seed"])
+    row |= claim.power.model_dump() | {"seeds": seeds, "items": runs.experiment.settings.get("test")}
+    row |= {"power": None, "missing": None, "hours": _hours(runs.experiment), "hours_needed": None}
+    found = [each for s in claim.deciding if (each := _spread(claim, s, runs)) is not None]
+    if not found:
+        return row
+    row["spread"], row["source"] = max((sd, source) for _, sd, source in found)
+    spreads = [spread for spread, _, _ in found]
+    row["power"] = min(_power(claim, spread(seeds, 1.0)) for spread in spreads)
+    if row["power"] < ENOUGH:
+        row["missing"], times = _missing(claim, spreads, seeds)
+        row["hours_needed"] = row["hours"] * times if row["hours"] and times else None
+    return row
 
 
 def plan_text(rows: Sequence[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Doing it again: verification of committed results, and the determinism study.
+"""Doing it again: verification of committed results.
 
 A repetition runs a block once more, into a folder of its own, and compares its lines with the recorded ones. On the
 same hardware, with the same versions and threads, every bit must agree ("equal"). Elsewhere each metric must stay
@@ -8,14 +8,11 @@ prediction interval counts ("sensitive, within seeds"). All else is "different".
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
+import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,14 +22,14 @@ import numpy as np
 from instructlab_repro import experiments, provenance
 from instructlab_repro.experiments import Block, Experiment
 from instructlab_utils import files
-from instructlab_utils.errors import ConfigError, RecordError
+from instructlab_utils.errors import RecordError
 from instructlab_utils.project import find_root
 
 SAME = ("hardware", "threads", "python", "torch", "transformers", "scikit-learn", "numpy")
 # How the names of metrics end that no repetition gives again.
 VOLATILE = ("seconds", "ms_per_step", "peak_memory_mb")
 LOSSES = ("loss", "nll", "likelihood")  # parts of the names of metrics that are no shares of examples
-MARGIN = 2.0  # a band is so many times the largest difference that twins or the study saw
+MARGIN = 2.0  # a band is so many times the largest difference that twins saw
 LEAST = 1e-6  # and never narrower than this share of the metric, or than one test example
 WORDS = ("equal", "within", "sensitive, within seeds", "different")
 
@@ -43,35 +40,27 @@ Lines = Sequence[Mapping[str, Any]]
 # --- comparing --------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(frozen=True)
 class Repetition:
-    """One run against its recorded one: ``differences`` holds the metrics that are not equal, new minus recorded.
+    """One run against its recorded one.
 
-    ``seeds[metric]`` is what other seeds do in the same place: standard deviation, and 99 % prediction interval.
+    ``moved`` holds the metrics that are not equal: the recorded value, the new one, and what the recorded runs of all
+    seeds have in the same place. ``test`` counts the test examples, 0 where nothing is stored for each.
     """
 
-    block: str
+    place: str
     method: str
-    inside: dict[str, Any]
-    metrics: dict[str, float] = field(default_factory=dict)
-    differences: dict[str, float] = field(default_factory=dict)
-    predictions_changed: int | None = None  # test examples; None where nothing is stored
-    test: int | None = None
-    same_environment: bool = True
-    seeds: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    same_environment: bool
+    moved: dict[str, tuple[float, float, list[float]]]
+    predictions_changed: int
+    test: int
 
     @property
     def equal(self) -> bool:
-        return not self.differences and not self.predictions_changed
-
-    def least(self, metric: str) -> float:
-        """The narrowest band: one test example for a share of examples, else relative."""
-        recorded = abs(self.metrics[metric] - self.differences.get(metric, 0.0))
-        share = recorded <= 1 and not any(part in metric for part in LOSSES)
-        return 1 / self.test if share and self.test else LEAST * recorded
+        return not self.moved and not self.predictions_changed
 
     def shown(self) -> str:
-        parts = [f"{metric} {difference:+.2g}" for metric, difference in self.differences.items()]
+        parts = [f"{metric} {new - old:+.2g}" for metric, (old, new, _) in self.moved.items()]
         if self.predictions_changed:
             parts.append(f"{self.predictions_changed} of {self.test} predictions")
         return ", ".join(parts)
@@ -88,20 +77,20 @@ def compare(experiment: Experiment, block: Block, recorded: Lines, again: Lines)
         new = next((x for x in again if all(x[n] == old[n] for n in names)), None)
         if new is None:
             raise _error(experiment, block.id, f"the repetition has no line for {old['method']}.")
-        each = Repetition(block.id, old["method"], {n: old[n] for n in experiment.inside})
-        each.same_environment = all(old["environment"].get(k) == new["environment"].get(k) for k in SAME)
         alike = [x for x in others if all(x[c] == old[c] for c in cells if c != "seed")]
-        for name, value in new.items():
-            if isinstance(value, float) and not name.endswith(VOLATILE) and isinstance(old.get(name), float):
-                each.metrics[name] = value
-                if value != old[name]:
-                    each.differences[name] = value - old[name]
-                    each.seeds[name] = _other_seeds([x[name] for x in alike])
-        one = _answers(stored.get(tuple(old[c] for c in cells), {}), old)
-        two = _answers(new)
+        moved = {
+            name: (old[name], value, [x[name] for x in alike])
+            for name, value in new.items()
+            if isinstance(value, float) and not name.endswith(VOLATILE)
+            if isinstance(old.get(name), float) and value != old[name]
+        }
+        one, two = _answers(stored.get(tuple(old[c] for c in cells), {}), old), _answers(new)
+        test, changed = 0, 0
         if one is not None and two is not None:
-            each.test, each.predictions_changed = len(two), int((one != two).sum())
-        found.append(each)
+            test, changed = len(two), int((one != two).sum())
+        place = f"{block.id} · {old['method']}" + "".join(f" · {n} = {old[n]}" for n in experiment.inside)
+        same = all(old["environment"].get(k) == new["environment"].get(k) for k in SAME)
+        found.append(Repetition(place, old["method"], same, moved, changed, test))
     return found
 
 
@@ -132,8 +121,7 @@ def judge(repetitions: Iterable[Repetition], bands: Bands) -> tuple[str, list[st
     for each in repetitions:
         if each.equal:
             continue
-        place = f"{each.block} · {each.method}" + "".join(f" · {k} = {v}" for k, v in each.inside.items())
-        found = {metric: _word(each, metric, bands) for metric in each.differences}
+        found = {metric: _word(each, metric, bands) for metric in each.moved}
         level = 3 if each.same_environment else max((1, *found.values()))
         over = ", ".join(metric for metric, word in found.items() if word == level)
         why = {
@@ -142,72 +130,66 @@ def judge(repetitions: Iterable[Repetition], bands: Bands) -> tuple[str, list[st
             3: "other bits on the same hardware" if each.same_environment else f"outside the band in {over}",
         }[level]
         worst = max(worst, level)
-        reasons.append(f"{place}: {why}: {each.shown()}")
+        reasons.append(f"{each.place}: {why}: {each.shown()}")
     return WORDS[worst], reasons
 
 
 def _word(each: Repetition, metric: str, bands: Bands) -> int:
     """The place in WORDS of one metric of one run, on another machine."""
+    old, new, alike = each.moved[metric]
+    share = abs(old) <= 1 and not any(part in metric for part in LOSSES)
+    least = 1 / each.test if share and each.test else LEAST * abs(old)
     widest = max((band[metric] for band in bands.values() if metric in band), default=0.0)
-    band = max(bands.get(each.method, {}).get(metric, widest), each.least(metric))
-    if abs(each.differences[metric]) <= band:
+    band = max(bands.get(each.method, {}).get(metric, widest), least)
+    if abs(new - old) <= band:
         return 1
-    sd, low, high = each.seeds[metric]
-    return 2 if 0 < sd <= band / MARGIN and low <= each.metrics[metric] <= high else 3
+    sd, low, high = _other_seeds(alike)
+    return 2 if 0 < sd <= band / MARGIN and low <= new <= high else 3
 
 
-# --- running blocks again ---------------------------------------------------------------------------
+# --- running a block again ---------------------------------------------------------------------------
 
 
-def repeat(
-    experiment: Experiment, blocks: Sequence[Block], under: str, *, workers: int, threads: int
-) -> None:
-    """Run the blocks once more, ``workers`` at a time with ``threads`` each, into build/<under>/; finished ones stay.
+def repeat(experiment: Experiment, block: Block, threads: int) -> Lines:
+    """The lines of the block, run once more into build/verify/ with ``threads``.
 
-    Says on stderr how far it is, whenever a run has ended. RecordError naming the first block that did not end well.
+    Says on stderr how far it is, whenever a run has ended. RecordError where it does not end well.
     """
-    env = os.environ | {"INSTRUCTLAB_ROOT": str(find_root()), "INSTRUCTLAB_PROFILE": experiment.profile}
-    package = str(Path(__file__).resolve().parents[2])
-    env["PYTHONPATH"] = os.pathsep.join(p for p in (package, env.get("PYTHONPATH", "")) if p)
+    scratch, done = replace(block, under="verify"), threading.Event()
+    path, total, start = scratch.out / "lines.jsonl", len(experiment.trials(block)), time.monotonic()
 
-    def one(block: Block) -> tuple[Block, int, str]:
-        words = [sys.executable, "-m", "instructlab_utils", "block", experiment.name, block.id]
-        words += ["--profile", experiment.profile, "--under", under, "--threads", str(threads)]
-        done = subprocess.run(words, env=env, capture_output=True, text=True)
-        return block, done.returncode, (done.stderr.strip() or "no message").splitlines()[-1]
+    def say(text: str) -> None:
+        print(f"{experiment.name}: {text}", file=sys.stderr, flush=True)
 
-    seconds = sum(experiment.expected_seconds(block) or 0.0 for block in blocks) / workers
-    what = blocks[0].id if len(blocks) == 1 else f"{len(blocks)} blocks"
-    _say(experiment, f"runs {what} again, about {seconds:.0f} s by earlier runs")
-    paths = [replace(block, under=under).out / "lines.jsonl" for block in blocks]
-    total = sum(len(experiment.trials(block)) for block in blocks)
-    start, shown = time.monotonic(), 0
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = [pool.submit(one, block) for block in blocks]
-        while wait(waiting, timeout=1).not_done:
-            there = sum(path.read_bytes().count(b"\n") for path in paths if path.is_file())
+    def watch() -> None:
+        shown, ended = 0, False
+        while not ended:
+            ended = done.wait(1)
+            there = path.read_bytes().count(b"\n") if path.is_file() else 0
             if there != shown:
-                _say(experiment, f"{there} of {total} runs after {time.monotonic() - start:.0f} s")
+                say(f"{there} of {total} runs after {time.monotonic() - start:.0f} s")
             shown = there
-    for block, code, message in (future.result() for future in waiting):
-        if code:
-            raise _error(experiment, block.id, f"the repetition ended with code {code}: {message}")
 
-
-def _say(experiment: Experiment, text: str) -> None:
-    print(f"{experiment.name}: {text}", file=sys.stderr, flush=True)
+    path.unlink(missing_ok=True)
+    say(f"runs {block.id} again, about {experiment.expected_seconds(block) or 0:.0f} s by earlier runs")
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:  # in the main thread, which gets the signals
+        how: dict[str, Any] = {"fresh": True, "under": "verify", "threads": threads}
+        manifest = experiments.run_block(experiment.name, block.id, experiment.profile, **how)
+    finally:
+        done.set()
+        watcher.join()
+    if manifest.error is not None:
+        raise _error(experiment, block.id, f"the repetition {manifest.status}: {manifest.error['message']}")
+    again, reason = experiment.built(scratch)
+    if again is None:
+        raise _error(experiment, block.id, f"no repetition under build/verify: {reason}")
+    return again
 
 
 def _error(experiment: Experiment, block: str, text: str) -> RecordError:
     return RecordError(f"{experiment.name}/{block}: {text}")
-
-
-def _again(experiment: Experiment, block: Block, under: str) -> list[Repetition]:
-    """The comparison of a repetition that has ended."""
-    lines, reason = experiment.built(replace(block, under=under))
-    if lines is None:
-        raise _error(experiment, block.id, f"no repetition under build/{under}: {reason}")
-    return compare(experiment, block, experiment.lines(block) or [], lines)
 
 
 # --- verification -----------------------------------------------------------------------------------
@@ -244,88 +226,42 @@ def cheapest(experiment: Experiment) -> Block:
     return min(there, key=lambda b: (experiment.expected_seconds(b) or 0.0, b.id))
 
 
-def verify(name: str, profile: str, block: str | None = None) -> tuple[str, str]:
-    """Run one block again, compare, and write the outcome down; returns the word and a text for a person.
+def verify(name: str, profile: str) -> tuple[str, str]:
+    """Run the cheapest block again, compare, and write the outcome down; returns the word and a text for a person.
 
-    Without ``block`` it is the cheapest one. Results of the smoke profile are compared too, but not written down.
+    Results of the smoke profile are compared too, but not written down.
     """
     experiment = experiments.load(name).at(profile)
-    chosen = cheapest(experiment) if block is None else experiments.find_block(name, block, profile)[1]
-    recorded = experiment.lines(chosen)
-    if recorded is None:
-        raise _error(experiment, chosen.id, f"no {profile} results to verify; run `make reproduce` first.")
-    for left in ("lines.jsonl", "manifest.json"):
-        (replace(chosen, under="verify").out / left).unlink(missing_ok=True)
-    repeat(experiment, [chosen], "verify", workers=1, threads=int(recorded[0]["environment"]["threads"]))
-    found = _again(experiment, chosen, "verify")
+    chosen = cheapest(experiment)
+    recorded = experiment.lines(chosen) or []
+    again = repeat(experiment, chosen, int(recorded[0]["environment"]["threads"]))
+    found = compare(experiment, chosen, recorded, again)
     word, reasons = judge(found, bands(name, profile))
     here = all(each.same_environment for each in found)
     how = "the same hardware and versions: bit for bit" if here else "elsewhere: by the rounding twins"
     text = f"{name}/{chosen.id}: {word} in {len(found)} runs ({how})"
     if profile != "smoke":
-        entry = _today() | {"block": chosen.id, "key": experiment.key(chosen), "status": word}
-        entry |= {"same_environment": here, "reasons": reasons}
+        entry = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "environment": provenance.short_environment(),
+            "block": chosen.id,
+            "key": experiment.key(chosen),
+            "status": word,
+            "same_environment": here,
+            "reasons": reasons,
+        }
         files.write_json(verified_path(), verified() | {f"{name}.{profile}": entry})
     return word, "\n".join([text, *(f"  {reason}" for reason in reasons)])
 
 
-def _today() -> dict[str, Any]:
-    return {"date": datetime.now(UTC).date().isoformat(), "environment": provenance.short_environment()}
-
-
 def bands(name: str, profile: str = "laptop") -> Bands:
-    """``bands[method][metric]``: of the experiment's rounding twins, else of its determinism study, else {}."""
+    """``bands[method][metric]``: of the experiment's rounding twins, else of its recorded study, else {}."""
     if twins := experiments.bands(name, profile):
         return {method: {m: MARGIN * v for m, v in moved.items()} for method, moved in twins.items()}
     path = study_path(name, profile)
     return files.read_json(path)["bands"] if path.is_file() else {}
 
 
-# --- the determinism study --------------------------------------------------------------------------
-
-
 def study_path(name: str, profile: str = "laptop") -> Path:
-    """The published study of one experiment."""
+    """What a study of workers and threads recorded before there were twins: its runs, and the bands that they gave."""
     return experiments.results_path(name, profile).with_suffix(".determinism.json")
-
-
-def study(name: str, profile: str = "laptop") -> dict[str, Any]:
-    """Run the blocks that [determinism] names under each of its conditions, compare, publish the bands.
-
-    The recorded results are the reference. It may be killed and called again: finished blocks are not repeated.
-    """
-    experiment = experiments.load(name).at(profile)
-    plan = experiment.determinism
-    if plan is None:
-        file = f"{experiments.FOLDER}/{name}.toml"
-        raise ConfigError(f"{file}: has no [determinism]; name the blocks and conditions there.")
-    every_block = [b for b in experiment.blocks() if b.stage == "run"]
-    blocks = [b for b in every_block if all(b.coordinates[a] in values for a, values in plan.where.items())]
-    recorded = {b.id: experiment.lines(b) for b in blocks}
-    if absent := [block for block, lines in recorded.items() if lines is None]:
-        raise _error(experiment, absent[0], f"no {profile} results; run `make reproduce` first.")
-    kept = ("block", "method", "inside", "metrics", "differences", "predictions_changed", "test")
-    conditions, every = [], []
-    for threads, workers in ((t, w) for t in plan.threads for w in plan.workers):
-        under = f"determinism/workers-{workers}-threads-{threads}"
-        repeat(experiment, blocks, under, workers=workers, threads=threads)
-        found = [each for block in blocks for each in _again(experiment, block, under)]
-        runs = [{key: getattr(each, key) for key in kept} for each in found]
-        conditions.append({"workers": workers, "threads": threads, "runs": runs})
-        every += found
-    reference = sorted({(lines or [])[0]["environment"]["threads"] for lines in recorded.values()})
-    study = _today() | {"experiment": name, "profile": profile, "blocks": list(recorded)}
-    study |= {"reference": reference, "conditions": conditions, "bands": _bands(every)}
-    files.write_json(study_path(name, profile), study)
-    return study
-
-
-def _bands(repetitions: Iterable[Repetition]) -> dict[str, dict[str, float]]:
-    """Method → metric → MARGIN times the largest difference seen, never below the least."""
-    largest: dict[str, dict[str, float]] = defaultdict(dict)
-    for each in repetitions:
-        mine = largest[each.method]
-        for metric in each.metrics:
-            seen = MARGIN * abs(each.differences.get(metric, 0.0))
-            mine[metric] = float(f"{max(seen, each.least(metric), mine.get(metric, 0.0)):.3g}")
-    return dict(largest)

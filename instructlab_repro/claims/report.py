@@ -35,8 +35,6 @@ def _sentence(found: Mapping[str, Any]) -> str:
         text += f" over {found['basis']}"
     if found["seeds_only"] not in (None, ends):
         text += f", over seeds alone {_ends(found, found['seeds_only'])}"
-    if found["censored"]:
-        text += f", no crossing inside the axis for {found['censored']} seeds"
     if found["ties"]:
         text += f", exact ties in {found['ties']} seeds"
     if (control := found["control"]) and "p" in control:
@@ -53,44 +51,33 @@ def _side(found: Mapping[str, Any]) -> str:
     return f"{'above' if found['direction'] == 'greater' else 'below'} {found['threshold']:g}"
 
 
-def _word(found: Mapping[str, Any]) -> str:
-    return found["verdict"] if found["why"] is None else f"{found['verdict']}: {found['why']}"
-
-
-def _several(found: Mapping[str, Any], basis: str) -> list[str]:
-    parts, k = found["comparisons"], found["k"] or len(found["comparisons"])
-    needed = f"{k} of {len(parts)} must hold"
-    if found["edition"] != 2:
-        needed += " after Holm"
-    elif k == len(parts):
-        needed += ", one refuted after Holm refutes"
-    rows = [f"{_word(found)} ({needed}; {basis})"]
-    for part in parts:
-        p = "" if part["p"] is None else f", p = {part['p']:.3f} after Holm"
-        p += f", interval {_ends(part, part['adjusted'])}" if part.get("adjusted") else ""
-        rows.append(f"  {part['verdict']}: {_sentence(part)}; claimed to lie {_side(part)}{p}")
-    return rows
+def _part(part: Mapping[str, Any]) -> str:
+    text = f"  {part['verdict']}: {_sentence(part)}; claimed to lie {_side(part)}"
+    text += "" if part["p"] is None else f", p = {part['p']:.3f} after Holm"
+    return text + (f", interval {_ends(part, part['adjusted'])}" if part.get("adjusted") else "")
 
 
 def render(found: Mapping[str, Any]) -> str:
     """A verdict for a person: the claim, the word, the intervals that decide, then what stands beside them."""
-    rows = [f"{found['claim']}: {found['statement']}"]
-    basis = f"{found['confidence']:.0%} t interval over {len(found['seeds'])} seeds"
+    rows, parts = [f"{found['claim']}: {found['statement']}"], found["comparisons"]
+    word = found["verdict"] if found["why"] is None else f"{found['verdict']}: {found['why']}"
+    basis, holm = f"{found['confidence']:.0%} t interval over {len(found['seeds'])} seeds", " after Holm"
+    k = found["k"] or len(parts)
     if found["edition"] == 2:
         smallest = f", smallest effect of interest {found['smallest']:g}" if found["smallest"] else ""
         basis = f"{found['confidence']:.0%} interval, edition 2{smallest}"
+        holm = ", one refuted after Holm refutes" if k == len(parts) else ""
     if found["argument"] is not None:
-        text, test = found["argument"]["text"], found["argument"]["test"]
-        rows.append(f"{found['verdict']}, by argument: {text} ({test})")
+        rows.append(f"{word}, by argument: {found['argument']['text']} ({found['argument']['test']})")
     elif found["experiment"] is None:
         rows.append("not tested: a draft, without an experiment")
-    elif found["comparisons"]:
-        rows += _several(found, basis)
+    elif parts:
+        rows.append(f"{word} ({k} of {len(parts)} must hold{holm}; {basis})")
+        rows += [_part(part) for part in parts]
     else:
         tests = "two one-sided t tests, " if found["kind"] == "equivalence" else ""
         beside = "; in brackets: each task's mean" if found["by_task"] else ""
-        rows.append(f"{_word(found)} ({tests}{basis}, claimed to lie {_side(found)}{beside})")
-        rows.append(f"  {_sentence(found)}")
+        rows += [f"{word} ({tests}{basis}, claimed to lie {_side(found)}{beside})", f"  {_sentence(found)}"]
     if found["secondary"]:
         rows.append("printed beside it, without a vote:")
         rows += [f"  {_sentence(other)}" for other in found["secondary"]]
@@ -101,8 +88,8 @@ def render(found: Mapping[str, Any]) -> str:
 
 # --- the ledger ------------------------------------------------------------------------------------
 
-NUMBERS = ("mean", "low", "high", "p", "threshold", "margin")
-INTERVALS = ("bootstrap", "seeds_only", "adjusted")
+KEPT = ("statistic", "verdict", "direction", "bootstrap", "mean", "low", "high", "p", "threshold", "margin")
+NEW = ("bounds", "basis", "seeds_only", "adjusted", "control", "ties")  # only edition 2 knows them
 
 
 def _rounded(value: Any) -> Any:
@@ -114,37 +101,27 @@ def _rounded(value: Any) -> Any:
 
 
 def _short(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row keeps of one statistic; what only edition 2 knows is left out where it is nothing."""
-    kept = ("statistic", "verdict", "direction", "censored", "bootstrap", *NUMBERS)
-    new = ("bounds", "basis", "seeds_only", "adjusted", "control", "ties")
-    row = {key: found[key] for key in kept if key in found} | {
-        key: found[key] for key in new if found.get(key)
+    """What a row keeps of one statistic."""
+    row = {key: found[key] for key in KEPT if key in found} | {
+        key: found[key] for key in NEW if found.get(key)
     }
     return _rounded(row) | {"seeds": len(found["seeds"])}
 
 
-def _path(pattern: str) -> str | None:
-    root = find_root()
-    found: list[Path] = sorted(root.glob(pattern))
-    return found[0].relative_to(root).as_posix() if found else None
-
-
 def ledger(profile: str = "laptop") -> list[dict[str, Any]]:
     """One row per claim, in the order of their numbers; numbers are rounded to six digits."""
-    rows = []
-    for name in names():
-        found = verdict(name, profile)
+    rows, suffix = [], "" if profile == "laptop" else f".{profile}"
+    for found in (verdict(name, profile) for name in names()):
         kept = "claim statement source kind k confidence expected experiment argument"
         row = {key: found[key] for key in kept.split()} | _short(found)
         row |= {key: [_short(part) for part in found[key]] for key in ("comparisons", "secondary")}
-        stem = found["experiment"] if profile == "laptop" else f"{found['experiment']}.{profile}"
-        row["table"] = (
-            f"data/results/tables/{stem}.md" if found["edition"] else None
-        )  # written after the ledger
+        table = f"data/results/tables/{found['experiment']}{suffix}.md"  # written after the ledger
+        row["table"] = table if found["edition"] else None
         row |= {key: found[key] for key in ("edition", "why") if found[key] is not None}
         row["missing"] = len(found["missing"])
         row["flags"] = [flag for flag in FLAGS if found[flag]]
-        row["lesson"] = _path(f"notebooks/{found['lesson']}_*.ipynb") or "planned"
+        notebooks = sorted(find_root().glob(f"notebooks/{found['lesson']}_*.ipynb"))
+        row["lesson"] = f"notebooks/{notebooks[0].name}" if notebooks else "planned"
         rows.append(row)
     return rows
 

@@ -31,13 +31,13 @@ class Statistic(Strict):
 
     name: str
     metric: str
-    over: list[str] = Field(default_factory=list)
+    over: list[str] = []
 
+    sides: ClassVar[tuple[str, ...]] = ()  # the fields that hold cells, one for each curve
     least: ClassVar[int] = 1  # points
     numeric: ClassVar[bool] = False  # the axis must hold numbers
     per_example: ClassVar[bool] = False  # the number is a mean over test examples
     straight: ClassVar[bool] = False  # its interval is symmetric although the number has bounds
-
     limits: ClassVar[Bounds | None] = None  # what the number of a share of examples cannot leave
 
     @property
@@ -45,12 +45,13 @@ class Statistic(Strict):
         """What the number cannot leave."""
         return self.limits if self.metric in SHARES or self.metric.startswith("accuracy_") else None
 
+    @property
+    def curves(self) -> dict[str, tuple[Where, str]]:
+        """Place in the file → the cells of a curve, and its metric."""
+        return {side: (getattr(self, side), self.metric) for side in self.sides}
+
     def points(self, axes: Axes) -> list[Where]:
         return [{}]
-
-    def censored(self, y: np.ndarray) -> bool:
-        """Whether the number of this seed is only a bound of what was asked for."""
-        return False
 
     def tied(self, y: np.ndarray) -> bool:
         """Whether this seed has an exact tie where an order was asked for."""
@@ -58,20 +59,14 @@ class Statistic(Strict):
 
 
 class Single(Statistic):
-    at: Where = Field(default_factory=dict)
-
-    @property
-    def curves(self) -> dict[str, tuple[Where, str]]:
-        return {"at": (self.at, self.metric)}
+    at: Where = {}
+    sides: ClassVar[tuple[str, ...]] = ("at",)
 
 
 class Pair(Statistic):
     a: Where
     b: Where
-
-    @property
-    def curves(self) -> dict[str, tuple[Where, str]]:
-        return {"a": (self.a, self.metric), "b": (self.b, self.metric)}
+    sides: ClassVar[tuple[str, ...]] = ("a", "b")
 
     def tied(self, y: np.ndarray) -> bool:
         return y.shape[2] == 1 and round(float((y[0] - y[1]).mean()), DIGITS) == 0
@@ -81,7 +76,7 @@ class Along(Statistic):
     """``axis`` is walked along its ``values``, by default all; with ``log10`` its logarithm counts."""
 
     axis: str
-    values: list[Value] = Field(default_factory=list)
+    values: list[Value] = []
     log10: bool = False
 
     least: ClassVar[int] = 2
@@ -142,28 +137,6 @@ class Slope(Single, Along):
         return float(np.polyfit(self.x(axes), y[0].mean(axis=0), 1)[0])
 
 
-class Crossing(Pair, Along):
-    """Where, from small to large, curve a first rises above curve b, by linear interpolation on the (log10) axis.
-
-    With ``log10`` the number is the logarithm, and so is the threshold. A seed whose a starts above b gets the first
-    point, one whose a never rises above b the last; both are counted as censored.
-    """
-
-    kind: Literal["crossing"]
-    numeric: ClassVar[bool] = True
-
-    def number(self, y: np.ndarray, axes: Axes) -> float:
-        x, gap = self.x(axes), (y[0] - y[1]).mean(axis=0)
-        if self.censored(y):
-            return float(x[0] if gap[0] > 0 else x[-1])
-        i = int(np.argmax(gap > 0))
-        return float(x[i - 1] - gap[i - 1] * (x[i] - x[i - 1]) / (gap[i] - gap[i - 1]))
-
-    def censored(self, y: np.ndarray) -> bool:
-        gap = (y[0] - y[1]).mean(axis=0)
-        return bool(gap[0] > 0 or not (gap > 0).any())
-
-
 class Range(Single, Along):
     """Largest minus smallest metric along the axis; the axis may be ``method``."""
 
@@ -183,10 +156,8 @@ class SpreadDifference(Statistic):
 
     @property
     def curves(self) -> dict[str, tuple[Where, str]]:
-        sides = {"a": self.a, "b": self.b}
-        return {
-            f"{k}[{i}]": (cell, self.metric) for k, cells in sides.items() for i, cell in enumerate(cells)
-        }
+        cells = [(f"{side}[{i}]", at) for side in ("a", "b") for i, at in enumerate(getattr(self, side))]
+        return {name: (at, self.metric) for name, at in cells}
 
     def number(self, y: np.ndarray, axes: Axes) -> float:
         means = y.mean(axis=(1, 2))
@@ -200,7 +171,7 @@ class RankCorrelation(Single, Along):
     """
 
     kind: Literal["rank_correlation"]
-    reference: dict[str, int | float] = Field(default_factory=dict)
+    reference: dict[str, int | float] = {}
     other: str = ""
     least: ClassVar[int] = 3
 
@@ -216,12 +187,11 @@ class RankCorrelation(Single, Along):
 
     @property
     def curves(self) -> dict[str, tuple[Where, str]]:
-        mine = {"at": (self.at, self.metric)}
-        return mine | {"other": (self.at, self.other)} if self.other else mine
+        return super().curves | ({"other": (self.at, self.other)} if self.other else {})
 
     def points(self, axes: Axes) -> list[Where]:
-        found = super().points(axes)
-        return [point for point in found if not self.reference or str(point[self.axis]) in self.reference]
+        known = self.reference
+        return [point for point in super().points(axes) if not known or str(point[self.axis]) in known]
 
     def curves_of(self, y: np.ndarray, axes: Axes) -> np.ndarray:
         """What is compared, shape (2, points): our rounded means, and the reference or the other metric's."""
@@ -267,13 +237,9 @@ class Argmax(Single, Along):
         return curve if self.better == "higher" else -curve
 
 
-AnyStatistic = Annotated[
-    PairedDifference | Level | Ratio | Slope | Crossing | Range | SpreadDifference | RankCorrelation | Argmax,
-    Field(discriminator="kind"),
-]
-KINDS = frozenset(
-    get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(get_args(AnyStatistic)[0])
-)
+Kind = PairedDifference | Level | Ratio | Slope | Range | SpreadDifference | RankCorrelation | Argmax
+AnyStatistic = Annotated[Kind, Field(discriminator="kind")]
+KINDS = frozenset(get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(Kind))
 
 
 @dataclass(frozen=True)
@@ -287,7 +253,6 @@ class PerSeed:
     values: np.ndarray
     by_task: dict[str, np.ndarray] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
-    censored: int = 0
     ties: int = 0
     axes: Axes = field(default_factory=dict)
     y: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -306,23 +271,18 @@ def _cells(
     statistic: AnyStatistic, table: Mapping[tuple, Mapping[str, Any]], axes: Axes, seed: Value
 ) -> tuple[np.ndarray, list[str]]:
     """The metrics of one seed, shape (curves, groups, points), NaN where there is none, and the names of those."""
-    curves, groups, points = (
-        list(statistic.curves.values()),
-        groups_of(statistic, axes),
-        statistic.points(axes),
-    )
-    y, missing = np.full((len(curves), len(groups), len(points)), np.nan), []
-    for place in np.ndindex(y.shape):
-        where, metric = curves[place[0]]
-        cell = {"seed": seed, **where, **groups[place[1]], **points[place[2]]}
+    curves, groups, points = statistic.curves.values(), groups_of(statistic, axes), statistic.points(axes)
+    values, missing = [], []
+    for (where, metric), group, point in itertools.product(curves, groups, points):
+        cell = {"seed": seed, **where, **group, **point}
         line = table.get(tuple(cell[axis] for axis in axes))
         value = line.get(metric) if line is not None else None
-        if isinstance(value, int | float) and np.isfinite(value):
-            y[place] = value
-        else:
+        there = isinstance(value, int | float) and np.isfinite(value)
+        values.append(value if there else np.nan)
+        if not there:
             shown = (v if isinstance(v, str) else f"{axis} = {v:g}" for axis in axes for v in [cell[axis]])
             missing.append(" · ".join(shown) + (f" · its {metric}" if line is not None else ""))
-    return y, missing
+    return np.array(values, dtype=float).reshape(len(curves), len(groups), len(points)), missing
 
 
 def per_seed(statistic: AnyStatistic, lines: Iterable[Mapping[str, Any]], axes: Axes) -> PerSeed:
@@ -345,7 +305,6 @@ def per_seed(statistic: AnyStatistic, lines: Iterable[Mapping[str, Any]], axes: 
         np.array([statistic.number(y, axes) for y in found]),
         {t: np.array([statistic.number(y[:, mine], axes) for y in found]) for t, mine in by_task.items()},
         tuple(missing),
-        sum(statistic.censored(y) for y in found),
         sum(statistic.tied(y) for y in found),
         axes,
         np.array(found),

@@ -7,7 +7,7 @@ each part of a claim has a verdict of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,17 +16,11 @@ import numpy as np
 from instructlab_repro import experiments, provenance
 from instructlab_repro.claims import repeat
 from instructlab_repro.claims.claim import Claim, axes_of, load, methods_of
-from instructlab_repro.claims.evidence import (
-    estimate,
-    example_cells,
-    example_numbers,
-    own_items,
-    under_no_effect,
-)
+from instructlab_repro.claims.evidence import estimate, example_cells, numbers_of, own_items, under_no_effect
 from instructlab_repro.claims.statistic import AnyStatistic, Axes, per_seed
 from instructlab_repro.experiments import Experiment
 from instructlab_utils import files
-from instructlab_utils.decisions import PartWord, decide, decide_equivalence, decide_several, holm_level
+from instructlab_utils.decisions import decide, decide_equivalence, decide_several, holm_level
 from instructlab_utils.intervals import Estimate, hierarchical_bootstrap, over_units
 
 UNTRAINED = 0.1  # of a method's runs may not have trained
@@ -71,7 +65,7 @@ def recorded(claim: Claim, profile: str, stored: list[dict[str, Any]] | None = N
 
 NOTHING: dict[str, Any] = {
     "statistic": None, "mean": None, "low": None, "high": None, "bootstrap": None, "seeds": [], "values": [],
-    "by_task": {}, "missing": [], "censored": 0, "ties": 0, "basis": None, "error": None, "df": None,
+    "by_task": {}, "missing": [], "ties": 0, "basis": None, "error": None, "df": None,
     "bounds": None, "seeds_only": None, "control": None,
 }  # fmt: skip
 
@@ -85,13 +79,12 @@ def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[st
         "values": numbers.values.tolist(),
         "by_task": {task: float(v.mean()) for task, v in numbers.by_task.items() if len(v)},
         "missing": list(numbers.missing),
-        "censored": numbers.censored,
         "bounds": statistic.bounds and list(statistic.bounds),
     }
     if len(numbers.seeds) < 2:
         return found, None
-    given = (statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
-    examples, kept, level = example_numbers(*given), runs.kept.get(statistic.name), claim.confidence
+    cells = example_cells(statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
+    examples, kept, level = numbers_of(statistic, cells), runs.kept.get(statistic.name), claim.confidence
     if runs.edition != 2:
         chosen = over_units(numbers.values)
         beside = hierarchical_bootstrap(examples, level=level) if examples is not None else None
@@ -99,13 +92,10 @@ def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[st
     else:
         own = own_items(claim, runs.stored, runs.axes)
         chosen, basis = estimate(claim, statistic, numbers, examples, own)
-        control = under_no_effect(statistic, numbers, example_cells(*given))
+        control = under_no_effect(statistic, numbers, cells)
         if kept:
-            chosen, basis, control = (
-                replace(chosen, error=kept["error"], df=kept["df"]),
-                kept["basis"],
-                kept["control"],
-            )
+            chosen = replace(chosen, error=kept["error"], df=kept["df"])
+            basis, control = kept["basis"], kept["control"]
         seeds = over_units(numbers.values, chosen.bounds).interval(level)
         found |= {"error": chosen.error, "df": chosen.df, "basis": basis, "control": control}
         found |= {"seeds_only": [seeds.low, seeds.high], "ties": numbers.ties}
@@ -113,7 +103,7 @@ def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[st
     return found | {"mean": interval.mean, "low": interval.low, "high": interval.high}, chosen
 
 
-def _refusal(claim: Claim, runs: Runs, parts: Sequence[Mapping[str, Any]]) -> str | None:
+def _refusal(claim: Claim, runs: Runs, parts: list[dict[str, Any]]) -> str | None:
     """Why the runs of edition 2 cannot give a verdict."""
     if runs.edition != 2:
         return None
@@ -126,46 +116,32 @@ def _refusal(claim: Claim, runs: Runs, parts: Sequence[Mapping[str, Any]]) -> st
     return None
 
 
-def _decide(claim: Claim, runs: Runs, found: Estimate, direction: str, threshold: float) -> PartWord:
-    given = claim.power if runs.edition == 2 else None
-    smallest, sides = (given.smallest, given.sides) if given is not None else (None, "two")
-    return decide(found, direction, threshold, smallest, sides, claim.confidence)
-
-
-def _single(claim: Claim, runs: Runs) -> dict[str, Any]:
-    """A claim with one statistic."""
-    assert claim.statistic is not None
-    found, chosen = _measure(claim, claim.statistic, runs)
-    if chosen is None or found["missing"]:
-        return found
-    if refusal := _refusal(claim, runs, [found]):
-        return found | {"why": refusal}
-    if claim.margin is not None:
-        return found | {"verdict": decide_equivalence(chosen, claim.margin, claim.confidence)}
-    assert claim.threshold is not None and claim.direction is not None
-    return found | {"verdict": _decide(claim, runs, chosen, claim.direction, claim.threshold).word}
-
-
-def _several(claim: Claim, runs: Runs) -> dict[str, Any]:
-    """A claim with several parts."""
-    sides = [(part.direction, part.threshold) for part in claim.comparisons or ()]
-    measured = [_measure(claim, part.statistic, runs) for part in claim.comparisons or ()]
-    parts = [
-        found | {"direction": direction, "threshold": threshold, "verdict": "not tested", "p": None}
-        for (found, _), (direction, threshold) in zip(measured, sides, strict=True)
-    ]
-    whole: dict[str, Any] = {
-        "missing": list(dict.fromkeys(cell for part in parts for cell in part["missing"])),
-        "seeds": sorted(set.intersection(*(set(part["seeds"]) for part in parts))),
-        "comparisons": parts,
-    }
-    estimates = [chosen for _, chosen in measured if chosen is not None]
+def _judge(claim: Claim, runs: Runs) -> dict[str, Any]:
+    """What the runs say: the numbers of the one statistic, or under ``comparisons`` those of each part; the word."""
+    level, edition, several = claim.confidence, 2 if runs.edition == 2 else 1, claim.comparisons is not None
+    measured = [_measure(claim, statistic, runs) for statistic in claim.deciding]
+    parts, estimates = [found for found, _ in measured], [e for _, e in measured if e is not None]
+    sides = [(part.direction, part.threshold) for part in claim.parts]
+    whole = parts[0]
+    if several:
+        for part, (direction, threshold) in zip(parts, sides, strict=True):
+            part |= {"direction": direction, "threshold": threshold, "verdict": "not tested", "p": None}
+        whole = {
+            "missing": list(dict.fromkeys(cell for part in parts for cell in part["missing"])),
+            "seeds": sorted(set.intersection(*(set(part["seeds"]) for part in parts))),
+            "comparisons": parts,
+        }
     if whole["missing"] or len(estimates) < len(parts):
         return whole
     if refusal := _refusal(claim, runs, parts):
         return whole | {"why": refusal}
-    level, edition = claim.confidence, 2 if runs.edition == 2 else 1
-    each = [_decide(claim, runs, e, *side) for e, side in zip(estimates, sides, strict=True)]
+    if claim.margin is not None:
+        return whole | {"verdict": decide_equivalence(estimates[0], claim.margin, level)}
+    power = claim.power if edition == 2 else None
+    smallest, tails = (power.smallest, power.sides) if power is not None else (None, "two")
+    each = [decide(e, *side, smallest, tails, level) for e, side in zip(estimates, sides, strict=True)]
+    if not several:
+        return whole | {"verdict": each[0].word}
     whole["verdict"], words, after = decide_several(each, claim.k or len(parts), level, edition)
     for i, (part, word, p) in enumerate(zip(parts, words, after, strict=True)):
         part |= {"verdict": word, "p": p}
@@ -203,7 +179,7 @@ def verdict(name: str, profile: str = "laptop", stored: list[dict[str, Any]] | N
     if claim.experiment is None:
         return found
     runs = recorded(claim, profile, stored)
-    found |= _several(claim, runs) if claim.comparisons is not None else _single(claim, runs)
+    found |= _judge(claim, runs)
     now = provenance.claims_sha([name])[name]
     return found | {
         "edition": runs.edition,

@@ -125,24 +125,15 @@ def lesson_job(name: str, profile: Profile = "auto", timeout: float | None = Non
 
 
 @app.command(hidden=True)
-def block(
-    experiment: str,
-    block_id: str,
-    profile: Profile = "auto",
-    fresh: bool = False,
-    under: str = "runs",
-    threads: int | None = None,
-) -> None:
-    """One block of an experiment, as the Snakefile and a repetition call it."""
-    from dataclasses import replace
-
+def block(experiment: str, block_id: str, profile: Profile = "auto", fresh: bool = False) -> None:
+    """One block of an experiment, as the Snakefile calls it."""
     from instructlab_repro import experiments
 
     chosen, found = experiments.find_block(experiment, block_id, profile)
     if not notebooks.find(chosen.notebook).notebook.exists():
         notebooks.build([chosen.notebook])
-    manifest = experiments.run_block(experiment, block_id, profile, fresh=fresh, under=under, threads=threads)
-    _say(runner.describe(manifest, replace(found, under=under).out), manifest.status)
+    manifest = experiments.run_block(experiment, block_id, profile, fresh=fresh)
+    _say(runner.describe(manifest, found.out), manifest.status)
     raise typer.Exit(manifest.exit_code)
 
 
@@ -181,16 +172,6 @@ def explain(
     from instructlab_repro import claims as ledger
 
     print(ledger.explain(result, profile))
-
-
-@app.command()
-def determinism(name: str, profile: Profile = "laptop") -> None:
-    """Run blocks again with other numbers of workers and threads; publish what stays equal, and the bands."""
-    from instructlab_repro.claims import repeat
-    from instructlab_repro.pages import study_table
-
-    repeat.study(name, profile)
-    print(study_table(name, profile))
 
 
 @app.command()

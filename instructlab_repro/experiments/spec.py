@@ -54,14 +54,6 @@ class Table(Strict):
     verdicts: dict[str, str] = {}  # method → claim
 
 
-class Determinism(Strict):
-    """Which blocks are run again under which conditions, to learn what stays the same to the last bit."""
-
-    where: dict[str, list[Value]]
-    workers: list[PositiveInt] = Field(min_length=1)
-    threads: list[PositiveInt] = Field(min_length=1)
-
-
 class Training(Strict):
     """When a run counts as trained: its loss has fallen below this share of its first value."""
 
@@ -98,7 +90,6 @@ class Spec(Strict):
     tables: list[Table] = Field(min_length=1)
     training: Training = Training()
     twin: dict[str, Value] | None = None
-    determinism: Determinism | None = None
     profiles: dict[Literal["smoke", "laptop", "gpu"], Override] = {}
 
     _method_tables: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
@@ -140,7 +131,6 @@ class Spec(Strict):
         for number, table in enumerate(self.tables):
             _among(f"tables.{number}.columns", table.columns, free, "axes that a table can spread out")
             _among(f"tables.{number}.verdicts", table.verdicts, *methods)
-        _among("determinism.where", self.determinism.where if self.determinism else (), *axes)
         for axis, value in (self.twin or {}).items():
             _among("twin", [axis], *axes)
             _among(f"twin.{axis}", [value], self.axes[axis], "values on the axis; a twin repeats a run")

@@ -8,5 +8,4 @@ from instructlab_repro.pages.markdown import check_blocks as check_blocks
 from instructlab_repro.pages.markdown import grid as grid
 from instructlab_repro.pages.markdown import show as show
 from instructlab_repro.pages.markdown import update_blocks as update_blocks
-from instructlab_repro.pages.readme import study_table as study_table
 from instructlab_repro.pages.readme import write_tables as write_tables

@@ -15,7 +15,7 @@ from instructlab_utils.project import find_root
 Row = Mapping[str, Any]
 Unit = tuple[float, str]  # a statistic is printed times the first, followed by the second
 VERDICTS = ("supported", "refuted", "undecided", "not tested")
-PLAIN = ("ratio", "crossing", "argmax", "rank_correlation")  # numbers of their own, not of the metric
+PLAIN = ("ratio", "argmax", "rank_correlation")  # numbers of their own, not of the metric
 
 
 def rows(profile: str = "laptop") -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ def _told(row: Row, part: Row, **how: bool) -> str:
 
 def _flags(row: Row) -> list[str]:
     """What a reader must know of the runs; that edition 1 is outdated stands once, at the head of the ledger."""
-    return [flag for flag in row["flags"] if flag != "outdated" or row.get("edition", 1) > 1]
+    return [flag for flag in row["flags"] if flag != "outdated" or row.get("edition", 1) != 1]
 
 
 def _word(row: Row) -> str:
