@@ -18,7 +18,7 @@ def notes(summary: Summary) -> list[str]:
     text = render(
         "notes.txt.j2",
         summary=summary,
-        seeds=len(experiment.axes["seed"]),
+        seeds=len(summary.seeds),
         told={key for numbers in summary.costs.values() for key in numbers},
         where=f" at {coordinate(axis, max(experiment.axes[axis]))}" if axis else "",
         edition=experiments.edition(lines),

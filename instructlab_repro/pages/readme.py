@@ -12,11 +12,11 @@ from instructlab_repro import claims, experiments, notebooks
 from instructlab_repro.claims import repeat
 from instructlab_repro.notebooks import exercises
 from instructlab_repro.pages import ledger, tables
-from instructlab_repro.pages.markdown import blocks_of, check_blocks, grid, update_blocks
+from instructlab_repro.pages.markdown import check_blocks, grid, update_blocks
 from instructlab_utils.files import read_json
 from instructlab_utils.project import find_root
 
-REMEMBER = ("C1", "C2", "C12", "Z3", "AE3")  # decided, and not what one expects; README tells them
+REMEMBER = ("C23", "LR6", "H3", "Z3", "AE3")  # decided beyond doubt; README tells them
 LINK = re.compile(r"\]\((?!https?:|#)")
 
 
@@ -39,7 +39,6 @@ def blocks(profile: str = "laptop", *, measured: bool = False) -> dict[str, str]
 
     ``measured`` adds ``course``, the table of the last `make course` on this machine; it changes with every run.
     """
-    root = find_root()
     found = {
         "claims": ledger.table(profile),
         "ledger-page": ledger.page(profile),
@@ -53,13 +52,7 @@ def blocks(profile: str = "laptop", *, measured: bool = False) -> dict[str, str]
     for name in experiments.names():
         if repeat.study_path(name, profile).is_file():
             found[f"determinism-{name}"] = study_table(name, profile)
-    if (path := root / "benchmarks" / "coverage.json").is_file():
-        found["coverage"] = coverage_table(read_json(path))
-    if (path := root / "benchmarks" / "results.json").is_file():
-        found["benchmark"] = benchmark_line(read_json(path))
-    if (path := root / "benchmarks" / "RESULTS.md").is_file():
-        found |= blocks_of(path)
-    if measured and (path := root / "build" / "smoke" / "summary.md").is_file():
+    if measured and (path := find_root() / "build" / "smoke" / "summary.md").is_file():
         found["course"] = path.read_text(encoding="utf-8").split("\n\n", 1)[1]
     return found
 
@@ -106,30 +99,6 @@ def experiment_table(profile: str = "laptop") -> str:
     return grid(rows, [True] * 4) + "\n"
 
 
-def benchmark_line(results: Mapping[str, Any]) -> str:
-    """One sentence for README: the course's own loop beside two others, measured in one run."""
-    ratio, machine = results["training"]["ratio"], results["training"]["machine"]
-    return (
-        f"The loop of lesson 03 trains an epoch {ratio['padded']:.1f} times as fast as the articles' recipe and "
-        f"{ratio['trainer']:.1f} times as fast as `transformers.Trainer` with dynamic padding (one thread of "
-        f"{machine['processor']}, {machine['date']}): [all benchmarks](benchmarks/RESULTS.md).\n"
-    )
-
-
-def coverage_table(found: Mapping[str, Any]) -> str:
-    """How often each interval held the truth in benchmarks/coverage.py, by world and number of seeds."""
-    worlds = {"normal": found["coverage"], **found["worlds"]}
-    seeds, truths = sorted(found["coverage"], key=int), ("these_examples", "new_examples")
-    heads = [f"{words}: {' / '.join(seeds)} seeds" for words in ("this test set", "new examples")]
-    rows = [["luck of a seed", "interval", *heads]]
-    for world, by_seeds in worlds.items():
-        for name in by_seeds[seeds[0]]:
-            shares = [" / ".join(f"{by_seeds[n][name][truth]:.1%}" for n in seeds) for truth in truths]
-            rows.append([world.replace("_", " "), name.replace("_", " "), *shares])
-    note = f"{found['simulations']} simulated experiments, {found['examples']} test examples, "
-    return f"{grid(rows, [True, True, False, False])}\n\n{note}nominal {found['level']:.0%}.\n"
-
-
 def study_table(name: str, profile: str = "laptop") -> str:
     """The determinism study: per method and condition, how many runs are equal to the last bit, and the band."""
     found, experiment = read_json(repeat.study_path(name, profile)), experiments.load(name).at(profile)
@@ -139,23 +108,24 @@ def study_table(name: str, profile: str = "laptop") -> str:
     def count(number: int, word: str) -> str:
         return f"{number} {word}{'s' * (number != 1)}"
 
+    def outcome(runs: list[dict[str, Any]]) -> str:
+        same = sum(not run["differences"] and not run["predictions_changed"] for run in runs)
+        worst = {m: max(abs(run["differences"].get(m, 0.0)) for run in runs) for m in metrics}
+        largest = "; largest " + ", ".join(f"{m} {v:.2g}" for m, v in worst.items())
+        return f"{same} of {len(runs)} equal" + largest * (same < len(runs))
+
     heads = [f"{count(c['workers'], 'worker')}, {count(c['threads'], 'thread')}" for c in found["conditions"]]
     rows = [["method", *heads, *(f"band: {metric}" for metric in metrics)]]
     for method in experiment.methods:
-        row, bands = [experiment.labels.get(method, method)], found["bands"][method]
-        for condition in found["conditions"]:
-            runs = [run for run in condition["runs"] if run["method"] == method]
-            same = sum(not run["differences"] and not run["predictions_changed"] for run in runs)
-            worst = {m: max(abs(run["differences"].get(m, 0.0)) for run in runs) for m in metrics}
-            largest = "; largest " + ", ".join(f"{m} {v:.2g}" for m, v in worst.items())
-            row.append(f"{same} of {len(runs)} equal" + largest * (same < len(runs)))
-        rows.append(row + [f"± {bands[m]:.2g}" if m in bands else "–" for m in metrics])
-    env = found["environment"]
+        by_condition = [[run for run in c["runs"] if run["method"] == method] for c in found["conditions"]]
+        bands = found["bands"][method]
+        told = [f"± {bands[metric]:.2g}" if metric in bands else "–" for metric in metrics]
+        rows.append([experiment.labels.get(method, method), *map(outcome, by_condition), *told])
+    env, threads = found["environment"], count(found["reference"][0], "thread")
     note = (
-        f"Blocks {', '.join(found['blocks'])}, run again and compared with the recorded results "
-        f"({count(found['reference'][0], 'thread')}); {env['cpu']}, torch {env['torch']}, {found['date']}. A band is "
-        f"{repeat.MARGIN:g} times the largest difference seen, and at least one test example, or {repeat.LEAST:g} for "
-        "a loss."
+        f"Blocks {', '.join(found['blocks'])}, run again and compared with the recorded results ({threads}); "
+        f"{env['cpu']}, torch {env['torch']}, {found['date']}. A band is {repeat.MARGIN:g} times the largest "
+        f"difference seen, and at least one test example, or {repeat.LEAST:g} for a loss."
     )
     return f"{grid(rows, [True] * len(rows[0]))}\n\n{note}\n"
 

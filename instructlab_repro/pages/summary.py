@@ -10,7 +10,6 @@ import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -20,31 +19,21 @@ from instructlab_repro import experiments
 from instructlab_repro.experiments import Experiment, Table, Value
 from instructlab_repro.pages import ledger
 from instructlab_utils.errors import ConfigError, RecordError
-from instructlab_utils.intervals import Interval, t_interval
+from instructlab_utils.intervals import t_interval
 
 MAJORITY = "majority class"
 Column = tuple[Value, ...]
 
 
-@dataclass
 class Cell:
     """The metric of a method in a column as recorded, not scaled: one value per seed, in the grid's order."""
 
-    values: list[float]
-    best: bool = False
-
-    @cached_property
-    def interval(self) -> Interval | None:
-        """None for a single seed."""
-        return t_interval(self.values) if len(self.values) > 1 else None
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.values))
-
-    @property
-    def sd(self) -> float:
-        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else float("nan")
+    def __init__(self, values: list[float]) -> None:
+        several = len(values) > 1  # a single seed has neither sd nor interval
+        self.values, self.best = values, False
+        self.mean = float(np.mean(values))
+        self.sd = float(np.std(values, ddof=1)) if several else math.nan
+        self.interval = t_interval(values) if several else None
 
     def beats(self, other: Cell, better: str = "higher") -> bool:
         """Whether the paired 95 % t interval of the differences lies on the better side; a single seed's difference."""
@@ -70,43 +59,29 @@ class Group(NamedTuple):
     left: bool = False
 
 
-@dataclass
 class Summary:
-    """One table of an experiment, from the ``lines`` of its grid."""
+    """One table of an experiment, from the ``lines`` of its grid: what stands in it is computed when it is asked for."""
 
-    experiment: Experiment
-    table: Table
-    lines: list[dict[str, Any]]
-
-    @cached_property
-    def spread(self) -> list[str]:
-        """The axes whose values make the columns."""
-        return self.table.columns or [axis for axis in self.experiment.axes if axis != "seed"]
-
-    @cached_property
-    def rest(self) -> list[str]:
-        """The axes over which each seed is averaged."""
-        return [axis for axis in self.experiment.axes if axis not in (*self.spread, "seed")]
-
-    @cached_property
-    def columns(self) -> list[Column]:
-        return list(itertools.product(*(self.experiment.axes[axis] for axis in self.spread)))
-
-    @cached_property
-    def curve(self) -> str | None:
-        """The longest numeric axis among the columns; None where none has two values."""
-        axes = self.experiment.axes
-        numeric = [axis for axis in self.spread if len(axes[axis]) > 1 and not isinstance(axes[axis][0], str)]
-        return max(numeric, key=lambda axis: len(axes[axis]), default=None)
+    def __init__(self, experiment: Experiment, table: Table, lines: list[dict[str, Any]]) -> None:
+        self.experiment, self.table, self.lines = experiment, table, lines
+        axes = experiment.axes
+        self.seeds = axes["seed"]
+        self.spread = table.columns or [
+            axis for axis in axes if axis != "seed"
+        ]  # their values make the columns
+        self.rest = [
+            axis for axis in axes if axis not in (*self.spread, "seed")
+        ]  # each seed is averaged over them
+        self.columns: list[Column] = list(itertools.product(*(axes[axis] for axis in self.spread)))
+        curves = [axis for axis in self.spread if len(axes[axis]) > 1 and not isinstance(axes[axis][0], str)]
+        self.curve = max(curves, key=lambda axis: len(axes[axis]), default=None)  # the longest numeric axis
+        self.title = f"{table.title} ({table.unit})" if table.unit else table.title
 
     @property
     def methods(self) -> list[str]:
         """The rows: the majority class first, where it is known and no method of the experiment."""
-        return [*[MAJORITY] * bool(self._shares), *self.experiment.methods]
-
-    @property
-    def title(self) -> str:
-        return f"{self.table.title} ({self.table.unit})" if self.table.unit else self.table.title
+        known = any(method == MAJORITY for method, *_ in self.cells)
+        return [*[MAJORITY] * known, *self.experiment.methods]
 
     def label(self, method: str) -> str:
         return self.experiment.labels.get(method, method)
@@ -118,8 +93,6 @@ class Summary:
 
     def shown(self, number: float) -> str:
         return f"{self.table.scale * number:.{self.table.decimals}f}"
-
-    # --- numbers ---
 
     def _place(self, line: Mapping[str, Any]) -> tuple:
         return line["method"], *(line[axis] for axis in self.spread)
@@ -147,22 +120,32 @@ class Summary:
         return list(found.values())
 
     @cached_property
-    def _numbers(self) -> dict[tuple, dict[Value, list[float]]]:
-        """(method, *column) → seed → the finite values of the metric; several where the seed is averaged."""
-        found: dict[tuple, dict[Value, list[float]]] = defaultdict(lambda: defaultdict(list))
+    def _outcomes(self) -> dict[tuple, Cell | str]:
+        """(method, *column) → its cell or, where a run or its number is absent, "large, n = 10: seed 2".
+
+        A metric that is null in every run is no gap: the method has none.
+        """
+        runs: dict[tuple, dict[Value, list]] = defaultdict(lambda: defaultdict(list))
         for line in (*self.lines, *self._shares):
-            if (value := line[self.table.metric]) is not None and math.isfinite(value):
-                found[self._place(line)][line["seed"]].append(value)
+            runs[self._place(line)][line["seed"]].append(line[self.table.metric])
+        found: dict[tuple, Cell | str] = {}
+        every = math.prod(len(self.experiment.axes[axis]) for axis in self.rest)  # runs of a seed
+        for column, method in itertools.product(self.columns, (*self.experiment.methods, MAJORITY)):
+            told = [runs[method, *column][seed] for seed in self.seeds]
+            finite = [[v for v in values if v is not None and math.isfinite(v)] for values in told]
+            short = [(seed, len(n)) for seed, n in zip(self.seeds, finite, strict=True) if len(n) < every]
+            if not short:
+                found[method, *column] = Cell([float(np.mean(values)) for values in finite])
+            elif method != MAJORITY and told != [[None] * every] * len(self.seeds):
+                where = ", ".join(filter(None, (self.label(method), self.name(column))))
+                gaps = [f"{seed}" + f" ({n} of {every} runs)" * (every > 1) for seed, n in short]
+                found[method, *column] = f"{where}: seed {', '.join(gaps)}"
         return found
 
-    def _gaps(self, method: str, column: Column) -> list[str]:
-        """The seeds for which the cell lacks a run or its number; "2 (1 of 3 runs)" where a seed has several."""
-        there, runs = (
-            self._numbers[method, *column],
-            math.prod(len(self.experiment.axes[a]) for a in self.rest),
-        )
-        short = {seed: len(there[seed]) for seed in self.experiment.axes["seed"] if len(there[seed]) < runs}
-        return [f"{seed} ({n} of {runs} runs)" if runs > 1 else f"{seed}" for seed, n in short.items()]
+    @cached_property
+    def missing(self) -> dict[tuple, str]:
+        """(method, *column) → what is absent there."""
+        return {place: found for place, found in self._outcomes.items() if isinstance(found, str)}
 
     @cached_property
     def cells(self) -> dict[tuple, Cell]:
@@ -171,34 +154,15 @@ class Summary:
         Bold are the best mean of a column and all methods whose paired 95 % t interval to it contains zero, of the
         methods that trained in every run of the column.
         """
-        experiment, better, found = self.experiment, self.table.better, {}
-        judged = experiments.judged(experiment.name, experiment.profile)
-        stuck = {self._place(line) for line, failed in judged if failed}
+        found = {place: cell for place, cell in self._outcomes.items() if isinstance(cell, Cell)}
+        judged = experiments.judged(self.experiment.name, self.experiment.profile)
+        stuck, best = {self._place(line) for line, failed in judged if failed}, self.table.better
         for column in self.columns:
-            ranked = []
-            for method in (*experiment.methods, MAJORITY):
-                if not self._gaps(method, column):
-                    values = [
-                        float(np.mean(self._numbers[method, *column][s])) for s in experiment.axes["seed"]
-                    ]
-                    found[method, *column] = Cell(values)
-                    ranked += [found[method, *column]] * (
-                        method != MAJORITY and (method, *column) not in stuck
-                    )
-            top = (max if better == "higher" else min)(ranked, key=lambda cell: cell.mean, default=None)
+            places = [(method, *column) for method in self.experiment.methods]
+            ranked = [found[place] for place in places if place in found and place not in stuck]
+            top = (max if best == "higher" else min)(ranked, key=lambda cell: cell.mean, default=None)
             for cell in ranked:
-                cell.best = top is not None and not top.beats(cell, better)
-        return found
-
-    @cached_property
-    def missing(self) -> dict[tuple, str]:
-        """(method, *column) → "large, n = 10: seed 2". A metric that is null in every run is no gap: the method has none."""
-        null, found = Counter(self._place(line) for line in self.lines if line[self.table.metric] is None), {}
-        every = math.prod(len(self.experiment.axes[axis]) for axis in (*self.rest, "seed"))
-        for method, column in itertools.product(self.experiment.methods, self.columns):
-            if (gaps := self._gaps(method, column)) and null[method, *column] < every:
-                where = ", ".join(filter(None, (self.label(method), self.name(column))))
-                found[method, *column] = f"{where}: seed {', '.join(gaps)}"
+                cell.best = top is not None and not top.beats(cell, best)
         return found
 
     @cached_property
@@ -257,8 +221,6 @@ class Summary:
             {row["claim"]: row["verdict"] for row in ledger.rows(self.experiment.profile)} if claims else {}
         )
         return {method: (claim, words.get(claim, "not tested")) for method, claim in claims.items()}
-
-    # --- entries ---
 
     def entry(self, method: str, column: Column) -> Entry:
         """ "84.5 ± 1.2", with no-break spaces, and "[83.0, 86.0]"; a single seed has neither sd nor interval."""
