@@ -81,23 +81,6 @@ def _reads(part: Row, interval: tuple[float, float]) -> str:
     return "supported" if inside else "refuted" if outside else "undecided"
 
 
-def _comments(row: Row) -> list[str]:
-    """Where a printed interval and the verdict seem to disagree, why they do."""
-    said, count = [], len(row["comparisons"])
-    for part in row["comparisons"] or [row]:
-        if part["low"] is None or part["verdict"] == "not tested":
-            continue
-        name, alone = part["statistic"], _reads(part, (part["low"], part["high"]))
-        if count and part["verdict"] == "undecided" != alone:
-            said.append(
-                f"The interval of “{name}” alone excludes the threshold. It is not adjusted for the {count} parts; "
-                "Holm's correction is, and decides."
-            )
-        if part["bootstrap"] and (other := _reads(part, part["bootstrap"])) != alone:
-            said.append(f"The bootstrap of “{name}” alone would say {other}; it has no vote.")
-    return said
-
-
 def _links(row: Row, *first: str) -> str:
     """The files behind a claim, from the project's root."""
     file = f"{experiments.FOLDER}/{row['experiment']}.toml" if row["experiment"] else ""
@@ -122,19 +105,19 @@ def _anchor(row: Row) -> str:
     return f"[{row['claim']}](LEDGER.md#{row['claim'].lower()})"
 
 
-def table(profile: str = "laptop") -> str:
+def table() -> str:
     """Every claim that was tested, with the numbers behind its verdict and links, as a Markdown table."""
     lines = [["claim", "statement", "verdict", "mean over seeds, 95 % interval", "see"]]
-    for row in (row for row in rows(profile) if row["verdict"] != "not tested"):
+    for row in (row for row in rows() if row["verdict"] != "not tested"):
         parts = [part for part in row["comparisons"] or [row] if part["statistic"]]
         told = "<br>".join(_told(row, part, beside=False) for part in parts)
         lines.append([_anchor(row), row["statement"], _word(row), told or "by argument", _links(row)])
     return grid(lines, [True] * 5) + "\n"
 
 
-def remember(names: tuple[str, ...], profile: str = "laptop") -> str:
+def remember(names: tuple[str, ...]) -> str:
     """A few verdicts as a list: the word, the statement, and the number or the argument behind it."""
-    by_name, told = {row["claim"]: row for row in rows(profile)}, []
+    by_name, told = {row["claim"]: row for row in rows()}, []
     for row in (by_name[name] for name in names if name in by_name):
         if row["argument"]:
             why = f"By argument: {row['argument']['text']}"
@@ -145,14 +128,14 @@ def remember(names: tuple[str, ...], profile: str = "laptop") -> str:
     return "\n".join(told) + "\n"
 
 
-def page(profile: str = "laptop") -> str:
+def page() -> str:
     """The text of LEDGER.md: an index by verdict, a section per claim with results, the drafts as a list."""
-    every = rows(profile)
+    every = rows()
     drafts = [row for row in every if not row["experiment"] and not row["argument"]]
     named = [(row["verdict"], row["claim"]) for row in every if row not in drafts]
     index = {word: [f"[{c}](#{c.lower()})" for w, c in named if w == word] for word in VERDICTS}
     index["not tested"] += [f"{len(drafts)} [drafts](#drafts)"] * bool(drafts)
     index = {word: links for word, links in index.items() if links}
     count = {word: sum(row["verdict"] == word for row in every) for word in index}
-    tools = dict(told=_told, comments=_comments, links=_links, flags=_flags, flag_texts=claims.FLAGS)
+    tools = dict(told=_told, reads=_reads, links=_links, flags=_flags, flag_texts=claims.FLAGS)
     return render("ledger.md.j2", every=every, drafts=drafts, index=index, count=count, **tools)

@@ -12,7 +12,7 @@ from instructlab_repro import claims, experiments, notebooks
 from instructlab_repro.claims import repeat
 from instructlab_repro.notebooks import exercises
 from instructlab_repro.pages import ledger, tables
-from instructlab_repro.pages.markdown import check_blocks, grid, update_blocks
+from instructlab_repro.pages.markdown import check_blocks, grid, render, update_blocks
 from instructlab_utils.files import read_json
 from instructlab_utils.project import find_root
 
@@ -34,24 +34,24 @@ def for_page(page: Path, blocks: Mapping[str, str]) -> Mapping[str, str]:
     return {name: LINK.sub("](../", text) for name, text in blocks.items()}
 
 
-def blocks(profile: str = "laptop", *, measured: bool = False) -> dict[str, str]:
-    """The text of the generated blocks by name, links from the root.
+def blocks(*, measured: bool = False) -> dict[str, str]:
+    """The text of the generated blocks by name, of the laptop's results, links from the root.
 
     ``measured`` adds ``course``, the table of the last `make course` on this machine; it changes with every run.
     """
     found = {
-        "claims": ledger.table(profile),
-        "ledger-page": ledger.page(profile),
-        "remember": ledger.remember(REMEMBER, profile),
+        "claims": ledger.table(),
+        "ledger-page": ledger.page(),
+        "remember": ledger.remember(REMEMBER),
         "lessons": lesson_table(),
         "teaching": teaching_table(),
         "before": before_table(),
-        "experiments": experiment_table(profile),
-        **tables.generated(profile),
+        "experiments": experiment_table(),
+        **tables.generated(),
     }
     for name in experiments.names():
-        if repeat.study_path(name, profile).is_file():
-            found[f"determinism-{name}"] = study_table(name, profile)
+        if repeat.study_path(name).is_file():
+            found[f"determinism-{name}"] = study_table(name)
     if measured and (path := find_root() / "build" / "smoke" / "summary.md").is_file():
         found["course"] = path.read_text(encoding="utf-8").split("\n\n", 1)[1]
     return found
@@ -87,13 +87,13 @@ def before_table() -> str:
     return grid(rows, [True, True]) + "\n"
 
 
-def experiment_table(profile: str = "laptop") -> str:
+def experiment_table() -> str:
     """The experiments: what they compare, which claims they test, and their table."""
     rows = [["experiment", "compares", "claims", "table"]]
     for name in experiments.names():
         experiment = experiments.load(name)
         tested = ", ".join(f"[{claim}](LEDGER.md#{claim.lower()})" for claim in experiment.claims)
-        there = bool(experiments.results(name, profile))
+        there = experiments.results(name)
         table = f"[{name}](data/results/tables/{name}.md)" if there else "not run yet"
         rows.append([f"[{name}]({experiments.FOLDER}/{name}.toml)", experiment.title, tested, table])
     return grid(rows, [True] * 4) + "\n"
@@ -104,30 +104,14 @@ def study_table(name: str, profile: str = "laptop") -> str:
     found, experiment = read_json(repeat.study_path(name, profile)), experiments.load(name).at(profile)
     metrics = [table.metric for table in experiment.tables]
     metrics += ["test_loss"] * any("test_loss" in run["metrics"] for run in found["conditions"][0]["runs"])
+    for run in (run for condition in found["conditions"] for run in condition["runs"]):
+        run["same"] = not run["differences"] and not run["predictions_changed"]
 
-    def count(number: int, word: str) -> str:
-        return f"{number} {word}{'s' * (number != 1)}"
+    def worst(runs: list[dict[str, Any]], metric: str) -> float:
+        return max(abs(run["differences"].get(metric, 0.0)) for run in runs)
 
-    def outcome(runs: list[dict[str, Any]]) -> str:
-        same = sum(not run["differences"] and not run["predictions_changed"] for run in runs)
-        worst = {m: max(abs(run["differences"].get(m, 0.0)) for run in runs) for m in metrics}
-        largest = "; largest " + ", ".join(f"{m} {v:.2g}" for m, v in worst.items())
-        return f"{same} of {len(runs)} equal" + largest * (same < len(runs))
-
-    heads = [f"{count(c['workers'], 'worker')}, {count(c['threads'], 'thread')}" for c in found["conditions"]]
-    rows = [["method", *heads, *(f"band: {metric}" for metric in metrics)]]
-    for method in experiment.methods:
-        by_condition = [[run for run in c["runs"] if run["method"] == method] for c in found["conditions"]]
-        bands = found["bands"][method]
-        told = [f"± {bands[metric]:.2g}" if metric in bands else "–" for metric in metrics]
-        rows.append([experiment.labels.get(method, method), *map(outcome, by_condition), *told])
-    env, threads = found["environment"], count(found["reference"][0], "thread")
-    note = (
-        f"Blocks {', '.join(found['blocks'])}, run again and compared with the recorded results ({threads}); "
-        f"{env['cpu']}, torch {env['torch']}, {found['date']}. A band is {repeat.MARGIN:g} times the largest "
-        f"difference seen, and at least one test example, or {repeat.LEAST:g} for a loss."
-    )
-    return f"{grid(rows, [True] * len(rows[0]))}\n\n{note}\n"
+    values = dict(found=found, experiment=experiment, metrics=metrics, worst=worst)
+    return render("determinism.md.j2", **values, margin=repeat.MARGIN, least=repeat.LEAST) + "\n"
 
 
 def write_tables(names: list[str], profile: str, *, check: bool = False, measured: bool = False) -> int:
@@ -137,7 +121,7 @@ def write_tables(names: list[str], profile: str, *, check: bool = False, measure
     """
     root = find_root()
     if check:
-        now = blocks(profile)
+        now = blocks()
         stale = [line for page in paths() for line in check_blocks(page, for_page(page, now))]
         print("\n".join(stale), end="\n" * bool(stale), file=sys.stderr)
         return 1 if stale else 0
@@ -150,7 +134,7 @@ def write_tables(names: list[str], profile: str, *, check: bool = False, measure
         for path in tables.write(name, profile):
             print(f"wrote {path.relative_to(root)}")
     if profile == "laptop" and (pages := paths()):
-        now = blocks(profile, measured=measured)
+        now = blocks(measured=measured)
         for page in pages:
             for block in update_blocks(page, for_page(page, now)):
                 print(f"{page.name}: block {block!r} renewed")

@@ -190,10 +190,11 @@ def write(name: str, profile: str = "laptop") -> list[Path]:
     return written
 
 
-def generated(profile: str = "laptop") -> dict[str, str]:
-    """Every table as a block of a page at the root, by name: table-<stem>."""
-    found = {}
-    for name in experiments.names():
-        for metric, stem in _stems(name, profile).items() if experiments.results(name, profile) else ():
-            found[f"table-{stem}"] = markdown(name, profile, metric, root="")
-    return found
+def generated() -> dict[str, str]:
+    """Every table of the laptop's results as a block of a page at the root, by name: table-<stem>."""
+    return {
+        f"table-{stem}": markdown(name, metric=metric, root="")
+        for name in experiments.names()
+        if experiments.results(name)
+        for metric, stem in _stems(name, "laptop").items()
+    }
