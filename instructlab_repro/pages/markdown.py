@@ -71,9 +71,14 @@ def render(template: str, **values: Any) -> str:
     return world.get_template(template).render(**values)
 
 
+def blocks_in(text: str) -> dict[str, str]:
+    """The generated blocks of a Markdown text by name."""
+    return {match["name"]: match["text"] for match in GENERATED.finditer(text)}
+
+
 def blocks_of(path: str | Path) -> dict[str, str]:
-    """The generated blocks of a Markdown file by name."""
-    return {match["name"]: match["text"] for match in GENERATED.finditer(Path(path).read_text("utf-8"))}
+    """Those of a file."""
+    return blocks_in(Path(path).read_text("utf-8"))
 
 
 def _replaced(path: Path, mapping: Mapping[str, str]) -> tuple[str, list[str]]:

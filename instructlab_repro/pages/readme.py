@@ -12,19 +12,18 @@ from instructlab_repro import claims, experiments, notebooks
 from instructlab_repro.claims import repeat
 from instructlab_repro.notebooks import exercises
 from instructlab_repro.pages import ledger, tables
-from instructlab_repro.pages.markdown import check_blocks, grid, render, update_blocks
+from instructlab_repro.pages.markdown import blocks_in, check_blocks, render, update_blocks
 from instructlab_utils.files import read_json
 from instructlab_utils.project import find_root
 
 REMEMBER = ("C23", "LR6", "H3", "Z3", "AE3")  # decided beyond doubt; README tells them
+BEFORE = re.compile(r"^# \| before this \| (.+) \|$", re.MULTILINE)  # a line of a lesson's first cell
 LINK = re.compile(r"\]\((?!https?:|#)")
 
 
 def paths() -> list[Path]:
-    """The pages with generated blocks that exist: README.md, LEDGER.md, TEACHING.md, docs/*.md."""
-    root = find_root()
-    found = [root / "README.md", root / "LEDGER.md", root / "TEACHING.md", *sorted(root.glob("docs/*.md"))]
-    return [path for path in found if path.is_file()]
+    """The pages that may have generated blocks: those at the root and in docs/."""
+    return [path for folder in (".", "docs") for path in sorted((find_root() / folder).glob("*.md"))]
 
 
 def for_page(page: Path, blocks: Mapping[str, str]) -> Mapping[str, str]:
@@ -43,10 +42,7 @@ def blocks(*, measured: bool = False) -> dict[str, str]:
         "claims": ledger.table(),
         "ledger-page": ledger.page(),
         "remember": ledger.remember(REMEMBER),
-        "lessons": lesson_table(),
-        "teaching": teaching_table(),
-        "before": before_table(),
-        "experiments": experiment_table(),
+        **lists(),
         **tables.generated(),
     }
     for name in experiments.names():
@@ -57,46 +53,18 @@ def blocks(*, measured: bool = False) -> dict[str, str]:
     return found
 
 
-def lesson_table() -> str:
-    """The lessons: what you will be able to do, and the minutes on a laptop."""
-    rows = [["lesson", "you will be able to", "minutes"]]
-    for lesson in notebooks.lessons().values():
-        link = f"[{lesson.id} {lesson.title}](notebooks/{lesson.notebook.name})"
-        rows.append([link, lesson.outcome, f"{lesson.minutes['laptop']:g}"])
-    return grid(rows, [True, True, False]) + "\n"
-
-
-def teaching_table() -> str:
-    """For a teacher: the minutes of each lesson in class, those of its exercises, and their graded points."""
-    rows = [["lesson", "reading and running, in class", "exercises, minutes", "graded points"]]
-    sources = exercises.sources()
-    for lesson in notebooks.lessons().values():
-        boxes = exercises.load(sources[lesson.id]) if lesson.id in sources else []
-        minutes = notebooks.read_header(lesson.source)["instructlab"].get("class_minutes", "?")
-        sums = [sum(box.minutes for box in boxes), sum(box.points for box in boxes)]
-        rows.append([f"{lesson.id} {lesson.title}", f"{minutes} minutes", *map(str, sums)])
-    return grid(rows, [True, False, False, False]) + "\n"
-
-
-def before_table() -> str:
-    """What each lesson expects of its reader, as its first cell says it."""
-    rows = [["for", "you need"]]
-    for lesson in notebooks.lessons().values():
-        said = re.search(r"^# \| before this \| (.+) \|$", lesson.source.read_text("utf-8"), re.MULTILINE)
-        rows.append([lesson.id, said[1] if said else ""])
-    return grid(rows, [True, True]) + "\n"
-
-
-def experiment_table() -> str:
-    """The experiments: what they compare, which claims they test, and their table."""
-    rows = [["experiment", "compares", "claims", "table"]]
-    for name in experiments.names():
-        experiment = experiments.load(name)
-        tested = ", ".join(f"[{claim}](LEDGER.md#{claim.lower()})" for claim in experiment.claims)
-        there = experiments.results(name)
-        table = f"[{name}](data/results/tables/{name}.md)" if there else "not run yet"
-        rows.append([f"[{name}]({experiments.FOLDER}/{name}.toml)", experiment.title, tested, table])
-    return grid(rows, [True] * 4) + "\n"
+def lists() -> dict[str, str]:
+    """The blocks of templates/lists.md.j2: the lessons, what their teacher and their reader need, the experiments."""
+    text = render(
+        "lists.md.j2",
+        lessons=notebooks.lessons().values(),
+        header=lambda lesson: notebooks.read_header(lesson.source)["instructlab"],
+        before=lambda lesson: BEFORE.findall(lesson.source.read_text("utf-8")),
+        boxes={name: exercises.load(path) for name, path in exercises.sources().items()},
+        grids=map(experiments.load, experiments.names()),
+        results=experiments.results,
+    )
+    return blocks_in(text)
 
 
 def study_table(name: str, profile: str = "laptop") -> str:

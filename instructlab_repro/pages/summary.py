@@ -66,12 +66,8 @@ class Summary:
         self.experiment, self.table, self.lines = experiment, table, lines
         axes = experiment.axes
         self.seeds = axes["seed"]
-        self.spread = table.columns or [
-            axis for axis in axes if axis != "seed"
-        ]  # their values make the columns
-        self.rest = [
-            axis for axis in axes if axis not in (*self.spread, "seed")
-        ]  # each seed is averaged over them
+        self.spread = table.columns or [axis for axis in axes if axis != "seed"]  # make the columns
+        self.rest = [axis for axis in axes if axis not in (*self.spread, "seed")]  # averaged in each seed
         self.columns: list[Column] = list(itertools.product(*(axes[axis] for axis in self.spread)))
         curves = [axis for axis in self.spread if len(axes[axis]) > 1 and not isinstance(axes[axis][0], str)]
         self.curve = max(curves, key=lambda axis: len(axes[axis]), default=None)  # the longest numeric axis
@@ -111,12 +107,10 @@ class Summary:
             at = {axis: row[axis] for axis in experiment.axes}
             line = runs.get((row["method"], *at.values()))
             if line is not None and "predictions" in row and "targets" in row:
-                right, largest = (
-                    np.mean(row["predictions"] == row["targets"]),
-                    np.bincount(row["targets"]).max(),
-                )
-                if abs((line[metric] or 0) - right) < 1e-9:
-                    found[*at.values(),] = at | {"method": MAJORITY, metric: largest / len(row["targets"])}
+                answers, targets = row["predictions"], row["targets"]
+                if abs((line[metric] or 0) - np.mean(answers == targets)) < 1e-9:
+                    share = np.bincount(targets).max() / len(targets)
+                    found[*at.values(),] = at | {"method": MAJORITY, metric: share}
         return list(found.values())
 
     @cached_property
@@ -172,10 +166,8 @@ class Summary:
         Seconds are the median at the end of the curve. A process's own peak memory says nothing about a method, so on a
         CPU it is what training holds; on a GPU the processor waits, so wall time counts.
         """
-        axis, found = self.curve, {}
-        clock, memory = (
-            ("seconds", "peak_memory_mb") if self.experiment.profile == "gpu" else ("cpu_seconds", "held_mb")
-        )
+        axis, found, gpu = self.curve, {}, self.experiment.profile == "gpu"
+        clock, memory = ("seconds", "peak_memory_mb") if gpu else ("cpu_seconds", "held_mb")
         for method in self.experiment.methods:
             lines = [line for line in self.lines if line["method"] == method]
             end = [line for line in lines if axis is None or line[axis] == max(self.experiment.axes[axis])]
@@ -201,11 +193,11 @@ class Summary:
             trials[method] = max(told["tried"], trials[method])
             for knob, value in told["values"].items():
                 used[method][knob].add(value)
-        found = {}
-        for method, knobs in used.items():
-            texts = [_knob(knob, values, tried[method, knob]) for knob, values in knobs.items()]
-            found[method] = f"{'; '.join(texts)} of {trials[method]}"
-        return found
+        return {
+            method: "; ".join(_knob(knob, values, tried[method, knob]) for knob, values in knobs.items())
+            + f" of {trials[method]}"
+            for method, knobs in used.items()
+        }
 
     @cached_property
     def untrained(self) -> dict[str, str]:
@@ -217,9 +209,8 @@ class Summary:
     def verdicts(self) -> dict[str, tuple[str, str]]:
         """Method → its claim and the word of the ledger."""
         claims = self.table.verdicts
-        words = (
-            {row["claim"]: row["verdict"] for row in ledger.rows(self.experiment.profile)} if claims else {}
-        )
+        rows = ledger.rows(self.experiment.profile) if claims else []
+        words = {row["claim"]: row["verdict"] for row in rows}
         return {method: (claim, words.get(claim, "not tested")) for method, claim in claims.items()}
 
     def entry(self, method: str, column: Column) -> Entry:

@@ -16,7 +16,7 @@ import numpy as np
 from instructlab_repro import experiments
 from instructlab_repro.pages.markdown import grid, render
 from instructlab_repro.pages.notes import notes
-from instructlab_repro.pages.summary import COSTS, Group, summarise
+from instructlab_repro.pages.summary import COSTS, Entry, Group, summarise
 from instructlab_utils import files
 from instructlab_utils.project import find_root
 
@@ -43,11 +43,14 @@ def markdown(name: str, profile: str = "laptop", metric: str | None = None, root
         rows = [["method", *heads]]
         for method in summary.methods:
             entries = [entry for group in page for entry in group.rows[method]]
-            links = [f"[{e.claim}]({root}LEDGER.md#{e.claim.lower()}): " if e.claim else "" for e in entries]
-            texts = [f"**{e.text}**" if e.best else e.text for e in entries]
-            rows.append([summary.label(method), *map("".join, zip(links, texts, strict=True))])
+            rows.append([summary.label(method), *(_marked(entry, root) for entry in entries)])
         parts.append(grid(rows, [True, *(group.left for group in page for _ in group.heads)]))
     return "\n\n".join([*parts, *notes(summary)]) + "\n"
+
+
+def _marked(entry: Entry, root: str) -> str:
+    link = f"[{entry.claim}]({root}LEDGER.md#{entry.claim.lower()}): " if entry.claim else ""
+    return link + (f"**{entry.text}**" if entry.best else entry.text)
 
 
 def html(name: str, profile: str = "laptop", metric: str | None = None, root: str = "../") -> str:
@@ -56,10 +59,7 @@ def html(name: str, profile: str = "laptop", metric: str | None = None, root: st
     ``root`` is that of :func:`markdown`.
     """
     summary = summarise(name, profile, metric)
-    groups, below = summary.groups(), notes(summary)
-    if any(entry.small for group in groups for row in group.rows.values() for entry in row):
-        below.append("In brackets: the 95 % t interval over seeds.")
-    return render("table.html.j2", summary=summary, groups=groups, notes=below, root=root)
+    return render("table.html.j2", summary=summary, groups=summary.groups(), notes=notes(summary), root=root)
 
 
 def latex(name: str, profile: str = "laptop", metric: str | None = None) -> str:
