@@ -33,9 +33,14 @@ TEX_MARKS = dict(
 )
 
 
+def escape(cell: str) -> str:
+    """A text that may stand in a cell of a Markdown table."""
+    return cell.replace("|", r"\|")
+
+
 def grid(rows: Sequence[Sequence[str]], left: Iterable[bool]) -> str:
     """A Markdown table; the first row is the head, columns of text are set left, numbers right."""
-    head, *body = ([cell.replace("|", r"\|") for cell in row] for row in rows)
+    head, *body = (map(escape, row) for row in rows)
     rule = ["---" if text else "---:" for text in left]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
 
@@ -59,7 +64,7 @@ def show(rows: Sequence[Sequence[str]], left: Sequence[bool]) -> None:
 
 
 def render(template: str, **values: Any) -> str:
-    """A file of templates/. LaTeX's have << >> and <% %> in place of the braces, and escape with the filter ``tex``."""
+    """A file of templates/, with the filters ``tex`` and ``cell``; LaTeX's have << >> and <% %> in place of the braces."""
     world = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=".html" in template,
@@ -67,7 +72,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         **(TEX_MARKS if ".tex" in template else {}),  # type: ignore[arg-type]
     )
-    world.filters["tex"] = lambda text: text.translate(TEX)
+    world.filters |= {"tex": lambda text: text.translate(TEX), "cell": escape}
     return world.get_template(template).render(**values)
 
 

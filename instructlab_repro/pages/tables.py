@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instructlab_repro import experiments
-from instructlab_repro.pages.markdown import grid, render
+from instructlab_repro.pages.markdown import render
 from instructlab_repro.pages.notes import notes
-from instructlab_repro.pages.summary import COSTS, Entry, Group, summarise
+from instructlab_repro.pages.summary import COSTS, Group, summarise
 from instructlab_utils import files
 from instructlab_utils.project import find_root
 
@@ -37,20 +37,7 @@ def markdown(name: str, profile: str = "laptop", metric: str | None = None, root
         if pages[-1] and sum(len(g.heads) for g in (*pages[-1], group)) > WIDTH:
             pages.append([])
         pages[-1].append(group)
-    parts = [f"**{summary.title}**"]
-    for page in pages:
-        heads = [f"{group.title}<br>{head}".removeprefix("<br>") for group in page for head in group.heads]
-        rows = [["method", *heads]]
-        for method in summary.methods:
-            entries = [entry for group in page for entry in group.rows[method]]
-            rows.append([summary.label(method), *(_marked(entry, root) for entry in entries)])
-        parts.append(grid(rows, [True, *(group.left for group in page for _ in group.heads)]))
-    return "\n\n".join([*parts, *notes(summary)]) + "\n"
-
-
-def _marked(entry: Entry, root: str) -> str:
-    link = f"[{entry.claim}]({root}LEDGER.md#{entry.claim.lower()}): " if entry.claim else ""
-    return link + (f"**{entry.text}**" if entry.best else entry.text)
+    return render("table.md.j2", summary=summary, pages=pages, notes=notes(summary), root=root)
 
 
 def html(name: str, profile: str = "laptop", metric: str | None = None, root: str = "../") -> str:
@@ -65,11 +52,7 @@ def html(name: str, profile: str = "laptop", metric: str | None = None, root: st
 def latex(name: str, profile: str = "laptop", metric: str | None = None) -> str:
     """The table for a paper, with its notes; needs the package booktabs. A missing cell is a dash, named below."""
     summary = summarise(name, profile, metric)
-    groups, first, rules = summary.groups(), 2, []
-    for group in groups:
-        rules += [rf"\cmidrule(lr){{{first}-{first + len(group.heads) - 1}}}"] * bool(group.title)
-        first += len(group.heads)
-    return render("table.tex.j2", summary=summary, groups=groups, notes=notes(summary), rules=rules)
+    return render("table.tex.j2", summary=summary, groups=summary.groups(), notes=notes(summary))
 
 
 def to_csv(name: str, profile: str = "laptop", metric: str | None = None) -> str:
@@ -97,9 +80,8 @@ def to_csv(name: str, profile: str = "laptop", metric: str | None = None) -> str
             rows += [about | {"method": method, "mean": value} for method, value in values.items()]
     numbers = [*"seeds mean sd low high best".split(), *(key for _, keys, _ in COSTS for key in keys)]
     words = "untrained chosen claim verdict".split()
-    out = io.StringIO()
     fields = ["group", "method", *axes, "column", "metric", *numbers, *words]
-    writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
+    writer = csv.DictWriter(out := io.StringIO(), fields, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: round(v, 10) if isinstance(v, float) else v for k, v in r.items()} for r in rows)
     return out.getvalue()
