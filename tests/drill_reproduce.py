@@ -81,6 +81,7 @@ from instructlab_utils import Run
 from instructlab_repro import experiments
 
 root, out = (Path(os.environ[f"INSTRUCTLAB_{name}"]) for name in ("ROOT", "RUN_DIR"))
+(out / "pid").write_text(str(os.getpid()))
 run = Run("toy", profile, seed, "cpu", root, out, SimpleNamespace())  # without torch: a block lasts seconds
 spec = experiments.load("toy").at(profile)
 block = spec.block(stage=stage, task=task, n_train=n_train, seed=seed)
@@ -167,6 +168,9 @@ def processes(root: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             ours = process.environ().get("INSTRUCTLAB_ROOT") == str(root)
+            ours = ours or Path(process.cwd()).is_relative_to(
+                root
+            )  # a forked one shows its server's environment
             if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
@@ -317,7 +321,9 @@ def _job(root: Path, rng: random.Random, status: str, choose: Callable[[psutil.P
 
 def kernel(root: Path, rng: random.Random) -> str:
     def choose(process: psutil.Process) -> psutil.Process | None:
-        return next((p for p in process.children() if "ipykernel_launcher" in " ".join(p.cmdline())), None)
+        block = next(word for word in process.cmdline() if word in BLOCKS)
+        pid = root / "build" / "runs" / "toy" / "laptop" / block / "pid"
+        return psutil.Process(int(pid.read_text() or 0)) if pid.is_file() else None
 
     return _job(root, rng, "aborted", choose)
 

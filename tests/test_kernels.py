@@ -55,11 +55,11 @@ def text(cells: list) -> str:
 
 def server_of(pid: int) -> psutil.Process | None:
     """The server above a kernel, or None for an ordinary one."""
-    above = [p for p in psutil.Process(pid).parents() if "kernels.serve" in " ".join(p.cmdline())]
+    above = [p for p in psutil.Process(pid).parents() if "server.serve" in " ".join(p.cmdline())]
     return above[0] if above else None
 
 
-SEEN = "import os, psutil\nprint(any('kernels.serve' in ' '.join(p.cmdline()) for p in psutil.Process().parents()))"
+SEEN = "import os, psutil\nprint(any('server.serve' in ' '.join(p.cmdline()) for p in psutil.Process().parents()))"
 
 
 def test_a_warm_kernel_computes_and_draws_the_same_bits(project):

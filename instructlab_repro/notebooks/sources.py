@@ -1,5 +1,4 @@
 """Lessons and experiments: found by name, built from their text sources, checked against them.
-
 ``source/NN_name.py`` (jupytext py:percent) is what an author edits; ``NN_name.ipynb`` is generated from it,
 one way.
 """
@@ -49,19 +48,17 @@ def read_header(source: Path) -> dict[str, Any]:
     """The YAML header of a source as a dictionary (its ``jupyter`` part). NotebookError if it has none."""
     import yaml
 
-    match = HEADER.match(source.read_text(encoding="utf-8"))
+    match, name = HEADER.match(source.read_text(encoding="utf-8")), shown(source)
     if match is None:
-        raise NotebookError(f"{shown(source)}: no header; the file must begin with a '# ---' block")
+        raise NotebookError(f"{name}: no header; the file must begin with a '# ---' block")
     lines = [line[2:] if line.startswith("# ") else line[1:] for line in match.group(1).splitlines()]
     try:
         header = yaml.safe_load("\n".join(lines))["jupyter"]
         header["instructlab"]
     except yaml.YAMLError as error:
-        raise NotebookError(
-            f"{shown(source)}: the header is not valid YAML ({error})".replace("\n", " ")
-        ) from error
+        raise NotebookError(f"{name}: the header is not valid YAML ({error})".replace("\n", " ")) from error
     except (TypeError, KeyError) as error:
-        raise NotebookError(f"{shown(source)}: the header lacks the block jupyter: instructlab:") from error
+        raise NotebookError(f"{name}: the header lacks the block jupyter: instructlab:") from error
     return header
 
 

@@ -161,8 +161,13 @@ METHODS = {
 
 
 # %%
+def loss_of(logits, split):
+    return losses.cross_entropy(logits.double(), torch.tensor(data.targets[split])).mean().item()
+
+
 def measured(logits):
     found, y = data.fields(logits), data.targets
+    found |= {f"{split}_loss": loss_of(z, split) for split, z in logits.items()}
     if "test" not in logits:
         return found
     temperature = metrics.fit_temperature(logits["dev"].numpy(), y["dev"])
@@ -170,7 +175,7 @@ def measured(logits):
     found |= {"gap": found["train_accuracy"] - found["accuracy"], "temperature": temperature}
     found |= {"ece": metrics.expected_calibration_error(z.softmax(1), y["test"])}
     found |= {"ece_tempered": metrics.expected_calibration_error(tempered.softmax(1), y["test"])}
-    return found | {"test_loss_tempered": data.fields({"test": tempered})["test_loss"]}
+    return found | {"test_loss_tempered": loss_of(tempered, "test")}
 
 
 # %% [markdown]
