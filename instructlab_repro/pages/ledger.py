@@ -15,7 +15,6 @@ Row = Mapping[str, Any]
 Unit = tuple[float, str]  # a statistic is printed times the first, followed by the second
 VERDICTS = ("supported", "refuted", "undecided", "not tested")
 PLAIN = ("ratio", "crossing", "argmax", "rank_correlation")  # numbers of their own, not of the metric
-BESIDE = {"bootstrap": "bootstrap over seeds and examples", "seeds_only": "over seeds alone"}
 
 
 def rows(profile: str = "laptop") -> list[dict[str, Any]]:
@@ -36,6 +35,9 @@ def unit(row: Row, name: str) -> Unit:
     table = tables[statistic.metric]
     points = table.unit == "%" and statistic.kind != "value"  # a difference of percentages
     return table.scale, "points" if points else table.unit
+
+
+BESIDE = {"bootstrap": "bootstrap over seeds and examples", "seeds_only": "over seeds alone"}
 
 
 def finding(part: Row, unit: Unit = (1.0, ""), *, beside: bool = True, side: bool = False) -> str:
@@ -94,7 +96,7 @@ def _told(row: Row, part: Row, **how: bool) -> str:
 
 def _flags(row: Row) -> list[str]:
     """What a reader must know of the runs; that edition 1 is outdated stands once, at the head of the ledger."""
-    return [flag for flag in row["flags"] if flag != "outdated" or row.get("edition", 1) > 1]
+    return [flag for flag in row["flags"] if flag != "outdated" or row.get("edition", 1) != 1]
 
 
 def _word(row: Row) -> str:
