@@ -1,6 +1,6 @@
-"""How often the intervals of a verdict hold the truth, on simulated runs: writes benchmarks/coverage.json.
+"""How often the intervals of a verdict hold the truth, on simulated runs.
 
-    python benchmarks/coverage.py    # about a minute on one idle core
+    python benchmarks/coverage.py    # a minute; writes benchmarks/coverage.json and the table of docs/how-sure.md
 
 ``coverage``: two methods answer the same test examples on every seed. An answer is right with probability Φ(skill of
 the method + luck of the seed + ease of the example), where the ease has a part of its own for each method. There are
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, t
 
+from instructlab_repro.pages import grid, update_blocks
 from instructlab_utils.intervals import Interval, crossed, hierarchical_bootstrap, t_interval
 
 PAGE = Path(__file__).with_name("coverage.json")
@@ -116,6 +117,22 @@ def page(simulations: int = SIMULATIONS, samples: int = SAMPLES) -> dict[str, An
     }
 
 
+def table(found: dict[str, Any]) -> str:
+    """How often each interval held the truth, by world and number of seeds."""
+    worlds = {"normal": found["coverage"], **found["worlds"]}
+    seeds, truths = sorted(found["coverage"], key=int), ("these_examples", "new_examples")
+    heads = [f"{words}: {' / '.join(seeds)} seeds" for words in ("this test set", "new examples")]
+    rows = [["luck of a seed", "interval", *heads]]
+    for world, by_seeds in worlds.items():
+        for name in by_seeds[seeds[0]]:
+            shares = [" / ".join(f"{by_seeds[n][name][truth]:.1%}" for n in seeds) for truth in truths]
+            rows.append([world.replace("_", " "), name.replace("_", " "), *shares])
+    note = f"{found['simulations']} simulated experiments, {found['examples']} test examples, "
+    return f"{grid(rows, [True, True, False, False])}\n\n{note}nominal {found['level']:.0%}.\n"
+
+
 if __name__ == "__main__":
-    PAGE.write_text(json.dumps(page(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    found = page()
+    PAGE.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    update_blocks(PAGE.parents[1] / "docs" / "how-sure.md", {"coverage": table(found)})
     print(PAGE.read_text(encoding="utf-8"))

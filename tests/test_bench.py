@@ -12,16 +12,22 @@ from typing import Any
 
 import pytest
 
+from instructlab_repro.pages import check_blocks
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench", ROOT / "benchmarks" / "bench.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    return script("bench")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +68,12 @@ def test_an_absent_part_is_left_out(bench: ModuleType) -> None:
 
 def test_the_page_is_made_from_the_record(bench: ModuleType, results: dict[str, Any]) -> None:
     assert (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8") == bench.page(results)
+    assert check_blocks(ROOT / "README.md", {"benchmark": bench.headline(results)}) == []
+
+
+def test_the_coverage_of_intervals_is_shown_as_it_is_stored() -> None:
+    found = json.loads((ROOT / "benchmarks" / "coverage.json").read_text(encoding="utf-8"))
+    assert check_blocks(ROOT / "docs" / "how-sure.md", {"coverage": script("coverage").table(found)}) == []
 
 
 def test_the_record_is_consistent(bench: ModuleType, results: dict[str, Any]) -> None:

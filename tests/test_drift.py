@@ -21,7 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 MEASURED = ROOT / "docs" / "reproduce.md"  # has the block of the last measured course
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
-ELSEWHERE = {"course", "scaling", "scaling-7b"}  # measured: a test below, and tests/test_slurm.py
+ELSEWHERE = {
+    "course",
+    "scaling",
+    "scaling-7b",
+    "benchmark",
+    "benchmarks",
+    "coverage",
+}  # test_slurm.py, test_bench.py
 FOLDERS = ("source", "exercises", "experiments/source")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / "notebooks" / folder).glob("*.py"))
 
@@ -42,17 +49,7 @@ def test_generated_blocks_are_what_is_regenerated_now(page: Path, regenerated: d
 
 def test_each_block_stands_on_a_page() -> None:
     there = {name for page in PAGES for name in blocks_of(page)}
-    shown = {
-        "lessons",
-        "remember",
-        "benchmark",
-        "benchmarks",
-        "experiments",
-        "claims",
-        "ledger-page",
-        "course",
-        "coverage",
-    }
+    shown = {"lessons", "remember", "experiments", "claims", "ledger-page", "teaching", "before", *ELSEWHERE}
     assert shown | {"table-arena", "table-baselines", "determinism-baselines"} <= there
 
 

@@ -65,19 +65,26 @@ def did_not_train(line: Mapping[str, Any], experiment: Spec) -> bool:
     return bool(line.get("diverged") or line.get("one_class") or stuck)
 
 
-def untrained(name: str, profile: str = "laptop") -> dict[str, tuple[int, int]]:
-    """Method → how many of its runs did not train, and how many there are; methods that train nothing are left out."""
-    spec = load(name).at(profile)
+def judged(name: str, profile: str = "laptop") -> list[tuple[dict[str, Any], bool]]:
+    """Each recorded run of a method that trains, and whether it did not train."""
+    spec, found = load(name).at(profile), []
     cells = [*spec.axes, "method"]
     said = {tuple(row[c] for c in cells): row for row in predictions(name, profile)}
-    found: dict[str, list[bool]] = defaultdict(list)
     for line in filter(_trains, results(name, profile)):
         row = said.get(tuple(line[c] for c in cells), {})
         if "one_class" not in line and {"predictions", "targets"} <= row.keys():
             several = len(set(row["targets"].tolist())) > 1
             line["one_class"] = several and len(set(row["predictions"].tolist())) == 1
-        found[line["method"]].append(did_not_train(line, spec))
-    return {method: (sum(runs), len(runs)) for method, runs in found.items()}
+        found.append((line, did_not_train(line, spec)))
+    return found
+
+
+def untrained(name: str, profile: str = "laptop") -> dict[str, tuple[int, int]]:
+    """Method → how many of its runs did not train, and how many there are; methods that train nothing are left out."""
+    runs: dict[str, list[bool]] = defaultdict(list)
+    for line, failed in judged(name, profile):
+        runs[line["method"]].append(failed)
+    return {method: (sum(failed), len(failed)) for method, failed in runs.items()}
 
 
 def bands(name: str, profile: str = "laptop") -> dict[str, dict[str, float]]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from instructlab_repro import claims, experiments
 from instructlab_repro.pages.markdown import grid, render
-from instructlab_repro.strict import read_toml
 from instructlab_utils import files
 from instructlab_utils.project import find_root
 
@@ -24,21 +23,21 @@ def rows(profile: str = "laptop") -> list[dict[str, Any]]:
     return files.read_json(path) if profile == "laptop" and path.is_file() else claims.ledger(profile)
 
 
-def units(row: Row) -> dict[str, Unit]:
-    """Name of a statistic → its unit, from the experiment's table of the same metric; without one, a bare number."""
-    path = find_root() / claims.FOLDER / f"{row['claim']}.toml"
-    if not row["experiment"] or not path.is_file():
-        return {}
-    raw = read_toml(path, path.name)
-    listed = [raw.get("statistic"), *(part["statistic"] for part in raw.get("comparisons", ()))]
+def unit(row: Row, name: str) -> Unit:
+    """The unit of a claim's statistic: that of its experiment's table of the same metric; without one, a bare number."""
+    if not row["experiment"] or row["claim"] not in claims.names():
+        return 1.0, ""
+    listed = {each.name: each for each in claims.load(row["claim"]).statistics.values()}
     tables = {table.metric: table for table in experiments.load(row["experiment"]).tables}
-    found = {}
-    for each in filter(None, [*listed, *raw.get("secondary", ())]):
-        table = tables.get(each["metric"]) if each["kind"] not in PLAIN else None
-        if table is not None:
-            points = table.unit == "%" and each["kind"] != "value"  # a difference of percentages
-            found[each["name"]] = (table.scale, "points" if points else table.unit)
-    return found
+    statistic = listed.get(name)
+    if statistic is None or statistic.kind in PLAIN or statistic.metric not in tables:
+        return 1.0, ""
+    table = tables[statistic.metric]
+    points = table.unit == "%" and statistic.kind != "value"  # a difference of percentages
+    return table.scale, "points" if points else table.unit
+
+
+BESIDE = {"bootstrap": "bootstrap over seeds and examples", "seeds_only": "over seeds alone"}
 
 
 def finding(part: Row, unit: Unit = (1.0, ""), *, beside: bool = True, side: bool = False) -> str:
@@ -48,7 +47,7 @@ def finding(part: Row, unit: Unit = (1.0, ""), *, beside: bool = True, side: boo
     printed bound lies outside the statistic's own bounds.
     """
     scale, name = unit[0], f" {unit[1]}".rstrip()
-    text, low, high = part["statistic"] or "", part["low"], part["high"]
+    text, mean, low, high = part["statistic"] or "", part["mean"], part["low"], part["high"]
     least, most = part.get("bounds") or (-math.inf, math.inf)
     width, places = scale * ((high or 0) - (low or 0)), max(0, 3 - round(math.log10(scale)))
     places = max(places, 1 - math.floor(math.log10(width))) if width > 0 else places  # two digits if narrow
@@ -56,16 +55,13 @@ def finding(part: Row, unit: Unit = (1.0, ""), *, beside: bool = True, side: boo
     def ends(interval: tuple[float, float]) -> str:
         return "[{}]".format(", ".join(f"{scale * min(max(e, least), most):+.{places}f}" for e in interval))
 
-    if part["mean"] is not None:
-        text += f": {scale * part['mean']:+.{places}f}{name}"
-    if part["mean"] is not None and low is not None:
+    if mean is not None:
+        text += f": {scale * mean:+.{places}f}{name}"
+    if mean is not None and low is not None:
         text += f" {ends((low, high))}" + (f" over {part['basis']}" if part.get("basis") else "")
         text += " (cut at the bound: this t interval is wider than possible)" * (low < least or high > most)
-    for key, words in (
-        ("bootstrap", "bootstrap over seeds and examples"),
-        ("seeds_only", "over seeds alone"),
-    ):
-        text += f", {words} {ends(part[key])}" if beside and part.get(key) else ""
+    for key in (key for key in BESIDE if beside and part.get(key)):
+        text += f", {BESIDE[key]} {ends(part[key])}"
     if side and part.get("margin") is not None:
         text += f"; claimed to lie within ±{scale * part['margin']:g}{name}"
     elif side and part.get("threshold") is not None:
@@ -76,31 +72,15 @@ def finding(part: Row, unit: Unit = (1.0, ""), *, beside: bool = True, side: boo
 
 def _reads(part: Row, interval: tuple[float, float]) -> str:
     """The word that an interval alone would give."""
-    low, high = interval
     if part.get("margin") is not None:
-        inside, outside = -part["margin"] < low and high < part["margin"], max(low, -high) > part["margin"]
-    elif part.get("threshold") is not None:
-        inside, outside = low > part["threshold"], high < part["threshold"]
-        inside, outside = (inside, outside) if part["direction"] == "greater" else (outside, inside)
+        least, most = -part["margin"], part["margin"]
+    elif part["direction"] == "greater":
+        least, most = part["threshold"], math.inf
     else:
-        return ""
+        least, most = -math.inf, part["threshold"]
+    low, high = interval
+    inside, outside = least < low and high < most, high < least or most < low
     return "supported" if inside else "refuted" if outside else "undecided"
-
-
-def _comments(row: Row) -> list[str]:
-    """Where a printed interval and the verdict seem to disagree, why they do."""
-    said, count = [], len(row["comparisons"])
-    tested = [part for part in row["comparisons"] or [row] if part["low"] is not None]
-    for part in (part for part in tested if part["verdict"] != "not tested"):
-        name, alone = part["statistic"], _reads(part, (part["low"], part["high"]))
-        if count and part["verdict"] == "undecided" != alone:
-            said.append(
-                f"The interval of “{name}” alone excludes the threshold. It is not adjusted for the {count} parts; "
-                "Holm's correction is, and decides."
-            )
-        if part["bootstrap"] and (other := _reads(part, part["bootstrap"])) not in ("", alone):
-            said.append(f"The bootstrap of “{name}” alone would say {other}; it has no vote.")
-    return said
 
 
 def _links(row: Row, *first: str) -> str:
@@ -111,7 +91,7 @@ def _links(row: Row, *first: str) -> str:
 
 
 def _told(row: Row, part: Row, **how: bool) -> str:
-    return finding(part, units(row).get(part["statistic"], (1.0, "")), **how)
+    return finding(part, unit(row, part["statistic"]), **how)
 
 
 def _flags(row: Row) -> list[str]:
@@ -123,45 +103,41 @@ def _word(row: Row) -> str:
     return f"**{row['verdict']}**" + (f" ({', '.join(flags)})" if (flags := _flags(row)) else "")
 
 
-def table(profile: str = "laptop") -> str:
+def _anchor(row: Row) -> str:
+    return f"[{row['claim']}](LEDGER.md#{row['claim'].lower()})"
+
+
+def table() -> str:
     """Every claim that was tested, with the numbers behind its verdict and links, as a Markdown table."""
     lines = [["claim", "statement", "verdict", "mean over seeds, 95 % interval", "see"]]
-    for row in (row for row in rows(profile) if row["verdict"] != "not tested"):
+    for row in (row for row in rows() if row["verdict"] != "not tested"):
         parts = [part for part in row["comparisons"] or [row] if part["statistic"]]
         told = "<br>".join(_told(row, part, beside=False) for part in parts)
-        link = f"[{row['claim']}](LEDGER.md#{row['claim'].lower()})"
-        lines.append([link, row["statement"], _word(row), told or "by argument", _links(row)])
+        lines.append([_anchor(row), row["statement"], _word(row), told or "by argument", _links(row)])
     return grid(lines, [True] * 5) + "\n"
 
 
-def remember(names: tuple[str, ...], profile: str = "laptop") -> str:
-    """A few verdicts as a list: the word, the statement, the number behind it."""
-    by_name, told = {row["claim"]: row for row in rows(profile)}, []
+def remember(names: tuple[str, ...]) -> str:
+    """A few verdicts as a list: the word, the statement, and the number or the argument behind it."""
+    by_name, told = {row["claim"]: row for row in rows()}, []
     for row in (by_name[name] for name in names if name in by_name):
-        part = max(row["comparisons"] or [row], key=lambda part: part["verdict"] == row["verdict"])
-        link = f"[{row['claim']}](LEDGER.md#{row['claim'].lower()})"
-        number = _told(row, part, beside=False)
-        told.append(f"- {_word(row)}: “{row['statement']}” Measured: {number} ({link}).")
+        if row["argument"]:
+            why = f"By argument: {row['argument']['text']}"
+        else:
+            part = max(row["comparisons"] or [row], key=lambda part: part["verdict"] == row["verdict"])
+            why = f"Measured: {_told(row, part, beside=False)}"
+        told.append(f"- {_word(row)}: “{row['statement']}” {why} ({_anchor(row)}).")
     return "\n".join(told) + "\n"
 
 
-def page(profile: str = "laptop") -> str:
+def page() -> str:
     """The text of LEDGER.md: an index by verdict, a section per claim with results, the drafts as a list."""
-    every = rows(profile)
+    every = rows()
     drafts = [row for row in every if not row["experiment"] and not row["argument"]]
-    words: dict[str, list[str]] = {}
-    for word in VERDICTS:
-        named = [row["claim"] for row in every if row["verdict"] == word and row not in drafts]
-        links = [f"[{name}](#{name.lower()})" for name in named]
-        links += [f"{len(drafts)} [drafts](#drafts)"] * bool(drafts and word == "not tested")
-        words |= {word: links} if links else {}
-    count = {word: sum(row["verdict"] == word for row in every) for word in words}
-    how = {
-        "told": _told,
-        "comments": _comments,
-        "links": _links,
-        "flags": _flags,
-        "flag_texts": claims.FLAGS,
-        "folder": claims.FOLDER,
-    }
-    return render("ledger.md.j2", every=every, drafts=drafts, index=words, count=count, **how)
+    named = [(row["verdict"], row["claim"]) for row in every if row not in drafts]
+    index = {word: [f"[{c}](#{c.lower()})" for w, c in named if w == word] for word in VERDICTS}
+    index["not tested"] += [f"{len(drafts)} [drafts](#drafts)"] * bool(drafts)
+    index = {word: links for word, links in index.items() if links}
+    count = {word: sum(row["verdict"] == word for row in every) for word in index}
+    tools = dict(told=_told, reads=_reads, links=_links, flags=_flags, flag_texts=claims.FLAGS)
+    return render("ledger.md.j2", every=every, drafts=drafts, index=index, count=count, **tools)

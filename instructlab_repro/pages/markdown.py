@@ -1,6 +1,6 @@
-"""Tables as Markdown and for a terminal, templates, and the generated blocks of the project's pages.
+"""Markdown: tables, the files of templates/, and the generated blocks of a page.
 
-Text between the comments `<!-- generated:NAME -->` and `<!-- /generated -->` of a Markdown file is written by the
+What stands between the comments `<!-- generated:NAME -->` and `<!-- /generated -->` of a Markdown file is written by the
 program, never by hand.
 """
 
@@ -20,21 +20,27 @@ from instructlab_utils.errors import ConfigError
 GENERATED = re.compile(
     r"(<!-- generated:(?P<name>[\w.-]+) -->\n)(?P<text>.*?)(<!-- /generated -->)", re.DOTALL
 )
-BOUND = re.compile(r"<!-- (?:generated:[\w.-]+|/generated) -->")
+MARK = re.compile(r"<!-- (/?)generated(?::[\w.-]+)? -->")
+SIGNS = dict(zip("±<>−·×≤≥†", r"\pm < > - \cdot \times \le \ge \dagger".split(), strict=True))
 TEX = str.maketrans(
-    {c: "\\" + c for c in "&%$#_{}"}
-    | {
-        c: f"${tex}$"
-        for c, tex in zip("±<>−·×≤≥†", r"\pm < > - \cdot \times \le \ge \dagger".split(), strict=True)
-    }
+    {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    | {sign: f"${tex}$" for sign, tex in SIGNS.items()}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
     | {"\u00a0": "~", "[": "{[}"}  # a row that begins with [ would be an option of the \\ before it
 )
+TEX_MARKS = dict(
+    variable_start_string="<<", variable_end_string=">>", block_start_string="<%", block_end_string="%>"
+)
+
+
+def escape(cell: str) -> str:
+    """A text that may stand in a cell of a Markdown table."""
+    return cell.replace("|", r"\|")
 
 
 def grid(rows: Sequence[Sequence[str]], left: Iterable[bool]) -> str:
     """A Markdown table; the first row is the head, columns of text are set left, numbers right."""
-    head, *body = ([cell.replace("|", r"\|") for cell in row] for row in rows)
+    head, *body = (map(escape, row) for row in rows)
     rule = ["---" if text else "---:" for text in left]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
 
@@ -58,40 +64,41 @@ def show(rows: Sequence[Sequence[str]], left: Sequence[bool]) -> None:
 
 
 def render(template: str, **values: Any) -> str:
-    """A file of templates/. LaTeX's have << >> and <% %> in place of the braces, and escape with the filter ``tex``."""
-    look: dict[str, Any] = {"autoescape": ".html" in template}
-    if ".tex" in template:
-        marks = {"variable_start_string": "<<", "variable_end_string": ">>"}
-        look = marks | {"block_start_string": "<%", "block_end_string": "%>"}
-    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
-    world = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, **look)
-    world.filters["tex"] = lambda text: text.translate(TEX)
+    """A file of templates/, with the filters ``tex`` and ``cell``; LaTeX's have << >> and <% %> in place of the braces."""
+    world = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=".html" in template,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **(TEX_MARKS if ".tex" in template else {}),  # type: ignore[arg-type]
+    )
+    world.filters |= {"tex": lambda text: text.translate(TEX), "cell": escape}
     return world.get_template(template).render(**values)
 
 
+def blocks_in(text: str) -> dict[str, str]:
+    """The generated blocks of a Markdown text by name."""
+    return {match["name"]: match["text"] for match in GENERATED.finditer(text)}
+
+
 def blocks_of(path: str | Path) -> dict[str, str]:
-    """The generated blocks of a Markdown file by name."""
-    return {match["name"]: match["text"] for match in GENERATED.finditer(Path(path).read_text("utf-8"))}
+    """Those of a file."""
+    return blocks_in(Path(path).read_text("utf-8"))
 
 
 def _replaced(path: Path, mapping: Mapping[str, str]) -> tuple[str, list[str]]:
     """The new text, and the names of the blocks that differ."""
-    old = path.read_text(encoding="utf-8")
-    if len(BOUND.findall(old)) != 2 * len(GENERATED.findall(old)):
+    old, different = path.read_text(encoding="utf-8"), []
+    marks = MARK.findall(old)
+    if marks != ["", "/"] * (len(marks) // 2):
         raise ConfigError(
-            f"{path.name}: a generated block is not closed by <!-- /generated -->, or not opened."
+            f"{path.name}: each generated block must be closed by <!-- /generated --> before the next."
         )
-    different = []
 
     def fill(match: re.Match[str]) -> str:
-        name = match["name"]
-        if BOUND.search(match["text"]):
-            raise ConfigError(f"{path.name}: the generated block {name!r} holds another; close it first.")
-        if name not in mapping:
-            return match[0]
-        text = f"{mapping[name].strip()}\n"
+        text = f"{mapping[match['name']].strip()}\n" if match["name"] in mapping else match["text"]
         if text != match["text"]:
-            different.append(name)
+            different.append(match["name"])
         return f"{match[1]}{text}{match[4]}"
 
     return GENERATED.sub(fill, old), different

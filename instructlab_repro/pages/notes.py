@@ -6,33 +6,36 @@ from collections import defaultdict
 
 from instructlab_repro import experiments
 from instructlab_repro.pages.markdown import render
-from instructlab_repro.pages.summary import MAJORITY, Summary, beats, coordinate
+from instructlab_repro.pages.summary import MAJORITY, Summary, coordinate
 
 
 def notes(summary: Summary) -> list[str]:
     """What a reader must know of the runs, from the lines themselves; the text is templates/notes.txt.j2."""
     experiment, axis, lines = summary.experiment, summary.curve, summary.lines
+    floor = "majority" if "majority" in experiment.methods else MAJORITY
+    own = [place for place in summary.cells if place[0] != floor]
+    flat = [m for m, *column in own if not float(summary.shown(summary.cells[m, *column].sd))]
     text = render(
         "notes.txt.j2",
         summary=summary,
-        seeds=len(experiment.axes["seed"]),
+        seeds=len(summary.seeds),
         told={key for numbers in summary.costs.values() for key in numbers},
         where=f" at {coordinate(axis, max(experiment.axes[axis]))}" if axis else "",
         edition=experiments.edition(lines),
         facts=lambda key: ", ".join(sorted({str(line["environment"].get(key)) for line in lines})),
         old={line["revision"] for line in lines} - {experiment.revision},
-        floor=_floor(summary),
-        still=_still(summary) if summary.table.unit == "%" else [],
+        floor=_unlearned(summary, floor, own) if summary.table.better == "higher" else [],
+        flat=dict.fromkeys(map(summary.label, flat)) if summary.table.unit == "%" else {},
     )
     return [line for line in text.splitlines() if line]
 
 
-def _floor(summary: Summary) -> list[str]:
-    """Which cells learned nothing: a comparison with such a cell says little about the other side."""
+def _unlearned(summary: Summary, floor: str, places: list[tuple]) -> list[str]:
+    """Which methods learned nothing, and where: a comparison with such a cell says little about the other side."""
     found: dict[str, list[str]] = defaultdict(list)
-    for (method, *column), cell in summary.cells.items() if summary.table.better == "higher" else ():
-        least = summary.cells.get(("majority", *column)) or summary.cells.get((MAJORITY, *column))
-        if least and cell.interval and method not in ("majority", MAJORITY) and not beats(cell, least, 1):
+    for method, *column in places:
+        cell, least = summary.cells[method, *column], summary.cells.get((floor, *column))
+        if least and cell.interval and not cell.beats(least):
             found[summary.label(method)].append(summary.name(tuple(column)))
     every = len(summary.columns)
 
@@ -42,13 +45,3 @@ def _floor(summary: Summary) -> list[str]:
         return "; ".join(at) if len(at) < 4 else f"{len(at)} of {every} columns"
 
     return [f"{method} ({where(at)})" for method, at in found.items()]
-
-
-def _still(summary: Summary) -> list[str]:
-    """The methods with a cell that is printed with ± 0, the majority class aside."""
-    found = [
-        summary.label(method)
-        for (method, *_), cell in summary.cells.items()
-        if method not in ("majority", MAJORITY) and not float(summary.shown(cell.sd))
-    ]
-    return list(dict.fromkeys(found))

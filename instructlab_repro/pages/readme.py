@@ -12,19 +12,18 @@ from instructlab_repro import claims, experiments, notebooks
 from instructlab_repro.claims import repeat
 from instructlab_repro.notebooks import exercises
 from instructlab_repro.pages import ledger, tables
-from instructlab_repro.pages.markdown import blocks_of, check_blocks, grid, update_blocks
+from instructlab_repro.pages.markdown import blocks_in, check_blocks, render, update_blocks
 from instructlab_utils.files import read_json
 from instructlab_utils.project import find_root
 
-REMEMBER = ("C1", "C2", "C12", "Z3", "AE3")  # decided, and not what one expects; README tells them
+REMEMBER = ("C23", "LR6", "H3", "Z3", "AE3")  # decided beyond doubt; README tells them
+BEFORE = re.compile(r"^# \| before this \| (.+) \|$", re.MULTILINE)  # a line of a lesson's first cell
 LINK = re.compile(r"\]\((?!https?:|#)")
 
 
 def paths() -> list[Path]:
-    """The pages with generated blocks that exist: README.md, LEDGER.md, TEACHING.md, docs/*.md."""
-    root = find_root()
-    found = [root / "README.md", root / "LEDGER.md", root / "TEACHING.md", *sorted(root.glob("docs/*.md"))]
-    return [path for path in found if path.is_file()]
+    """The pages that may have generated blocks: those at the root and in docs/."""
+    return [path for folder in (".", "docs") for path in sorted((find_root() / folder).glob("*.md"))]
 
 
 def for_page(page: Path, blocks: Mapping[str, str]) -> Mapping[str, str]:
@@ -34,100 +33,38 @@ def for_page(page: Path, blocks: Mapping[str, str]) -> Mapping[str, str]:
     return {name: LINK.sub("](../", text) for name, text in blocks.items()}
 
 
-def blocks(profile: str = "laptop", *, measured: bool = False) -> dict[str, str]:
-    """The text of the generated blocks by name, links from the root.
+def blocks(*, measured: bool = False) -> dict[str, str]:
+    """The text of the generated blocks by name, of the laptop's results, links from the root.
 
     ``measured`` adds ``course``, the table of the last `make course` on this machine; it changes with every run.
     """
-    root = find_root()
     found = {
-        "claims": ledger.table(profile),
-        "ledger-page": ledger.page(profile),
-        "remember": ledger.remember(REMEMBER, profile),
-        "lessons": lesson_table(),
-        "teaching": teaching_table(),
-        "before": before_table(),
-        "experiments": experiment_table(profile),
-        **tables.generated(profile),
+        "claims": ledger.table(),
+        "ledger-page": ledger.page(),
+        "remember": ledger.remember(REMEMBER),
+        **lists(),
+        **tables.generated(),
     }
     for name in experiments.names():
-        if repeat.study_path(name, profile).is_file():
-            found[f"determinism-{name}"] = study_table(name, profile)
-    if (path := root / "benchmarks" / "coverage.json").is_file():
-        found["coverage"] = coverage_table(read_json(path))
-    if (path := root / "benchmarks" / "results.json").is_file():
-        found["benchmark"] = benchmark_line(read_json(path))
-    if (path := root / "benchmarks" / "RESULTS.md").is_file():
-        found |= blocks_of(path)
-    if measured and (path := root / "build" / "smoke" / "summary.md").is_file():
+        if repeat.study_path(name).is_file():
+            found[f"determinism-{name}"] = study_table(name)
+    if measured and (path := find_root() / "build" / "smoke" / "summary.md").is_file():
         found["course"] = path.read_text(encoding="utf-8").split("\n\n", 1)[1]
     return found
 
 
-def lesson_table() -> str:
-    """The lessons: what you will be able to do, and the minutes on a laptop."""
-    rows = [["lesson", "you will be able to", "minutes"]]
-    for lesson in notebooks.lessons().values():
-        link = f"[{lesson.id} {lesson.title}](notebooks/{lesson.notebook.name})"
-        rows.append([link, lesson.outcome, f"{lesson.minutes['laptop']:g}"])
-    return grid(rows, [True, True, False]) + "\n"
-
-
-def teaching_table() -> str:
-    """For a teacher: the minutes of each lesson in class, those of its exercises, and their graded points."""
-    rows = [["lesson", "reading and running, in class", "exercises, minutes", "graded points"]]
-    sources = exercises.sources()
-    for lesson in notebooks.lessons().values():
-        boxes = exercises.load(sources[lesson.id]) if lesson.id in sources else []
-        minutes = notebooks.read_header(lesson.source)["instructlab"].get("class_minutes", "?")
-        sums = [sum(box.minutes for box in boxes), sum(box.points for box in boxes)]
-        rows.append([f"{lesson.id} {lesson.title}", f"{minutes} minutes", *map(str, sums)])
-    return grid(rows, [True, False, False, False]) + "\n"
-
-
-def before_table() -> str:
-    """What each lesson expects of its reader, as its first cell says it."""
-    rows = [["for", "you need"]]
-    for lesson in notebooks.lessons().values():
-        said = re.search(r"^# \| before this \| (.+) \|$", lesson.source.read_text("utf-8"), re.MULTILINE)
-        rows.append([lesson.id, said[1] if said else ""])
-    return grid(rows, [True, True]) + "\n"
-
-
-def experiment_table(profile: str = "laptop") -> str:
-    """The experiments: what they compare, which claims they test, and their table."""
-    rows = [["experiment", "compares", "claims", "table"]]
-    for name in experiments.names():
-        experiment = experiments.load(name)
-        tested = ", ".join(f"[{claim}](LEDGER.md#{claim.lower()})" for claim in experiment.claims)
-        there = bool(experiments.results(name, profile))
-        table = f"[{name}](data/results/tables/{name}.md)" if there else "not run yet"
-        rows.append([f"[{name}]({experiments.FOLDER}/{name}.toml)", experiment.title, tested, table])
-    return grid(rows, [True] * 4) + "\n"
-
-
-def benchmark_line(results: Mapping[str, Any]) -> str:
-    """One sentence for README: the course's own loop beside two others, measured in one run."""
-    ratio, machine = results["training"]["ratio"], results["training"]["machine"]
-    return (
-        f"The loop of lesson 03 trains an epoch {ratio['padded']:.1f} times as fast as the articles' recipe and "
-        f"{ratio['trainer']:.1f} times as fast as `transformers.Trainer` with dynamic padding (one thread of "
-        f"{machine['processor']}, {machine['date']}): [all benchmarks](benchmarks/RESULTS.md).\n"
+def lists() -> dict[str, str]:
+    """The blocks of templates/lists.md.j2: the lessons, what their teacher and their reader need, the experiments."""
+    text = render(
+        "lists.md.j2",
+        lessons=notebooks.lessons().values(),
+        header=lambda lesson: notebooks.read_header(lesson.source)["instructlab"],
+        before=lambda lesson: BEFORE.findall(lesson.source.read_text("utf-8")),
+        boxes={name: exercises.load(path) for name, path in exercises.sources().items()},
+        grids=map(experiments.load, experiments.names()),
+        results=experiments.results,
     )
-
-
-def coverage_table(found: Mapping[str, Any]) -> str:
-    """How often each interval held the truth in benchmarks/coverage.py, by world and number of seeds."""
-    worlds = {"normal": found["coverage"], **found["worlds"]}
-    seeds, truths = sorted(found["coverage"], key=int), ("these_examples", "new_examples")
-    heads = [f"{words}: {' / '.join(seeds)} seeds" for words in ("this test set", "new examples")]
-    rows = [["luck of a seed", "interval", *heads]]
-    for world, by_seeds in worlds.items():
-        for name in by_seeds[seeds[0]]:
-            shares = [" / ".join(f"{by_seeds[n][name][truth]:.1%}" for n in seeds) for truth in truths]
-            rows.append([world.replace("_", " "), name.replace("_", " "), *shares])
-    note = f"{found['simulations']} simulated experiments, {found['examples']} test examples, "
-    return f"{grid(rows, [True, True, False, False])}\n\n{note}nominal {found['level']:.0%}.\n"
+    return blocks_in(text)
 
 
 def study_table(name: str, profile: str = "laptop") -> str:
@@ -135,29 +72,14 @@ def study_table(name: str, profile: str = "laptop") -> str:
     found, experiment = read_json(repeat.study_path(name, profile)), experiments.load(name).at(profile)
     metrics = [table.metric for table in experiment.tables]
     metrics += ["test_loss"] * any("test_loss" in run["metrics"] for run in found["conditions"][0]["runs"])
+    for run in (run for condition in found["conditions"] for run in condition["runs"]):
+        run["same"] = not run["differences"] and not run["predictions_changed"]
 
-    def count(number: int, word: str) -> str:
-        return f"{number} {word}{'s' * (number != 1)}"
+    def worst(runs: list[dict[str, Any]], metric: str) -> float:
+        return max(abs(run["differences"].get(metric, 0.0)) for run in runs)
 
-    heads = [f"{count(c['workers'], 'worker')}, {count(c['threads'], 'thread')}" for c in found["conditions"]]
-    rows = [["method", *heads, *(f"band: {metric}" for metric in metrics)]]
-    for method in experiment.methods:
-        row, bands = [experiment.labels.get(method, method)], found["bands"][method]
-        for condition in found["conditions"]:
-            runs = [run for run in condition["runs"] if run["method"] == method]
-            same = sum(not run["differences"] and not run["predictions_changed"] for run in runs)
-            worst = {m: max(abs(run["differences"].get(m, 0.0)) for run in runs) for m in metrics}
-            largest = "; largest " + ", ".join(f"{m} {v:.2g}" for m, v in worst.items())
-            row.append(f"{same} of {len(runs)} equal" + largest * (same < len(runs)))
-        rows.append(row + [f"± {bands[m]:.2g}" if m in bands else "–" for m in metrics])
-    env = found["environment"]
-    note = (
-        f"Blocks {', '.join(found['blocks'])}, run again and compared with the recorded results "
-        f"({count(found['reference'][0], 'thread')}); {env['cpu']}, torch {env['torch']}, {found['date']}. A band is "
-        f"{repeat.MARGIN:g} times the largest difference seen, and at least one test example, or {repeat.LEAST:g} for "
-        "a loss."
-    )
-    return f"{grid(rows, [True] * len(rows[0]))}\n\n{note}\n"
+    values = dict(found=found, experiment=experiment, metrics=metrics, worst=worst)
+    return render("determinism.md.j2", **values, margin=repeat.MARGIN, least=repeat.LEAST) + "\n"
 
 
 def write_tables(names: list[str], profile: str, *, check: bool = False, measured: bool = False) -> int:
@@ -167,7 +89,7 @@ def write_tables(names: list[str], profile: str, *, check: bool = False, measure
     """
     root = find_root()
     if check:
-        now = blocks(profile)
+        now = blocks()
         stale = [line for page in paths() for line in check_blocks(page, for_page(page, now))]
         print("\n".join(stale), end="\n" * bool(stale), file=sys.stderr)
         return 1 if stale else 0
@@ -180,7 +102,7 @@ def write_tables(names: list[str], profile: str, *, check: bool = False, measure
         for path in tables.write(name, profile):
             print(f"wrote {path.relative_to(root)}")
     if profile == "laptop" and (pages := paths()):
-        now = blocks(profile, measured=measured)
+        now = blocks(measured=measured)
         for page in pages:
             for block in update_blocks(page, for_page(page, now)):
                 print(f"{page.name}: block {block!r} renewed")

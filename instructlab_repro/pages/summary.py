@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -20,27 +19,26 @@ from instructlab_repro import experiments
 from instructlab_repro.experiments import Experiment, Table, Value
 from instructlab_repro.pages import ledger
 from instructlab_utils.errors import ConfigError, RecordError
-from instructlab_utils.intervals import Interval, t_interval
+from instructlab_utils.intervals import t_interval
 
 MAJORITY = "majority class"
-Runs = Mapping[tuple, dict[str, Any]]
+Column = tuple[Value, ...]
 
 
-@dataclass(frozen=True)
 class Cell:
     """The metric of a method in a column as recorded, not scaled: one value per seed, in the grid's order."""
 
-    values: tuple[float, ...]
-    interval: Interval | None  # None for a single seed
-    best: bool = False
+    def __init__(self, values: list[float]) -> None:
+        several = len(values) > 1  # a single seed has neither sd nor interval
+        self.values, self.best = values, False
+        self.mean = float(np.mean(values))
+        self.sd = float(np.std(values, ddof=1)) if several else math.nan
+        self.interval = t_interval(values) if several else None
 
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.values))
-
-    @property
-    def sd(self) -> float:
-        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else float("nan")
+    def beats(self, other: Cell, better: str = "higher") -> bool:
+        """Whether the paired 95 % t interval of the differences lies on the better side; a single seed's difference."""
+        found = np.subtract(self.values, other.values) * (1 if better == "higher" else -1)
+        return bool((t_interval(found).low if len(found) > 1 else found[0]) > 0)
 
 
 class Entry(NamedTuple):
@@ -61,46 +59,19 @@ class Group(NamedTuple):
     left: bool = False
 
 
-@dataclass
 class Summary:
-    """One table of an experiment. ``cells[method, *column]``; one without all its runs is absent, and ``missing``.
+    """One table of an experiment, from the ``lines`` of its grid: what stands in it is computed when it is asked for."""
 
-    Absent and not missing is a metric that the method does not have: null in every run.
-    """
-
-    experiment: Experiment
-    table: Table
-    cells: dict[tuple, Cell] = field(default_factory=dict)
-    missing: dict[tuple, str] = field(default_factory=dict)
-    costs: dict[str, dict[str, float]] = field(default_factory=dict)  # method → name in COSTS → number
-    chosen: dict[str, str] = field(default_factory=dict)  # method → values of the knobs, number of trials
-    untrained: dict[str, str] = field(
-        default_factory=dict
-    )  # method → "2 of 5" runs; only where there are any
-    verdicts: dict[str, tuple[str, str]] = field(default_factory=dict)
-    lines: list[dict[str, Any]] = field(default_factory=list)  # the runs behind it
-
-    @cached_property
-    def spread(self) -> list[str]:
-        """The axes whose values make the columns."""
-        return self.table.columns or [axis for axis in self.experiment.axes if axis != "seed"]
-
-    @cached_property
-    def rest(self) -> list[str]:
-        """The axes over which each seed is averaged."""
-        return [axis for axis in self.experiment.axes if axis not in (*self.spread, "seed")]
-
-    @cached_property
-    def columns(self) -> list[tuple[Value, ...]]:
-        return list(itertools.product(*(self.experiment.axes[axis] for axis in self.spread)))
-
-    @cached_property
-    def curve(self) -> str | None:
-        """The longest numeric axis among the columns; None where none has two values."""
-        axes = self.experiment.axes
-        lengths = {axis: len(axes[axis]) for axis in self.spread if not isinstance(axes[axis][0], str)}
-        longest = max(lengths, key=lambda axis: lengths[axis], default="")
-        return longest if lengths.get(longest, 0) > 1 else None
+    def __init__(self, experiment: Experiment, table: Table, lines: list[dict[str, Any]]) -> None:
+        self.experiment, self.table, self.lines = experiment, table, lines
+        axes = experiment.axes
+        self.seeds = axes["seed"]
+        self.spread = table.columns or [axis for axis in axes if axis != "seed"]  # make the columns
+        self.rest = [axis for axis in axes if axis not in (*self.spread, "seed")]  # averaged in each seed
+        self.columns: list[Column] = list(itertools.product(*(axes[axis] for axis in self.spread)))
+        curves = [axis for axis in self.spread if len(axes[axis]) > 1 and not isinstance(axes[axis][0], str)]
+        self.curve = max(curves, key=lambda axis: len(axes[axis]), default=None)  # the longest numeric axis
+        self.title = f"{table.title} ({table.unit})" if table.unit else table.title
 
     @property
     def methods(self) -> list[str]:
@@ -108,19 +79,10 @@ class Summary:
         known = any(method == MAJORITY for method, *_ in self.cells)
         return [*[MAJORITY] * known, *self.experiment.methods]
 
-    @property
-    def gpu(self) -> bool:
-        """On a GPU the processor waits, so wall time counts."""
-        return self.experiment.profile == "gpu"
-
-    @property
-    def title(self) -> str:
-        return f"{self.table.title} ({self.table.unit})" if self.table.unit else self.table.title
-
     def label(self, method: str) -> str:
         return self.experiment.labels.get(method, method)
 
-    def name(self, column: tuple[Value, ...], skip: Iterable[str] = ()) -> str:
+    def name(self, column: Column, skip: Iterable[str] = ()) -> str:
         """ "movie-sentiment, n = 50"; without the axes to ``skip``."""
         pairs = zip(self.spread, column, strict=True)
         return ", ".join(coordinate(axis, value) for axis, value in pairs if axis not in skip)
@@ -128,7 +90,130 @@ class Summary:
     def shown(self, number: float) -> str:
         return f"{self.table.scale * number:.{self.table.decimals}f}"
 
-    def entry(self, method: str, column: tuple[Value, ...]) -> Entry:
+    def _place(self, line: Mapping[str, Any]) -> tuple:
+        return line["method"], *(line[axis] for axis in self.spread)
+
+    @cached_property
+    def _shares(self) -> list[dict[str, Any]]:
+        """Lines of the majority class: its share of the test examples of each run, in place of the metric.
+
+        Only where the metric is an accuracy over the classes of one task; [] where the experiment runs it as a method.
+        """
+        experiment, metric, found = self.experiment, self.table.metric, {}
+        if "majority" in experiment.methods or "test" not in experiment.settings:
+            return []
+        runs = {(line["method"], *(line[axis] for axis in experiment.axes)): line for line in self.lines}
+        for row in experiments.predictions(experiment.name, experiment.profile):
+            at = {axis: row[axis] for axis in experiment.axes}
+            line = runs.get((row["method"], *at.values()))
+            if line is not None and "predictions" in row and "targets" in row:
+                answers, targets = row["predictions"], row["targets"]
+                if abs((line[metric] or 0) - np.mean(answers == targets)) < 1e-9:
+                    share = np.bincount(targets).max() / len(targets)
+                    found[*at.values(),] = at | {"method": MAJORITY, metric: share}
+        return list(found.values())
+
+    @cached_property
+    def _outcomes(self) -> dict[tuple, Cell | str]:
+        """(method, *column) → its cell or, where a run or its number is absent, "large, n = 10: seed 2".
+
+        A metric that is null in every run is no gap: the method has none.
+        """
+        runs: dict[tuple, dict[Value, list]] = defaultdict(lambda: defaultdict(list))
+        for line in (*self.lines, *self._shares):
+            runs[self._place(line)][line["seed"]].append(line[self.table.metric])
+        found: dict[tuple, Cell | str] = {}
+        every = math.prod(len(self.experiment.axes[axis]) for axis in self.rest)  # runs of a seed
+        for column, method in itertools.product(self.columns, (*self.experiment.methods, MAJORITY)):
+            told = [runs[method, *column][seed] for seed in self.seeds]
+            finite = [[v for v in values if v is not None and math.isfinite(v)] for values in told]
+            short = [(seed, len(n)) for seed, n in zip(self.seeds, finite, strict=True) if len(n) < every]
+            if not short:
+                found[method, *column] = Cell([float(np.mean(values)) for values in finite])
+            elif method != MAJORITY and told != [[None] * every] * len(self.seeds):
+                where = ", ".join(filter(None, (self.label(method), self.name(column))))
+                gaps = [f"{seed}" + f" ({n} of {every} runs)" * (every > 1) for seed, n in short]
+                found[method, *column] = f"{where}: seed {', '.join(gaps)}"
+        return found
+
+    @cached_property
+    def missing(self) -> dict[tuple, str]:
+        """(method, *column) → what is absent there."""
+        return {place: found for place, found in self._outcomes.items() if isinstance(found, str)}
+
+    @cached_property
+    def cells(self) -> dict[tuple, Cell]:
+        """(method, *column) → its cell, where there are all its runs.
+
+        Bold are the best mean of a column and all methods whose paired 95 % t interval to it contains zero, of the
+        methods that trained in every run of the column.
+        """
+        found = {place: cell for place, cell in self._outcomes.items() if isinstance(cell, Cell)}
+        judged = experiments.judged(self.experiment.name, self.experiment.profile)
+        stuck, best = {self._place(line) for line, failed in judged if failed}, self.table.better
+        for column in self.columns:
+            places = [(method, *column) for method in self.experiment.methods]
+            ranked = [found[place] for place in places if place in found and place not in stuck]
+            top = (max if best == "higher" else min)(ranked, key=lambda cell: cell.mean, default=None)
+            for cell in ranked:
+                cell.best = top is not None and not top.beats(cell, best)
+        return found
+
+    @cached_property
+    def costs(self) -> dict[str, dict[str, float]]:
+        """Method → the keys of COSTS that its runs tell: parameters from least to most, seconds, memory.
+
+        Seconds are the median at the end of the curve. A process's own peak memory says nothing about a method, so on a
+        CPU it is what training holds; on a GPU the processor waits, so wall time counts.
+        """
+        axis, found, gpu = self.curve, {}, self.experiment.profile == "gpu"
+        clock, memory = ("seconds", "peak_memory_mb") if gpu else ("cpu_seconds", "held_mb")
+        for method in self.experiment.methods:
+            lines = [line for line in self.lines if line["method"] == method]
+            end = [line for line in lines if axis is None or line[axis] == max(self.experiment.axes[axis])]
+            counts = [line["trainable_parameters"] for line in lines if "trainable_parameters" in line]
+            spent = [line[clock] for line in end if clock in line]
+            peaks = [line[memory] for line in lines if line.get(memory) is not None]
+            told = {"trained_min": min(counts), "trained_max": max(counts)} if counts else {}
+            told |= {clock: float(np.median(spent))} if spent else {}
+            found[method] = told | ({memory: max(peaks)} if peaks else {})
+        return found
+
+    @cached_property
+    def chosen(self) -> dict[str, str]:
+        """Method → "rate 0.001, 0.003† of 4": the chosen values of each knob, a dagger at an edge, how many were tried."""
+        name, profile = self.experiment.name, self.experiment.profile
+        tried: dict[tuple[str, str], set] = defaultdict(set)
+        for line in experiments.results(name, profile, "tune"):
+            for knob, value in line["tuned"].items():
+                tried[line["method"], knob].add(value)
+        used: dict[str, dict[str, set]] = defaultdict(lambda: defaultdict(set))
+        trials: Counter[str] = Counter()
+        for (method, _), told in experiments.chosen(name, profile).items():
+            trials[method] = max(told["tried"], trials[method])
+            for knob, value in told["values"].items():
+                used[method][knob].add(value)
+        return {
+            method: "; ".join(_knob(knob, values, tried[method, knob]) for knob, values in knobs.items())
+            + f" of {trials[method]}"
+            for method, knobs in used.items()
+        }
+
+    @cached_property
+    def untrained(self) -> dict[str, str]:
+        """Method → "2 of 5" runs did not train; only where there are any."""
+        found = experiments.untrained(self.experiment.name, self.experiment.profile)
+        return {method: f"{n}\u00a0of\u00a0{every}" for method, (n, every) in found.items() if n}
+
+    @cached_property
+    def verdicts(self) -> dict[str, tuple[str, str]]:
+        """Method → its claim and the word of the ledger."""
+        claims = self.table.verdicts
+        rows = ledger.rows(self.experiment.profile) if claims else []
+        words = {row["claim"]: row["verdict"] for row in rows}
+        return {method: (claim, words.get(claim, "not tested")) for method, claim in claims.items()}
+
+    def entry(self, method: str, column: Column) -> Entry:
         """ "84.5 ± 1.2", with no-break spaces, and "[83.0, 86.0]"; a single seed has neither sd nor interval."""
         cell = self.cells.get((method, *column))
         if cell is None:
@@ -155,13 +240,13 @@ class Summary:
             found.append(Group(title, heads, {m: [self.entry(m, c) for c in columns] for m in methods}))
         for head, texts in (("did not train", self.untrained), ("chosen, of tried", self.chosen)):
             found += [Group("", [head], {m: [Entry(texts.get(m, "–"))] for m in methods})] * bool(texts)
-        told = [cost for cost in COSTS if any(cost[1][0] in numbers for numbers in self.costs.values())]
-        rows = {m: [_cost(self.costs.get(m, {}), *cost[1:]) for cost in told] for m in methods}
-        found += [Group("", [cost[0] for cost in told], rows)] * bool(told)
+        told = {key for numbers in self.costs.values() for key in numbers}
+        if kinds := [cost for cost in COSTS if cost[1][0] in told]:
+            rows = {m: [_cost(self.costs.get(m, {}), keys, show) for _, keys, show in kinds] for m in methods}
+            found.append(Group("", [head for head, *_ in kinds], rows))
         if self.verdicts:
             words = {m: Entry(word, claim=claim) for m, (claim, word) in self.verdicts.items()}
-            rows = {m: [words.get(m, Entry(""))] for m in methods}
-            found.append(Group("", ["verdict"], rows, left=True))
+            found.append(Group("", ["verdict"], {m: [words.get(m, Entry(""))] for m in methods}, left=True))
         return found
 
 
@@ -171,15 +256,24 @@ def coordinate(axis: str, value: Value) -> str:
     return value if isinstance(value, str) else f"{name} = {value:g}"
 
 
+def _knob(knob: str, values: set, tried: set) -> str:
+    """ "rate 0.001, 0.003†": a dagger at the smallest and largest of three or more numbers that were tried."""
+    numeric = len(tried) > 2 and not any(isinstance(value, str) for value in tried)
+    edges = (min(tried), max(tried)) if numeric else ()
+    texts = [(f"{v:g}" if numeric else str(v)) + "†" * (v in edges) for v in sorted(values)]
+    told = ", ".join(texts) if len(texts) < 4 else f"{texts[0]} – {texts[-1]}"
+    return f"{knob.replace('learning_', '').replace('_', ' ')} {told}"
+
+
 def _cost(numbers: Mapping[str, float], keys: tuple[str, ...], show: Callable[..., str]) -> Entry:
     return Entry(show(*(numbers[key] for key in keys)) if keys[0] in numbers else "–")
 
 
-def _count(low: float, high: float) -> str:
-    short = [
-        f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.1f} k" if n >= 1e3 else f"{n}" for n in (low, high)
-    ]
-    return " – ".join(dict.fromkeys(short)).replace(" ", "\u00a0")
+def _count(*ends: float) -> str:
+    def short(n: float) -> str:
+        return f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.1f} k" if n >= 1e3 else f"{n}"
+
+    return " – ".join(dict.fromkeys(map(short, ends))).replace(" ", "\u00a0")
 
 
 def _seconds(value: float) -> str:
@@ -199,9 +293,6 @@ COSTS: list[tuple[str, tuple[str, ...], Callable[..., str]]] = [
 ]
 
 
-# --- from lines to a summary -----------------------------------------------------------------------
-
-
 def _wanted(experiment: Experiment, metric: str | None) -> Table:
     """The table of ``metric``, checked against the experiment's methods and claims."""
     file = f"{experiments.FOLDER}/{experiment.name}.toml"
@@ -209,9 +300,9 @@ def _wanted(experiment: Experiment, metric: str | None) -> Table:
     if len(found) != 1:
         known = ", ".join(table.metric for table in experiment.tables)
         raise ConfigError(f"{file}: {len(found)} tables of {metric!r}, not one; its tables are of: {known}.")
-    for method in {m for paper in found[0].paper for column in paper.values.values() for m in column}:
-        if method not in experiment.methods:
-            raise ConfigError(f"{file}: tables.paper: {method!r} is not one of the methods")
+    named = {method for paper in found[0].paper for column in paper.values.values() for method in column}
+    if strange := named - set(experiment.methods):
+        raise ConfigError(f"{file}: tables.paper: {strange.pop()!r} is not one of the methods")
     if strange := set(found[0].verdicts.values()) - set(experiment.claims):
         raise ConfigError(f"{file}: tables.verdicts: {strange.pop()!r} is not one of the claims")
     return found[0]
@@ -220,151 +311,22 @@ def _wanted(experiment: Experiment, metric: str | None) -> Table:
 def summarise(name: str, profile: str = "laptop", metric: str | None = None) -> Summary:
     """The table of ``metric`` (default: the experiment's first) with all its cells.
 
-    Bold are the best mean of a column and all methods whose paired 95 % t interval to it contains zero, of the methods
-    that trained in every run of the column.
-
     Raises:
         ConfigError: for an unknown metric, and a published number of an unknown method.
         RecordError: when nothing is recorded yet, a line is of another schema, or a run lacks a field.
     """
     experiment = experiments.load(name).at(profile)
-    summary = Summary(experiment, table := _wanted(experiment, metric))
+    table, axes = _wanted(experiment, metric), experiment.axes
     path, lines = experiments.results_path(name, profile), experiments.results(name, profile)
     if not lines:
         raise RecordError(f"{path}: no results yet; run `make reproduce`.")
     if foreign := {line.get("schema") for line in lines} - set(experiments.EDITIONS):
-        raise RecordError(
-            f"{path}: lines of schema {foreign.pop()!r}; this version reads {', '.join(map(str, experiments.EDITIONS))}."
-        )
-    try:
-        every = {(line["method"], *(line[axis] for axis in experiment.axes)): line for line in lines}
-        grid = itertools.product(experiment.methods, *experiment.axes.values())
-        runs = {key: every[key] for key in grid if key in every}
-        if bad := [line for line in runs.values() if table.metric not in line]:
-            where = f"{table.metric!r} in the run of {bad[0]['method']}, block {bad[0]['block']}"
-            raise RecordError(f"{path}: there is no {where}; run `make reproduce` again.")
-        summary.lines = list(runs.values())
-        stuck, shares = _answers(summary, runs)
-        for column in summary.columns:
-            found = {m: c for m in experiment.methods if (c := _cell(summary, runs, m, column))}
-            not_trained = [method for method, *at in stuck if tuple(at) == column]
-            for method, cell in _marked(found, table.better, not_trained).items():
-                summary.cells[method, *column] = cell
-            if shares and (most := _cell(summary, shares, MAJORITY, column)):
-                summary.cells[MAJORITY, *column] = most
-        for method in experiment.methods:
-            own = [line for line in runs.values() if line["method"] == method]
-            summary.costs[method] = _costs(summary, own)
-        found_untrained = experiments.untrained(name, profile)
-        summary.untrained = {m: f"{n}\u00a0of\u00a0{of}" for m, (n, of) in found_untrained.items() if n}
-        summary.chosen = _chosen(experiment)
-        words = {row["claim"]: row["verdict"] for row in ledger.rows(profile)} if table.verdicts else {}
-        summary.verdicts = {m: (claim, words.get(claim, "not tested")) for m, claim in table.verdicts.items()}
-    except KeyError as error:
-        raise RecordError(f"{path}: a line has no field {error}; run `make reproduce` again.") from None
-    return summary
-
-
-def _keys(summary: Summary, method: str, column: tuple[Value, ...], seed: Value) -> list[tuple]:
-    """Where the runs of a cell's seed stand: one key per place that the seed is averaged over."""
-    axes = summary.experiment.axes
-    fixed = dict(zip(summary.spread, column, strict=True)) | {"seed": seed}
-    free = [[fixed[axis]] if axis in fixed else axes[axis] for axis in axes]
-    return list(itertools.product([method], *free))
-
-
-def _cell(summary: Summary, runs: Runs, method: str, column: tuple[Value, ...]) -> Cell | None:
-    """The cell of all seeds; None, and perhaps an entry under ``missing``, when a run or its number is absent."""
-    values, gaps, undefined = [], [], []
-    for seed in summary.experiment.axes["seed"]:
-        keys = _keys(summary, method, column, seed)
-        told = [runs[key][summary.table.metric] if key in runs else math.nan for key in keys]
-        undefined += [number is None for number in told]
-        numbers = [float(number) for number in told if number is not None and math.isfinite(number)]
-        values.append(float(np.mean(numbers)) if numbers else math.nan)
-        if len(numbers) < len(keys):
-            gaps.append(f"{seed} ({len(numbers)} of {len(keys)} runs)" if len(keys) > 1 else f"{seed}")
-    if not gaps:
-        return Cell(tuple(values), t_interval(values) if len(values) > 1 else None)
-    if not all(undefined) and method != MAJORITY:
-        where = ", ".join(filter(None, (summary.label(method), summary.name(column))))
-        summary.missing[method, *column] = f"{where}: seed {', '.join(gaps)}"
-    return None
-
-
-def beats(top: Cell, cell: Cell, sign: int) -> bool:
-    """Whether the paired 95 % t interval of the differences lies on the better side; for one seed, whether it is better."""
-    differences = sign * np.subtract(top.values, cell.values)
-    return bool((t_interval(differences).low if len(differences) > 1 else differences[0]) > 0)
-
-
-def _marked(column: Mapping[str, Cell], better: str, stuck: Iterable[str]) -> dict[str, Cell]:
-    """The column with the best mean marked, and what cannot be told from it on the same seeds; none that did not train."""
-    sign, trained = (1 if better == "higher" else -1), [m for m in column if m not in stuck]
-    top = max((column[m] for m in trained), key=lambda cell: sign * cell.mean, default=None)
-    best = [m for m in trained if top is not None and not beats(top, column[m], sign)]
-    return {m: replace(cell, best=m in best) for m, cell in column.items()}
-
-
-def _answers(summary: Summary, runs: Runs) -> tuple[set[tuple], Runs]:
-    """(method, *column) of the cells with a run that did not train; and the majority's share of the test examples in
-    place of the metric, where that is an accuracy over the classes of one task."""
-    experiment, metric = summary.experiment, summary.table.metric
-    rows = experiments.predictions(experiment.name, experiment.profile)
-    stored = {(row["method"], *(row[axis] for axis in experiment.axes)): row for row in rows}
-    stuck, shares = set(), {}
-    for key, line in runs.items():
-        row, one_class = stored.get(key, {}), bool(line.get("one_class"))
-        if "predictions" in row and "targets" in row:
-            answers, targets = row["predictions"], row["targets"]
-            one_class = one_class or bool(np.ptp(answers) == 0 < np.ptp(targets))
-            right = abs((line[metric] or 0) - float(np.mean(answers == targets))) < 1e-9
-            if right and "test" in experiment.settings:
-                shares[MAJORITY, *key[1:]] = {metric: np.bincount(targets).max() / len(targets)}
-        if experiments.did_not_train({**line, "one_class": one_class}, experiment):
-            stuck.add((key[0], *(line[axis] for axis in summary.spread)))
-    return stuck, {} if "majority" in experiment.methods else shares
-
-
-def _costs(summary: Summary, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Parameters from least to most, median seconds at the end of the curve, largest memory: of the runs that tell them."""
-    axis, clock = summary.curve, "seconds" if summary.gpu else "cpu_seconds"
-    memory = (
-        "peak_memory_mb" if summary.gpu else "held_mb"
-    )  # a process's own peak says nothing about a method
-    found: dict[str, float] = {}
-    if counts := [line["trainable_parameters"] for line in lines if "trainable_parameters" in line]:
-        found |= {"trained_min": min(counts), "trained_max": max(counts)}
-    end = [line for line in lines if axis is None or line[axis] == max(summary.experiment.axes[axis])]
-    if spent := [line[clock] for line in end if clock in line]:
-        found[clock] = float(np.median(spent))
-    if peaks := [line[memory] for line in lines if line.get(memory) is not None]:
-        found[memory] = max(peaks)
-    return found
-
-
-def _chosen(experiment: Experiment) -> dict[str, str]:
-    """Method → "rate 0.001, 0.003† of 4": the chosen values of each knob, a dagger at an edge, and how many were tried."""
-    tried: dict[tuple[str, str], set] = defaultdict(set)
-    for line in experiments.results(experiment.name, experiment.profile, "tune"):
-        for knob, value in line["tuned"].items():
-            tried[line["method"], knob].add(value)
-    used: dict[str, dict[str, set]] = defaultdict(lambda: defaultdict(set))
-    trials: dict[str, int] = {}
-    for (method, _), told in experiments.chosen(experiment.name, experiment.profile).items():
-        trials[method] = max(told["tried"], trials.get(method, 0))
-        for knob, value in told["values"].items():
-            used[method][knob].add(value)
-
-    def shown(method: str, knob: str, values: set) -> str:
-        every = tried[method, knob]
-        numeric = len(every) > 2 and not any(isinstance(value, str) for value in every)
-        edges = (min(every), max(every)) if numeric else ()
-        texts = [(f"{v:g}" if numeric else str(v)) + "†" * (v in edges) for v in sorted(values)]
-        told = ", ".join(texts) if len(texts) < 4 else f"{texts[0]} – {texts[-1]}"
-        return f"{knob.replace('learning_', '').replace('_', ' ')} {told}"
-
-    return {
-        method: f"{'; '.join(shown(method, *pair) for pair in knobs.items())} of {trials[method]}"
-        for method, knobs in used.items()
-    }
+        known = ", ".join(map(str, experiments.EDITIONS))
+        raise RecordError(f"{path}: lines of schema {foreign.pop()!r}; this version reads {known}.")
+    every = {(line.get("method"), *(line.get(axis) for axis in axes)): line for line in lines}
+    runs = [every[key] for key in itertools.product(experiment.methods, *axes.values()) if key in every]
+    needed = (table.metric, "block", "tuned", "environment", "revision")
+    for key, line in ((key, line) for line in runs for key in needed if key not in line):
+        where = f"{key!r} in the run of {line['method']}, block {line.get('block')}"
+        raise RecordError(f"{path}: there is no {where}; run `make reproduce` again.")
+    return Summary(experiment, table, runs)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instructlab_repro import experiments
-from instructlab_repro.pages.markdown import grid, render
+from instructlab_repro.pages.markdown import render
 from instructlab_repro.pages.notes import notes
 from instructlab_repro.pages.summary import COSTS, Group, summarise
 from instructlab_utils import files
@@ -37,17 +37,7 @@ def markdown(name: str, profile: str = "laptop", metric: str | None = None, root
         if pages[-1] and sum(len(g.heads) for g in (*pages[-1], group)) > WIDTH:
             pages.append([])
         pages[-1].append(group)
-    parts = [f"**{summary.title}**"]
-    for page in pages:
-        heads = [f"{group.title}<br>{head}".removeprefix("<br>") for group in page for head in group.heads]
-        rows = [["method", *heads]]
-        for method in summary.methods:
-            entries = [entry for group in page for entry in group.rows[method]]
-            links = [f"[{e.claim}]({root}LEDGER.md#{e.claim.lower()}): " if e.claim else "" for e in entries]
-            texts = [f"**{e.text}**" if e.best else e.text for e in entries]
-            rows.append([summary.label(method), *map("".join, zip(links, texts, strict=True))])
-        parts.append(grid(rows, [True, *(group.left for group in page for _ in group.heads)]))
-    return "\n\n".join([*parts, *notes(summary)]) + "\n"
+    return render("table.md.j2", summary=summary, pages=pages, notes=notes(summary), root=root)
 
 
 def html(name: str, profile: str = "laptop", metric: str | None = None, root: str = "../") -> str:
@@ -56,20 +46,13 @@ def html(name: str, profile: str = "laptop", metric: str | None = None, root: st
     ``root`` is that of :func:`markdown`.
     """
     summary = summarise(name, profile, metric)
-    groups, below = summary.groups(), notes(summary)
-    if any(entry.small for group in groups for row in group.rows.values() for entry in row):
-        below.append("In brackets: the 95 % t interval over seeds.")
-    return render("table.html.j2", summary=summary, groups=groups, notes=below, root=root)
+    return render("table.html.j2", summary=summary, groups=summary.groups(), notes=notes(summary), root=root)
 
 
 def latex(name: str, profile: str = "laptop", metric: str | None = None) -> str:
     """The table for a paper, with its notes; needs the package booktabs. A missing cell is a dash, named below."""
     summary = summarise(name, profile, metric)
-    groups, first, rules = summary.groups(), 2, []
-    for group in groups:
-        rules += [rf"\cmidrule(lr){{{first}-{first + len(group.heads) - 1}}}"] * bool(group.title)
-        first += len(group.heads)
-    return render("table.tex.j2", summary=summary, groups=groups, notes=notes(summary), rules=rules)
+    return render("table.tex.j2", summary=summary, groups=summary.groups(), notes=notes(summary))
 
 
 def to_csv(name: str, profile: str = "laptop", metric: str | None = None) -> str:
@@ -81,26 +64,24 @@ def to_csv(name: str, profile: str = "laptop", metric: str | None = None) -> str
     axes = [axis for axis in summary.experiment.axes if axis != "seed"]
     rows: list[dict[str, Any]] = []
     for method, column in itertools.product(summary.methods, summary.columns):
-        cell, at = summary.cells.get((method, *column)), dict(zip(summary.spread, column, strict=True))
-        row: dict[str, Any] = {"group": "ours", "method": method, **dict.fromkeys(axes, "all"), **at}
-        row |= {"column": summary.name(column), "metric": summary.table.metric, "seeds": 0}
-        if cell is not None:
+        row: dict[str, Any] = {"group": "ours", "method": method} | dict.fromkeys(axes, "all")
+        row |= dict(zip(summary.spread, column, strict=True)) | {"column": summary.name(column), "seeds": 0}
+        if cell := summary.cells.get((method, *column)):
             row |= {"seeds": len(cell.values), "mean": cell.mean, "best": int(cell.best)}
-        if cell is not None and cell.interval is not None:
-            row |= {"sd": cell.sd, "low": cell.interval.low, "high": cell.interval.high}
-        row |= dict(zip(("claim", "verdict"), summary.verdicts.get(method, ("", "")), strict=True))
+            if cell.interval is not None:
+                row |= {"sd": cell.sd, "low": cell.interval.low, "high": cell.interval.high}
+        row["claim"], row["verdict"] = summary.verdicts.get(method, ("", ""))
         row |= {"chosen": summary.chosen.get(method, ""), "untrained": summary.untrained.get(method, "")}
-        rows.append(row | summary.costs.get(method, {}))
+        rows.append(row | {"metric": summary.table.metric} | summary.costs.get(method, {}))
     for paper in summary.table.paper:
         group = f"paper: {paper.model}, {paper.data} ({paper.source}; {paper.evidence})"
         for head, values in paper.values.items():
             about = {"group": group, "column": head, "metric": paper.metric}
             rows += [about | {"method": method, "mean": value} for method, value in values.items()]
     numbers = [*"seeds mean sd low high best".split(), *(key for _, keys, _ in COSTS for key in keys)]
-    out = io.StringIO()
-    told = "untrained chosen claim verdict".split()
-    fields = ["group", "method", *axes, "column", "metric", *numbers, *told]
-    writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
+    words = "untrained chosen claim verdict".split()
+    fields = ["group", "method", *axes, "column", "metric", *numbers, *words]
+    writer = csv.DictWriter(out := io.StringIO(), fields, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: round(v, 10) if isinstance(v, float) else v for k, v in r.items()} for r in rows)
     return out.getvalue()
@@ -118,8 +99,7 @@ def figure(name: str, profile: str = "laptop", metric: str | None = None) -> Fig
     panels: dict[str, list[tuple]] = defaultdict(list)
     for column in summary.columns:
         panels[summary.name(column, [axis or ""])].append(column)
-    wide = min(3, len(panels))
-    shape = math.ceil(len(panels) / wide), wide
+    shape = math.ceil(len(panels) / 3), min(3, len(panels))
     drawing, grid = plotting.axes(*shape, sharex=axis is None, sharey=True, squeeze=False)
     for panel in grid.flat[len(panels) :]:
         panel.set_visible(False)
@@ -128,16 +108,19 @@ def figure(name: str, profile: str = "laptop", metric: str | None = None) -> Fig
         for index, method in enumerate(methods):
             there = [column for column in columns if (method, *column) in summary.cells]
             cells = [summary.cells[method, *column] for column in there]
-            at = [column[summary.spread.index(axis)] if axis else index for column in there]
-            ends = [(cell.interval.low, cell.interval.high) for cell in cells if cell.interval is not None]
-            low, high = scale * np.array(ends or [(cell.mean, cell.mean) for cell in cells]).reshape(-1, 2).T
             means, look = [scale * cell.mean for cell in cells], plotting.style(index)
+            ends = [
+                (cell.interval.low, cell.interval.high) if cell.interval else (cell.mean,) * 2
+                for cell in cells
+            ]
+            low, high = scale * np.array(ends).reshape(-1, 2).T
             if axis:
+                at = [column[summary.spread.index(axis)] for column in there]
                 panel.plot(at, means, label=summary.label(method), **look)
                 panel.fill_between(at, low, high, color=look["color"], alpha=0.12, linewidth=0)
             else:
-                panel.plot(means, at, **(look | {"linestyle": "none"}))
-                panel.hlines(at, low, high, color=look["color"])
+                panel.plot(means, [index] * len(means), **(look | {"linestyle": "none"}))
+                panel.hlines([index] * len(means), low, high, color=look["color"])
         if axis:
             ticks = sorted(summary.experiment.axes[axis])
             panel.set_xscale("log" if 0 < 10 * ticks[0] < ticks[-1] else "linear")  # type: ignore[operator]
@@ -189,10 +172,11 @@ def write(name: str, profile: str = "laptop") -> list[Path]:
     return written
 
 
-def generated(profile: str = "laptop") -> dict[str, str]:
-    """Every table as a block of a page at the root, by name: table-<stem>."""
-    found = {}
-    for name in experiments.names():
-        for metric, stem in _stems(name, profile).items() if experiments.results(name, profile) else ():
-            found[f"table-{stem}"] = markdown(name, profile, metric, root="")
-    return found
+def generated() -> dict[str, str]:
+    """Every table of the laptop's results as a block of a page at the root, by name: table-<stem>."""
+    return {
+        f"table-{stem}": markdown(name, metric=metric, root="")
+        for name in experiments.names()
+        if experiments.results(name)
+        for metric, stem in _stems(name, "laptop").items()
+    }
