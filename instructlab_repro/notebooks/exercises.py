@@ -74,11 +74,7 @@ def sources(root: Path | None = None) -> dict[str, Path]:
 
 
 def load(path: Path) -> list[Exercise]:
-    """The exercises of one source, in order.
-
-    Raises:
-        NotebookError: naming the file, the exercise and what is missing.
-    """
+    """The exercises of one source, in order. NotebookError names the file, the exercise and what is missing."""
     cells = _notebook(path).cells
     starts = [
         i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and HEADING.search(cell.source)
@@ -115,20 +111,20 @@ def _exercise(path: Path, cells: list[Any], setup: tuple[str, ...]) -> Exercise:
     answer, check = cells[at], cells[check_at]
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     graded, hints = box["kind"] == "graded", text.count("<summary>Hint ")
-    if not answer.metadata.nbgrader.solution or not SOLUTION.search(answer.source):
-        raise NotebookError(
-            f"{where}: the answer cell needs 'solution': true and BEGIN SOLUTION … END SOLUTION"
-        )
-    if not check.metadata.nbgrader.locked or check.metadata.nbgrader.grade != graded:
-        raise NotebookError(
-            f"{where}: the checker must be locked, and have 'grade' and points only if graded"
-        )
-    if graded != bool(HIDDEN.search(check.source)):
-        raise NotebookError(f"{where}: hidden tests belong to graded exercises, and only to them")
-    if graded == (PLACEHOLDER in text) or (not graded and hints < 2):
-        raise NotebookError(
-            f"{where}: a practice exercise ends with two hints and {PLACEHOLDER}; a graded one has none"
-        )
+    solved = answer.metadata.nbgrader.solution and SOLUTION.search(answer.source)
+    locked = check.metadata.nbgrader.locked and check.metadata.nbgrader.grade == graded
+    ends_well = PLACEHOLDER not in text if graded else PLACEHOLDER in text and hints >= 2
+    for holds, rule in (
+        (solved, "the answer cell needs 'solution': true and BEGIN SOLUTION … END SOLUTION"),
+        (locked, "the checker must be locked, and have 'grade' and points only if graded"),
+        (
+            graded == bool(HIDDEN.search(check.source)),
+            "hidden tests belong to graded exercises, and only to them",
+        ),
+        (ends_well, f"a practice exercise ends with two hints and {PLACEHOLDER}; a graded one has none"),
+    ):
+        if not holds:
+            raise NotebookError(f"{where}: {rule}")
     return Exercise(
         id=heading["id"],
         title=heading["title"],
