@@ -17,7 +17,6 @@ from instructlab_repro.notebooks.sources import (
     from_source,
     import_back,
     lessons,
-    read,
     read_header,
     store_outputs,
 )
@@ -39,7 +38,6 @@ __all__ = [
     "import_back",
     "inspect_notebook",
     "lessons",
-    "read",
     "read_header",
     "read_manifest",
     "run_notebook",

@@ -76,9 +76,7 @@ def sources(root: Path | None = None) -> dict[str, Path]:
 def load(path: Path) -> list[Exercise]:
     """The exercises of one source, in order. NotebookError names the file, the exercise and what is missing."""
     cells = _notebook(path).cells
-    starts = [
-        i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and HEADING.search(cell.source)
-    ]
+    starts = [i for i, c in enumerate(cells) if c.cell_type == "markdown" and HEADING.search(c.source)]
     if not starts:
         raise NotebookError(f"{path.name}: no exercise; a box begins with '## NN.K title'")
     setup = tuple(cell.source for cell in cells[: starts[0]] if cell.cell_type == "code")
@@ -98,29 +96,25 @@ def _exercise(path: Path, cells: list[Any], setup: tuple[str, ...]) -> Exercise:
     where = f"{path.name}: exercise {heading['id']}"
     box = BOX.search(cells[0].source)
     if box is None or len(box["stars"]) != 5:
-        raise NotebookError(
-            f"{where}: no box; write '> ●●○○○ · 10 minutes · practice' (or graded) under the title"
-        )
+        rule = "write '> ●●○○○ · 10 minutes · practice' (or graded) under the title"
+        raise NotebookError(f"{where}: no box; {rule}")
     suffix = heading["id"].replace(".", "_")
     by_id = {cell.metadata.get("nbgrader", {}).get("grade_id"): i for i, cell in enumerate(cells)}
     at, check_at = by_id.get(f"answer_{suffix}"), by_id.get(f"check_{suffix}")
     if at is None or check_at != at + 1:
-        raise NotebookError(
-            f"{where}: a cell answer_{suffix}, and directly after it check_{suffix}, are needed"
-        )
+        pair = f"a cell answer_{suffix}, and directly after it check_{suffix}"
+        raise NotebookError(f"{where}: {pair}, are needed")
     answer, check = cells[at], cells[check_at]
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     graded, hints = box["kind"] == "graded", text.count("<summary>Hint ")
     solved = answer.metadata.nbgrader.solution and SOLUTION.search(answer.source)
     locked = check.metadata.nbgrader.locked and check.metadata.nbgrader.grade == graded
+    hidden = bool(HIDDEN.search(check.source))
     ends_well = PLACEHOLDER not in text if graded else PLACEHOLDER in text and hints >= 2
     for holds, rule in (
         (solved, "the answer cell needs 'solution': true and BEGIN SOLUTION … END SOLUTION"),
         (locked, "the checker must be locked, and have 'grade' and points only if graded"),
-        (
-            graded == bool(HIDDEN.search(check.source)),
-            "hidden tests belong to graded exercises, and only to them",
-        ),
+        (hidden == graded, "hidden tests belong to graded exercises, and only to them"),
         (ends_well, f"a practice exercise ends with two hints and {PLACEHOLDER}; a graded one has none"),
     ):
         if not holds:

@@ -87,11 +87,10 @@ class _Watch:
 def _process_tree(pid: int) -> list[Any]:
     import psutil
 
-    try:
+    with contextlib.suppress(psutil.Error):
         parent = psutil.Process(pid)
         return [parent, *parent.children(recursive=True)]
-    except psutil.Error:
-        return []
+    return []
 
 
 def _memory(process: Any, *, shared: bool = False) -> int:
@@ -101,14 +100,11 @@ def _memory(process: Any, *, shared: bool = False) -> int:
     """
     import psutil
 
-    with contextlib.suppress(OSError, ValueError):
-        if shared:
-            rows = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-            return 1024 * next(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
+    for ask in (process.memory_full_info, process.memory_info) if shared else (process.memory_info,):
+        with contextlib.suppress(psutil.Error):
+            found = ask()
+            return int(getattr(found, "pss", found.rss))
+    return 0
 
 
 def run_notebook(
@@ -250,14 +246,12 @@ def _signals(watch: _Watch) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[signal.Signals, Any] = {}
 
     def handler(number: int, _: object) -> None:
         watch.reason = watch.reason or ("Interrupted", f"stopped by {signal.Signals(number).name}")
-        signal.signal(number, before[signal.Signals(number)])
+        signal.signal(number, before[number])
 
-    for each in (signal.SIGTERM, signal.SIGINT):
-        before[each] = signal.signal(each, handler)
+    before = {int(each): signal.signal(each, handler) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
@@ -298,11 +292,10 @@ def describe(manifest: Manifest, out: Path) -> str:
     head = f"{manifest.notebook} · {manifest.status} · {cost}"
     if manifest.error is None:
         return f"{head} · {shown(out / manifest.executed)}"
-    error = manifest.error
+    error, partial = manifest.error, out / manifest.executed
     cell = f"cell [{error['cell']}]" if error["cell"] else "before the first cell"
     source = f" `{error['source']}`" if error["source"] else ""
     message = f"{error['name']}: {error['message']}".strip().splitlines()[0]
-    partial = out / manifest.executed
     where = f"\n  partial notebook: {shown(partial)}" if partial.exists() else ""
     return f"{head}\n  {cell}{source}: {message}{where}"
 
