@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def run_experiments(
     wanted = jobs.all_jobs(chosen, profile)
     left = [job for job in wanted if fresh or not job.done]
     if dry_run:
-        print(plan(loaded, wanted, left, profile, workers))
+        print(plan(wanted, left, workers or 2))  # 2, as profiles/local has it
         return 0
     code = 0
     if left:
@@ -136,29 +136,17 @@ def run_experiments(
     return max(code, write_tables(chosen, profile))
 
 
-def plan(
-    loaded: Sequence[experiments.Experiment],
-    jobs: list[Job],
-    left: list[Job],
-    profile: str,
-    workers: int | None,
-) -> str:
+def plan(jobs: list[Job], left: list[Job], workers: int) -> str:
     """What would run, how long it should take by earlier runs, and what is there."""
-    times: dict[str, float | None] = {}
-    for experiment in (one.at(profile) for one in loaded):
-        times |= {f"{experiment.name}/{b.id}": experiment.expected_seconds(b) for b in experiment.blocks()}
-    known = [seconds for job in left if (seconds := times[job.name]) is not None]
     rows = []
     for job in left:
-        seconds = times[job.name]
-        time = "never timed" if seconds is None else f"about {seconds:.0f} s"
+        time = f"about {job.expected:.0f} s" if job.expected else "never timed"
         rows.append(f"{job.name}: {job.why or 'again'}, {time}")
     text = f"{len(jobs) - len(left)} of {len(jobs)} blocks are there, {len(left)} would run"
-    if known:
-        workers = workers or 2  # as profiles/local has it
-        text += f": about {sum(known) / workers / 60:.0f} min with {workers} workers by earlier runs"
-    if len(known) < len(left):
-        text += f", {len(left) - len(known)} of them never timed"
+    if seconds := sum(job.expected for job in left):
+        text += f": about {seconds / workers / 60:.0f} min with {workers} workers by earlier runs"
+    if untimed := sum(not job.expected for job in left):
+        text += f", {untimed} of them never timed"
     return "\n".join([*rows, text + "."])
 
 

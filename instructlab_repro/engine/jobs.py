@@ -39,11 +39,9 @@ class Job:
     out: Path
     notebook: Path
     key: str
-    minutes: float
-    memory_mb: int
     command: str
+    resources: dict[str, int]
     threads: int = 1
-    gpus: int = 0
     needs: tuple[Path, ...] = ()
     done: bool = False
     why: str = ""
@@ -63,18 +61,17 @@ class Job:
         error = (self.manifest and self.manifest.error) or {}
         return ": ".join(str(error[key]) for key in ("name", "message") if error.get(key))
 
-    @property
-    def resources(self) -> dict[str, int]:
-        """What Snakemake asks a cluster for: MB, minutes, GPUs."""
-        memory, runtime = self.memory_mb + SNAKEMAKE_MB, math.ceil(self.minutes) + SLACK
-        return {"mem_mb": memory, "runtime": runtime, "gpu": self.gpus}
-
     def refresh(self, since: float = 0.0) -> Job:
         """Read the manifest again; one that is older than ``since`` (seconds of the epoch) does not count."""
         with contextlib.suppress(OSError, RecordError):
             if (self.out / "manifest.json").stat().st_mtime >= since:
                 self.manifest = notebooks.read_manifest(self.out)
         return self
+
+
+def _resources(minutes: float, memory_mb: int, gpus: int) -> dict[str, int]:
+    """What Snakemake asks a cluster for; ``minutes`` are the job's own limit."""
+    return {"mem_mb": memory_mb + SNAKEMAKE_MB, "runtime": math.ceil(minutes) + SLACK, "gpu": gpus}
 
 
 def lesson_jobs(profile: str) -> dict[str, Job]:
@@ -87,10 +84,8 @@ def lesson_jobs(profile: str) -> dict[str, Job]:
             out=find_root() / "build" / profile / lesson.source.stem,
             notebook=lesson.notebook,
             key=hashlib.sha256(f"{code} {package} {profile}".encode()).hexdigest(),
-            minutes=max(15, 5 * lesson.minutes[profile]),  # the limit of `lesson-job`
-            memory_mb=LESSON_MB,
-            gpus=int(profile == "gpu"),
             command=f"lesson-job {lesson.id} --profile {profile}",
+            resources=_resources(max(15, 5 * lesson.minutes[profile]), LESSON_MB, int(profile == "gpu")),
         )
         job.refresh()
         job.expected = (job.manifest and job.manifest.seconds) or 60 * lesson.minutes[profile]
@@ -117,18 +112,15 @@ def block_jobs(name: str, profile: str, only: experiments.Block | None = None) -
             out=block.out,
             notebook=find_root() / "notebooks" / "experiments" / f"{experiment.notebook}.ipynb",
             key=experiment.key(block),
-            minutes=asked.minutes,
-            memory_mb=asked.memory_mb,
             command=f"block {name} {block.id} --profile {profile}",
+            resources=_resources(asked.minutes, asked.memory_mb, asked.gpu),
             threads=asked.cores,
-            gpus=asked.gpu,
             needs=tuple(jobs[need].marker for need in block.needs if not jobs[need].done),
             done=built is not None or experiment.lines(block) is not None,
             why=why,
-        ).refresh()
-        if not job.done:
-            job.expected = experiment.expected_seconds(block) or 0.0
-        jobs[block.id] = job
+            expected=experiment.expected_seconds(block) or 0.0,
+        )
+        jobs[block.id] = job.refresh()
     return jobs
 
 
