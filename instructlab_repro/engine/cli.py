@@ -52,11 +52,9 @@ def _join_parameters(args: list[str]) -> list[str]:
     joined, rest = [], iter(args)
     for arg in rest:
         joined.append(arg)
-        if arg in ("-p", "--parameter"):
-            key = next(rest, None)
-            if key is not None:
-                value = None if "=" in key else next(rest, None)
-                joined.append(key if value is None else f"{key}={value}")
+        if arg in ("-p", "--parameter") and (key := next(rest, None)) is not None:
+            value = None if "=" in key else next(rest, None)
+            joined.append(key if value is None else f"{key}={value}")
     return joined
 
 

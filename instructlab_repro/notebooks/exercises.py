@@ -51,12 +51,10 @@ class Exercise:
     flavour: str
     points: int
     text: str
-    hints: int
     setup: tuple[str, ...]
     given: tuple[str, ...]
     answer: str
     check: str
-    source: Path
 
     @property
     def graded(self) -> bool:
@@ -106,10 +104,11 @@ def _exercise(path: Path, cells: list[Any], setup: tuple[str, ...]) -> Exercise:
         raise NotebookError(f"{where}: {pair}, are needed")
     answer, check = cells[at], cells[check_at]
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    graded, hints = box["kind"] == "graded", text.count("<summary>Hint ")
+    graded = box["kind"] == "graded"
     solved = answer.metadata.nbgrader.solution and SOLUTION.search(answer.source)
     locked = check.metadata.nbgrader.locked and check.metadata.nbgrader.grade == graded
     hidden = bool(HIDDEN.search(check.source))
+    hints = text.count("<summary>Hint ")
     ends_well = PLACEHOLDER not in text if graded else PLACEHOLDER in text and hints >= 2
     for holds, rule in (
         (solved, "the answer cell needs 'solution': true and BEGIN SOLUTION … END SOLUTION"),
@@ -128,12 +127,10 @@ def _exercise(path: Path, cells: list[Any], setup: tuple[str, ...]) -> Exercise:
         flavour=box["flavour"] or "",
         points=int(check.metadata.nbgrader.get("points", 0)),
         text=text,
-        hints=hints,
         setup=setup,
         given=tuple(cell.source for cell in cells[:at] if cell.cell_type == "code"),
         answer=answer.source,
         check=check.source,
-        source=path,
     )
 
 

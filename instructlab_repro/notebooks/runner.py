@@ -127,8 +127,9 @@ def run_notebook(
     """
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(inspect_notebook(path), parameters)
-    kernel_env = {**os.environ, **base_environment(threads), "INSTRUCTLAB_RUN_DIR": str(out), **(env or {})}
-    kernel_env.pop("MPLBACKEND", None)  # the kernel chooses the one that shows figures in the notebook
+    # without MPLBACKEND: the kernel chooses the one that shows figures in the notebook
+    outer = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    kernel_env = {**outer, **base_environment(threads), "INSTRUCTLAB_RUN_DIR": str(out), **(env or {})}
     profile = str(values.get("profile", "auto"))
     if profile == "auto":
         profile = kernel_env.get("INSTRUCTLAB_PROFILE", "laptop")
