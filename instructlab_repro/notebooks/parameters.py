@@ -80,8 +80,8 @@ def check_parameters(
 def _checked(parameter: Parameter, value: Any, parse: bool) -> Any:
     try:
         kind = eval(parameter.type, {"__builtins__": NAMES})
-    except (NameError, TypeError):  # a type that we do not know: the notebook itself must check it
-        kind = Any
+    except (NameError, AttributeError, SyntaxError, TypeError):
+        kind = Any  # a type that we do not know: the notebook itself must check it
     adapter = TypeAdapter(kind, config=ConfigDict(strict=True))
     with contextlib.suppress(ValidationError, ValueError, SyntaxError):
         if not (parse and isinstance(value, str)):
