@@ -101,7 +101,7 @@ def _memory(process: Any, *, shared: bool = False) -> int:
     import psutil
 
     for ask in (process.memory_full_info, process.memory_info) if shared else (process.memory_info,):
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, OSError):  # it may end while it is read
             found = ask()
             return int(getattr(found, "pss", found.rss))
     return 0
