@@ -118,6 +118,14 @@ def test_values_of_another_type_are_refused(declared, name, value):
         runner.check_parameters(declared, {name: value})
 
 
+def test_a_choice_is_checked_and_an_unknown_type_is_left_to_the_notebook(tmp_path):
+    cell = 'kind: Literal["a", "b"] = "a"\nwhere: Path = "x"'
+    declared = runner.inspect_notebook(write(tmp_path / "a.ipynb", parameters=cell))
+    assert runner.check_parameters(declared, {"kind": "b", "where": 3}) == {"kind": "b", "where": 3}
+    with pytest.raises(ParameterError, match=r"'kind' must be of type Literal\['a', 'b'\], not 'c'"):
+        runner.check_parameters(declared, {"kind": "c"}, parse=True)
+
+
 def test_an_int_is_welcome_where_a_float_is_asked(declared):
     got = runner.check_parameters(declared, {"lr": 1})["lr"]
     assert got == 1.0 and isinstance(got, float)

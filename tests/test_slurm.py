@@ -21,6 +21,7 @@ import yaml
 
 from instructlab_repro import experiments
 from instructlab_repro.engine import jobs, snakemake
+from instructlab_repro.notebooks import kernels
 from instructlab_repro.pages import check_blocks
 from instructlab_utils.errors import ConfigError
 
@@ -167,7 +168,7 @@ def test_a_job_in_an_empty_environment_gets_all_it_needs_from_the_snakefile(root
     )
     assert found["INSTRUCTLAB_ROOT"] == str(root) and found["INSTRUCTLAB_PROFILE"] == "smoke"
     assert found["INSTRUCTLAB_HOME"] == "/somewhere/cache" and found["PYTHONPATH"] == str(ROOT)
-    assert all(found[name] == "1" for name in jobs.THREADS)
+    assert all(found[name] == "1" for name in kernels.THREADS)
     assert block.out.joinpath("done").read_text().strip() == experiments.load("toy").at("smoke").key(block)
 
 

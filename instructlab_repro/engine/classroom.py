@@ -19,15 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from instructlab_repro.notebooks.exercises import (
-    OVERVIEW,
-    PLACEHOLDER,
-    STUB,
-    load,
-    solution,
-    sources,
-    teacher_notebook,
-)
+from instructlab_repro.notebooks import exercises
+from instructlab_repro.notebooks.exercises import OVERVIEW, PLACEHOLDER, STUB
 from instructlab_utils.errors import ConfigError, NotebookError
 from instructlab_utils.files import write_json
 
@@ -36,40 +29,39 @@ MARKER = ".classroom"
 STUDENTS = ("solved", "untouched")
 
 
-def classroom(folder: Path | str) -> dict[str, dict[str, dict[str, float]]]:
+Grades = dict[str, dict[str, dict[str, float]]]  # student → notebook → {"score", "max_score"}
+
+
+def classroom(folder: Path | str) -> Grades:
     """The whole cycle with nbgrader, as a teacher would do it; everything is written under `folder`.
 
     ``source/`` (with solutions), ``release/exercises/`` (what students get), two submissions (``solved``: every
     answer filled in; ``untouched``), their automatic grades, ``gradebook.db`` and ``results.json``.
 
-    Returns:
-        student → notebook → {"score", "max_score"}.
-
-    Raises:
-        NotebookError: when a step of nbgrader fails, when the release shows a solution or a hidden case, or when the
-            grades are not full marks and zero.
-        ConfigError: when `folder` holds something else, or nbgrader is not installed.
+    NotebookError when a step of nbgrader fails, when the release shows a solution or a hidden case, or when the grades
+    are not full marks and zero. ConfigError when `folder` holds something else, or nbgrader is not installed.
     """
     folder, began = Path(folder).resolve(), time.perf_counter()
+    paths = list(exercises.sources().values())
     with tempfile.TemporaryDirectory(prefix="ilu-") as sockets, _as_if_activated():
         api, gradebook = _nbgrader(folder, Path(sockets))
         _prepare(folder)
-        for path in sources().values():
-            _write_notebook(teacher_notebook(path), folder / "source" / ASSIGNMENT / f"{path.stem}.ipynb")
+        for path in paths:
+            notebook = exercises.teacher_notebook(path)
+            _write_notebook(notebook, folder / "source" / ASSIGNMENT / f"{path.stem}.ipynb")
         _step(api.generate_assignment(ASSIGNMENT), "generate_assignment")
         released = folder / "release" / ASSIGNMENT
-        for path in sources().values():
+        for path in paths:
             _submit(released / f"{path.stem}.ipynb", folder / "submitted", path)
         print(f"student notebooks: {released}", flush=True)
 
-        results: dict[str, dict[str, dict[str, float]]] = {}
-        for student in STUDENTS:
+        results: Grades = {student: {} for student in STUDENTS}
+        for student, grades in results.items():
             _step(api.autograde(ASSIGNMENT, student), f"autograde {student}")
             with gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
-                for name in (path.stem for path in sources().values()):
+                for name in (path.stem for path in paths):
                     found = book.find_submission_notebook(name, ASSIGNMENT, student)
-                    grade = {"score": float(found.score), "max_score": float(found.max_score)}
-                    results.setdefault(student, {})[name] = grade
+                    grades[name] = {"score": float(found.score), "max_score": float(found.max_score)}
                     print(f"{student:10}{name:26}{found.score:3g} of {found.max_score:g} points", flush=True)
     seconds = round(time.perf_counter() - began, 1)
     write_json(folder / "results.json", {"students": results, "seconds": seconds})
@@ -77,7 +69,7 @@ def classroom(folder: Path | str) -> dict[str, dict[str, dict[str, float]]]:
     return results
 
 
-def _judge(results: dict[str, dict[str, dict[str, float]]], autograded: Path) -> None:
+def _judge(results: Grades, autograded: Path) -> None:
     """Full marks for the solution, none for the untouched copy, and the hidden cases took part."""
     for name, full in results["solved"].items():
         zero = results["untouched"][name]
@@ -111,9 +103,11 @@ def _nbgrader(folder: Path, sockets: Path) -> tuple[Any, Any]:
 
 def _prepare(folder: Path) -> None:
     """Empty `folder` if a classroom was there before; refuse to touch anything else."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).is_file():
-        raise ConfigError(f"{folder} is not empty and was not made by this command: choose another folder")
     if folder.exists():
+        if any(folder.iterdir()) and not (folder / MARKER).is_file():
+            raise ConfigError(
+                f"{folder} is not empty and was not made by this command: choose another folder"
+            )
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / MARKER).write_text("Made by `make classroom`, and emptied by the next one.\n", encoding="utf-8")
@@ -129,7 +123,9 @@ def _submit(released: Path, submitted: Path, source: Path) -> None:
         if forbidden in text:
             raise NotebookError(f"{released.name}: the student version shows {forbidden!r}")
     _write_notebook(notebook, submitted / "untouched" / ASSIGNMENT / released.name)
-    answers = {f"answer_{e.id.replace('.', '_')}": solution(e.answer) for e in load(source)}
+    answers = {
+        f"answer_{e.id.replace('.', '_')}": exercises.solution(e.answer) for e in exercises.load(source)
+    }
     for cell in notebook.cells:
         cell.source = answers.get(cell.metadata.get("nbgrader", {}).get("grade_id"), cell.source)
     _write_notebook(notebook, submitted / "solved" / ASSIGNMENT / released.name)

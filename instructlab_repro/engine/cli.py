@@ -13,23 +13,22 @@ from typing import Annotated, Any
 import typer
 
 from instructlab_repro import notebooks
-from instructlab_repro.notebooks import runner
 from instructlab_utils.errors import CourseError, ParameterError
 from instructlab_utils.project import PROFILES, find_root, resolve_profile, shown
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Lessons on instructions and language models: fetch what they need, run them, reproduce results.",
-)
-
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 Profile = Annotated[str, typer.Option(callback=resolve_profile, help="smoke, laptop or gpu")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")]
 Check = Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if something is stale")]
-Workers = Annotated[int, typer.Option(min=1, help="notebooks at a time, one thread each")]
+Pairs = Annotated[list[str] | None, typer.Option("--parameter", "-p", metavar="KEY VALUE", help="repeatable")]
+Workers = Annotated[int | None, typer.Option(min=1, help="jobs at a time; else the executor's")]
+
+
+@app.callback()
+def about() -> None:
+    """Lessons on instructions and language models: fetch what they need, run them, reproduce results."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,48 +52,37 @@ def _join_parameters(args: list[str]) -> list[str]:
     joined, rest = [], iter(args)
     for arg in rest:
         joined.append(arg)
-        if arg in ("-p", "--parameter"):
-            key = next(rest, None)
-            if key is not None:
-                value = None if "=" in key else next(rest, None)
-                joined.append(key if value is None else f"{key}={value}")
+        if arg in ("-p", "--parameter") and (key := next(rest, None)) is not None:
+            value = None if "=" in key else next(rest, None)
+            joined.append(key if value is None else f"{key}={value}")
     return joined
 
 
-def _run(
-    name: str, out: Path, profile: str, given: dict[str, Any], timeout: float | None = None, threads: int = 1
-) -> Any:
-    """Run one lesson or experiment notebook, given what was typed; returns its manifest."""
+def _run(name: str, out: Path, profile: str, given: dict[str, str], **limits: Any) -> notebooks.Manifest:
+    """Run one lesson or experiment notebook, given what was typed, and say how it ended."""
     lesson = notebooks.find(name)
-    values = runner.check_parameters(runner.inspect_notebook(lesson.notebook), given, parse=True)
-    manifest = runner.run_notebook(
-        lesson.notebook,
-        out,
-        values,
-        timeout=timeout or max(900.0, 5 * 60 * lesson.minutes[profile]),
-        env={"INSTRUCTLAB_PROFILE": profile},
-        threads=threads,
-        progress=sys.stderr.isatty(),
-    )
-    _say(runner.describe(manifest, out), manifest.status)
+    values = notebooks.check_parameters(notebooks.inspect_notebook(lesson.notebook), given, parse=True)
+    limits["timeout"] = limits["timeout"] or max(900.0, 5 * 60 * lesson.minutes[profile])
+    env, person = {"INSTRUCTLAB_PROFILE": profile}, sys.stderr.isatty()
+    manifest = notebooks.run_notebook(lesson.notebook, out, values, env=env, progress=person, **limits)
+    _say(manifest, out)
     return manifest
 
 
-def _say(text: str, status: str) -> None:
-    print(text, file=sys.stdout if status == "ok" else sys.stderr)
+def _say(manifest: notebooks.Manifest, out: Path) -> None:
+    stream = sys.stdout if manifest.status == "ok" else sys.stderr
+    print(notebooks.describe(manifest, out), file=stream)
 
 
 @app.command()
 def run(
     lesson: Annotated[str, typer.Argument(help="a lesson's number or name, or an experiment's name")],
-    parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", metavar="KEY VALUE", help="may be repeated")
-    ] = None,
+    parameter: Pairs = None,
     profile: Profile = "auto",
     store: Annotated[bool, typer.Option("--store", help="keep the outputs in the lesson's notebook")] = False,
     timeout: Annotated[float | None, typer.Option(min=1, help="seconds for the whole notebook")] = None,
     threads: Annotated[int, typer.Option(min=1, help="more than one changes the last digits")] = 1,
-    out: Annotated[Path | None, typer.Option(help="folder for the executed notebook and its results")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the executed notebook, its results")] = None,
 ) -> None:
     """Run one notebook headlessly, its parameters checked."""
     given = dict(pair.partition("=")[::2] for pair in parameter or [])
@@ -107,7 +95,7 @@ def run(
     notebooks.build([lesson])
     found = notebooks.find(lesson)
     out = out or find_root() / "build" / "run" / profile / found.source.stem
-    manifest = _run(lesson, out, profile, given, timeout, threads)
+    manifest = _run(lesson, out, profile, given, timeout=timeout, threads=threads)
     if store and manifest.status == "ok":
         size = notebooks.store_outputs(out / manifest.executed, found)
         print(f"stored in notebooks/{found.notebook.name}, {size / 1000:.0f} KB")
@@ -121,7 +109,7 @@ def lesson_job(name: str, profile: Profile = "auto", timeout: float | None = Non
     if not lesson.notebook.exists():
         notebooks.build([name])
     out = find_root() / "build" / profile / lesson.source.stem
-    raise typer.Exit(_run(name, out, profile, {}, timeout).exit_code)
+    raise typer.Exit(_run(name, out, profile, {}, timeout=timeout).exit_code)
 
 
 @app.command(hidden=True)
@@ -129,11 +117,9 @@ def block(experiment: str, block_id: str, profile: Profile = "auto", fresh: bool
     """One block of an experiment, as the Snakefile calls it."""
     from instructlab_repro import experiments
 
-    chosen, found = experiments.find_block(experiment, block_id, profile)
-    if not notebooks.find(chosen.notebook).notebook.exists():
-        notebooks.build([chosen.notebook])
+    _, found = experiments.find_block(experiment, block_id, profile)
     manifest = experiments.run_block(experiment, block_id, profile, fresh=fresh)
-    _say(runner.describe(manifest, found.out), manifest.status)
+    _say(manifest, found.out)
     raise typer.Exit(manifest.exit_code)
 
 
@@ -149,7 +135,7 @@ def course(profile: Profile = "smoke", workers: Workers = 2) -> None:
 def reproduce(
     names: Names = None,
     profile: Profile = "laptop",
-    workers: Annotated[int | None, typer.Option(min=1, help="jobs at a time; else the executor's")] = None,
+    workers: Workers = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="run everything again")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="run a block of each again, and compare")] = False,
@@ -158,9 +144,11 @@ def reproduce(
     """Run what is missing of the experiments, then write results, tables and verdicts."""
     from instructlab_repro.engine import course
 
+    chosen = names or []
     if verify:
-        raise typer.Exit(course.verify_experiments(names or [], profile))
-    raise typer.Exit(course.run_experiments(names or [], profile, workers, dry_run, fresh, executor))
+        raise typer.Exit(course.verify_experiments(chosen, profile))
+    code = course.run_experiments(chosen, profile, workers, dry_run=dry_run, fresh=fresh, executor=executor)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -188,9 +176,7 @@ def fetch(
 
 
 @app.command()
-def doctor(
-    deep: Annotated[bool, typer.Option("--deep", help="read every file and compare its SHA-256")] = False,
-) -> None:
+def doctor(deep: Annotated[bool, typer.Option("--deep", help="compare each SHA-256")] = False) -> None:
     """Versions, device, cores, measured speed, free disk, and which assets are there."""
     from instructlab_repro import assets
 
@@ -210,9 +196,7 @@ def notebooks_command(names: Names = None, check: Check = False) -> None:
 
 
 @app.command("import")
-def import_command(
-    notebook: Annotated[Path, typer.Argument(help="a notebook that was edited in Jupyter")],
-) -> None:
+def import_command(notebook: Annotated[Path, typer.Argument(help="as edited in Jupyter")]) -> None:
     """Bring a notebook's edits back into its text source."""
     source = notebooks.import_back(notebook)
     notebooks.build([source.stem])
@@ -249,9 +233,7 @@ def list_command() -> None:
 def claims(
     names: Names = None,
     profile: Profile = "laptop",
-    plan: Annotated[
-        bool, typer.Option("--plan", help="before a run: effect, power and cost instead")
-    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="effect, power and cost before a run")] = False,
 ) -> None:
     """The verdict on every claim, from the recorded results."""
     from instructlab_repro import claims as ledger
@@ -276,19 +258,14 @@ def table(
     raise typer.Exit(write_tables(names or [], profile, check=check, measured=measured))
 
 
-PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-@app.command(add_help_option=False, context_settings=PASSED_ON)
-def bench(context: typer.Context) -> None:
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+def bench(options: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Measure the training loop against others; options go to benchmarks/bench.py."""
-    raise typer.Exit(_script("benchmarks/bench.py", *context.args))
+    raise typer.Exit(_script("benchmarks/bench.py", *(options or [])))
 
 
 @app.command()
-def classroom(
-    out: Annotated[Path, typer.Option(help="folder for everything that is made")] = Path("build/classroom"),
-) -> None:
+def classroom(out: Annotated[Path, typer.Option(help="for all files")] = Path("build/classroom")) -> None:
     """Make the student versions of the exercises, and grade two submissions as a proof."""
     from instructlab_repro.engine import classroom
 
@@ -298,8 +275,8 @@ def classroom(
 @app.command()
 def drill(times: Annotated[int, typer.Option(min=1, help="rounds of each kind")] = 20, seed: int = 0) -> None:
     """Faults at random moments of a fetch, a training run and `reproduce`; the next call must finish with equal results."""
-    words = ("--times", str(times), "--seed", str(seed))
     kinds = ("fetch", "training", "reproduce")
+    words = ("--times", str(times), "--seed", str(seed))
     raise typer.Exit(max(_script(f"tests/drill_{kind}.py", *words) for kind in kinds))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from instructlab_repro.engine.snakemake import GraphResult
 from instructlab_repro.notebooks import runner
 from instructlab_repro.pages import grid, show, write_tables
 from instructlab_utils import cache
-from instructlab_utils.errors import AssetError, RecordError
+from instructlab_utils.errors import AssetError
 from instructlab_utils.files import write_json, write_text
 from instructlab_utils.project import find_root, shown
 
@@ -44,34 +44,26 @@ def course_targets(profile: str) -> list[str]:
 
 def needed_assets(names: list[str] | None = None) -> list[str]:
     """The assets that the named lessons and experiments declare (default: all), in the catalogue's order."""
-    known = [notebooks.find(name) for name in names] if names is not None else notebooks.everything()
-    wanted = {asset for lesson in known for asset in lesson.assets}
-    if not wanted:
-        return []
-    catalogue = list(assets.catalogue())
-    for lesson in known:
-        if strange := [asset for asset in lesson.assets if asset not in catalogue]:
-            raise AssetError(
-                f"{lesson.source.name} declares {strange[0]!r}, which data/assets.toml does not hold"
-            )
+    known = notebooks.everything() if names is None else [notebooks.find(name) for name in names]
+    wanted = {asset: one.source.name for one in known for asset in one.assets}
+    catalogue = list(assets.catalogue()) if wanted else []
+    for asset, source in wanted.items():
+        if asset not in catalogue:
+            raise AssetError(f"{source} declares {asset!r}, which data/assets.toml does not hold")
     return [asset for asset in catalogue if asset in wanted]
 
 
 def ready(names: list[str]) -> bool:
     """Whether all these assets lie in the cache, without reading them through."""
-    try:
-        for name in names:
-            cache.folder(name)
-    except AssetError:
-        return False
-    return True
+    with contextlib.suppress(AssetError):
+        return all(cache.folder(name) for name in names)
+    return False
 
 
 def prepare(names: list[str]) -> None:
     """Build the notebooks that are not there, fetch the assets, and make the tasks' splits once, not in a race."""
-    stale = [lesson.id for lesson in notebooks.everything() if not lesson.notebook.exists()]
-    if stale:
-        notebooks.build(stale)
+    if unbuilt := [lesson.id for lesson in notebooks.everything() if not lesson.notebook.exists()]:
+        notebooks.build(unbuilt)
     if not names:
         return
     assets.fetch(names, progress=True)
@@ -82,7 +74,7 @@ def prepare(names: list[str]) -> None:
         raise AssetError(f"the tasks could not be prepared: {last.split(': ', 1)[-1]}")
 
 
-def run_course(profile: str = "smoke", workers: int = 2) -> int:
+def run_course(profile: str = "smoke", workers: int | None = 2) -> int:
     """Fetch, prepare, run, sum up; the exit code. What is up to date is neither fetched nor run again."""
     _warn_if_out_of_step()
     targets = course_targets(profile)
@@ -90,8 +82,7 @@ def run_course(profile: str = "smoke", workers: int = 2) -> int:
     had_all = ready(wanted)
     if not had_all:
         print(f"assets: {', '.join(wanted)} (fetched once, into {shown(cache.home())})")
-    undone = [job for job in jobs.all_jobs(targets, profile) if not job.done]
-    if undone or not had_all:
+    if not had_all or not all(job.done for job in jobs.all_jobs(targets, profile)):
         prepare(wanted)
     with progress() as on_progress:
         result = snakemake.run_graph(targets, profile, workers, on_progress=on_progress)
@@ -101,9 +92,10 @@ def run_course(profile: str = "smoke", workers: int = 2) -> int:
 def run_experiments(
     names: list[str],
     profile: str,
-    workers: int | None,
-    dry_run: bool,
-    fresh: bool,
+    workers: int | None = None,
+    *,
+    dry_run: bool = False,
+    fresh: bool = False,
     executor: str = "local",
 ) -> int:
     """Run what is missing of the named experiments (default: all); then results, tables, verdicts. The exit code."""
@@ -115,7 +107,7 @@ def run_experiments(
     wanted = jobs.all_jobs(chosen, profile)
     left = [job for job in wanted if fresh or not job.done]
     if dry_run:
-        print(plan(loaded, wanted, left, profile, workers))
+        print(plan(wanted, left, workers or 2))  # 2, as profiles/local has it
         return 0
     code = 0
     if left:
@@ -144,29 +136,17 @@ def run_experiments(
     return max(code, write_tables(chosen, profile))
 
 
-def plan(
-    loaded: Sequence[experiments.Experiment],
-    jobs: list[Job],
-    left: list[Job],
-    profile: str,
-    workers: int | None,
-) -> str:
+def plan(jobs: list[Job], left: list[Job], workers: int) -> str:
     """What would run, how long it should take by earlier runs, and what is there."""
-    rows, known, unknown = [], 0.0, 0
-    expected: dict[str, float | None] = {}
-    for experiment in (one.at(profile) for one in loaded):
-        expected |= {f"{experiment.name}/{b.id}": experiment.expected_seconds(b) for b in experiment.blocks()}
+    rows = []
     for job in left:
-        seconds = expected.get(job.name)
-        known, unknown = known + (seconds or 0.0), unknown + (seconds is None)
-        time = "never timed" if seconds is None else f"about {seconds:.0f} s"
+        time = f"about {job.expected:.0f} s" if job.expected else "never timed"
         rows.append(f"{job.name}: {job.why or 'again'}, {time}")
     text = f"{len(jobs) - len(left)} of {len(jobs)} blocks are there, {len(left)} would run"
-    if left:
-        workers = workers or 2  # as profiles/local has it
-        minutes = known / workers / 60
-        text += f": about {minutes:.0f} min with {workers} workers by earlier runs" if known else ""
-        text += f", {unknown} of them never timed" if unknown else ""
+    if seconds := sum(job.expected for job in left):
+        text += f": about {seconds / workers / 60:.0f} min with {workers} workers by earlier runs"
+    if untimed := sum(not job.expected for job in left):
+        text += f", {untimed} of them never timed"
     return "\n".join([*rows, text + "."])
 
 
@@ -193,38 +173,45 @@ def progress() -> Iterator[Callable[[list[Job]], None]]:
     """A text progress bar over notebooks, and a line for each one that has ended."""
     from tqdm import tqdm
 
-    bar: list[tqdm] = []
+    person = sys.stderr.isatty()
+    calm = {} if person else {"mininterval": 20, "maxinterval": 60}
     told: set[str] = set()
+    with tqdm(unit="notebook", file=sys.stderr, delay=1, **calm) as bar:
 
-    def show(jobs: list[Job]) -> None:
-        if not bar:
-            calm = {} if sys.stderr.isatty() else {"mininterval": 20, "maxinterval": 60}
-            bar.append(tqdm(total=len(jobs), unit="notebook", file=sys.stderr, **calm))
-        for job in jobs:
-            if job.status in ENDED and job.name not in told:
-                told.add(job.name)
-                bar[0].write(f"{job.name}: {job.status}, {_cost(job)}", file=sys.stderr)
-                bar[0].update()
-        bar[0].set_postfix_str(", ".join(job.name for job in jobs if job.status == "running"), refresh=False)
-        bar[0].refresh() if sys.stderr.isatty() else None
+        def show(jobs: list[Job]) -> None:
+            bar.total = len(jobs)
+            for job in jobs:
+                if job.status in ENDED and job.name not in told:
+                    told.add(job.name)
+                    seconds, memory = _cost(job)
+                    bar.write(f"{job.name}: {job.status}, {seconds} s, {memory}", file=sys.stderr)
+                    bar.update()
+            running = [job.name for job in jobs if job.status == "running"]
+            bar.set_postfix_str(", ".join(running), refresh=person)
 
-    try:
         yield show
-    finally:
-        for each in bar:
-            each.close()
 
 
 def report(result: GraphResult, profile: str, *, fetched: bool = False, name: str = "summary") -> int:
     """Print the table and what failed, write it to build/<profile>/<name>.md and .json; returns the exit code."""
     folder = find_root() / "build" / profile
-    jobs = sorted([*result.current, *result.ran], key=lambda job: ("/" in job.name, job.name))
     rows, left = [("notebook", "status", "seconds", "peak memory")], [True, True, False, False]
-    for job in jobs:
-        seconds = "" if job.seconds is None else f"{job.seconds:.1f}"
-        memory = "" if job.peak_memory_mb is None else f"{job.peak_memory_mb:.0f} MB"
-        status = f"{job.status}, up to date" if job in result.current else job.status
-        rows.append((_title(job), status, seconds, memory))
+    entries = []
+    for job in sorted([*result.current, *result.ran], key=lambda job: ("/" in job.name, job.name)):
+        current = job in result.current
+        title = job.name if "/" in job.name else job.notebook.stem
+        rows.append((title, f"{job.status}{', up to date' if current else ''}", *_cost(job)))
+        entries.append(
+            {
+                "notebook": job.name,
+                "status": job.status,
+                "seconds": job.manifest and job.manifest.seconds,
+                "peak_memory_mb": job.manifest and job.manifest.peak_memory_mb,
+                "up_to_date": current,
+                "error": job.error,
+                "executed": shown(job.out / "executed.ipynb"),
+            }
+        )
     show(rows, left)
     for job in result.bad:
         print(_failure(job), file=sys.stderr)
@@ -233,22 +220,9 @@ def report(result: GraphResult, profile: str, *, fetched: bool = False, name: st
     when = datetime.now(UTC).isoformat(timespec="seconds")
     head = f"# Profile {profile}, {when}\n\n{sentence}\n\n"
     write_text(folder / f"{name}.md", f"{head}{grid(rows, left)}\n")
-    entries = [
-        {
-            "notebook": job.name,
-            "status": job.status,
-            "seconds": job.seconds,
-            "peak_memory_mb": job.peak_memory_mb,
-            "up_to_date": job in result.current,
-            "error": job.error,
-            "executed": shown(job.out / "executed.ipynb"),
-        }
-        for job in jobs
-    ]
-    write_json(
-        folder / f"{name}.json",
-        {"profile": profile, "written": when, "seconds": round(result.seconds, 1), "notebooks": entries},
-    )
+    seconds = round(result.seconds, 1)
+    summary = {"profile": profile, "written": when, "seconds": seconds, "notebooks": entries}
+    write_json(folder / f"{name}.json", summary)
     return result.exit_code
 
 
@@ -257,18 +231,23 @@ def _sentence(result: GraphResult, folder: Path, fetched: bool) -> str:
         got = "the assets were fetched again" if fetched else "nothing was fetched"
         return f"Up to date, all {len(result.current)} notebooks: {got}, nothing was run."
     kept = f", {len(result.current)} more up to date" if result.current else ""
-    ended = f"Notebooks run: {len(result.ran)}"
-    ended += f", {len(result.bad)} of them did not end well" if result.bad else ", all ok"
-    return f"{ended}{kept}, {result.seconds:.0f} s in all; executed notebooks under {shown(folder.parent)}/."
+    ended = f"{len(result.bad)} of them did not end well" if result.bad else "all ok"
+    where = f"executed notebooks under {shown(folder.parent)}/"
+    return f"Notebooks run: {len(result.ran)}, {ended}{kept}, {result.seconds:.0f} s in all; {where}."
 
 
 def _failure(job: Job) -> str:
     """What went wrong in a job: cell, exception and partial notebook, as the runner tells it."""
-    if job.status in ENDED:
-        with contextlib.suppress(RecordError):
-            return runner.describe(runner.read_manifest(job.out), job.out)
-    reason = "cut off" if job.status == "running" else "not run: it ended too soon, or a job before it failed"
+    if job.manifest and job.status in ENDED:
+        return runner.describe(job.manifest, job.out)
+    reason = "cut off" if job.manifest else "not run: it ended too soon, or a job before it failed"
     return f"{job.name}: {reason}"
+
+
+def _cost(job: Job) -> tuple[str, str]:
+    """Seconds and peak memory; empty for a job that did not run."""
+    run = job.manifest
+    return (f"{run.seconds:.1f}", f"{run.peak_memory_mb:.0f} MB") if run else ("", "")
 
 
 def _warn_if_out_of_step() -> None:
@@ -277,11 +256,3 @@ def _warn_if_out_of_step() -> None:
     names = sorted({Path(name).name for name, what in told if not what.startswith(("missing", "no source"))})
     if names:
         print(f"note: behind their sources, run `make notebooks`: {', '.join(names)}", file=sys.stderr)
-
-
-def _title(job: Job) -> str:
-    return job.name if "/" in job.name else job.notebook.stem
-
-
-def _cost(job: Job) -> str:
-    return f"{job.seconds or 0:.1f} s, {job.peak_memory_mb or 0:.0f} MB"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from instructlab_repro import experiments, notebooks, provenance
+from instructlab_repro.notebooks.runner import base_environment
+from instructlab_utils.errors import RecordError
 from instructlab_utils.project import find_root
 
 LESSON_MB = 3000
@@ -25,53 +26,52 @@ SNAKEMAKE_MB = 500  # a cluster also counts the two Snakemakes and the runner ar
 SLACK = 5  # minutes on a cluster beyond a job's own limit, so that its manifest says why it ended
 # Snakemake's config travels to a node, the environment may not.
 CARRIED = {"home": "INSTRUCTLAB_HOME", "python": "INSTRUCTLAB_PYTHON"}
-PACKAGE = Path(experiments.__file__).resolve().parents[2]
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass
 class Job:
-    """One notebook to run. ``status`` after a run: ok, failed, aborted, running (cut off) or "not run"."""
+    """One notebook to run. ``status`` after a run: ok, failed, aborted, running (cut off) or "not run".
+
+    ``expected`` are seconds, by an earlier run or the lesson's header; 0 where nothing is known.
+    """
 
     name: str
     out: Path
     notebook: Path
     key: str
-    minutes: float
-    memory_mb: int
     command: str
+    resources: dict[str, int]
     threads: int = 1
-    gpus: int = 0
     needs: tuple[Path, ...] = ()
     done: bool = False
     why: str = ""
-    expected: float = 0.0  # seconds, by an earlier run or the lesson's header; 0 where nothing is known
-    status: str = "not run"
-    seconds: float | None = None
-    peak_memory_mb: float | None = None
-    error: str = ""
+    expected: float = 0.0
+    manifest: notebooks.Manifest | None = None
 
     @property
     def marker(self) -> Path:
         return self.out / "done"
 
     @property
-    def resources(self) -> dict[str, int]:
-        """What Snakemake asks a cluster for: MB, minutes, GPUs."""
-        memory, runtime = self.memory_mb + SNAKEMAKE_MB, math.ceil(self.minutes) + SLACK
-        return {"mem_mb": memory, "runtime": runtime, "gpu": self.gpus}
+    def status(self) -> str:
+        return self.manifest.status if self.manifest else "not run"
+
+    @property
+    def error(self) -> str:
+        error = (self.manifest and self.manifest.error) or {}
+        return ": ".join(str(error[key]) for key in ("name", "message") if error.get(key))
 
     def refresh(self, since: float = 0.0) -> Job:
         """Read the manifest again; one that is older than ``since`` (seconds of the epoch) does not count."""
-        path = self.out / "manifest.json"
-        with contextlib.suppress(OSError, ValueError):
-            if path.stat().st_mtime >= since:
-                stored = json.loads(path.read_text(encoding="utf-8"))
-                self.status = stored["status"]
-                self.seconds, self.peak_memory_mb = stored["seconds"], stored["peak_memory_mb"]
-                error = stored.get("error") or {}
-                self.error = ": ".join(str(error[k]) for k in ("name", "message") if error.get(k))
+        with contextlib.suppress(OSError, RecordError):
+            if (self.out / "manifest.json").stat().st_mtime >= since:
+                self.manifest = notebooks.read_manifest(self.out)
         return self
+
+
+def _resources(minutes: float, memory_mb: int, gpus: int) -> dict[str, int]:
+    """What Snakemake asks a cluster for; ``minutes`` are the job's own limit."""
+    return {"mem_mb": memory_mb + SNAKEMAKE_MB, "runtime": math.ceil(minutes) + SLACK, "gpu": gpus}
 
 
 def lesson_jobs(profile: str) -> dict[str, Job]:
@@ -84,13 +84,11 @@ def lesson_jobs(profile: str) -> dict[str, Job]:
             out=find_root() / "build" / profile / lesson.source.stem,
             notebook=lesson.notebook,
             key=hashlib.sha256(f"{code} {package} {profile}".encode()).hexdigest(),
-            minutes=max(15, 5 * lesson.minutes[profile]),  # the limit of `lesson-job`
-            memory_mb=LESSON_MB,
-            gpus=int(profile == "gpu"),
             command=f"lesson-job {lesson.id} --profile {profile}",
+            resources=_resources(max(15, 5 * lesson.minutes[profile]), LESSON_MB, int(profile == "gpu")),
         )
         job.refresh()
-        job.expected = job.seconds or 60 * lesson.minutes[profile]
+        job.expected = (job.manifest and job.manifest.seconds) or 60 * lesson.minutes[profile]
         job.done = job.status == "ok" and read_line(job.marker) == job.key
         job.why = "" if job.done else "not run" if job.status == "not run" else "changed or not ended well"
         jobs[lesson.id] = job
@@ -114,18 +112,15 @@ def block_jobs(name: str, profile: str, only: experiments.Block | None = None) -
             out=block.out,
             notebook=find_root() / "notebooks" / "experiments" / f"{experiment.notebook}.ipynb",
             key=experiment.key(block),
-            minutes=asked.minutes,
-            memory_mb=asked.memory_mb,
             command=f"block {name} {block.id} --profile {profile}",
+            resources=_resources(asked.minutes, asked.memory_mb, asked.gpu),
             threads=asked.cores,
-            gpus=asked.gpu,
             needs=tuple(jobs[need].marker for need in block.needs if not jobs[need].done),
             done=built is not None or experiment.lines(block) is not None,
             why=why,
-        ).refresh()
-        if not job.done:
-            job.expected = experiment.expected_seconds(block) or 0.0
-        jobs[block.id] = job
+            expected=experiment.expected_seconds(block) or 0.0,
+        )
+        jobs[block.id] = job.refresh()
     return jobs
 
 
@@ -143,14 +138,13 @@ def all_jobs(targets: list[str] | tuple[str, ...], profile: str) -> list[Job]:
             found = list(lessons.values())
         elif target == "experiments":
             found = [job for name in grids for job in block_jobs(name, profile).values()]
-        elif grid in grids and not block:
-            found = list(block_jobs(grid, profile).values())
-        elif grid in grids:
-            _, wanted = experiments.find_block(grid, block, profile)
-            jobs = block_jobs(grid, profile, wanted)
-            found = [*(jobs[need] for need in wanted.needs), jobs[block]]
-        else:
+        elif grid not in grids:
             found = [lessons[notebooks.find(target).id]]
+        elif block:  # which comes after those that it needs
+            wanted = experiments.find_block(grid, block, profile)[1]
+            found = list(block_jobs(grid, profile, wanted).values())
+        else:
+            found = list(block_jobs(grid, profile).values())
         chosen |= {job.name: job for job in found}
     return list(chosen.values())
 
@@ -165,15 +159,8 @@ def environment(profile: str, config: Mapping[str, str] = MappingProxyType({})) 
 
     ``config`` is Snakemake's, which travels to the node with the job; see ``CARRIED``.
     """
-    path = [str(PACKAGE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {
-        **dict.fromkeys(THREADS, "1"),
-        "TOKENIZERS_PARALLELISM": "false",
-        "INSTRUCTLAB_ROOT": str(find_root()),
-        "INSTRUCTLAB_PROFILE": profile,
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
-        **{variable: str(config[name]) for name, variable in CARRIED.items() if config.get(name)},
-    }
+    carried = {variable: str(config[name]) for name, variable in CARRIED.items() if config.get(name)}
+    return {**base_environment(), "INSTRUCTLAB_PROFILE": profile, **carried}
 
 
 def read_line(path: Path) -> str:

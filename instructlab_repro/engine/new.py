@@ -75,23 +75,18 @@ def new(kind: str, name: str, *, own_notebook: bool = False) -> list[Path]:
         raise ParameterError(f"{name!r} is no name for {_a(kind)}; write one like {skeleton.example}")
     if own_notebook and kind != "experiment":
         raise ParameterError(f"{_a(kind)} has no notebook to choose; leave --notebook out")
-    templates = dict(skeleton.files)
+    files = dict(skeleton.files)
     if own_notebook:
-        templates["notebook.py"] = "notebooks/experiments/source/@NAME@.py"
+        files["notebook.py"] = "notebooks/experiments/source/@NAME@.py"
     words = _words(kind, name, own_notebook)
-    texts = {
-        find_root() / _filled(place, words): _filled(
-            (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8"), words
-        )
-        for template, place in templates.items()
-    }
-    _refuse_what_is_taken(kind, name, list(texts))
-    for path, text in texts.items():
-        before = path.read_text(encoding="utf-8") if kind == "task" else ""
-        write_text(path, before + text)
+    templates = {find_root() / _filled(place, words): template for template, place in files.items()}
+    _refuse_what_is_taken(kind, name, list(templates))
+    for path, template in templates.items():
+        text = _filled((TEMPLATES / f"{template}.txt").read_text(encoding="utf-8"), words)
+        write_text(path, (path.read_text(encoding="utf-8") if kind == "task" else "") + text)
     if kind == "lesson" or own_notebook:
         notebooks.build([name])
-    return list(texts)
+    return list(templates)
 
 
 def next_step(kind: str, name: str) -> str:
@@ -101,12 +96,8 @@ def next_step(kind: str, name: str) -> str:
 
 def _words(kind: str, name: str, own_notebook: bool) -> dict[str, str]:
     title = (name[3:] if kind == "lesson" else name).replace("_", " ").capitalize()
-    return {
-        "@NN@": name[:2],
-        "@NAME@": name,
-        "@TITLE@": title,
-        "@NOTEBOOK@": name if own_notebook else "tuning",
-    }
+    notebook = name if own_notebook else "tuning"
+    return {"@NN@": name[:2], "@NAME@": name, "@TITLE@": title, "@NOTEBOOK@": notebook}
 
 
 def _filled(text: str, words: dict[str, str]) -> str:
@@ -116,17 +107,15 @@ def _filled(text: str, words: dict[str, str]) -> str:
 
 
 def _refuse_what_is_taken(kind: str, name: str, paths: list[Path]) -> None:
-    root = find_root()
     if kind == "task":
-        path = root / TASKS
-        if not path.is_file():
+        if not paths[0].is_file():
             raise ParameterError(f"{TASKS} is not here; run this inside a clone of the repository")
-        if re.search(rf"^\[task\.{name}\]", path.read_text(encoding="utf-8"), re.MULTILINE):
+        if re.search(rf"^\[task\.{name}\]", paths[0].read_text(encoding="utf-8"), re.MULTILINE):
             raise ParameterError(f"{TASKS} has a task {name!r} already; choose another name")
         return
     taken = [path for path in paths if path.exists()]
     if kind == "lesson":
-        taken += sorted((root / "notebooks" / "source").glob(f"{name[:2]}_*.py"))
+        taken += sorted(paths[0].parent.glob(f"{name[:2]}_*.py"))
     if taken:
         raise ParameterError(f"{shown(taken[0])} is there already; choose another name")
 

@@ -26,42 +26,40 @@ from pathlib import Path
 import psutil
 
 from instructlab_repro import notebooks
-from instructlab_repro.engine.jobs import CARRIED, PACKAGE, Job, all_jobs, environment, read_line
+from instructlab_repro.engine.jobs import CARRIED, Job, all_jobs, environment, read_line
+from instructlab_repro.notebooks.kernels import PACKAGE
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError
 from instructlab_utils.project import closest, find_root
 
 Progress = Callable[[list[Job]], None]
-LATE = 0.4  # the share of the jobs that may start when the longest ones have
+NOTE, LOG = ".graph.json", "snakemake.log"  # in build/: who is at work, and what Snakemake said
+LATE = 0.4  # the share of the jobs, the longest, before which no other starts
 
 
 @dataclass
 class GraphResult:
-    """``ran`` are this call's jobs, ``current`` those that were done before; ``log`` is Snakemake's own."""
+    """``ran`` are this call's jobs, ``current`` those that were done before."""
 
     ran: list[Job] = field(default_factory=list)
     current: list[Job] = field(default_factory=list)
-    log: Path | None = None
     seconds: float = 0.0
-    dry_run: bool = False
 
     @property
     def bad(self) -> list[Job]:
-        return [] if self.dry_run else [job for job in self.ran if job.status != "ok"]
+        return [job for job in self.ran if job.status != "ok"]
 
     @property
     def exit_code(self) -> int:
-        """0 all ok, 3 when jobs were aborted or never ran but none failed, else 1."""
-        if not self.bad:
-            return 0
-        return 1 if any(job.status == "failed" for job in self.bad) else 3
+        """0 all ok, 1 when a job failed, 3 when jobs were only aborted or never ran."""
+        ended = {job.status for job in self.bad}
+        return 1 if "failed" in ended else 3 if ended else 0
 
 
 def run_graph(
     targets: Sequence[str],
     profile: str,
     workers: int | None = None,
-    dry_run: bool = False,
     *,
     fresh: bool = False,
     executor: str = "local",
@@ -72,32 +70,23 @@ def run_graph(
     ``executor`` is a folder of profiles/, which also says how many without ``workers``. ``on_progress`` gets
     this call's jobs about twice a second, their status refreshed. ``fresh`` runs all again.
 
-    Raises:
-        ConfigError: when another call is at work in this project, or Snakemake cannot start.
+    ConfigError when another call is at work in this project, or Snakemake cannot start.
     """
-    begin = time.time()
-    result = _divide(targets, profile, fresh)
-    result.dry_run = dry_run
-    if dry_run:
-        return result
-    if not result.ran:
-        end_killed()
-        return result
-    folder, kind = executor_profile(executor)
-    if unbuilt := {job.notebook.stem for job in result.ran if not job.notebook.is_file()}:
-        notebooks.build(sorted(unbuilt))
-    build = find_root() / "build"
+    begin, build = time.time(), find_root() / "build"
     build.mkdir(exist_ok=True)
     with _alone(build), _terminable():
         _end_left(build)
-        if not fresh:
-            result = _divide(targets, profile, fresh)  # another call may have ended since
-            if not result.ran:
-                return result
+        result = GraphResult()
+        for job in all_jobs(tuple(targets), profile):
+            (result.current if job.done and not fresh else result.ran).append(job)
+        if not result.ran:
+            return result
+        folder, kind = executor_profile(executor)
+        if unbuilt := {job.notebook.stem for job in result.ran if not job.notebook.is_file()}:
+            notebooks.build(sorted(unbuilt))
         _clear(result.ran, fresh)
-        result.log = build / "snakemake.log"
         code = _Snakemake(result, profile, workers, folder, kind).run(begin, on_progress)
-        (build / ".graph.json").unlink(missing_ok=True)  # after an error it stays: the next call looks again
+        (build / NOTE).unlink(missing_ok=True)  # after an error it stays: the next call looks again
         for job in result.ran:
             job.refresh(begin)
         if on_progress is not None:
@@ -107,34 +96,25 @@ def run_graph(
     return result
 
 
-def _divide(targets: Sequence[str], profile: str, fresh: bool) -> GraphResult:
-    """What is to run, and what was done before."""
-    jobs = all_jobs(tuple(targets), profile)
-    done = [job for job in jobs if job.done and not fresh]
-    return GraphResult(ran=[job for job in jobs if fresh or not job.done], current=done)
-
-
 def _clear(jobs: list[Job], fresh: bool) -> None:
     """Forget how these jobs ended; ``fresh`` also removes what they have stored."""
     for job in jobs:
-        for name in ("lines.jsonl", "manifest.json") if fresh else ():
+        for name in ("done", "lines.jsonl", "manifest.json") if fresh else ("done",):
             (job.out / name).unlink(missing_ok=True)
-        job.marker.unlink(missing_ok=True)
-        job.status, job.seconds, job.peak_memory_mb, job.error = "not run", None, None, ""
+        job.manifest = None
 
 
 def _explain(code: int, result: GraphResult, build: Path) -> None:
     """Raise what Snakemake's exit code means where the jobs do not say it."""
-    assert result.log is not None
     if code != 0 and shutil.disk_usage(build).free < 2**16:  # its log says nothing then, for the same reason
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(build))
-    lines = [line for line in read_line(result.log).splitlines() if line.strip()]
-    if (code != 0 and not result.bad) or (code == 0 and result.bad):
+    lines = [line for line in read_line(build / LOG).splitlines() if line.strip()]
+    if (code != 0) != bool(result.bad):
         last = lines[-1] if lines else "no message"
-        raise ConfigError(f"Snakemake ended with code {code} ({last}); its log is {result.log}.")
+        raise ConfigError(f"Snakemake ended with code {code} ({last}); its log is {build / LOG}.")
     if code != 0 and all(job.status == "not run" for job in result.ran):
         said = " ".join(lines[:3])[:400]
-        raise ConfigError(f"Snakemake could not start: {said} (all of it in {result.log}).")
+        raise ConfigError(f"Snakemake could not start: {said} (all of it in {build / LOG}).")
 
 
 @dataclass
@@ -148,61 +128,47 @@ class _Snakemake:
     kind: str
 
     def words(self, *own: str) -> list[str]:
-        """The command line."""
-        root = find_root()
-        words = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(root / "Snakefile"),
-            "--directory",
-            str(root),
-        ]
+        """The command line; it is called in the project's root."""
+        words = [sys.executable, "-m", "snakemake", *own, "--profile", str(self.folder)]
         if self.workers is not None:
             words += ["--cores" if self.kind == "local" else "--jobs", str(self.workers)]
         if self.kind == "slurm":
             words += ["--slurm-jobname-prefix", self.prefix]
-        words += [*own, "--profile", str(self.folder), "--config", f"profile={self.profile}"]
-        return words + [f"{name}={os.environ[key]}" for name, key in CARRIED.items() if os.environ.get(key)]
+        carried = [f"{name}={os.environ[key]}" for name, key in CARRIED.items() if os.environ.get(key)]
+        return [*words, "--config", f"profile={self.profile}", *carried]
 
     @property
     def prefix(self) -> str:
         """How the names of this project's Slurm jobs begin."""
         return f"instructlab-{hashlib.sha256(str(find_root()).encode()).hexdigest()[:8]}"
 
-    def first(self) -> list[str]:
-        """The markers of the longest jobs: started first, so that the workers end together."""
+    def targets(self) -> list[str]:
+        """All jobs; the longest are started first, so that the workers end together."""
         jobs = sorted(self.result.ran, key=lambda job: -job.expected)
-        return [self.target(job) for job in jobs[: int(LATE * len(jobs))] if job.expected]
-
-    @staticmethod
-    def target(job: Job) -> str:
-        return job.marker.relative_to(find_root()).as_posix()
+        markers = [job.marker.relative_to(find_root()).as_posix() for job in jobs]
+        known = sum(job.expected > 0 for job in jobs)
+        first = markers[: min(known, int(LATE * len(jobs)))]
+        return [*(["--prioritize", *first] if first else []), "--", *markers]
 
     def run(self, begin: float, on_progress: Progress | None) -> int:
         """Start it, follow it to its end; its exit code. Whatever ends this call ends the jobs."""
         root, env = find_root(), {**os.environ, **environment(self.profile)}
         locks = root / ".snakemake" / "locks"
-        assert self.result.log is not None
         if self.kind == "local":
             notebooks.start_warm(env)  # it imports while Snakemake does
-        with open(self.result.log, "w", encoding="utf-8") as log:
+        with open(root / "build" / LOG, "w", encoding="utf-8") as log:
             options: dict = {"cwd": root, "env": env, "stdout": log, "stderr": subprocess.STDOUT}
             if locks.is_dir() and any(locks.iterdir()):  # left by a kill; we hold our own lock
                 subprocess.run(self.words("--unlock"), **options)
-            first = ["--prioritize", *first] if (first := self.first()) else []
-            words = self.words(*first)
-            words += ["--", *map(self.target, self.result.ran)]
+            words = [*self.words(), *self.targets()]
             process = subprocess.Popen(words, start_new_session=True, **options)
             try:
                 _remember(root / "build", process.pid, self.prefix if self.kind == "slurm" else None)
                 while True:
-                    try:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
                         return process.wait(timeout=0.5)
-                    except subprocess.TimeoutExpired:
-                        if on_progress is not None:
-                            on_progress([job.refresh(begin) for job in self.result.ran])
+                    if on_progress is not None:
+                        on_progress([job.refresh(begin) for job in self.result.ran])
             except BaseException:  # Ctrl-C: notebooks write their manifests, then everything ends
                 _end_group(process.pid, gently=True)
                 if self.kind == "slurm":
@@ -217,8 +183,7 @@ class _Snakemake:
 def executor_profile(name: str) -> tuple[Path, str]:
     """The folder profiles/<name> (or a folder of your own, by its path), and the executor that it names.
 
-    Raises:
-        ConfigError: for an unknown profile, and where its executor cannot work.
+    ConfigError for an unknown profile, and where its executor cannot work.
     """
     import yaml
 
@@ -249,7 +214,7 @@ def executor_profile(name: str) -> tuple[Path, str]:
 def end_killed() -> None:
     """End what a killed call has left at work, where there is nothing else to do. ConfigError while another call runs."""
     build = find_root() / "build"
-    if (build / ".graph.json").is_file():
+    if (build / NOTE).is_file():
         with _alone(build):
             _end_left(build)
 
@@ -259,27 +224,23 @@ def _alone(build: Path) -> Iterator[None]:
     """Hold the project's lock: a folder has one writer."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(build / ".graph.lock")
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(build / ".graph.lock").acquire(timeout=0)
     except Timeout:
-        raise ConfigError(
-            "another run is at work in this project; wait for it, or stop it and call again."
-        ) from None
-    try:
+        reason = "another run is at work in this project; wait for it, or stop it and call again."
+        raise ConfigError(reason) from None
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _end_left(build: Path) -> None:
     """End what a killed predecessor has left running; its note goes when that is done."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        left = json.loads((build / ".graph.json").read_text(encoding="utf-8"))
+        left = json.loads((build / NOTE).read_text(encoding="utf-8"))
         _end_orphans(left)
         if left.get("slurm"):
             _cancel_slurm(left["slurm"])
-    (build / ".graph.json").unlink(missing_ok=True)
+    (build / NOTE).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -289,10 +250,7 @@ def _terminable() -> Iterator[None]:
         yield
         return
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -304,7 +262,7 @@ def _remember(build: Path, pid: int, slurm: str | None) -> None:
     with contextlib.suppress(psutil.Error):
         started = psutil.Process(pid).create_time()
         left = {"group": pid, "started": started, "host": platform.node(), "slurm": slurm}
-        files.write_json(build / ".graph.json", left)
+        files.write_json(build / NOTE, left)
 
 
 def _cancel_slurm(prefix: str) -> None:
@@ -353,9 +311,9 @@ def _end_group(group: int, *, gently: bool = False) -> None:
 
 def _end_orphans(left: dict) -> None:
     """End the group of a killed predecessor, unless its number now belongs to other processes."""
+    group, started = int(left["group"]), float(left["started"])
     if left.get("host", platform.node()) != platform.node():
         return  # process numbers of another login node
-    group, started = int(left["group"]), float(left["started"])
     with contextlib.suppress(psutil.NoSuchProcess):
         if abs(psutil.Process(group).create_time() - started) > 2:
             return

@@ -17,10 +17,7 @@ from instructlab_repro.notebooks.sources import (
     from_source,
     import_back,
     lessons,
-    merge,
-    read,
     read_header,
-    status,
     store_outputs,
 )
 
@@ -41,13 +38,10 @@ __all__ = [
     "import_back",
     "inspect_notebook",
     "lessons",
-    "merge",
-    "read",
     "read_header",
     "read_manifest",
     "run_notebook",
     "start_warm",
-    "status",
     "stop_warm",
     "store_outputs",
 ]

@@ -6,16 +6,12 @@ side, and the installed package reads it without any notebook.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from instructlab_utils.errors import NotebookError
 from instructlab_utils.files import write_text
 from instructlab_utils.project import PROFILES, find_root
-
-Budget = Mapping[str, Mapping[str, int | float]]  # knob → profile → number
-
 
 HEAD = """\
 # Generated from the headers of notebooks/source and notebooks/experiments/source; edit the header, then `make notebooks`.
@@ -28,42 +24,23 @@ gpu = "one CUDA device, bf16 where supported: full data"
 """
 
 
-def checked(budget: Any, where: str) -> Budget:
-    """``budget`` itself. NotebookError, which begins with ``where``, unless each knob has a number per profile."""
-    if not isinstance(budget, dict):
-        raise NotebookError(f"{where}.budget must be a table of knobs; write knob: {{smoke: 1, …}}")
-    for knob, row in budget.items():
-        if not isinstance(knob, str) or not knob.isidentifier():
-            raise NotebookError(f"{where}.budget: {knob!r} is no name for a knob; use letters, digits and _")
-        if not isinstance(row, dict) or set(row) != set(PROFILES):
-            raise NotebookError(
-                f"{where}.budget.{knob} needs one number each for {', '.join(PROFILES)}, and nothing else"
-            )
-        for profile, number in row.items():
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise NotebookError(f"{where}.budget.{knob}.{profile} must be a number, not {number!r}")
-    return budget
-
-
-def text(notebooks: Iterable[Any]) -> str:
-    """The file, from lessons and experiments: each has an ``id`` and a ``budget``."""
-    parts = [HEAD]
-    for notebook in notebooks:
-        rows = [
-            f"{knob} = {{ {', '.join(f'{profile} = {row[profile]}' for profile in PROFILES)} }}\n"
-            for knob, row in notebook.budget.items()
-        ]
-        if rows:
-            parts.append(f'["{notebook.id}"]\n{"".join(rows)}')
-    return "\n".join(parts)
-
-
 def path() -> Path:
     """Where the file of this project lies."""
     return find_root() / "instructlab_utils" / "profiles.toml"
 
 
-def in_step(notebooks: Iterable[Any]) -> bool:
+def text(notebooks: Sequence[Any]) -> str:
+    """The file, from lessons and experiments: each has an ``id`` and a ``budget``."""
+    parts = [HEAD]
+    for notebook in (one for one in notebooks if one.budget):
+        lines = [f'["{notebook.id}"]\n']
+        for knob, row in notebook.budget.items():
+            lines.append(f"{knob} = {{ {', '.join(f'{name} = {row[name]}' for name in PROFILES)} }}\n")
+        parts.append("".join(lines))
+    return "\n".join(parts)
+
+
+def in_step(notebooks: Sequence[Any]) -> bool:
     """Whether the file says what the headers say. A project without the package's sources has no such file."""
     if not path().parent.is_dir():
         return True

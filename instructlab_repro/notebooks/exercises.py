@@ -51,12 +51,10 @@ class Exercise:
     flavour: str
     points: int
     text: str
-    hints: int
     setup: tuple[str, ...]
     given: tuple[str, ...]
     answer: str
     check: str
-    source: Path
 
     @property
     def graded(self) -> bool:
@@ -74,15 +72,9 @@ def sources(root: Path | None = None) -> dict[str, Path]:
 
 
 def load(path: Path) -> list[Exercise]:
-    """The exercises of one source, in order.
-
-    Raises:
-        NotebookError: naming the file, the exercise and what is missing.
-    """
+    """The exercises of one source, in order. NotebookError names the file, the exercise and what is missing."""
     cells = _notebook(path).cells
-    starts = [
-        i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and HEADING.search(cell.source)
-    ]
+    starts = [i for i, c in enumerate(cells) if c.cell_type == "markdown" and HEADING.search(c.source)]
     if not starts:
         raise NotebookError(f"{path.name}: no exercise; a box begins with '## NN.K title'")
     setup = tuple(cell.source for cell in cells[: starts[0]] if cell.cell_type == "code")
@@ -102,33 +94,30 @@ def _exercise(path: Path, cells: list[Any], setup: tuple[str, ...]) -> Exercise:
     where = f"{path.name}: exercise {heading['id']}"
     box = BOX.search(cells[0].source)
     if box is None or len(box["stars"]) != 5:
-        raise NotebookError(
-            f"{where}: no box; write '> ●●○○○ · 10 minutes · practice' (or graded) under the title"
-        )
+        rule = "write '> ●●○○○ · 10 minutes · practice' (or graded) under the title"
+        raise NotebookError(f"{where}: no box; {rule}")
     suffix = heading["id"].replace(".", "_")
     by_id = {cell.metadata.get("nbgrader", {}).get("grade_id"): i for i, cell in enumerate(cells)}
     at, check_at = by_id.get(f"answer_{suffix}"), by_id.get(f"check_{suffix}")
     if at is None or check_at != at + 1:
-        raise NotebookError(
-            f"{where}: a cell answer_{suffix}, and directly after it check_{suffix}, are needed"
-        )
+        pair = f"a cell answer_{suffix}, and directly after it check_{suffix}"
+        raise NotebookError(f"{where}: {pair}, are needed")
     answer, check = cells[at], cells[check_at]
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    graded, hints = box["kind"] == "graded", text.count("<summary>Hint ")
-    if not answer.metadata.nbgrader.solution or not SOLUTION.search(answer.source):
-        raise NotebookError(
-            f"{where}: the answer cell needs 'solution': true and BEGIN SOLUTION … END SOLUTION"
-        )
-    if not check.metadata.nbgrader.locked or check.metadata.nbgrader.grade != graded:
-        raise NotebookError(
-            f"{where}: the checker must be locked, and have 'grade' and points only if graded"
-        )
-    if graded != bool(HIDDEN.search(check.source)):
-        raise NotebookError(f"{where}: hidden tests belong to graded exercises, and only to them")
-    if graded == (PLACEHOLDER in text) or (not graded and hints < 2):
-        raise NotebookError(
-            f"{where}: a practice exercise ends with two hints and {PLACEHOLDER}; a graded one has none"
-        )
+    graded = box["kind"] == "graded"
+    solved = answer.metadata.nbgrader.solution and SOLUTION.search(answer.source)
+    locked = check.metadata.nbgrader.locked and check.metadata.nbgrader.grade == graded
+    hidden = bool(HIDDEN.search(check.source))
+    hints = text.count("<summary>Hint ")
+    ends_well = PLACEHOLDER not in text if graded else PLACEHOLDER in text and hints >= 2
+    for holds, rule in (
+        (solved, "the answer cell needs 'solution': true and BEGIN SOLUTION … END SOLUTION"),
+        (locked, "the checker must be locked, and have 'grade' and points only if graded"),
+        (hidden == graded, "hidden tests belong to graded exercises, and only to them"),
+        (ends_well, f"a practice exercise ends with two hints and {PLACEHOLDER}; a graded one has none"),
+    ):
+        if not holds:
+            raise NotebookError(f"{where}: {rule}")
     return Exercise(
         id=heading["id"],
         title=heading["title"],
@@ -138,12 +127,10 @@ def _exercise(path: Path, cells: list[Any], setup: tuple[str, ...]) -> Exercise:
         flavour=box["flavour"] or "",
         points=int(check.metadata.nbgrader.get("points", 0)),
         text=text,
-        hints=hints,
         setup=setup,
         given=tuple(cell.source for cell in cells[:at] if cell.cell_type == "code"),
         answer=answer.source,
         check=check.source,
-        source=path,
     )
 
 

@@ -16,12 +16,11 @@ EXIT = {"ok": 0, "failed": 1, "aborted": 3, "running": 3}
 
 @dataclass
 class Manifest:
-    """What is known of one run; ``manifest.json`` in its folder.
+    """One run: ``status`` is running, ok, failed or aborted; ``seconds`` are wall time with the kernel's start.
 
-    ``status`` is running, ok, failed or aborted; ``seconds`` are wall time with the kernel's start;
-    ``peak_memory_mb`` is the largest sum of resident memory (MB, 2**20 bytes) over the kernel and its
-    children; ``error`` has the keys cell (the number in the partial notebook's ``In [n]``), source (its first
-    line), name and message; ``executed`` is the notebook's file name in this folder.
+    ``peak_memory_mb`` is the largest sum of resident memory (MB, 2**20 bytes) over the kernel and its children;
+    ``error`` has the keys cell (the number in the partial notebook's ``In [n]``), source (its first line), name
+    and message; ``executed`` is the notebook's file name in this folder.
     """
 
     notebook: str

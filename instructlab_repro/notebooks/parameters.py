@@ -7,24 +7,27 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Optional
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from instructlab_repro.notebooks.sources import read
 from instructlab_utils.errors import NotebookError, ParameterError
 from instructlab_utils.project import closest
 
-BOOLS = {"true": True, "false": False, "1": True, "0": False}
-TYPES: dict[str, Any] = {
-    "str": str,
-    "int": int,
-    "float": (int, float),
-    "bool": bool,
-    "list": list,
-    "tuple": (tuple, list),
-    "dict": dict,
-    "None": type(None),
-    "NoneType": type(None),
-}
+BUILT_IN = {kind.__name__: kind for kind in (str, int, float, bool, list, tuple, dict, type(None))}
+TYPE_SYNTAX = (
+    ast.Expression,
+    ast.Name,
+    ast.Load,
+    ast.Constant,
+    ast.Subscript,
+    ast.Tuple,
+    ast.List,
+    ast.BinOp,
+    ast.BitOr,
+)
+NAMES = {**BUILT_IN, "Any": Any, "Literal": Literal, "Optional": Optional}
 
 
 @dataclass(frozen=True)
@@ -44,31 +47,28 @@ def inspect_notebook(path: str | Path) -> dict[str, Parameter]:
     NotebookError if the cell is not valid Python or a default is not a constant.
     """
     path = Path(path)
-    cells = [c for c in read(path).cells if "parameters" in c.metadata.get("tags", [])]
-    if not cells:
-        return {}
-    source = cells[0].source
-    rows = source.splitlines()
+    cells = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+    source = cells[0].source if cells else ""
     try:
         body = ast.parse(source).body
     except SyntaxError as error:
         raise NotebookError(f"{path.name}: the parameters cell is not valid Python ({error})") from error
     found = {}
     for node in body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            name, value, kind = node.target.id, node.value, ast.unparse(node.annotation).strip("'\"")
-        elif (
-            isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
-        ):
-            name, value, kind = node.targets[0].id, node.value, ""
-        else:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        if not isinstance(target, ast.Name):
             continue
         try:
-            default = ast.literal_eval(value)
+            default = ast.literal_eval(node.value)
         except ValueError as error:
-            raise NotebookError(f"{path.name}: the default of {name!r} must be a constant") from error
-        comment = rows[(node.end_lineno or 1) - 1][node.end_col_offset :].strip()
-        found[name] = Parameter(name, kind or type(default).__name__, default, comment.lstrip("# "))
+            raise NotebookError(f"{path.name}: the default of {target.id!r} must be a constant") from error
+        kind = type(default).__name__
+        if isinstance(node, ast.AnnAssign):
+            kind = ast.unparse(node.annotation).strip("'\"")
+        comment = source.splitlines()[(node.end_lineno or 1) - 1][node.end_col_offset :]
+        found[target.id] = Parameter(target.id, kind, default, comment.strip().lstrip("# "))
     return found
 
 
@@ -81,41 +81,34 @@ def check_parameters(
     not an int; an int is welcome where a float is asked. ParameterError names the parameter, the type, and
     the known names.
     """
-    checked = {}
-    for name, value in given.items():
+    for name in given:
         if name not in declared:
             known = ", ".join(f"{p.name} ({p.type})" for p in declared.values()) or "none"
             raise ParameterError(f"unknown parameter {name!r}{closest(name, list(declared))}; known: {known}")
-        checked[name] = _convert(name, value, declared[name].type, parse)
-    return checked
+    return {name: _checked(declared[name], value, parse) for name, value in given.items()}
 
 
-def _convert(name: str, value: Any, declared: str, parse: bool) -> Any:
-    for kind in (part.strip() for part in declared.replace("Optional[", "None | ").split("|")):
-        base = kind.split("[")[0].rstrip("]").strip()
-        with contextlib.suppress(ValueError, SyntaxError, TypeError, KeyError):
-            if parse and isinstance(value, str):
-                return _parse(value, base)
-            return _accept(value, base)
+def _type(text: str) -> Any:
+    """The declared type; Any where it is none that we know: the notebook itself must check it then.
+
+    Only names, subscripts and ``|`` are evaluated: inspecting a notebook must not run what stands in it.
+    """
+    try:
+        tree = ast.parse(text, mode="eval")
+        if all(isinstance(node, TYPE_SYNTAX) for node in ast.walk(tree)):
+            return eval(compile(tree, "<type>", "eval"), {"__builtins__": NAMES})
+    except (NameError, SyntaxError, TypeError):
+        pass
+    return Any
+
+
+def _checked(parameter: Parameter, value: Any, parse: bool) -> Any:
+    adapter = TypeAdapter(_type(parameter.type), config=ConfigDict(strict=True))
+    with contextlib.suppress(ValidationError, ValueError, SyntaxError):
+        if not (parse and isinstance(value, str)):
+            return adapter.validate_python(value)
+        with contextlib.suppress(ValidationError):
+            return adapter.validate_strings(value)
+        return adapter.validate_python(ast.literal_eval(value))  # None, a list, a table
     shown = f"{value!r}" if parse else f"{value!r} ({type(value).__name__})"
-    raise ParameterError(f"parameter {name!r} must be of type {declared}, not {shown}")
-
-
-def _parse(text: str, kind: str) -> Any:
-    if kind == "str":
-        return text
-    if kind == "bool":
-        return BOOLS[text.lower()]
-    if kind == "int":
-        return int(text)
-    if kind == "float":
-        return float(text)
-    return _accept(ast.literal_eval(text), kind)
-
-
-def _accept(value: Any, kind: str) -> Any:
-    if kind not in TYPES:  # a type that we do not know: the notebook itself must check it
-        return value
-    if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind in ("int", "float")):
-        raise TypeError(kind)
-    return float(value) if kind == "float" else value
+    raise ParameterError(f"parameter {parameter.name!r} must be of type {parameter.type}, not {shown}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -21,29 +20,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from instructlab_repro.notebooks.kernels import THREADS
+from instructlab_repro import provenance
+from instructlab_repro.notebooks.kernels import PACKAGE, THREADS
 from instructlab_repro.notebooks.manifest import Manifest
 from instructlab_repro.notebooks.manifest import read_manifest as read_manifest
 from instructlab_repro.notebooks.parameters import check_parameters, inspect_notebook
 from instructlab_repro.notebooks.sources import code_sha
-from instructlab_repro.provenance import environment
 from instructlab_utils.files import write_text
 from instructlab_utils.project import find_root, resolve_profile, shown
 
-LONGEST_SOCKET = 90  # characters; the system's limit is 104 on macOS, 108 on Linux
+LONGEST_FOLDER = 60  # characters; a socket's whole path may have 104 on macOS, 108 on Linux
 
 
 class _Watch:
     """Follows one kernel: its process, the memory of its tree, the cell that runs, and why it was ended."""
 
     def __init__(self, limit: float, cell_limit: float) -> None:
-        self.limit = limit
-        self.cell_limit = cell_limit
-        self.cell_start: float | None = None
+        self.limit, self.cell_limit = limit, cell_limit
         self.pid: int | None = None
         self.peak = self.resident = 0
         self.reason: tuple[str, str] | None = None
         self.cell: Any = None
+        self.cell_start: float | None = None
         self.number = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="kernel-watch", daemon=True)
@@ -64,9 +62,7 @@ class _Watch:
                 self.reason = ("Timeout", f"the notebook's limit of {self.limit:g} s has passed")
             elif self.reason is None and self.cell_start and now - self.cell_start > self.cell_limit:
                 self.reason = ("Timeout", f"the cell's limit of {self.cell_limit:g} s has passed")
-            if self.pid is None:
-                continue
-            tree = _process_tree(self.pid)
+            tree = _process_tree(self.pid) if self.pid is not None else []
             if self.reason is not None:
                 for process in tree:
                     with contextlib.suppress(Exception):
@@ -77,15 +73,24 @@ class _Watch:
                 self.resident = resident + 2**20
                 self.peak = max(self.peak, sum(_memory(process, shared=True) for process in tree))
 
+    def enter(self, cell: Any) -> None:
+        """A cell begins."""
+        self.cell, self.cell_start = cell, time.monotonic()
+        self.number += 1
+
+    def error(self, name: str, message: str) -> dict[str, Any]:
+        """The manifest's error fields, for something that happened in the present cell."""
+        source = _first_line(self.cell.source) if self.cell is not None else ""
+        return {"cell": self.number or None, "source": source, "name": name, "message": message}
+
 
 def _process_tree(pid: int) -> list[Any]:
     import psutil
 
-    try:
+    with contextlib.suppress(psutil.Error):
         parent = psutil.Process(pid)
         return [parent, *parent.children(recursive=True)]
-    except psutil.Error:
-        return []
+    return []
 
 
 def _memory(process: Any, *, shared: bool = False) -> int:
@@ -95,14 +100,11 @@ def _memory(process: Any, *, shared: bool = False) -> int:
     """
     import psutil
 
-    with contextlib.suppress(OSError, ValueError):
-        if shared:
-            rows = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-            return 1024 * next(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
+    for ask in (process.memory_full_info, process.memory_info) if shared else (process.memory_info,):
+        with contextlib.suppress(psutil.Error, OSError):  # it may end while it is read
+            found = ask()
+            return int(getattr(found, "pss", found.rss))
+    return 0
 
 
 def run_notebook(
@@ -125,19 +127,21 @@ def run_notebook(
     """
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(inspect_notebook(path), parameters)
-    kernel_env = _environment(out, threads, env or {})
-    declared_profile = str(values.get("profile", "auto"))
-    if declared_profile == "auto":
-        declared_profile = kernel_env.get("INSTRUCTLAB_PROFILE", "laptop")
+    # without MPLBACKEND: the kernel chooses the one that shows figures in the notebook
+    outer = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    kernel_env = {**outer, **base_environment(threads), "INSTRUCTLAB_RUN_DIR": str(out), **(env or {})}
+    profile = str(values.get("profile", "auto"))
+    if profile == "auto":
+        profile = kernel_env.get("INSTRUCTLAB_PROFILE", "laptop")
     manifest = Manifest(
         notebook=shown(path),
         parameters=values,
         code_sha=code_sha(path),
-        profile=resolve_profile(declared_profile),
+        profile=resolve_profile(profile),
         seed=int(values.get("seed", 0)),
         threads=threads,
         started=_now(),
-        versions=environment(),
+        versions=provenance.environment(),
     )
     if manifest.profile == "gpu":  # the variable may say something else
         kernel_env["INSTRUCTLAB_WARM"] = "0"
@@ -154,10 +158,12 @@ def run_notebook(
         except BaseException as error:
             manifest.status, manifest.error = _explain(error, watch)
         else:
-            unrun = [c for c in notebook.cells if _is_code(c) and c.execution_count is None]
-            manifest.status = "failed" if unrun else "ok"
-            if unrun:  # papermill takes sys.exit() for success
-                manifest.error = _error(watch, "SystemExit", f"{len(unrun)} cells after it did not run")
+            manifest.status = "ok"
+            code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+            if unrun := [cell for cell in code if cell.execution_count is None]:
+                # papermill takes sys.exit() for success
+                manifest.status = "failed"
+                manifest.error = watch.error("SystemExit", f"{len(unrun)} cells after it did not run")
     manifest.seconds = round(time.monotonic() - begin, 2)
     manifest.peak_memory_mb = round(watch.peak / 2**20, 1)
     manifest.ended = _now()
@@ -197,17 +203,16 @@ def _papermill(
             await self._async_start_kernel(**{**kw, "env": env})
             watch.pid = getattr(self.provisioner, "pid", None)
 
-    def on_cell(cell: Any, cell_index: int) -> None:
-        watch.cell, watch.cell_start = cell, time.monotonic()
-        watch.number += 1
-
     papermill_io.register(str(out), Whole())  # paths that start so
     for name in ("papermill", "traitlets"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say stands in the manifest
-    executed = str(out / "executed.ipynb")
+    # papermill takes a brace in a path for the name of a parameter
+    source, executed = (
+        str(file).replace("{", "{{").replace("}", "}}") for file in (path, out / "executed.ipynb")
+    )
     return papermill.execute_notebook(
-        str(path).replace("{", "{{").replace("}", "}}"),
-        executed.replace("{", "{{").replace("}", "}}"),
+        source,
+        executed,
         parameters=values,
         cwd=str(path.parent),
         progress_bar={"desc": path.stem, "leave": False} if progress else False,
@@ -216,33 +221,24 @@ def _papermill(
         coalesce_streams=True,
         config=config,
         kernel_manager_class=Manager,
-        on_cell_execute=on_cell,
+        on_cell_execute=lambda cell, cell_index: watch.enter(cell),
         kernel_name="python3",
     )
 
 
 def _explain(error: BaseException, watch: _Watch) -> tuple[str, dict[str, Any]]:
     """Status and error fields for what papermill raised."""
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     if watch.reason is not None:
-        return "aborted", _error(watch, *watch.reason)
+        return "aborted", watch.error(*watch.reason)
     if isinstance(error, PapermillExecutionError):
         entry = {"cell": error.exec_count, "source": _first_line(error.source)}
         return "failed", {**entry, "name": error.ename, "message": error.evalue}
-    if isinstance(error, CellTimeoutError):
-        return "aborted", _error(watch, "Timeout", "the cell's time limit has passed")
     if isinstance(error, DeadKernelError) or "Kernel died" in str(error):
-        return "aborted", _error(watch, "DeadKernel", "the kernel died; often the machine was out of memory")
-    if isinstance(error, KeyboardInterrupt):
-        return "aborted", _error(watch, "Interrupted", "stopped from the keyboard")
-    return "aborted", _error(watch, type(error).__name__, str(error).strip()[:500])
-
-
-def _error(watch: _Watch, name: str, message: str) -> dict[str, Any]:
-    source = _first_line(watch.cell.source) if watch.cell is not None else ""
-    return {"cell": watch.number or None, "source": source, "name": name, "message": message}
+        return "aborted", watch.error("DeadKernel", "the kernel died; often the machine was out of memory")
+    return "aborted", watch.error(type(error).__name__, str(error).strip()[:500])
 
 
 @contextlib.contextmanager
@@ -251,14 +247,12 @@ def _signals(watch: _Watch) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[signal.Signals, Any] = {}
 
     def handler(number: int, _: object) -> None:
         watch.reason = watch.reason or ("Interrupted", f"stopped by {signal.Signals(number).name}")
-        signal.signal(number, before[signal.Signals(number)])
+        signal.signal(number, before[number])
 
-    for each in (signal.SIGTERM, signal.SIGINT):
-        before[each] = signal.signal(each, handler)
+    before = {int(each): signal.signal(each, handler) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
@@ -275,28 +269,22 @@ def _sockets() -> Iterator[Any]:
     """
     from traitlets.config import Config
 
-    folder = Path(tempfile.mkdtemp(prefix="ilu-"))
-    if os.name == "posix" and len(str(folder)) > LONGEST_SOCKET - 20:
-        shutil.rmtree(folder)
-        folder = Path(tempfile.mkdtemp(prefix="ilu-", dir="/tmp"))
-    settings: dict[str, Any] = {"connection_file": str(folder / "kernel.json")}
-    if os.name == "posix":
-        settings |= {"transport": "ipc", "ip": str(folder / "k")}
-    try:
-        yield Config({"KernelManager": settings})
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    posix = os.name == "posix"
+    base = "/tmp" if posix and len(tempfile.gettempdir()) > LONGEST_FOLDER else None
+    with tempfile.TemporaryDirectory(prefix="ilu-", dir=base, ignore_cleanup_errors=True) as folder:
+        sockets = {"transport": "ipc", "ip": str(Path(folder) / "k")} if posix else {}
+        yield Config({"KernelManager": {"connection_file": str(Path(folder) / "kernel.json"), **sockets}})
 
 
-def _environment(out: Path, threads: int, extra: Mapping[str, str]) -> dict[str, str]:
-    """The kernel's environment: this package, one place for results, a fixed number of threads."""
-    env = {**os.environ, **dict.fromkeys(THREADS, str(threads)), "TOKENIZERS_PARALLELISM": "false"}
-    env.pop("MPLBACKEND", None)  # the kernel chooses the one that shows figures in the notebook
-    package = str(Path(__file__).resolve().parents[2])
-    env["PYTHONPATH"] = os.pathsep.join(p for p in (package, env.get("PYTHONPATH", "")) if p)
-    env["INSTRUCTLAB_RUN_DIR"] = str(out)
-    env["INSTRUCTLAB_ROOT"] = str(find_root())
-    return {**env, **extra}
+def base_environment(threads: int = 1) -> dict[str, str]:
+    """What a kernel or a job finds in its environment: this package, one project, a fixed number of threads."""
+    path = [str(PACKAGE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        **dict.fromkeys(THREADS, str(threads)),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
+        "INSTRUCTLAB_ROOT": str(find_root()),
+    }
 
 
 def describe(manifest: Manifest, out: Path) -> str:
@@ -305,17 +293,12 @@ def describe(manifest: Manifest, out: Path) -> str:
     head = f"{manifest.notebook} · {manifest.status} · {cost}"
     if manifest.error is None:
         return f"{head} · {shown(out / manifest.executed)}"
-    error = manifest.error
+    error, partial = manifest.error, out / manifest.executed
     cell = f"cell [{error['cell']}]" if error["cell"] else "before the first cell"
     source = f" `{error['source']}`" if error["source"] else ""
     message = f"{error['name']}: {error['message']}".strip().splitlines()[0]
-    partial = out / manifest.executed
     where = f"\n  partial notebook: {shown(partial)}" if partial.exists() else ""
     return f"{head}\n  {cell}{source}: {message}{where}"
-
-
-def _is_code(cell: Any) -> bool:
-    return cell.cell_type == "code" and bool(cell.source.strip())
 
 
 def _first_line(source: str) -> str:

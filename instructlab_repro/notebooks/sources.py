@@ -6,39 +6,60 @@ one way.
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError, WrapValidator
 
 from instructlab_repro.notebooks import budgets
+from instructlab_repro.strict import Strict, sentence
 from instructlab_utils.errors import NotebookError
 from instructlab_utils.files import write_text
 from instructlab_utils.project import PROFILES, closest, find_root, shown
 
 HEADER = re.compile(r"\A# ---\n((?:#.*\n)*?)# ---\n")
-INJECTED = ("injected-parameters", "papermill-error-cell-tag")
-VOLATILE = ("execution", "papermill", "collapsed", "scrolled", "ExecuteTime", "jupyter", "widgets")
+INJECTED = {"injected-parameters", "papermill-error-cell-tag"}
+VOLATILE = ("papermill", "jupyter")  # of a cell; jupytext leaves out the rest
 SHOWN = 5  # differences told per notebook
 STORED_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
 
 
-@dataclass(frozen=True)
-class Notebook:
+def _as_written(value: Any, check: Callable[[Any], float]) -> Any:
+    check(value)
+    return value  # 32 stays an int
+
+
+def _complete(row: dict[str, float]) -> dict[str, float]:
+    if set(row) != set(PROFILES):
+        raise ValueError(f"needs one number each for {', '.join(PROFILES)}, and nothing else")
+    return row
+
+
+Number = Annotated[float, WrapValidator(_as_written)]
+PerProfile = Annotated[dict[str, Number], AfterValidator(_complete)]
+Knob = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+
+
+class Notebook(Strict, extra="ignore"):
     """A lesson's or experiment's notebook, as its source's header declares it; ``minutes`` and ``budget`` by profile."""
 
     id: str
     title: str
     outcome: str
-    assets: tuple[str, ...]
-    minutes: dict[str, float]
-    budget: budgets.Budget
+    assets: list[str]
+    minutes: PerProfile
+    budget: dict[Knob, PerProfile] = {}
     source: Path
-    notebook: Path
+
+    @property
+    def notebook(self) -> Path:
+        return self.source.parent.parent / f"{self.source.stem}.ipynb"
 
 
 # --- finding --------------------------------------------------------------------------------------
@@ -51,50 +72,30 @@ def read_header(source: Path) -> dict[str, Any]:
     match, name = HEADER.match(source.read_text(encoding="utf-8")), shown(source)
     if match is None:
         raise NotebookError(f"{name}: no header; the file must begin with a '# ---' block")
-    lines = [line[2:] if line.startswith("# ") else line[1:] for line in match.group(1).splitlines()]
     try:
-        header = yaml.safe_load("\n".join(lines))["jupyter"]
+        header = yaml.safe_load(re.sub(r"(?m)^# ?", "", match.group(1)))["jupyter"]
         header["instructlab"]
     except yaml.YAMLError as error:
-        raise NotebookError(f"{name}: the header is not valid YAML ({error})".replace("\n", " ")) from error
+        reason = " ".join(str(error).split())
+        raise NotebookError(f"{name}: the header is not valid YAML ({reason})") from error
     except (TypeError, KeyError) as error:
         raise NotebookError(f"{name}: the header lacks the block jupyter: instructlab:") from error
     return header
 
 
-def _lesson(source: Path) -> Notebook:
-    fields = read_header(source)["instructlab"]
-    where = f"{shown(source)}: instructlab"
-    for key, kind in (("id", str), ("title", str), ("outcome", str), ("assets", list), ("minutes", dict)):
-        if not isinstance(fields.get(key), kind):
-            raise NotebookError(
-                f"{where}.{key} must be a {kind.__name__}; write it in the header (quote numbers)"
-            )
-    minutes = fields["minutes"]
-    for profile in PROFILES:
-        if isinstance(minutes.get(profile), bool) or not isinstance(minutes.get(profile), int | float):
-            raise NotebookError(f"{where}.minutes.{profile} must be a number of minutes")
-    return Notebook(
-        id=fields["id"],
-        title=fields["title"],
-        outcome=fields["outcome"],
-        assets=tuple(fields["assets"]),
-        minutes={profile: float(minutes[profile]) for profile in PROFILES},
-        budget=budgets.checked(fields.get("budget", {}), where),
-        source=source,
-        notebook=source.parent.parent / f"{source.stem}.ipynb",
-    )
-
-
 def _collect(folder: Path) -> dict[str, Notebook]:
     found: dict[str, Notebook] = {}
     for source in sorted((folder / "source").glob("*.py")):
-        lesson = _lesson(source)
-        if lesson.id in found:
+        fields = read_header(source)["instructlab"]
+        try:
+            notebook = Notebook.model_validate({**fields, "source": source})
+        except ValidationError as error:
+            raise NotebookError(sentence(error, shown(source), "instructlab.")) from None
+        if other := found.get(notebook.id):
             raise NotebookError(
-                f"{shown(source)}: the id {lesson.id!r} is already that of {shown(found[lesson.id].source)}"
+                f"{shown(source)}: the id {notebook.id!r} is already that of {shown(other.source)}"
             )
-        found[lesson.id] = lesson
+        found[notebook.id] = notebook
     return found
 
 
@@ -118,16 +119,20 @@ def find(name: str | Path) -> Notebook:
 
     NotebookError naming the known ones for anything else.
     """
-    known = {**lessons(), **experiment_notebooks()}
+    known = everything()
     stem = Path(name).stem if str(name).endswith((".ipynb", ".py")) else str(name)
-    for lesson in known.values():
-        if stem in (lesson.id, lesson.source.stem) or (stem.isdigit() and stem.zfill(2) == lesson.id):
-            return lesson
-    names = [*known, *(lesson.source.stem for lesson in known.values())]
+    for notebook in known:
+        if stem in (notebook.id, notebook.source.stem) or (stem.isdigit() and stem.zfill(2) == notebook.id):
+            return notebook
+    ids = [notebook.id for notebook in known]
+    near = closest(stem, [*ids, *(notebook.source.stem for notebook in known)])
     raise NotebookError(
-        f"unknown lesson or experiment {str(name)!r}{closest(stem, names)}; "
-        f"known: {', '.join(known) if known else 'none'}"
+        f"unknown lesson or experiment {str(name)!r}{near}; known: {', '.join(ids) or 'none'}"
     )
+
+
+def _selected(names: Iterable[str] | None) -> list[Notebook]:
+    return everything() if names is None else [find(name) for name in names]
 
 
 # --- source -> notebook ---------------------------------------------------------------------------
@@ -141,41 +146,42 @@ def from_source(source: Path) -> Any:
     notebook = jupytext.read(source, fmt="py:percent")
     notebook.metadata.get("jupytext", {}).get("text_representation", {}).pop("jupytext_version", None)
     notebook.metadata["language_info"] = {"name": "python"}
-    used: set[str] = set()
     for cell in notebook.cells:
-        count = 0
-        while (cell_id := _sha(f"{cell.cell_type}\n{cell.source}\n{count}")[:12]) in used:
-            count += 1
-        used.add(cell_id)
-        cell["id"] = cell_id
+        cell["id"] = _sha(f"{cell.cell_type}\n{cell.source}\n0")[:12]
+    _make_ids_distinct(notebook.cells)
     notebook.nbformat_minor = 5
     nbformat.validate(notebook)
     return notebook
 
 
-def merge(notebook: Any, stored: Any) -> Any:
-    """``notebook`` with the ids and outputs of ``stored``, as ``jupytext --update`` does.
+def _updated(lesson: Notebook) -> Any:
+    """The source's notebook with the ids and outputs of the stored one, as ``jupytext --update`` does.
 
     One difference: a cell whose code changed loses its outputs, since they are no longer true.
     """
     from jupytext.combine import combine_inputs_with_outputs
 
-    metadata = notebook.metadata
-    stored_by_id = {cell["id"]: cell for cell in stored.cells}
-    fresh = [dict(cell.metadata) for cell in notebook.cells]
-    merged = combine_inputs_with_outputs(notebook, stored, fmt="py:percent")
-    merged.metadata = metadata
-    for cell, cell_metadata in zip(merged.cells, fresh, strict=True):
-        cell.metadata = type(cell.metadata)(cell_metadata)
-        before = stored_by_id.get(cell["id"])
-        if cell.cell_type == "code" and before is not None and not _same_code(before.source, cell.source):
+    notebook = from_source(lesson.source)
+    if not lesson.notebook.exists():
+        return notebook
+    stored = read(lesson.notebook)
+    before = {cell["id"]: cell.source for cell in stored.cells}
+    merged = combine_inputs_with_outputs(copy.deepcopy(notebook), stored, fmt="py:percent")
+    merged.metadata = notebook.metadata
+    for cell, written in zip(merged.cells, notebook.cells, strict=True):
+        cell.metadata = written.metadata
+        if cell.cell_type == "code" and not _same_code(before.get(cell["id"], ""), cell.source):
             cell.outputs, cell.execution_count = [], None
+    _make_ids_distinct(merged.cells)
+    return merged
+
+
+def _make_ids_distinct(cells: list[Any]) -> None:
     used: set[str] = set()
-    for cell in merged.cells:
+    for cell in cells:
         while cell["id"] in used:
             cell["id"] = _sha(cell["id"])[:12]
         used.add(cell["id"])
-    return merged
 
 
 def build(names: Iterable[str] | None = None) -> list[Path]:
@@ -184,35 +190,31 @@ def build(names: Iterable[str] | None = None) -> list[Path]:
 
     changed = []
     for lesson in _selected(names):
-        notebook = from_source(lesson.source)
-        if lesson.notebook.exists():
-            notebook = merge(notebook, read(lesson.notebook))
-        text = nbformat.writes(notebook) + "\n"
+        text = nbformat.writes(_updated(lesson)) + "\n"
         if not lesson.notebook.exists() or lesson.notebook.read_text(encoding="utf-8") != text:
-            write_text(lesson.notebook, text)
-            changed.append(lesson.notebook)
+            changed.append(write_text(lesson.notebook, text))
     return changed + budgets.write(everything())
 
 
 def check(names: Iterable[str] | None = None) -> list[str]:
     """Where notebooks and sources differ in code, prose, tags or header; an empty list means in step."""
-    differences = []
-    if names is None and not budgets.in_step(everything()):
+    differences, selected = [], _selected(names)
+    if names is None and not budgets.in_step(selected):
         differences.append(f"{shown(budgets.path())}: differs from the headers; run `make notebooks`")
-    for lesson in _selected(names):
-        where = shown(lesson.notebook)
-        if not lesson.notebook.exists():
-            differences.append(f"{where}: missing; run `make notebooks`")
-            continue
-        found = _compare(from_source(lesson.source), read(lesson.notebook))
-        differences += [f"{where}: {sentence}" for sentence in found[:SHOWN]]
+    for lesson in selected:
+        found = ["missing; run `make notebooks`"]
+        if lesson.notebook.exists():
+            found = _compare(from_source(lesson.source), read(lesson.notebook))
         if len(found) > SHOWN:
-            differences.append(f"{where}: and {len(found) - SHOWN} more differences")
+            found[SHOWN:] = [f"and {len(found) - SHOWN} more differences"]
+        differences += [f"{shown(lesson.notebook)}: {sentence}" for sentence in found]
     if names is None:
-        known = {lesson.notebook for lesson in _selected(None)}
-        for folder in (find_root() / "notebooks", find_root() / "notebooks" / "experiments"):
-            for stray in sorted(set(folder.glob("*.ipynb")) - known):
-                differences.append(f"{shown(stray)}: no source; `import` it or delete it")
+        folder = find_root() / "notebooks"
+        there = [*sorted(folder.glob("*.ipynb")), *sorted((folder / "experiments").glob("*.ipynb"))]
+        known = {lesson.notebook for lesson in selected}
+        differences += [
+            f"{shown(stray)}: no source; `import` it or delete it" for stray in there if stray not in known
+        ]
     return differences
 
 
@@ -227,13 +229,17 @@ def _compare(expected: Any, actual: Any) -> list[str]:
         if want.cell_type != have.cell_type:
             found.append(f"cell {number} is {have.cell_type}, in the source {want.cell_type}")
         elif want.source != have.source:
-            line = _first_difference(want.source, have.source)
+            pairs = itertools.zip_longest(want.source.splitlines(), have.source.splitlines())
+            line = next((row or other for row, other in pairs if row != other), "").strip()[:80]
             found.append(f"cell {number} ({want.cell_type}) differs from the source at {line!r}")
         elif _tags(want) != _tags(have):
             found.append(f"cell {number}: tags {_tags(have)}, in the source {_tags(want)}")
         elif want.metadata.get("nbgrader") != have.metadata.get("nbgrader"):
             found.append(f"cell {number}: its nbgrader metadata differ from the source")
     return found
+
+
+# --- notebook -> source, and its outputs ------------------------------------------------------------
 
 
 def import_back(path: str | Path) -> Path:
@@ -244,24 +250,21 @@ def import_back(path: str | Path) -> Path:
     """
     import jupytext
 
-    path = Path(path)
-    notebook = read(path)
-    lesson = find(path.name)
-    text = lesson.source.read_text(encoding="utf-8")
-    header = HEADER.match(text)
-    assert header is not None  # find() has read it
-    original = from_source(lesson.source)
-    notebook.metadata = original.metadata
-    notebook.cells = [cell for cell in notebook.cells if not set(_tags(cell)) & set(INJECTED)]
+    notebook = read(Path(path))
+    source = find(Path(path).name).source
+    notebook.metadata = from_source(source).metadata
+    notebook.cells = _written_by_hand(notebook)
     for cell in notebook.cells:
         for key in VOLATILE:
             cell.metadata.pop(key, None)
-    written = jupytext.writes(notebook, fmt="py:percent")
-    body = written[HEADER.match(written).end() :]  # type: ignore[union-attr]
+    text = source.read_text(encoding="utf-8")
+    header = HEADER.match(text)
+    assert header is not None  # find() has read it
+    body = HEADER.sub("", jupytext.writes(notebook, fmt="py:percent"))
     result = header.group(0) + "\n" + body.lstrip("\n")
     if result != text:
-        write_text(lesson.source, result)
-    return lesson.source
+        write_text(source, result)
+    return source
 
 
 def store_outputs(executed: Path, lesson: Notebook) -> int:
@@ -272,26 +275,17 @@ def store_outputs(executed: Path, lesson: Notebook) -> int:
     """
     import nbformat
 
-    result = from_source(lesson.source)
-    if lesson.notebook.exists():
-        result = merge(result, read(lesson.notebook))
-    ran = [cell for cell in read(executed).cells if not set(_tags(cell)) & set(INJECTED)]
-    if [cell.source for cell in ran if cell.cell_type == "code"] != [
-        cell.source for cell in result.cells if cell.cell_type == "code"
-    ]:
+    result = _updated(lesson)
+    ran = [cell for cell in _written_by_hand(read(executed)) if cell.cell_type == "code"]
+    code = [cell for cell in result.cells if cell.cell_type == "code"]
+    if [cell.source for cell in ran] != [cell.source for cell in code]:
         raise NotebookError(
             f"{shown(executed)} was made from other code than {shown(lesson.source)}; run it again"
         )
-    outputs = iter([cell for cell in ran if cell.cell_type == "code"])
+    for cell, done in zip(code, ran, strict=True):
+        cell.outputs = [output for output in done.outputs if _storable(output)]
     private = (str(find_root()), str(Path.home()) + "/")
-    count = 0
-    for cell in result.cells:
-        if cell.cell_type != "code":
-            continue
-        cell.outputs = [kept for output in next(outputs).outputs if (kept := _kept(output)) is not None]
-        if not cell.source.strip():
-            continue
-        count += 1
+    for count, cell in enumerate((cell for cell in code if cell.source.strip()), 1):
         cell.execution_count = count
         for output in cell.outputs:
             if output.output_type == "error":
@@ -308,16 +302,15 @@ def store_outputs(executed: Path, lesson: Notebook) -> int:
     return len(text.encode("utf-8"))
 
 
-def _kept(output: Any) -> Any | None:
-    """The output as it may be stored: only the listed types; None for a widget or an empty rest."""
+def _storable(output: Any) -> bool:
+    """Reduce a shown value to the types that may be stored; False for a widget or an empty rest."""
     if output.output_type not in ("display_data", "execute_result"):
-        return output
-    if any("widget" in kind for kind in output.data):
-        return None
-    data = {kind: value for kind, value in output.data.items() if kind in STORED_TYPES}
-    output.data = type(output.data)(data)
-    output.metadata = type(output.metadata)()
-    return output if data else None
+        return True
+    widget = any("widget" in kind for kind in output.data)
+    for kind in set(output.data) - set(STORED_TYPES):
+        del output.data[kind]
+    output.metadata.clear()
+    return bool(output.data) and not widget
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -338,32 +331,17 @@ def read(path: Path) -> Any:
     return notebook
 
 
-def status(lesson: Notebook) -> str:
-    """How far a lesson is: "source only", "not executed", or executed, with its number of checked cells."""
-    if not lesson.notebook.exists():
-        return "source only"
-    code = [c for c in read(lesson.notebook).cells if c.cell_type == "code" and c.source.strip()]
-    if any(cell.execution_count is None for cell in code):
-        return "not executed"
-    checked = sum("nbval-check-output" in _tags(cell) for cell in code)
-    return f"executed; cells checked word for word: {checked}"
-
-
 def code_sha(path: str | Path) -> str:
     """SHA-256 of the code cells of an .ipynb or a source. Prose, tags, ids and outputs do not count."""
     path = Path(path)
-    if path.suffix == ".py":
-        cells = from_source(path).cells
-    else:
-        cells = [cell for cell in read(path).cells if not set(_tags(cell)) & set(INJECTED)]
-    code = [cell.source.strip() for cell in cells if cell.cell_type == "code" and cell.source.strip()]
-    return _sha(json.dumps(code, ensure_ascii=False))
+    notebook = from_source(path) if path.suffix == ".py" else read(path)
+    code = [cell.source.strip() for cell in _written_by_hand(notebook) if cell.cell_type == "code"]
+    return _sha(json.dumps([source for source in code if source], ensure_ascii=False))
 
 
-def _selected(names: Iterable[str] | None) -> list[Notebook]:
-    if names is None:
-        return everything()
-    return [find(name) for name in names]
+def _written_by_hand(notebook: Any) -> list[Any]:
+    """The cells that papermill has not put in."""
+    return [cell for cell in notebook.cells if not INJECTED & set(_tags(cell))]
 
 
 def _tags(cell: Any) -> list[str]:
@@ -376,15 +354,7 @@ def _sha(text: str) -> str:
 
 def _same_code(a: str, b: str) -> bool:
     """Equal up to formatting and comments."""
-    if a == b:
-        return True
     try:
-        return ast.dump(ast.parse(a)) == ast.dump(ast.parse(b))
+        return a == b or ast.dump(ast.parse(a)) == ast.dump(ast.parse(b))
     except SyntaxError:  # an IPython magic
         return False
-
-
-def _first_difference(want: str, have: str) -> str:
-    """The first line of the source's cell that the notebook's cell does not have at that place."""
-    pairs = itertools.zip_longest(want.splitlines(), have.splitlines())
-    return next((row if row is not None else other for row, other in pairs if row != other), "").strip()[:80]
