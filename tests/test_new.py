@@ -18,7 +18,7 @@ from instructlab_repro import claims, experiments, notebooks
 from instructlab_repro.engine.new import KINDS, TEMPLATES, new, next_step
 from instructlab_utils import project as project_module
 from instructlab_utils.errors import ParameterError
-from instructlab_utils.tasks.table import table, tables
+from instructlab_utils.tasks.listing import table, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "# SKELETON: "

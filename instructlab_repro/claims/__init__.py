@@ -6,7 +6,7 @@ beyond the threshold on the claimed side is supported, wholly on the other refut
 
 from instructlab_repro.claims.claim import FOLDER, Claim, Power, load, names
 from instructlab_repro.claims.evidence import example_cells, numbers_of
-from instructlab_repro.claims.explain import explain
+from instructlab_repro.claims.lineage import explain
 from instructlab_repro.claims.planning import plan, plan_text
 from instructlab_repro.claims.report import FLAGS, ledger, render, write_ledger
 from instructlab_repro.claims.statistic import AnyStatistic, PerSeed, per_seed

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from instructlab_utils import cache
 from instructlab_utils.errors import AssetError, ConfigError, DataError
+from instructlab_utils.tasks.listing import TaskTable, note, raw_files, read, table, tables
 from instructlab_utils.tasks.readers import Row
 from instructlab_utils.tasks.splits import (
     CUT,
@@ -37,7 +38,6 @@ from instructlab_utils.tasks.splits import (
     split_of,
     subsample,
 )
-from instructlab_utils.tasks.table import TaskTable, note, raw_files, read, table, tables
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
