@@ -327,3 +327,14 @@ def test_a_damaged_manifest_is_one_sentence(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(RecordError, match=r"manifest\.json.*delete it and run again"):
         runner.read_manifest(tmp_path)
+
+
+def test_a_declared_type_is_read_and_never_run(tmp_path):
+    """Only names, subscripts and | are evaluated; anything else is left to the notebook."""
+    touched = tmp_path / "touched"
+    text = f"[open({str(touched)!r}, 'w'), str][1]"
+    declared = {"x": notebooks.Parameter("x", text, "a"), "y": notebooks.Parameter("y", "int | None", 1)}
+    assert notebooks.check_parameters(declared, {"x": 3, "y": None}) == {"x": 3, "y": None}
+    assert not touched.exists()
+    with pytest.raises(ParameterError, match="'y' must be of type int"):
+        notebooks.check_parameters(declared, {"y": "one"})

@@ -93,12 +93,10 @@ def _type(text: str) -> Any:
 
     Only names, subscripts and ``|`` are evaluated: inspecting a notebook must not run what stands in it.
     """
-    try:
+    with contextlib.suppress(NameError, SyntaxError, TypeError):
         tree = ast.parse(text, mode="eval")
         if all(isinstance(node, TYPE_SYNTAX) for node in ast.walk(tree)):
             return eval(compile(tree, "<type>", "eval"), {"__builtins__": NAMES})
-    except (NameError, SyntaxError, TypeError):
-        pass
     return Any
 
 
