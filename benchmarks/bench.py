@@ -2,7 +2,7 @@
 
     python benchmarks/bench.py                  # training and import; at most ten minutes on one idle core
     python benchmarks/bench.py --parts course   # the smoke course, two workers: warm, cold, and plain papermill
-    python benchmarks/bench.py --parts course --baseline FOLDER   # warm, cold, and an older checkout's course
+    python benchmarks/bench.py --parts course --baseline FOLDER   # ours and an older checkout's course
     python benchmarks/bench.py --parts causal,generation   # lesson 06's step against trl's, and the KV cache
     python benchmarks/bench.py --parts tuners   # an update of each tuning method, by hand and by peft
     python benchmarks/bench.py --parts ranking --rounds 1   # options ranked by us and by lm-eval
@@ -393,9 +393,10 @@ def by_papermill(jobs: list[Any]) -> None:
 
 
 def course(rounds: int, baseline: Path | None = None) -> dict[str, Any]:
-    """`make course` in the smoke profile with two workers, with warm processes and without.
+    """`make course` in the smoke profile with two workers.
 
-    Beside it, in the same run: that of an older checkout, ``baseline``; without one, plain papermill.
+    Beside it, in the same run: that of an older checkout, ``baseline``; without one, ours without warm processes, and
+    plain papermill.
     """
     from instructlab_repro.engine import jobs
     from instructlab_repro.engine.course import course_targets, needed_assets, prepare
@@ -403,11 +404,9 @@ def course(rounds: int, baseline: Path | None = None) -> dict[str, Any]:
     prepare(needed_assets())
     found = jobs.all_jobs(course_targets("smoke"), "smoke")
     say(f"course: {len(found)} notebooks, {rounds} round(s)")
-    ways: dict[str, Callable[[], None]] = {
-        "two_workers": lambda: by_course(ROOT, True),
-        "cold": lambda: by_course(ROOT, False),
-    }
+    ways: dict[str, Callable[[], None]] = {"two_workers": lambda: by_course(ROOT, True)}
     if baseline is None:
+        ways["cold"] = lambda: by_course(ROOT, False)
         ways["papermill"] = lambda: by_papermill(found)
     else:
         ways["baseline"] = lambda: by_course(baseline, False)
