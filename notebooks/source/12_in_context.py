@@ -8,9 +8,9 @@
 #     minutes: {smoke: 1, laptop: 3, gpu: 1}
 #     class_minutes: 180
 #     budget:
-#       n_questions: {smoke: 2, laptop: 5, gpu: 5}
+#       n_questions: {smoke: 1, laptop: 5, gpu: 5}
 #       n_pack: {smoke: 3, laptop: 10, gpu: 10}
-#       n_live: {smoke: 8, laptop: 40, gpu: 40}
+#       n_live: {smoke: 4, laptop: 40, gpu: 40}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

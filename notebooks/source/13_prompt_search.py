@@ -16,7 +16,7 @@
 #       rounds: {smoke: 1, laptop: 12, gpu: 30}
 #       candidates: {smoke: 3, laptop: 14, gpu: 48}
 #       proposals: {smoke: 2, laptop: 6, gpu: 12}
-#       n_items: {smoke: 4, laptop: 24, gpu: 28}
+#       n_items: {smoke: 2, laptop: 24, gpu: 28}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}

@@ -8,12 +8,12 @@
 #     minutes: {smoke: 1, laptop: 4, gpu: 3}
 #     class_minutes: 180
 #     budget:
-#       n_train: {smoke: 8, laptop: 96, gpu: 512}
+#       n_train: {smoke: 4, laptop: 96, gpu: 512}
 #       n_test: {smoke: 4, laptop: 32, gpu: 128}
 #       steps: {smoke: 2, laptop: 24, gpu: 128}
 #       n_written: {smoke: 2, laptop: 8, gpu: 32}
 #       max_new_tokens: {smoke: 4, laptop: 20, gpu: 20}
-#       n_items: {smoke: 2, laptop: 8, gpu: 40}
+#       n_items: {smoke: 1, laptop: 8, gpu: 40}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
