@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -539,7 +540,9 @@ def test_a_killed_engine_leaves_nobody_behind_and_the_next_call_does_the_rest(en
     kept = json.loads((engine / "build/runs/toy/laptop/a-n10-s0/manifest.json").read_text())
     assert kept["status"] == "failed" and not (engine / "build/runs/toy/laptop/a-n10-s0/done").exists()
 
-    assert sorted((engine / "calls.txt").read_text().split()) == ["a-n10-s0", "b-n10-s0", "tune-b"]
+    calls = Counter((engine / "calls.txt").read_text().split())
+    # Until the second call ended it, the first one's Snakemake lived on, and may have begun the block that fails.
+    assert set(calls) == {"a-n10-s0", "b-n10-s0", "tune-b"} and calls["b-n10-s0"] == calls["tune-b"] == 1
     left = [job for job in jobs.all_jobs(["toy"], "laptop") if not job.done]
     assert [(job.name, job.why) for job in left] == [("toy/a-n10-s0", "its last run failed: boom")]
     done = snakemake.run_graph(["toy/b-n10-s0"], "laptop")
