@@ -909,7 +909,10 @@ def _course_rows(part: dict[str, Any]) -> Rows:
     rows: Rows = [(f"`make course`, {count} notebooks, two workers", f"{ours:.0f} s", "–")]
     others = {
         "cold": ("the same without warm processes", "–"),
-        "baseline": ("the same notebooks before there were warm processes", f"≥ {TARGETS['course']} times"),
+        "baseline": (
+            "an earlier checkout: ordinary processes, larger smoke samples",
+            f"≥ {TARGETS['course']} times",
+        ),
         "papermill": ("the same notebooks one after the other by `papermill`", "–"),
     }
     for name, (label, target) in others.items():
