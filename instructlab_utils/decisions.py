@@ -31,8 +31,15 @@ def decide(
 
     ``direction`` is greater or less. Where the threshold is 0, an effect wholly inside ± ``smallest``, the smallest of
     interest, is refuted, also if its sign is as claimed: it exists in no size that matters. With ``sides`` "one" it is
-    supported by the interval at 2 level - 1; what refutes by the other side is always two-sided. Lesson 03.
+    supported by the interval at 2 level - 1; what refutes by the other side is always two-sided. ValueError for another
+    direction or other sides, a level outside (0, 1), a smallest effect that is not positive. Lesson 03.
     """
+    if direction not in ("greater", "less") or sides not in ("one", "two") or not 0 < level < 1:
+        raise ValueError(
+            f"direction {direction!r}, sides {sides!r}, level {level}: need greater or less, one or two, (0, 1)"
+        )
+    if smallest is not None and not smallest > 0:
+        raise ValueError(f"the smallest effect of interest is {smallest}: it must be positive")
     p = found.p_value(threshold)
     right = (found.mean > threshold) == (direction == "greater")
     p_for = (p / 2 if sides == "one" else p) if right else 1.0
@@ -45,8 +52,12 @@ def decide(
 def decide_equivalence(found: Estimate, margin: float, level: float = 0.95) -> str:
     """supported if two one-sided tests say |mean| < margin, refuted if the interval lies wholly outside.
 
-    Source: Schuirmann (1987). Lesson 03.
+    ValueError for a margin that is not positive or a level outside (0, 1). Source: Schuirmann (1987). Lesson 03.
     """
+    if not (margin > 0 and 0 < level < 1):
+        raise ValueError(
+            f"margin {margin}, level {level}: the margin is positive, the level lies between 0 and 1"
+        )
     if found.tost(margin) < 1 - level:
         return "supported"
     interval = found.interval(level)
@@ -61,8 +72,10 @@ def decide_several(
     Edition 1: a part counts when its two-sided p-value is below 1 - level after Holm. Edition 2: each part has the word
     that it has alone; all needed: supported if each part is (no correction: an intersection-union test),
     refuted if one is after Holm; ``k`` of them needed: both after Holm. There p is None where Holm judges nothing.
-    Sources: Holm (1979); Berger (1982). Lesson 03.
+    ValueError unless 1 <= k <= number of parts. Sources: Holm (1979); Berger (1982). Lesson 03.
     """
+    if not 1 <= k <= len(parts):
+        raise ValueError(f"{k} of {len(parts)} parts cannot be needed")
     against, in_favour = (holm([getattr(part, name) for part in parts]) for name in ("p_against", "p_for"))
     both = holm([min(part.p_against, part.p_for) for part in parts])
     after: list[float | None] = []
@@ -81,6 +94,11 @@ def decide_several(
 
 
 def holm_level(p_values: Sequence[float], place: int, level: float) -> float:
-    """The level of the interval that Holm's procedure compares with the threshold for the part at ``place``. Lesson 03."""
+    """The level of the interval that Holm's procedure compares with the threshold for the part at ``place``. Lesson 03.
+
+    ValueError for a place outside the family, where a negative one would count from the end.
+    """
+    if not 0 <= place < len(p_values):
+        raise ValueError(f"place {place} of {len(p_values)} p-values")
     rank = int(np.argsort(np.argsort(p_values, kind="stable"), kind="stable")[place])
     return 1 - (1 - level) / (len(p_values) - rank)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from instructlab_utils.errors import ParameterError, TrainingError
-from instructlab_utils.losses import cross_entropy
+from instructlab_utils.losses import cross_entropy, upcast
 
 if TYPE_CHECKING:
     from instructlab_utils.training import Batch, Example
@@ -72,9 +72,19 @@ def greedy(
 
     Returns a list of new ids for each prompt, without ``eos_id``, at most ``max_new_tokens`` long.
 
+    Raises ParameterError for no prompt, an empty one, or one that grows beyond the model's positions; TrainingError
+    where a logit is NaN: then no token is the most probable.
+
     Source: lesson 06, section 6. Equal to ``model.generate(..., do_sample=False)``.
     """
+    if min(map(len, prompts), default=0) == 0:
+        raise ParameterError("no prompt, or one without a token: nothing would predict its first new token")
     device, longest = next(model.parameters()).device, max(map(len, prompts))
+    window = getattr(model.config, "max_position_embeddings", math.inf)
+    if longest + max_new_tokens - 1 > window:
+        raise ParameterError(
+            f"{longest} tokens and {max_new_tokens} new ones: the model has {window} positions"
+        )
     ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
     new, cache = ids[:, :0], None
@@ -82,6 +92,10 @@ def greedy(
         places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         seen = dict(attention_mask=mask, position_ids=places, past_key_values=cache)
         out = model(ids, **seen, use_cache=True, logits_to_keep=1)
+        if out.logits.isnan().any():
+            raise TrainingError(
+                "a logit is NaN, so no token is the most probable: look at the model's weights"
+            )
         cache, ids = out.past_key_values, out.logits[:, -1].argmax(-1, keepdim=True)
         new, mask = torch.cat([new, ids], 1), torch.cat([mask, torch.ones_like(ids)], 1)
     return [row[: row.index(eos_id)] if eos_id in row else row for row in new.tolist()]
@@ -90,7 +104,7 @@ def greedy(
 def top_k_filter(logits: Tensor, k: int) -> Tensor:
     """The ``k`` largest logits of each row, all others -inf; equals of the smallest kept one are kept too.
 
-    ``logits``: (..., V), floating; the shape stays. Raises ParameterError for ``k`` below 1.
+    ``logits``: (..., V), floating; shape and dtype stay. Raises ParameterError for ``k`` below 1.
 
     Source: Fan et al. (2018); lesson 06, section 6. Equal to ``transformers.TopKLogitsWarper``.
     """
@@ -103,15 +117,18 @@ def top_k_filter(logits: Tensor, k: int) -> Tensor:
 def nucleus_filter(logits: Tensor, p: float) -> Tensor:
     """The fewest most probable tokens that together reach probability ``p``, all other logits -inf.
 
-    ``logits``: (..., V), floating; the shape stays. The most probable token always stays. Raises ParameterError for a
-    ``p`` outside (0, 1].
+    ``logits``: (..., V), floating; shape and dtype stay, and so does what is kept. The probabilities are added up in
+    float32 (float64 of float64). The most probable token always stays; ``p`` = 1 drops nothing. Of equal logits at the
+    border those behind stay. Raises ParameterError for a ``p`` outside (0, 1].
 
-    Source: Holtzman et al. (2020); lesson 06, section 6. Equal to ``transformers.TopPLogitsWarper``.
+    Source: Holtzman et al. (2020); lesson 06, section 6. Equal to ``transformers.TopPLogitsWarper`` as ``generate``
+    calls it, on logits in float32; called on bfloat16 it adds in bfloat16 and cuts elsewhere.
     """
     if not 0 < p <= 1:
         raise ParameterError(f"the nucleus would have the probability {p}: choose a number in (0, 1]")
-    ordered, order = logits.sort(-1, descending=True)
-    probabilities = ordered.softmax(-1)
-    before = probabilities.cumsum(-1) - probabilities  # of all that are more probable
-    drop = torch.empty_like(order, dtype=torch.bool).scatter(-1, order, before >= p)
-    return logits.masked_fill(drop, -math.inf)
+    ordered, order = upcast(logits).sort(
+        -1
+    )  # the rarest first: small numbers are added while the sum is small
+    drop = (ordered.softmax(-1).cumsum(-1) <= 1 - p) & (p < 1)
+    drop[..., -1] = False
+    return logits.masked_fill(drop.scatter(-1, order, drop), -math.inf)

@@ -12,11 +12,20 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True)
 class Interval:
-    """A point estimate with the ends of its confidence interval, in the unit of the data."""
+    """A point estimate with the ends of its confidence interval, in the unit of the data.
+
+    ValueError where one is not finite or the ends stand in the wrong order: so every function below refuses values that
+    are NaN or infinite, and a level of 95.
+    """
 
     mean: float
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.mean, self.low, self.high]).all() and self.low <= self.high):
+            found = f"{self.mean} [{self.low}, {self.high}]"
+            raise ValueError(f"no interval: {found}; the values must be finite, the level between 0 and 1")
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -25,7 +34,7 @@ class Interval:
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Student's t interval of the mean of ``values``, one per seed; for paired methods pass the differences.
 
-    Raises ValueError for fewer than two values. Source: Student (1908); lesson 03, section 6.
+    Raises ValueError for fewer than two values, and as :class:`Interval`. Source: Student (1908); lesson 03, section 6.
     """
     from scipy import special  # stats takes a second to import
 
@@ -41,12 +50,13 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a share, for the accuracy of one run on ``n`` test examples.
 
-    Source: Wilson (1927); lesson 03, section 6. Raises ValueError unless 0 <= successes <= n and n > 0.
+    Source: Wilson (1927); lesson 03, section 6. Raises ValueError unless 0 <= successes <= n and n > 0; a share instead
+    of a count is no whole number and is refused too.
     """
     from scipy import stats
 
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"successes must be in 0..n and n positive, got {successes} of {n}")
+    if not 0 <= successes <= n or n == 0 or successes % 1 or n % 1:
+        raise ValueError(f"successes must be in 0..n and n positive, both whole, got {successes} of {n}")
     z, p = stats.norm.ppf(0.5 + level / 2), successes / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
@@ -58,18 +68,36 @@ def paired_bootstrap(
 ) -> Interval:
     """Percentile interval of mean(a) - mean(b), where ``a[i]`` and ``b[i]`` score the same test example.
 
-    Examples are drawn with replacement, always in pairs. Source: Efron (1979); lesson 03, section 6.
+    Examples are drawn with replacement, always in pairs. Raises ValueError unless both have the same shape (n,), n at
+    least 2, and as :class:`Interval`. Source: Efron (1979); lesson 03, section 6.
     """
-    d = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
+        raise ValueError(
+            f"need two scores of the same 2 examples or more, got shapes {a.shape} and {b.shape}"
+        )
+    d = a - b
     rng = np.random.default_rng(seed)
     means = np.array([d[rng.integers(0, len(d), len(d))].mean() for _ in range(samples)])
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
     return Interval(float(d.mean()), float(low), float(high))
 
 
+def _units(values: ArrayLike, least: int) -> np.ndarray:
+    """``values`` as float64 of shape (n,). ValueError for another shape, fewer than ``least``, or one not finite."""
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 1 or len(x) < least:
+        raise ValueError(f"need at least {least} values in one dimension, got shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"value {int(np.isfinite(x).argmin())} is {x[np.isfinite(x).argmin()]}: it must be finite"
+        )
+    return x
+
+
 def _t_statistic(values: ArrayLike, threshold: float) -> tuple[float, int]:
     """Student's t of the mean against ``threshold``, and its degrees of freedom; NaN where all values equal it."""
-    x = np.asarray(values, dtype=float)
+    x = _units(values, 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float((x.mean() - threshold) / (x.std(ddof=1) / np.sqrt(len(x)))), len(x) - 1
 
@@ -77,7 +105,8 @@ def _t_statistic(values: ArrayLike, threshold: float) -> tuple[float, int]:
 def t_test(values: ArrayLike, threshold: float = 0.0) -> float:
     """Two-sided p-value of Student's t test that the mean of ``values`` is ``threshold``; NaN where all equal it.
 
-    Source: Student (1908). It is below alpha exactly where the (1 - alpha) :func:`t_interval` leaves the threshold out.
+    It is below alpha exactly where the (1 - alpha) :func:`t_interval` leaves the threshold out. ValueError for fewer than
+    two values or one that is not finite. Source: Student (1908).
     """
     from scipy import special  # stats.ttest_1samp says the same, a hundred times slower
 
@@ -100,9 +129,12 @@ def tost(values: ArrayLike, margin: float) -> float:
 def holm(p_values: ArrayLike) -> np.ndarray:
     """P-values corrected for their number, shape as given: those below alpha may be rejected together.
 
-    The chance of one false rejection or more is at most alpha. Source: Holm, Scandinavian Journal of Statistics 6 (1979).
+    The chance of one false rejection or more is at most alpha. ValueError for a NaN or a number outside [0, 1].
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979).
     """
-    p = np.asarray(p_values, dtype=float)
+    p = _units(p_values, 0)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p-values lie in [0, 1], got {p.min()} to {p.max()}")
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
@@ -150,8 +182,18 @@ def _drawn(sizes: tuple[int, ...], samples: int, seed: int) -> list[np.ndarray]:
 
 
 def _without_padding(numbers: np.ndarray) -> list[np.ndarray]:
-    """(seeds, examples) of each task, without the examples that are NaN."""
-    return [task[:, ~np.isnan(task).any(axis=0)] for task in numbers]
+    """(seeds, examples) of each task, without the examples that are padding: NaN for every seed.
+
+    ValueError for another shape, a task without examples, and numbers that are NaN for some seeds only or infinite.
+    """
+    if numbers.ndim != 3 or not numbers.size:
+        raise ValueError(f"need numbers of shape (tasks, seeds, examples), got {numbers.shape}")
+    found = [task[:, ~np.isnan(task).all(axis=0)] for task in numbers]
+    if not all(task.size and np.isfinite(task).all() for task in found):
+        raise ValueError(
+            "a task has no example, or one that is not finite for some seeds: NaN is padding only"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -167,6 +209,12 @@ class Estimate:
     error: float
     df: float
     bounds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.mean, self.error]).all() and self.error >= 0 and self.df > 0):
+            raise ValueError(
+                f"no estimate: mean {self.mean}, error {self.error}, {self.df} degrees of freedom"
+            )
 
     def _place(self, value: float) -> float:
         if self.bounds is None:
@@ -219,10 +267,15 @@ def over_units(values: ArrayLike, bounds: tuple[float, float] | None = None) -> 
     """The mean over units (seeds, say) that were drawn at random, shape (units,), or (groups, units) with NaN padding.
 
     Groups are fixed and count alike; their errors are added (Welch 1947, Satterthwaite 1946). ValueError below two
-    units. Lesson 03.
+    units, for another shape, and for values that are not finite. Lesson 03.
     """
-    groups = [row[~np.isnan(row)] for row in np.atleast_2d(np.asarray(values, dtype=float))]
-    if min(map(len, groups)) < 2:
+    x = np.asarray(values, dtype=float)
+    if x.ndim == 1:
+        x = _units(x, 0)
+    elif x.ndim != 2:
+        raise ValueError(f"need units of shape (units,) or (groups, units), got {x.shape}")
+    groups = [row[~np.isnan(row)] for row in np.atleast_2d(x)]
+    if min(map(len, groups), default=0) < 2:
         raise ValueError("an interval needs at least 2 units in each group")
     parts = np.array([row.var(ddof=1) / len(row) for row in groups]) / len(groups) ** 2
     df = _satterthwaite(parts, np.array([len(row) - 1 for row in groups]))
@@ -258,9 +311,12 @@ def components(numbers: np.ndarray) -> Components:
     """Variance components of ``numbers``, shape (groups, seeds, items), NaN as padding: items shared by all seeds.
 
     Moments of the two-way layout without replication; negative ones become 0. Seeds are the same in all groups.
-    Source: Searle, Casella and McCulloch, Variance Components (1992), section 4.3. Lesson 03.
+    ValueError below two seeds or two items. Source: Searle, Casella and McCulloch, Variance Components (1992),
+    section 4.3. Lesson 03.
     """
     groups = _without_padding(numbers)
+    if min(min(y.shape) for y in groups) < 2:
+        raise ValueError("components of variance need at least 2 seeds and 2 items in each group")
     scale, seeds = len(groups) ** 2, numbers.shape[1]
     item, rest, df = [], [], []
     for y in groups:
@@ -291,8 +347,10 @@ def crossed(numbers: np.ndarray, bounds: tuple[float, float] | None = None) -> E
 def jackknife(statistic: Callable[[np.ndarray], float], units: int) -> tuple[float, float]:
     """``statistic`` of the indices of all ``units``, and its standard error by leaving out one at a time.
 
-    Source: Efron and Tibshirani (1993), chapter 11. Lesson 03.
+    ValueError below two units. Source: Efron and Tibshirani (1993), chapter 11. Lesson 03.
     """
+    if units < 2:
+        raise ValueError(f"the jackknife leaves out one of at least 2 units, got {units}")
     every = np.arange(units)
     left = np.array([statistic(np.delete(every, i)) for i in every])
     return float(statistic(every)), float(np.sqrt((units - 1) * left.var()))
@@ -301,10 +359,10 @@ def jackknife(statistic: Callable[[np.ndarray], float], units: int) -> tuple[flo
 def sign_flip_test(values: ArrayLike, samples: int = 10_000, seed: int = 0) -> float:
     """Two-sided p-value that the mean of paired differences is 0: the labels of the two arms change places at random.
 
-    All 2^n ways up to 12 values, ``samples`` of them above. Source: Fisher, The Design of Experiments (1935), section
-    21. Lesson 03.
+    All 2^n ways up to 12 values, ``samples`` of them above. ValueError for no value or one that is not finite. Source:
+    Fisher, The Design of Experiments (1935), section 21. Lesson 03.
     """
-    x = np.asarray(values, dtype=float)
+    x = _units(values, 1)
     if len(x) <= 12:
         signs = 1.0 - 2.0 * ((np.arange(2 ** len(x))[:, None] >> np.arange(len(x))) & 1)
     else:
@@ -317,10 +375,13 @@ def sign_flip_test(values: ArrayLike, samples: int = 10_000, seed: int = 0) -> f
 def power_of_t(effect: float, error: float, df: float, sides: int = 2, level: float = 0.95) -> float:
     """Chance that a t test at 1 - ``level`` finds a true mean of ``effect`` that is known up to ``error``.
 
+    ValueError for an error below 0, no degrees of freedom, sides other than 1 and 2, a level outside (0, 1).
     Source: Cohen, Statistical Power Analysis (1988), by the noncentral t distribution. Lesson 03.
     """
     from scipy import stats
 
+    if not (error >= 0 and df > 0 and sides in (1, 2) and 0 < level < 1):
+        raise ValueError(f"no test: error {error}, {df} degrees of freedom, {sides} sides, level {level}")
     if error == 0:
         return 1.0
     critical = stats.t.ppf(1 - (1 - level) / sides, df)

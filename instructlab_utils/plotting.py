@@ -60,8 +60,10 @@ def label_points(
     """Write ``texts`` beside the points, each where it covers no other text and no point, tied to it by a thin line.
 
     Call it last: the limits of ``panel`` are fixed here. ``kwargs`` go to ``panel.annotate``. Where no free place is left,
-    the one with the least overlap is taken.
+    the one with the least overlap is taken. ValueError for a point that is not finite: it has no place.
     """
+    if not all(map(math.isfinite, [*x, *y])):
+        raise ValueError("a point is not finite: leave it out, or say in words where it would be")
     from matplotlib.transforms import Bbox
 
     panel.figure.draw_without_rendering()

@@ -50,7 +50,7 @@ def _spread(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[Spread, 
         return None
     values, source = (tuning, "tuning seeds") if len(tuning) >= 3 else (numbers.values, "seeds")
     found = Components(float(values.var(ddof=1)), 0.0, 0.0, (len(values) - 1.0, np.inf))
-    if examples is not None and not own:
+    if examples is not None and not own and examples.shape[2] > 1:
         found = components(examples)
     return lambda k, f: found.estimate(0.0, k, f), float(values.std(ddof=1)), f"{len(values)} {source}"
 

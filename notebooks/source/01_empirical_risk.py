@@ -289,13 +289,24 @@ show(naive_bce)
 #
 # The last step takes the larger of $e^0$ and $e^z$ out of the logarithm. No exponential that remains can
 # overflow.
+#
+# Models on a GPU often give logits in bfloat16, which has eight binary digits: from 256 on its neighbours lie 2
+# apart, and a sum of losses below 1 grows no more. So every loss of the course widens its logits to float32 first.
 
 
-# %% tags=["defines:losses.binary_cross_entropy", "nbval-check-output"]
+# %% tags=["defines:losses.upcast", "defines:losses.binary_cross_entropy", "nbval-check-output"]
+def upcast(z):
+    """z in float32; float64 stays."""
+    return z.to(torch.promote_types(z.dtype, torch.float32))
+
+
 def binary_cross_entropy(logits, targets):
     """One loss per example; logits and targets have the same shape."""
     if logits.shape != targets.shape:
         raise TrainingError(f"logits {tuple(logits.shape)}, targets {tuple(targets.shape)}: shapes differ")
+    if not ((targets >= 0) & (targets <= 1)).all():
+        raise TrainingError("a target lies outside [0, 1]: write 0 for no and 1 for yes")
+    logits = upcast(logits)
     positive_part = torch.maximum(logits, torch.zeros_like(logits))
     return positive_part - targets * logits + torch.log1p(torch.exp(-logits.abs()))
 
@@ -372,6 +383,7 @@ for loss in (clamped, binary_cross_entropy):
 # %% tags=["defines:losses.log_sum_exp", "defines:losses.log_softmax"]
 def log_sum_exp(z, dim=-1):
     """log of the sum of exp(z) along dim, for every finite z."""
+    z = upcast(z)
     shift = z.detach().amax(dim, keepdim=True)
     shift = torch.where(shift.isfinite(), shift, torch.zeros_like(shift))
     return torch.exp(z - shift).sum(dim).log() + shift.squeeze(dim)
@@ -379,6 +391,7 @@ def log_sum_exp(z, dim=-1):
 
 def log_softmax(z, dim=-1):
     """Log-probabilities; the shift comes first, so a large common offset costs no digit."""
+    z = upcast(z)
     shifted = z - z.detach().amax(dim, keepdim=True)
     return shifted - log_sum_exp(shifted, dim).unsqueeze(dim)
 
@@ -684,12 +697,16 @@ for kind in (torch.optim.Adam, torch.optim.AdamW):
 # %% tags=["defines:losses.masked_cross_entropy"]
 def masked_cross_entropy(logits, targets, denominator=None, ignore_index=-100):
     """Sum over the positions that have a target, divided by a denominator that you can see."""
+    if logits.shape[:-1] != targets.shape:
+        raise TrainingError(
+            f"logits {tuple(logits.shape)}, targets {tuple(targets.shape)}: need (..., V) and (...)"
+        )
     counts = targets != ignore_index
     if not counts.any():
         raise TrainingError(f"all {targets.numel()} targets are {ignore_index}: nothing to learn from")
     if denominator is None:
         denominator = counts.sum()
-    if denominator <= 0:
+    if not 0 < denominator < math.inf:  # nan is no number either
         raise TrainingError(f"the denominator is {denominator}: it must be positive")
     return cross_entropy(logits[counts], targets[counts]).sum() / denominator
 

@@ -716,8 +716,8 @@ from instructlab_utils.intervals import Interval
 def wilson_interval(successes, n, level=0.95):
     from scipy import stats
 
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"successes must be in 0..n and n positive, got {successes} of {n}")
+    if not 0 <= successes <= n or n == 0 or successes % 1 or n % 1:
+        raise ValueError(f"successes must be in 0..n and n positive, both whole, got {successes} of {n}")
     z, p = stats.norm.ppf(0.5 + level / 2), successes / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
@@ -752,7 +752,12 @@ run.record(accuracy_low=interval.low, accuracy_high=interval.high)
 
 # %% tags=["defines:intervals.paired_bootstrap"]
 def paired_bootstrap(a, b, samples=10_000, level=0.95, seed=0):
-    d = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
+        raise ValueError(
+            f"need two scores of the same 2 examples or more, got shapes {a.shape} and {b.shape}"
+        )
+    d = a - b
     rng = np.random.default_rng(seed)
     means = np.array([d[rng.integers(0, len(d), len(d))].mean() for _ in range(samples)])
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])

@@ -62,7 +62,7 @@ from torch import nn
 
 from instructlab_utils import expect_error, metrics, models, start, tasks, training
 from instructlab_utils.errors import ParameterError, TrainingError
-from instructlab_utils.losses import cross_entropy, log_softmax
+from instructlab_utils.losses import cross_entropy, log_softmax, upcast
 
 run = start("06", profile=profile, seed=seed)
 
@@ -509,14 +509,17 @@ for how in LABELS:
 
 # %% tags=["defines:losses.sequence_log_probs", "defines:losses.sequence_losses"]
 def sequence_log_probs(logits, labels):
+    if logits.ndim != 3 or logits.shape[:-1] != labels.shape:
+        raise TrainingError(
+            f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)}: need (B, T, V) and (B, T)"
+        )
     predicted, targets = logits[:, :-1], labels[:, 1:]
     counts = targets != -100
     if not counts.any(1).all():
         row = int((~counts.any(1)).nonzero()[0])
         raise TrainingError(f"row {row} has no label behind its first position: it holds no response")
-    rows = counts.nonzero()[:, 0]
     log_p = -cross_entropy(predicted[counts], targets[counts])
-    return log_p.new_zeros(len(labels)).index_add(0, rows, log_p)
+    return log_p.new_zeros(counts.shape).masked_scatter(counts, log_p).sum(1)
 
 
 def sequence_losses(logits, labels):
@@ -526,6 +529,7 @@ def sequence_losses(logits, labels):
 # %% [markdown]
 # Why divide by the length at all? Every further token multiplies by a probability below one. So a longer answer is less
 # probable, however good it is. Compare answers of different lengths by `sequence_losses`, not by `sequence_log_probs`.
+# (The sum is taken in float32, whatever the model's dtype: `cross_entropy` widens its logits, lesson 01.)
 #
 # Now the two shortest and the two longest sentences, in micro-batches of three and one, with the toy from section 3.
 #
@@ -683,7 +687,14 @@ run.record(positions_without=n_a, positions_cached=n_b, cache_gap=(z_a - z_b).ab
 # %% tags=["defines:generation.greedy"]
 @torch.no_grad()
 def greedy(model, prompts, max_new_tokens, eos_id):
+    if min(map(len, prompts), default=0) == 0:
+        raise ParameterError("no prompt, or one without a token: nothing would predict its first new token")
     device, longest = next(model.parameters()).device, max(map(len, prompts))
+    window = getattr(model.config, "max_position_embeddings", math.inf)
+    if longest + max_new_tokens - 1 > window:
+        raise ParameterError(
+            f"{longest} tokens and {max_new_tokens} new ones: the model has {window} positions"
+        )
     ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
     new, cache = ids[:, :0], None
@@ -691,6 +702,10 @@ def greedy(model, prompts, max_new_tokens, eos_id):
         places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         seen = dict(attention_mask=mask, position_ids=places, past_key_values=cache)
         out = model(ids, **seen, use_cache=True, logits_to_keep=1)
+        if out.logits.isnan().any():
+            raise TrainingError(
+                "a logit is NaN, so no token is the most probable: look at the model's weights"
+            )
         cache, ids = out.past_key_values, out.logits[:, -1].argmax(-1, keepdim=True)
         new, mask = torch.cat([new, ids], 1), torch.cat([mask, torch.ones_like(ids)], 1)
     return [row[: row.index(eos_id)] if eos_id in row else row for row in new.tolist()]
@@ -713,7 +728,8 @@ print("greedy, three prompts in one batch: the same ids as generate, one by one"
 # - **temperature** $\tau$: softmax of $z / \tau$. Below one it sharpens, towards greedy; above one it flattens;
 # - **top-k**: only the $k$ largest logits survive;
 # - **nucleus** (top-p): only the fewest tokens survive that together have probability $p$. Where the model is sure, that is
-#   one token; where it is not, many.
+#   one token; where it is not, many. The probabilities are added in float32, from the rarest up: thousands of small
+#   ones would be lost in a sum that is already near one, or in bfloat16.
 
 
 # %% tags=["defines:generation.top_k_filter", "defines:generation.nucleus_filter"]
@@ -727,11 +743,12 @@ def top_k_filter(logits, k):
 def nucleus_filter(logits, p):
     if not 0 < p <= 1:
         raise ParameterError(f"the nucleus would have the probability {p}: choose a number in (0, 1]")
-    ordered, order = logits.sort(-1, descending=True)
-    probabilities = ordered.softmax(-1)
-    before = probabilities.cumsum(-1) - probabilities  # of all that are more probable
-    drop = torch.empty_like(order, dtype=torch.bool).scatter(-1, order, before >= p)
-    return logits.masked_fill(drop, -math.inf)
+    ordered, order = upcast(logits).sort(
+        -1
+    )  # the rarest first: small numbers are added while the sum is small
+    drop = (ordered.softmax(-1).cumsum(-1) <= 1 - p) & (p < 1)
+    drop[..., -1] = False
+    return logits.masked_fill(drop.scatter(-1, order, drop), -math.inf)
 
 
 # %% [markdown]

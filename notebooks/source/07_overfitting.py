@@ -380,15 +380,19 @@ def symmetric_kl(a, b):
     if a.shape != b.shape:
         raise TrainingError(f"logits {tuple(a.shape)} and {tuple(b.shape)}: the two passes differ in shape")
     log_p, log_q = log_softmax(a), log_softmax(b)
-    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1) / 2
+    p, q = log_p.exp(), log_q.exp()
+    return ((p - q) * (log_p - log_q).masked_fill(p + q == 0, 0.0)).sum(-1) / 2
 
 
 def r_drop(a, b, targets, alpha):
+    if not alpha >= 0:  # nan neither
+        raise TrainingError(f"alpha is {alpha}: the weight of the divergence is a number, 0 or more")
     return (cross_entropy(a, targets) + cross_entropy(b, targets)) / 2 + alpha * symmetric_kl(a, b)
 
 
 # %% [markdown]
-# (Two passes that do not belong together are an error; broadcasting would have hidden it.)
+# (Two passes that do not belong together are an error; broadcasting would have hidden it. A class that both exclude, with
+# a logit of minus infinity, adds nothing.)
 #
 # The gradient, three ways. Let $l_k = \log p_k - \log q_k$. The derivative of $\mathrm{KL}(p\,\|\,q)$ with respect to
 # the logit $a_j$ is $p_j (l_j - \mathrm{KL}(p \,\|\, q))$, since $\partial p_k / \partial a_j = p_k (\delta_{kj} -
