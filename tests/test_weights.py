@@ -283,6 +283,8 @@ def test_a_copy_of_the_courses_classifier_still_knows_its_new_layers(tmp_path):
     checkpoint("bert without pooler", tmp_path / "trunk")
     net = copy.deepcopy(models.load_classifier(3, model=str(tmp_path / "trunk")))
     assert base.new_layers(net) == ["bert.pooler", "classifier"]
+    checkpoint("roberta", tmp_path / "roberta")  # its head has two layers
+    assert base.new_layers(models.load_classifier(3, model=str(tmp_path / "roberta"))) == ["classifier"]
     checkpoint("bert", tmp_path / "pooled")
     assert base.new_layers(models.load_classifier(3, model=str(tmp_path / "pooled"))) == ["classifier"]
 
@@ -414,6 +416,38 @@ def test_bias_patterns_and_modules_equal_pefts(name, kind, tmp_path):
     assert (logits(again) - logits(ours)).abs().max() < 1e-9 * want.abs().max()
     merged = tuners.merge(again, unload=True)
     assert (logits(merged) - logits(ours)).abs().max() < 1e-9 * want.abs().max()
+
+
+@pytest.mark.parametrize("modules", [["lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"]])
+def test_pefts_copy_of_a_tied_layer_loads_on_an_untied_model(modules, tmp_path):
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], modules_to_save=modules)
+    theirs = peft.get_peft_model(tied("llama"), config)
+    shaken(theirs, {n for n, p in theirs.named_parameters() if p.requires_grad})
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(TrainingError, match="modules_to_save would change both: .*untie"):
+        tuners.load(tied("llama"), tmp_path)
+    ours = tuners.load(tuners.untie(tied("llama")), tmp_path)
+    assert (logits(ours) - logits(theirs)).abs().max() < 1e-10 * logits(theirs).abs().max()
+
+
+def test_a_vocabulary_that_grew_comes_with_pefts_file(tmp_path):
+    def longer(seed):
+        torch.manual_seed(seed)
+        model = llama()
+        model.resize_token_embeddings(60, mean_resizing=False)
+        return model.double()
+
+    theirs = peft.get_peft_model(longer(1), peft.LoraConfig(task_type="CAUSAL_LM", r=2))
+    shaken(
+        theirs, {n for n, p in theirs.named_parameters() if p.requires_grad or "embed" in n or "lm_head" in n}
+    )
+    theirs.save_pretrained(tmp_path, save_embedding_layers=True)
+    assert "base_model.model.lm_head.weight" in load_file(tmp_path / base.TENSORS)
+    ours = tuners.load(longer(2), tmp_path)
+    ids = torch.tensor([[5, 58, 59]])
+    torch.testing.assert_close(
+        ours(input_ids=ids).logits, theirs.eval()(input_ids=ids).logits, rtol=0, atol=1e-10
+    )
 
 
 def test_modules_to_save_with_methods_that_peft_lacks(tmp_path):
@@ -664,7 +698,7 @@ def test_outputs_and_merges_equal_pefts_in_every_dtype(name, kind, dtype, tmp_pa
         assert merged.dtype == dtype
         assert (merged - before).abs().max() <= tolerance * before.abs().max()
         back = tuners.unmerge(ours)(input_ids=IDS).logits
-        assert (back - before).abs().max() <= tolerance * before.abs().max()
+        assert (back - before).abs().max() <= min(tolerance, 2e-5) * before.abs().max()  # bf16: the same bits
         tuners.merge(ours, unload=True)
         other = theirs.merge_and_unload()(input_ids=IDS).logits
         assert (ours(input_ids=IDS).logits - other).abs().max() <= tolerance * other.abs().max()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.tuners.base import (
@@ -88,7 +88,10 @@ def load(model: nn.Module, folder: Path | str) -> nn.Module:
             f"{folder}: no adapter can be read here ({reason}); it needs {CONFIG} and {TENSORS}"
         ) from error
     method = read_method(config, folder)
-    listed = config.get("modules_to_save") or ()  # peft lists what may be there
+    listed = [
+        *(config.get("modules_to_save") or ()),
+        *_embeddings(model, tensors),
+    ]  # peft lists what may be there
     tuned = inject(model, method, modules_to_save=[name for name in listed if named_layers(model, [name])])
     # with bias="all" peft also writes the head that it has replaced
     tensors = {
@@ -103,6 +106,13 @@ def load(model: nn.Module, folder: Path | str) -> nn.Module:
     with torch.no_grad():
         method.restore(tuned, tensors, folder / TENSORS)
     return tuned
+
+
+def _embeddings(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
+    """Word embeddings and output layer, where the file holds them: peft saves those of a resized vocabulary unasked."""
+    held = {name.removeprefix("base_model.model.").rpartition(".")[0] for name in tensors}
+    layers = [getattr(model, f"get_{side}_embeddings", lambda: None)() for side in ("input", "output")]
+    return [n for n, m in model.named_modules() if n in held and any(m is layer for layer in layers)]
 
 
 def read_method(config: dict[str, Any], place: Path) -> Method:

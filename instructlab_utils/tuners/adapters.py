@@ -327,7 +327,7 @@ class LayerNorms(Method):
 
     def file_name(self, model: nn.Module, name: str) -> str:
         path, _, leaf = name.rpartition(".")
-        if path in norms(model):
+        if path in norms(model) and not within(path, new_layers(model)):
             return f"base_model.model.{path}.ln_tuning_layers.{leaf}"
         return super().file_name(model, name)
 

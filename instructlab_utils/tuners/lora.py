@@ -34,13 +34,24 @@ class ChangedLinear(Mergeable):
     def delta(self) -> Tensor:
         """The change of the weight, (out, in), in the dtype of the parameters."""
 
+    def folded(self, W: Tensor) -> Tensor:
+        """The weight after :meth:`merge`, from the one before it."""
+        return W + self.delta()
+
+    def unfolded(self, W: Tensor) -> Tensor:
+        """The weight before :meth:`merge`, from the one after it."""
+        return W - self.delta()
+
     def merge(self) -> None:
         W = self.base.weight
-        W.copy_(W.to(wide(W.dtype)) + self.delta())  # rounded once
+        half = W.dtype != wide(W.dtype)  # too coarse to come back by subtraction: a copy
+        self.kept = W.detach().clone() if half else None
+        W.copy_(self.folded(W.to(wide(W.dtype))))
 
     def unmerge(self) -> None:
         W = self.base.weight
-        W.copy_(W.to(wide(W.dtype)) - self.delta())
+        W.copy_(self.unfolded(W) if self.kept is None else self.kept)
+        self.kept = None
 
 
 class LoraLinear(ChangedLinear):
@@ -113,14 +124,12 @@ class DoraLinear(LoraLinear):
         change = gain * F.linear(F.linear(x.to(self.A.dtype), self.A) * self.scale, self.B)
         return (y + (gain - 1) * frozen + change).to(y.dtype)
 
-    def merge(self) -> None:
+    def folded(self, W: Tensor) -> Tensor:
         self.merged_gain = self.gain()[:, None].detach()  # the merged weight no longer tells it
-        W = self.base.weight
-        W.copy_((W.to(self.A.dtype) + self.delta()) * self.merged_gain)
+        return (W + self.delta()) * self.merged_gain
 
-    def unmerge(self) -> None:
-        W = self.base.weight
-        W.copy_(W.to(self.A.dtype) / self.merged_gain - self.delta())
+    def unfolded(self, W: Tensor) -> Tensor:
+        return W / self.merged_gain - self.delta()
 
 
 @dataclass(frozen=True)
