@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instructlab_utils.distributed import main_score
+from instructlab_utils.distributed import agree, main_score
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.files import (
     drop_stale,
@@ -275,13 +275,22 @@ class RunFolder:
         """Restore the last checkpoint and remove what was written after it; an empty history where there is none.
 
         ``run`` says all that shapes it (:func:`instructlab_utils.identity.run_identity`). TrainingError for the folder of
-        another run, and for one that does not say whose it is.
+        another run, and for one that does not say whose it is; also where processes do not find the same.
         """
+        history, refused, self.run = History(), None, dict(run)
+        try:
+            if self.read_from is not None:
+                history = self._resume(self.read_from, model, optimizer)
+        except TrainingError as error:
+            refused = error
+        agree(len(history.losses), run, refused, self.read_from, next(model.parameters()).device)
+        return history
+
+    def _resume(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> History:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        folder, history, self.run = self.read_from, History(), dict(run)
-        if folder is None:
-            return history
+        history = History()
         found = named(folder)
         if not found or (found["folder"] is None and not (folder / LOG).exists()):  # no update was made
             self._claim(folder)
@@ -296,7 +305,10 @@ class RunFolder:
             history = History(**{k: v for k, v in state["history"].items() if v is not None})
             if history.best_step:
                 best = folder / state["folder"] / BEST
-                self.best = load_file(best)
+                try:
+                    self.best = load_file(best)
+                except (OSError, SafetensorError) as error:
+                    raise _damaged(folder, error) from error
                 if self.write_to is not None:  # a kill may have left weights of a later update there
                     write_with(folder / BEST, partial(shutil.copyfile, best))
         if self.write_to is not None:

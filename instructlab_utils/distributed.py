@@ -20,15 +20,28 @@ from instructlab_utils.errors import TrainingError
 from instructlab_utils.files import dumps
 
 
-def agree(done: int, run: Mapping[str, Any], folder: Path | None, device: torch.device) -> None:
-    """TrainingError, in all processes, unless all train the same ``run`` and have made ``done`` updates of it."""
-    number = int.from_bytes(hashlib.sha256(dumps(run).encode()).digest()[:7])
-    found = gather(torch.tensor([[done, number]], device=device))
-    if len(set(found[:, 1].tolist())) > 1:
+def agree(
+    done: int,
+    run: Mapping[str, Any],
+    refused: TrainingError | None,
+    folder: Path | None,
+    device: torch.device,
+) -> None:
+    """TrainingError, in all processes, unless all train the same ``run``, and have made ``done`` updates of it.
+
+    What one process has ``refused`` is raised there, and the others do not wait for it.
+    """
+    number = int.from_bytes(hashlib.sha256(dumps(run).encode()).digest()[:7], "big")
+    found = gather(torch.tensor([[number, done, refused is not None]], device=device))
+    if refused is not None:
+        raise refused
+    if found[:, 2].any():
+        raise TrainingError(f"{folder}: another process cannot begin; its message says why")
+    if len(found[:, 0].unique()) > 1:
         raise TrainingError(
             "the processes see different examples or settings: draw them from the same seed in each"
         )
-    if len(set(found[:, 0].tolist())) > 1:
+    if len(found[:, 1].unique()) > 1:
         raise TrainingError(
             f"{folder}: the processes see different checkpoints; name a folder on a disk that all of them share"
         )

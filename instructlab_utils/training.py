@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from instructlab_utils.checkpoints import History as History  # what train() returns
 from instructlab_utils.checkpoints import RunFolder, must_be_finite
-from instructlab_utils.distributed import Shared, agree
+from instructlab_utils.distributed import Shared
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.guards import must_be_trainable, share_of_hits, whole_label
 from instructlab_utils.identity import run_identity
@@ -354,7 +354,6 @@ def train(
     )  # fmt: skip
     history = files.resume(model, optimizer, run)
     begin, end = len(history.losses), steps if until is None else min(until, steps)
-    agree(begin, run, folder, device)
     if after_step is not None:
         optimizer.register_step_post_hook(lambda *_: after_step(len(history.losses)))
     stream = batches_of(examples, batch_size, pad_id, seed, begin * recipe.accumulation)

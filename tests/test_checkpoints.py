@@ -391,6 +391,15 @@ def test_the_best_weights_are_those_of_the_checkpoint(tmp_path):
     assert not torch.equal(back["classifier.weight"], wrong["classifier.weight"])
 
 
+def test_damaged_best_weights_get_a_sentence(tmp_path):
+    settings = KNOBS | SAME | {"save_every": 2, "folder": tmp_path}
+    training.train(tiny(), invented(16), **settings)
+    best = tmp_path / "step-000006" / "best.safetensors"
+    best.write_bytes(best.read_bytes()[:50])
+    with pytest.raises(TrainingError, match="cannot be resumed .* delete the folder"):
+        training.train(tiny(), invented(16), **settings)
+
+
 def test_a_cached_line_belongs_to_its_profile(tmp_path):
     smoke, laptop = (
         Run("x", profile, 0, "cpu", tmp_path, tmp_path, SimpleNamespace()) for profile in ("smoke", "laptop")
