@@ -40,7 +40,12 @@ def encode(dataset: Iterable[dict[str, Any]], tokenizer: Any, max_length: int) -
     rows = list(dataset)
     if not rows:
         raise TrainingError("encode() got no rows: the split or the subsample is empty")
-    ids = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)["input_ids"]
+    how = {
+        "truncation": True,
+        "max_length": max_length,
+        "split_special_tokens": True,
+    }  # a typed "[SEP]" is text
+    ids = tokenizer([row["text"] for row in rows], **how)["input_ids"]
     return [{"input_ids": i, "labels": int(row["label"])} for i, row in zip(ids, rows, strict=True)]
 
 

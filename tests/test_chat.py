@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from instructlab_utils import chat, generation, markers, models, patterns, tuners
+from instructlab_utils import chat, generation, markers, models, patterns, tagging, training, tuners
 from instructlab_utils.errors import InstructionError, ParameterError
 from instructlab_utils.instructions import Instruction
 
@@ -246,3 +246,23 @@ def test_the_words_of_a_reader_are_two_different_tokens(halves, monkeypatch) -> 
     ):
         with pytest.raises(ParameterError, match="take two different ones of one each"):
             patterns.Reader(halves, words, 0)
+
+
+# --- texts of a data set --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["encoder", "decoder"])
+def test_special_tokens_in_a_data_set_are_characters(role: str) -> None:
+    """No border, no mask and no end where the text only speaks of one; what is not typed stays as it was."""
+    one = models.load_tokenizer(role)
+    known, name = set(markers.marks(one)), one.eos_token or one.sep_token
+    plain, typed = (
+        training.encode([{"text": text, "label": 0}], one, 64)[0]["input_ids"]
+        for text in ("a b", f"a {name} b")
+    )
+    assert plain == one("a b")["input_ids"]
+    assert sum(i in known for i in typed) == sum(i in known for i in plain) and len(typed) > len(plain) + 2
+    row = {"tokens": ["a", name, "b"], "tags": ["O", "B-x", "O"]}
+    (found,) = tagging.encode([row], models.load_tokenizer("encoder"), ["O", "B-x"])
+    assert [y for y in found["labels"] if y != -100] == [0, 1, 0]
+    assert found["input_ids"].count(models.load_tokenizer("encoder").sep_token_id) == 1

@@ -126,14 +126,16 @@ HOSTILE = st.text(
 def test_context_and_option_are_the_tokens_of_their_text(tokenizer, context, option) -> None:
     """Whatever stands at the border: nothing of the text is lost, added or read twice."""
     context = f"x {context}"
+    alone, whole = (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in (context.rstrip(), context + option)
+    )
     try:
         before, after = scoring.encode_pair(context, option, tokenizer)
-    except ParameterError as error:
-        assert not option or "one token spans" in str(error)
+    except ParameterError as error:  # some characters have no token in this vocabulary
+        assert not option or whole == alone[: len(whole)] or "one token spans" in str(error)
         return
-    alone = tokenizer(context.rstrip(), add_special_tokens=False)["input_ids"]
-    assert before + after == tokenizer(context + option, add_special_tokens=False)["input_ids"]
-    assert before == alone[: len(before)] and after
+    assert before + after == whole and before == alone[: len(before)] and after
     assert len(before) == len(alone) or after[0] != alone[len(before)]
 
 
