@@ -110,7 +110,7 @@ class Instruction(BaseModel):
     def _consistent(self) -> Instruction:
         takes, seen = INPUT in self.text, set()
         for place, text in self.wordings.items():
-            found = re.findall(r"\{\s*input\s*\}", text, re.IGNORECASE)
+            found = re.findall(r"\{\{\s*input\s*\}\}|\{\s*input\s*\}", text, re.IGNORECASE)
             fix = "write it once, in every wording or in none"
             _must(found == [INPUT] * takes, place, f"{INPUT} is missing, misspelt or not alone", fix)
             _must(normalised(text) not in seen, place, "another wording says the same", "write another one")

@@ -92,7 +92,7 @@ def encode(rows: Iterable[dict[str, Any]], tokenizer: Any, labels: Sequence[str]
     for number, row in enumerate(rows):
         if unknown := set(row["tags"]) - set(index):
             raise DataError(f"row {number}: {sorted(unknown)[0]!r} is not one of the {len(index)} labels")
-        encoded = tokenizer(row["tokens"], is_split_into_words=True)
+        encoded = tokenizer(row["tokens"], is_split_into_words=True, split_special_tokens=True)
         aligned = align_labels(encoded.word_ids(), [index[tag] for tag in row["tags"]])
         if sum(label != IGNORED for label in aligned) != len(row["tokens"]):
             raise DataError(f"row {number}: a word has no piece; replace it before the tokenizer removes it")

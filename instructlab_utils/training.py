@@ -43,7 +43,9 @@ def encode(dataset: Iterable[dict[str, Any]], tokenizer: Any, max_length: int) -
     if not rows:
         raise TrainingError("encode() got no rows: the split or the subsample is empty")
     labels = [whole_label(row["label"], f"row {n} of encode()") for n, row in enumerate(rows)]
-    ids = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)["input_ids"]
+    # a typed "[SEP]" is text
+    how = {"truncation": True, "max_length": max_length, "split_special_tokens": True}
+    ids = tokenizer([row["text"] for row in rows], **how)["input_ids"]
     return [{"input_ids": i, "labels": label} for i, label in zip(ids, labels, strict=True)]
 
 

@@ -174,7 +174,7 @@ def _digest(text: str) -> str:
 
 
 def _sized(n: int, most: int) -> None:
-    if not isinstance(n, Integral) or not 1 <= n <= most:
+    if not isinstance(n, Integral) or isinstance(n, bool) or not 1 <= n <= most:
         raise DataError(f"n is {n!r}: choose an integer from 1 to {most}, the number of rows")
 
 
@@ -183,9 +183,12 @@ def subsample(dataset: Dataset, n: int, seed: int) -> Dataset:
 
     Where rows have no label, all count as one label. Within a label, rows are ranked by the SHA-256 of
     ``f"{seed}:{id}"``, so their order in ``dataset`` plays no part.
-    Raises: DataError if ``n`` is no integer between 1 and the number of rows.
+    Raises: DataError if ``n`` is no integer between 1 and the number of rows, or ``seed`` no integer: 1.0 and 1 are written
+    differently, and would draw different rows.
     """
     _sized(n, len(dataset))
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise DataError(f"the seed is {seed!r}: choose an integer")
     return dataset.select(_spread(dataset, [_digest(f"{seed}:{key}") for key in dataset["id"]])[:n])
 
 
