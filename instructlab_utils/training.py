@@ -70,10 +70,13 @@ def collate_tokens(examples: Sequence[Example], pad_id: int) -> Batch:
     """Like :func:`collate`, for examples whose ``labels`` are lists; further lists, such as ``token_type_ids``, go along.
 
     Returns int64 tensors by name, each padded to its longest list: ``input_ids`` with ``pad_id``, ``labels`` with -100,
-    all others and ``attention_mask`` with 0. Source: lesson 04, section 2.
+    all others and ``attention_mask`` with 0. Raises TrainingError where a list is longer than its ``input_ids``: the rest
+    would be targets at padding. Source: lesson 04, section 2.
     """
     padding = {"input_ids": pad_id, "labels": IGNORED}
     rows = [{"attention_mask": [1] * len(e["input_ids"]), **e} for e in examples]
+    if any(len(row[name]) > len(row["input_ids"]) for row in rows for name in row):
+        raise TrainingError("an example has more labels, or more of another list, than input_ids")
     batch = {}
     for name in rows[0]:
         width = max(len(row[name]) for row in rows)

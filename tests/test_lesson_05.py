@@ -300,7 +300,7 @@ def reference_words(text: str) -> list[str]:
 
 def reference_em_f1(prediction: str, answers: list[str]) -> tuple[float, float]:
     found = []
-    for answer in answers or [""]:
+    for answer in [each for each in answers if reference_words(each)] or [""]:  # as in version 2.0
         guess, truth = reference_words(prediction), reference_words(answer)
         left, same = list(truth), 0
         for word in guess:

@@ -307,7 +307,7 @@ def test_collate_tokens_pads_each_list_with_its_own_mark():
     assert batch["labels"].tolist() == [[1, -100, 2], [3, -100, -100]]
     assert batch["token_type_ids"].tolist() == [[0, 0, 1], [0, 0, 0]]
     spans = training.collate_tokens(
-        [{"input_ids": [5], "labels": [0, 1]}, {"input_ids": [5, 6], "labels": [1, 1]}], 0
+        [{"input_ids": [5, 6], "labels": [0, 1]}, {"input_ids": [5, 6, 7], "labels": [1, 1]}], 0
     )
     assert spans["labels"].tolist() == [[0, 1], [1, 1]]
 

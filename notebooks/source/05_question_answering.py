@@ -582,7 +582,8 @@ def answer_texts(rows, found, scores, max_tokens=30, margin=float("-inf")):
 # classes*. Neither says whether an answer is right. SQuAD's measure does (Rajpurkar et al., 2016). It compares *words*,
 # after a gentle normalisation: lower case, no punctuation, no articles. *Exact match* asks for equality. $F_1$ counts the
 # words in common. With $n$ of them, precision is $n / |\text{answer}|$, recall $n / |\text{truth}|$, and
-# $F_1 = 2n / (|\text{answer}| + |\text{truth}|)$. Of several truths the kindest counts.
+# $F_1 = 2n / (|\text{answer}| + |\text{truth}|)$. Of several truths the kindest counts; one of which nothing is left, such as
+# *the*, does not count beside others (version 2.0 of the official script).
 
 # %% tags=["defines:metrics.normalize_answer"]
 import re
@@ -597,11 +598,13 @@ def normalize_answer(text):
 # %% tags=["defines:metrics.squad_em_f1"]
 from collections import Counter
 
+from instructlab_utils.arguments import listed  # refuses a text in the place of a list of texts
+
 
 def squad_em_f1(prediction, answers):
     guess, best_em, best_f1 = normalize_answer(prediction).split(), 0.0, 0.0
-    for answer in answers or [""]:
-        truth = normalize_answer(answer).split()
+    truths = [normalize_answer(answer).split() for answer in listed(answers, "answers")]
+    for truth in list(filter(None, truths)) or [[]]:
         common = sum((Counter(guess) & Counter(truth)).values())
         exact = float(guess == truth)
         f1 = 2 * common / (len(guess) + len(truth)) if guess and truth else exact
