@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from test_training import invented, tiny
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from instructlab_utils import checkpoints, files, guards, identity, training
+from instructlab_utils import checkpoints, files, guards, identity, training, tuners
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.run import Run
 
@@ -389,6 +389,26 @@ def test_the_best_weights_are_those_of_the_checkpoint(tmp_path):
     assert history.best_step == 3 and history.best_score == 0.5
     back = load_file(tmp_path / "best.safetensors")
     assert not torch.equal(back["classifier.weight"], wrong["classifier.weight"])
+
+
+@pytest.mark.parametrize(
+    "method", [tuners.AdaLora(total_step=8, tinit=1, tfinal=2), tuners.Lora(r=2, dropout=0.2)]
+)
+def test_a_tuned_model_resumes_to_the_same_bits(tmp_path, method):
+    """What a method keeps beside its weights (AdaLoRA's sensitivities) and adds to the loop is part of the checkpoint."""
+
+    def run(folder, until=None):
+        net = tuners.inject(tiny(), method, seed=0)
+        settings = KNOBS | {"steps": 8, "learning_rate": 1e-2, "save_every": 3}
+        training.train(
+            net, invented(40), folder=tmp_path / folder, until=until, **settings, **tuners.extras(net)
+        )
+        return net.state_dict()
+
+    calm = run("calm")
+    run("cut", until=5)
+    resumed = run("cut")
+    assert calm.keys() == resumed.keys() and all(torch.equal(calm[name], resumed[name]) for name in calm)
 
 
 def test_damaged_best_weights_get_a_sentence(tmp_path):
