@@ -26,7 +26,7 @@ REFUSED = {
     "message": "the visible cases pass, a hidden one does not: test more than they do",
 }
 ACCEPTED = "accepted, hidden cases too"
-ALONE = "Only the answer's own cell is graded: what it needs must stand in it or in the cells that are given."
+ALONE = "Only the answer's own cell is graded, as plain Python without IPython's commands: it must hold what it needs."
 
 
 class Submission(NotebookExporter):
@@ -132,7 +132,7 @@ class CheckAnswers(NbGraderPreprocessor):
                 self.log.warning("%s, %s: %r", student, checker.metadata.nbgrader.grade_id, error["message"])
                 error, printed = check(given, names, answer.source, visible.released, *limits)
                 error = error or REFUSED
-                notes += [ALONE] if error["name"] == "NameError" else []
+                notes += [ALONE] if error["name"] in ("NameError", "SyntaxError") else []
         if not error:
             printed = ACCEPTED if checker.source.strip() != visible.released.strip() else "accepted"
         checker.outputs = [nbformat.v4.new_output("stream", name="stdout", text="\n".join([*notes, printed]))]

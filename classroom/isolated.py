@@ -19,10 +19,12 @@ from typing import Any
 
 # The environment of an answer is this and nothing else: no variable of the caller may change what code means.
 KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
-LIBRARY = """builtins math copy inspect numpy numpy.linalg numpy.testing torch torch.autograd torch.linalg
-torch.nn.functional torch.testing instructlab_utils.checking""".split()
+HARNESS = "instructlab_utils.checking"
+LIBRARY = """builtins math copy inspect numpy numpy.linalg numpy.testing
+torch torch.autograd torch.linalg torch.nn.functional torch.testing""".split()
 SOUND = dict(vars(builtins))
 __builtins__ = SOUND  # type: ignore[assignment]  # this module's own, and the checker's
+Library = dict[tuple[str, ...], tuple[Any, int | str]]
 Error = dict[str, str]  # name, message and, if something was raised, traceback
 
 
@@ -56,7 +58,8 @@ def check(
                 error = {"name": "NoVerdict", "message": message}
                 with contextlib.suppress(OSError, ValueError, KeyError):
                     told = json.loads(verdict.read_bytes())
-                    error = told if told.pop("seal") == seal else error
+                    if told.pop("seal") == seal:
+                        error = {key: text.encode(errors="replace").decode() for key, text in told.items()}
             with contextlib.suppress(ProcessLookupError):  # and all that the answer has started
                 os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
             process.wait()
@@ -88,7 +91,7 @@ def judge(job: dict[str, Any]) -> Error:
             ours[name] = vars(answer)[name]
         exec(checker, ours)
         if replaced := _replaced(before, _library(ours)):
-            raise PermissionError(f"the answer replaced {replaced}; it may only define functions of its own")
+            raise PermissionError(f"the answer changed {replaced}; it may only define functions of its own")
     except BaseException as error:
         vars(builtins).update(SOUND)
         told = {"name": type(error).__name__, "message": "", "traceback": ""}
@@ -103,26 +106,33 @@ def judge(job: dict[str, Any]) -> Error:
     return {}
 
 
-def _library(ours: dict[str, Any]) -> dict[tuple[str, ...], tuple[Any, Any]]:
-    """What a checker relies on, with its code, by the place where it hangs: modules, functions, classes, methods."""
-    modules = {m.__name__ for m in ours.values() if isinstance(m, ModuleType)}.union(LIBRARY)
-    spaces = {"": ours} | {name: vars(sys.modules[name]) for name in modules if name in sys.modules}
+def _library(ours: dict[str, Any]) -> Library:
+    """What a checker relies on, by the place where it hangs, each with a mark that shows a change of its inside."""
+    modules = {m.__name__ for m in ours.values() if isinstance(m, ModuleType)}.union(LIBRARY, [HARNESS])
+    spaces = {"": ours} | {name: vars(sys.modules[name]) for name in sorted(modules) if name in sys.modules}
     found: dict[tuple[str, ...], Any] = {}
     for where, space in spaces.items():
         for name, value in space.items():
-            if callable(value) or isinstance(value, ModuleType):
+            if callable(value) or isinstance(value, ModuleType) or (where and not name.startswith("_")):
                 found[where, name] = value
             for part, method in vars(value).items() if isinstance(value, type) else ():
                 if hasattr(type(method), "__get__"):
                     found[where, name, part] = method
     found.pop(("torch", "manual_seed"), None)  # torch itself replaces it when it loads its compiler
-    return {key: (one, one.__code__ if isinstance(one, FunctionType) else None) for key, one in found.items()}
+    return {key: (value, _mark(value, inside=key[0] == HARNESS)) for key, value in found.items()}
 
 
-def _replaced(before: dict[tuple[str, ...], Any], after: dict[tuple[str, ...], Any]) -> str:
+def _mark(value: Any, inside: bool) -> int | str:
+    if type(value) is FunctionType:
+        return id(value.__code__)
+    return repr(value) if inside and isinstance(value, dict | list | set) else ""
+
+
+def _replaced(before: Library, after: Library) -> str:
     """The first entry that is not what it was, or that is new in a class; or a hook; empty if there is none."""
-    for key, was in before.items():
-        if any(a is not b for a, b in zip(after.get(key, (None, None)), was, strict=True)):
+    for key, (value, mark) in before.items():
+        now = after.get(key, (None, ""))
+        if now[0] is not value or now[1] != mark:
             return ".".join(key).lstrip(".")
     new = [".".join(key) for key in after if len(key) == 3 and key not in before and key[:2] in before]
     return new[0] if new else "the trace function" if sys.gettrace() or sys.getprofile() else ""

@@ -130,6 +130,8 @@ def retyped(notebook: dict[str, Any]) -> None:
 
 
 def damaged(notebook: dict[str, Any]) -> None:
+    for cell in cells(notebook, "answer_"):
+        cell["source"] = [*cell["source"], "\n# half a character: \ud800\n"]
     notebook["cells"][1:1] = [
         None,
         7,
@@ -159,6 +161,7 @@ CLASS = {
     "leaving": Student(REST, "ended with status 0", answering("import os\nos._exit(0)\n")),
     "endless": Student(REST, "an endless loop", answering("while True:\n    pass\n")),
     "transformer": Student(NONE, "Error", nothing_solved),
+    "unspeakable": Student(REST, "ValueError", answering("raise ValueError('\\ud800')\n")),
     "patcher": Student(REST, "Error", answering(PATCHER, instead=True)),
 }
 

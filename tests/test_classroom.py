@@ -74,6 +74,10 @@ assert twice(1) == 2, "Twice 1 is 2."
 assert twice("ab") == "abab", "Strings too."
 ### END HIDDEN TESTS
 """
+HARNESS = """
+sys.modules["instructlab_utils.checking"] = checking = types.ModuleType("instructlab_utils.checking")
+exec("NUMBER_TOLERANCE, TOLERANCE = 1e-6, {}\\nclass calls:\\n    __call__ = max\\ndef equal():\\n    pass", vars(checking))
+"""  # a harness of four names in the place of the real one
 WRONG = "def add(a, b):\n    return 0\n"
 ABSOLUTE = "def add(a, b):\n    return abs(a) + b\n"
 
@@ -179,7 +183,22 @@ def test_a_function_whose_code_was_replaced_is_seen(isolated):
     assert "copy.deepcopy" in error["message"]
 
 
-def test_an_exception_that_cannot_be_shown_is_an_error(checked):
+def test_data_of_torch_and_of_the_common_harness_may_not_be_replaced(isolated):
+    case = "def f():\n    return 1\n"
+    for attack, place in (
+        ("torch.float32 = torch.float64", "torch.float32"),
+        ("checking.NUMBER_TOLERANCE = 1e9", "instructlab_utils.checking.NUMBER_TOLERANCE"),
+        ("checking.TOLERANCE[torch.float32] = 1e9", "instructlab_utils.checking.TOLERANCE"),
+        ("checking.equal = print", "instructlab_utils.checking.equal"),
+        ("checking.calls.__call__ = lambda *args: 1", "instructlab_utils.checking.calls.__call__"),
+    ):
+        given = ["import sys, types", "import torch", HARNESS]
+        error, _ = isolated.check(given, ["f"], f"{case}{attack}\n", "assert f() == 1")
+        assert place in error["message"], error
+
+
+def test_an_exception_that_cannot_be_shown_or_stored_is_an_error(checked):
+    assert checked("raise ValueError('\\ud800')")[0]["message"] == "?"
     error, _ = checked("class E(Exception):\n    def __str__(self):\n        raise self\nraise E")
     assert (error["name"], error["message"]) == ("E", " (its text cannot be shown)")
 
@@ -188,7 +207,7 @@ def test_a_method_put_into_tensor_is_seen_and_torch_itself_is_not(isolated):
     case = (["import torch"], ["f"], "def f():\n    return torch.zeros(2)\n", "assert (f() == 1).all()")
     assert isolated.check(*case)[0]["name"] == "AssertionError"
     forged = case[2] + "torch.Tensor.__bool__ = lambda self: True\n"
-    assert "torch.Tensor.__bool__" in isolated.check(*case[:2], forged, case[3])[0]["message"]
+    assert "Tensor.__bool__" in isolated.check(*case[:2], forged, case[3])[0]["message"]
     learns = case[2] + "torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0).step()\n"
     assert isolated.check(*case[:2], learns, "assert len(f()) == 2")[0] == {}
 
