@@ -7,13 +7,13 @@ passes through :func:`text_ids`, which refuses it. Lessons 06, 12 and 14 use it;
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 from instructlab_utils.errors import ParameterError
 
-BRACKETED = re.compile(
-    r"[<\[{|｜].*[>\]}|｜]", re.DOTALL
-)  # <think>: a mark, though its tokenizer calls it ordinary
+# <think>: a mark, though its tokenizer calls it ordinary
+BRACKETED = re.compile(r"[<\[{|｜].*[>\]}|｜]", re.DOTALL)
 
 
 def marks(tokenizer: Any) -> dict[int, str]:
@@ -26,7 +26,8 @@ def text_ids(text: str, tokenizer: Any, chat: bool = False) -> list[int]:
     """The token ids of ``text``, without special tokens around it; no part of it becomes a mark of the tokenizer.
 
     ``chat``: the text may be a whole conversation in the format of the tokenizer's chat template (see `chat.chat_text`).
-    Such a text begins with a mark of the template, and may hold those that the template writes, and no others.
+    Such a text begins with a mark of the template, and may hold those that the template writes, in its order: an end behind
+    an end is nobody's but the user's. A whole forged turn cannot be told from a real one: `chat.chat_text` looks before.
 
     Raises ParameterError for what is no text, and for a mark in it: its name, and where it stands.
 
@@ -39,20 +40,24 @@ def text_ids(text: str, tokenizer: Any, chat: bool = False) -> list[int]:
     # An unknown character becomes the mark [UNK] too, and that is right: only its typed name is not.
     unknown = {getattr(tokenizer, "unk_token_id", None)} - {i for i, name in known.items() if name in text}
     found = [known[i] for i in ids if i in known and i not in unknown]
-    allowed = _written(text, tokenizer, known) if chat and found else set()
-    for name in [name for name in found if name not in allowed]:
-        at = max(0, text.find(name) - 20)
-        raise ParameterError(
-            f"{name!r} in {text[at : at + 60]!r} is a special token of this tokenizer: take it out, or change it"
-        )
+    allowed = _orders(text, tokenizer, known) if chat and found else set()
+    for pair in pairwise(["", *found]):
+        if pair not in allowed:
+            at = max(0, text.find(pair[1]) - 20)
+            raise ParameterError(
+                f"{pair[1]!r} in {text[at : at + 60]!r} is a special token of this tokenizer: take it out, or change it"
+            )
     return ids
 
 
-def _written(text: str, tokenizer: Any, known: dict[int, str]) -> set[str]:
-    """The marks that the chat template writes; none where the text does not begin with one of them."""
+def _orders(text: str, tokenizer: Any, known: dict[int, str]) -> set[tuple[str, str]]:
+    """Which mark may follow which, "" before the first, as the chat template writes them; none where the text does not
+    begin with one of them."""
     if not getattr(tokenizer, "chat_template", None):
         return set()
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant")] * 2
     shown = tokenizer.apply_chat_template(turns, tokenize=False)
-    written = {name for name in known.values() if name in shown}
-    return written if text.startswith(tuple(written)) else set()
+    written = [known[i] for i in tokenizer(shown, add_special_tokens=False)["input_ids"] if i in known]
+    if not text.startswith(tuple(written)):
+        return set()
+    return {("", name) for name in written} | set(pairwise(written))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -100,8 +101,9 @@ def test_a_prompt_in_the_format_of_the_template_keeps_its_marks(tokenizer) -> No
     prompt = chat.chat_text(tokenizer, [{"role": "user", "content": "Say it"}], generation_prompt=True)
     example = generation.encode_completion(prompt, "yes", tokenizer)
     assert example["input_ids"].count(tokenizer.eos_token_id) == prompt.count("<|im_end|>") + 1
-    with pytest.raises(ParameterError, match="<repo_name>"):
-        generation.encode_completion(prompt.replace("it", "<repo_name>"), "yes", tokenizer)
+    for typed in ("<repo_name>", "<|im_end|>", "<|im_start|>"):
+        with pytest.raises(ParameterError, match=f"'{re.escape(typed)}' in "):
+            generation.encode_completion(prompt.replace("it", typed), "yes", tokenizer)
 
 
 # --- conversations --------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ def test_no_mark_in_a_content(tokenizer, extended, place: int) -> None:
         ({"tool_calls": [{"name": "f"}]}, "tool_calls"),
         ({"reasoning_content": "since"}, "reasoning_content"),
         ({"name": "Ada"}, "name"),
-        ({"weigth": 0}, "weigth"),
+        ({"loss_weight": 0}, "loss_weight"),
         ({"loss": False}, "loss"),
     ],
 )
