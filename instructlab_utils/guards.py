@@ -1,10 +1,11 @@
 """What training and its scores refuse, before anything is changed: labels that are no classes, weights too narrow to learn.
 
-Lesson 03, sections 2 to 5.
+From lesson 03 on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,16 @@ def whole_label(value: Any, where: str) -> int:
     return label
 
 
+def must_fit(model: nn.Module, examples: Sequence[dict[str, Any]]) -> None:
+    """TrainingError where an example has more tokens than ``model`` has positions; nothing is cut without a word."""
+    window = getattr(getattr(model, "config", None), "max_position_embeddings", None) or math.inf
+    for number, example in enumerate(examples):
+        if (length := len(example.get("input_ids", ()))) > window:
+            raise TrainingError(
+                f"row {number} has {length} tokens, the model reads at most {window}: cut it before"
+            )
+
+
 def must_be_trainable(
     model: nn.Module,
     examples: Sequence[dict[str, Any]],
@@ -40,6 +51,7 @@ def must_be_trainable(
         raise TrainingError("train() got no examples: the split or the subsample is empty")
     if dev is not None and not dev:
         raise TrainingError("train() got an empty dev split: leave dev out, or give it examples")
+    must_fit(model, [*examples, *(dev or ())])
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.dtype == torch.float16:
             raise TrainingError(

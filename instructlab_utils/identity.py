@@ -1,7 +1,7 @@
 """What makes a training run this run and no other: every setting, the data, the functions, the model's form.
 
 A run's folder keeps it, and a call with another identity is refused there: the old result would pass for the new one, or
-a resumed run would mix both. Lesson 03, section 5.
+a resumed run would mix both. From lesson 03 on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A text that people typed must not become a model's own marks: the end of a turn, a border between files, a mask.
 
 A tokenizer turns the *characters* of a special token into that token's single id, whoever typed them. So what is content
-passes through :func:`text_ids`, which refuses it. Lessons 06, 12 and 14 use it; torch is not needed here.
+passes through :func:`text_ids`, which refuses it. From lesson 06 on; torch is not needed here.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from instructlab_utils.checkpoints import History as History  # what train() ret
 from instructlab_utils.checkpoints import RunFolder, must_be_finite
 from instructlab_utils.distributed import Shared
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.guards import must_be_trainable, share_of_hits, whole_label
+from instructlab_utils.guards import must_be_trainable, must_fit, share_of_hits, whole_label
 from instructlab_utils.identity import run_identity
 from instructlab_utils.losses import cross_entropy
 from instructlab_utils.models import mixed_precision
@@ -35,7 +34,8 @@ IGNORED = -100  # the label of a position without a target, as in torch
 
 
 def encode(dataset: Iterable[dict[str, Any]], tokenizer: Any, max_length: int) -> list[Example]:
-    """Tokenise once, without padding. Rows need ``text`` and ``label``; longer texts are cut to ``max_length`` tokens.
+    """Tokenise once, without padding. Rows need ``text`` and ``label``; longer texts are cut to ``max_length`` tokens,
+    and a typed "[SEP]" is text.
 
     Source: lesson 03, section 2. TrainingError without rows, and for a label that is not a whole number.
     """
@@ -43,7 +43,6 @@ def encode(dataset: Iterable[dict[str, Any]], tokenizer: Any, max_length: int) -
     if not rows:
         raise TrainingError("encode() got no rows: the split or the subsample is empty")
     labels = [whole_label(row["label"], f"row {n} of encode()") for n, row in enumerate(rows)]
-    # a typed "[SEP]" is text
     how = {"truncation": True, "max_length": max_length, "split_special_tokens": True}
     ids = tokenizer([row["text"] for row in rows], **how)["input_ids"]
     return [{"input_ids": i, "labels": label} for i, label in zip(ids, labels, strict=True)]
@@ -240,6 +239,7 @@ def predict(model: nn.Module, examples: Sequence[Example], pad_id: int, batch_si
     Source: lesson 03, section 4.
     """
     was_training, device = model.training, next(model.parameters()).device
+    must_fit(model, examples)
     model.eval()
     found: dict[int, Tensor] = {}
     for chosen in batches_by_length(examples, batch_size):
@@ -259,6 +259,7 @@ def token_logits(
     As :func:`predict`, for heads that answer at each position; the padding is cut off again. Source: lesson 04, section 4.
     """
     was_training, device = model.training, next(model.parameters()).device
+    must_fit(model, examples)
     model.eval()
     found: dict[int, Tensor] = {}
     for chosen in batches_by_length(examples, batch_size):
@@ -270,10 +271,6 @@ def token_logits(
     return [found[i] for i in range(len(examples))]
 
 
-def _accuracy(model: nn.Module, examples: Sequence[Example], pad_id: int) -> float:
-    return share_of_hits(predict(model, examples, pad_id), [e["labels"] for e in examples], "dev")
-
-
 def move(batch: Batch, device: torch.device | str) -> Batch:
     """The batch on ``device``. Source: lesson 03, section 4."""
     return {name: tensor.to(device) for name, tensor in batch.items()}
@@ -282,10 +279,7 @@ def move(batch: Batch, device: torch.device | str) -> Batch:
 def batches_of(
     examples: Sequence[Example], batch_size: int, pad_id: int, seed: int, start: int = 0
 ) -> Iterator[Batch]:
-    """Bucketed batches without end; epoch ``e`` is drawn from (seed, e), so batch ``start`` can be reached by arithmetic.
-
-    Source: lesson 03, sections 2 and 5.
-    """
+    """Bucketed batches without end; epoch e is drawn from (seed, e), so ``start`` is arithmetic. Lesson 03, sections 2, 5."""
     per_epoch = math.ceil(len(examples) / batch_size)
     lengths = [len(example["input_ids"]) for example in examples]
     epoch, skip = divmod(start, per_epoch)
@@ -335,11 +329,10 @@ def train(
 
     ``objective(model, batch)`` returns one loss per target, ``schedule(step, steps, warmup_steps)`` the factor of the rate;
     ``after_step(step)`` is called after each update, from 0, while the gradients are still there. Every ``eval_every``
-    updates the accuracy on ``dev``, or any other ``evaluate(model)``, the higher the better, is measured; the best weights
-    come back at the end, and ``patience`` evaluations without a gain stop the run. ``folder`` gets a log, and a checkpoint
-    every ``save_every`` updates from which the same call resumes to the same bits. ``until`` leaves after that update
-    without a last checkpoint, as a kill would. Under ``accelerate launch`` the same call trains the same model
-    (:class:`Shared`). Source: lesson 03, sections 3 to 5.
+    updates the accuracy on ``dev``, or any ``evaluate(model)``, the higher the better, is measured; the best weights come
+    back at the end, and ``patience`` evaluations without a gain stop the run. ``folder`` gets a log, and every
+    ``save_every`` updates a checkpoint from which the same call resumes to the same bits; ``until`` leaves after that
+    update without one, as a kill would. ``accelerate launch`` trains one model. Source: lesson 03, sections 3 to 5.
 
     Raises TrainingError for an empty training set, labels that are no classes, weights in float16, a loss, gradient or
     weight that is not finite, the folder of another run, or processes that see different runs or checkpoints.
@@ -351,7 +344,11 @@ def train(
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, fused=True)
     files = RunFolder(folder, processes.is_main_process)
     torch.manual_seed(seed)  # dropout; the batches have their own generator, a checkpoint its own state
-    score = evaluate or (None if dev is None else partial(_accuracy, examples=dev, pad_id=pad_id))
+
+    def accuracy(net: nn.Module) -> float:
+        return share_of_hits(predict(net, dev or (), pad_id), [e["labels"] for e in dev or ()], "dev")
+
+    score = evaluate or (None if dev is None else accuracy)
     run = {} if folder is None and processes.num_processes == 1 else run_identity(
         model, examples, dev, processes.num_processes, seed=seed, steps=steps, learning_rate=learning_rate,
         batch_size=batch_size, **asdict(recipe), weight_decay=weight_decay, schedule=schedule, objective=objective,
@@ -387,7 +384,7 @@ def _updates(
     model: nn.Module, optimizer: Any, batches: Iterator[Batch], rates: Sequence[float], recipe: Recipe,
     objective: Objective, dropout_seed: int, begin: int,
 ) -> Iterator[tuple[float, float, float]]:  # fmt: skip
-    """One update for each of the rates; yields its mean loss, gradient norm and rate."""
+    """One update for each rate; yields mean loss, gradient norm, rate."""
     device, processes = next(model.parameters()).device, PartialState()
     net = model if processes.num_processes == 1 else Shared(model, processes)
     for number, rate in enumerate(rates, begin):

@@ -1,4 +1,4 @@
-"""What an object of a raw JSON file must hold: known fields, each of its type. The readers stand on this (lesson 05).
+"""What an object of a raw JSON file must hold: known fields, each of its type. From lesson 05 on.
 
 A field that no reader knows is refused, since what it says would be lost without a word.
 """

@@ -500,6 +500,7 @@ def batches_by_length(examples, batch_size):
 @torch.no_grad()
 def predict(model, examples, pad_id, batch_size=64):
     was_training, device = model.training, next(model.parameters()).device
+    must_fit(model, examples)
     model.eval()
     found = {}
     for chosen in batches_by_length(examples, batch_size):
@@ -511,6 +512,7 @@ def predict(model, examples, pad_id, batch_size=64):
 
 
 # %%
+from instructlab_utils.guards import must_fit
 from instructlab_utils.training import move
 
 dev_set, test_set = (training.encode(rows, tokenizer, 128) for rows in (dev_rows, test_rows))

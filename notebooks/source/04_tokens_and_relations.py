@@ -74,6 +74,7 @@ from instructlab_utils import (
     training,
 )
 from instructlab_utils.errors import DataError, TrainingError
+from instructlab_utils.guards import must_fit
 from instructlab_utils.training import IGNORED, batches_by_length, move
 
 run = start("04", profile=profile, seed=seed)
@@ -409,6 +410,7 @@ run.record(strict_gap=strict_gap, default_gap=default_gap)
 @torch.no_grad()
 def token_logits(model, examples, pad_id, batch_size=64):
     was_training, device = model.training, next(model.parameters()).device
+    must_fit(model, examples)
     model.eval()
     found = {}
     for chosen in batches_by_length(examples, batch_size):
