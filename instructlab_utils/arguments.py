@@ -2,6 +2,7 @@
 
 A text is a sequence of texts for Python, and arrays of other shapes broadcast: both give a number, and a wrong one. Each
 function returns its argument in the form that is computed with, or raises ValueError or TypeError with one sentence.
+From lesson 03 on.
 """
 
 from __future__ import annotations
