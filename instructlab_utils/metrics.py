@@ -22,7 +22,7 @@ TOKENIZERS = {
 
 
 class Score(float):
-    """A number that knows how the texts were cut: ``tokenizer`` is the name to quote with it. Source: lesson 06, section 7."""
+    """A number that knows how the texts were cut: ``tokenizer`` is the name to quote with it (lesson 06, section 7)."""
 
     tokenizer: str
 
