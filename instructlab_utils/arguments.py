@@ -2,11 +2,13 @@
 
 A text is a sequence of texts for Python, and arrays of other shapes broadcast: both give a number, and a wrong one. Each
 function returns its argument in the form that is computed with, or raises ValueError or TypeError with one sentence.
+From lesson 03 on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,13 @@ def fraction(share: float, name: str) -> float:
     if not 0 <= share <= 1:
         raise ValueError(f"{name} is {share}: choose a number from 0 to 1")
     return share
+
+
+def whole(n: int, name: str) -> int:
+    """``n`` if it is a whole number from 1. Raises ValueError where it is not."""
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"{name} is {n!r}: choose a whole number from 1")
+    return int(n)
 
 
 def array(values: ArrayLike, name: str) -> np.ndarray:

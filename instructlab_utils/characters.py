@@ -97,16 +97,19 @@ def script_of(texts: Sequence[str]) -> str:
 
 _INNER = rf"(?![{UNSPACED}])[{LETTER}]"  # a character of a word that goes on beside it
 # A number, a word, or one symbol. A hyphen between words is none: well-known is well known.
-_TOKEN = regex.compile(
-    rf"(?:(?<!{_INNER})-)?\d+(?:[.,:/]\d+)*|{WORD}|(?<!\p{{L}}{{2}})-|-(?!\p{{L}}{{2}})|[\p{{S}}#%‰&*@/\\]"
+_TOKEN = (
+    rf"(?:(?<!{_INNER})-)?(?:(?<![{LETTER}.])\.)?\d+(?:[.,:/]\d+)*|{WORD}"
+    r"|(?<!\p{L}{2})-|-(?!\p{L}{2})|!(?==)|[\p{S}#%‰&*@/\\]"
 )
+_PLAIN, _CODE = regex.compile(_TOKEN), regex.compile(rf"{_TOKEN}|[][(){{}}]")
 _MARKUP = regex.compile(  # tags; emphasis and code; a formula between dollars
     r"</?[a-z][a-z0-9]*>|(?<!\w)(?P<mark>\*+|`+|_+|~~)(?=\S)(?P<inner>.+?)(?<=\S)(?P=mark)(?!\w)"
     r"|\$(?=\S)(?P<inner>[^$]+)(?<=\S)\$(?!\d)"
 )
-_GLUE = r"+%‰&@/\\^<>*°-"  # a word that touches one of these is a part of something else: C++, non-toxic
-_LEFT = regex.compile(rf"(?<=[{_GLUE}]|\p{{Sc}}\s*)|(?<={_INNER})(?={_INNER})")
-_RIGHT = regex.compile(rf"(?=[#{_GLUE}]|\s*[%‰°\p{{Sc}}])|(?<={_INNER})(?={_INNER})")
+# A word that touches one of these is a part of something else: C++, non-toxic, ±5.
+_GLUE = r"(?![=~|→⇒])[\p{Sm}%‰&@/\\^*°-]"
+_LEFT = regex.compile(rf"(?<={_GLUE}|(?:\p{{Sc}}|!=|≠|¬)\s*)|(?<={_INNER})(?={_INNER})")
+_RIGHT = regex.compile(rf"(?=#|{_GLUE}|\s*[%‰°\p{{Sc}}])|(?<={_INNER})(?={_INNER})")
 
 
 def _plain(text: str) -> str:
@@ -121,14 +124,16 @@ def occurs(wanted: str, text: str) -> bool:
     """Whether the words and symbols of ``wanted`` stand in ``text``, in a row, whole, and whatever their case.
 
     Whole: C is not in C++, 50 not in 50 % nor in $50, toxic not in non-toxic, 5 not in 5th, 👎 not in 👍. Punctuation and the
-    markup of Markdown, HTML and TeX do not count; where ``wanted`` is nothing else, it must stand there as it is.
+    markup of Markdown, HTML and TeX do not count, brackets only where ``wanted`` has some. Where ``wanted`` is nothing but
+    punctuation, it must stand there as it is.
     """
-    tokens, said = _TOKEN.findall(_plain(wanted)), _plain(text)
+    token = _CODE if regex.search(r"[][(){}]", wanted) else _PLAIN
+    tokens, said = token.findall(_plain(wanted)), _plain(text)
     if not tokens:
         return canonical(wanted) in canonical(text)
-    found, n = list(_TOKEN.finditer(said)), len(tokens)
+    found, n = list(token.finditer(said)), len(tokens)
     for part in (found[i : i + n] for i in range(len(found) - n + 1)):
-        if [token[0] for token in part] == tokens:
+        if [match[0] for match in part] == tokens:
             inside = _LEFT.match(said, part[0].start()) or _RIGHT.match(said, part[-1].end())
             if not inside:
                 return True

@@ -33,7 +33,7 @@ SHINGLE = 3  # words; instructions are shorter than the texts for which `data.sh
 CJK = "\u3400-\u9fff"
 HIDDEN = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 _MARKS = r"[.,;:!?'\"¿¡،؛؟।॥。、《》「」『』]"
-MARK = regex.compile(rf"(?<!\d){_MARKS}|{_MARKS}(?!\d)")
+MARK = regex.compile(rf"(?!(?<![{LETTER}.])\.\d|!=)(?:(?<!\d){_MARKS}|{_MARKS}(?!\d))")  # not of .5 and !=
 SPACE = regex.compile(rf"(?<![{LETTER}]) | (?![{LETTER}])|(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
 
 
@@ -122,20 +122,23 @@ class Instruction(BaseModel):
             _must(
                 chinese == (self.language == "zh"), place, f"its script is not that of {self.language}", fix
             )
-        distinct = len(set(self.options)) == len(self.options) != 1
+        options = [canonical(option, case=True) for option in self.options]
+        distinct = len(set(options)) == len(options) != 1
         _must(distinct, "options", "there is only one, or one stands twice", "list two or more, or none")
         closed = bool(self.options) or self.check != "one_of"
         _must(closed, "options", "the check one_of needs closed answers", "list them, or use another check")
-        inputs = Counter(example.input for example in self.examples)
+        inputs = Counter(canonical(example.input, case=True) for example in self.examples)
         for i, (given, output) in enumerate((example.input, example.output) for example in self.examples):
             place, reason = (
                 f"examples[{i}].input",
                 f"{show(given)} does not fit the use of {INPUT} in the text",
             )
             _must(bool(given.strip()) == takes, place, reason, "mend one of the two")
-            _must(not takes or inputs[given] == 1, place, "another example has it too", "delete one of them")
+            alone = inputs[canonical(given, case=True)] == 1
+            _must(not takes or alone, place, "another example has it too", "delete one of them")
             place, reason = f"examples[{i}].output", f"{show(output)} is not among the options"
-            _must(not self.options or output in self.options, place, reason, "add it, or mend the example")
+            known = not options or canonical(output, case=True) in options
+            _must(known, place, reason, "add it, or mend the example")
             reason = f"{show(output)} does not pass the check {self.check}"
             _must(passes(self, output, output), place, reason, "use options that do not contain each other")
         return self
@@ -151,8 +154,11 @@ def passes(instruction: Instruction, answer: str, output: str) -> bool:
     """
     if instruction.check == "exact":
         return canonical(answer, case=True).strip() == canonical(output, case=True).strip()
-    others = set(instruction.options) - {output} if instruction.check == "one_of" else ()
-    return occurs(output, answer) and not any(occurs(option, answer) for option in others)
+    others = instruction.options if instruction.check == "one_of" else ()
+    same = canonical(output, case=True)
+    return occurs(output, answer) and not any(
+        occurs(option, answer) for option in others if canonical(option, case=True) != same
+    )
 
 
 def normalised(text: str) -> str:

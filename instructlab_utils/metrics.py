@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from instructlab_utils.arguments import classes, distributions, listed, nested, scored
+from instructlab_utils.arguments import classes, distributions, listed, nested, scored, whole
 from instructlab_utils.characters import composed, script_of, words_of_text
 
 TOKENIZERS = {
@@ -22,7 +22,7 @@ TOKENIZERS = {
 
 
 class Score(float):
-    """A number that knows how the texts were cut: ``tokenizer`` is the name to quote with it."""
+    """A number that knows how the texts were cut: ``tokenizer`` is the name to quote with it (lesson 06, section 7)."""
 
     tokenizer: str
 
@@ -149,7 +149,7 @@ def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, bin
     p, y = distributions(probabilities, targets)
     confidence, hit = p.max(1), p.argmax(1) == y
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, hit - confidence, bins)  # n_b (accuracy_b - confidence_b)
+    gaps = np.bincount(bin_of, hit - confidence, whole(bins, "bins"))  # n_b (accuracy_b - confidence_b)
     return float(np.abs(gaps).sum() / len(p))
 
 

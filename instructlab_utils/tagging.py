@@ -39,7 +39,7 @@ def mark_capitals(words: Iterable[str]) -> list[str]:
 
     Source: lesson 04, section 6.
     """
-    return ["^" + word if word[:1].isupper() else word for word in words]
+    return ["^" + word if word[:1].isupper() else word for word in listed(words, "words")]
 
 
 def labels_of(task: Task) -> list[str]:

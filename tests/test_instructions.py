@@ -471,6 +471,8 @@ def test_marks_inside_numbers_and_between_them_tell_inputs_apart() -> None:
         len({instructions.normalised(text) for text in ("3.5", "35", "3+5", "3-5", "3*5", "3/5", "3:5")}) == 7
     )
     assert instructions.normalised(" Ab, c! ") == instructions.normalised("“ab” C")
+    assert instructions.normalised(".5") != instructions.normalised("5")
+    assert instructions.normalised("x != y") != instructions.normalised("x = y")
     assert instructions.normalised("the rapist") != instructions.normalised("therapist")
     assert instructions.normalised("it's") != instructions.normalised("its")
     assert instructions.normalised("用 Python 写") == instructions.normalised("用Python写。")
@@ -529,8 +531,20 @@ def test_checks_compare_whole_words() -> None:
         ("3.5", "有3.5个", "有35个"),
         ("Rome", "Yes 👍 <b>Rome</b>", "Rome-like"),
         ("5", "3 + 2 = 5", "2.5"),
+        ("5", "x = 5.", "±5"),
+        ("5", "→5", ".5"),
+        ("x = y", "x = y", "x != y"),
+        ("f(x)", "it is f(x).", "f[x]"),
+        ("C", "(C) Rome", "Objective-C"),
+        ("1e-5", "1e-5", "1e-6"),
+        ("don't", "don’t", "dont"),
     ]:
         assert instructions.passes(free, right, output) and not instructions.passes(free, wrong, output)
+    with pytest.raises(ValueError, match="one stands twice"):
+        instruction(options=["café", "cafe\u0301"], examples=[{"input": i, "output": "café"} for i in "ab"])
+    same = instruction(options=["café", "bar"], examples=[{"input": i, "output": "cafe\u0301"} for i in "ab"])
+    assert instructions.passes(same, "the café", "cafe\u0301")
+    assert not instructions.passes(same, "a bar", "café")
     pair = instruction(
         options=["C", "C++"], examples=[{"input": i, "output": o} for i, o in (("a", "C"), ("b", "C++"))]
     )

@@ -296,6 +296,8 @@ def test_names_keep_their_borders_and_get_four_types():
     assert tagging.conll_types(["O", "B-liv", "I-liv", "B-fac", "B-pro", "I-num"]) == [
         "O", "B-PER", "I-PER", "B-LOC", "B-MISC", "I-MISC",
     ]  # fmt: skip
+    with pytest.raises(TypeError, match="words must be a list of texts"):
+        tagging.mark_capitals("Komisja")
     assert tagging.mark_capitals(["Komisja", "w", "Łodzi", "1", ""]) == ["^Komisja", "w", "^Łodzi", "1", ""]
 
 

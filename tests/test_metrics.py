@@ -369,6 +369,8 @@ P = [[0.9, 0.1], [0.2, 0.8]]
 def test_calibration_takes_distributions_and_a_target_for_each(scores, targets, told):
     with pytest.raises(ValueError, match=told):
         metrics.expected_calibration_error(scores, targets)
+    with pytest.raises(ValueError, match="bins is 0: choose a whole number from 1"):
+        metrics.expected_calibration_error(P, [0, 1], bins=0)
     if "softmax" not in told and "sum" not in told:
         with pytest.raises(ValueError, match=told.replace("probabilities", "logits")):
             metrics.fit_temperature(scores, targets)

@@ -73,6 +73,7 @@ from instructlab_utils import (
     tasks,
     training,
 )
+from instructlab_utils.arguments import listed
 from instructlab_utils.errors import DataError, TrainingError
 from instructlab_utils.guards import must_fit
 from instructlab_utils.training import IGNORED, batches_by_length, move
@@ -220,7 +221,7 @@ def collate_tokens(examples, pad_id):
 
 
 # %%
-slot_set = tagging.encode(slot_rows, tokenizer, slot_labels)  # align_labels for each row, and two checks
+slot_set = tagging.encode(slot_rows, tokenizer, slot_labels)  # align_labels for each row, and some checks
 batch = collate_tokens(slot_set[:4], pad_id)
 targets = int((batch["labels"] != IGNORED).sum())
 print({name: tuple(tensor.shape) for name, tensor in batch.items()}, "targets:", targets)
@@ -662,7 +663,7 @@ compare("slots", test_truth, three_readings(slot_logits, slot_labels))
 
 # %% tags=["defines:tagging.mark_capitals"]
 def mark_capitals(words):
-    return ["^" + word if word[:1].isupper() else word for word in words]
+    return ["^" + word if word[:1].isupper() else word for word in listed(words, "words")]
 
 
 # %%

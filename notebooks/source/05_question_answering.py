@@ -583,7 +583,7 @@ def answer_texts(rows, found, scores, max_tokens=30, margin=float("-inf")):
 # after a gentle normalisation: lower case, no punctuation, no articles. *Exact match* asks for equality. $F_1$ counts the
 # words in common. With $n$ of them, precision is $n / |\text{answer}|$, recall $n / |\text{truth}|$, and
 # $F_1 = 2n / (|\text{answer}| + |\text{truth}|)$. Of several truths the kindest counts; one of which nothing is left, such as
-# *the*, does not count beside others (version 2.0 of the official script).
+# *the*, does not count beside others (the second version of the official script).
 
 # %% tags=["defines:metrics.normalize_answer"]
 import re

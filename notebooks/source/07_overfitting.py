@@ -62,7 +62,7 @@ import numpy as np
 import torch
 
 from instructlab_utils import intervals, models, plotting, start, tasks, training
-from instructlab_utils.arguments import distributions, fraction, listed, scored
+from instructlab_utils.arguments import distributions, fraction, listed, scored, whole
 from instructlab_utils.characters import is_word, pieces_of_text
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.losses import cross_entropy, log_softmax
@@ -745,7 +745,7 @@ def expected_calibration_error(probabilities, targets, bins=10):
     p, y = distributions(probabilities, targets)  # refuses logits, and targets that do not fit
     confidence, hit = p.max(1), p.argmax(1) == y
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, hit - confidence, bins)  # n_b (accuracy_b - confidence_b)
+    gaps = np.bincount(bin_of, hit - confidence, whole(bins, "bins"))  # n_b (accuracy_b - confidence_b)
     return float(np.abs(gaps).sum() / len(p))
 
 
