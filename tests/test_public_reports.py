@@ -48,7 +48,10 @@ def gpt2() -> nn.Module:
 
 def test_a_text_longer_than_the_model_is_named_before_training_and_before_predicting() -> None:
     """huggingface/transformers#1726 and #11036: "index out of range in self", or words without a prediction."""
-    long, says = list(range(1, WINDOW + 2)), f"row 1 has {WINDOW + 1} tokens, the model reads at most {WINDOW}"
+    long, says = (
+        list(range(1, WINDOW + 2)),
+        f"row 1 has {WINDOW + 1} tokens, the model reads at most {WINDOW}",
+    )
     texts = [{"input_ids": [1, 2], "labels": 0}, {"input_ids": long, "labels": 1}]
     words = [{"input_ids": ids, "labels": [0] * len(ids)} for ids in ([1, 2], long)]
     classifier = bert(transformers.BertForSequenceClassification)
@@ -117,7 +120,13 @@ def test_a_confidence_of_exactly_one_or_nothing_has_a_bin() -> None:
 def test_tied_weights_are_saved_once_and_tied_again(tmp_path: Path) -> None:
     """safetensors/safetensors#202: "Some tensors share memory" ended the saving of every tied model."""
     ids = [1, 2, 3, 4]
-    how = {"steps": 4, "learning_rate": 1e-3, "pad_id": 0, "batch_size": 2, "objective": generation.causal_losses}
+    how = {
+        "steps": 4,
+        "learning_rate": 1e-3,
+        "pad_id": 0,
+        "batch_size": 2,
+        "objective": generation.causal_losses,
+    }
     rows = [{"input_ids": ids, "labels": [-100, *ids[1:]]}] * 8
     training.train(llama(tied=True), rows, **how, folder=tmp_path / "run", save_every=2, until=3)
     resumed, whole = llama(tied=True), llama(tied=True)
