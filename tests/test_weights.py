@@ -726,6 +726,9 @@ def test_outputs_and_merges_equal_pefts_in_every_dtype(name, kind, dtype, tmp_pa
         assert (merged - before).abs().max() <= tolerance * before.abs().max()
         back = tuners.unmerge(ours)(input_ids=IDS).logits
         assert (back - before).abs().max() <= min(tolerance, 2e-5) * before.abs().max()  # bf16: the same bits
+        tensors = {n: t.clone() for n, t in PARITY[name].tensors(ours).items()}
+        tuners.unmerge(tuners.merge(ours))  # and what it saves is as it was
+        assert all(torch.equal(t, tensors[n]) for n, t in PARITY[name].tensors(ours).items())
         tuners.merge(ours, unload=True)
         other = theirs.merge_and_unload()(input_ids=IDS).logits
         assert (ours(input_ids=IDS).logits - other).abs().max() <= tolerance * other.abs().max()
