@@ -279,6 +279,33 @@ def test_peft_alone_leaves_a_new_pooler_random_and_load_says_so(tmp_path):
         tuners.load(fresh(1), tmp_path / "theirs")
 
 
+def test_a_head_from_the_checkpoint_may_stay_as_it_is(tmp_path):
+    fresh = checkpoint("bert", tmp_path / "trunk")
+    fresh(0).save_pretrained(tmp_path / "tuned")
+
+    def whole():
+        return BertForSequenceClassification.from_pretrained(tmp_path / "tuned", dtype=torch.float64).eval()
+
+    assert base.new_layers(whole()) == ["classifier"]  # which trains on with our methods
+    ours = moved(tuners.inject(whole(), tuners.Lora(r=2)))
+    assert torch.equal(logits(tuners.load(whole(), tuners.save(ours, tmp_path / "ours"))), logits(ours))
+    theirs = peft.get_peft_model(
+        whole(), peft.LoraConfig(r=2, target_modules=["query"])
+    ).eval()  # no task_type
+    shaken(theirs, {n for n, p in theirs.named_parameters() if p.requires_grad})
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = tuners.load(whole(), tmp_path / "theirs")
+    assert (logits(again) - logits(theirs)).abs().max() < 1e-10
+    assert not again.classifier.weight.requires_grad and base.new_layers(again) == []
+    tensors = load_file(tmp_path / "ours" / base.TENSORS)
+    kept = {n: t for n, t in tensors.items() if "classifier" not in n}
+    save_file(kept, tmp_path / "ours" / base.TENSORS)
+    with pytest.raises(TrainingError, match="saved without its head"):  # its configuration lists it
+        tuners.load(whole(), tmp_path / "ours")
+    with pytest.raises(TrainingError, match="saved without its head"):
+        tuners.load(fresh(1), tmp_path / "theirs")
+
+
 def test_a_copy_of_the_courses_classifier_still_knows_its_new_layers(tmp_path):
     checkpoint("bert without pooler", tmp_path / "trunk")
     net = copy.deepcopy(models.load_classifier(3, model=str(tmp_path / "trunk")))
@@ -699,6 +726,9 @@ def test_outputs_and_merges_equal_pefts_in_every_dtype(name, kind, dtype, tmp_pa
         assert (merged - before).abs().max() <= tolerance * before.abs().max()
         back = tuners.unmerge(ours)(input_ids=IDS).logits
         assert (back - before).abs().max() <= min(tolerance, 2e-5) * before.abs().max()  # bf16: the same bits
+        tensors = {n: t.clone() for n, t in PARITY[name].tensors(ours).items()}
+        tuners.unmerge(tuners.merge(ours))  # and what it saves is as it was
+        assert all(torch.equal(t, tensors[n]) for n, t in PARITY[name].tensors(ours).items())
         tuners.merge(ours, unload=True)
         other = theirs.merge_and_unload()(input_ids=IDS).logits
         assert (ours(input_ids=IDS).logits - other).abs().max() <= tolerance * other.abs().max()

@@ -23,7 +23,7 @@ from instructlab_utils.tuners.base import (
     new_layers,
     task_type,
 )
-from instructlab_utils.tuners.ownership import heads, named_layers, within
+from instructlab_utils.tuners.ownership import drawn_anew, named_layers, within
 
 # what peft's files say about themselves, about first values that training has replaced, or about shapes that the model knows
 SAID = (
@@ -49,7 +49,7 @@ def save(model: nn.Module, folder: Path | str) -> Path:
     inner, described = method.inside(model), method.described()
     config: dict[str, Any] = {"tuner": type(described).__name__, **dataclasses.asdict(described)}
     new = new_layers(model)
-    if new != heads(inner):
+    if model.asked_layers:  # beside those that any model of this kind has
         config["modules_to_save"] = new
     modules = dict(inner.named_modules())
     settings = described.to_peft(model) if all(name in modules for name in new) else None
@@ -92,13 +92,20 @@ def load(model: nn.Module, folder: Path | str) -> nn.Module:
         *(config.get("modules_to_save") or ()),
         *_embeddings(model, tensors),
     ]  # peft lists what may be there
+    whole = drawn_anew(model) == set()
     tuned = inject(model, method, modules_to_save=[name for name in listed if named_layers(model, [name])])
+    if whole:  # the checkpoint holds a head, and the adapter may have left it alone
+        held = [*named_layers(model, tuple(listed)), *(_own_name(name) for name in tensors)]
+        left = [layer for layer in new_layers(tuned) if not any(within(name, [layer]) for name in held)]
+        for layer in left:
+            model.get_submodule(layer).requires_grad_(False)
+        tuned.new_layers = [layer for layer in new_layers(tuned) if layer not in left]
     # with bias="all" peft also writes the head that it has replaced
     tensors = {
         n: t for n, t in tensors.items() if ".original_module." not in n and ".modules_to_save." not in n
     }
     for name in sorted(set(method.tensors(tuned)) - set(tensors)):
-        if within(name.removeprefix("base_model.").removeprefix("model."), new_layers(tuned)):
+        if within(_own_name(name), new_layers(tuned)):
             raise TrainingError(
                 f"{folder / TENSORS}: {name} is missing: the adapter was saved without its head, which would stay random; "
                 "save it again"
@@ -106,6 +113,11 @@ def load(model: nn.Module, folder: Path | str) -> nn.Module:
     with torch.no_grad():
         method.restore(tuned, tensors, folder / TENSORS)
     return tuned
+
+
+def _own_name(name: str) -> str:
+    """The parameter of a plain model that a name in the file means."""
+    return name.removeprefix("base_model.").removeprefix("model.")
 
 
 def _embeddings(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:

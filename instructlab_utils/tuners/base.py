@@ -218,7 +218,7 @@ def inject(
     for p in whole:
         p.requires_grad_(True)
     tuned.new_layers = names
-    tuned.tuner = method
+    tuned.asked_layers, tuned.tuner = asked, method
     return tuned.train(model.training)
 
 

@@ -45,13 +45,13 @@ class ChangedLinear(Mergeable):
     def merge(self) -> None:
         W = self.base.weight
         half = W.dtype != wide(W.dtype)  # too coarse to come back by subtraction: a copy
-        self.kept = W.detach().clone() if half else None
+        self.original = W.detach().clone() if half else None
         W.copy_(self.folded(W.to(wide(W.dtype))))
 
     def unmerge(self) -> None:
         W = self.base.weight
-        W.copy_(self.unfolded(W) if self.kept is None else self.kept)
-        self.kept = None
+        W.copy_(self.unfolded(W) if self.original is None else self.original)
+        self.original = None
 
 
 class LoraLinear(ChangedLinear):

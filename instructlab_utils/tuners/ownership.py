@@ -30,23 +30,22 @@ def within(name: str, layers: Iterable[str]) -> bool:
 def heads(model: nn.Module) -> list[str]:
     """The layers that no checkpoint has trained, by full name, in the model's order: they train with every method.
 
-    These are the layers outside the pretrained trunk (``base_model``), such as ``classifier`` and DistilBERT's
-    ``pre_classifier``, and what ``from_pretrained`` had to draw anew, such as a pooler that the checkpoint lacks. Empty for
-    a decoder: its output layer is no new one.
+    These are what ``from_pretrained`` had to draw anew, such as ``classifier``, DistilBERT's ``pre_classifier`` or a pooler
+    that the checkpoint lacks. Of a model that no checkpoint fills, or one fills wholly, these are the layers outside the
+    pretrained trunk (``base_model``). Empty for a decoder: its output layer is no new one.
     """
     names = [name for name, _ in model.named_parameters()]
-    fresh, outside = _drawn_anew(model), _outside_the_trunk(model)
-    new = {name for name in names if name in fresh or within(name, outside)}
+    new = drawn_anew(model) or {name for name in names if within(name, _outside_the_trunk(model))}
     return list(dict.fromkeys(_widest(model, name, new) for name in names if name in new))
 
 
-def _drawn_anew(model: nn.Module) -> set[str]:
-    """What the loader reports as missing in the checkpoint. Nothing for a model that was never loaded: all of it is new."""
+def drawn_anew(model: nn.Module) -> set[str] | None:
+    """The parameters that the loader did not find in the checkpoint; None where none was loaded, or nobody knows."""
     reported = getattr(model, "newly_initialised", None)  # left by models.py; a deep copy keeps it
     if reported is not None:
         return set(reported)
     loaded = {n: getattr(p, "_is_hf_initialized", False) for n, p in model.named_parameters()}
-    return {name for name, found in loaded.items() if not found} if any(loaded.values()) else set()
+    return {name for name, found in loaded.items() if not found} if any(loaded.values()) else None
 
 
 def _outside_the_trunk(model: nn.Module) -> list[str]:
@@ -105,7 +104,8 @@ def untie(model: nn.Module) -> nn.Module:
     Costs the memory of the copies. The configuration then says ``tie_word_embeddings = False``, so that a saved model is
     loaded untied (T5's configuration cannot say it; there the two different tensors in the file do).
     """
-    model.newly_initialised = sorted(_drawn_anew(model))  # copies lose the loader's mark
+    if (new := drawn_anew(model)) is not None:
+        model.newly_initialised = sorted(new)  # copies lose the loader's mark
     for first, *others in owners(model).values():
         p, home = model.get_parameter(first), model.get_submodule(first.rpartition(".")[0])
         for name in others:
