@@ -29,6 +29,7 @@ def whole_label(value: Any, where: str) -> int:
 def must_fit(model: nn.Module, examples: Sequence[dict[str, Any]]) -> None:
     """TrainingError where an example has more tokens than ``model`` has positions; nothing is cut without a word."""
     window = getattr(getattr(model, "config", None), "max_position_embeddings", None) or math.inf
+    window -= getattr(model, "virtual_positions", 0)  # a soft prompt's
     for number, example in enumerate(examples):
         if (length := len(example.get("input_ids", ()))) > window:
             raise TrainingError(

@@ -63,6 +63,15 @@ def test_a_text_longer_than_the_model_is_named_before_training_and_before_predic
         training.predict(classifier, texts, 0)
     with pytest.raises(TrainingError, match=says):
         training.token_logits(bert(transformers.BertForTokenClassification), words, 0)
+    prompted = tuners.inject(
+        bert(transformers.BertForSequenceClassification), tuners.PromptTuning(length=3), seed=0
+    )
+    fits = [{"input_ids": [1] * (WINDOW - 3), "labels": 0}]
+    assert training.predict(prompted, fits, 0).shape == (1, 3)
+    with pytest.raises(
+        TrainingError, match=f"row 0 has {WINDOW - 2} tokens, the model reads at most {WINDOW - 3}"
+    ):
+        training.predict(prompted, [{"input_ids": [1] * (WINDOW - 2), "labels": 0}], 0)
 
 
 # --- held already -----------------------------------------------------------------------------------------------------

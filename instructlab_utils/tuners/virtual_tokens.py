@@ -62,6 +62,11 @@ class SoftPrompt(nn.Module, ABC):
         """That of the frozen model; the trained vectors are float32 or wider."""
         return self.model.get_input_embeddings().weight.dtype
 
+    @property
+    def virtual_positions(self) -> int:
+        """How many of the model's positions are taken before the text begins."""
+        return self.n * self.shift
+
     def _longer(self, mask: Tensor | None) -> Tensor | None:
         """The attention mask with ``n`` ones in front, so that no padding of the text hides the prompt."""
         return None if mask is None else torch.cat([mask.new_ones(len(mask), self.n), mask], 1)
