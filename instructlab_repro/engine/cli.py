@@ -184,14 +184,20 @@ def doctor(deep: Annotated[bool, typer.Option("--deep", help="compare each SHA-2
 
 
 @app.command("notebooks")
-def notebooks_command(names: Names = None, check: Check = False) -> None:
+def notebooks_command(
+    names: Names = None,
+    check: Check = False,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="drop edits made in Jupyter; copies stay")
+    ] = False,
+) -> None:
     """Turn the text sources into notebooks; ids and outputs stay."""
     if check:
         differences = notebooks.check(names or None)
         print(*differences, sep="\n", end="\n" * bool(differences), file=sys.stderr)
         print(f"{len(differences)} differences" if differences else "notebooks and sources are in step")
         raise typer.Exit(1 if differences else 0)
-    changed = [f"wrote {path.name}" for path in notebooks.build(names or None)]
+    changed = [f"wrote {path.name}" for path in notebooks.build(names or None, discard=discard)]
     print("\n".join(changed) or "all notebooks are in step with their sources")
 
 
@@ -199,7 +205,7 @@ def notebooks_command(names: Names = None, check: Check = False) -> None:
 def import_command(notebook: Annotated[Path, typer.Argument(help="as edited in Jupyter")]) -> None:
     """Bring a notebook's edits back into its text source."""
     source = notebooks.import_back(notebook)
-    notebooks.build([source.stem])
+    notebooks.build([source.stem], discard=True)
     print(f"wrote {source.name}; look at `git diff` before you commit")
 
 

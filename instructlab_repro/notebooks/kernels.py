@@ -25,13 +25,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0  # seconds until a request's child must have started; the server's own imports count
-THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
+THREADS = tuple(f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON"))
 READ_AT_IMPORT = ("CUDA_", "DATASETS_", "HF_", "HOME", "HUGGINGFACE_", "LANG", "LC_", "LD_", "MALLOC_", "MATPLOTLIBRC",
                   "MPLCONFIGDIR", "PYTHON", "PYTORCH_", "TORCH", "TRANSFORMERS_", "XDG_")  # fmt: skip
 # Processes of a cluster's job must stay in its own group; coverage must be there from the start.
@@ -205,9 +199,7 @@ def _connect(env: Mapping[str, str]) -> socket.socket:
         own |= dict.fromkeys(THREADS, "1") | {"TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": INLINE}
         own["PYTHONPATH"] = os.pathsep.join(python_path(env))
         own["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # to ask for a GPU must not open it
-        own["JE_ARROW_MALLOC_CONF"] = (
-            "background_thread:false"  # pyarrow starts one as soon as it is imported
-        )
+        own["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pyarrow starts one when it is imported
         with open(path.with_name("log"), "w") as log:
             subprocess.run([sys.executable, "-P", "-c", code], env=own, cwd="/", stdin=subprocess.DEVNULL,
                            stdout=log, stderr=log, start_new_session=True, check=True, timeout=60)  # fmt: skip

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from instructlab_repro import provenance
+from instructlab_repro.notebooks.budgets import keep
 from instructlab_repro.notebooks.kernels import PACKAGE, THREADS
 from instructlab_repro.notebooks.manifest import Manifest
 from instructlab_repro.notebooks.manifest import read_manifest as read_manifest
 from instructlab_repro.notebooks.parameters import check_parameters, inspect_notebook
 from instructlab_repro.notebooks.sources import code_sha
+from instructlab_utils.errors import CourseError
 from instructlab_utils.files import write_text
 from instructlab_utils.project import find_root, resolve_profile, shown
 
@@ -146,6 +148,9 @@ def run_notebook(
     if manifest.profile == "gpu":  # the variable may say something else
         kernel_env["INSTRUCTLAB_WARM"] = "0"
     out.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(CourseError):  # else none is there
+        if code_sha(out / "executed.ipynb") != read_manifest(out).code_sha:  # somebody worked in it
+            keep(out / "executed.ipynb")
     for stale in ("executed.ipynb", "metrics.json"):
         (out / stale).unlink(missing_ok=True)
     manifest.write(out)

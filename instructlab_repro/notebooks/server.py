@@ -60,9 +60,7 @@ def preload() -> str:
         if not module.startswith(OPTIONAL):
             with contextlib.suppress(Exception):
                 found = importlib.import_module(module)
-                if name and not hasattr(
-                    found, name
-                ):  # transformers and others load at the first use of a name
+                if name and not hasattr(found, name):  # transformers loads at the first use of a name
                     importlib.import_module(f"{module}.{name}")
     gc.collect()
     gc.freeze()  # the collector would write into each page, and pages are shared until somebody writes

@@ -26,6 +26,7 @@ from instructlab_utils.project import PROFILES, closest, find_root, shown
 HEADER = re.compile(r"\A# ---\n((?:#.*\n)*?)# ---\n")
 INJECTED = {"injected-parameters", "papermill-error-cell-tag"}
 VOLATILE = ("papermill", "jupyter")  # of a cell; jupytext leaves out the rest
+STAMP = "instructlab_sha"  # in a notebook's metadata: what its cells were when they were generated
 SHOWN = 5  # differences told per notebook
 STORED_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
 
@@ -154,16 +155,24 @@ def from_source(source: Path) -> Any:
     return notebook
 
 
-def _updated(lesson: Notebook) -> Any:
+def _updated(lesson: Notebook, *, discard: bool = False) -> Any:
     """The source's notebook with the ids and outputs of the stored one, as ``jupytext --update`` does.
 
-    One difference: a cell whose code changed loses its outputs, since they are no longer true.
+    One difference: a cell whose code changed loses its outputs, since they are no longer true. NotebookError if a
+    person has edited the stored one; with ``discard`` a copy of it is kept instead.
     """
     from jupytext.combine import combine_inputs_with_outputs
 
-    notebook = from_source(lesson.source)
+    notebook, name = from_source(lesson.source), shown(lesson.notebook)
+    notebook.metadata[STAMP] = _content(notebook)
     if not lesson.notebook.exists():
         return notebook
+    if edited(lesson):
+        if not discard:
+            us = "python -m instructlab_utils"
+            do = f"`{us} import {name}` brings them into it, `{us} notebooks --discard {lesson.id}` keeps a copy"
+            raise NotebookError(f"{name} has edits that its source lacks; {do}")
+        budgets.keep(lesson.notebook)
     stored = read(lesson.notebook)
     before = {cell["id"]: cell.source for cell in stored.cells}
     merged = combine_inputs_with_outputs(copy.deepcopy(notebook), stored, fmt="py:percent")
@@ -176,6 +185,19 @@ def _updated(lesson: Notebook) -> Any:
     return merged
 
 
+def _content(notebook: Any) -> str:
+    """SHA-256 of all that a person types into cells; empty cells, ids and outputs do not count."""
+    cells = [cell for cell in _written_by_hand(notebook) if cell.source.strip()]
+    typed = [[cell.cell_type, cell.source, _tags(cell), cell.get("attachments")] for cell in cells]
+    return _sha(json.dumps(typed, ensure_ascii=False, sort_keys=True))
+
+
+def edited(lesson: Notebook) -> bool:
+    """Whether the notebook is neither what its source gives nor what was last generated: somebody typed there."""
+    stored = read(lesson.notebook)
+    return _content(stored) not in (stored.metadata.get(STAMP), _content(from_source(lesson.source)))
+
+
 def _make_ids_distinct(cells: list[Any]) -> None:
     used: set[str] = set()
     for cell in cells:
@@ -184,13 +206,16 @@ def _make_ids_distinct(cells: list[Any]) -> None:
         used.add(cell["id"])
 
 
-def build(names: Iterable[str] | None = None) -> list[Path]:
-    """Write the notebook of each named source (default: all); returns the paths that changed on disk."""
+def build(names: Iterable[str] | None = None, *, discard: bool = False) -> list[Path]:
+    """Write the notebook of each named source (default: all); returns the paths that changed on disk.
+
+    NotebookError if a notebook has edits that its source lacks; with ``discard`` a copy of it is kept.
+    """
     import nbformat
 
     changed = []
     for lesson in _selected(names):
-        text = nbformat.writes(_updated(lesson)) + "\n"
+        text = nbformat.writes(_updated(lesson, discard=discard)) + "\n"
         if not lesson.notebook.exists() or lesson.notebook.read_text(encoding="utf-8") != text:
             changed.append(write_text(lesson.notebook, text))
     return changed + budgets.write(everything())
@@ -205,6 +230,7 @@ def check(names: Iterable[str] | None = None) -> list[str]:
         found = ["missing; run `make notebooks`"]
         if lesson.notebook.exists():
             found = _compare(from_source(lesson.source), read(lesson.notebook))
+            found[:0] = ["has edits that its source lacks; import or discard them"] * edited(lesson)
         if len(found) > SHOWN:
             found[SHOWN:] = [f"and {len(found) - SHOWN} more differences"]
         differences += [f"{shown(lesson.notebook)}: {sentence}" for sentence in found]
@@ -263,6 +289,7 @@ def import_back(path: str | Path) -> Path:
     body = HEADER.sub("", jupytext.writes(notebook, fmt="py:percent"))
     result = header.group(0) + "\n" + body.lstrip("\n")
     if result != text:
+        budgets.keep(source)
         write_text(source, result)
     return source
 
