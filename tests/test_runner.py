@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +16,10 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from instructlab_repro import notebooks, provenance
-from instructlab_repro.notebooks import runner
+from instructlab_repro.notebooks import client, runner
 from instructlab_utils.errors import NotebookError, ParameterError, RecordError
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -255,7 +257,7 @@ def start_run(project: Path, *cells: str) -> tuple[subprocess.Popen, Path]:
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=project)
     pid = project / "notebooks" / "pid"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100  # a cold server on a busy machine
     while not (pid.is_file() and pid.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return process, out
@@ -288,6 +290,67 @@ def test_after_kill_9_the_manifest_says_running_and_no_kernel_is_left(project):
     manifest = runner.read_manifest(out)
     assert (manifest.status, manifest.exit_code, manifest.ended) == ("running", 3, None)
     assert gone(int((project / "notebooks" / "pid").read_text()))
+
+
+# --- what is printed -------------------------------------------------------------------------------
+
+PRINTS = """from IPython.display import HTML, clear_output, display
+for _ in range(10): display(HTML("y" * 1_000_000))
+print("after")"""
+REPLACED = """for i in range(100): clear_output(wait=True); display(HTML("z" * 100_000))
+shown = display(HTML(""), display_id=True)
+for i in range(300): shown.update(HTML("b" * 50_000 + str(i)))"""
+
+
+def test_a_long_line_and_huge_outputs_are_cut_with_a_sentence_and_what_is_replaced_does_not_count(project):
+    begin = time.monotonic()
+    manifest, out = run(
+        project, 'print("x" * 400_000)', PRINTS, REPLACED, 'raise ValueError("e" * 5_000_000)'
+    )
+    assert time.monotonic() - begin < 45
+    assert (manifest.status, manifest.error["name"]) == ("failed", "ValueError")
+    assert len(manifest.error["message"]) <= 10_000
+    _, line, rich, replaced, *_, wrong = nbformat.read(out / "executed.ipynb", 4).cells
+    assert line.outputs[0].text == "x" * 200_000
+    assert line.outputs[1].text.startswith(
+        "[200,001 characters of output were left out: a cell may show 200,000 "
+    )
+    assert [o.output_type for o in rich.outputs] == ["display_data"] * 3 + ["stream"] * 2
+    assert rich.outputs[3].text == "after\n" and re.match(r"\[7,00\d,\d{3} characters", rich.outputs[4].text)
+    assert [len(o.data["text/html"]) for o in replaced.outputs] == [100_000, 50_003]
+    assert "characters of output were left out" in wrong.outputs[-1].text
+    assert (out / "executed.ipynb").stat().st_size < 5_000_000
+
+
+@posix
+@pytest.mark.parametrize("cell", ["print('x' * 1000)", "print('x', flush=True)", "display('y' * 1000)"])
+def test_whoever_prints_for_ever_ends_at_sigterm_and_at_the_limit(project, cell):
+    process, out = start_run(project, f"while True: {cell}")
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 3
+    assert runner.read_manifest(out).error["message"] == "stopped by SIGTERM"
+    assert (out / "executed.ipynb").stat().st_size < 6_000_000
+    assert gone(int((project / "notebooks" / "pid").read_text()))
+    manifest, _ = run(project, f"while True: {cell}", cell_timeout=3)
+    assert (manifest.status, manifest.error["name"]) == ("aborted", "Timeout") and manifest.seconds < 40
+
+
+def test_text_is_joined_as_nbclient_does_without_its_time():
+    from nbclient.client import _RGX_CARRIAGERETURN
+
+    rng = random.Random(0)
+    for _ in range(2000):
+        text = "".join(rng.choices("ab\r\n", k=rng.randrange(12)))
+        outputs = [new_output("stream", name="stdout", text=text)]
+        client._tidy(outputs, 0)
+        assert outputs[0].text == _RGX_CARRIAGERETURN.sub("", text), text
+    streams = [new_output("stream", name=name, text="") for name in ("stderr", "stdout")]
+    client._tidy(streams, 0)
+    assert [output.name for output in streams] == ["stdout", "stderr"]
+    begin = time.monotonic()
+    client._tidy([new_output("stream", text="x" * 5_000_000)], 0)
+    assert time.monotonic() - begin < 2
 
 
 # --- several at once -----------------------------------------------------------------------------

@@ -189,7 +189,7 @@ def _papermill(
     from jupyter_client import AsyncKernelManager
     from papermill.iorw import LocalHandler, papermill_io
 
-    from instructlab_repro.notebooks import provisioner
+    from instructlab_repro.notebooks import client, provisioner
 
     class Whole(LocalHandler):
         """Papermill writes in place: a kill or a full disk would leave half a notebook, which nobody can open."""
@@ -223,7 +223,8 @@ def _papermill(
         progress_bar={"desc": path.stem, "leave": False} if progress else False,
         execution_timeout=round(watch.cell_limit) + 30,  # the watch comes first; this is the second lock
         start_timeout=120,
-        coalesce_streams=True,
+        engine_name=client.NAME,
+        stopped=lambda: watch.reason is not None,
         config=config,
         kernel_manager_class=Manager,
         on_cell_execute=lambda cell, cell_index: watch.enter(cell),

@@ -1,0 +1,113 @@
+"""What receives a cell's outputs: bounded in size and in time, and parameters written as the values that they are.
+
+nbclient joins a cell's text only when the cell has ended, with an expression whose time grows with the square of a
+line's length, and keeps all. Here text is joined as it comes, and what a cell prints beyond a limit is counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+from nbclient.exceptions import CellExecutionComplete
+from nbformat.v4 import new_output
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.log import logger
+
+NAME = "capped"  # for papermill
+TEXT, RICH, ALL = 200_000, 4_000_000, 20_000_000  # characters: a cell's text, its other outputs, a notebook
+LEAST = 100  # what an output of any size counts
+ERROR = 10_000  # of each line of a traceback
+SHOWN = ("display_data", "execute_result", "update_display_data", "comm_open", "comm_msg")
+
+
+class CappedClient(PapermillNotebookClient):
+    """Keeps of each cell what fits, and says how much did not; hears nothing more once ``stopped()``."""
+
+    stopped: Callable[[], bool]
+    free = ALL
+
+    def execute_cell(self, cell: Any, cell_index: int, **more: Any) -> Any:
+        self._begin()
+        try:
+            return super().execute_cell(cell, cell_index, **more)
+        finally:
+            self.free -= min(TEXT, self.free) - self.text + min(RICH, self.free) - self.rich
+            _tidy(cell.get("outputs", []), self.cut)
+
+    def _begin(self) -> None:
+        self.text, self.rich, self.cut = min(TEXT, self.free), min(RICH, self.free), 0
+        self.streams: dict[str, Any] = {}
+        self.sizes: dict[str, int] = {}
+
+    def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
+        kind, content = msg["msg_type"], msg["content"]
+        if self.stopped():
+            raise CellExecutionComplete
+        if kind == "clear_output":
+            self._begin()
+        elif kind == "error":
+            self.cut += sum(max(0, len(line) - ERROR) for line in content["traceback"])
+            content["traceback"] = [line[:ERROR] for line in content["traceback"]]
+            content["evalue"] = content["evalue"][:ERROR]
+        elif kind in SHOWN:
+            name = content.get("comm_id") or (content.get("transient") or {}).get("display_id") or ""
+            size = len(json.dumps(content, default=str)) + sum(len(part) for part in msg.get("buffers") or ())
+            # an update replaces what was shown
+            cost = max(0, size - self.sizes[name]) if name in self.sizes else max(LEAST, size)
+            if cost > self.rich:
+                self.cut += size
+                return None
+            self.rich -= cost
+            self.sizes |= {name: size} if name else {}
+        elif kind == "stream":
+            whole = len(content["text"])
+            content["text"] = content["text"][: self.text]
+            self.text -= len(content["text"])
+            self.cut += whole - len(content["text"])
+            if not content["text"]:
+                return None
+            if same := self.streams.get(content["name"]):
+                same["text"] += content["text"]
+                self.nb_man.autosave_cell()
+                return same
+        output = super().process_message(msg, cell, cell_index)
+        if kind == "stream" and output:
+            self.streams[content["name"]] = output
+        return output
+
+
+def _tidy(outputs: list[Any], cut: int) -> None:
+    """Text as a terminal shows it, standard output before standard error, and how much was left out."""
+    for output in outputs:
+        if output.output_type == "stream":
+            lines = output.text.split("\n")
+            output.text = "\n".join(line[line.rfind("\r", 0, max(0, len(line) - 1)) + 1 :] for line in lines)
+    for i, (a, b) in enumerate(itertools.pairwise(outputs)):
+        if (a.get("name"), b.get("name")) == ("stderr", "stdout"):
+            outputs[i : i + 2] = [b, a]
+    if cut:
+        said = f"[{cut:,} characters of output were left out: a cell may show {TEXT:,} of text, {RICH:,} of all else]"
+        outputs.append(new_output("stream", name="stderr", text=said + "\n"))
+
+
+class CappedEngine(NBClientEngine):
+    """Papermill's engine with that client."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, *, start_timeout: int, execution_timeout: int, **options: Any
+    ) -> None:
+        for unused in ("input_path", "log_output", "stdout_file", "stderr_file"):
+            options.pop(unused, None)
+        stopped = options.pop("stopped")
+        options |= {"timeout": execution_timeout, "startup_timeout": start_timeout, "iopub_timeout": 60}
+        client = CappedClient(nb_man, kernel_name=kernel_name, log=logger, **options)
+        client.stopped = stopped
+        client.execute()
+
+
+papermill_engines.register(NAME, CappedEngine)
