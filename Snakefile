@@ -10,7 +10,9 @@ from instructlab_repro.engine import jobs
 PROFILE = config.get("profile", "smoke")
 # A node reads this file too, and may start with an empty environment: whatever a job needs is set here.
 os.environ["INSTRUCTLAB_ROOT"] = str(workflow.basedir)
-os.environ.update(jobs.environment(PROFILE, config))
+environment = jobs.environment(PROFILE, config)
+os.environ.clear()
+os.environ.update(environment)
 PYTHON = shlex.quote(jobs.interpreter())
 ROOT = jobs.find_root()
 JOBS = {}

@@ -38,10 +38,10 @@ def _versions() -> dict[str, str]:
 
 def _git(*words: str) -> str | None:
     try:
-        found = subprocess.run(["git", *words], cwd=find_root(), capture_output=True, text=True, timeout=20)
+        found = subprocess.run(["git", *words], cwd=find_root(), capture_output=True, timeout=20)
     except (OSError, subprocess.SubprocessError, ConfigError):
         return None
-    return found.stdout.strip() if found.returncode == 0 else None
+    return found.stdout.decode(errors="replace").strip() if found.returncode == 0 else None
 
 
 @lru_cache(maxsize=1)

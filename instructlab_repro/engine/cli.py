@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 a notebook failed, 2 wrong input, 3 aborted.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from instructlab_repro import notebooks
+from instructlab_repro.notebooks import kernels
 from instructlab_utils.errors import CourseError, ParameterError
 from instructlab_utils.project import PROFILES, find_root, resolve_profile, shown
 
@@ -34,6 +36,12 @@ def about() -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run a command; a CourseError becomes one line on stderr and exit code 2."""
     args = _join_parameters(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # a command line, not a program's call
+        chosen = kernels.chosen_environment(threads=None)
+        os.environ.clear()
+        os.environ.update(chosen)
+    for stream in (sys.stdout, sys.stderr):
+        getattr(stream, "reconfigure", dict)(errors="replace")  # a terminal or pipe of another encoding
     try:
         app(args=args, prog_name="python -m instructlab_utils")
     except CourseError as error:

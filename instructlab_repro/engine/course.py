@@ -68,9 +68,9 @@ def prepare(names: list[str]) -> None:
         return
     assets.fetch(names, progress=True)
     # in a process of its own: this one waits for the notebooks, and should not hold the libraries' memory
-    done = subprocess.run([sys.executable, "-c", PREPARE, *names], stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, "-c", PREPARE, *names], stderr=subprocess.PIPE)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise AssetError(f"the tasks could not be prepared: {last.split(': ', 1)[-1]}")
 
 

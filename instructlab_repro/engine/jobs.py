@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from instructlab_repro import experiments, notebooks, provenance
-from instructlab_repro.notebooks.runner import base_environment
+from instructlab_repro.notebooks.kernels import chosen_environment
 from instructlab_utils.errors import RecordError
 from instructlab_utils.project import find_root
 
@@ -160,12 +160,12 @@ def environment(profile: str, config: Mapping[str, str] = MappingProxyType({})) 
     ``config`` is Snakemake's, which travels to the node with the job; see ``CARRIED``.
     """
     carried = {variable: str(config[name]) for name, variable in CARRIED.items() if config.get(name)}
-    return {**base_environment(), "INSTRUCTLAB_PROFILE": profile, **carried}
+    return {**chosen_environment(), "INSTRUCTLAB_PROFILE": profile, **carried}
 
 
 def read_line(path: Path) -> str:
     """The text of a small file without its ends; empty where it is not there."""
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""

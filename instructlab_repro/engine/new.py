@@ -13,7 +13,7 @@ from pathlib import Path
 from instructlab_repro import notebooks
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.files import write_text
-from instructlab_utils.project import closest, find_root, shown
+from instructlab_utils.project import closest, find_root, shown, text_of
 
 TEMPLATES = Path(__file__).with_name("templates")
 TASKS = "data/tasks.toml"
@@ -83,7 +83,7 @@ def new(kind: str, name: str, *, own_notebook: bool = False) -> list[Path]:
     _refuse_what_is_taken(kind, name, list(templates))
     for path, template in templates.items():
         text = _filled((TEMPLATES / f"{template}.txt").read_text(encoding="utf-8"), words)
-        write_text(path, (path.read_text(encoding="utf-8") if kind == "task" else "") + text)
+        write_text(path, (text_of(path) if kind == "task" else "") + text)
     if kind == "lesson" or own_notebook:
         notebooks.build([name])
     return list(templates)
@@ -110,7 +110,7 @@ def _refuse_what_is_taken(kind: str, name: str, paths: list[Path]) -> None:
     if kind == "task":
         if not paths[0].is_file():
             raise ParameterError(f"{TASKS} is not here; run this inside a clone of the repository")
-        if re.search(rf"^\[task\.{name}\]", paths[0].read_text(encoding="utf-8"), re.MULTILINE):
+        if re.search(rf"^\[task\.{name}\]", text_of(paths[0]), re.MULTILINE):
             raise ParameterError(f"{TASKS} has a task {name!r} already; choose another name")
         return
     taken = [path for path in paths if path.exists()]

@@ -30,7 +30,7 @@ from instructlab_repro.engine.jobs import CARRIED, Job, all_jobs, environment, r
 from instructlab_repro.notebooks.kernels import PACKAGE
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError
-from instructlab_utils.project import closest, find_root
+from instructlab_utils.project import closest, find_root, text_of
 
 Progress = Callable[[list[Job]], None]
 NOTE, LOG = ".graph.json", "snakemake.log"  # in build/: who is at work, and what Snakemake said
@@ -152,7 +152,7 @@ class _Snakemake:
 
     def run(self, begin: float, on_progress: Progress | None) -> int:
         """Start it, follow it to its end; its exit code. Whatever ends this call ends the jobs."""
-        root, env = find_root(), {**os.environ, **environment(self.profile)}
+        root, env = find_root(), environment(self.profile)
         locks = root / ".snakemake" / "locks"
         if self.kind == "local":
             notebooks.start_warm(env)  # it imports while Snakemake does
@@ -193,7 +193,7 @@ def executor_profile(name: str) -> tuple[Path, str]:
         known = sorted({path.parent.name for home in homes for path in home.glob("*/config.yaml")})
         raise ConfigError(f"unknown executor {name!r}{closest(name, known)}; known: {', '.join(known)}")
     try:
-        options = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        options = yaml.safe_load(text_of(folder / "config.yaml"))
         kind = str(options.get("executor", "local"))
     except (yaml.YAMLError, AttributeError) as error:
         reason = " ".join(str(error).split())
@@ -271,7 +271,7 @@ def _cancel_slurm(prefix: str) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            done = subprocess.run(ask, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(ask, capture_output=True, encoding="utf-8", timeout=60)
         except (OSError, subprocess.TimeoutExpired):
             raise ConfigError("a killed call left Slurm jobs; call this once where `squeue` works.") from None
         rows = [line.split() for line in done.stdout.splitlines()]

@@ -23,6 +23,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from instructlab_utils.project import find_root
+
 PACKAGE = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0  # seconds until a request's child must have started; the server's own imports count
 THREADS = tuple(f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON"))
@@ -33,6 +35,26 @@ FOREIGN = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "COVERAGE_PROCESS_START")
 SOURCES = ("instructlab_utils", "instructlab_repro", "notebooks/source", "notebooks/experiments/source")
 # The server starts with it: importing matplotlib_inline makes pyplot choose a backend, once for all children.
 INLINE = "module://matplotlib_inline.backend_inline"
+
+
+# What changes a program's meaning, its text or its figures is ours to choose, not that of whoever starts it.
+CHOSEN = {
+    "PYTHONPATH": str(PACKAGE),
+    "PYTHONUTF8": "1",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "MATPLOTLIBRC": os.devnull,
+    "TOKENIZERS_PARALLELISM": "false",
+}
+DROPPED = ("PYTHON", "IPYTHON", "MPLBACKEND", "LANG", "LC_")
+
+
+def chosen_environment(threads: int | None = 1) -> dict[str, str]:
+    """All that a kernel or a job finds in its environment; without ``threads``, for a process of our own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)} | CHOSEN
+    if threads is None:
+        return kept
+    return kept | dict.fromkeys(THREADS, str(threads)) | {"INSTRUCTLAB_ROOT": str(find_root())}
 
 
 def unfit(env: Mapping[str, str]) -> str:
@@ -188,7 +210,7 @@ def _connect(env: Mapping[str, str]) -> socket.socket:
     with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
         connection.connect(str(path))
         return connection
-    with open(path.with_name("lock"), "w") as lock:
+    with open(path.with_name("lock"), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             connection.connect(str(path))
@@ -200,7 +222,7 @@ def _connect(env: Mapping[str, str]) -> socket.socket:
         own["PYTHONPATH"] = os.pathsep.join(python_path(env))
         own["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # to ask for a GPU must not open it
         own["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pyarrow starts one when it is imported
-        with open(path.with_name("log"), "w") as log:
+        with open(path.with_name("log"), "wb") as log:
             subprocess.run([sys.executable, "-P", "-c", code], env=own, cwd="/", stdin=subprocess.DEVNULL,
                            stdout=log, stderr=log, start_new_session=True, check=True, timeout=60)  # fmt: skip
     connection.connect(str(path))

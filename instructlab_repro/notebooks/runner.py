@@ -22,14 +22,14 @@ from typing import Any
 
 from instructlab_repro import provenance
 from instructlab_repro.notebooks.budgets import keep
-from instructlab_repro.notebooks.kernels import PACKAGE, THREADS
+from instructlab_repro.notebooks.kernels import chosen_environment
 from instructlab_repro.notebooks.manifest import Manifest
 from instructlab_repro.notebooks.manifest import read_manifest as read_manifest
 from instructlab_repro.notebooks.parameters import check_parameters, inspect_notebook
 from instructlab_repro.notebooks.sources import code_sha
 from instructlab_utils.errors import CourseError
 from instructlab_utils.files import write_text
-from instructlab_utils.project import find_root, resolve_profile, shown
+from instructlab_utils.project import resolve_profile, shown
 
 LONGEST_FOLDER = 60  # characters; a socket's whole path may have 104 on macOS, 108 on Linux
 
@@ -129,9 +129,7 @@ def run_notebook(
     """
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(inspect_notebook(path), parameters)
-    # without MPLBACKEND: the kernel chooses the one that shows figures in the notebook
-    outer = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    kernel_env = {**outer, **base_environment(threads), "INSTRUCTLAB_RUN_DIR": str(out), **(env or {})}
+    kernel_env = {**chosen_environment(threads), "INSTRUCTLAB_RUN_DIR": str(out), **(env or {})}
     profile = str(values.get("profile", "auto"))
     if profile == "auto":
         profile = kernel_env.get("INSTRUCTLAB_PROFILE", "laptop")
@@ -158,6 +156,7 @@ def run_notebook(
     watch = _Watch(timeout, cell_timeout or timeout)
     begin = time.monotonic()
     with _signals(watch), _sockets() as config, watch:
+        kernel_env["IPYTHONDIR"] = str(Path(config.KernelManager.connection_file).parent)  # no start-up files
         try:
             notebook = _papermill(path, out, values, config, kernel_env, watch, progress)
         except BaseException as error:
@@ -202,7 +201,15 @@ def _papermill(
 
         async def start_kernel(self, **kw: Any) -> None:  # type: ignore[override]
             if self.kernel_spec is not None and self.kernel_spec.argv:
-                self.kernel_spec.argv[0] = sys.executable  # not the one of a kernel registered by the user
+                # not what a kernel registered by the user says
+                self.kernel_spec.argv = [
+                    sys.executable,
+                    "-m",
+                    "ipykernel_launcher",
+                    "-f",
+                    "{connection_file}",
+                ]
+                self.kernel_spec.env = {}
                 chosen = {"provisioner_name": provisioner.register()}
                 self.kernel_spec.metadata = {**self.kernel_spec.metadata, "kernel_provisioner": chosen}
             await self._async_start_kernel(**{**kw, "env": env})
@@ -280,17 +287,6 @@ def _sockets() -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="ilu-", dir=base, ignore_cleanup_errors=True) as folder:
         sockets = {"transport": "ipc", "ip": str(Path(folder) / "k")} if posix else {}
         yield Config({"KernelManager": {"connection_file": str(Path(folder) / "kernel.json"), **sockets}})
-
-
-def base_environment(threads: int = 1) -> dict[str, str]:
-    """What a kernel or a job finds in its environment: this package, one project, a fixed number of threads."""
-    path = [str(PACKAGE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {
-        **dict.fromkeys(THREADS, str(threads)),
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
-        "INSTRUCTLAB_ROOT": str(find_root()),
-    }
 
 
 def describe(manifest: Manifest, out: Path) -> str:

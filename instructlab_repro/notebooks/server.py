@@ -50,7 +50,7 @@ def preload() -> str:
     """
     names: set[tuple[str, str]] = {(name, "") for name in LATER}
     for path in (path for folder in SOURCES for path in sorted((PACKAGE / folder).rglob("*.py"))):
-        with contextlib.suppress(SyntaxError):
+        with contextlib.suppress(SyntaxError, ValueError):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Import):
                     names |= {(alias.name, "") for alias in node.names}

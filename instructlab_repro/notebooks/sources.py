@@ -21,7 +21,7 @@ from instructlab_repro.notebooks import budgets
 from instructlab_repro.strict import Strict, sentence
 from instructlab_utils.errors import NotebookError
 from instructlab_utils.files import write_text
-from instructlab_utils.project import PROFILES, closest, find_root, shown
+from instructlab_utils.project import PROFILES, closest, find_root, shown, text_of
 
 HEADER = re.compile(r"\A# ---\n((?:#.*\n)*?)# ---\n")
 INJECTED = {"injected-parameters", "papermill-error-cell-tag"}
@@ -70,7 +70,7 @@ def read_header(source: Path) -> dict[str, Any]:
     """The YAML header of a source as a dictionary (its ``jupyter`` part). NotebookError if it has none."""
     import yaml
 
-    match, name = HEADER.match(source.read_text(encoding="utf-8")), shown(source)
+    match, name = HEADER.match(text_of(source)), shown(source)
     if match is None:
         raise NotebookError(f"{name}: no header; the file must begin with a '# ---' block")
     try:
@@ -144,7 +144,7 @@ def from_source(source: Path) -> Any:
     import jupytext
     import nbformat
 
-    notebook = jupytext.read(source, fmt="py:percent")
+    notebook = jupytext.reads(text_of(source), fmt="py:percent")
     notebook.metadata.get("jupytext", {}).get("text_representation", {}).pop("jupytext_version", None)
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
@@ -283,7 +283,7 @@ def import_back(path: str | Path) -> Path:
     for cell in notebook.cells:
         for key in VOLATILE:
             cell.metadata.pop(key, None)
-    text = source.read_text(encoding="utf-8")
+    text = text_of(source)
     header = HEADER.match(text)
     assert header is not None  # find() has read it
     body = HEADER.sub("", jupytext.writes(notebook, fmt="py:percent"))
