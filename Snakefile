@@ -3,7 +3,6 @@
 #   snakemake --profile profiles/local --config profile=smoke        (or profiles/slurm; see SCALING.md)
 
 import os
-import shlex
 
 from instructlab_repro.engine import jobs
 
@@ -13,7 +12,7 @@ os.environ["INSTRUCTLAB_ROOT"] = str(workflow.basedir)
 environment = jobs.environment(PROFILE, config)
 os.environ.clear()
 os.environ.update(environment)
-PYTHON = shlex.quote(jobs.interpreter())
+PYTHON = jobs.interpreter()
 ROOT = jobs.find_root()
 JOBS = {}
 

@@ -97,6 +97,41 @@ def test_a_full_disk_is_one_sentence(call, write_lesson, project, monkeypatch):
     assert list((project / "build/run/laptop/00_tiny").iterdir()) == []
 
 
+def test_a_path_is_that_file_or_refused(call, write_lesson, project, tmp_path, monkeypatch):
+    write_lesson()
+    assert call("notebooks")[0] == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    own = project / "notebooks" / "00_tiny.ipynb"
+    (elsewhere / own.name).write_bytes(own.read_bytes())
+    assert "is no lesson or experiment of" in error_of(call("run", elsewhere / own.name))
+    monkeypatch.setenv("INSTRUCTLAB_ROOT", str(project))
+    monkeypatch.chdir(elsewhere)
+    assert "00_tiny.ipynb is no lesson" in error_of(call("run", own.name))
+    assert not (project / "build").exists()
+    (elsewhere / "link.ipynb").symlink_to(own)
+    for name in (
+        own,
+        "notebooks/00_tiny.ipynb",
+        elsewhere / "link.ipynb",
+        "00_tiny.py",
+        own.parent / "source/00_tiny.py",
+    ):
+        assert notebooks.find(name).id == "00"
+
+
+def test_a_place_that_cannot_be_a_folder_is_one_sentence(call, write_lesson, project):
+    write_lesson()
+    (project / "taken").write_text("mine")
+    for out in ("taken", "taken/deeper", "x" * 300):
+        said = error_of(call("run", "00", "--out", project / out))
+        assert said.startswith("cannot write at ") and out[:50] in said
+    assert "File name too long" in error_of(call("run", "x" * 300 + ".ipynb"))
+    assert (project / "taken").read_text() == "mine"
+    for words in (["classroom", "--out", project / "taken"],):
+        assert "Traceback" not in call(*words)[2]
+
+
 # --- run -----------------------------------------------------------------------------------------
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
 from instructlab_repro import notebooks
-from instructlab_repro.engine import jobs
+from instructlab_repro.engine import jobs, snakemake
 from instructlab_repro.strict import read_toml
 from instructlab_utils import cache
 from instructlab_utils.errors import ConfigError
@@ -243,3 +245,67 @@ def test_a_date_in_the_future_makes_no_environment_again(tmp_path):
     assert subprocess.run(["make", "-q", "setup"], cwd=tmp_path).returncode == 0
     (tmp_path / "requirements.lock").write_text("torch==2.0\n")
     assert subprocess.run(["make", "-q", "setup"], cwd=tmp_path).returncode == 1
+
+
+# --- strings that another program reads ------------------------------------------------------------
+
+HOMES = [
+    "/srv/x #1",
+    "a: b",
+    "007",
+    "1e3",
+    "yes",
+    "null",
+    "[1, 2]",
+    "{a}",
+    'it\'s "q"',
+    "~/größe 漢",
+    "a=b",
+    "C:\\x y",
+    " x ",
+]
+
+
+@pytest.mark.parametrize("home", HOMES)
+def test_a_folder_s_name_reaches_a_job_as_it_is(monkeypatch, home):
+    from snakemake.cli import parse_config
+
+    monkeypatch.setenv("INSTRUCTLAB_HOME", home)
+    monkeypatch.setenv("INSTRUCTLAB_PYTHON", home)
+    config = parse_config(["profile=smoke", jobs.sent()])
+    monkeypatch.delenv("INSTRUCTLAB_HOME")  # a node may start with an empty environment
+    monkeypatch.delenv("INSTRUCTLAB_PYTHON")
+    env = jobs.environment("smoke", config)
+    assert (env["INSTRUCTLAB_HOME"], env["INSTRUCTLAB_PYTHON"]) == (home, home)
+
+
+@pytest.mark.parametrize("path", ["/opt/my python/bin/python", "/opt/a'b/$HOME/python", "/opt/#1/`x`"])
+def test_the_interpreters_path_is_one_word_of_a_shell(monkeypatch, path):
+    monkeypatch.setenv("INSTRUCTLAB_PYTHON", path)
+    assert shlex.split(jobs.interpreter()) == [path]
+    monkeypatch.setattr(
+        jobs, "os", SimpleNamespace(name="nt", environ={"INSTRUCTLAB_PYTHON": "C:\\My Python\\python.exe"})
+    )
+    assert jobs.interpreter() == '"C:\\My Python\\python.exe"'
+
+
+def test_when_snakemake_fails_its_last_words_are_told(tmp_path):
+    job = SimpleNamespace(status="not run")
+    said = [
+        "Building DAG of jobs...",
+        *["Using shell: /bin/bash"] * 30,
+        "MissingRuleException:",
+        "No rule to make x",
+        "",
+    ]
+    (tmp_path / "snakemake.log").write_bytes(
+        "\n".join(said).encode() + b"caf\xe9\nShutting down, this might take some time.\n"
+    )
+    with pytest.raises(
+        ConfigError, match=r"could not start: … .*MissingRuleException: / No rule to make x / caf"
+    ):
+        snakemake._explain(1, snakemake.GraphResult(ran=[job]), tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"ended with code 1: … .*No rule to make x / caf[^/]*\(all of it in"
+    ):
+        snakemake._explain(1, snakemake.GraphResult(ran=[SimpleNamespace(status="ok")]), tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from instructlab_repro import notebooks, provenance
 from instructlab_repro.notebooks import client, runner
 from instructlab_utils.errors import NotebookError, ParameterError, RecordError
 
+ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 PARAMETERS = """profile: str = "auto"  # smoke, laptop or gpu
 seed: int = 0  # 0 = the usual one
@@ -149,6 +151,26 @@ def test_a_wrong_parameters_cell_is_one_sentence(tmp_path, source, message):
         runner.inspect_notebook(write(tmp_path / "a.ipynb", parameters=source))
 
 
+def notebooks_of_this_repository() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted(
+        (ROOT / "notebooks/experiments").glob("*.ipynb")
+    )
+
+
+@pytest.mark.parametrize("path", notebooks_of_this_repository(), ids=lambda path: path.stem)
+def test_papermill_alone_lists_every_parameter_of_a_notebook_without_a_warning(path, caplog):
+    from papermill.translators import PythonTranslator
+
+    source = ROOT / path.relative_to(ROOT).parent / "source" / f"{path.stem}.py"
+    (cell,) = [c for c in notebooks.from_source(source).cells if "parameters" in c.metadata.get("tags", [])]
+    listed = {found.name: found for found in PythonTranslator.inspect(cell)}
+    declared = runner.inspect_notebook(path)
+    assert list(listed) == list(declared) and not caplog.records
+    for name, parameter in declared.items():
+        assert ast.literal_eval(listed[name].default) == parameter.default
+        assert listed[name].help
+
+
 def test_nothing_is_written_when_parameters_are_wrong(project):
     with pytest.raises(ParameterError):
         run(project, "1", parameters={"sed": 1})
@@ -202,6 +224,37 @@ def test_bars_are_one_output_and_odd_folders_are_no_obstacle(project, monkeypatc
     manifest = runner.run_notebook(path, deep / "out", {}, timeout=60)
     assert manifest.status == "ok", manifest.error
     assert len(nbformat.read(deep / "out" / "executed.ipynb", 4).cells[-1].outputs) == 1
+
+
+KINDS = """pair: tuple = ()
+table: dict = {}
+names: list = []
+rate: float = 0.0
+anything: "object" = None"""
+GIVEN = {
+    "pair": (1, (2.5, "a"), None),
+    "table": {1: "one", 2: [True, (3,), {"it's": {}}]},
+    "names": ["(1, 2)", "", 'a "b" \\n {x} é'],
+    "rate": float("-inf"),
+    "anything": 10**30,
+}
+
+
+def test_each_kind_of_parameter_arrives_as_it_was_given_and_every_file_is_strict_json(project):
+    out = project / "out"
+    cells = ["print(repr([pair, table, names, rate, anything]))", "import math; math.nan"]
+    path = write(project / "notebooks" / "a.ipynb", *cells, parameters=KINDS)
+    manifest = runner.run_notebook(path, out, GIVEN, timeout=60)
+    assert manifest.status == "ok", manifest.error
+    assert printed(out) == repr(list(GIVEN.values())) + "\n"
+    for name in ("manifest.json", "executed.ipynb"):
+        stored = json.loads((out / name).read_text(), parse_constant=pytest.fail)
+    assert stored["metadata"]["papermill"]["parameters"]["rate"] == "-Infinity"
+    assert runner.read_manifest(out).parameters["rate"] == "-Infinity"
+    refused = runner.run_notebook(path, out, {"anything": {1, 2}}, timeout=60)
+    assert (
+        refused.status == "aborted" and "of type set, which no parameter can have" in refused.error["message"]
+    )
 
 
 # --- runs that go wrong --------------------------------------------------------------------------

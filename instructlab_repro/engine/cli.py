@@ -5,6 +5,7 @@ Exit codes: 0 ok, 1 a notebook failed, 2 wrong input, 3 aborted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -19,7 +20,9 @@ from instructlab_utils.errors import CourseError, ParameterError
 from instructlab_utils.project import PROFILES, find_root, resolve_profile, shown
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.ENOSPC))
+# A full or protected disk; a path that is a file where a folder is meant, too long, or none of this system's.
+DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EEXIST,
+        errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}  # fmt: skip
 
 Profile = Annotated[str, typer.Option(callback=resolve_profile, help="smoke, laptop or gpu")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")]
@@ -41,7 +44,8 @@ def main(argv: list[str] | None = None) -> None:
         os.environ.clear()
         os.environ.update(chosen)
     for stream in (sys.stdout, sys.stderr):
-        getattr(stream, "reconfigure", dict)(errors="replace")  # a terminal or pipe of another encoding
+        with contextlib.suppress(OSError):  # a forked process has another's streams, in UTF-8
+            getattr(stream, "reconfigure", dict)(errors="replace")  # a terminal or pipe of another encoding
     try:
         app(args=args, prog_name="python -m instructlab_utils")
     except CourseError as error:

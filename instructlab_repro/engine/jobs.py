@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +27,8 @@ from instructlab_utils.project import find_root
 LESSON_MB = 3000
 SNAKEMAKE_MB = 500  # a cluster also counts the two Snakemakes and the runner around a kernel
 SLACK = 5  # minutes on a cluster beyond a job's own limit, so that its manifest says why it ended
-# Snakemake's config travels to a node, the environment may not.
+# Snakemake's config travels to a node, the environment may not. By hand home=… and python=…; our own call sends their
+# values as the hexadecimal digits of JSON, since Snakemake reads "/srv/a #1", "a: b" and 007 as YAML.
 CARRIED = {"home": "INSTRUCTLAB_HOME", "python": "INSTRUCTLAB_PYTHON"}
 
 
@@ -150,8 +154,9 @@ def all_jobs(targets: list[str] | tuple[str, ...], profile: str) -> list[Job]:
 
 
 def interpreter() -> str:
-    """The Python that runs the jobs: INSTRUCTLAB_PYTHON (its path on a cluster's nodes), else this one."""
-    return os.environ.get("INSTRUCTLAB_PYTHON", sys.executable)
+    """The Python that runs the jobs, quoted for a shell: INSTRUCTLAB_PYTHON (its path on a cluster's nodes), else this."""
+    path = os.environ.get("INSTRUCTLAB_PYTHON", sys.executable)
+    return subprocess.list2cmdline([path]) if os.name == "nt" else shlex.quote(path)
 
 
 def environment(profile: str, config: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
@@ -159,8 +164,15 @@ def environment(profile: str, config: Mapping[str, str] = MappingProxyType({})) 
 
     ``config`` is Snakemake's, which travels to the node with the job; see ``CARRIED``.
     """
-    carried = {variable: str(config[name]) for name, variable in CARRIED.items() if config.get(name)}
-    return {**chosen_environment(), "INSTRUCTLAB_PROFILE": profile, **carried}
+    by_hand = {variable: str(config[name]) for name, variable in CARRIED.items() if config.get(name)}
+    sent = json.loads(bytes.fromhex(config.get("sent", "7b7d")))
+    return {**chosen_environment(), "INSTRUCTLAB_PROFILE": profile, **by_hand, **sent}
+
+
+def sent() -> str:
+    """The word of Snakemake's config with the variables of ``CARRIED``."""
+    values = {name: os.environ[name] for name in CARRIED.values() if os.environ.get(name)}
+    return f"sent={json.dumps(values).encode().hex()}"
 
 
 def read_line(path: Path) -> str:

@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 from instructlab_repro import notebooks
-from instructlab_repro.engine.jobs import CARRIED, Job, all_jobs, environment, read_line
+from instructlab_repro.engine.jobs import Job, all_jobs, environment, read_line, sent
 from instructlab_repro.notebooks.kernels import PACKAGE
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError
@@ -34,6 +34,7 @@ from instructlab_utils.project import closest, find_root, text_of
 
 Progress = Callable[[list[Job]], None]
 NOTE, LOG = ".graph.json", "snakemake.log"  # in build/: who is at work, and what Snakemake said
+CLOSING = ("Shutting down", "Complete log", "Exiting because", "At least one job did not")
 LATE = 0.4  # the share of the jobs, the longest, before which no other starts
 
 
@@ -109,12 +110,11 @@ def _explain(code: int, result: GraphResult, build: Path) -> None:
     if code != 0 and shutil.disk_usage(build).free < 2**16:  # its log says nothing then, for the same reason
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(build))
     lines = [line for line in read_line(build / LOG).splitlines() if line.strip()]
+    said = " / ".join(line.strip() for line in lines if not line.startswith(CLOSING))[-400:] or "no message"
     if (code != 0) != bool(result.bad):
-        last = lines[-1] if lines else "no message"
-        raise ConfigError(f"Snakemake ended with code {code} ({last}); its log is {build / LOG}.")
+        raise ConfigError(f"Snakemake ended with code {code}: … {said} (all of it in {build / LOG}).")
     if code != 0 and all(job.status == "not run" for job in result.ran):
-        said = " ".join(lines[:3])[:400]
-        raise ConfigError(f"Snakemake could not start: {said} (all of it in {build / LOG}).")
+        raise ConfigError(f"Snakemake could not start: … {said} (all of it in {build / LOG}).")
 
 
 @dataclass
@@ -134,8 +134,7 @@ class _Snakemake:
             words += ["--cores" if self.kind == "local" else "--jobs", str(self.workers)]
         if self.kind == "slurm":
             words += ["--slurm-jobname-prefix", self.prefix]
-        carried = [f"{name}={os.environ[key]}" for name, key in CARRIED.items() if os.environ.get(key)]
-        return [*words, "--config", f"profile={self.profile}", *carried]
+        return [*words, "--config", f"profile={self.profile}", sent()]
 
     @property
     def prefix(self) -> str:

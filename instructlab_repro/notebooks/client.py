@@ -16,6 +16,9 @@ from nbformat.v4 import new_output
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.log import logger
+from papermill.translators import PythonTranslator, papermill_translators
+
+from instructlab_utils.errors import ParameterError
 
 NAME = "capped"  # for papermill
 TEXT, RICH, ALL = 200_000, 4_000_000, 20_000_000  # characters: a cell's text, its other outputs, a notebook
@@ -110,4 +113,20 @@ class CappedEngine(NBClientEngine):
         client.execute()
 
 
+class ExactTranslator(PythonTranslator):
+    """Writes a parameter as the literal that it is; papermill alone makes a string of a tuple and of a table's keys."""
+
+    @classmethod
+    def translate(cls, val: Any) -> str:
+        if isinstance(val, dict):
+            return "{" + "".join(f"{cls.translate(k)}: {cls.translate(v)}, " for k, v in val.items()) + "}"
+        if isinstance(val, list | tuple):
+            opened, closed = "()" if isinstance(val, tuple) else "[]"
+            return opened + "".join(f"{cls.translate(v)}, " for v in val) + closed
+        if not isinstance(val, str | float | int | type(None)):
+            raise ParameterError(f"{val!r} is of type {type(val).__name__}, which no parameter can have")
+        return str(super().translate(val))
+
+
+papermill_translators.register("python", ExactTranslator)
 papermill_engines.register(NAME, CappedEngine)

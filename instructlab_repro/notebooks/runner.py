@@ -8,8 +8,10 @@ failed, 3 aborted (time limit, dead kernel, or a signal).
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -194,6 +196,8 @@ def _papermill(
         """Papermill writes in place: a kill or a full disk would leave half a notebook, which nobody can open."""
 
         def write(self, buf: str, path: str) -> None:
+            if re.search(r"\b(NaN|Infinity)\b", buf):  # no JSON, and Jupyter cannot open it
+                buf = json.dumps(json.loads(buf, parse_constant=str), indent=1, ensure_ascii=False) + "\n"
             write_text(path, buf)
 
     class Manager(AsyncKernelManager):

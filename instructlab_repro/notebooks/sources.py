@@ -120,16 +120,28 @@ def find(name: str | Path) -> Notebook:
 
     NotebookError naming the known ones for anything else.
     """
+    file = Path(name)
+    if not str(name).endswith((".ipynb", ".py")):
+        return _named(str(name), str(name))
+    if file.parent != Path() or file.exists():  # a path, not only a name
+        places = {file.resolve(), (find_root() / file).resolve()}
+        for notebook in everything():
+            if places & {notebook.notebook.resolve(), notebook.source.resolve()}:
+                return notebook
+        raise NotebookError(
+            f"{name} is no lesson or experiment of {find_root()}; give its number or name, or call papermill"
+        )
+    return _named(file.stem, str(name))
+
+
+def _named(stem: str, name: str) -> Notebook:
     known = everything()
-    stem = Path(name).stem if str(name).endswith((".ipynb", ".py")) else str(name)
     for notebook in known:
         if stem in (notebook.id, notebook.source.stem) or (stem.isdigit() and stem.zfill(2) == notebook.id):
             return notebook
     ids = [notebook.id for notebook in known]
     near = closest(stem, [*ids, *(notebook.source.stem for notebook in known)])
-    raise NotebookError(
-        f"unknown lesson or experiment {str(name)!r}{near}; known: {', '.join(ids) or 'none'}"
-    )
+    raise NotebookError(f"unknown lesson or experiment {name!r}{near}; known: {', '.join(ids) or 'none'}")
 
 
 def _selected(names: Iterable[str] | None) -> list[Notebook]:
@@ -277,7 +289,7 @@ def import_back(path: str | Path) -> Path:
     import jupytext
 
     notebook = read(Path(path))
-    source = find(Path(path).name).source
+    source = _named(Path(path).stem, Path(path).name).source
     notebook.metadata = from_source(source).metadata
     notebook.cells = _written_by_hand(notebook)
     for cell in notebook.cells:
