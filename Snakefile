@@ -37,13 +37,9 @@ def find(pattern):
     return job
 
 
-def inputs(pattern):
-    """The notebook, and the unfinished blocks that come before."""
-    def paths(wildcards):
-        job = find(pattern)(wildcards)
-        return [str(job.notebook), *(path.relative_to(ROOT).as_posix() for path in job.needs)]
-
-    return paths
+def needs(wildcards):
+    """The unfinished blocks that come before. Never the notebook: its code decides, through `key`, and not its date."""
+    return [path.relative_to(ROOT).as_posix() for path in find(BLOCK)(wildcards).needs]
 
 
 LESSON = f"build/{PROFILE}/{{lesson}}/done"
@@ -61,11 +57,8 @@ rule all:
         [path for path, job in JOBS.items() if not job.done],
 
 
-# The notebook is `ancient`: its code decides through `key`, so that editing prose runs nothing again. Manifest and
-# executed notebook are logs: the outputs of a failed job are deleted, its logs are kept.
+# Manifest and executed notebook are logs: the outputs of a failed job are deleted, its logs are kept.
 rule lesson:
-    input:
-        ancient(inputs(LESSON)),
     output:
         done=LESSON,
     log:
@@ -85,7 +78,7 @@ rule lesson:
 
 rule block:
     input:
-        ancient(inputs(BLOCK)),
+        ancient(needs),
     output:
         done=BLOCK,
     log:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -225,6 +226,24 @@ def test_course_goes_on_after_a_failure_and_repeats_only_what_is_missing(call, w
     assert rows[4] == "| notebook | status | seconds | peak memory |" and rows[6].startswith(
         "| 00_tiny | ok, up"
     )
+
+
+def test_dates_of_another_clock_decide_nothing(call, write_lesson, project):
+    """A notebook, and what an earlier call has written, dated three hours ahead; then all dated years back."""
+    shutil.copy(ROOT / "Snakefile", project)
+    write_lesson()
+    notebooks.build()
+    ahead = time.time() + 3 * 3600
+    for path in (project / "notebooks/00_tiny.ipynb", project / "notebooks/source/00_tiny.py"):
+        os.utime(path, (ahead, ahead))
+    code, out, err = call("course")
+    assert code == 0 and "Notebooks run: 1, all ok" in out, err
+    assert "Up to date, all 1 notebooks" in call("course")[1]
+    for when in (ahead, 1e9):
+        for path in [*project.rglob("*.ipynb"), *project.rglob("*.py"), *(project / "build").rglob("*")]:
+            os.utime(path, (when, when))
+        code, out, _ = call("course")
+        assert code == 0 and "Up to date, all 1 notebooks" in out
 
 
 def test_a_lesson_that_declares_an_unknown_asset_is_one_sentence(call, write_lesson, monkeypatch):

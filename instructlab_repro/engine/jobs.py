@@ -51,6 +51,7 @@ class Job:
     why: str = ""
     expected: float = 0.0
     manifest: notebooks.Manifest | None = None
+    before: str = ""
 
     @property
     def marker(self) -> Path:
@@ -65,10 +66,10 @@ class Job:
         error = (self.manifest and self.manifest.error) or {}
         return ": ".join(str(error[key]) for key in ("name", "message") if error.get(key))
 
-    def refresh(self, since: float = 0.0) -> Job:
-        """Read the manifest again; one that is older than ``since`` (seconds of the epoch) does not count."""
+    def refresh(self) -> Job:
+        """Read the manifest again; one that still says what it said ``before`` does not count, whatever its date."""
         with contextlib.suppress(OSError, RecordError):
-            if (self.out / "manifest.json").stat().st_mtime >= since:
+            if read_line(self.out / "manifest.json") != self.before:
                 self.manifest = notebooks.read_manifest(self.out)
         return self
 

@@ -86,10 +86,10 @@ def run_graph(
         if unbuilt := {job.notebook.stem for job in result.ran if not job.notebook.is_file()}:
             notebooks.build(sorted(unbuilt))
         _clear(result.ran, fresh)
-        code = _Snakemake(result, profile, workers, folder, kind).run(begin, on_progress)
+        code = _Snakemake(result, profile, workers, folder, kind).run(on_progress)
         (build / NOTE).unlink(missing_ok=True)  # after an error it stays: the next call looks again
         for job in result.ran:
-            job.refresh(begin)
+            job.refresh()
         if on_progress is not None:
             on_progress(result.ran)
     result.seconds = time.time() - begin
@@ -102,7 +102,7 @@ def _clear(jobs: list[Job], fresh: bool) -> None:
     for job in jobs:
         for name in ("done", "lines.jsonl", "manifest.json") if fresh else ("done",):
             (job.out / name).unlink(missing_ok=True)
-        job.manifest = None
+        job.manifest, job.before = None, read_line(job.out / "manifest.json")
 
 
 def _explain(code: int, result: GraphResult, build: Path) -> None:
@@ -149,7 +149,7 @@ class _Snakemake:
         first = markers[: min(known, int(LATE * len(jobs)))]
         return [*(["--prioritize", *first] if first else []), "--", *markers]
 
-    def run(self, begin: float, on_progress: Progress | None) -> int:
+    def run(self, on_progress: Progress | None) -> int:
         """Start it, follow it to its end; its exit code. Whatever ends this call ends the jobs."""
         root, env = find_root(), environment(self.profile)
         locks = root / ".snakemake" / "locks"
@@ -167,7 +167,7 @@ class _Snakemake:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         return process.wait(timeout=0.5)
                     if on_progress is not None:
-                        on_progress([job.refresh(begin) for job in self.result.ran])
+                        on_progress([job.refresh() for job in self.result.ran])
             except BaseException:  # Ctrl-C: notebooks write their manifests, then everything ends
                 _end_group(process.pid, gently=True)
                 if self.kind == "slurm":

@@ -18,8 +18,6 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.log import logger
 from papermill.translators import PythonTranslator, papermill_translators
 
-from instructlab_utils.errors import ParameterError
-
 NAME = "capped"  # for papermill
 TEXT, RICH, ALL = 200_000, 4_000_000, 20_000_000  # characters: a cell's text, its other outputs, a notebook
 LEAST = 100  # what an output of any size counts
@@ -123,8 +121,6 @@ class ExactTranslator(PythonTranslator):
         if isinstance(val, list | tuple):
             opened, closed = "()" if isinstance(val, tuple) else "[]"
             return opened + "".join(f"{cls.translate(v)}, " for v in val) + closed
-        if not isinstance(val, str | float | int | type(None)):
-            raise ParameterError(f"{val!r} is of type {type(val).__name__}, which no parameter can have")
         return str(super().translate(val))
 
 
