@@ -27,21 +27,15 @@ def doctor(*, deep: bool = False) -> dict[str, Any]:
     """
     import psutil
 
-    told = provenance.environment()
-    return {
-        "python": told["python"],
-        "platform": told["platform"],
-        "versions": dict.fromkeys(provenance.PACKAGES) | told["packages"],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        **_measure(),
-        "home": str(cache.home()),
-        "free_gb": round(free_bytes(cache.home()) / 1e9, 1),
-        "assets": {
-            name: {"state": cache.wrong(name, deep=deep) or "ready", "disk_mb": asset.disk_mb}
-            for name, asset in catalogue().items()
-        },
-    }
+    told, facts = provenance.environment(), _measure()
+    facts |= {name: told[name] for name in ("python", "platform")}
+    facts["versions"] = dict.fromkeys(provenance.PACKAGES) | told["packages"]
+    facts["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts["memory_gb"] = round(psutil.virtual_memory().total / 2**30, 1)
+    facts |= {"home": str(cache.home()), "free_gb": round(free_bytes(cache.home()) / 1e9, 1)}
+    states = {name: cache.wrong(name, deep=deep) or "ready" for name in catalogue()}
+    disk = {name: asset.disk_mb for name, asset in catalogue().items()}
+    return facts | {"assets": {name: {"state": states[name], "disk_mb": disk[name]} for name in states}}
 
 
 def _measure(n: int = 1024) -> dict[str, Any]:

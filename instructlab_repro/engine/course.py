@@ -247,7 +247,5 @@ def _warn_if_out_of_step() -> None:
     told = [line.split(": ", 1) for line in notebooks.check()]
     names = sorted({Path(name).name for name, what in told if not what.startswith(("missing", "no source"))})
     if names:
-        print(
-            f"note: not in step with their sources, `notebooks --check` says more: {', '.join(names)}",
-            file=sys.stderr,
-        )
+        said = f"note: not in step with their sources, `notebooks --check` says more: {', '.join(names)}"
+        print(said, file=sys.stderr)

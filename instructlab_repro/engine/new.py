@@ -7,6 +7,7 @@ that begins with SKELETON. The texts stand in ``templates/``.
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,35 +31,7 @@ class Skeleton:
 
 
 KINDS = {
-    "lesson": Skeleton(
-        r"\d\d_[a-z][a-z0-9_]*",
-        "15_alignment: two digits and lower-case words",
-        {
-            "lesson.py": "notebooks/source/@NAME@.py",
-            "exercises.py": "notebooks/exercises/@NAME@.py",
-            "answers.toml": "tests/answers/@NN@.toml",
-            "test.py": "tests/test_lesson_@NN@.py",
-        },
-        "make course; python -m instructlab_utils run @NN@ --store; python -m instructlab_utils table --measured",
-    ),
-    "experiment": Skeleton(
-        r"[a-z][a-z0-9_]*",
-        "label_noise: lower-case words",
-        {"experiment.toml": "data/experiments/@NAME@.toml"},
-        "python -m instructlab_utils reproduce @NAME@ --dry-run",
-    ),
-    "claim": Skeleton(
-        r"[A-Z]{1,3}[1-9]\d*",
-        "C31: one to three capitals and a number",
-        {"claim.toml": "data/claims/@NAME@.toml"},
-        "python -m instructlab_utils claims --plan @NAME@",
-    ),
-    "task": Skeleton(
-        r"[a-z][a-z0-9-]*",
-        "causal-pairs: lower-case words and hyphens",
-        {"task.toml": TASKS},
-        "python -m instructlab_repro.pages.cards; pytest tests/test_tasks.py",
-    ),
+    kind: Skeleton(**row) for kind, row in tomllib.loads(text_of(TEMPLATES.with_name("kinds.toml"))).items()
 }
 
 

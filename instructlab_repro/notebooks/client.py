@@ -100,12 +100,14 @@ class CappedEngine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, *, start_timeout: int, execution_timeout: int, **options: Any
+        cls, nb_man: Any, kernel_name: str, *, stopped: Callable[[], bool], start_timeout: int, **more: Any
     ) -> None:
-        for unused in ("input_path", "log_output", "stdout_file", "stderr_file"):
-            options.pop(unused, None)
-        stopped = options.pop("stopped")
-        options |= {"timeout": execution_timeout, "startup_timeout": start_timeout, "iopub_timeout": 60}
+        options = {name: more[name] for name in ("config", "kernel_manager_class", "on_cell_execute")}
+        options |= {
+            "timeout": more["execution_timeout"],
+            "startup_timeout": start_timeout,
+            "iopub_timeout": 60,
+        }
         client = CappedClient(nb_man, kernel_name=kernel_name, log=logger, **options)
         client.stopped = stopped
         client.execute()

@@ -33,6 +33,7 @@ from instructlab_utils.errors import CourseError
 from instructlab_utils.files import write_text
 from instructlab_utils.project import resolve_profile, shown
 
+KERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}")
 LONGEST_FOLDER = 60  # characters; a socket's whole path may have 104 on macOS, 108 on Linux
 
 
@@ -136,15 +137,9 @@ def run_notebook(
     if profile == "auto":
         profile = kernel_env.get("INSTRUCTLAB_PROFILE", "laptop")
     manifest = Manifest(
-        notebook=shown(path),
-        parameters=values,
-        code_sha=code_sha(path),
-        profile=resolve_profile(profile),
-        seed=int(values.get("seed", 0)),
-        threads=threads,
-        started=_now(),
-        versions=provenance.environment(),
+        shown(path), values, code_sha(path), resolve_profile(profile), int(values.get("seed", 0))
     )
+    manifest.threads, manifest.started, manifest.versions = threads, _now(), provenance.environment()
     if manifest.profile == "gpu":  # the variable may say something else
         kernel_env["INSTRUCTLAB_WARM"] = "0"
     out.mkdir(parents=True, exist_ok=True)
@@ -154,7 +149,6 @@ def run_notebook(
     for stale in ("executed.ipynb", "metrics.json"):
         (out / stale).unlink(missing_ok=True)
     manifest.write(out)
-
     watch = _Watch(timeout, cell_timeout or timeout)
     begin = time.monotonic()
     with _signals(watch), _sockets() as config, watch:
@@ -206,14 +200,7 @@ def _papermill(
         async def start_kernel(self, **kw: Any) -> None:  # type: ignore[override]
             if self.kernel_spec is not None and self.kernel_spec.argv:
                 # not what a kernel registered by the user says
-                self.kernel_spec.argv = [
-                    sys.executable,
-                    "-m",
-                    "ipykernel_launcher",
-                    "-f",
-                    "{connection_file}",
-                ]
-                self.kernel_spec.env = {}
+                self.kernel_spec.argv, self.kernel_spec.env = [sys.executable, *KERNEL], {}
                 chosen = {"provisioner_name": provisioner.register()}
                 self.kernel_spec.metadata = {**self.kernel_spec.metadata, "kernel_provisioner": chosen}
             await self._async_start_kernel(**{**kw, "env": env})
@@ -223,12 +210,9 @@ def _papermill(
     for name in ("papermill", "traitlets"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say stands in the manifest
     # papermill takes a brace in a path for the name of a parameter
-    source, executed = (
-        str(file).replace("{", "{{").replace("}", "}}") for file in (path, out / "executed.ipynb")
-    )
+    names = [str(file).replace("{", "{{").replace("}", "}}") for file in (path, out / "executed.ipynb")]
     return papermill.execute_notebook(
-        source,
-        executed,
+        *names,
         parameters=values,
         cwd=str(path.parent),
         progress_bar={"desc": path.stem, "leave": False} if progress else False,

@@ -19,7 +19,7 @@ import threading
 import traceback
 from pathlib import Path
 
-from instructlab_repro.notebooks.kernels import INLINE, PACKAGE, SOURCES, python_path
+from instructlab_repro.notebooks.kernels import INLINE, PACKAGE, SOURCES
 
 IDLE = 120.0  # seconds after which a server that nobody uses ends
 OPTIONAL = ("nbgrader", "torch.utils.tensorboard")  # heavy, and no lesson needs them
@@ -164,15 +164,12 @@ def _work(request: dict, connection: socket.socket) -> int:
     os.environ.update(env)
     os.chdir(request["cwd"])
     tempfile.tempdir = None  # TMPDIR is the request's
-    sys.path[:0] = [entry for entry in python_path(env) if entry not in sys.path]
     sys.argv = [target, *arguments]
     random.seed()
     sys.modules["numpy"].random.seed()  # an ordinary process begins with a random state of its own
     # Figures appear because the backend, when it is imported for the first one, finds a kernel.
     sys.modules.pop(INLINE.partition("//")[2], None)
-    sys.modules["matplotlib"].rcParams["backend"] = env.get(
-        "MPLBACKEND", INLINE if "kernel" in target else "agg"
-    )
+    sys.modules["matplotlib"].rcParams["backend"] = INLINE if "kernel" in target else "agg"
     connection.sendall(str(os.getpid()).encode())
 
     def follow() -> None:

@@ -120,28 +120,23 @@ def find(name: str | Path) -> Notebook:
 
     NotebookError naming the known ones for anything else.
     """
-    file = Path(name)
-    if not str(name).endswith((".ipynb", ".py")):
-        return _named(str(name), str(name))
-    if file.parent != Path() or file.exists():  # a path, not only a name
-        places = {file.resolve(), (find_root() / file).resolve()}
-        for notebook in everything():
-            if places & {notebook.notebook.resolve(), notebook.source.resolve()}:
-                return notebook
-        raise NotebookError(
-            f"{name} is no lesson or experiment of {find_root()}; give its number or name, or call papermill"
-        )
-    return _named(file.stem, str(name))
-
-
-def _named(stem: str, name: str) -> Notebook:
-    known = everything()
+    known, file = everything(), Path(name)
+    path = str(name).endswith((".ipynb", ".py"))
+    stem = file.stem if path else str(name)
+    here = (
+        {file.resolve(), (find_root() / file).resolve()}
+        if path and (file.name != str(name) or file.exists())
+        else ()
+    )
     for notebook in known:
         if stem in (notebook.id, notebook.source.stem) or (stem.isdigit() and stem.zfill(2) == notebook.id):
-            return notebook
+            if not here or {notebook.notebook.resolve(), notebook.source.resolve()} & set(here):
+                return notebook
     ids = [notebook.id for notebook in known]
     near = closest(stem, [*ids, *(notebook.source.stem for notebook in known)])
-    raise NotebookError(f"unknown lesson or experiment {name!r}{near}; known: {', '.join(ids) or 'none'}")
+    raise NotebookError(
+        f"unknown lesson or experiment {str(name)!r}{near}; known: {', '.join(ids) or 'none'}"
+    )
 
 
 def _selected(names: Iterable[str] | None) -> list[Notebook]:
@@ -289,7 +284,7 @@ def import_back(path: str | Path) -> Path:
     import jupytext
 
     notebook = read(Path(path))
-    source = _named(Path(path).stem, Path(path).name).source
+    source = find(Path(path).stem).source
     notebook.metadata = from_source(source).metadata
     notebook.cells = _written_by_hand(notebook)
     for cell in notebook.cells:
@@ -318,9 +313,8 @@ def store_outputs(executed: Path, lesson: Notebook) -> int:
     ran = [cell for cell in _written_by_hand(read(executed)) if cell.cell_type == "code"]
     code = [cell for cell in result.cells if cell.cell_type == "code"]
     if [cell.source for cell in ran] != [cell.source for cell in code]:
-        raise NotebookError(
-            f"{shown(executed)} was made from other code than {shown(lesson.source)}; run it again"
-        )
+        reason = f"was made from other code than {shown(lesson.source)}; run it again"
+        raise NotebookError(f"{shown(executed)} {reason}")
     for cell, done in zip(code, ran, strict=True):
         cell.outputs = [output for output in done.outputs if _storable(output)]
     private = (str(find_root()), str(Path.home()) + "/")
