@@ -106,18 +106,14 @@ def _commit() -> tuple[str | None, bool | None]:
 def environment() -> dict[str, Any]:
     """Versions, commit, hardware and threads of this process. Never imports torch."""
     commit, dirty = _commit()
-    return {
-        "python": platform.python_version(),
-        "packages": dict(_versions()),
-        "commit": commit,
-        "dirty": dirty,
+    machine = {
         "platform": platform.platform(),
         "cpu": _cpu_model(),
         "hardware": hardware(),
-        "package": package_sha(),
         "cores": os.cpu_count(),
-        "threads": threads(),
     }
+    ours = {"python": platform.python_version(), "packages": dict(_versions()), "package": package_sha()}
+    return {**ours, "commit": commit, "dirty": dirty, **machine, "threads": threads()}
 
 
 def short_environment() -> dict[str, Any]:

@@ -61,13 +61,13 @@ def render_doctor(report: dict[str, Any]) -> str:
         console.width = 1000  # whoever reads a file or a pipe breaks the lines as he likes
     machine = Table(box=None, pad_edge=False, show_header=False)
     machine.add_row("python", f"{report['python']} on {report['platform']}")
-    versions = (f"{name} {has or 'absent'}" for name, has in report["versions"].items())
-    machine.add_row("packages", ", ".join(versions))
-    size = f"{report['cores']} cores, {report['memory_gb']} GiB of memory"
-    machine.add_row("device", f"{report['device']}, {size}")
+    machine.add_row(
+        "packages", ", ".join(f"{name} {has or 'absent'}" for name, has in report["versions"].items())
+    )
+    machine.add_row("device", "{device}, {cores} cores, {memory_gb} GiB of memory".format(**report))
     told = f"{speed} GFLOP/s (float32 product, one thread)" if speed is not None else "not measured"
     machine.add_row("speed", told)
-    machine.add_row("cache", f"{report['home']}, {report['free_gb']} GB free on its disk")
+    machine.add_row("cache", "{home}, {free_gb} GB free on its disk".format(**report))
     held = Table("asset", "MB", "state", box=None, pad_edge=False)
     for name, asset in report["assets"].items():
         colour = "green" if asset["state"] == "ready" else "yellow"

@@ -24,13 +24,8 @@ from instructlab_utils.files import write_json, write_text
 from instructlab_utils.project import find_root, shown
 
 ENDED = ("ok", "failed", "aborted")
-PREPARE = """
-import sys
-from instructlab_utils import tasks
-for name in tasks.names():
-    if tasks.asset_of(name) in sys.argv[1:]:
-        tasks.load(name)
-"""
+PREPARE = """import sys; from instructlab_utils import tasks
+[tasks.load(name) for name in tasks.names() if tasks.asset_of(name) in sys.argv[1:]]"""
 
 
 def course_targets(profile: str) -> list[str]:

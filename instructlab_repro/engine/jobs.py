@@ -84,14 +84,11 @@ def lesson_jobs(profile: str) -> dict[str, Job]:
     package, jobs = provenance.package_sha(), {}
     for lesson in notebooks.lessons().values():
         code = notebooks.code_sha(lesson.notebook if lesson.notebook.is_file() else lesson.source)
-        job = Job(
-            name=lesson.id,
-            out=find_root() / "build" / profile / lesson.source.stem,
-            notebook=lesson.notebook,
-            key=hashlib.sha256(f"{code} {package} {profile}".encode()).hexdigest(),
-            command=f"lesson-job {lesson.id} --profile {profile}",
-            resources=_resources(max(15, 5 * lesson.minutes[profile]), LESSON_MB, int(profile == "gpu")),
-        )
+        out = find_root() / "build" / profile / lesson.source.stem
+        command = f"lesson-job {lesson.id} --profile {profile}"
+        key = hashlib.sha256(f"{code} {package} {profile}".encode()).hexdigest()
+        asked = _resources(max(15, 5 * lesson.minutes[profile]), LESSON_MB, int(profile == "gpu"))
+        job = Job(lesson.id, out, lesson.notebook, key, command, asked)
         job.refresh()
         job.expected = (job.manifest and job.manifest.seconds) or 60 * lesson.minutes[profile]
         job.done = job.status == "ok" and read_line(job.marker) == job.key
@@ -106,25 +103,18 @@ def block_jobs(name: str, profile: str, only: experiments.Block | None = None) -
     ``only`` is one block with those that it needs: a node that runs one block reads no other's files.
     """
     experiment = experiments.load(name).at(profile)
-    asked = experiment.resources
-    jobs: dict[str, Job] = {}
+    asked, jobs = experiment.resources, dict[str, Job]()
+    resources = _resources(asked.minutes, asked.memory_mb, asked.gpu)
+    notebook = find_root() / "notebooks" / "experiments" / f"{experiment.notebook}.ipynb"
     for block in experiment.blocks():
         if only is not None and block.id not in (only.id, *only.needs):
             continue
         built, why = experiment.built(block)
-        job = Job(
-            name=f"{name}/{block.id}",
-            out=block.out,
-            notebook=find_root() / "notebooks" / "experiments" / f"{experiment.notebook}.ipynb",
-            key=experiment.key(block),
-            command=f"block {name} {block.id} --profile {profile}",
-            resources=_resources(asked.minutes, asked.memory_mb, asked.gpu),
-            threads=asked.cores,
-            needs=tuple(jobs[need].marker for need in block.needs if not jobs[need].done),
-            done=built is not None or experiment.lines(block) is not None,
-            why=why,
-            expected=experiment.expected_seconds(block) or 0.0,
-        )
+        command, key = f"block {name} {block.id} --profile {profile}", experiment.key(block)
+        job = Job(f"{name}/{block.id}", block.out, notebook, key, command, resources, asked.cores)
+        job.needs = tuple(jobs[need].marker for need in block.needs if not jobs[need].done)
+        job.done, job.why = built is not None or experiment.lines(block) is not None, why
+        job.expected = experiment.expected_seconds(block) or 0.0
         jobs[block.id] = job.refresh()
     return jobs
 

@@ -195,13 +195,12 @@ def executor_profile(name: str) -> tuple[Path, str]:
         options = yaml.safe_load(text_of(folder / "config.yaml"))
         kind = str(options.get("executor", "local"))
     except (yaml.YAMLError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{folder / 'config.yaml'}: not a table of YAML ({reason}); mend it.") from None
-    plugin = f"snakemake_executor_plugin_{kind.replace('-', '_')}"
-    if kind != "local" and importlib.util.find_spec(plugin) is None:
         raise ConfigError(
-            f"executor {kind!r} is not installed; run `pip install {plugin.replace('_', '-')}`."
-        )
+            f"{folder}/config.yaml: not a table of YAML ({' '.join(str(error).split())})."
+        ) from None
+    extra = f"snakemake_executor_plugin_{kind.replace('-', '_')}"
+    if kind != "local" and importlib.util.find_spec(extra) is None:
+        raise ConfigError(f"executor {kind!r} is not installed; run `pip install {extra.replace('_', '-')}`.")
     if kind == "slurm" and shutil.which("sbatch") is None:
         raise ConfigError("there is no `sbatch` here; call this on a login node of the Slurm cluster.")
     return folder, kind

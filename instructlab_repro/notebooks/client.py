@@ -18,10 +18,8 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.log import logger
 from papermill.translators import PythonTranslator, papermill_translators
 
-NAME = "capped"  # for papermill
 TEXT, RICH, ALL = 200_000, 4_000_000, 20_000_000  # characters: a cell's text, its other outputs, a notebook
-LEAST = 100  # what an output of any size counts
-ERROR = 10_000  # of each line of a traceback
+LEAST, ERROR = 100, 10_000  # what an output of any size counts; how much of each line of a traceback stays
 SHOWN = ("display_data", "execute_result", "update_display_data", "comm_open", "comm_msg")
 
 
@@ -41,8 +39,7 @@ class CappedClient(PapermillNotebookClient):
 
     def _begin(self) -> None:
         self.text, self.rich, self.cut = min(TEXT, self.free), min(RICH, self.free), 0
-        self.streams: dict[str, Any] = {}
-        self.sizes: dict[str, int] = {}
+        self.streams, self.sizes = dict[str, Any](), dict[str, int]()
 
     def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
         kind, content = msg["msg_type"], msg["content"]
@@ -103,12 +100,8 @@ class CappedEngine(NBClientEngine):
         cls, nb_man: Any, kernel_name: str, *, stopped: Callable[[], bool], start_timeout: int, **more: Any
     ) -> None:
         options = {name: more[name] for name in ("config", "kernel_manager_class", "on_cell_execute")}
-        options |= {
-            "timeout": more["execution_timeout"],
-            "startup_timeout": start_timeout,
-            "iopub_timeout": 60,
-        }
-        client = CappedClient(nb_man, kernel_name=kernel_name, log=logger, **options)
+        limits = {"timeout": more["execution_timeout"], "startup_timeout": start_timeout, "iopub_timeout": 60}
+        client = CappedClient(nb_man, kernel_name=kernel_name, log=logger, **options, **limits)
         client.stopped = stopped
         client.execute()
 
@@ -127,4 +120,4 @@ class ExactTranslator(PythonTranslator):
 
 
 papermill_translators.register("python", ExactTranslator)
-papermill_engines.register(NAME, CappedEngine)
+papermill_engines.register("capped", CappedEngine)

@@ -136,9 +136,8 @@ def run_notebook(
     profile = str(values.get("profile", "auto"))
     if profile == "auto":
         profile = kernel_env.get("INSTRUCTLAB_PROFILE", "laptop")
-    manifest = Manifest(
-        shown(path), values, code_sha(path), resolve_profile(profile), int(values.get("seed", 0))
-    )
+    seed, sha = int(values.get("seed", 0)), code_sha(path)
+    manifest = Manifest(shown(path), values, sha, resolve_profile(profile), seed)
     manifest.threads, manifest.started, manifest.versions = threads, _now(), provenance.environment()
     if manifest.profile == "gpu":  # the variable may say something else
         kernel_env["INSTRUCTLAB_WARM"] = "0"
@@ -184,7 +183,8 @@ def _papermill(
     from jupyter_client import AsyncKernelManager
     from papermill.iorw import LocalHandler, papermill_io
 
-    from instructlab_repro.notebooks import client, provisioner
+    from instructlab_repro.notebooks import client as client  # registers the engine
+    from instructlab_repro.notebooks import provisioner
 
     class Whole(LocalHandler):
         """Papermill writes in place: a kill or a full disk would leave half a notebook, which nobody can open."""
@@ -218,7 +218,7 @@ def _papermill(
         progress_bar={"desc": path.stem, "leave": False} if progress else False,
         execution_timeout=round(watch.cell_limit) + 30,  # the watch comes first; this is the second lock
         start_timeout=120,
-        engine_name=client.NAME,
+        engine_name="capped",
         stopped=lambda: watch.reason is not None,
         config=config,
         kernel_manager_class=Manager,

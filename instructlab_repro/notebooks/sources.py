@@ -94,7 +94,7 @@ def _collect(folder: Path) -> dict[str, Notebook]:
             raise NotebookError(sentence(error, shown(source), "instructlab.")) from None
         if other := found.get(notebook.id):
             raise NotebookError(
-                f"{shown(source)}: the id {notebook.id!r} is already that of {shown(other.source)}"
+                f"{shown(source)}: the id {other.id!r} is already that of {shown(other.source)}"
             )
         found[notebook.id] = notebook
     return found
@@ -120,23 +120,18 @@ def find(name: str | Path) -> Notebook:
 
     NotebookError naming the known ones for anything else.
     """
-    known, file = everything(), Path(name)
-    path = str(name).endswith((".ipynb", ".py"))
-    stem = file.stem if path else str(name)
-    here = (
-        {file.resolve(), (find_root() / file).resolve()}
-        if path and (file.name != str(name) or file.exists())
-        else ()
-    )
+    known, file, name = everything(), Path(name), str(name)
+    path = name.endswith((".ipynb", ".py"))
+    stem, is_place = file.stem if path else name, path and (file.name != name or file.exists())
+    here = {file.resolve(), (find_root() / file).resolve()} if is_place else set()
     for notebook in known:
         if stem in (notebook.id, notebook.source.stem) or (stem.isdigit() and stem.zfill(2) == notebook.id):
-            if not here or {notebook.notebook.resolve(), notebook.source.resolve()} & set(here):
+            if not here or {notebook.notebook.resolve(), notebook.source.resolve()} & here:
                 return notebook
     ids = [notebook.id for notebook in known]
     near = closest(stem, [*ids, *(notebook.source.stem for notebook in known)])
-    raise NotebookError(
-        f"unknown lesson or experiment {str(name)!r}{near}; known: {', '.join(ids) or 'none'}"
-    )
+    known_ids = ", ".join(ids) or "none"
+    raise NotebookError(f"unknown lesson or experiment {name!r}{near}; known: {known_ids}")
 
 
 def _selected(names: Iterable[str] | None) -> list[Notebook]:
@@ -326,10 +321,8 @@ def store_outputs(executed: Path, lesson: Notebook) -> int:
             if output.output_type == "execute_result":
                 output.execution_count = count
             if any(path in json.dumps(output, ensure_ascii=False) for path in private):
-                raise NotebookError(
-                    f"{shown(lesson.source)}: code cell {count} prints an absolute path of this machine; "
-                    "print it relative to run.root"
-                )
+                reason = "prints an absolute path of this machine; print it relative to run.root"
+                raise NotebookError(f"{shown(lesson.source)}: code cell {count} {reason}")
     text = nbformat.writes(result) + "\n"
     write_text(lesson.notebook, text)
     return len(text.encode("utf-8"))
