@@ -106,14 +106,14 @@ def _commit() -> tuple[str | None, bool | None]:
 def environment() -> dict[str, Any]:
     """Versions, commit, hardware and threads of this process. Never imports torch."""
     commit, dirty = _commit()
-    machine = {
-        "platform": platform.platform(),
+    cpu = {
         "cpu": _cpu_model(),
         "hardware": hardware(),
         "cores": os.cpu_count(),
+        "platform": platform.platform(),
     }
     ours = {"python": platform.python_version(), "packages": dict(_versions()), "package": package_sha()}
-    return {**ours, "commit": commit, "dirty": dirty, **machine, "threads": threads()}
+    return {**ours, "commit": commit, "dirty": dirty, **cpu, "threads": threads()}
 
 
 def short_environment() -> dict[str, Any]:

@@ -61,9 +61,8 @@ def render_doctor(report: dict[str, Any]) -> str:
         console.width = 1000  # whoever reads a file or a pipe breaks the lines as he likes
     machine = Table(box=None, pad_edge=False, show_header=False)
     machine.add_row("python", f"{report['python']} on {report['platform']}")
-    machine.add_row(
-        "packages", ", ".join(f"{name} {has or 'absent'}" for name, has in report["versions"].items())
-    )
+    versions = ", ".join(f"{name} {has or 'absent'}" for name, has in report["versions"].items())
+    machine.add_row("packages", versions)
     machine.add_row("device", "{device}, {cores} cores, {memory_gb} GiB of memory".format(**report))
     told = f"{speed} GFLOP/s (float32 product, one thread)" if speed is not None else "not measured"
     machine.add_row("speed", told)

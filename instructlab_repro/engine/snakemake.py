@@ -194,9 +194,9 @@ def executor_profile(name: str) -> tuple[Path, str]:
     try:
         options = yaml.safe_load(text_of(folder / "config.yaml"))
         kind = str(options.get("executor", "local"))
-    except (yaml.YAMLError, AttributeError) as error:
+    except (yaml.YAMLError, AttributeError) as e:
         raise ConfigError(
-            f"{folder}/config.yaml: not a table of YAML ({' '.join(str(error).split())})."
+            f"{folder}/config.yaml: not a table of YAML ({' '.join(str(e).split())})."
         ) from None
     extra = f"snakemake_executor_plugin_{kind.replace('-', '_')}"
     if kind != "local" and importlib.util.find_spec(extra) is None:

@@ -93,9 +93,8 @@ def _collect(folder: Path) -> dict[str, Notebook]:
         except ValidationError as error:
             raise NotebookError(sentence(error, shown(source), "instructlab.")) from None
         if other := found.get(notebook.id):
-            raise NotebookError(
-                f"{shown(source)}: the id {other.id!r} is already that of {shown(other.source)}"
-            )
+            taken = f"the id {other.id!r} is already that of {shown(other.source)}"
+            raise NotebookError(f"{shown(source)}: {taken}")
         found[notebook.id] = notebook
     return found
 
