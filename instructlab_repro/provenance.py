@@ -106,14 +106,9 @@ def _commit() -> tuple[str | None, bool | None]:
 def environment() -> dict[str, Any]:
     """Versions, commit, hardware and threads of this process. Never imports torch."""
     commit, dirty = _commit()
-    cpu = {
-        "cpu": _cpu_model(),
-        "hardware": hardware(),
-        "cores": os.cpu_count(),
-        "platform": platform.platform(),
-    }
+    machine = {"cpu": _cpu_model(), "hardware": hardware(), "cores": os.cpu_count(), "threads": threads()}
     ours = {"python": platform.python_version(), "packages": dict(_versions()), "package": package_sha()}
-    return {**ours, "commit": commit, "dirty": dirty, **cpu, "threads": threads()}
+    return {**ours, **machine, "commit": commit, "dirty": dirty, "platform": platform.platform()}
 
 
 def short_environment() -> dict[str, Any]:
