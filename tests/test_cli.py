@@ -111,11 +111,11 @@ def test_a_path_is_that_file_or_refused(call, write_lesson, project, tmp_path, m
     monkeypatch.chdir(elsewhere)
     assert "unknown lesson or experiment '00_tiny.ipynb'" in error_of(call("run", own.name))
     assert not (project / "build").exists()
-    (elsewhere / "link.ipynb").symlink_to(own)
+    (tmp_path / "linked").symlink_to(project / "notebooks")
     for name in (
         own,
         "notebooks/00_tiny.ipynb",
-        elsewhere / "link.ipynb",
+        tmp_path / "linked" / own.name,
         "00_tiny.py",
         own.parent / "source/00_tiny.py",
     ):
