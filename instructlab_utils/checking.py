@@ -212,6 +212,11 @@ def equal(
     raise AssertionError(f"{says} {place}".strip())
 
 
+def form(got: Any, want: Any, name: str = "the result", *, dtype: Any = None) -> None:
+    """As ``equal`` for types, keys, lengths, shapes and the dtype; the values may be anything."""
+    equal(got, want, name, dtype=dtype, tol=math.inf)
+
+
 def predicted(
     prediction: Callable[[], Any], numbers: Sequence[str] = (), **words: Sequence[str]
 ) -> dict[str, Any]:
@@ -262,11 +267,15 @@ def _plain(got: Any, want: Any, name: str, tol: float | None) -> str:
     a, b = _number(got), _number(want)
     if a is None or b is None or isinstance(want, bool):
         alike = isinstance(got, type(want)) or isinstance(a, type(want))
-        return "" if alike and got == want else f"{name} is {shown(got)}, and should be {shown(want)}."
+        return (
+            ""
+            if alike and (tol == math.inf or got == want)
+            else f"{name} is {shown(got)}, and should be {shown(want)}."
+        )
     near = NUMBER_TOLERANCE if tol is None else tol
     exact = isinstance(b, int) and tol is None and (isinstance(a, int) or abs(b) > EXACT_FLOATS)
     close = not exact and math.isclose(a, b, rel_tol=near, abs_tol=near if b == 0 else 0.0)
-    if a == b or close or (a != a and b != b):
+    if a == b or close or tol == math.inf or (a != a and b != b):
         return ""
     one, two = _apart(a, b)
     return f"{name} is {one}, and should be {two}."
@@ -280,7 +289,7 @@ def _entries(got: torch.Tensor, want: torch.Tensor, name: str, tol: float | None
         bad = ~torch.isclose(got.double(), want.double(), rtol=near, atol=room or near, equal_nan=True)
     else:
         bad = got != want
-    if not bad.any():
+    if tol == math.inf or not bad.any():
         return ""
     place = tuple(bad.nonzero()[0].tolist())
     where = f"{name}[{', '.join(map(str, place))}]" if place else name
