@@ -68,8 +68,7 @@ def check_01_1(stable_bce):
         ),
         "The sign is wrong. A cross-entropy is never negative.": -want,
     }
-    says = "Moderate logits. Did you average already? The trick is algebra, not precision."
-    checking.equal(call(z, y), want, "the losses", wrong, dtype=torch.float32, says=says)
+    checking.equal(call(z, y), want, "the losses", wrong, dtype=torch.float32, says="Moderate logits:")
     call.gradients(by_softplus, torch.tensor([2.0, -1.0]), torch.tensor([1.0, 1.0]), of=[0])
 
     far, y = torch.tensor([100.0, -100.0, 1e4, -1e4]), torch.tensor([0.0, 1.0, 0.0, 1.0])
@@ -338,7 +337,11 @@ def check_01_3(repaired_risk):
         "The penalty is negative: you turned the sign of everything. Large weights would be rewarded."
     )
     assert penalty > 0, "lam changes nothing in the risk. The penalty belongs to both, risk and gradient."
-    checking.equal(penalty, w @ w, "the penalty", says="With lam = 2 it is |w|². Keep the half.")
+    wrong = {
+        "With lam = 2 the penalty is |w|²; you add twice as much. Keep the half.": 2 * w @ w,
+        "You divide the penalty by the number of examples. Only the losses are averaged.": w @ w / len(y),
+    }
+    checking.equal(penalty, w @ w, "the penalty", wrong, says="With lam = 2 it is |w|².")
     assert np.allclose(call(w, X, y, 2.0)[1], slope(2.0), atol=1e-6), (
         "With weight decay the gradient does not belong to the risk: the penalty (lam / 2)|w|² has the "
         "gradient lam * w."
