@@ -253,6 +253,8 @@ def _difference(got: Any, want: Any, name: str, dtype: Any, tol: float | None) -
             return f"{name}: keys expected: {', '.join(map(str, want))}. You have {', '.join(map(str, got)) or 'none'}."
         pairs = [(got[key], want[key], f"{name}[{key!r}]") for key in want]
     elif isinstance(want, list | tuple):
+        if isinstance(got, torch.Tensor | np.ndarray) and got.ndim == 1:
+            got = got.tolist()
         if not isinstance(got, list | tuple):
             return f"{name}: a {type(want).__name__} of {len(want)} expected, not {shown(got)}."
         if len(got) != len(want):
