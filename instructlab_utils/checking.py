@@ -158,7 +158,7 @@ class calls:
         return ", ".join(f"{name} = {shown(value)}" for name, value in self._names(args, kwargs).items())
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        said = f" The input: {self._input(args, kwargs) or 'none'}."
+        said, recorded = f" The input: {self._input(args, kwargs) or 'none'}.", torch.is_grad_enabled()
         try:
             with _time_limit(self.limit):
                 return self.function(*args, **kwargs)
@@ -169,6 +169,12 @@ class calls:
             raise AssertionError(stopped + said) from None
         except Exception as error:
             raise AssertionError(f"{self.name} raised {type(error).__name__}: {error}.{said}") from error
+        finally:
+            if torch.is_grad_enabled() != recorded:
+                torch.set_grad_enabled(recorded)
+                raise AssertionError(
+                    f"{self.name} leaves gradients switched off for all that follows. Use `with torch.no_grad():`."
+                )
 
 
 @contextmanager

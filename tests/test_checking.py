@@ -101,6 +101,13 @@ def test_a_call_keeps_the_mode_of_its_caller():
         assert not checking.calls(lambda: torch.is_grad_enabled(), none=True)()
 
 
+def test_gradients_that_are_switched_off_for_good_are_named_and_restored():
+    assert "switched off for all that follows" in said(
+        checking.calls(lambda: torch.set_grad_enabled(False) or 1)
+    )
+    assert torch.is_grad_enabled()
+
+
 def test_refusals():
     def root(x):
         if x < 0:
