@@ -162,7 +162,6 @@ check_06_1(next_token_loss)
 #
 # Find all the mistakes and write `make_batch`. Each row is prompt, completion, end, then padding. The mask
 # is 1 on everything but padding. Labels count the completion and its end, and nothing else. All three are int64. A
-# prompt, or a completion, may be empty, and both may hold the id of the end. All three are int64. A
 # prompt, or a completion, may be empty, and both may hold the id of the end.
 
 
