@@ -92,6 +92,12 @@ def check_00_1(read_records):
 
     records = call(line() + "\n" + line(input="") + "\n")
     checking.equal(records, [good, good | {"input": ""}], "the records")
+    checking.equal(
+        call(line() + "\n\n\n" + line()),
+        [good, good],
+        "the records",
+        says="An empty line is skipped, not an end.",
+    )
     said = call.refuses(ValueError, "{oops\n" + line(), says="You accepted a line that is not JSON.")
     assert not said.startswith("line 0:"), "You said line 0. Editors count from 1: enumerate(…, start=1)."
     said = call.refuses(ValueError, line() + "\n \n{oops\n", says="You accepted a line that is not JSON.")
@@ -239,6 +245,9 @@ def check_00_2(count_programs):
     }
     checking.equal(call([rotate], 3)[1], 3, "behaviours", wrong, says="Rotating one, two or three times.")
     programs, behaviours = call([swap, swap], 3)
+    assert (programs, behaviours) != (2, 14), (
+        "Behaviours first, programs second? Return (programs, behaviours)."
+    )
     assert programs == 14, (
         "Two instructions that do the same are still two instructions: count programs with len(core), "
         "not with a set."
@@ -344,6 +353,10 @@ def check_00_3(collate):
         "labels": [[-100] * 3 + [21, END], [-100, 22, 23, END, -100], [-100, END] + [-100] * 3],
     }
     want = {name: torch.tensor(rows) for name, rows in want.items()}
+    longer = isinstance(batch, dict) and getattr(batch.get("input_ids"), "shape", None) == (3, 6)
+    assert not longer, (
+        "The rows are one too long. Every response already ends with its end token; add no other."
+    )
     checking.form(batch, want, "batch", dtype=torch.int64)
     ids, mask, labels = (batch[name].tolist() for name in ("input_ids", "attention_mask", "labels"))
     assert ids[1][:4] == [14, 22, 23, END], (
@@ -366,7 +379,14 @@ def check_00_3(collate):
     assert mask[1][3] == 1, (
         "The labels are right, but attention_mask hides the real end token: it still compares with pad_id."
     )
-    checking.equal(batch, want, "batch")
+    wrong = {
+        "Padding has another id than pad_id.": torch.where(want["attention_mask"] > 0, want["input_ids"], 0)
+    }
+    checking.equal(batch["input_ids"], want["input_ids"], "input_ids", wrong)
+    wrong = {"attention_mask hides the prompt. The model must read it.": (want["labels"] != -100).long()}
+    checking.equal(batch["attention_mask"], want["attention_mask"], "attention_mask", wrong)
+    says = "All tokens of the response are targets, not only its last."
+    checking.equal(batch["labels"], want["labels"], "labels", says=says)
     print(
         "00.3 passed the visible cases. The mask follows from lengths. An id cannot tell padding from "
         "the end."
@@ -516,6 +536,7 @@ def hidden_00_4(possible):
         "With spec, do what the program does: format(0.125, '.2f') is 0.12, and never 0.13."
     )
     assert call("92.0%", 25, ".1%"), "spec may be a percentage: format(k / n, '.1%')."
+    assert not call("92%", 25, ".1%"), "A program that prints with .1% writes 92.0%, never 92%."
     assert call("0.9205", 10_000) and not call("0.9205", 1_000), "0.9205 needs more than 1000 items."
     for text in ("0.08", "0.07", "7%", "8%"):
         assert call(text, 40), (

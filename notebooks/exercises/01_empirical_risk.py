@@ -186,6 +186,7 @@ def check_01_2(cross_entropy_gradient):
         "The sign is wrong: the gradient holds softmax minus one-hot, you have one-hot minus softmax.": -want,
         "This is the gradient of the sum. The risk is a mean: divide by n.": want * n,
         "You also averaged over the classes. Divide by the number of examples, not by n * V.": want / V,
+        "You divide by all n * d numbers of X. Divide by the number of examples.": want / d,
         "You divide by the number of features. Divide by the number of examples.": want * n / d,
         "The term of the right class is missing. The risk also has -W[y] · x, and its gradient is minus "
         "the one-hot.": want + one_hot_part,
@@ -194,6 +195,9 @@ def check_01_2(cross_entropy_gradient):
     axis = "Over which axis do you normalise? The V rows of the gradient must sum to zero."
     says = axis if got.sum(0).abs().max() > 1e-9 else "Compared with finite differences:"
     checking.equal(got, want, "the gradient", wrong, tol=1e-7, says=says)
+    by_hand = "The values are right, but they need autograd. Write the gradient by hand."
+    with torch.no_grad(), checking.means(RuntimeError, by_hand):
+        call(W, X, y)
     print(
         "01.2 passed the visible cases. Largest distance to finite differences: "
         f"{(got - want).abs().max():.0e}"
@@ -294,8 +298,9 @@ def check_01_3(repaired_risk):
     X = rng.normal(size=(40, 3))
     y = (X @ [1.0, -2.0, 0.5] > 0).astype(float)
     w = np.array([0.3, 0.2, -0.4])
-    risk, gradient = answer = call(w, X, y, 0.0)
+    answer = call(w, X, y, 0.0)
     checking.form(answer, (0.0, np.zeros(3)), "(risk, gradient)")
+    risk, gradient = answer
 
     def slope(lam):
         """Finite differences of the returned risk."""
@@ -427,6 +432,10 @@ def check_01_4(smoothing_floor):
         "weighted by q.": -math.log(1 - epsilon + epsilon / V),
         "You gave epsilon to the V - 1 other classes. In this definition (and in PyTorch) the right "
         "class keeps its share epsilon / V.": spread,
+        "This is -log(1 - epsilon). The right class has 1 - epsilon + epsilon / V, and the others cost, too.": -math.log(
+            1 - epsilon
+        ),
+        "This is log V minus the floor: how far smoothing is from a uniform target.": math.log(V) - lowest,
         "Your floor is in bits. The loss is in nats: use the natural logarithm.": lowest / math.log(2),
         "The order is turned: you give the margin first. Return (floor, margin).": 3.6109,
     }
@@ -529,6 +538,7 @@ def check_01_5(prediction):
         "at_start: this is the error rate of guessing. Cross-entropy is -log of the probability of the right "
         "class.": 1 - 1 / 50,
         "at_start: this is the probability of the right class. The loss is minus its logarithm.": 1 / 50,
+        "at_start: the sign. A loss is minus the logarithm of a probability.": -start,
         "at_start: log 2 belongs to two classes. Here are fifty.": math.log(2),
     }
     says = "at_start: each class has probability 1/50."

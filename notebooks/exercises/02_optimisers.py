@@ -193,6 +193,7 @@ def check_02_2(momentum_path):
 
     rates, mu = [0.1, 0.1, 0.1, 0.1, 0.02, 0.02], 0.8
     mine = call(gradient, 3.0, rates, mu, "torch")
+    assert not isinstance(mine, float), "torch: one number? Return the list of all positions."
     want = torchs_path(gradient, 3.0, rates, mu)
     assert len(mine) != len(rates) + 1, (
         "torch: one position too many. The start is no position after an update."
@@ -206,6 +207,7 @@ def check_02_2(momentum_path):
         "torch: the first update looks ahead, as Nesterov's does. Here it is the rate times g.": 3.0
         - 0.1 * (1 + mu) * g,
         "torch: the first update goes uphill. Take the velocity off.": 3.0 + 0.1 * g,
+        "torch: these are velocities. Return the positions.": g,
     }
     checking.equal(mine[0], want[0], "torch: position 1", wrong)
     wrong = {
@@ -215,7 +217,12 @@ def check_02_2(momentum_path):
         - 0.1 * gradient(want[0]),
     }
     checking.equal(mine[1], want[1], "torch: position 2", wrong)
-    checking.equal(mine, want, "torch: positions")
+    wrong = {
+        "torch: you use the first rate in every update. Each update has its own.": torchs_path(
+            gradient, 3.0, [0.1] * 6, mu
+        )
+    }
+    checking.equal(mine, want, "torch: positions", wrong)
     steady = [0.1] * 5
     checking.equal(
         call(gradient, 3.0, steady, mu, "sutskever"),
@@ -312,6 +319,10 @@ def check_02_3(adamw):
     g = torch.tensor([4.0, 1e-4, -0.2], dtype=F64)
     first = call(start, g, {}, eta=0.01, lam=0.3)
     checking.form(first, start, "the new weights", dtype=F64)
+    assert torch.isfinite(first).all(), "nan at the first update: t counts from 1, since 1 - beta**0 is 0."
+    assert torch.equal(first, call(start, g, {}, eta=0.01, lam=0.3)), (
+        "Two calls with an empty state differ. All that is remembered belongs into `state`."
+    )
     decay, step, full = 0.01 * 0.3 * start, 0.01 * g / (g.abs() + 1e-8), g + 0.3 * start
     roughly = {
         "The decay still goes through the gradient: lam * theta is divided by the root of v, and only its "
@@ -342,7 +353,11 @@ def check_02_3(adamw):
     says = "The first update is off. Check what goes into g, what happens to v before it is used, where epsilon stands."
     checking.equal(first, start - decay - step, "the new weights", after, says=says)
     runs = (
-        ((3,), {}, "Does the state keep t, m and v, with m and v as they are *before* the correction?"),
+        (
+            (3,),
+            {},
+            "Does the state keep t, m and v, with m and v as they are *before* the correction? Is beta1 m's?",
+        ),
         ((2, 4), {"beta1": 0.7, "beta2": 0.9}, "beta1 and beta2 are arguments."),
         ((5,), {"eps": 0.1}, "eps is an argument."),
     )
@@ -431,7 +446,8 @@ def check_02_4(factor):
     assert mine[0] != 0, (
         "The first update has the factor zero, and its gradient is wasted. It should be 1 / warmup."
     )
-    checking.equal(mine[:4], [0.25, 0.5, 0.75, 1.0], "the factors of the warm-up")
+    says = "The first of `warmup` updates has the factor 1 / warmup, the last has 1."
+    checking.equal(mine[:4], [0.25, 0.5, 0.75, 1.0], "the factors of the warm-up", says=says)
     assert not math.isclose(mine[4], 1.0), (
         "The update after the warm-up repeats the factor 1. Its share p counts the update itself: it is not 0."
     )
@@ -452,7 +468,11 @@ def check_02_4(factor):
         ],
     }
     curve = [floor + (1 - floor) * c for c in cosine]
-    checking.equal(mine[4:], curve, "the factors after the warm-up", wrong)
+    assert not math.isclose(mine[-1], 0.0, abs_tol=1e-9), (
+        "The last update has the factor 0. It should have floor."
+    )
+    says = "floor + (1 - floor) times half of (1 + cos πp):"
+    checking.equal(mine[4:], curve, "the factors after the warm-up", wrong, says=says)
     print("02.4 passed the visible cases:", " ".join(f"{x:.2f}" for x in mine))
 
 
@@ -464,9 +484,7 @@ def hidden_02_4(factor):
     call = checking.calls(factor)
     for step in (12, 13, 20, 50):
         got = call(step, 12, 4, 0.2)
-        assert math.isclose(got, 0.2), (
-            f"Update {step} of 12: floor expected, not {got:.3f}. Some run goes on longer."
-        )
+        checking.equal(got, 0.2, f"update {step} of 12", says="Some run goes on longer, and then has floor.")
     with checking.means(ZeroDivisionError, "warmup 0, or warmup equal to total, divides by zero."):
         none, whole, after = call(0, 5, 0, 0.0), call(3, 4, 4, 0.1), call(4, 4, 4, 0.1)
     checking.equal(none, 0.5 * (1 + math.cos(math.pi / 5)), "the factor", says="Wrong without warm-up.")
@@ -542,8 +560,9 @@ def check_02_5(factored):
     generator = torch.Generator().manual_seed(0)
     gradients = [scale * torch.randn(4, 3, generator=generator, dtype=F64) for scale in (1.0, 3.0, 0.1)]
     R, C, G = torch.zeros(4, dtype=F64), torch.zeros(3, dtype=F64), gradients[0]
-    R1, C1, U = returned = call(R, C, G, 1, d=1e9)  # a large d: nothing is clipped
+    returned = call(R, C, G, 1, d=1e9)  # a large d: nothing is clipped
     checking.form(returned, (R, C, G), "(R, C, update)")
+    R1, C1, U = returned
     square = G**2
     assert U.square().mean().sqrt() < 1e6, (
         "An update that was small enough has been scaled up to d. Clipping only makes smaller: max(1, RMS / d)."
@@ -565,6 +584,7 @@ def check_02_5(factored):
         "You divide by the sum of R and by the sum of C. They are the same number, and it belongs there once.": G
         / (V / square.sum()).sqrt(),
         "You divide by the mean of R. The formula has its sum.": G / (V * 4).sqrt(),
+        "You clip at 1, whatever d is.": G / V.sqrt() / (G / V.sqrt()).square().mean().sqrt().clamp(min=1),
         "This is Adam with one number per weight: V must come from R and C alone.": G.sign(),
     }
     checking.equal(U, G / V.sqrt(), "the update at t = 1, not clipped,", wrong)
@@ -578,6 +598,8 @@ def check_02_5(factored):
         / (U.square().mean(1, keepdim=True).sqrt() / 0.5).clamp(min=1),
         "You divide by the norm. The root *mean* square divides the sum by the number of entries.": U
         / (U.norm() / 0.5),
+        "You divide by the largest entry. The RMS is the root of the *mean* square.": U
+        / (U.abs().max() / 0.5),
         "You multiply with d. RMS / d is the factor that the update is divided by.": U
         / (rms * 0.5).clamp(min=1),
         "The update is not clipped at all.": U,

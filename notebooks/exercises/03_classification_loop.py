@@ -148,7 +148,8 @@ def check_03_1_buckets(length_buckets):
         f"{max(indices)} is no index into 50 lengths. Return the places of the sentences, not their lengths."
     )
     assert len(set(indices)) == len(indices), (
-        "Some index occurs twice. Let the last batch be smaller; do not fill it up."
+        "Some index occurs twice. Let the last batch be smaller; do not fill it up. (And equal lengths have several "
+        "indices: list.index finds only the first.)"
     )
     assert sorted(indices) == list(range(50)), (
         "Some indices are missing. 50 is not a multiple of 8: keep the rest."
@@ -278,11 +279,20 @@ def check_03_2(accumulate):
     )
     returned = call(model, batch)
     hook.remove()
-    assert model.weight.grad is not None, "There is no gradient. Did you call backward?"
+    assert model.weight.grad is not None, (
+        "There is no gradient. Did you call backward? Or zero_grad after it?"
+    )
     got = model.weight.grad.clone()
     parts = [in_one_go(model, [part])[1] for part in batch]
     targets, positions = sum(int((y != -100).sum()) for _, y in batch), sum(len(y) for _, y in batch)
+    counts = [int((y != -100).sum()) for _, y in batch]
+    as_zero = in_one_go(model, [(x, y.clamp(min=0)) for x, y in batch])[1] * positions / targets
     wrong = {
+        "You weigh the mean of a micro-batch by its positions. Weigh it by its targets.": sum(
+            part * len(y) for part, (_, y) in zip(parts, batch, strict=True)
+        )
+        / positions,
+        "The targets -100 count as class 0. They are no targets at all: ignore them.": as_zero,
         "This is the mean of the micro-batch means. A target in the micro-batch of 2 counts far more "
         "than one in the micro-batch of 18. Divide by the targets of the whole batch.": sum(parts)
         / len(parts),
@@ -295,7 +305,7 @@ def check_03_2(accumulate):
         * targets
         / positions,
         "Only the last micro-batch left a trace. zero_grad belongs before the loop, not into it.": parts[-1]
-        * int((batch[-1][1] != -100).sum())
+        * counts[-1]
         / targets,
     }
     checking.equal(got, want, "the gradient of the weight", wrong)
@@ -448,6 +458,9 @@ def check_03_3(evaluate):
         "accuracy is the mean of the batch means: 4/4, 4/4 and 1/2 give 0.833. The last batch has only two "
         "examples and must not weigh as much as four. Count the right ones.": 2.5 / 3,
         "accuracy: you return the number of right ones. Divide by n.": 9,
+        "accuracy: this is the error rate. Count the right ones.": 0.1,
+        "accuracy: a share from 0 to 1 is expected, no percentage.": 90,
+        "accuracy: the last batch is missing.": 1.0,
     }
     if got["n"] != 12:
         checking.equal(got["accuracy"], 0.9, "accuracy", wrong, says="9 of 10 are right.")
@@ -554,7 +567,11 @@ def check_03_4(paired_bootstrap):
     assert difference > 0, (
         "B is better here, so the difference is positive: accuracy of B minus accuracy of A."
     )
-    wrong = {"The difference is a number of items. Accuracies are shares: divide by n.": 16}
+    wrong = {
+        "The difference is a number of items. Accuracies are shares: divide by n.": 16,
+        "The difference is divided by the accuracy of A. Subtract, no more.": 0.05,
+        "The difference is in percent. Accuracies are shares.": 4.0,
+    }
     says = "Take it from the items themselves. Do not take it from the resamples."
     checking.equal(difference, 0.04, "the difference", wrong, says=says)
     assert low <= high, f"The bounds are turned round: low is {low:.4f}, high is {high:.4f}."
@@ -587,6 +604,7 @@ def check_03_4(paired_bootstrap):
     assert not 0.76 < ratio < 0.91, (
         "This is the 90 % interval: 5 % on either side. For 95 % leave 2.5 % on either side."
     )
+    assert not 1.25 < ratio < 1.38, "This is the 99 % interval. For 95 % leave 2.5 % on either side."
     assert 0.91 < ratio < 1.12, f"The interval has {ratio:.2f} times the width that was expected."
     assert tuple(call(a, b)) == tuple(answer), (
         "Two calls with the same seed differ. Use np.random.default_rng(seed)."
@@ -618,6 +636,9 @@ def hidden_03_4(paired_bootstrap):
         "B never loses an item here, so no resample has a negative difference. Your lower bound is "
         "negative: take quantiles, not a multiple of the standard deviation."
     )
+    last = np.arange(5) == 4
+    _, _, high = call(np.zeros(5, dtype=bool), last)
+    assert high > 0, "The last item is never drawn: rng.integers(n) already ends before n."
     a, b = np.arange(400) % 3 > 0, np.arange(400) % 4 > 0
     results = {tuple(call(a, b, resamples=200, seed=s)) for s in range(4)}
     assert len(results) > 1, "Four seeds, one result. Pass the seed to the generator."
@@ -638,6 +659,8 @@ def hidden_03_4(paired_bootstrap):
         assert 0.85 < ratio < 1.15, (
             f"With {n} items the interval has {ratio:.2f} times the width expected. Draw as many items as there are."
         )
+    _, low, _ = call(np.zeros(12, dtype=bool), one)
+    checking.equal(low, 0.0, "low", says="Draw from all items, not only from those where the models differ:")
 
 
 hidden_03_4(paired_bootstrap)

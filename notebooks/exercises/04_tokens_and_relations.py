@@ -290,8 +290,9 @@ def check_04_3(viterbi_step):
     before, scores = torch.tensor([0.5, 2.0, 1.0]), torch.tensor([0.1, 0.2, 3.0])
     A = torch.tensor([[0.0, 0.3, -1.0], [-0.7, 0.0, 0.2], [0.4, 1.5, 0.0]])
     want, which = by_loops(before, scores, A)
-    delta, pointer = answer = call(before, scores, A)
+    answer = call(before, scores, A)
     checking.form(answer, (want, which), "(delta, pointer)")
+    delta, pointer = answer
     ways = before[:, None] + A
     wrong = {
         "You took the maximum over the labels after. Rows of A are the labels before: add before as a column, then "
@@ -329,8 +330,9 @@ def hidden_04_3(viterbi_step):
 
     def judge(before, scores, A, says):
         want, _ = by_loops(before, scores, A)
-        delta, pointer = answer = call(before, scores, A)
+        answer = call(before, scores, A)
         checking.form(answer, (want, torch.zeros(len(want))), "(delta, pointer)")
+        delta, pointer = answer
         assert not torch.isnan(delta).any(), (
             "There is a nan. Minus infinity times zero is nan: add A, do not multiply with a mask."
         )

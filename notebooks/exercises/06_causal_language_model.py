@@ -554,8 +554,9 @@ def check_06_5(answer_scores):
     call = checking.calls(answer_scores)
     logits, labels = answer_case(0, [(3, 8), (4, 6)], T=10)
     want, lengths = by_loops(logits, labels), torch.tensor([5, 2])
-    total, per_token = scores = call(logits, labels)
+    scores = call(logits, labels)
     checking.form(scores, (want, want), "(total, per_token)")
+    total, per_token = scores
     wrong = {
         "No shift: the token at t is predicted by the logits at t - 1.": by_loops(logits, labels, shift=0),
         "These are losses. A log-probability is never positive.": -want,
