@@ -80,11 +80,8 @@ class calls:
         passed = {name: value if name in self.changes else copied(value) for name, value in given.items()}
         before = {name: _contents(value) for name, value in given.items() if name not in self.changes}
         result = self._run(tuple(passed.values())[: len(args)], {name: passed[name] for name in kwargs})
-        changed = [
-            name
-            for name, value in before.items()
-            if _difference(_contents(passed[name]), value, "", None, 0.0)
-        ]
+        after = {name: _contents(passed[name]) for name in before}
+        changed = [name for name in before if _difference(after[name], before[name], "", None, 0.0)]
         if result is None and not self.none:
             instead = f" It changed {changed[0]!r} in place instead." if changed else ""
             raise AssertionError(f"{self.name} returned None. Did you forget return?{instead}")
@@ -107,9 +104,7 @@ class calls:
             raise AssertionError(f"{says} Raise {error.__name__}; you raise {kind}.") from caught.__cause__
         raise AssertionError(f"{says} Raise {error.__name__}; you return {shown(got)}.")
 
-    def agrees(
-        self, reference: Callable[..., Any], *cases: tuple[Any, ...], says: str = "", **options: Any
-    ) -> None:
+    def agrees(self, reference: Callable[..., Any], *cases: tuple[Any, ...], **options: Any) -> None:
         """For each case (a tuple of arguments) the same result as the reference; ``options`` as for ``equal``.
 
         ``wrong`` holds functions here: message → what a wrong function would return for the same arguments.
@@ -118,7 +113,7 @@ class calls:
         for case in cases:
             known = {message: function(*map(copied, case)) for message, function in wrong.items()}
             try:
-                equal(self(*case), reference(*map(copied, case)), wrong=known, says=says, **options)
+                equal(self(*case), reference(*map(copied, case)), wrong=known, **options)
             except AssertionError as caught:
                 known |= {"The input": None}  # what the general reports of a call say themselves
                 said = any(text in str(caught) for text in known)
@@ -139,7 +134,11 @@ class calls:
             return list(torch.autograd.grad(total, [own[i] for i in of], allow_unused=True))
 
         names = list(self._names(args, {}))
-        for i, got, want in zip(of, slopes(lambda *a: self._run(a, {})), slopes(reference), strict=True):
+        try:
+            found = slopes(lambda *own: self._run(own, {}))
+        except RuntimeError as error:  # a tensor of the graph was changed in place, for one
+            raise AssertionError(f"{says} The gradient cannot be computed: {error}".strip()) from error
+        for i, got, want in zip(of, found, slopes(reference), strict=True):
             if got is None:
                 raise AssertionError(
                     f"{says} No gradient reaches {names[i]!r}: .item(), .detach(), .data, torch.no_grad() or a new "

@@ -143,6 +143,11 @@ def test_agreement_over_cases_with_wrong_functions():
     )
 
 
+def in_place_in_the_graph(P, x):
+    powers = P.exp()
+    return (powers.add_(1) * x).sum()
+
+
 @pytest.mark.parametrize(
     ("cut", "fault"),
     [
@@ -150,6 +155,7 @@ def test_agreement_over_cases_with_wrong_functions():
         (lambda P, x: (P.detach() * x).sum(), "cuts the graph"),
         (lambda P, x: (torch.nn.Parameter(P) * x).sum(), "cuts the graph"),
         (lambda P, x: (P * x).sum().item(), "cuts the graph"),
+        (in_place_in_the_graph, "The gradient cannot be computed"),
         (lambda P, x: (P * x).sum() + P.detach().sum() - P.sum(), "the gradient with respect to P[0] is"),
     ],
 )

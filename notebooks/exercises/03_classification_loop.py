@@ -216,7 +216,7 @@ check_03_1_buckets(length_buckets)
 #
 # $$ \mathcal L(\theta) = \frac{1}{\sum_b n_b} \sum_b \sum_{t=1}^{n_b} \ell_{b,t}(\theta). $$
 #
-# Call `backward` once for each micro-batch, so that only one graph is in memory at a time. Start from fresh
+# Run the model and call `backward` once for each micro-batch: only one graph is in memory at a time. Start from fresh
 # gradients, and leave the weights and the mode of the model alone. Logits may be thousands apart. A batch
 # without a single target is a `ValueError`, not a nan.
 
