@@ -223,6 +223,7 @@ def check_04_2(read_spans):
     read("B-a I-ab", [("a", 0, 1)], {}, says)
     says = "A kind may hold a hyphen itself: cut only the first."
     read("B-x-y I-x-y O", [("x-y", 0, 2)], {}, says)
+    read("B-x-y I-z-y O", [("x-y", 0, 1)], {}, says)
     read("B-x-y I-x-z O", [("x-y", 0, 1)], {}, says)
     checking.equal(call([]), [], "the spans", says="No tags, no spans.")
     rng = random.Random(1)

@@ -112,13 +112,16 @@ def check_07_1(dropout):
     )
     for shape, p, dtype in (
         ((7,), 0.5, torch.float64),
-        ((2, 3, 400), 0.9, torch.float32),
+        ((400, 3, 2), 0.9, torch.float32),
         ((300, 2), 0.0, torch.float64),
+        ((900, 5), 0.05, torch.float32),
     ):
         h = torch.randn(shape, generator=coins(5), dtype=dtype)
         out = call(h, p, True, coins(6))
         says = f"Shape {shape}, p = {p}, {dtype}, random input."
         checking.equal(out, h * (out != 0) / (1 - p), "the result", dtype=dtype, says=says)
+        share = (out == 0).double().mean().item()
+        assert len(h) < 100 or abs(share - p) < 0.05, f"{says} The share of zeros is {share:.2f}."
         assert p or (out != 0).all(), "p = 0 sets nothing to zero."
     leaf = torch.randn(3, 50, generator=coins(7)).requires_grad_()
     out = dropout(leaf, 0.5, True, coins(8))
@@ -403,9 +406,13 @@ def check_07_3(report):
     checking.equal(
         got["loss"], want, "loss", wrong, says="The test loss of the chosen look, at the temperature."
     )
+    looks, y_dev, y_test = made_looks()
+    looks[1]["dev"] = 30 * looks[1]["dev"]
+    says = "The second look is the most accurate on dev, and very sure of its errors. The look is chosen by accuracy."
+    checking.equal(call(looks, y_dev, y_test)["step"], 20, "step", says=says)
     for seed, dev, test, n_dev, n_test in (
         (1, (20, 15, 29), (9, 12, 11), 30, 17),
-        (2, (7, 6, 5, 6), (20, 30, 31, 22), 9, 44),
+        (2, (7, 6, 7, 6), (30, 20, 22, 31), 9, 44),
     ):
         looks, y_dev, y_test = made_looks(seed, dev, test, n_dev, n_test)
         one = looks[dev.index(max(dev))]
@@ -414,10 +421,6 @@ def check_07_3(report):
         want["loss"] = loss_of(one["test"], y_test, t)
         says = f"{len(dev)} looks at {n_dev} dev and {n_test} test sentences."
         checking.equal(call(looks, y_dev, y_test), want, "the report", says=says)
-    looks, y_dev, y_test = made_looks()
-    looks[1]["dev"] = 30 * looks[1]["dev"]
-    says = "The second look is the most accurate on dev, and very sure of its errors. The look is chosen by accuracy."
-    checking.equal(call(looks, y_dev, y_test)["step"], 20, "step", says=says)
     broken = broken_report(*made_looks())
     print(f"07.3 passed. Accuracy {got['accuracy']:.3f}; the broken report claimed {broken['accuracy']:.3f}.")
     print(f"Loss {got['loss']:.3f}; the broken report claimed {broken['loss']:.3f}.")
