@@ -181,7 +181,7 @@ def check_03_1_buckets(length_buckets):
     for n, size in ((23, 5), (12, 4), (3, 7), (21, 5)):
         sizes = [len(batch) for batch in call(lengths[:n], size, seed=2)]
         assert sum(sizes) == n and sorted(sizes)[1:] == [size] * (len(sizes) - 1) and max(sizes) <= size, (
-            f"{n} sentences in batches of {size}: the sizes are {sizes}. Use the argument batch_size."
+            f"{n} sentences in batches of {size}: the sizes are {sizes}. Use the argument batch_size, and drop nothing."
         )
     print(
         f"03.1 passed. Padding costs {padded / sum(lengths) - 1:.0%} extra, and every sentence comes "
