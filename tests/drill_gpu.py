@@ -1,7 +1,7 @@
 """Rehearsal of the gpu profile without a GPU: lessons and blocks at smoke sizes on a pretend CUDA device.
 
 python tests/drill_gpu.py              every lesson, and a block of every experiment
-python tests/drill_gpu.py 03 pet       these
+python tests/drill_gpu.py 03 pet       these; also files of your own: x.py
 
 Each notebook's source runs cell by cell in a process of its own, with the device and the dtypes of the gpu profile (bf16
 where it takes them) and the budgets of smoke; a tuned method takes the first value that it would try. A tensor that
@@ -81,7 +81,8 @@ def places(chosen: list[str]) -> list[tuple[str, Path, dict[str, Any]]]:
         block = next(block for block in spec.blocks() if block.stage == "run")
         parameters = {"profile": "smoke", "experiment": name, "stage": block.stage, **block.coordinates}
         found.append((name, BLOCKS / f"{spec.notebook}.py", parameters))
-    return [one for one in found if not chosen or any(one[0].startswith(word) for word in chosen)]
+    own = [(word, Path(word).resolve(), {"profile": "smoke"}) for word in chosen if word.endswith(".py")]
+    return own + [one for one in found if not chosen or any(one[0].startswith(word) for word in chosen)]
 
 
 def main() -> int:

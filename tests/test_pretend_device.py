@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -184,3 +187,43 @@ def test_a_tuner_is_saved_and_loaded_there(tmp_path):
         again = tuners.load(copy.deepcopy(plain), tmp_path / "lora").to("cuda")
         with torch.no_grad():
             assert torch.equal(net(**batch).logits, again(**batch).logits)
+
+
+def test_the_rehearsal_lists_every_mistake_of_a_notebook_with_its_line(tmp_path):
+    """Three planted ones; each is listed, none stops the rest."""
+    source = tmp_path / "planted.py"
+    source.write_text(
+        """# %% tags=["parameters"]
+profile: str = "auto"
+
+# %%
+import torch
+from instructlab_utils import models, start
+run = start("03", profile=profile)
+net = models.load_classifier(2)
+print(run.profile, run.device)
+
+# %%
+ids = torch.ones(2, 5, dtype=torch.long)
+net(input_ids=ids.to(run.device))
+net.to(run.device)
+z = net(input_ids=ids.to(run.device)).logits
+print(z.detach().numpy().shape)
+net.classifier.weight.data.normal_(generator=torch.Generator())
+print("to the end")
+""",
+        encoding="utf-8",
+    )
+    drill = Path(__file__).with_name("drill_gpu.py")
+    done = subprocess.run(
+        [sys.executable, drill, source], capture_output=True, text=True, cwd=drill.parents[1]
+    )
+    assert done.returncode == 1 and "smoke cuda" in done.stdout and "to the end" in done.stdout
+    listed = [line for line in done.stdout.splitlines() if line.startswith("MISTAKE")]
+    assert len(listed) >= 3 and all("cell 2:" in line for line in listed)
+    for code, message in (
+        ("net(input_ids=ids.to(run.device))", "found at least two devices"),
+        ("print(z.detach().numpy().shape)", "Use Tensor.cpu()"),
+        ("normal_(generator", "for generator but found 'cpu'"),
+    ):
+        assert code in done.stdout and message in done.stdout
