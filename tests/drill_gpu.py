@@ -39,13 +39,13 @@ def rehearse(source: Path, parameters: dict[str, Any]) -> int:
     from instructlab_repro.experiments import blocks, tuning
     from instructlab_utils import models
 
-    mistakes: dict[str, int] = {}
+    mistakes: dict[str, list[str]] = {}  # place → messages
 
     def report(error: Exception) -> None:
         frames = traceback.extract_stack()[:-2]
         mine = [f for f in frames if f.filename.startswith((str(ROOT / "instructlab"), "cell"))]
         place = " < ".join(f"{Path(f.filename).name}:{f.lineno}: {f.line}" for f in reversed(mine[-3:]))
-        mistakes[f"{place}\n    {error}"] = mistakes.get(f"{place}\n    {error}", 0) + 1
+        mistakes.setdefault(place, []).append(str(error))
 
     models.pick_device = lambda profile="laptop": "cuda"
     blocks.Experiment._tune_lines = lambda self, block, rounds: []
@@ -64,10 +64,10 @@ def rehearse(source: Path, parameters: dict[str, Any]) -> int:
                 exec(compile(code, name, "exec"), shell.user_ns)
             except Exception:
                 traceback.print_exc()
-                mistakes[f"{name} stopped: {traceback.format_exc().splitlines()[-1]}"] = 1
+                mistakes[f"{name} stopped"] = [traceback.format_exc().splitlines()[-1]]
                 break
-    for place, times in mistakes.items():
-        print(f"MISTAKE {source.stem} ({times} times): {place}")
+    for place, messages in mistakes.items():
+        print(f"MISTAKE {source.stem} ({len(messages)} times): {place}\n    {messages[0]}")
     return len(mistakes)
 
 

@@ -136,6 +136,11 @@ class Watch(TorchDispatchMode):
         where = [marks.of(t) for t in tensors]
         place = "there" if "there" in where else "here" if "here" in where or not tensors else "undecided"
         if name in CROSS:
+            if (
+                where[0] == "undecided" and where[-1] != "undecided"
+            ):  # pad_sequence makes its result and fills it so
+                marks.put(tensors[0], where[-1])
+                where[0] = where[-1]
             place = where[0]
         elif "there" in where:
             self.check(func, name, args, tensors, where)

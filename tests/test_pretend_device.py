@@ -69,6 +69,7 @@ ALLOWED = {
     "a copy of it": lambda x, y: copy.deepcopy(y) + y,
     "a moved layer": lambda x, y: nn.Linear(4, 2).to("cuda")(y),
     "a deep copy of a moved layer": lambda x, y: copy.deepcopy(nn.BatchNorm1d(4).to("cuda"))(y),
+    "made inside and filled": lambda x, y: nn.utils.rnn.pad_sequence([y[0], y[1, :2]]) + y[0, 0],
     "made by a layer": lambda x, y: nn.Linear(4, 2, device="cuda")(y),
 }
 
