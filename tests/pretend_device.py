@@ -223,6 +223,7 @@ def _maker(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         generator, on_device = kwargs.get("generator"), wish is not None and wish.type == "cuda"
         if on_device and generator is not None and generator.device.type == "cpu":
             wrong(RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'"))
+        kwargs.pop("pin_memory", None)  # only a real device has a reader for it
         _explicit.append(None)
         try:
             new = original(*args, **kwargs) if wish is None else original(*args, device=CPU, **kwargs)
