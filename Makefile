@@ -12,7 +12,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 RUN := OMP_NUM_THREADS=1 $(PY) -m instructlab_utils
-CODE := instructlab_utils instructlab_repro tests scripts benchmarks notebooks/source notebooks/experiments/source notebooks/exercises
+CODE := instructlab_utils instructlab_repro tests scripts benchmarks classroom notebooks/source notebooks/experiments/source notebooks/exercises
 
 .PHONY: help setup course test lab notebooks import reproduce bench classroom drill clean
 

@@ -5,19 +5,25 @@ Taught in lesson 14, sections 1 and 2. torch is not needed here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instructlab_utils.errors import InstructionError
+from instructlab_utils.errors import InstructionError, ParameterError
 from instructlab_utils.instructions import INPUT, Instruction, show
+from instructlab_utils.markers import text_ids
+
+ROLES = ("system", "user", "assistant")
 
 
 def render(instruction: Instruction, input: str = "", wording: int = 0) -> str:
     """The instruction's ``wording`` (0: the text, 1 and up: the paraphrases) with ``input`` in its place, character by
     character: braces in the input, ``{input}`` among them, stay what they are.
 
-    Raises InstructionError for an unknown wording, or for an input where the instruction takes none.
+    Raises InstructionError for an unknown wording, an input that is no text, or one where the instruction takes none.
     """
+    if not isinstance(input, str):
+        raise InstructionError(f"the input of {instruction.id} is {show(input)}: give a text")
     wordings = list(instruction.wordings.values())
     if wording not in range(len(wordings)):
         raise InstructionError(
@@ -41,35 +47,58 @@ def messages(
     return [{"role": role, "content": content} for role, content in turns if content is not None]
 
 
-def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]], generation_prompt: bool = False) -> str:
+def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], generation_prompt: bool = False) -> str:
     """The conversation in the format of the tokenizer's chat template, with the start of an answer where wanted.
 
+    A message has a ``role`` (system, user, assistant), a text as ``content`` and, where it is the assistant's, a ``weight``
+    if it likes: 1, or 0 for an answer that is read but not learned. Any other key, such as tool_calls, would be lost.
     Without a system message SmolLM2's template writes a default one, and says nothing about it.
-    Raises InstructionError for no message, no template, an unknown role, or a content with a special token: that ends a turn.
+
+    Raises InstructionError for no message, no template, an unknown role or key, and for a content with a special token or
+    another mark of the tokenizer (`markers.marks`): that would end a turn.
     """
     if not messages or not getattr(tokenizer, "chat_template", None):
         raise InstructionError("there is no message, or no chat template: take the tokenizer of a chat model")
+    if isinstance(messages, str | Mapping):
+        raise InstructionError(f"{show(messages)} is no conversation: give a list of messages")
     for i, turn in enumerate(messages):
-        text = turn.get("content")
-        if turn.get("role") not in ("system", "user", "assistant") or not isinstance(text, str):
-            raise InstructionError(
-                f"message {i} needs a role (system, user, assistant) and a text as content"
-            )
-        if any(token in text for token in tokenizer.all_special_tokens):
-            raise InstructionError(f"message {i} holds a special token: take it out of {show(text)}")
-    turns = [dict(turn) for turn in messages]
+        _check(turn, i, tokenizer)
+    turns = [{"role": turn["role"], "content": turn["content"]} for turn in messages]
     return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
 
 
-def encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> dict[str, list[int]]:
+def _check(turn: Mapping[str, Any], i: int, tokenizer: Any) -> None:
+    """Raises InstructionError, naming message and key, for what `chat_text` would drop or the template misread."""
+    if not isinstance(turn, Mapping):
+        raise InstructionError(f"message {i} is {show(turn)}: write an object with role and content")
+    for key in [key for key in turn if key not in ("role", "content", "weight")]:
+        raise InstructionError(f"message {i} has the key {show(key)}, which would be lost: leave it out")
+    if turn.get("role") not in ROLES or not isinstance(turn.get("content"), str):
+        raise InstructionError(f"message {i} needs a role ({', '.join(ROLES)}) and a text as content")
+    if "weight" in turn and (turn["role"] != "assistant" or turn["weight"] not in (0, 1)):
+        raise InstructionError(
+            f"message {i} has a weight: it must be 0 or 1, and is for the assistant's turns"
+        )
+    try:
+        text_ids(turn["content"], tokenizer)
+    except ParameterError:
+        raise InstructionError(
+            f"message {i} holds a special token: take it out of {show(turn['content'])}"
+        ) from None
+
+
+def encode_chat(messages: Sequence[Mapping[str, Any]], tokenizer: Any) -> dict[str, list[int]]:
     """The tokens of a conversation, with labels on what the assistant says and on the end token of each of its turns.
+
+    Turns with ``"weight": 0`` have no labels.
 
     Returns ``{"input_ids": T ints, "labels": T ints}``. A label is the token itself or -100; the newline that the template
     writes behind an end token has none. Nothing is cut. The mask comes from prefixes: the text up to a turn and the text
     up to its end token, tokenised alone, must be how the whole begins. Pad ids cannot tell: SmolLM2's is the end token.
 
-    Raises InstructionError where no turn is the assistant's, and where a prefix is not how the whole begins, in text (the
-    template changes a content) or in tokens (one spans the border, as before an answer that begins with an empty line).
+    Raises InstructionError where no turn with weight is the assistant's, where the model cannot read as many tokens, and
+    where a prefix is not how the whole begins, in text (the template changes a content) or in tokens (one spans the border,
+    as before an answer that begins with an empty line). And as `chat_text`.
 
     Source: lesson 14. For one prompt and answer equal to `generation.encode_completion`, but for the last newline.
     """
@@ -79,12 +108,17 @@ def encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> dict[s
 
     whole = chat_text(tokenizer, messages)
     input_ids, labels = ids(whole), [-100] * len(ids(whole))
+    if len(input_ids) > (most := getattr(tokenizer, "model_max_length", math.inf)):
+        raise InstructionError(
+            f"the conversation has {len(input_ids)} tokens, the model reads {most}: shorten it"
+        )
     answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant"]
-    if not answers or not answers[0]:
+    learned = [i for i in answers if messages[i].get("weight", 1)]
+    if not learned or not answers[0]:
         raise InstructionError(
             "a conversation to learn from begins with the user and holds an answer: add it"
         )
-    for i in answers:
+    for i in learned:
         before = chat_text(tokenizer, messages[:i], generation_prompt=True)
         through = before + messages[i]["content"] + tokenizer.eos_token
         start, end = ids(before), ids(through)

@@ -1,7 +1,7 @@
 """What a training run leaves on the disk: a log, the best weights, a checkpoint; safetensors and JSON only.
 
-Taught in lesson 03, section 5. A kill at any moment leaves the old file or the new one, never half of one, and the same
-call of ``training.train`` resumes to the same bits.
+Taught in lesson 03, section 5. A kill or a power cut at any moment leaves the old file or the new one, never half of one,
+and the same call of ``training.train`` resumes to the same bits. Another call is refused.
 """
 
 from __future__ import annotations
@@ -10,17 +10,33 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from instructlab_utils.distributed import agree, main_score
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.files import dumps, read_lines, write_json, write_lines
+from instructlab_utils.files import (
+    drop_stale,
+    dumps,
+    make_folder,
+    read_lines,
+    sync,
+    sync_folder,
+    write_json,
+    write_lines,
+    write_with,
+)
+from instructlab_utils.identity import must_be_the_same
 
 Weights = dict[str, Tensor]
+LATEST, LOG, BEST = "latest.json", "log.jsonl", "best.safetensors"
+MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 
 
 def copied(tensors: Weights) -> Weights:
@@ -28,33 +44,121 @@ def copied(tensors: Weights) -> Weights:
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
-def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
-) -> None:
-    """Write model, optimiser moments, random state and ``state``, then remove the checkpoint before.
+def must_be_finite(model: nn.Module, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """TrainingError where a trained weight, or a moment of it in ``optimizer``, is infinite or NaN after update ``step``."""
+    numbers = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if optimizer is not None:
+        numbers |= {f"the optimiser's {name}": tensor for name, tensor in _moments(optimizer).items()}
+    for name, tensor in numbers.items():
+        if not tensor.isfinite().all():
+            raise TrainingError(
+                f"the loss is finite, but {name} is not after update {step}: lower the learning rate (nothing was saved)"
+            )
 
-    A fresh folder is filled, and then named in ``latest.json`` by one atomic rename. ``state["step"]`` is the number of
-    updates made. Source: lesson 03, section 5.
+
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    best: Path | None = None,
+) -> None:
+    """Write model, optimiser moments, random states and ``state``, and then remove the checkpoint before.
+
+    A fresh folder is filled, flushed to the disk, read back and compared, and then named in ``latest.json`` by one atomic
+    rename: until then the old checkpoint stands. ``state["step"]`` is the number of updates made; the file ``best`` goes
+    along. Source: lesson 03, section 5.
+
+    Raises TrainingError where a trained weight is not finite, or the disk does not hold what was written.
     """
+    must_be_finite(model, state["step"], optimizer)
+    tensors = {MODEL: copied(model.state_dict()), OPTIMIZER: copied(_moments(optimizer) | random_states())}
     name = step_name(state["step"])
-    _write_tensors(folder / name, model, optimizer)
-    write_json(folder / "latest.json", {"folder": name, **state})
+    if (named(folder) or {}).get(
+        "folder"
+    ) == name:  # a second save after the same update: the first one stands meanwhile
+        name += "-again"
+    _write_tensors(folder / name, tensors, best)
+    if not _holds(folder / name, tensors):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        raise TrainingError(
+            f"{folder / name}: what was read back is not what was written, so the checkpoint before is kept; look at the disk"
+        )
+    write_json(folder / LATEST, {"folder": name, **state})
+    if (named(folder) or {}).get("folder") != name:
+        raise TrainingError(f"{folder / LATEST}: does not hold what was written; look at the disk")
     remove_others(folder, name)
 
 
-def _write_tensors(place: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _moments(optimizer: torch.optim.Optimizer) -> Weights:
+    entries = optimizer.state_dict()["state"].items()
+    return {f"{i}.{key}": torch.as_tensor(value) for i, entry in entries for key, value in entry.items()}
+
+
+def random_states() -> Weights:
+    """The states of torch's generators: of the CPU, and of every CUDA device where there is one (dropout draws there)."""
+    states = {"random_state": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda_random_state.{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def _restore_random_states(tensors: Weights) -> None:
+    """Take the states out of ``tensors`` and set them. ValueError for another number of CUDA devices."""
+    torch.set_rng_state(tensors.pop("random_state"))
+    names = sorted(
+        (n for n in tensors if n.startswith("cuda_random_state.")), key=lambda n: int(n.split(".")[1])
+    )
+    states = [tensors.pop(name) for name in names]
+    if states and torch.cuda.is_available():
+        if (here := len(torch.cuda.get_rng_state_all())) != len(states):
+            raise ValueError(f"written with {len(states)} CUDA devices, here are {here}")
+        torch.cuda.set_rng_state_all(states)
+
+
+def _write_tensors(place: Path, tensors: dict[str, Weights], best: Path | None) -> None:
+    """The files of a checkpoint, durable, in a folder that gets its name when it is complete."""
+    temporary = place.with_suffix(".tmp")
+    for old in (temporary, place):  # left by a kill: ``latest.json`` names neither
+        shutil.rmtree(old, ignore_errors=True)
+    for name, content in tensors.items():
+        write_with(temporary / name, partial(_save_file, content))
+    if best is not None:  # a second name for the file: it is never changed, only replaced
+        try:
+            os.link(best, temporary / BEST)
+        except OSError:
+            write_with(temporary / BEST, partial(shutil.copyfile, best))
+    sync_folder(temporary)
+    os.replace(temporary, place)
+    sync_folder(place.parent)
+
+
+def _save_file(tensors: Weights, place: Path) -> None:
     from safetensors.torch import save_file
 
-    temporary = place.with_suffix(".tmp")
-    for old in (temporary, place):
-        shutil.rmtree(old, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(copied(model.state_dict()), temporary / "model.safetensors")
-    moments: Weights = {"random_state": torch.get_rng_state()}
-    for index, entry in optimizer.state_dict()["state"].items():
-        moments |= {f"{index}.{key}": torch.as_tensor(value) for key, value in entry.items()}
-    save_file(copied(moments), temporary / "optimizer.safetensors")
-    os.replace(temporary, place)
+    save_file(tensors, place)
+
+
+def _holds(place: Path, tensors: dict[str, Weights]) -> bool:
+    """Whether the files in ``place``, read back, are ``tensors``, bit for bit."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        for name, wanted in tensors.items():
+            with safe_open(place / name, "pt") as found:
+                if set(found.keys()) != wanted.keys():
+                    return False
+                if not all(_same_bits(found.get_tensor(key), tensor) for key, tensor in wanted.items()):
+                    return False
+    except (OSError, SafetensorError):
+        return False
+    return True
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
 def step_name(step: int) -> str:
@@ -69,6 +173,23 @@ def remove_others(folder: Path, name: str) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
+def named(folder: Path) -> dict[str, Any] | None:
+    """What ``latest.json`` says of the run in ``folder``; None without one. TrainingError for a damaged one."""
+    try:
+        return json.loads((folder / LATEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> TrainingError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return TrainingError(
+        f"{folder}: this checkpoint cannot be resumed ({reason}); delete the folder to start again"
+    )
+
+
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any] | None:
@@ -79,25 +200,21 @@ def load_checkpoint(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not (folder / "latest.json").exists():
+    state = named(folder)
+    if state is None or state["folder"] is None:
         return None
     try:
-        state = json.loads((folder / "latest.json").read_text(encoding="utf-8"))
         place = folder / state["folder"]
-        model.load_state_dict(load_file(place / "model.safetensors"))
-        moments = load_file(place / "optimizer.safetensors")
-        random_state = moments.pop("random_state")
+        moments = load_file(place / OPTIMIZER)  # both are read before anything is changed
+        model.load_state_dict(load_file(place / MODEL))
+        _restore_random_states(moments)
         entries: dict[int, Weights] = {}
         for name, tensor in moments.items():
             index, key = name.split(".", 1)
             entries.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
-        torch.set_rng_state(random_state)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(
-            f"{folder}: this checkpoint cannot be resumed ({reason}); delete the folder to start again"
-        ) from error
+        raise _damaged(folder, error) from error
     return state
 
 
@@ -114,20 +231,23 @@ class History:
     stopped_early: bool = False
 
     def add(self, loss: float, norm: float, rate: float) -> dict[str, Any]:
-        """Note one update; returns its line of the log. TrainingError for a loss that is no number."""
+        """Note one update; returns its line of the log."""
         step = len(self.losses) + 1
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at update {step}: lower the learning rate or look at that batch"
-            )
         self.losses.append(loss)
         self.norms.append(norm)
         self.rates.append(rate)
         return {"step": step, "loss": loss, "norm": norm, "rate": rate}
 
     def look(self, score: float, wait: int) -> bool:
-        """Note a dev score; True for the best so far. ``wait`` updates without a better one stop the run (0: never)."""
+        """Note a dev score; True for the best so far. ``wait`` updates without a better one stop the run (0: never).
+
+        TrainingError for a score that compares with none (NaN) or that none can beat (infinity).
+        """
         step, better = len(self.losses), score > self.best_score
+        if not score < math.inf:
+            raise TrainingError(
+                f"the dev score is {score} after update {step}: nothing can be chosen by it; look at what evaluate returns"
+            )
         self.dev.append((step, score))
         if better:
             self.best_step, self.best_score = step, score
@@ -136,7 +256,7 @@ class History:
 
 
 class RunFolder:
-    """The folder of one run: ``log.jsonl``, ``best.safetensors``, and the checkpoint that ``latest.json`` names.
+    """The folder of one run: ``log.jsonl``, ``best.safetensors``, and ``latest.json``, which names run and checkpoint.
 
     Every process reads it, only one that ``writes`` changes it. With ``folder=None`` nothing is read or written, and the
     best weights are kept in memory alone. Source: lesson 03, section 5.
@@ -145,58 +265,104 @@ class RunFolder:
     def __init__(self, folder: Path | None, writes: bool = True) -> None:
         self.read_from, self.write_to = folder, folder if writes else None
         self.best: Weights | None = None
+        self.run: dict[str, Any] = {}
         if self.write_to is not None:
-            self.write_to.mkdir(parents=True, exist_ok=True)
-            for left in self.write_to.glob(".*.tmp"):  # of a write that a kill cut short
-                left.unlink()
+            make_folder(self.write_to)
+            for name in (LATEST, LOG, BEST):
+                drop_stale(self.write_to / name)  # of a write that a kill cut short
 
-    def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer, seed: int, steps: int) -> History:
+    def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer, run: Mapping[str, Any]) -> History:
         """Restore the last checkpoint and remove what was written after it; an empty history where there is none.
 
-        TrainingError for a checkpoint of another run: another ``seed`` or number of ``steps``.
+        ``run`` says all that shapes it (:func:`instructlab_utils.identity.run_identity`). TrainingError for the folder of
+        another run, and for one that does not say whose it is; also where processes do not find the same.
         """
+        history, refused, self.run = History(), None, dict(run)
+        try:
+            if self.read_from is not None:
+                history = self._resume(self.read_from, model, optimizer)
+        except TrainingError as error:
+            refused = error
+        agree(len(history.losses), run, refused, self.read_from, next(model.parameters()).device)
+        return history
+
+    def _resume(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> History:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        folder, history = self.read_from, History()
-        if folder is None:
-            return history
+        history = History()
+        found = named(folder)
+        if not found or (found["folder"] is None and not (folder / LOG).exists()):  # no update was made
+            self._claim(folder)
+        elif "run" not in found:
+            raise TrainingError(
+                f"{folder}: an older version wrote this checkpoint and did not note its settings, so nothing tells whether "
+                "it is the same run; choose another folder or delete this one"
+            )
+        else:
+            must_be_the_same(folder, found["run"], self.run)
         if state := load_checkpoint(folder, model, optimizer):
-            if (state["seed"], state["steps"]) != (seed, steps):
-                raise TrainingError(
-                    f"{folder}: holds a run with seed {state['seed']} and {state['steps']} steps, not {seed} and {steps}; "
-                    "choose another folder or delete it"
-                )
-            history = History(**state["history"])
-            self.best = load_file(folder / "best.safetensors") if history.best_step else None
+            history = History(**{k: v for k, v in state["history"].items() if v is not None})
+            if history.best_step:
+                best = folder / state["folder"] / BEST
+                try:
+                    self.best = load_file(best)
+                except (OSError, SafetensorError) as error:
+                    raise _damaged(folder, error) from error
+                if self.write_to is not None:  # a kill may have left weights of a later update there
+                    write_with(folder / BEST, partial(shutil.copyfile, best))
         if self.write_to is not None:
             done = len(history.losses)
-            if (log := folder / "log.jsonl").exists():  # a resumed log equals an undisturbed one
+            if (log := folder / LOG).exists():  # a resumed log equals an undisturbed one
                 write_lines(log, [entry for entry in read_lines(log) if entry["step"] <= done])
-            remove_others(folder, step_name(done))
+            remove_others(folder, state["folder"] if state else "")
         return history
+
+    def _claim(self, folder: Path) -> None:
+        """Say whose folder this is, before anything else is written into it. TrainingError where it is somebody's."""
+        others = [p.name for p in (folder / LOG, folder / BEST, *sorted(folder.glob("step-*"))) if p.exists()]
+        if others:
+            raise TrainingError(
+                f"{folder}: holds {others[0]} but no {LATEST} to say of which run; choose another folder or delete this one"
+            )
+        if self.write_to is not None:
+            write_json(folder / LATEST, {"folder": None, "step": 0, "run": self.run})
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append what one update did."""
         if self.write_to is not None:
-            with (self.write_to / "log.jsonl").open("a", encoding="utf-8") as log:
+            with (self.write_to / LOG).open("a", encoding="utf-8") as log:
                 log.write(dumps(entry) + "\n")
 
-    def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, seed: int, steps: int, history: History
-    ) -> None:
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
         """:func:`save_checkpoint`, where this process writes."""
         if self.write_to is not None:
-            state = {"step": len(history.losses), "steps": steps, "seed": seed, "history": asdict(history)}
-            save_checkpoint(self.write_to, model, optimizer, state)
+            sync(
+                self.write_to / LOG
+            )  # what the checkpoint builds on must not be lost where the checkpoint is not
+            best = self.write_to / BEST if history.best_step else None
+            known = asdict(history) | {
+                "best_score": history.best_score if best else None
+            }  # JSON knows no infinity
+            state = {"step": len(history.losses), "run": self.run, "history": known}
+            save_checkpoint(self.write_to, model, optimizer, state, best)
 
-    def keep_best(self, model: nn.Module) -> None:
-        """These weights are the best so far."""
-        from safetensors.torch import save_file
+    def look(
+        self, model: nn.Module, score: Callable[[nn.Module], float], history: History, wait: int
+    ) -> float:
+        """The dev score, noted in ``history``; the weights are kept if it is the best so far."""
+        found = main_score(score(model), next(model.parameters()).device)
+        model.train()
+        if history.look(found, wait):
+            self.keep_best(model, history.best_step)
+        return found
 
+    def keep_best(self, model: nn.Module, step: int) -> None:
+        """These weights, after update ``step``, are the best so far."""
+        must_be_finite(model, step)
         self.best = copied(model.state_dict())
         if self.write_to is not None:
-            save_file(self.best, self.write_to / "best.safetensors.tmp")
-            os.replace(self.write_to / "best.safetensors.tmp", self.write_to / "best.safetensors")
+            write_with(self.write_to / BEST, partial(_save_file, self.best))
 
     def restore_best(self, model: nn.Module) -> None:
         """Give ``model`` the best weights, where any were kept."""
@@ -212,7 +378,7 @@ def to_tensorboard(folder: Path, events: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(events)) as writer:
-        for entry in read_lines(folder / "log.jsonl"):
+        for entry in read_lines(folder / LOG):
             step = entry.pop("step")
             for name, value in entry.items():
                 writer.add_scalar(name, value, step)

@@ -6,20 +6,42 @@ and several processes then agree in distribution only. Taught in lesson 03, sect
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast, reduce
+from accelerate.utils import broadcast, gather, reduce
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
+from instructlab_utils.files import dumps
 
 
-def agree(done: int, folder: Path | None, device: torch.device) -> None:
-    """TrainingError unless all processes have made ``done`` updates, so read the same checkpoint."""
-    if reduce(torch.tensor(float(done), device=device)).item() != done:  # the mean over the processes
+def agree(
+    done: int,
+    run: Mapping[str, Any],
+    refused: TrainingError | None,
+    folder: Path | None,
+    device: torch.device,
+) -> None:
+    """TrainingError, in all processes, unless all train the same ``run``, and have made ``done`` updates of it.
+
+    What one process has ``refused`` is raised there, and the others do not wait for it.
+    """
+    number = int.from_bytes(hashlib.sha256(dumps(run).encode()).digest()[:7], "big")
+    found = gather(torch.tensor([[number, done, refused is not None]], device=device))
+    if refused is not None:
+        raise refused
+    if found[:, 2].any():
+        raise TrainingError(f"{folder}: another process cannot begin; its message says why")
+    if len(found[:, 0].unique()) > 1:
+        raise TrainingError(
+            "the processes see different examples or settings: draw them from the same seed in each"
+        )
+    if len(found[:, 1].unique()) > 1:
         raise TrainingError(
             f"{folder}: the processes see different checkpoints; name a folder on a disk that all of them share"
         )

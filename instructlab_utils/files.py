@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,14 @@ def dumps(obj: Any, *, indent: int | None = None) -> str:
     return json.dumps(obj, sort_keys=True, ensure_ascii=False, indent=indent, default=_plain)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; Windows cannot open a folder, there the rename alone must do."""
+def sync(path: str | Path) -> None:
+    """Flush to the disk what another library wrote into a file; its name is durable after :func:`sync_folder`."""
+    with open(path, "r+b") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name in a folder durable; Windows cannot open a folder, there the rename alone must do."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -45,7 +51,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _drop_stale(path: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each durable in the one that holds it."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in new:
+        sync_folder(place.parent)
+
+
+def drop_stale(path: Path) -> None:
     """Remove what a killed writer of this file has left beside it."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         import psutil
@@ -55,25 +69,32 @@ def _drop_stale(path: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Replace `path` by `content` atomically. After an error the old file stands, alone."""
+def write_with(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Replace `path` atomically by the file that `write(temporary)` makes. After an error the old file stands, alone.
+
+    For libraries that want a name to write to: ``write_with(path, lambda place: save_file(tensors, place))``.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_stale(path)
+    make_folder(path.parent)
+    drop_stale(path)
     prefix = f".{path.name}.{os.getpid()}."
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        write(Path(name))
+        sync(name)
         os.chmod(name, 0o644)  # mkstemp's 0600 would keep a colleague from reading the results
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return path
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Replace `path` by `content` atomically. After an error the old file stands, alone."""
+    return write_with(path, lambda place: place.write_bytes(content))
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -131,8 +152,10 @@ def append_line(path: str | Path, obj: dict) -> None:
         line = dumps(obj).encode("utf-8") + b"\n"
     except (TypeError, ValueError) as error:
         raise RecordError(f"{path}: cannot be written as JSON: {error}.") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    make_folder(path.parent)
+    if not path.exists():
+        path.touch()
+        sync_folder(path.parent)
     with open(path, "r+b", buffering=0) as stream:
         content = stream.read()
         end = content.rfind(b"\n") + 1
@@ -201,5 +224,8 @@ def salvage(path: str | Path) -> list[dict]:
         aside = path.with_suffix(".damaged.txt")
         with open(aside, "ab") as stream:
             stream.writelines(damaged)
+            stream.flush()
+            os.fsync(stream.fileno())  # the caller replaces the file that they came from
+        sync_folder(aside.parent)
         print(f"note: {path}: {len(damaged)} damaged line(s) set aside in {aside.name}", file=sys.stderr)
     return rows

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from instructlab_utils.errors import ParameterError, TrainingError
 from instructlab_utils.losses import cross_entropy, upcast
+from instructlab_utils.markers import text_ids
 
 if TYPE_CHECKING:
     from instructlab_utils.training import Batch, Example
@@ -30,12 +31,13 @@ def encode_completion(prompt: str, completion: str, tokenizer: Any, completion_o
     Returns ``{"input_ids": list of T ints, "labels": list of T ints}``; the end token is the tokenizer's
     ``eos_token_id`` and is a label. Nothing is cut.
 
-    Raises TrainingError for an empty prompt: then no token predicts the completion's first one.
+    Raises TrainingError for an empty prompt: then no token predicts the completion's first one. ParameterError for a special
+    token in a text: it would end the prompt. A prompt in the chat template's format has its own (`markers.text_ids`).
 
     Source: lesson 06, section 3.
     """
-    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    after = tokenizer(completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    before = text_ids(prompt, tokenizer, chat=True)
+    after = [*text_ids(completion, tokenizer), tokenizer.eos_token_id]
     if not before:
         raise TrainingError("the prompt is empty: nothing would predict the first token of the completion")
     masked = len(before) if completion_only else 1

@@ -12,15 +12,16 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+import regex
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from instructlab_utils.characters import LETTER, UNSPACED, canonical, occurs
 from instructlab_utils.errors import InstructionError
 from instructlab_utils.project import closest
 from instructlab_utils.tasks import JACCARD, shingles
@@ -31,8 +32,9 @@ SHINGLE = 3  # words; instructions are shorter than the texts for which `data.sh
 
 CJK = "\u3400-\u9fff"
 HIDDEN = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
-WORD = re.compile(rf"(?<!\w)-?\d+(?:[.,:/]\d+)*|[{CJK}]|[^\W{CJK}]+")
-MARK = re.compile(r"(?<!\d)[.,;:!?'\"‘’“”。，；：！？、《》]|[.,;:!?'\"‘’“”。，；：！？、《》](?!\d)")
+_MARKS = r"[.,;:!?'\"¿¡،؛؟।॥。、《》「」『』]"
+MARK = regex.compile(rf"(?!(?<![{LETTER}.])\.\d|!=)(?:(?<!\d){_MARKS}|{_MARKS}(?!\d))")  # not of .5 and !=
+SPACE = regex.compile(rf"(?<![{LETTER}]) | (?![{LETTER}])|(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
 
 
 class Refused(ValueError):
@@ -110,7 +112,7 @@ class Instruction(BaseModel):
     def _consistent(self) -> Instruction:
         takes, seen = INPUT in self.text, set()
         for place, text in self.wordings.items():
-            found = re.findall(r"\{\s*input\s*\}", text, re.IGNORECASE)
+            found = re.findall(r"\{\{\s*input\s*\}\}|\{\s*input\s*\}", text, re.IGNORECASE)
             fix = "write it once, in every wording or in none"
             _must(found == [INPUT] * takes, place, f"{INPUT} is missing, misspelt or not alone", fix)
             _must(normalised(text) not in seen, place, "another wording says the same", "write another one")
@@ -120,20 +122,23 @@ class Instruction(BaseModel):
             _must(
                 chinese == (self.language == "zh"), place, f"its script is not that of {self.language}", fix
             )
-        distinct = len(set(self.options)) == len(self.options) != 1
+        options = [canonical(option, case=True) for option in self.options]
+        distinct = len(set(options)) == len(options) != 1
         _must(distinct, "options", "there is only one, or one stands twice", "list two or more, or none")
         closed = bool(self.options) or self.check != "one_of"
         _must(closed, "options", "the check one_of needs closed answers", "list them, or use another check")
-        inputs = Counter(example.input for example in self.examples)
+        inputs = Counter(canonical(example.input, case=True) for example in self.examples)
         for i, (given, output) in enumerate((example.input, example.output) for example in self.examples):
             place, reason = (
                 f"examples[{i}].input",
                 f"{show(given)} does not fit the use of {INPUT} in the text",
             )
             _must(bool(given.strip()) == takes, place, reason, "mend one of the two")
-            _must(not takes or inputs[given] == 1, place, "another example has it too", "delete one of them")
+            alone = inputs[canonical(given, case=True)] == 1
+            _must(not takes or alone, place, "another example has it too", "delete one of them")
             place, reason = f"examples[{i}].output", f"{show(output)} is not among the options"
-            _must(not self.options or output in self.options, place, reason, "add it, or mend the example")
+            known = not options or canonical(output, case=True) in options
+            _must(known, place, reason, "add it, or mend the example")
             reason = f"{show(output)} does not pass the check {self.check}"
             _must(passes(self, output, output), place, reason, "use options that do not contain each other")
         return self
@@ -142,32 +147,24 @@ class Instruction(BaseModel):
 def passes(instruction: Instruction, answer: str, output: str) -> bool:
     """Whether ``answer`` is right where ``output`` is, by the instruction's check.
 
-    ``exact``: equal, but for white space at the ends. ``contains``: the output's words stand in the answer, in a row,
-    whatever their case; a Chinese character is a word. ``one_of``: of all options, the output alone does so.
-    Source: lesson 00, section 1.
+    ``exact``: equal, but for white space at the ends. ``contains``: the output's words and symbols stand in the answer, in a
+    row, whatever their case, and whole: C is not in C++, nor 50 in 50 %, nor toxic in non-toxic. A Chinese character is a
+    word. Punctuation and the marks of Markdown, HTML and TeX do not count. ``one_of``: of all options, the output alone does
+    so. Texts are compared in the form that `characters.canonical` gives. Source: lesson 00, section 1.
     """
     if instruction.check == "exact":
-        return answer.strip() == output
-    said, others = (
-        _words(answer),
-        set(instruction.options) - {output} if instruction.check == "one_of" else (),
+        return canonical(answer, case=True).strip() == canonical(output, case=True).strip()
+    others = instruction.options if instruction.check == "one_of" else ()
+    same = canonical(output, case=True)
+    return occurs(output, answer) and not any(
+        occurs(option, answer) for option in others if canonical(option, case=True) != same
     )
-
-    def occurs(text: str) -> bool:
-        wanted, ends = _words(text), range(len(_words(text)), len(said) + 1)
-        return any(said[n - len(wanted) : n] == wanted for n in ends) if wanted else text in answer
-
-    return occurs(output) and not any(occurs(option) for option in others)
-
-
-def _words(text: str) -> list[str]:
-    return WORD.findall(text.casefold())
 
 
 def normalised(text: str) -> str:
-    """The text without case, width, white space and the marks of sentences; marks inside numbers stay."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(MARK.sub(" ", plain).split()) or plain
+    """The text in the form for comparison, without the marks of sentences and needless spaces; marks in numbers stay."""
+    plain = canonical(text)
+    return SPACE.sub("", " ".join(MARK.sub(" ", plain).split())) or plain
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -340,7 +337,7 @@ def check_set(
                 expect(i == j, i, f"examples[{k}].input", reason, "choose another input")
             first.setdefault(("input", one.split, text), i)
     every = [(i, field, text) for i, one in enumerate(instructions) for field, text in one.wordings.items()]
-    sets = [shingles(" ".join(_words(text)), SHINGLE) for _, _, text in every]
+    sets = [shingles(text, SHINGLE) for _, _, text in every]
     holders: dict[str, list[int]] = defaultdict(list)
     for k, (i, field, text) in enumerate(every):
         j = first.setdefault(("wording", normalised(text)), i)

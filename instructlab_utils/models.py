@@ -117,14 +117,20 @@ def _with_head(auto: str, head: str, seed: int, model: str, pretrained: bool = T
     torch.manual_seed(seed)
     with _quiet():
         if pretrained:
-            net = kind.from_pretrained(source, config=settings, use_safetensors=True, dtype=torch.float32)
+            net, report = kind.from_pretrained(
+                source, config=settings, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+            net.newly_initialised = sorted(
+                report["missing_keys"]
+            )  # tuners train and save these with the head
         else:
             net = kind.from_config(settings, dtype=torch.float32)
-    layer = getattr(net, head)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        generator = torch.Generator().manual_seed(seed)
-        layer.weight.normal_(0.0, settings.initializer_range, generator=generator)
-        layer.bias.zero_()
+        for layer in getattr(net, head).modules():  # one linear layer, or a head of several such as RoBERTa's
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.normal_(0.0, settings.initializer_range, generator=generator)
+                layer.bias.zero_()
     return net.eval()
 
 

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from instructlab_utils import models, training, tuners
+from instructlab_utils.errors import ParameterError
+from instructlab_utils.markers import text_ids
+
+LONGEST = 128  # tokens of a text in its pattern
 
 
 class Halves:
@@ -36,9 +40,21 @@ class Halves:
 
     @torch.no_grad()
     def encode(self, rows: Iterable[dict[str, Any]], pattern: str = "{}") -> list[training.Example]:
-        """Examples of the texts in a pattern, at most 128 tokens each; the states of new ones are computed and kept."""
-        texts = [{**row, "text": pattern.format(row["text"])} for row in rows]
-        found = training.encode(texts, self.tokenizer, 128)
+        """Examples of the texts in a pattern, at most 128 tokens each; the states of new ones are computed and kept.
+
+        Raises ParameterError for a pattern without exactly one ``{}``, for a special token in a text, and for a text that
+        is too long in its pattern: cut, it would lose the pattern's end, which is what the model is asked.
+        """
+        before, *after = pattern.split("{}")
+        if len(after) != 1:
+            raise ParameterError(f"the pattern {pattern!r} needs {{}} exactly once: there the text goes")
+        texts = [{**row, "text": before + row["text"] + after[0]} for row in rows]
+        for row in texts:
+            if (n := len(text_ids(row["text"], self.tokenizer))) > LONGEST:
+                raise ParameterError(
+                    f"{row['text'][:40]!r} … has {n} tokens, {LONGEST} fit: take shorter texts (`short`)"
+                )
+        found = training.encode(texts, self.tokenizer, LONGEST)
         new = [example for example in found if tuple(example["input_ids"]) not in self.seen]
         new.sort(key=lambda example: len(example["input_ids"]))
         for begin in range(0, len(new), 16):
@@ -61,7 +77,9 @@ class Halves:
 class Reader(nn.Module):
     """Two logits from the state of a text's last token: the rows of two words, frozen, or a fresh linear head.
 
-    Building one sets LoRA back to its first values. Each word must be one token. Source: lesson 13, section 3.
+    Building one sets LoRA back to its first values. Source: lesson 13, section 3.
+
+    Raises ParameterError unless the words are two different tokens.
     """
 
     def __init__(self, halves: Halves, words: Sequence[str] | None, seed: int) -> None:
@@ -78,7 +96,11 @@ class Reader(nn.Module):
             self.head.weight.data.copy_(drawn)
             nn.init.zeros_(self.head.bias)
         else:
-            ids = [halves.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+            ids = [text_ids(word, halves.tokenizer) for word in words]
+            if [len(i) for i in ids] != [1, 1] or ids[0] == ids[1]:
+                raise ParameterError(
+                    f"the words {list(words)} have the tokens {ids}: take two different ones of one each"
+                )
             self.register_buffer("rows", table[[i for (i,) in ids]], persistent=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:

@@ -57,32 +57,53 @@ def cut(
 ) -> Iterator[tuple[list[int], list[int], Offsets]]:
     """Token ids, segments and offsets of every window: at most ``max_length`` tokens, ``stride`` of the context in common.
 
-    Source: lesson 05, section 3. Raises TrainingError for a question that leaves too little room for its context.
+    Source: lesson 05, section 3. Raises TrainingError for a question that leaves too little room for its context, and for
+    windows longer than the model's. Special tokens in the texts are plain characters.
     """
-    room = max_length - 3 - len(tokenizer(question, add_special_tokens=False)["input_ids"])
+    plain = {"split_special_tokens": True}  # a typed "[SEP]" is six characters, no border
+    room = max_length - 3 - len(tokenizer(question, add_special_tokens=False, **plain)["input_ids"])
     if room <= stride:
         raise TrainingError(f"a question leaves {room} tokens for its context: raise max_length or cut it")
+    if max_length > tokenizer.model_max_length:
+        raise TrainingError(f"windows of {max_length} tokens: the model reads {tokenizer.model_max_length}")
     pieces = tokenizer(
         question, context, truncation="only_second", max_length=max_length, stride=stride,
-        return_overflowing_tokens=True, return_offsets_mapping=True,
+        return_overflowing_tokens=True, return_offsets_mapping=True, **plain,
     )  # fmt: skip
     for k, ids in enumerate(pieces["input_ids"]):
         places = zip(pieces["offset_mapping"][k], pieces.sequence_ids(k), strict=True)
         yield ids, pieces["token_type_ids"][k], [piece if part == 1 else None for piece, part in places]
 
 
+def answer_places(row: Row, number: int) -> list[tuple[int, int]]:
+    """The characters (begin, end) of each answer. Text and offset say the same thing twice, so they are compared.
+
+    Raises TrainingError, naming row ``number``, where a field is missing, or an answer does not stand at its start: the
+    label would be another text. Other keys of a row are not looked at. Source: lesson 05, section 3.
+    """
+    missing = {"question", "context", "answers", "starts"} - set(row)
+    if missing or isinstance(row["answers"], str) or len(row["answers"]) != len(row["starts"]):
+        raise TrainingError(f"row {number}: write question, context, answers and a start for each answer")
+    places = [(start, start + len(text)) for text, start in zip(row["answers"], row["starts"], strict=True)]
+    for text, (begin, end) in zip(row["answers"], places, strict=True):
+        if not text or begin < 0 or row["context"][begin:end] != text:
+            there = row["context"][max(0, begin) : max(0, end)]
+            raise TrainingError(
+                f"row {number}: at character {begin} stands {there!r}, not the answer {text!r}"
+            )
+    return places
+
+
 def windows(rows: Iterable[Row], tokenizer: Any, max_length: int, stride: int) -> list[Window]:
     """All windows of all rows, in order (:func:`cut`). The first answer is the label; 0 and 0 where a window lacks a part.
 
-    Source: lesson 05, section 3.
+    Source: lesson 05, section 3. Raises TrainingError as :func:`cut` and :func:`answer_places` do.
     """
     found = []
     for number, row in enumerate(rows):
+        answers = answer_places(row, number)
         for ids, segments, offsets in cut(row["question"], row["context"], tokenizer, max_length, stride):
-            labels = (0, 0)
-            if row["answers"]:
-                begin = row["starts"][0]
-                labels = token_span(offsets, begin, begin + len(row["answers"][0]))
+            labels = token_span(offsets, *answers[0]) if answers else (0, 0)
             example = {"input_ids": ids, "token_type_ids": segments, "labels": list(labels)}
             found.append(Window(number, offsets, example))
     return found
@@ -124,8 +145,13 @@ def best_spans(
 
     ``scores`` is (2, T). Legal: both ends in the context, last >= first, at most ``max_tokens`` tokens. The score is the
     sum of both logits minus that of position 0, so that windows compare and zero means "as likely as no answer".
+    Raises TrainingError where scores are NaN or not two a token, and for ``n`` or ``max_tokens`` below 1.
     Source: lesson 05, section 5.
     """
+    if scores.shape != (2, len(offsets)) or scores.isnan().any() or n < 1 or max_tokens < 1:
+        raise TrainingError(
+            f"scores of shape {tuple(scores.shape)} for {len(offsets)} tokens, {n} spans of {max_tokens}: NaN, or no fit"
+        )
     start, end = scores - scores[:, :1]
     context = torch.tensor([piece is not None for piece in offsets])
     legal = (context[:, None] & context[None, :]).triu().tril(max_tokens - 1)

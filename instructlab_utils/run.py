@@ -6,6 +6,8 @@ Taught in lesson 00, section 1.
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import random
 import re
@@ -73,10 +75,9 @@ class Run:
     def figure(self, figure: Figure, name: str) -> Path:
         """Save as PNG: in figures/, or in ``out`` for a smoke run, whose pictures are not results."""
         folder = self.out if self.profile == "smoke" else self.root / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{name}.png"
-        figure.savefig(path)
-        return path
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png")
+        return files.write_bytes(folder / f"{name}.png", picture.getvalue())
 
     @contextlib.contextmanager
     def measure(self) -> Iterator[Cost]:
@@ -100,9 +101,12 @@ class Run:
         cost.peak_memory_mb = round(peak, 1)
 
     def have(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The line that an earlier, interrupted execution of this block stored under ``key``, or None."""
+        """The line that an earlier, interrupted execution of this block stored under ``key`` in this profile, or None."""
+        wanted = json.loads(
+            files.dumps({**key, "profile": self.profile})
+        )  # as it was written: tuples are lists there
         lines = files.read_lines(self.out / "lines.jsonl")
-        return next((line for line in lines if all(line.get(k) == v for k, v in key.items())), None)
+        return next((line for line in lines if all(line.get(k) == v for k, v in wanted.items())), None)
 
     def line(self, key: Mapping[str, Any], /, **fields: Any) -> None:
         """Append one run's result to ``out/lines.jsonl``; it survives a kill right after."""

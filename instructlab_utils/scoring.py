@@ -8,8 +8,10 @@ of the pairs one by one, up to rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.losses import log_softmax
+from instructlab_utils.markers import text_ids
 
 RULES = ("sum", "mean", "pmi")
 
@@ -24,31 +27,42 @@ RULES = ("sum", "mean", "pmi")
 @dataclass(frozen=True)
 class OptionScores:
     """The options of one context: ``log_probs``, summed over an option's tokens, float64 of shape (O,), in nats;
-    ``tokens``, their numbers, int64 of shape (O,). Source: lesson 12, section 3."""
+    ``tokens``, their numbers, int64 of shape (O,). ParameterError where a score is NaN. Source: lesson 12, section 3."""
 
     log_probs: Tensor
     tokens: Tensor
 
+    def __post_init__(self) -> None:
+        if self.log_probs.shape != self.tokens.shape or self.log_probs.isnan().any():
+            raise ParameterError(
+                f"the scores {self.log_probs.tolist()} are NaN or not one an option: look at the logits"
+            )
+
 
 def encode_pair(context: str, option: str, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Token ids of ``context`` and of ``option`` behind it.
+    """Token ids of ``context`` and of ``option`` behind it: together, those of ``context + option``.
 
-    White space at the end of the context goes to the option, where byte-pair tokens carry it. Both are tokenised together
-    and cut after as many tokens as the context has alone, as lm-eval does.
+    White space at the end of the context goes to the option, where byte-pair tokens carry it. The option begins at the
+    first token in which the whole differs from the context alone. So a token that spans the border is the option's:
+    "if x <" and "= 4" give ``if x`` and ``<= 4``. Where no token does, this is lm-eval's rule, which counts tokens instead.
 
-    Raises ParameterError where either has no token: nothing would predict the option, or there is nothing to predict.
+    Raises ParameterError where either has no token: nothing would predict the option, or there is nothing to predict; where
+    the first token of all spans the border; and for a special token in the text, unless it is a chat (`markers.text_ids`).
 
     Source: lesson 12, section 2.
     """
-    kept = context.rstrip()
-    option = context[len(kept) :] + option
-    before = tokenizer(kept, add_special_tokens=False)["input_ids"]
-    both = tokenizer(kept + option, add_special_tokens=False)["input_ids"]
-    after = both[len(before) :]
-    if not before or not after:
-        empty = "context" if not before else "option"
-        raise ParameterError(f"the {empty} of {kept[-40:]!r} + {option!r} has no token: write some text")
-    return before, after
+    before = text_ids(context.rstrip(), tokenizer, chat=True)
+    both = text_ids(context + option, tokenizer, chat=True)
+    differs = (i for i, (a, b) in enumerate(zip(before, both, strict=False)) if a != b)
+    border = next(differs, min(len(before), len(both)))
+    empty = "context" if not before else "option" if not option or border == len(both) else ""
+    if empty:
+        raise ParameterError(f"the {empty} of {context[-40:]!r} + {option!r} has no token: write some text")
+    if not border:
+        raise ParameterError(
+            f"one token spans {context!r} and {option!r}, and none predicts it: write a space between"
+        )
+    return both[:border], both[border:]
 
 
 @dataclass(frozen=True)
@@ -128,28 +142,44 @@ def option_log_probs(
     Args:
         model: a Llama-type causal language model of transformers, in eval mode.
         contexts: N texts. Where there is a prefix they carry the separator: "\\n\\nReview: …".
-        options: for each context its options, at least one; a leading space belongs to the option.
+        options: for each context its options, a list of one or more different texts; a leading space belongs to the option.
         prefix: what all contexts share; read once. It must not end in white space.
         max_tokens: how many tokens stand in one row. Longer rows waste attention, shorter ones overhead.
 
     Returns:
-        N scores, the logits taken in float32.
+        N scores, the logits taken in float32. Where a token spans the border of a context and one of its options, all of
+        this context's options begin at that token, so that they stay comparable: ``tokens`` counts it.
 
     Raises:
-        ParameterError: numbers of contexts and options differ; a text is empty; the border between prefix and context
-        falls inside a token.
+        ParameterError: numbers of contexts and options differ; a text is missing, empty, or holds a special token and is no
+        chat; two options of a context become the same tokens; the border between prefix and context falls inside a
+        token; prefix, context and option are longer than the model's window: nothing is ever cut.
 
-    Source: lesson 12, section 4. Equal to lm-eval's ``loglikelihood`` (tests/test_scoring.py, benchmarks/RESULTS.md).
+    Source: lesson 12, section 4. Where no token spans a border, equal to lm-eval's ``loglikelihood``
+    (tests/test_scoring.py, benchmarks/RESULTS.md).
     """
+    for name, texts in (("contexts", contexts), *(("options", choices) for choices in options)):
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise ParameterError(f"{name}: a list of texts is wanted, not {texts!r:.60}")
     if len(contexts) != len(options):
         raise ParameterError(f"{len(contexts)} contexts, {len(options)} lists of options: give one list each")
+    if max_tokens < 1:
+        raise ParameterError(f"max_tokens is {max_tokens}: choose 1 or more")
     if prefix != prefix.rstrip():
         raise ParameterError("the prefix ends in white space: let each context begin with it instead")
-    shared = tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else []
+    shared = text_ids(prefix, tokenizer, chat=True)
     trees = [
         _read(prefix, context, choices, tokenizer, shared)
         for context, choices in zip(contexts, options, strict=True)
     ]
+    limit = getattr(tokenizer, "model_max_length", math.inf)
+    window: float = getattr(getattr(model, "config", None), "max_position_embeddings", None) or limit
+    for context, tree in zip(contexts, trees, strict=True):
+        if max(tree.places) >= window:
+            raise ParameterError(
+                f"{context[:40]!r} … needs {max(tree.places) + 1} positions with its prefix and its longest option, the "
+                f"model has {window}: shorten the text"
+            )
     cache = None
     if shared:
         ids = torch.tensor([shared], device=next(model.parameters()).device)
@@ -162,13 +192,19 @@ def _read(prefix: str, context: str, options: Sequence[str], tokenizer: Any, sha
     if not options:
         raise ParameterError(f"the context {context[-40:]!r} has no option: give at least one")
     pairs = [encode_pair(prefix + context, option, tokenizer) for option in options]
-    before = pairs[0][0]
+    before = min((before for before, _ in pairs), key=len)  # the others begin with it
     if before[: len(shared)] != shared or len(before) == len(shared):
         raise ParameterError(
             f"the border between prefix and {context[:40]!r} falls inside a token, or nothing follows it: "
             'begin the context with a space or "\\n\\n" and some text'
         )
-    return _tree(before[len(shared) :], [after for _, after in pairs], len(shared))
+    after = [(ids + more)[len(before) :] for ids, more in pairs]
+    for i, j in combinations(range(len(after)), 2):
+        if after[i] == after[j]:
+            raise ParameterError(
+                f"the options {options[i]!r} and {options[j]!r} of {context[-40:]!r} are the same tokens: leave one out"
+            )
+    return _tree(before[len(shared) :], after, len(shared))
 
 
 def _score(model: nn.Module, row: Sequence[_Tree], cache: Any, cached: int) -> Iterator[OptionScores]:
@@ -201,7 +237,8 @@ def choose(scores: OptionScores, rule: str = "sum", base: OptionScores | None = 
     ``sum``: log p(option | context). ``mean``: that divided by the option's number of tokens. ``pmi``: that minus
     ``base``, the options' log-probabilities after a context without content.
 
-    Raises ParameterError for an unknown rule, for ``pmi`` without ``base``, and for a ``base`` of other options.
+    Raises ParameterError for an unknown rule, for ``pmi`` without ``base``, for a ``base`` of other options, and where
+    a difference is none: NaN is never the best.
 
     Source: lesson 12, section 3; for ``pmi`` Holtzman et al. (2021), equation 2.
     """
@@ -212,8 +249,12 @@ def choose(scores: OptionScores, rule: str = "sum", base: OptionScores | None = 
             raise ParameterError(
                 "pmi needs base=…: the scores of the same options after a content-free context"
             )
-        return int((scores.log_probs - base.log_probs).argmax())
-    return int((scores.log_probs / (scores.tokens if rule == "mean" else 1)).argmax())
+        values = scores.log_probs - base.log_probs
+    else:
+        values = scores.log_probs / (scores.tokens if rule == "mean" else 1)
+    if values.isnan().any():
+        raise ParameterError(f"the values {values.tolist()} are no numbers: an option has no probability")
+    return int(values.argmax())
 
 
 def contextual_calibration(log_probs: Tensor, content_free: Tensor) -> Tensor:
@@ -224,10 +265,10 @@ def contextual_calibration(log_probs: Tensor, content_free: Tensor) -> Tensor:
         content_free: (K,) or (C, K), the same scores for C inputs without content; their probabilities are averaged.
 
     Returns:
-        Calibrated log-probabilities, (N, K): each row's exponentials add up to 1.
+        Calibrated log-probabilities, float64 (N, K): each row's exponentials add up to 1.
 
     Raises:
-        ParameterError: the numbers of options differ.
+        ParameterError: the numbers of options differ; a score is NaN; content_free gives an option the probability 0.
 
     Source: Zhao et al. (2021), Calibrate Before Use, section 5; lesson 12, section 6.
     """
@@ -235,5 +276,10 @@ def contextual_calibration(log_probs: Tensor, content_free: Tensor) -> Tensor:
         raise ParameterError(
             f"{log_probs.shape[-1]} options, but {content_free.shape[-1]} in content_free: score the same options"
         )
-    base = log_softmax(content_free).reshape(-1, content_free.shape[-1]).exp().mean(0).log()
-    return log_softmax(log_softmax(log_probs) - base)
+    base = log_softmax(content_free.double()).reshape(-1, content_free.shape[-1]).exp().mean(0).log()
+    calibrated = log_softmax(log_softmax(log_probs.double()) - base)
+    if calibrated.isnan().any():
+        raise ParameterError(
+            "a score is NaN, or content_free gives an option the probability 0: look at both"
+        )
+    return calibrated

@@ -1,7 +1,8 @@
 """One label per word: alignment with word pieces, spans, and the best legal tag sequence.
 
 A *tag* is a string of the scheme BIO (called IOB2 in the literature): ``B-name`` opens a span, ``I-name`` continues one
-of the same name, ``O`` is outside. The masks and paths here work on label indices, in the order of ``labels``.
+of the same name, ``O`` is outside. Tags of other schemes (IOBES, BILOU) are refused; in IOB1 most I continue nothing. The
+masks and paths here work on label indices, in the order of ``labels``.
 Taught in lesson 04.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from instructlab_utils.arguments import listed
 from instructlab_utils.errors import DataError
 from instructlab_utils.training import IGNORED
 
@@ -28,7 +30,8 @@ def conll_types(tags: Iterable[str]) -> list[str]:
 
     Source: lesson 04, section 6.
     """
-    return [tag if tag == "O" else tag[:2] + CONLL.get(tag[2:], "MISC") for tag in tags]
+    read = read_tags(tags)
+    return [prefix if prefix == "O" else f"{prefix}-{CONLL.get(kind, 'MISC')}" for prefix, kind in read]
 
 
 def mark_capitals(words: Iterable[str]) -> list[str]:
@@ -36,7 +39,7 @@ def mark_capitals(words: Iterable[str]) -> list[str]:
 
     Source: lesson 04, section 6.
     """
-    return ["^" + word if word[:1].isupper() else word for word in words]
+    return ["^" + word if word[:1].isupper() else word for word in listed(words, "words")]
 
 
 def labels_of(task: Task) -> list[str]:
@@ -86,13 +89,19 @@ def encode(rows: Iterable[dict[str, Any]], tokenizer: Any, labels: Sequence[str]
     Source: lesson 04, section 2.
 
     Raises:
-        DataError: a tag is not one of ``labels``, or a word has no piece, so that it would get no tag.
+        DataError: a row has not one tag for each token, a tag is not one of ``labels`` (or stands there twice), or a word has
+            no piece, so that it would get no tag.
     """
-    index, examples = {label: k for k, label in enumerate(labels)}, []
+    index, examples = {label: k for k, label in enumerate(listed(labels, "labels"))}, []
+    if len(index) != len(labels):
+        raise DataError("a label stands twice among the labels: its number would be ambiguous")
     for number, row in enumerate(rows):
+        words, tags = (listed(row[name], f"row {number}: {name}") for name in ("tokens", "tags"))
+        if len(words) != len(tags):
+            raise DataError(f"row {number}: {len(words)} tokens and {len(tags)} tags; there must be one each")
         if unknown := set(row["tags"]) - set(index):
             raise DataError(f"row {number}: {sorted(unknown)[0]!r} is not one of the {len(index)} labels")
-        encoded = tokenizer(row["tokens"], is_split_into_words=True)
+        encoded = tokenizer(row["tokens"], is_split_into_words=True, split_special_tokens=True)
         aligned = align_labels(encoded.word_ids(), [index[tag] for tag in row["tags"]])
         if sum(label != IGNORED for label in aligned) != len(row["tokens"]):
             raise DataError(f"row {number}: a word has no piece; replace it before the tokenizer removes it")
@@ -100,15 +109,31 @@ def encode(rows: Iterable[dict[str, Any]], tokenizer: Any, labels: Sequence[str]
     return examples
 
 
+def read_tags(tags: Iterable[str]) -> list[tuple[str, str]]:
+    """(prefix, name) of each BIO tag: ``B-name``, ``I-name``, and ("O", "") for ``O``; the name of a bare B or I is ``_``.
+
+    Raises DataError for a tag of another scheme, and for a text in the place of a list.
+    Source: the schemes of seqeval; lesson 04, section 3.
+    """
+    if isinstance(tags, str):
+        raise DataError(f"{tags!r} is one text: give a list of tags")
+    read = []
+    for tag in tags:
+        prefix, _, kind = str(tag).partition("-")
+        if (prefix not in ("B", "I") and tag != "O") or kind != kind.strip("-"):
+            raise DataError(f"{tag!r} is no tag of the scheme BIO: turn it into O, B-name or I-name first")
+        read.append((prefix, "" if prefix == "O" else kind or "_"))
+    return read
+
+
 def spans_of(tags: Sequence[str]) -> list[Span]:
     """The spans of a tag sequence, read strictly: only B opens one, only I of the same name continues it.
 
     Returns (name, begin, end) in order, ``end`` exclusive. An I that continues nothing belongs to no span.
-    Equal to seqeval's strict mode with the scheme IOB2. Source: lesson 04, section 3.
+    Equal to seqeval's strict mode with the scheme IOB2. Raises DataError as :func:`read_tags`. Source: lesson 04, section 3.
     """
     spans, name, begin = [], "", 0
-    for i, tag in enumerate([*tags, "O"]):  # the last O closes a span that ends with the sentence
-        prefix, _, kind = tag.partition("-")
+    for i, (prefix, kind) in enumerate([*read_tags(tags), ("O", "")]):  # the last O closes a span at the end
         if name and (prefix != "I" or kind != name):
             spans.append((name, begin, i))
             name = ""
@@ -118,15 +143,14 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
 
 
 def repair(tags: Sequence[str]) -> list[str]:
-    """The tags with every I that continues nothing turned into a B, which is how seqeval reads them by default.
+    """The tags with every I that continues nothing turned into a B, which is how seqeval reads BIO tags by default.
 
-    Source: lesson 04, section 3.
+    Raises DataError as :func:`read_tags`. Source: lesson 04, section 3.
     """
-    repaired, previous = [], "O"
-    for tag in tags:
-        illegal = tag.startswith("I-") and previous[2:] != tag[2:]
-        repaired.append("B" + tag[1:] if illegal else tag)
-        previous = tag
+    repaired, before = [], ""
+    for tag, (prefix, kind) in zip(tags, read_tags(tags), strict=True):
+        repaired.append("B" + tag[1:] if prefix == "I" and kind != before else tag)
+        before = kind
     return repaired
 
 
@@ -134,15 +158,16 @@ def legal_transitions(labels: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Scores of starting with a label, (K,), and of going from label j to label k, (K, K): 0 if legal, else -inf.
 
     I-name may follow only B-name or I-name; everything else may follow everything. Float32.
-    Source: lesson 04, section 5.
+    Raises DataError as :func:`read_tags`. Source: lesson 04, section 5.
     """
 
-    def score(before: str, after: str) -> float:
-        legal = not after.startswith("I-") or before[2:] == after[2:]
-        return 0.0 if legal else -torch.inf
+    def score(before: str, after: tuple[str, str]) -> float:
+        prefix, kind = after
+        return -torch.inf if prefix == "I" and kind != before else 0.0
 
-    start = torch.tensor([score("O", after) for after in labels])
-    return start, torch.tensor([[score(before, after) for after in labels] for before in labels])
+    read = read_tags(labels)
+    start = torch.tensor([score("", after) for after in read])
+    return start, torch.tensor([[score(before, after) for after in read] for _, before in read])
 
 
 def viterbi(scores: Tensor, start: Tensor, transition: Tensor) -> list[int]:
@@ -154,12 +179,20 @@ def viterbi(scores: Tensor, start: Tensor, transition: Tensor) -> list[int]:
 
     Returns:
         T label indices. Source: Viterbi (1967); lesson 04, section 5.
+
+    Raises:
+        DataError: other shapes, which would broadcast, or no path with a score: NaN, or all are forbidden.
     """
+    shapes = [tuple(part.shape) for part in (scores, start, transition)]
+    if not scores.numel() or shapes[1:] != [shapes[0][1:], shapes[0][1:] * 2]:
+        raise DataError(f"scores, start and transition are {shapes}: need (T, K), (K,), (K, K), T > 0")
     best, pointers = scores[0] + start, []
     for s in scores[1:]:
         value, pointer = (best[:, None] + transition).max(dim=0)
         best = value + s
         pointers.append(pointer.tolist())
+    if not best.max() > -torch.inf:
+        raise DataError("no path has a score: there is a NaN, or every path is forbidden")
     path = [int(best.argmax())]
     for pointer in reversed(pointers):
         path.append(pointer[path[-1]])

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from instructlab_utils.checkpoints import History as History  # what train() returns
-from instructlab_utils.checkpoints import RunFolder
-from instructlab_utils.distributed import Shared, agree, main_score
+from instructlab_utils.checkpoints import RunFolder, must_be_finite
+from instructlab_utils.distributed import Shared
 from instructlab_utils.errors import TrainingError
+from instructlab_utils.guards import must_be_trainable, must_fit, share_of_hits, whole_label
+from instructlab_utils.identity import run_identity
 from instructlab_utils.losses import cross_entropy
 from instructlab_utils.models import mixed_precision
 
@@ -33,15 +34,18 @@ IGNORED = -100  # the label of a position without a target, as in torch
 
 
 def encode(dataset: Iterable[dict[str, Any]], tokenizer: Any, max_length: int) -> list[Example]:
-    """Tokenise once, without padding. Rows need ``text`` and ``label``; longer texts are cut to ``max_length`` tokens.
+    """Tokenise once, without padding. Rows need ``text`` and ``label``; longer texts are cut to ``max_length`` tokens,
+    and a typed "[SEP]" is text.
 
-    Source: lesson 03, section 2.
+    Source: lesson 03, section 2. TrainingError without rows, and for a label that is not a whole number.
     """
     rows = list(dataset)
     if not rows:
         raise TrainingError("encode() got no rows: the split or the subsample is empty")
-    ids = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)["input_ids"]
-    return [{"input_ids": i, "labels": int(row["label"])} for i, row in zip(ids, rows, strict=True)]
+    labels = [whole_label(row["label"], f"row {n} of encode()") for n, row in enumerate(rows)]
+    how = {"truncation": True, "max_length": max_length, "split_special_tokens": True}
+    ids = tokenizer([row["text"] for row in rows], **how)["input_ids"]
+    return [{"input_ids": i, "labels": label} for i, label in zip(ids, labels, strict=True)]
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
@@ -65,10 +69,13 @@ def collate_tokens(examples: Sequence[Example], pad_id: int) -> Batch:
     """Like :func:`collate`, for examples whose ``labels`` are lists; further lists, such as ``token_type_ids``, go along.
 
     Returns int64 tensors by name, each padded to its longest list: ``input_ids`` with ``pad_id``, ``labels`` with -100,
-    all others and ``attention_mask`` with 0. Source: lesson 04, section 2.
+    all others and ``attention_mask`` with 0. Raises TrainingError where a list is longer than its ``input_ids``: the rest
+    would be targets at padding. Source: lesson 04, section 2.
     """
     padding = {"input_ids": pad_id, "labels": IGNORED}
     rows = [{"attention_mask": [1] * len(e["input_ids"]), **e} for e in examples]
+    if any(len(row[name]) > len(row["input_ids"]) for row in rows for name in row):
+        raise TrainingError("an example has more labels, or more of another list, than input_ids")
     batch = {}
     for name in rows[0]:
         width = max(len(row[name]) for row in rows)
@@ -129,13 +136,18 @@ def cosine_schedule(step: int, total: int, warmup: int) -> float:
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """Floats of 16 bits as float32, all others as they are: for sums. Source: lesson 03, section 3."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale all gradients so that their joint Euclidean norm is at most ``max_norm``; returns the norm before.
 
-    Equal to ``torch.nn.utils.clip_grad_norm_``. Source: lesson 03, section 3.
+    Equal to ``torch.nn.utils.clip_grad_norm_``, but in float32 for 16-bit gradients. Source: lesson 03, section 3.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.stack([g.norm() for g in gradients]).norm().item()
+    norm = torch.stack([widened(g).norm() for g in gradients]).norm().item()
     if norm > max_norm:
         for g in gradients:
             g.mul_(max_norm / (norm + 1e-6))
@@ -143,14 +155,14 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for AdamW: matrices decay, biases and LayerNorm weights (one-dimensional tensors) do not.
+    """Two groups for AdamW: matrices decay, biases, LayerNorm weights and scalars do not.
 
     Source: lesson 03, section 3.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
 
 
@@ -161,7 +173,7 @@ def target_losses(model: nn.Module, batch: Batch) -> Tensor:
     """
     logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
     counts = batch["labels"] != -100
-    return cross_entropy(logits[counts].float(), batch["labels"][counts])
+    return cross_entropy(widened(logits[counts]), batch["labels"][counts])
 
 
 def training_step(
@@ -177,17 +189,22 @@ def training_step(
     ``objective(model, batch)`` returns one loss per target. Each micro-batch's summed loss is divided by the number of
     targets of *all* of them, so that accumulation equals the full batch. Source: lesson 03, section 3.
 
-    Raises TrainingError where no label counts: 0/0 would make every weight NaN.
+    Raises TrainingError, and changes no weight, where no label counts and where the loss or the gradient is not finite.
     """
     total = sum(int((batch["labels"] != -100).sum()) for batch in micro_batches)
     if total == 0:
         raise TrainingError("every label of this batch is -100: nothing to learn from, look at the masking")
     mean_loss = 0.0
     for batch in micro_batches:
-        loss = objective(model, batch).sum() / total
+        loss = widened(objective(model, batch)).sum() / total
         loss.backward()
         mean_loss += loss.item()
     norm = clip_gradients(model.parameters(), max_norm)
+    if not math.isfinite(mean_loss + norm):
+        optimizer.zero_grad()
+        raise TrainingError(
+            f"the loss is {mean_loss} and its gradient's norm {norm}: lower the rate or look at the batch"
+        )
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
@@ -222,6 +239,7 @@ def predict(model: nn.Module, examples: Sequence[Example], pad_id: int, batch_si
     Source: lesson 03, section 4.
     """
     was_training, device = model.training, next(model.parameters()).device
+    must_fit(model, examples)
     model.eval()
     found: dict[int, Tensor] = {}
     for chosen in batches_by_length(examples, batch_size):
@@ -241,6 +259,7 @@ def token_logits(
     As :func:`predict`, for heads that answer at each position; the padding is cut off again. Source: lesson 04, section 4.
     """
     was_training, device = model.training, next(model.parameters()).device
+    must_fit(model, examples)
     model.eval()
     found: dict[int, Tensor] = {}
     for chosen in batches_by_length(examples, batch_size):
@@ -252,11 +271,6 @@ def token_logits(
     return [found[i] for i in range(len(examples))]
 
 
-def _accuracy(model: nn.Module, examples: Sequence[Example], pad_id: int) -> float:
-    targets = torch.tensor([example["labels"] for example in examples])
-    return (predict(model, examples, pad_id).argmax(-1) == targets).double().mean().item()
-
-
 def move(batch: Batch, device: torch.device | str) -> Batch:
     """The batch on ``device``. Source: lesson 03, section 4."""
     return {name: tensor.to(device) for name, tensor in batch.items()}
@@ -265,10 +279,7 @@ def move(batch: Batch, device: torch.device | str) -> Batch:
 def batches_of(
     examples: Sequence[Example], batch_size: int, pad_id: int, seed: int, start: int = 0
 ) -> Iterator[Batch]:
-    """Bucketed batches without end; epoch ``e`` is drawn from (seed, e), so batch ``start`` can be reached by arithmetic.
-
-    Source: lesson 03, sections 2 and 5.
-    """
+    """Bucketed batches without end; epoch e is drawn from (seed, e), so ``start`` is arithmetic. Lesson 03, sections 2, 5."""
     per_epoch = math.ceil(len(examples) / batch_size)
     lengths = [len(example["input_ids"]) for example in examples]
     epoch, skip = divmod(start, per_epoch)
@@ -284,11 +295,8 @@ def batches_of(
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of an update that a call seldom changes: lesson 03, section 3.
-
-    ``warmup`` is a fraction of the steps, ``max_norm`` the gradient norm at which clipping begins, ``accumulation`` the
-    number of micro-batches of an update.
-    """
+    """What a call seldom changes: ``warmup`` as a share of the steps, the gradient norm ``max_norm`` where clipping begins,
+    the number of micro-batches of an update. Source: lesson 03, section 3."""
 
     warmup: float = 0.1
     max_norm: float = 1.0
@@ -321,43 +329,51 @@ def train(
 
     ``objective(model, batch)`` returns one loss per target, ``schedule(step, steps, warmup_steps)`` the factor of the rate;
     ``after_step(step)`` is called after each update, from 0, while the gradients are still there. Every ``eval_every``
-    updates the accuracy on ``dev``, or any other ``evaluate(model)``, the higher the better, is measured; the best weights
-    come back at the end, and ``patience`` evaluations without a gain stop the run. ``folder`` gets a log, and a checkpoint
-    every ``save_every`` updates from which the same call resumes to the same bits. ``until`` leaves after that update
-    without a last checkpoint, as a kill would. Under ``accelerate launch`` the same call trains the same model
-    (:class:`Shared`). Source: lesson 03, sections 3 to 5.
+    updates the accuracy on ``dev``, or any ``evaluate(model)``, the higher the better, is measured; the best weights come
+    back at the end, and ``patience`` evaluations without a gain stop the run. ``folder`` gets a log, and every
+    ``save_every`` updates a checkpoint from which the same call resumes to the same bits; ``until`` leaves after that
+    update without one, as a kill would. ``accelerate launch`` trains one model. Source: lesson 03, sections 3 to 5.
 
-    Raises TrainingError for an empty training set, a non-finite loss, a checkpoint of another run, or processes that see
-    different checkpoints.
+    Raises TrainingError for an empty training set, labels that are no classes, weights in float16, a loss, gradient or
+    weight that is not finite, the folder of another run, or processes that see different runs or checkpoints.
     """
-    if not examples:
-        raise TrainingError("train() got no examples: the split or the subsample is empty")
+    dev = dev if evaluate is None else None
+    must_be_trainable(model, examples, dev, objective is target_losses)
     device = next(model.parameters()).device
     processes = PartialState(cpu=device.type == "cpu")  # one, unless `accelerate launch` started more
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, fused=True)
     files = RunFolder(folder, processes.is_main_process)
     torch.manual_seed(seed)  # dropout; the batches have their own generator, a checkpoint its own state
-    history = files.resume(model, optimizer, seed, steps)
+
+    def accuracy(net: nn.Module) -> float:
+        return share_of_hits(predict(net, dev or (), pad_id), [e["labels"] for e in dev or ()], "dev")
+
+    score = evaluate or (None if dev is None else accuracy)
+    run = {} if folder is None and processes.num_processes == 1 else run_identity(
+        model, examples, dev, processes.num_processes, seed=seed, steps=steps, learning_rate=learning_rate,
+        batch_size=batch_size, **asdict(recipe), weight_decay=weight_decay, schedule=schedule, objective=objective,
+        after_step=after_step, pad_id=pad_id, evaluate=evaluate, looks=(eval_every, patience) if score else None,
+    )  # fmt: skip
+    history = files.resume(model, optimizer, run)
     begin, end = len(history.losses), steps if until is None else min(until, steps)
-    agree(begin, folder, device)
     if after_step is not None:
         optimizer.register_step_post_hook(lambda *_: after_step(len(history.losses)))
-    score = evaluate or (None if dev is None else partial(_accuracy, examples=dev, pad_id=pad_id))
     stream = batches_of(examples, batch_size, pad_id, seed, begin * recipe.accumulation)
     factors = [] if history.stopped_early else range(begin, end)
     rates = [learning_rate * schedule(step, steps, round(recipe.warmup * steps)) for step in factors]
     model.train()
-    for update in _updates(model, optimizer, stream, rates, recipe, objective, seed * steps + begin):
+    for update in _updates(model, optimizer, stream, rates, recipe, objective, seed * steps, begin):
         entry = history.add(*update)
         step = entry["step"]
         if score is not None and eval_every and step % eval_every == 0:
-            name = "dev_score" if evaluate else "dev_accuracy"
-            entry[name] = _look_at_dev(model, score, files, history, patience * eval_every)
+            found = files.look(model, score, history, patience * eval_every)
+            entry["dev_score" if evaluate else "dev_accuracy"] = found
         files.log(entry)
         if save_every and (step % save_every == 0 or step == steps or history.stopped_early):
-            files.save(model, optimizer, seed, steps, history)
+            files.save(model, optimizer, history)
         if history.stopped_early:
             break
+    must_be_finite(model, len(history.losses))
     files.restore_best(model)
     model.eval()
     processes.wait_for_everyone()  # until the main process has written
@@ -366,26 +382,19 @@ def train(
 
 def _updates(
     model: nn.Module, optimizer: Any, batches: Iterator[Batch], rates: Sequence[float], recipe: Recipe,
-    objective: Objective, dropout_seed: int,
+    objective: Objective, dropout_seed: int, begin: int,
 ) -> Iterator[tuple[float, float, float]]:  # fmt: skip
-    """One update for each of the rates; yields its mean loss, gradient norm and rate."""
+    """One update for each rate; yields mean loss, gradient norm, rate."""
     device, processes = next(model.parameters()).device, PartialState()
     net = model if processes.num_processes == 1 else Shared(model, processes)
-    for number, rate in enumerate(rates, dropout_seed):
+    for number, rate in enumerate(rates, begin):
         micro = [move(next(batches), device) for _ in range(recipe.accumulation)]
         if processes.process_index:  # dropout of the other processes; the main one goes on as if alone
-            torch.manual_seed(number * processes.num_processes + processes.process_index)
-        with mixed_precision(model, device):
-            loss, norm = training_step(net, optimizer, micro, rate, recipe.max_norm, objective)
+            torch.manual_seed((dropout_seed + number) * processes.num_processes + processes.process_index)
+        try:
+            with mixed_precision(model, device):
+                loss, norm = training_step(net, optimizer, micro, rate, recipe.max_norm, objective)
+        except TrainingError as error:
+            error.args = (f"{error} (update {number + 1})",)
+            raise
         yield loss, norm, rate
-
-
-def _look_at_dev(
-    model: nn.Module, score: Callable[[nn.Module], float], files: RunFolder, history: History, wait: int
-) -> float:
-    """The dev score; the weights are kept if it is the best so far."""
-    found = main_score(score(model), next(model.parameters()).device)
-    model.train()
-    if history.look(found, wait):
-        files.keep_best(model)
-    return found

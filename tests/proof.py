@@ -81,4 +81,4 @@ def prove(exercise: Exercise, answer: str | None = None, *, hidden: bool = True)
 
 
 def _execute(code: str, name: str, namespace: dict[str, Any]) -> None:
-    exec(compile(code, f"<{name}>", "exec"), namespace)
+    exec(compile(code, f"<{name}>", "exec", dont_inherit=True), namespace)

@@ -90,8 +90,12 @@ def job(out: Path, part: str) -> None:
     training.training_step = naive
     net, history = trained(out / "naive", torch.float64, n=20)  # four micro-batches of five
     keep(out, f"naive-{rank}", net, history)
+    with pytest.raises(TrainingError, match="see different examples or settings"):
+        trained(out / "mixed", n=21 + rank)
     with pytest.raises(TrainingError, match="see different checkpoints"):
-        trained(out / ("calm" if rank == 0 else "elsewhere"))
+        trained(out / ("calm" if rank == 0 else "elsewhere"), dropout=0.1)
+    with pytest.raises(TrainingError, match="another process cannot begin" if rank else "holds a run with"):
+        trained(out / ("calm" if rank == 0 else "mixed"), dropout=0.2)
     (out / f"refused-{rank}").touch()
 
 
@@ -172,7 +176,7 @@ def test_only_the_main_process_writes(two):
         assert found == ["best.safetensors", "latest.json", "log.jsonl", f"step-{STEPS:06d}"]
 
 
-def test_processes_that_see_different_checkpoints_are_refused(two):
+def test_processes_that_see_different_examples_or_checkpoints_are_refused(two):
     assert (two / "refused-0").exists() and (two / "refused-1").exists()
 
 
@@ -183,7 +187,7 @@ def test_killed_and_resumed_equals_undisturbed(two, tmp_path):
     done = launch(__file__, tmp_path, "resume")
     assert done.returncode == 0, done.stderr[-3000:]
     files = [path.relative_to(two / "calm") for path in (two / "calm").rglob("*") if path.is_file()]
-    assert len(files) == 5
+    assert len(files) == 6  # the best weights twice, for the run and for its checkpoint
     for path in files:
         assert (tmp_path / "cut" / path).read_bytes() == (two / "calm" / path).read_bytes(), path
 

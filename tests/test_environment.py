@@ -68,6 +68,7 @@ def _imports(folder: str) -> dict[str, set[str]]:
     [
         ("instructlab_utils", ("tensorboard",)),
         ("instructlab_repro", ("classroom",)),
+        ("classroom", ("classroom",)),
         ("notebooks", ()),
         ("tests", ("dev", "bench", "classroom", "tensorboard")),
         ("scripts", ("dev",)),
@@ -83,7 +84,8 @@ def test_every_import_is_a_declared_dependency(
         *(line for extra in extras for line in project["optional-dependencies"][extra]),
     ]
     declared = {lock.normal(lock.Requirement(line).name) for line in lines}
-    own = {"instructlab_utils", "instructlab_repro"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
+    own = {path.stem for name in ("tests", "classroom") for path in (ROOT / name).glob("*.py")}
+    own |= {"instructlab_utils", "instructlab_repro"}
     packages = packages_distributions()
     found = _imports(folder)
     assert len(found) > 3

@@ -11,9 +11,8 @@ import proof
 import pytest
 
 from instructlab_repro import notebooks
-from instructlab_repro.engine import classroom
 from instructlab_repro.notebooks import exercises as ex
-from instructlab_utils.errors import ConfigError, NotebookError
+from instructlab_utils.errors import NotebookError
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ex.sources(ROOT)
@@ -252,69 +251,3 @@ def test_wrong_numbering_is_named(tmp_path):
 def test_a_missing_source_is_named(tmp_path):
     with pytest.raises(NotebookError, match="no exercise source"):
         ex.load(tmp_path / "09_none.py")
-
-
-def test_classroom_leaves_foreign_folders_alone(tmp_path):
-    pytest.importorskip("nbgrader")
-    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(ConfigError, match="not empty"):
-        classroom.classroom(tmp_path)
-    assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "mine"
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def graded(solved: float, untouched: float) -> dict[str, dict[str, dict[str, float]]]:
-    return {
-        "solved": {"add": {"score": solved, "max_score": 2.0}},
-        "untouched": {"add": {"score": untouched, "max_score": 2.0}},
-    }
-
-
-@pytest.mark.parametrize("scores", [(1.0, 0.0), (2.0, 1.0), (0.0, 0.0)])
-def test_classroom_refuses_other_grades_than_full_and_none(tmp_path, scores):
-    with pytest.raises(NotebookError, match="expected full marks"):
-        classroom._judge(graded(*scores), tmp_path)
-
-
-def test_classroom_refuses_grades_without_the_hidden_cases(tmp_path):
-    executed = tmp_path / "solved" / classroom.ASSIGNMENT / "add.ipynb"
-    executed.parent.mkdir(parents=True)
-    executed.write_text("no case here", encoding="utf-8")
-    with pytest.raises(NotebookError, match="hidden cases were not put back"):
-        classroom._judge(graded(2.0, 0.0), tmp_path)
-    executed.write_text("### BEGIN HIDDEN TESTS", encoding="utf-8")
-    classroom._judge(graded(2.0, 0.0), tmp_path)
-    assert executed.is_file()
-
-
-def test_classroom_refuses_a_release_that_shows_the_solution(tmp_path):
-    path = written(tmp_path, HEAD)
-    released = tmp_path / "release" / "09_add.ipynb"
-    classroom._write_notebook(ex.teacher_notebook(path), released)
-    with pytest.raises(NotebookError, match="shows 'BEGIN SOLUTION'"):
-        classroom._submit(released, tmp_path / "submitted", path)
-
-
-def test_classroom_fills_every_answer_of_the_solved_submission(tmp_path):
-    import nbformat
-
-    path = written(tmp_path, HEAD)
-    released = tmp_path / "release" / "09_add.ipynb"
-    classroom._write_notebook(proof.student_notebook(path), released)
-    classroom._submit(released, tmp_path / "submitted", path)
-    text = {
-        student: nbformat.read(tmp_path / "submitted" / student / classroom.ASSIGNMENT / released.name, 4)
-        .cells[1]
-        .source
-        for student in ("solved", "untouched")
-    }
-    assert text == {
-        "solved": "def add(a, b):\n    return a + b\n",
-        "untouched": f"def add(a, b):\n    {ex.STUB}",
-    }
-
-
-def test_a_failed_step_of_nbgrader_names_its_cause():
-    log = "[ERROR] trouble\n    FileNotFoundError: no 'alembic'\nNbGraderException: see above"
-    with pytest.raises(NotebookError, match="autograde failed: FileNotFoundError: no 'alembic'"):
-        classroom._step({"success": False, "log": log}, "autograde")

@@ -471,6 +471,12 @@ def test_marks_inside_numbers_and_between_them_tell_inputs_apart() -> None:
         len({instructions.normalised(text) for text in ("3.5", "35", "3+5", "3-5", "3*5", "3/5", "3:5")}) == 7
     )
     assert instructions.normalised(" Ab, c! ") == instructions.normalised("“ab” C")
+    assert instructions.normalised(".5") != instructions.normalised("5")
+    assert instructions.normalised("x != y") != instructions.normalised("x = y")
+    assert instructions.normalised("the rapist") != instructions.normalised("therapist")
+    assert instructions.normalised("it's") != instructions.normalised("its")
+    assert instructions.normalised("用 Python 写") == instructions.normalised("用Python写。")
+    assert instructions.normalised("3 + 5") == instructions.normalised("3+5") != instructions.normalised("35")
     assert instructions.normalised("?") == "?"  # not the empty text, which would equal "!"
 
 
@@ -509,9 +515,44 @@ def test_checks_compare_whole_words() -> None:
         ("3.5", "about 3.5", "3 and 5"),
         ("水果", "它们都是水果。", "果水"),
         ("?", "a ?", "a !"),
+        ("C", "I write in C.", "I write in C++."),
+        ("C", "**C**", "C#"),
+        ("C++", "use C++", "use C"),
+        ("x > y", "so x > y", "so x < y"),
+        ("50", "about 50, or so", "50 %"),
+        ("50", "$50$ is it", "it costs $50"),
+        ("👎", "👎 it is", "👍"),
+        ("café", "a cafe\u0301", "a cafe"),
+        ("5", "It is ５.", "5th"),
+        ("-3", "\u22123", "3"),
+        ("toxic", "Toxic!", "non-toxic"),
+        ("x²", "x²", "x2"),
+        ("हिन्दी", "यह हिन्दी है", "यह हिन्दा है"),
+        ("3.5", "有3.5个", "有35个"),
+        ("Rome", "Yes 👍 <b>Rome</b>", "Rome-like"),
+        ("5", "3 + 2 = 5", "2.5"),
+        ("5", "x = 5.", "±5"),
+        ("5", "→5", ".5"),
+        ("x = y", "x = y", "x != y"),
+        ("f(x)", "it is f(x).", "f[x]"),
+        ("C", "(C) Rome", "Objective-C"),
+        ("1e-5", "1e-5", "1e-6"),
+        ("don't", "don’t", "dont"),
     ]:
         assert instructions.passes(free, right, output) and not instructions.passes(free, wrong, output)
+    with pytest.raises(ValueError, match="one stands twice"):
+        instruction(options=["café", "cafe\u0301"], examples=[{"input": i, "output": "café"} for i in "ab"])
+    same = instruction(options=["café", "bar"], examples=[{"input": i, "output": "cafe\u0301"} for i in "ab"])
+    assert instructions.passes(same, "the café", "cafe\u0301")
+    assert not instructions.passes(same, "a bar", "café")
+    pair = instruction(
+        options=["C", "C++"], examples=[{"input": i, "output": o} for i, o in (("a", "C"), ("b", "C++"))]
+    )
+    assert instructions.passes(pair, "In C++.", "C++") and not instructions.passes(pair, "In C++.", "C")
     exact = instruction(options=[], check="exact")
+    assert instructions.passes(exact, "cafe\u0301 −５ \n", "café -5") and not instructions.passes(
+        exact, "x2", "x²"
+    )
     assert instructions.passes(exact, " a, b\n", "a, b") and not instructions.passes(exact, "A, b", "a, b")
 
 

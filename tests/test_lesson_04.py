@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from seqeval.metrics import f1_score
 from seqeval.scheme import IOB2, Entities
 
 from instructlab_utils import metrics, models, tagging, training
-from instructlab_utils.errors import DataError
+from instructlab_utils.errors import DataError, TrainingError
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ["O", "B-a", "I-a", "B-b", "I-b"]
@@ -58,6 +59,71 @@ def test_seqevals_default_mode_is_the_strict_one_after_the_repair(pairs):
     truth, guess = (list(side) for side in zip(*pairs, strict=True))
     repaired = [[tagging.repair(tags) for tags in side] for side in (truth, guess)]
     assert metrics.span_f1(*repaired) == pytest.approx(f1_score(truth, guess, zero_division=0), abs=1e-12)
+
+
+LEGAL = ["O", "O", "B-a", "I-a", "B-b", "I-b", "B", "I", "B-", "I-", "B-a-b", "I-a-b", "B-_", "I-ż", "B-ż"]
+FOREIGN = [
+    "E-a",
+    "S-a",
+    "L-a",
+    "U-a",
+    "M-a",
+    "E",
+    "S",
+    "b-a",
+    "i-a",
+    "o",
+    "B_a",
+    "Ba",
+    "O-a",
+    "B--a",
+    "B-a-",
+    "",
+    "-",
+    "PER",
+    "OB-a",
+]
+
+
+def test_on_hostile_bio_tags_every_reading_is_seqevals():
+    """Untyped tags, I without B, a change of type inside: strict mode, entities, and the default after the repair."""
+    rng, spans, stray = random.Random(0), 0, 0
+    by_hand = lesson_function("span_f1", spans_of=tagging.spans_of)
+    for _ in range(2500):
+        lengths = [rng.randint(0, 7) for _ in range(rng.randint(1, 3))]
+        truth, guess = ([[rng.choice(LEGAL) for _ in range(n)] for n in lengths] for _ in range(2))
+        if rng.random() < 0.5:
+            guess = [[tag if rng.random() < 0.8 else "O" for tag in tags] for tags in truth]
+        ours, found = metrics.span_f1(truth, guess), [tagging.spans_of(tags) for tags in truth]
+        assert ours == pytest.approx(by_hand(truth, guess), abs=1e-12)
+        if any(lengths):
+            theirs = f1_score(truth, guess, mode="strict", scheme=IOB2, zero_division=0)
+            assert ours == pytest.approx(float(theirs), abs=1e-12)
+            repaired = [[tagging.repair(tags) for tags in side] for side in (truth, guess)]
+            default = float(f1_score(truth, guess, zero_division=0))
+            assert metrics.span_f1(*repaired) == pytest.approx(default, abs=1e-12)
+            stray += repaired != [truth, guess]
+        assert found == [[e.to_tuple()[1:] for e in sentence] for sentence in Entities(truth, IOB2).entities]
+        spans += sum(map(len, found))
+    assert spans > 2500 and stray > 1000
+
+
+@pytest.mark.parametrize("tag", FOREIGN)
+def test_tags_of_other_schemes_are_refused(tag):
+    """IOBES, BILOU and misspelt ones: read as BIO they gave other spans than any library, without a word."""
+    for call in (tagging.spans_of, tagging.repair, tagging.legal_transitions, tagging.conll_types):
+        with pytest.raises(DataError, match="is no tag of the scheme BIO"):
+            call(["O", "B-a", tag, "I-a"])
+    with pytest.raises(DataError, match="is no tag of the scheme BIO"):
+        metrics.span_f1([["O", "O"]], [["B-a", tag]])
+    with pytest.raises(DataError, match="'BIO' is one text"):
+        tagging.read_tags("BIO")
+
+
+def test_the_grammar_knows_untyped_tags():
+    start, transition = tagging.legal_transitions(["O", "B", "I", "B-a", "I-a"])
+    assert (start == 0).tolist() == [True, True, False, True, False]
+    assert (transition[:, 2] == 0).tolist() == [False, True, True, False, False]
 
 
 @settings(max_examples=200, deadline=None)
@@ -152,6 +218,47 @@ def test_encode_is_aligned_and_refuses_what_would_get_lost(tokenizer):
         tagging.encode([{"tokens": ["a"], "tags": ["B-z"]}], tokenizer, LABELS)
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"tokens": ["a", "b"], "tags": ["O", "O", "B-a"]}, "row 1: 2 tokens and 3 tags"),
+        ({"tokens": ["a", "b", "c"], "tags": ["O", "O"]}, "row 1: 3 tokens and 2 tags"),
+    ],
+)
+def test_a_tag_for_each_token(tokenizer, row, told):
+    """Tags too many were dropped silently, tags too few were an IndexError."""
+    with pytest.raises(DataError, match=told):
+        tagging.encode([{"tokens": ["a"], "tags": ["O"]}, row], tokenizer, LABELS)
+    with pytest.raises(TypeError, match="row 0: tokens must be a list of texts, not 'ab'"):
+        tagging.encode([{"tokens": "ab", "tags": ["O", "O"]}], tokenizer, LABELS)
+    with pytest.raises(DataError, match="a label stands twice"):
+        tagging.encode([{"tokens": ["a"], "tags": ["O"]}], tokenizer, [*LABELS, "O"])
+
+
+def test_labels_at_padding_are_refused():
+    short, long = {"input_ids": [1, 2], "labels": [0, 1, 1]}, {"input_ids": [1, 2, 3], "labels": [0, 1, 1]}
+    assert training.collate_tokens([long], 0)["labels"].shape == (1, 3)
+    with pytest.raises(TrainingError, match="more labels, or more of another list, than input_ids"):
+        training.collate_tokens([short, long], 0)
+
+
+def test_viterbi_refuses_what_would_broadcast_and_what_has_no_path():
+    scores, start, transition = torch.zeros(4, 3), torch.zeros(3), torch.zeros(3, 3)
+    assert len(tagging.viterbi(scores, start, transition)) == 4
+    for wrong in (
+        (scores, start[:1], transition),
+        (scores, start, transition[:1]),
+        (scores, start, transition[0]),
+        (scores[0], start, transition),
+        (scores[:0], start, transition),
+    ):
+        with pytest.raises(DataError, match=r"need \(T, K\), \(K,\), \(K, K\), T > 0"):
+            tagging.viterbi(*wrong)
+    for worst in (torch.nan, -torch.inf):
+        with pytest.raises(DataError, match="no path has a score"):
+            tagging.viterbi(scores, start, transition + worst)
+
+
 def test_the_loss_with_ignored_pieces_is_torchs():
     """Sum over the targets divided by their number equals torch's mean, value and gradient."""
     from transformers import BertConfig, BertForTokenClassification
@@ -189,6 +296,8 @@ def test_names_keep_their_borders_and_get_four_types():
     assert tagging.conll_types(["O", "B-liv", "I-liv", "B-fac", "B-pro", "I-num"]) == [
         "O", "B-PER", "I-PER", "B-LOC", "B-MISC", "I-MISC",
     ]  # fmt: skip
+    with pytest.raises(TypeError, match="words must be a list of texts"):
+        tagging.mark_capitals("Komisja")
     assert tagging.mark_capitals(["Komisja", "w", "Łodzi", "1", ""]) == ["^Komisja", "w", "^Łodzi", "1", ""]
 
 

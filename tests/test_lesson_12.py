@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from instructlab_repro import experiments
 from instructlab_utils import models, scoring, tasks
 from instructlab_utils.errors import ParameterError
+from instructlab_utils.markers import text_ids
 from instructlab_utils.run import Cost
 
 ROOT = Path(__file__).resolve().parents[1] / "notebooks"
@@ -54,7 +55,7 @@ def lesson(tokenizer):
         num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.3,
     )  # fmt: skip
     scope = {"net": LlamaForCausalLM(config).double().eval(), "tokenizer": tokenizer}
-    scope |= {"run": SimpleNamespace(device="cpu"), "ParameterError": ParameterError}
+    scope |= {"run": SimpleNamespace(device="cpu"), "ParameterError": ParameterError, "text_ids": text_ids}
     names = ("encode_pair", "log_prob", "row_of", "packed", "ids_of", "show", "scores_of")
     return load(LESSON, *names, **scope)
 

@@ -80,6 +80,110 @@ def test_a_wrong_offset_is_moved_to_the_nearest_place() -> None:
     }
 
 
+def test_an_answer_is_looked_for_as_a_word_before_it_is_looked_for_inside_one() -> None:
+    counts: Counter[str] = Counter()
+    assert readers.placed("a party about art", "art", 4, counts) == ("art", 14)
+    assert readers.placed("a bit redder", "red", 0, counts) == (
+        "red",
+        6,
+    )  # else nowhere: annotators do cut words
+    assert readers.placed("他在北京出生", "北京", 0, counts) == ("北京", 2)
+    assert counts == {"answers whose offset was wrong: the nearest place is taken": 3}
+
+
+def squad_file(tmp_path: Path, **changes: dict[str, object]) -> Path:
+    """A file of SQuAD's form; ``changes`` go into the article, the paragraph, the question or the answer. None deletes."""
+    context = "Beyoncé was born in Houston, Texas. She sang there."
+
+    def changed(level: str, fields: dict[str, object]) -> dict[str, object]:
+        return {k: v for k, v in (fields | changes.get(level, {})).items() if v is not None}
+
+    answer = changed("answer", {"text": "Houston", "answer_start": 20})
+    qa = changed("question", {"id": "1", "question": "Where?", "answers": [answer]})
+    paragraph = changed("paragraph", {"context": context, "qas": [qa]})
+    path = tmp_path / "squad.json"
+    article = changed("article", {"title": "B", "paragraphs": [paragraph]})
+    path.write_text(json.dumps({"version": "1.1", "data": [article]}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"answer": {"answer_start": None}},
+            "question 1, answer 1, field answer_start: None: write a whole number",
+        ),
+        ({"answer": {"answer_start": "20"}}, "answer 1, field answer_start: '20': write a whole number"),
+        ({"answer": {"answer_start": True}}, "field answer_start: True: write a whole number"),
+        ({"answer": {"text": None}}, "answer 1, field text: None: write a text"),
+        ({"answer": {"answer_end": 27}}, "answer 1, field 'answer_end': no reader knows it"),
+        (
+            {"question": {"answers": None}},
+            "article 1, paragraph 1, question 1, field answers: None: write a list",
+        ),
+        ({"question": {"answers": [3]}}, "answer 1: 3 is no object"),
+        ({"question": {"question": None}}, "question 1, field question: None: write a text"),
+        ({"question": {"weight": 0}}, "question 1, field 'weight': no reader knows it"),
+        ({"question": {"is_impossible": True}}, "is_impossible: True beside 1 answers: mend one"),
+        ({"question": {"is_impossible": "no"}}, "is_impossible: 'no' beside 1 answers"),
+        ({"paragraph": {"context": None}}, "paragraph 1, field context: None: write a text"),
+        ({"paragraph": {"qas": None}}, "paragraph 1, field qas: None: write a list"),
+        ({"article": {"title": None}}, "article 1, field title: None: write a text"),
+        ({"article": {"paragraphs": ["x"]}}, "paragraph 1: 'x' is no object"),
+    ],
+)
+def test_a_malformed_squad_row_is_one_sentence(tmp_path: Path, changes, message: str) -> None:
+    path = squad_file(tmp_path, **changes)
+    with pytest.raises(DataError, match=message) as caught:
+        rows_of(readers.squad, path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_wrong_starts_in_squad_are_mended_and_counted_or_left_out(tmp_path: Path) -> None:
+    for start in (0, 21, 400, -3):
+        (row,), counts = rows_of(readers.squad, squad_file(tmp_path, answer={"answer_start": start}))
+        assert (
+            row["starts"] == [20]
+            and counts["answers whose offset was wrong: the nearest place is taken"] == 1
+        )
+    rows, counts = rows_of(readers.squad, squad_file(tmp_path, answer={"text": "Austin"}))
+    assert not rows and counts["questions left out: no answer stands in the text"] == 1
+
+
+def test_a_question_that_says_it_has_no_answer_has_none(tmp_path: Path) -> None:
+    more = {
+        "is_impossible": True,
+        "answers": [],
+        "plausible_answers": [{"text": "Texas", "answer_start": 29}],
+    }
+    (row,), counts = rows_of(readers.squad, squad_file(tmp_path, question=more))
+    assert row["answers"] == row["starts"] == [] and not counts
+    assert rows_of(readers.squad, squad_file(tmp_path, question={"is_impossible": False}))[0][0][
+        "starts"
+    ] == [20]
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "task.json"
+    path.write_text(
+        '{"examples": [{"input": "q", "target_scores": {"a": 1, "b": 0, "a": 0}}]}', encoding="utf-8"
+    )
+    with pytest.raises(DataError, match="the key 'a' stands twice in one object"):
+        rows_of(readers.choices, path)
+
+
+def test_a_target_that_contradicts_the_scores_is_left_out_and_counted(tmp_path: Path) -> None:
+    scores = {"target_scores": {"Yes": 1, "No": 0}}
+    said = ["Yes", "Yes. A comet is one.", " Yes", ["Sure", "Yes"], "No. It is not.", "Yesterday", ["No"]]
+    rows, counts = rows_of(
+        readers.choices,
+        task_file(tmp_path, [{"input": f"q{i}", "target": t} | scores for i, t in enumerate(said)]),
+    )
+    assert [row["input"] for row in rows] == ["q0", "q1", "q2", "q3"]
+    assert counts == {"examples left out: target and target_scores differ": 3}
+
+
 def test_attributes_may_hold_commas_and_colons_only_between_keys() -> None:
     text = "name: Blue Spice, priceRange: £20-25, customer rating: 3 out of 5, near: Café, the old one"
     assert readers.attributes(text) == {
@@ -148,6 +252,28 @@ def test_pairs_gather_the_texts_of_equal_inputs(tmp_path: Path) -> None:
         ),
         (readers.choices, [{"input": "q", "target_scores": {"a": 1, "b": "0"}}], "each with a number"),
         (readers.choices, [{"input": "q"}], "example 1, field target_scores"),
+        (
+            readers.choices,
+            [{"input": "q", "target_scores": {"a": float("nan"), "b": 0}}],
+            "each with a number",
+        ),
+        (
+            readers.choices,
+            [{"input": "q", "target_scores": {"a": 1, "b": 0}, "target": 1}],
+            "field target: 1",
+        ),
+        (readers.choices, ["q"], "example 1: 'q' is no object"),
+        (readers.choices, [{"input": "q", "weight": 0}], "example 1, field 'weight': no reader knows it"),
+        (readers.pairs, ["q"], "example 1: 'q' is no object"),
+        (readers.pairs, [example("a", "x") | {"weight": 0}], "field 'weight': no reader knows it"),
+        (
+            readers.pairs,
+            [example("a", "x") | {"target_scores": {}}],
+            "field 'target_scores': no reader knows",
+        ),
+        (readers.disfluent, [example("q\ncontext: a b", ["a", "b"])], "2 texts, of which one would be read"),
+        (readers.polish, [example("a b", ["O O", "O O"])], "2 texts, of which one would be read"),
+        (readers.slots, [example("name: A", ["A is", "A was"])], "2 texts, of which one would be read"),
     ],
 )
 def test_a_malformed_file_is_one_sentence(tmp_path: Path, reader, examples, message: str) -> None:
@@ -205,6 +331,10 @@ def test_parallel_files_must_be_equally_long(tmp_path: Path) -> None:
         ("three", ["drei"], "good"),
     ]
     assert counts == {"rows left out: the two labels differ": 1, "rows left out: empty or found twice": 1}
+    for wrong in ({"input": "x"}, {"input": "x", "target_scores": {"good": 1}}, "x"):
+        bad = task_file(german.parent, [wrong] * 4)
+        with pytest.raises(DataError, match="example 1"):
+            rows_of(readers.parallel, english, bad)
     with pytest.raises(DataError, match="equally many rows"):
         rows_of(readers.parallel, english, side("y_de", [("eins", 1)]))
 

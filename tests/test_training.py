@@ -215,7 +215,7 @@ def test_resume_gives_the_same_bits(tmp_path, until):
 def test_another_runs_checkpoint_is_refused(tmp_path):
     settings_ = dict(learning_rate=1e-3, pad_id=0, batch_size=8, folder=tmp_path, save_every=2)
     training.train(tiny(), invented(16), steps=2, seed=0, **settings_)
-    with pytest.raises(TrainingError, match="seed 0 and 2 steps, not 1 and 2"):
+    with pytest.raises(TrainingError, match="seed 0, not seed 1"):
         training.train(tiny(), invented(16), steps=2, seed=1, **settings_)
 
 
@@ -250,7 +250,7 @@ def test_no_examples_and_exploding_loss_get_a_sentence():
         training.encode([], None, 8)
     net = tiny()
     net.classifier.weight.data.fill_(float("inf"))
-    with pytest.raises(TrainingError, match="the loss is nan at update 1"):
+    with pytest.raises(TrainingError, match=r"the loss is nan .* \(update 1\)"):
         training.train(net, invented(8), steps=1, learning_rate=1e-3, pad_id=0)
 
 
@@ -307,7 +307,7 @@ def test_collate_tokens_pads_each_list_with_its_own_mark():
     assert batch["labels"].tolist() == [[1, -100, 2], [3, -100, -100]]
     assert batch["token_type_ids"].tolist() == [[0, 0, 1], [0, 0, 0]]
     spans = training.collate_tokens(
-        [{"input_ids": [5], "labels": [0, 1]}, {"input_ids": [5, 6], "labels": [1, 1]}], 0
+        [{"input_ids": [5, 6], "labels": [0, 1]}, {"input_ids": [5, 6, 7], "labels": [1, 1]}], 0
     )
     assert spans["labels"].tolist() == [[0, 1], [1, 1]]
 

@@ -165,7 +165,8 @@ def overview(exercises: list[Exercise]) -> str:
         kind = " · ".join(filter(None, (e.kind, e.flavour, f"{e.points} points" if e.graded else "")))
         stars = "●" * e.difficulty + "○" * (5 - e.difficulty)
         lines.append(f"| {e.id} {e.title} | {stars} | {e.minutes} | {kind} |")
-    return "\n".join([*lines, f"| together | | {sum(e.minutes for e in exercises)} | |"])
+    alone = "\nOf what you hand in, only the answer cells of graded exercises are read: keep imports and helpers in them."
+    return "\n".join([*lines, f"| together | | {sum(e.minutes for e in exercises)} | |", alone])
 
 
 def teacher_notebook(path: Path) -> Any:

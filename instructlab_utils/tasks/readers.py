@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import html
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instructlab_utils.errors import DataError
+from instructlab_utils.tasks.fields import checked, examples, load_json, scored
 
 Record = dict[str, Any]
 NONE = {"unknown", ""}  # what disfl_qa writes where the text does not answer
@@ -106,45 +106,22 @@ def _filed(path: Path, counts: Counter[str]) -> Row:
     return Row(f"{clean(title)}\n{clean(body)}", label=path.parent.name)
 
 
-def load_json(path: Path, key: str) -> list[Any]:
-    """The list under ``key`` of a JSON file; DataError where there is none (lesson 05)."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))[key]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: no JSON with the list {key!r} ({error}); delete its folder and fetch the asset again"
-        ) from error
-    if not isinstance(found, list) or not found:
-        raise DataError(f"{path}: {key!r} is empty or no list; delete its folder and fetch the asset again")
-    return found
-
-
-def examples(path: Path, counts: Counter[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """(place, input, targets) of every example of a BIG-bench ``task.json`` (lesson 05). DataError for a missing field."""
-    for number, example in enumerate(load_json(path, "examples"), start=1):
-        place = f"{path}, example {number}"
-        source, target = (example.get(name) for name in ("input", "target"))
-        targets = [target] if isinstance(target, str) else target
-        if not isinstance(source, str):
-            raise DataError(f"{place}, field input: {source!r}: write a text, or delete the example")
-        if not isinstance(targets, list) or not targets or not all(isinstance(t, str) for t in targets):
-            raise DataError(f"{place}, field target: {target!r}: write a text or a list of texts")
-        if source.strip():
-            yield place, source, targets
-        else:
-            counts["examples left out: the input is empty"] += 1
-
-
 # --- questions about a text -------------------------------------------------------------------------------------------
 
 
 def placed(context: str, text: str, offset: int, counts: Counter[str]) -> tuple[str, int] | None:
-    """The answer, stripped, and where it stands: at its offset, else the nearest place; None if nowhere (lesson 05)."""
+    """The answer, stripped, and where it stands: at its offset, else the nearest place; None if nowhere (lesson 05).
+
+    The nearest place as a whole word, if there is one: "art" is not looked for in "party".
+    """
     offset += len(text) - len(text.lstrip())
     text = text.strip()
     if context[offset : offset + len(text)] == text:
         return text, offset
-    found = [match.start() for match in re.finditer(re.escape(text), context)]
+    words = re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", context)
+    found = [match.start() for match in words] or [
+        match.start() for match in re.finditer(re.escape(text), context)
+    ]
     if not text or not found:
         counts["answers left out: they do not stand in the text"] += 1
         return None
@@ -153,36 +130,68 @@ def placed(context: str, text: str, offset: int, counts: Counter[str]) -> tuple[
 
 
 def squad(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
-    """SQuAD's own format; the group is the article (lesson 05). A question without an answer in the text is left out."""
+    """SQuAD's own format, 1.1 or 2.0; the group is the article (lesson 05).
+
+    A question whose answers do not stand in the text is left out. One that says ``is_impossible`` has none.
+    Of the other fields ``id``, ``split`` and ``plausible_answers`` are known and not read.
+    """
+    for group, place, context, qa in _questions(files):
+        answers = [
+            checked(answer, f"{place}, answer {k}", {"text": str, "answer_start": int}, frozenset())
+            for k, answer in enumerate(qa["answers"], start=1)
+        ]
+        impossible = qa.get("is_impossible", False)
+        if not isinstance(impossible, bool) or (impossible and answers):
+            raise DataError(
+                f"{place}, field is_impossible: {impossible!r} beside {len(answers)} answers: mend one"
+            )
+        places = (placed(context, a["text"], a["answer_start"], counts) for a in answers)
+        found = list(dict.fromkeys(answer for answer in places if answer))
+        if not found and not impossible:
+            counts["questions left out: no answer stands in the text"] += 1
+            continue
+        yield {
+            "question": clean(qa["question"]),
+            "context": context,
+            "answers": [text for text, _ in found],
+            "starts": [start for _, start in found],
+            "group": group,
+        }
+
+
+def _questions(files: list[Path]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Title, place, context and question of SQuAD's three levels. DataError for what is not in its form."""
+    more = frozenset({"id", "is_impossible", "plausible_answers"})
     for path in files:
-        for article in load_json(path, "data"):
-            for paragraph in article["paragraphs"]:
-                context = paragraph["context"]
-                for qa in paragraph["qas"]:
-                    answers = (placed(context, a["text"], a["answer_start"], counts) for a in qa["answers"])
-                    found = list(dict.fromkeys(answer for answer in answers if answer))
-                    if not found:
-                        counts["questions left out: no answer stands in the text"] += 1
-                        continue
-                    yield {
-                        "question": clean(qa["question"]),
-                        "context": context,
-                        "answers": [text for text, _ in found],
-                        "starts": [start for _, start in found],
-                        "group": article["title"],
-                    }
+        for i, article in enumerate(load_json(path, "data"), start=1):
+            place = f"{path}, article {i}"
+            checked(article, place, {"title": str, "paragraphs": list}, frozenset({"split"}))
+            for j, paragraph in enumerate(article["paragraphs"], start=1):
+                there = f"{place}, paragraph {j}"
+                checked(paragraph, there, {"context": str, "qas": list}, frozenset())
+                for k, qa in enumerate(paragraph["qas"], start=1):
+                    where = f"{there}, question {k}"
+                    checked(qa, where, {"question": str, "answers": list}, more)
+                    yield article["title"], where, paragraph["context"], qa
+
+
+def _only(targets: list[str], place: str) -> str:
+    if len(targets) != 1:
+        raise DataError(f"{place}, field target: {len(targets)} texts, of which one would be read: leave one")
+    return targets[0]
 
 
 def disfluent(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
     """Questions with corrections on the way, ``question \\ncontext: text``; no answer where it is `unknown` (lesson 05)."""
     for path in files:
         for place, source, targets in examples(path, counts):
+            answer = _only(targets, place).strip()
             question, mark, context = source.partition("\ncontext:")
             if not mark:
                 raise DataError(
                     f"{place}, field input: no line 'context:': write question, line break, context:"
                 )
-            context, answer = context.strip(), targets[0].strip()
+            context = context.strip()
             start = context.find(answer) if answer not in NONE else -1
             if answer not in NONE and start < 0:
                 counts["questions left out: the answer does not stand in the text"] += 1
@@ -210,8 +219,8 @@ def attributes(text: str) -> dict[str, str]:
 def slots(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
     """Restaurant descriptions; where an attribute's value stands in the text verbatim, its words are tagged (lesson 04)."""
     for path in files:
-        for _, source, targets in examples(path, counts):
-            text = clean(targets[0])
+        for place, source, targets in examples(path, counts):
+            text = clean(_only(targets, place))
             words = [(m.group(), *m.span()) for m in re.finditer(r"\w+|[^\w\s]", text)]
             tags = ["O"] * len(words)
             # Long values first: "restaurant" must not claim a word of a name that holds it.
@@ -237,7 +246,7 @@ def polish(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
     """Polish sentences with a type per word; of these we keep the named entities, and write them as BIO (lesson 04)."""
     for path in files:
         for place, source, targets in examples(path, counts):
-            tokens, types = source.split(), targets[0].split()
+            tokens, types = source.split(), _only(targets, place).split()
             if len(tokens) != len(types):
                 raise DataError(f"{place}: {len(tokens)} words, {len(types)} tags: write a tag for each word")
             kinds = [t.removeprefix("nam_") if re.fullmatch(r"nam_[a-z]+", t) else "" for t in types]
@@ -289,7 +298,8 @@ def parallel(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
     if len(columns) != 2 or len(columns[0]) != len(columns[1]):
         raise DataError(f"{files[0].parent}: need two files with equally many rows; fetch the asset again")
     seen: set[str] = set()
-    for one, two in zip(*columns, strict=True):
+    for number, both in enumerate(zip(*columns, strict=True), start=1):
+        one, two = (scored(example, f"{files[0].parent}, example {number}") for example in both)
         label = max(one["target_scores"], key=one["target_scores"].get)
         source, target = clean(one["input"]), clean(two["input"])
         if one["target_scores"] != two["target_scores"]:
@@ -309,6 +319,11 @@ def shuffled(source: str, options: list[str]) -> list[str]:
     return sorted(options, key=lambda option: hashlib.sha256(f"{source}\n{option}".encode()).hexdigest())
 
 
+def _begins(text: str, option: str) -> bool:
+    """Whether ``text`` is the option, or begins with it as a whole word: "Yes. A comet is …"."""
+    return re.match(rf"\s*{re.escape(option)}(?!\w)", text) is not None
+
+
 def choices(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
     """Questions with options and a score for each. The best-scored one is the answer; ties are left out (lesson 12)."""
     for path in files:
@@ -316,22 +331,16 @@ def choices(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
         if len(rows) > LONGEST:
             counts[f"examples left out: after the first {LONGEST:,}"] += len(rows) - LONGEST
         for number, example in enumerate(rows[:LONGEST], start=1):
-            place = f"{path}, example {number}"
-            source, scores = example.get("input"), example.get("target_scores")
-            if not isinstance(source, str):
-                raise DataError(f"{place}, field input: {source!r}: write a text, or delete the example")
-            if (
-                not isinstance(scores, dict)
-                or len(scores) < 2
-                or not all(isinstance(score, (int, float)) for score in scores.values())
-            ):
-                raise DataError(
-                    f"{place}, field target_scores: write two or more options, each with a number"
-                )
+            scored(example, f"{path}, example {number}")
+            source, scores = example["input"], example["target_scores"]
             texts = {option.strip(): float(score) for option, score in scores.items()}
             best = [option for option, score in texts.items() if score == max(texts.values())]
             if len(best) != 1 or len(texts) < len(scores) or "" in texts or not source.strip():
                 counts["examples left out: empty, or no single best option"] += 1
+                continue
+            said = example.get("target", best[0])
+            if not any(_begins(text, best[0]) for text in ([said] if isinstance(said, str) else said)):
+                counts["examples left out: target and target_scores differ"] += 1
                 continue
             source = "\n".join(clean(line) for line in source.splitlines() if line.strip())
             options = shuffled(source, list(texts))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from instructlab_utils.characters import canonical, composed, words_of_text
 from instructlab_utils.errors import DataError
 from instructlab_utils.tasks.readers import Row
 
@@ -38,8 +38,8 @@ def content_id(text: str) -> str:
 
 
 def shingles(text: str, size: int = 5) -> frozenset[str]:
-    """All runs of ``size`` words, without case and punctuation; a shorter text is one shingle (lesson 14)."""
-    words = re.findall(r"\w+", text.casefold()) or [text]
+    """All runs of ``size`` words (`characters`), without case and punctuation; a shorter text is one shingle (lesson 14)."""
+    words = words_of_text(text) or [canonical(text)]
     return frozenset(" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1)))
 
 
@@ -92,8 +92,9 @@ def arrange(rows: Sequence[Row], counts: Counter[str]) -> dict[str, list[dict[st
     differ, there is no telling which is right, and none is kept.
     """
     copies: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        copies[content_id(row.text)].append(row)
+    known: dict[str, str] = {}  # a composed text → the id of its first encoding
+    for row in sorted(rows, key=lambda row: row.text):
+        copies[known.setdefault(composed(row.text), content_id(row.text))].append(row)
     ids = sorted(copies)
     pairs = near_duplicates([copies[key][0].text for key in ids])
     first: dict[str, int] = {}  # article → its first text; the others are linked to that one
@@ -130,22 +131,27 @@ def arrange(rows: Sequence[Row], counts: Counter[str]) -> dict[str, list[dict[st
 def arrange_records(
     rows: Iterable[dict[str, Any]], counts: Counter[str], test_only: bool
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a reader → the rows of each split, sorted by id; rows with the same content stand once (lesson 03).
+    """Rows of a reader → the rows of each split, sorted by id; rows with the same content, in any Unicode
+    encoding, stand once (lesson 03).
 
     Near duplicates are not looked for: what must stay together is the reader's ``group``. With ``test_only`` all
     rows are the test split.
     """
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SHARES}
-    seen: set[str] = set()
+    kept: dict[
+        str, dict[str, Any]
+    ] = {}  # composed content → the row; of several encodings that of the smallest id
     for row in rows:
         counts["rows read"] += 1
-        content = json.dumps({k: v for k, v in row.items() if k != "group"}, sort_keys=True)
-        key = content_id(content)
-        if key in seen:
+        content = {k: v for k, v in row.items() if k != "group"}
+        key = content_id(json.dumps(content, sort_keys=True))
+        same = composed(json.dumps(content, sort_keys=True, ensure_ascii=False))
+        if same in kept:
             counts["copies of another row"] += 1
-            continue
-        seen.add(key)
-        splits["test" if test_only else split_of(row["group"])].append({"id": key} | row)
+        if same not in kept or key < kept[same]["id"]:
+            kept[same] = {"id": key} | row
+    for row in kept.values():
+        splits["test" if test_only else split_of(row["group"])].append(row)
     counts["groups"] = len({row["group"] for part in splits.values() for row in part})
     return {
         split: sorted(part, key=lambda row: row["id"])
@@ -174,7 +180,7 @@ def _digest(text: str) -> str:
 
 
 def _sized(n: int, most: int) -> None:
-    if not isinstance(n, Integral) or not 1 <= n <= most:
+    if not isinstance(n, Integral) or isinstance(n, bool) or not 1 <= n <= most:
         raise DataError(f"n is {n!r}: choose an integer from 1 to {most}, the number of rows")
 
 
@@ -183,9 +189,12 @@ def subsample(dataset: Dataset, n: int, seed: int) -> Dataset:
 
     Where rows have no label, all count as one label. Within a label, rows are ranked by the SHA-256 of
     ``f"{seed}:{id}"``, so their order in ``dataset`` plays no part.
-    Raises: DataError if ``n`` is no integer between 1 and the number of rows.
+    Raises: DataError if ``n`` is no integer between 1 and the number of rows, or ``seed`` no integer: 1.0 and 1 are written
+    differently, and would draw different rows.
     """
     _sized(n, len(dataset))
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise DataError(f"the seed is {seed!r}: choose an integer")
     return dataset.select(_spread(dataset, [_digest(f"{seed}:{key}") for key in dataset["id"]])[:n])
 
 

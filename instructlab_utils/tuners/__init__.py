@@ -4,6 +4,7 @@
 """
 
 from instructlab_utils.tuners.adalora import AdaLora
+from instructlab_utils.tuners.adapter_files import load, save
 from instructlab_utils.tuners.adapters import (
     IA3,
     BitFit,
@@ -15,8 +16,9 @@ from instructlab_utils.tuners.adapters import (
     TopLayers,
     without_adapters,
 )
-from instructlab_utils.tuners.base import extras, inject, load, merge, save, trainable, unmerge
+from instructlab_utils.tuners.base import extras, inject, merge, trainable, unmerge
 from instructlab_utils.tuners.lora import Lora
+from instructlab_utils.tuners.ownership import untie
 from instructlab_utils.tuners.prompts import DeepPrompts, PrefixTuning, PromptTuning, PTuning
 from instructlab_utils.tuners.vera import Vera
 
@@ -43,5 +45,6 @@ __all__ = [
     "save",
     "trainable",
     "unmerge",
+    "untie",
     "without_adapters",
 ]

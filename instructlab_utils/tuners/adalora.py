@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.tuners.base import Method, copy_into, defaults, wrap
-from instructlab_utils.tuners.lora import ATTENTION, ChangedLinear, foreign
+from instructlab_utils.tuners.base import Method, copy_into, defaults, peft_targets, wrap
+from instructlab_utils.tuners.lora import ATTENTION, ChangedLinear
+from instructlab_utils.tuners.ownership import wide
 
 # AdaLoRA's settings that are called the same in peft
 SCHEDULE = (
@@ -33,9 +34,10 @@ class AdaLoraLinear(ChangedLinear):
 
     def __init__(self, base: nn.Linear, r: int, alpha: float, dropout: float) -> None:
         super().__init__(base)
-        self.A = nn.Parameter(base.weight.new_empty(r, base.in_features).normal_(0.0, 0.02))
-        self.E = nn.Parameter(base.weight.new_zeros(r, 1))
-        self.B = nn.Parameter(base.weight.new_empty(base.out_features, r).normal_(0.0, 0.02))
+        W, dtype = base.weight, wide(base.weight.dtype)
+        self.A = nn.Parameter(W.new_empty(r, base.in_features, dtype=dtype).normal_(0.0, 0.02))
+        self.E = nn.Parameter(W.new_zeros(r, 1, dtype=dtype))
+        self.B = nn.Parameter(W.new_empty(base.out_features, r, dtype=dtype).normal_(0.0, 0.02))
         self.scale, self.dropout = alpha / (r + 1e-5), nn.Dropout(dropout)
         self.register_buffer("kept", torch.ones(r, dtype=torch.bool, device=base.weight.device))
         for name in "AEB":
@@ -49,7 +51,8 @@ class AdaLoraLinear(ChangedLinear):
         y = self.base(x)
         if self.merged:
             return y
-        return y + F.linear(F.linear(self.dropout(x), self.E * self.A) * self.scale, self.B)
+        x = self.dropout(x.to(self.A.dtype))
+        return (y + F.linear(F.linear(x, self.E * self.A) * self.scale, self.B)).to(y.dtype)
 
     def penalty(self) -> Tensor:
         """How far A and B are from orthogonal, as peft measures it: the two Frobenius norms, not squared."""
@@ -73,6 +76,11 @@ class AdaLoraLinear(ChangedLinear):
     def mask(self) -> None:
         """Set the singular values that are not kept to 0. (They come back with the next update of the optimiser.)"""
         self.E.masked_fill_(~self.kept[:, None], 0.0)
+
+    @property
+    def used(self) -> Tensor:
+        """Which triplets the output depends on: those kept, and those that came back since the last allocation; (r,)."""
+        return self.kept | (self.E.view(-1) != 0)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,9 @@ class AdaLora(Method):
 
     peft_type: ClassVar[str] = "ADALORA"
     names: ClassVar[dict[str, str]] = {"A": "lora_A", "E": "lora_E", "B": "lora_B"}
+    settings: ClassVar[tuple[str, ...]] = (
+        *SCHEDULE, "init_lora_weights", "lora_alpha", "lora_dropout", "r", "rank_pattern", "target_modules",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.total_step < 1:
@@ -169,36 +180,33 @@ class AdaLora(Method):
 
     def to_peft(self, model: nn.Module) -> dict[str, Any]:
         layers = self.layers(model)
-        shrunk = any(not layer.kept.all() for layer in layers.values())
+        shrunk = any(not layer.used.all() for layer in layers.values())
         return {name: getattr(self, name) for name in SCHEDULE} | {
             "lora_alpha": self.alpha,
             "lora_dropout": self.dropout,
             "target_modules": list(self.targets or defaults(model, ATTENTION)),
-            "rank_pattern": {f"{n}.lora_E": layer.kept.tolist() for n, layer in layers.items()}
+            "rank_pattern": {f"{n}.lora_E": layer.used.tolist() for n, layer in layers.items()}
             if shrunk
             else None,
         }
 
     @classmethod
     def from_peft(cls, config: dict[str, Any]) -> AdaLora | None:
-        if foreign(config) or config["lora_alpha"] <= 0:
-            return None
+        if config["lora_alpha"] <= 0:
+            raise TrainingError(f"lora_alpha = {config['lora_alpha']}: AdaLora needs a positive one")
         return cls(
             **{name: config[name] for name in SCHEDULE},
             alpha=config["lora_alpha"],
             dropout=config["lora_dropout"],
-            targets=tuple(sorted(config["target_modules"])),
+            targets=peft_targets(config),
         )
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
-        """As for all methods, but of each layer only the kept triplets, as peft does it."""
+        """As for all methods, but of each layer only the triplets that its output depends on."""
         found = super().tensors(model)
         for name, layer in self.layers(model).items():
-            for leaf, rows in (
-                ("A", layer.A[layer.kept]),
-                ("E", layer.E[layer.kept]),
-                ("B", layer.B[:, layer.kept]),
-            ):
+            used = layer.used
+            for leaf, rows in (("A", layer.A[used]), ("E", layer.E[used]), ("B", layer.B[:, used])):
                 found[self.file_name(model, f"{name}.{leaf}")] = rows
         return found
 

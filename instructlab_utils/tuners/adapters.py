@@ -15,7 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.tuners.base import HEADS, Mergeable, Method, Tuned, defaults, find, heads, wrap
+from instructlab_utils.tuners.base import (
+    Mergeable,
+    Method,
+    Tuned,
+    defaults,
+    find,
+    new_layers,
+    peft_targets,
+    wrap,
+)
+from instructlab_utils.tuners.ownership import wide, within
 
 # per block: the last linear layer of each sublayer (attention, feed-forward), then the module that a parallel adapter wraps
 SUBLAYERS = {
@@ -66,16 +76,19 @@ class Bottleneck(Tuned):
     def __init__(self, base: nn.Module, d: int, size: int, std: float) -> None:
         super().__init__(base)
         new = next(base.parameters())
+        new = new.new_empty(0, dtype=wide(new.dtype))
         self.W_down, self.b_down = nn.Parameter(new.new_empty(size, d)), nn.Parameter(new.new_zeros(size))
         self.W_up, self.b_up = nn.Parameter(new.new_empty(d, size)), nn.Parameter(new.new_zeros(d))
         for W in (self.W_down, self.W_up):
             nn.init.trunc_normal_(W, std=std, a=-2 * std, b=2 * std)
 
+    def change(self, h: Tensor) -> Tensor:
+        h = h.to(self.W_down.dtype)
+        return bottleneck(h, self.W_down, self.b_down, self.W_up, self.b_up)
+
     def forward(self, x: Tensor) -> Tensor:
         h = self.base(x)
-        if self.removed:
-            return h
-        return h + bottleneck(h, self.W_down, self.b_down, self.W_up, self.b_up)
+        return h if self.removed else (h + self.change(h)).to(h.dtype)
 
 
 class ParallelBottleneck(Bottleneck):
@@ -94,8 +107,8 @@ class ParallelBottleneck(Bottleneck):
         *hidden, x = inputs
         if self.removed:
             return self.base(*inputs)
-        delta = self.scale * bottleneck(x, self.W_down, self.b_down, self.W_up, self.b_up)
-        return self.base(*hidden, x + delta) if hidden else self.base(x) + delta
+        delta = self.scale * self.change(x)
+        return self.base(*hidden, (x + delta).to(x.dtype)) if hidden else (self.base(x) + delta).to(x.dtype)
 
 
 @contextmanager
@@ -187,12 +200,16 @@ class Rescaled(Mergeable):
     def __init__(self, base: nn.Linear, on_input: bool) -> None:
         super().__init__(base)
         self.on_input = on_input
-        self.l = nn.Parameter(base.weight.new_ones(base.in_features if on_input else base.out_features))
+        size = base.in_features if on_input else base.out_features
+        self.l = nn.Parameter(base.weight.new_ones(size, dtype=wide(base.weight.dtype)))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.merged:
             return self.base(x)
-        return self.base(x * self.l) if self.on_input else self.base(x) * self.l
+        if self.on_input:
+            return self.base((x * self.l).to(x.dtype))
+        y = self.base(x)
+        return (y * self.l).to(y.dtype)
 
     def merge(self) -> None:
         # a copy, for no division brings back what an entry 0 has wiped out
@@ -223,6 +240,7 @@ class IA3(Method):
 
     peft_type: ClassVar[str] = "IA3"
     names: ClassVar[dict[str, str]] = {"l": "ia3_l"}
+    settings: ClassVar[tuple[str, ...]] = ("feedforward_modules", "target_modules")
 
     def _places(self, model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if self.targets:
@@ -250,10 +268,7 @@ class IA3(Method):
 
     @classmethod
     def from_peft(cls, config: dict[str, Any]) -> IA3 | None:
-        targets, feedforward = config["target_modules"], config["feedforward_modules"]
-        if isinstance(targets, str) or isinstance(feedforward, str):  # a regular expression
-            return None
-        return cls(tuple(sorted(targets)), tuple(sorted(feedforward)))
+        return cls(peft_targets(config), peft_targets(config, "feedforward_modules"))
 
 
 # --- the model's own weights -----------------------------------------------------------------------------------------
@@ -276,7 +291,8 @@ class BitFit(Method):
     def apply(self, model: nn.Module) -> nn.Module:
         parts = find(model, self.targets) if self.targets else {"": model}
         names = [(f"{part}.{n}".lstrip("."), p) for part, m in parts.items() for n, p in m.named_parameters()]
-        chosen = [p for n, p in names if n.split(".")[-1] == "bias" and n.split(".")[0] not in HEADS]
+        new = new_layers(model)
+        chosen = [p for n, p in names if n.split(".")[-1] == "bias" and not within(n, new)]
         if not chosen:
             raise TrainingError(
                 f"{type(model).__name__} has no biases here, so BitFit has nothing to tune: choose LayerNorms or Lora"
@@ -296,6 +312,7 @@ class LayerNorms(Method):
     targets: tuple[str, ...] = ()
 
     peft_type: ClassVar[str] = "LN_TUNING"
+    settings: ClassVar[tuple[str, ...]] = ("target_modules",)
 
     def apply(self, model: nn.Module) -> nn.Module:
         for norm in self._chosen(model).values():
@@ -310,7 +327,7 @@ class LayerNorms(Method):
 
     def file_name(self, model: nn.Module, name: str) -> str:
         path, _, leaf = name.rpartition(".")
-        if path in norms(model):
+        if path in norms(model) and not within(path, new_layers(model)):
             return f"base_model.model.{path}.ln_tuning_layers.{leaf}"
         return super().file_name(model, name)
 
@@ -319,8 +336,7 @@ class LayerNorms(Method):
 
     @classmethod
     def from_peft(cls, config: dict[str, Any]) -> LayerNorms | None:
-        targets = config["target_modules"]
-        return None if isinstance(targets, str) else cls(tuple(sorted(targets)))
+        return cls(peft_targets(config))
 
 
 @dataclass(frozen=True)
@@ -346,6 +362,6 @@ class HeadOnly(Method):
     """Nothing but the head. TrainingError for a model without one, such as a causal decoder."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        if not heads(model):
+        if not new_layers(model):
             raise TrainingError(f"{type(model).__name__} has no head of its own: choose another method")
         return model

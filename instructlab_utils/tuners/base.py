@@ -7,9 +7,6 @@ Taught in lesson 08; LoRA merges in lesson 09.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +18,8 @@ from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.training import target_losses
+from instructlab_utils.tuners.ownership import heads, must_own, named_layers, within
 
-HEADS = ("classifier", "score", "qa_outputs")  # transformers' names; always trained, always saved
 TASK_TYPES = {
     "ForSequenceClassification": "SEQ_CLS",
     "ForTokenClassification": "TOKEN_CLS",
@@ -66,11 +63,12 @@ class Method(ABC):
     """Hyper-parameters of a tuning method. Subclasses add fields and say how a model is changed.
 
     ``peft_type`` is peft's name of the method ("" where peft has none), ``names`` maps our parameter names inside a
-    :class:`Tuned` module to those in peft's file.
+    :class:`Tuned` module to those in peft's file, ``settings`` are the keys of peft's configuration that ``from_peft`` reads.
     """
 
     peft_type: ClassVar[str] = ""
     names: ClassVar[dict[str, str]] = {}
+    settings: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -96,7 +94,7 @@ class Method(ABC):
 
     @classmethod
     def from_peft(cls: type[M], config: dict[str, Any]) -> M | None:
-        """The method that peft's configuration describes, or None where it describes another variant."""
+        """The method that peft's configuration describes. TrainingError, without the file's name, for a value we lack."""
         return None
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
@@ -116,6 +114,9 @@ class Method(ABC):
         path, _, leaf = name.rpartition(".")
         if path and isinstance(model.get_submodule(path), Tuned) and leaf in self.names:
             return f"base_model.model.{path}.{self.names[leaf]}"
+        outer, _, inner = path.rpartition(".")
+        if inner == "base" and isinstance(model.get_submodule(outer), Tuned):
+            return f"base_model.model.{outer}.base_layer.{leaf}"
         return f"base_model.model.{name}"
 
 
@@ -123,18 +124,22 @@ class Method(ABC):
 
 
 def find(model: nn.Module, targets: Sequence[str], kind: type[nn.Module] = nn.Linear) -> dict[str, nn.Module]:
-    """All modules of ``kind`` whose name is one of ``targets`` or ends with ".target", by full name; never the head.
+    """All modules of ``kind`` whose name is one of ``targets`` or ends with ".target", by full name; never a new layer.
 
     Raises TrainingError for a target that matches nothing, with the names that exist.
     """
-    modules = {n: m for n, m in model.named_modules() if isinstance(m, kind) and n.split(".")[0] not in HEADS}
+    new = new_layers(model)
+    modules = {n: m for n, m in model.named_modules() if isinstance(m, kind) and not within(n, new)}
     found: dict[str, nn.Module] = {}
     for target in targets:
         matching = {n: m for n, m in modules.items() if n == target or n.endswith("." + target)}
         if not matching:
             known = sorted({_short(name) for name in modules})
+            other = [type(m).__name__ for n, m in model.named_modules() if f".{n}".endswith(f".{target}")]
+            why = f" (it is a {other[0]})" if other and other[0] != kind.__name__ else ""
             raise TrainingError(
-                f"no {kind.__name__} named {target!r} in {type(model).__name__}: choose among {', '.join(known)}"
+                f"no {kind.__name__} named {target!r} in {type(model).__name__}{why}: choose among "
+                f"{', '.join(known) or 'other methods, since it has none'}"
             )
         found |= matching
     return {name: module for name, module in modules.items() if name in found}  # the model's own order
@@ -163,34 +168,57 @@ def wrap(model: nn.Module, targets: Sequence[str], make: Callable[[Any], Tuned])
     return model
 
 
-def heads(model: nn.Module) -> list[str]:
-    """Names of the model's own heads, such as ["classifier"]; empty for a decoder, whose output layer is no new head."""
-    return [name for name, _ in model.named_children() if name in HEADS]
+def new_layers(model: nn.Module) -> list[str]:
+    """Names of the layers that train whole, beside the method: what ``inject`` chose, or would choose (:func:`heads`)."""
+    chosen = getattr(model, "new_layers", None)
+    return heads(model) if chosen is None else list(chosen)
 
 
 # --- the interface ---------------------------------------------------------------------------------------------------
 
 
-def inject(model: nn.Module, method: Method, *, seed: int = 0) -> nn.Module:
+def inject(
+    model: nn.Module, method: Method, *, seed: int = 0, modules_to_save: Sequence[str] = ()
+) -> nn.Module:
     """Freeze ``model``, give it the method's parameters, and return the module to train.
 
-    What trains afterwards: the method's parameters and the model's head. First values depend on ``seed`` alone. Soft
+    What trains afterwards: the method's parameters, the model's new layers (:func:`ownership.heads`), and the modules whose
+    names end with one of ``modules_to_save``, as in peft; all of it is saved. First values depend on ``seed`` alone. Soft
     prompts return a new module around the model; all other methods change the model in place and return it.
 
-    Raises TrainingError where the model carries a method already, or a target names no module.
+    Raises TrainingError where the model carries a method already, a name matches no module, or a weight that would change
+    has a second owner. The model is then as it was.
     """
     if (old := getattr(model, "tuner", None)) is not None:
         raise TrainingError(
             f"the model already carries {old}: load a fresh one before you inject another method"
         )
-    model.requires_grad_(False)
+    if isinstance(modules_to_save, str):
+        modules_to_save = (modules_to_save,)
+    for name in modules_to_save:
+        if not named_layers(model, [name]):
+            raise TrainingError(f"modules_to_save: {name!r} ends the name of no module: correct it")
     names = heads(model)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        tuned = method.apply(model)
-    for name in names:
-        getattr(model, name).requires_grad_(True)
-    tuned.tuner = method
+    asked = [n for n in named_layers(model, modules_to_save) if not within(n, names)]
+    must_own(model, {n: model.get_submodule(n) for n in asked}, "modules_to_save would change")
+    names += asked
+    whole = [p for n, p in model.named_parameters() if within(n, names)]
+    before = [(p, p.requires_grad) for p in model.parameters()]
+    model.new_layers = names
+    model.requires_grad_(False)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            tuned = method.apply(model)
+    except TrainingError:
+        del model.new_layers
+        for p, trains in before:
+            p.requires_grad_(trains)
+        raise
+    for p in whole:
+        p.requires_grad_(True)
+    tuned.new_layers = names
+    tuned.asked_layers, tuned.tuner = asked, method
     return tuned.train(model.training)
 
 
@@ -204,19 +232,21 @@ def extras(model: nn.Module, objective: Callable[..., Tensor] = target_losses) -
 
     For most methods only the objective. AdaLoRA adds a penalty to it, and a call after every update.
     """
-    return _method_of(model).extras(model, objective)
+    return method_of(model).extras(model, objective)
 
 
 def merge(model: nn.Module, *, unload: bool = False) -> nn.Module:
     """Fold the method's parameters into the weights, in place; the outputs stay the same up to rounding.
 
     With ``unload`` the wrappers go too: what is left is a plain model without extra cost. TrainingError, with the reason,
-    for a method that cannot be folded in.
+    for a method that cannot be folded in, and for a weight with a second owner, which would change too; nothing is
+    changed then.
     """
     wrapped = {name: module for name, module in model.named_modules() if isinstance(module, Mergeable)}
     for module in model.modules():  # soft prompts wrap the whole model and are no Tuned
         if reason := getattr(module, "unmergeable", ""):
             raise TrainingError(f"{type(module).__name__} cannot be merged: {reason}")
+    must_own(model, {f"{n}.base": m.base for n, m in wrapped.items() if not m.merged}, "merge() would change")
     with torch.no_grad():
         for name, module in wrapped.items():
             if not module.merged:
@@ -240,86 +270,14 @@ def unmerge(model: nn.Module) -> nn.Module:
     return model
 
 
-def save(model: nn.Module, folder: Path | str) -> Path:
-    """Write the method's parameters and the head as ``safetensors``, and the configuration as JSON; returns the folder.
-
-    The layout is peft's where peft has the method, so ``PeftModel.from_pretrained`` reads it. TrainingError for a model
-    without a method, or one that is merged.
-    """
-    from safetensors.torch import save_file
-
-    from instructlab_utils.files import write_json
-
-    folder, method = Path(folder), _method_of(model)
-    if any(isinstance(module, Mergeable) and module.merged for module in model.modules()):
-        raise TrainingError("the model is merged: call unmerge() before save(), or save the whole model")
-    inner, described = method.inside(model), method.described()
-    config: dict[str, Any] = {"tuner": type(described).__name__, **dataclasses.asdict(described)}
-    if described.peft_type and (settings := described.to_peft(model)) is not None:
-        config = {
-            "peft_type": described.peft_type,
-            "task_type": task_type(inner),
-            "modules_to_save": heads(inner) or None,
-            "inference_mode": True,
-            **settings,
-        }
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {n: t.detach().cpu().clone().contiguous() for n, t in method.tensors(model).items()}
-    save_file(tensors, folder / f"{TENSORS}.tmp", metadata={"format": "pt"})
-    os.replace(folder / f"{TENSORS}.tmp", folder / TENSORS)
-    write_json(folder / CONFIG, config)
-    return folder
+def peft_targets(config: dict[str, Any], key: str = "target_modules") -> tuple[str, ...]:
+    """The names under ``key``, sorted. TrainingError for a regular expression, which is no list of names."""
+    if isinstance(config[key], str):
+        raise TrainingError(f"{key} = {config[key]!r} is a regular expression: write the names as a list")
+    return tuple(sorted(config[key] or ()))
 
 
-def load(model: nn.Module, folder: Path | str) -> nn.Module:
-    """Inject the method that ``folder`` describes into the fresh ``model`` and fill in its parameters and head.
-
-    The folder may come from :func:`save` or from peft. TrainingError, with the folder and the fix, for a damaged or
-    foreign one, and for a file that lacks the head: it would silently stay random.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        tensors = load_file(folder / TENSORS)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(
-            f"{folder}: no adapter can be read here ({reason}); it needs {CONFIG} and {TENSORS}"
-        ) from error
-    method = read_method(config, folder)
-    tuned = inject(model, method)
-    with torch.no_grad():
-        method.restore(tuned, tensors, folder / TENSORS)
-    return tuned
-
-
-def read_method(config: dict[str, Any], place: Path) -> Method:
-    """The method that an ``adapter_config.json`` describes, ours or peft's. TrainingError for one that we do not have."""
-    if "tuner" in config:
-        fields = {name: _frozen(value) for name, value in config.items() if name != "tuner"}
-        if config["tuner"] in METHODS:
-            try:
-                return METHODS[config["tuner"]](**fields)
-            except TypeError as error:
-                raise TrainingError(f"{place / CONFIG}: {error}; write the fields of that method") from error
-    for kind in METHODS.values():
-        if kind.peft_type and kind.peft_type == config.get("peft_type"):
-            method = kind.from_peft(config)
-            if method is not None:
-                return method
-    known = sorted(METHODS)
-    name = config.get("tuner") or config.get("peft_type")
-    raise TrainingError(f"{place / CONFIG}: {name!r} is not among our methods: {', '.join(known)}")
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
-
-
-def _method_of(model: nn.Module) -> Method:
+def method_of(model: nn.Module) -> Method:
     method = getattr(model, "tuner", None)
     if not isinstance(method, Method):
         raise TrainingError(f"this {type(model).__name__} carries no tuning method: call inject() first")
@@ -335,9 +293,9 @@ def copy_into(ours: dict[str, Tensor], theirs: dict[str, Tensor], place: Path) -
     """Copy each tensor of ``theirs`` into the one of the same name. TrainingError where names or shapes differ."""
     missing, extra = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
     if missing:
-        lost = [name for name in missing if any(f".{head}." in name for head in HEADS)]
-        why = "was saved without its head, which would stay random" if lost else "belongs to another model"
-        raise TrainingError(f"{place}: {(lost or missing)[0]} is missing: the adapter {why}; save it again")
+        raise TrainingError(
+            f"{place}: {missing[0]} is missing: the adapter belongs to another model; save it again"
+        )
     if extra:
         raise TrainingError(
             f"{place}: {extra[0]} has no place in this model: load the model that it was trained on"

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.tuners.base import Method, heads
+from instructlab_utils.tuners.base import Method, new_layers
+from instructlab_utils.tuners.ownership import wide, within
 from instructlab_utils.tuners.virtual_tokens import (
     Encoded,
     Plain,
@@ -34,6 +35,15 @@ def _check(kind: str, length: int, init: str | tuple[int, ...], known: tuple[str
         raise TrainingError(f"{kind}(init={init!r}): choose {', '.join(known)} or a tuple of token ids")
 
 
+def _length(config: dict[str, Any]) -> int:
+    """How many virtual tokens peft's configuration asks for, in front of one model."""
+    if (parts := config.get("num_transformer_submodules") or 1) != 1:
+        raise TrainingError(
+            f"num_transformer_submodules = {parts}: only models without a separate decoder are supported"
+        )
+    return config["num_virtual_tokens"]
+
+
 @dataclass(frozen=True)
 class SoftMethod(Method):
     """What soft prompts have in common: ``length`` virtual positions, and a file that holds the vectors themselves."""
@@ -46,11 +56,8 @@ class SoftMethod(Method):
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """The vectors, also where a network computes them, and the head: peft saves the same. So a file can be used, but
         a reparametrised run cannot be resumed from it."""
-        head = {
-            f"base_model.{n}": p
-            for n, p in self.inside(model).named_parameters()
-            if n.split(".")[0] in heads(self.inside(model))
-        }
+        new, inner = new_layers(model), self.inside(model)
+        head = {f"base_model.{n}": p for n, p in inner.named_parameters() if within(n, new)}
         return {"prompt_embeddings": model.encoder(), **head}
 
     def to_peft(self, model: nn.Module) -> dict[str, Any] | None:
@@ -77,6 +84,10 @@ class PromptTuning(SoftMethod):
     after_cls: bool = False
 
     peft_type: ClassVar[str] = "PROMPT_TUNING"
+    settings: ClassVar[tuple[str, ...]] = (
+        "num_transformer_submodules", "num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text",
+        "tokenizer_kwargs", "tokenizer_name_or_path",
+    )  # fmt: skip
 
     def apply(self, model: nn.Module) -> nn.Module:
         _check("PromptTuning", self.length, self.init, INITS["prompt"])
@@ -91,7 +102,7 @@ class PromptTuning(SoftMethod):
 
     @classmethod
     def from_peft(cls, config: dict[str, Any]) -> PromptTuning | None:
-        return cls(config["num_virtual_tokens"])
+        return cls(_length(config))
 
     def described(self) -> Method:
         return dataclasses.replace(self, init="normal")
@@ -105,10 +116,15 @@ class PTuning(SoftMethod):
     hidden: int = 0
 
     peft_type: ClassVar[str] = "P_TUNING"
+    settings: ClassVar[tuple[str, ...]] = (
+        "encoder_dropout", "encoder_hidden_size", "encoder_num_layers", "encoder_reparameterization_type",
+        "num_transformer_submodules", "num_virtual_tokens",
+    )  # fmt: skip
 
     def apply(self, model: nn.Module) -> nn.Module:
         _check("PTuning", self.length, "normal", ("normal",))
         words = model.get_input_embeddings().weight
+        words = words.to(wide(words.dtype))
         d, h = words.shape[1], self.hidden or words.shape[1]
         E = torch.randn(self.length, d).to(words)
         layers = [nn.Linear(d, h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, d)]
@@ -116,7 +132,7 @@ class PTuning(SoftMethod):
 
     @classmethod
     def from_peft(cls, config: dict[str, Any]) -> Any:
-        return PromptTuning(config["num_virtual_tokens"])  # the file holds the result of the network
+        return PromptTuning(_length(config))  # the file holds the result of the network
 
     def described(self) -> Method:
         return PromptTuning(self.length)
@@ -136,6 +152,9 @@ class DeepPrompts(SoftMethod):
     shift_positions: bool = True
 
     peft_type: ClassVar[str] = "PREFIX_TUNING"
+    settings: ClassVar[tuple[str, ...]] = (
+        "encoder_hidden_size", "num_transformer_submodules", "num_virtual_tokens", "prefix_projection",
+    )  # fmt: skip
 
     def apply(self, model: nn.Module) -> nn.Module:
         _check("DeepPrompts", self.length, self.init, INITS["prefix"])
@@ -148,9 +167,7 @@ class DeepPrompts(SoftMethod):
 
     @classmethod
     def from_peft(cls, config: dict[str, Any]) -> DeepPrompts | None:
-        return cls(
-            config["num_virtual_tokens"], "zero"
-        )  # also of a reparametrised one: the file holds its result
+        return cls(_length(config), "zero")  # also of a reparametrised one: the file holds its result
 
     def described(self) -> Method:
         return dataclasses.replace(self, init="zero")
@@ -170,6 +187,9 @@ class PrefixTuning(SoftMethod):
     shift_positions: bool = True
 
     peft_type: ClassVar[str] = "PREFIX_TUNING"
+    settings: ClassVar[tuple[str, ...]] = (
+        "encoder_hidden_size", "num_transformer_submodules", "num_virtual_tokens", "prefix_projection",
+    )  # fmt: skip
 
     def plain(self) -> DeepPrompts:
         """The same without the network."""
@@ -181,6 +201,7 @@ class PrefixTuning(SoftMethod):
         _check("PrefixTuning", self.length, self.init, ("normal", "zero"))
         count, (keys, width) = key_shape(model)
         words, d = model.get_input_embeddings().weight, keys * width
+        words = words.to(wide(words.dtype))
         h = self.hidden or d
         E = torch.randn(self.length, d).to(words)
         mlp = nn.Sequential(nn.Linear(d, h), nn.Tanh(), nn.Linear(h, 2 * count * d)).to(words)

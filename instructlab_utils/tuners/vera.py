@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instructlab_utils.tuners.base import Method, copy_into, defaults, find, wrap
-from instructlab_utils.tuners.lora import ATTENTION, ChangedLinear, foreign
+from instructlab_utils.tuners.base import Method, copy_into, defaults, find, peft_targets, wrap
+from instructlab_utils.tuners.lora import ATTENTION, ChangedLinear
+from instructlab_utils.tuners.ownership import wide
 
 
 class Projections(nn.Module):
@@ -31,7 +32,7 @@ class Projections(nn.Module):
         for name, shape in (("A", (r, in_features)), ("B", (out_features, r))):
             bound = math.sqrt(6 / shape[1])  # Kaiming, as peft draws them
             drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-            self.register_buffer(name, drawn.to(like.device, like.dtype), persistent=False)
+            self.register_buffer(name, drawn.to(like.device, wide(like.dtype)), persistent=False)
 
 
 class VeraLinear(ChangedLinear):
@@ -45,8 +46,8 @@ class VeraLinear(ChangedLinear):
     ) -> None:
         super().__init__(base)
         self.shared, self.dropout = shared, nn.Dropout(dropout)
-        self.b = nn.Parameter(base.weight.new_zeros(base.out_features))
-        self.d = nn.Parameter(base.weight.new_full((r,), d_initial))
+        self.b = nn.Parameter(shared.A.new_zeros(base.out_features))
+        self.d = nn.Parameter(shared.A.new_full((r,), d_initial))
 
     @property
     def A(self) -> Tensor:
@@ -63,7 +64,9 @@ class VeraLinear(ChangedLinear):
         y = self.base(x)
         if self.merged:
             return y
-        return torch.addcmul(y, self.b, F.linear(self.d * F.linear(self.dropout(x), self.A), self.B))
+        x = self.dropout(x.to(self.d.dtype))
+        change = F.linear(self.d * F.linear(x, self.A), self.B)
+        return torch.addcmul(y.to(self.b.dtype), self.b, change).to(y.dtype)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,9 @@ class Vera(Method):
 
     peft_type: ClassVar[str] = "VERA"
     names: ClassVar[dict[str, str]] = {"b": "vera_lambda_b", "d": "vera_lambda_d"}
+    settings: ClassVar[tuple[str, ...]] = (
+        "d_initial", "projection_prng_key", "r", "save_projection", "target_modules", "vera_dropout",
+    )  # fmt: skip
 
     def apply(self, model: nn.Module) -> nn.Module:
         targets = self.targets or defaults(model, ATTENTION)
@@ -98,10 +104,8 @@ class Vera(Method):
 
     @classmethod
     def from_peft(cls, config: dict[str, Any]) -> Vera | None:
-        if foreign(config):
-            return None
-        targets, seed = tuple(sorted(config["target_modules"])), config["projection_prng_key"]
-        return cls(config["r"], targets, config["d_initial"], config["vera_dropout"], seed)
+        seed = config["projection_prng_key"]
+        return cls(config["r"], peft_targets(config), config["d_initial"], config["vera_dropout"], seed)
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         shared = next(m for m in model.modules() if isinstance(m, Projections))

@@ -5,6 +5,7 @@ All of them wrap the whole model, whose weights stay as they are. The methods of
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -12,6 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
+from instructlab_utils.tuners.ownership import wide
+
+UNFIT = (
+    "assistant_model",
+    "cache_implementation",
+    "past_key_values",
+    "prefill_chunk_size",
+    "prompt_lookup_num_tokens",
+)
 
 
 class Plain(nn.Module):
@@ -40,11 +50,22 @@ class SoftPrompt(nn.Module, ABC):
     """A frozen ``model`` behind ``n`` virtual positions, whose vectors the module ``encoder`` returns."""
 
     unmergeable: ClassVar[str] = "its vectors stand beside the text and change no weight"
+    shift = True  # the positions of the text begin behind the virtual ones
 
     def __init__(self, model: nn.Module, encoder: nn.Module, n: int) -> None:
         super().__init__()
         self.model, self.encoder, self.n = model, encoder, n
         self.config, self.generation_config = model.config, getattr(model, "generation_config", None)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the frozen model; the trained vectors are float32 or wider."""
+        return self.model.get_input_embeddings().weight.dtype
+
+    @property
+    def virtual_positions(self) -> int:
+        """How many of the model's positions are taken before the text begins."""
+        return self.n * self.shift
 
     def _longer(self, mask: Tensor | None) -> Tensor | None:
         """The attention mask with ``n`` ones in front, so that no padding of the text hides the prompt."""
@@ -55,21 +76,39 @@ class SoftPrompt(nn.Module, ABC):
         """Keys and values of the virtual positions at every layer, for ``rows`` texts, as a cache of transformers."""
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **settings: Any) -> Tensor:
-        """As the decoder's own ``generate``: the ids of prompt and continuation, (B, T + new); the virtual positions wait
-        in the KV cache. Lengths in ``settings`` count real tokens."""
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        for name in {"max_length", "min_length"} & settings.keys():
-            settings[name] += self.n
-        rows = len(input_ids) * max(settings.get("num_beams", 1), settings.get("num_return_sequences", 1))
-        held = input_ids[:, -1:].expand(-1, self.n)  # ids of positions that the cache holds: never read
-        out = self.model.generate(
-            torch.cat([held, input_ids], 1),
-            attention_mask=self._longer(mask),
-            past_key_values=self.cache(rows),
-            **settings,
-        )
-        return out[:, self.n :]
+    def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **settings: Any) -> Any:
+        """As the decoder's own ``generate``, with the same settings: the ids of prompt and continuation, (B, T + new).
+
+        The virtual positions wait in the KV cache; no length and no rule about tokens counts them. TrainingError for the
+        settings in ``UNFIT``, which need a cache of fixed size or cut it.
+        """
+        plain, config = self.model.prepare_inputs_for_generation, settings.get("generation_config")
+        for name in UNFIT:
+            asked = settings.get(name, getattr(config or self.generation_config, name, None))
+            if asked is not None and asked != "dynamic":
+                raise TrainingError(
+                    f"generate({name}=…) leaves no room for virtual positions in the cache; drop it"
+                )
+
+        @functools.wraps(plain)  # transformers reads its signature
+        def prepare(ids: Tensor, **given: Any) -> dict[str, Any]:
+            found = plain(ids, **given)
+            held = found.get("past_key_values") if given.get("use_cache", True) else None
+            if held is None:
+                found["past_key_values"] = self.cache(len(ids))
+            elif not held.get_seq_length():
+                for number, layer in enumerate(self.cache(len(ids)).layers):
+                    held.update(layer.keys, layer.values, number)
+            if (places := found.get("position_ids")) is not None:
+                found["position_ids"] = places + self.n * self.shift
+            found["attention_mask"] = self._longer(found.get("attention_mask"))
+            return found
+
+        self.model.prepare_inputs_for_generation = prepare
+        try:
+            return self.model.generate(input_ids, attention_mask=attention_mask, **settings)
+        finally:
+            del self.model.prepare_inputs_for_generation
 
 
 class PromptModel(SoftPrompt):
@@ -140,7 +179,7 @@ class PromptModel(SoftPrompt):
 
     def cache(self, rows: int) -> Any:
         """A decoder reads the prompt alone: to the text behind it, keys and values are all that is left of it."""
-        P = self.encoder().unsqueeze(0)
+        P = self.encoder().to(self.dtype).unsqueeze(0)
         held = self.model(inputs_embeds=P, use_cache=True, logits_to_keep=1).past_key_values
         return _cache(
             [
@@ -186,7 +225,7 @@ class PrefixModel(SoftPrompt):
 
     def cache(self, rows: int) -> Any:
         heads_, d = self.shape
-        P = self.encoder()
+        P = self.encoder().to(self.dtype)
         KV = P.view(self.n, 2 * len(self.layers), 1, heads_, d).permute(
             1, 2, 3, 0, 4
         )  # (2 L', 1, heads, n, d)
@@ -255,9 +294,10 @@ def token_ids(model: nn.Module, n: int, init: str | tuple[int, ...]) -> Tensor:
 def first_vectors(model: nn.Module, n: int, init: str | tuple[int, ...]) -> Tensor:
     """The first values of ``n`` input vectors, (n, d). ``init``: see :class:`PromptTuning`."""
     words = model.get_input_embeddings().weight
+    words = words.detach().to(wide(words.dtype))
     if init == "normal" or init == "small":
         return torch.randn(n, words.shape[1]).to(words) * (1.0 if init == "normal" else 0.02)
-    return words[token_ids(model, n, init)].detach().clone()
+    return words[token_ids(model, n, init)].clone()
 
 
 @torch.no_grad()
@@ -269,7 +309,7 @@ def first_keys_and_values(
 
     count, (heads_, width) = key_shape(model)
     chosen, words = layers or tuple(range(count)), model.get_input_embeddings().weight
-    size = (n, 2 * len(chosen) * heads_ * width)
+    size, words = (n, 2 * len(chosen) * heads_ * width), words.detach().to(wide(words.dtype))
     if init == "normal":
         return torch.randn(size).to(words)
     if init == "zero":
@@ -281,4 +321,4 @@ def first_keys_and_values(
     pairs = torch.stack(
         [t[0] for layer in kept for t in (layer.keys, layer.values)]
     )  # (2 L', heads, n, width)
-    return pairs.permute(2, 0, 1, 3).reshape(size)
+    return pairs.permute(2, 0, 1, 3).reshape(size).to(words.dtype)

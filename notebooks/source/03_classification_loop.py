@@ -293,12 +293,19 @@ print(f"weight of a sentence, first micro-batch: {weight[0]:.2f}, last micro-bat
 # that one strange batch cannot throw the model away. AdamW divides a running average of the gradient by the root of a
 # running average of its square. The **schedule** lets the learning rate rise from zero while these averages are still
 # nearly empty, and fall to zero again, so that the last steps settle.
+#
+# Sums want room. Numbers of 16 bits keep three digits (bfloat16) or end at 65,504 (float16). So they are *widened* to
+# float32 before they are added up; float32 and float64 stay as they are.
 
 
-# %% tags=["defines:training.clip_gradients"]
+# %% tags=["defines:training.widened", "defines:training.clip_gradients"]
+def widened(tensor):
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def clip_gradients(parameters, max_norm):
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.stack([g.norm() for g in gradients]).norm().item()
+    norm = torch.stack([widened(g).norm() for g in gradients]).norm().item()
     if norm > max_norm:
         for g in gradients:
             g.mul_(max_norm / (norm + 1e-6))
@@ -322,7 +329,7 @@ def parameter_groups(model, weight_decay):
     trained = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
 
 
@@ -335,25 +342,34 @@ def parameter_groups(model, weight_decay):
 def target_losses(model, batch):
     logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
     counts = batch["labels"] != -100
-    return cross_entropy(logits[counts].float(), batch["labels"][counts])
+    return cross_entropy(widened(logits[counts]), batch["labels"][counts])
 
 
 # %% [markdown]
 # Here is the whole update. Read it once more with the formula beside it: `total` is $B$, and every micro-batch
-# divides by it. Without a single target it would divide by zero, so it refuses.
+# divides by it. Without a single target it would divide by zero, so it refuses. It refuses, too, where the loss or the
+# gradient is not finite: one such step makes every weight `nan`, and no later step brings them back.
 
 
 # %% tags=["defines:training.training_step"]
+import math
+
+
 def training_step(model, optimizer, micro_batches, rate, max_norm, objective=target_losses):
     total = sum(int((batch["labels"] != -100).sum()) for batch in micro_batches)
     if total == 0:
         raise TrainingError("every label of this batch is -100: nothing to learn from, look at the masking")
     mean_loss = 0.0
     for batch in micro_batches:
-        loss = objective(model, batch).sum() / total
+        loss = widened(objective(model, batch)).sum() / total
         loss.backward()
         mean_loss += loss.item()
     norm = clip_gradients(model.parameters(), max_norm)
+    if not math.isfinite(mean_loss + norm):
+        optimizer.zero_grad()
+        raise TrainingError(
+            f"the loss is {mean_loss} and its gradient's norm {norm}: lower the rate or look at the batch"
+        )
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
@@ -484,6 +500,7 @@ def batches_by_length(examples, batch_size):
 @torch.no_grad()
 def predict(model, examples, pad_id, batch_size=64):
     was_training, device = model.training, next(model.parameters()).device
+    must_fit(model, examples)
     model.eval()
     found = {}
     for chosen in batches_by_length(examples, batch_size):
@@ -495,6 +512,7 @@ def predict(model, examples, pad_id, batch_size=64):
 
 
 # %%
+from instructlab_utils.guards import must_fit
 from instructlab_utils.training import move
 
 dev_set, test_set = (training.encode(rows, tokenizer, 128) for rows in (dev_rows, test_rows))
@@ -586,7 +604,9 @@ print("in the folder:", sorted(path.name for path in (place / "resumed").iterdir
 # %% [markdown]
 # **Observe.** The interruption came after the fourth update, the last checkpoint after the third, and the result is the
 # same to the last bit. Four things had to be stored for that: weights, optimiser averages, the position in the data,
-# and the random state of dropout. Forget one, and the run still finishes, with other numbers.
+# and the random state of dropout. Forget one, and the run still finishes, with other numbers. The folder also knows
+# *which* run it holds. Call it with another learning rate or other sentences, and it refuses and names the difference;
+# otherwise the old result would pass for the new one.
 #
 # Everything is in `safetensors` and JSON. A pickled checkpoint would run code when it is loaded.
 #

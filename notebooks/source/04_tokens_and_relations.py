@@ -73,6 +73,9 @@ from instructlab_utils import (
     tasks,
     training,
 )
+from instructlab_utils.arguments import listed
+from instructlab_utils.errors import DataError, TrainingError
+from instructlab_utils.guards import must_fit
 from instructlab_utils.training import IGNORED, batches_by_length, move
 
 run = start("04", profile=profile, seed=seed)
@@ -200,13 +203,15 @@ assert [order[label] for label in aligned if label != -100] == tags  # what come
 
 # %% [markdown]
 # Batches of such examples need padding in two lists: `pad_id` for the pieces, $-100$ for the labels. Lesson 03's
-# `collate` does not know that. The next one does.
+# `collate` does not know that. The next one does. (More labels than pieces would be targets at padding: an error.)
 
 
 # %% tags=["defines:training.collate_tokens"]
 def collate_tokens(examples, pad_id):
     padding = {"input_ids": pad_id, "labels": IGNORED}
     rows = [{"attention_mask": [1] * len(e["input_ids"]), **e} for e in examples]
+    if any(len(row[name]) > len(row["input_ids"]) for row in rows for name in row):
+        raise TrainingError("an example has more labels, or more of another list, than input_ids")
     batch = {}
     for name in rows[0]:
         width = max(len(row[name]) for row in rows)
@@ -216,7 +221,7 @@ def collate_tokens(examples, pad_id):
 
 
 # %%
-slot_set = tagging.encode(slot_rows, tokenizer, slot_labels)  # align_labels for each row, and two checks
+slot_set = tagging.encode(slot_rows, tokenizer, slot_labels)  # align_labels for each row, and some checks
 batch = collate_tokens(slot_set[:4], pad_id)
 targets = int((batch["labels"] != IGNORED).sum())
 print({name: tuple(tensor.shape) for name, tensor in batch.items()}, "targets:", targets)
@@ -263,14 +268,27 @@ for place in [(0, 1, 3), (1, 2, 0), (0, 0, 1)]:  # two targets, and [CLS]
 # Nobody wants tags. We want "*The Golden Palace* is the name". A **span** is a triple: kind, first word, word after the
 # last. Reading spans from tags looks easy, and the difficulty sits in two places. A span may end with the sentence. And
 # a model may say things that the scheme forbids, such as an `I-name` after an `O`. We read *strictly*: only `B` opens,
-# only `I` of the same kind continues, and a stray `I` belongs to nothing.
+# only `I` of the same kind continues, and a stray `I` belongs to nothing. Other schemes have more letters (`S-` for a span
+# of one word, `E-` or `L-` for its end). Read as ours they would give wrong spans without a word, so we refuse them.
+
+
+# %% tags=["defines:tagging.read_tags"]
+def read_tags(tags):
+    if isinstance(tags, str):
+        raise DataError(f"{tags!r} is one text: give a list of tags")
+    read = []
+    for tag in tags:
+        prefix, _, kind = str(tag).partition("-")
+        if (prefix not in ("B", "I") and tag != "O") or kind != kind.strip("-"):
+            raise DataError(f"{tag!r} is no tag of the scheme BIO: turn it into O, B-name or I-name first")
+        read.append((prefix, "" if prefix == "O" else kind or "_"))  # a bare B has the kind _
+    return read
 
 
 # %% tags=["defines:tagging.spans_of"]
 def spans_of(tags):
     spans, name, begin = [], "", 0
-    for i, tag in enumerate([*tags, "O"]):  # the last O closes a span that ends with the sentence
-        prefix, _, kind = tag.partition("-")
+    for i, (prefix, kind) in enumerate([*read_tags(tags), ("O", "")]):  # the last O closes a span at the end
         if name and (prefix != "I" or kind != name):
             spans.append((name, begin, i))
             name = ""
@@ -359,11 +377,10 @@ print(
 
 # %% tags=["defines:tagging.repair"]
 def repair(tags):
-    repaired, previous = [], "O"
-    for tag in tags:
-        illegal = tag.startswith("I-") and previous[2:] != tag[2:]
-        repaired.append("B" + tag[1:] if illegal else tag)
-        previous = tag
+    repaired, before = [], ""
+    for tag, (prefix, kind) in zip(tags, read_tags(tags), strict=True):
+        repaired.append("B" + tag[1:] if prefix == "I" and kind != before else tag)
+        before = kind
     return repaired
 
 
@@ -394,6 +411,7 @@ run.record(strict_gap=strict_gap, default_gap=default_gap)
 @torch.no_grad()
 def token_logits(model, examples, pad_id, batch_size=64):
     was_training, device = model.training, next(model.parameters()).device
+    must_fit(model, examples)
     model.eval()
     found = {}
     for chosen in batches_by_length(examples, batch_size):
@@ -489,11 +507,12 @@ run.record(slot_illegal=len(illegal) / len(guess))
 # %% tags=["defines:tagging.legal_transitions"]
 def legal_transitions(labels):
     def score(before, after):
-        legal = not after.startswith("I-") or before[2:] == after[2:]
-        return 0.0 if legal else -torch.inf
+        prefix, kind = after
+        return -torch.inf if prefix == "I" and kind != before else 0.0
 
-    start = torch.tensor([score("O", after) for after in labels])
-    return start, torch.tensor([[score(before, after) for after in labels] for before in labels])
+    read = read_tags(labels)
+    start = torch.tensor([score("", after) for after in read])
+    return start, torch.tensor([[score(before, after) for after in read] for _, before in read])
 
 
 # %% tags=["nbval-check-output"]
@@ -526,11 +545,16 @@ print("forbidden:", int((transition < 0).sum()), "=", m * (2 * m - 1), "of", (2 
 
 # %% tags=["defines:tagging.viterbi"]
 def viterbi(scores, start, transition):
+    shapes = [tuple(part.shape) for part in (scores, start, transition)]
+    if not scores.numel() or shapes[1:] != [shapes[0][1:], shapes[0][1:] * 2]:
+        raise DataError(f"scores, start and transition are {shapes}: need (T, K), (K,), (K, K), T > 0")
     best, pointers = scores[0] + start, []
     for s in scores[1:]:
         value, pointer = (best[:, None] + transition).max(dim=0)
         best = value + s
         pointers.append(pointer.tolist())
+    if not best.max() > -torch.inf:
+        raise DataError("no path has a score: there is a NaN, or every path is forbidden")
     path = [int(best.argmax())]
     for pointer in reversed(pointers):
         path.append(pointer[path[-1]])
@@ -639,7 +663,7 @@ compare("slots", test_truth, three_readings(slot_logits, slot_labels))
 
 # %% tags=["defines:tagging.mark_capitals"]
 def mark_capitals(words):
-    return ["^" + word if word[:1].isupper() else word for word in words]
+    return ["^" + word if word[:1].isupper() else word for word in listed(words, "words")]
 
 
 # %%

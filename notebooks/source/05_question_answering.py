@@ -272,16 +272,45 @@ print(f"the good one alone: {tiny(**encoding, **good).loss.item():.4f}")
 
 # %% tags=["defines:qa.cut"]
 def cut(question, context, tokenizer, max_length, stride):
-    room = max_length - 3 - len(tokenizer(question, add_special_tokens=False)["input_ids"])
+    plain = {"split_special_tokens": True}  # a typed "[SEP]" is six characters, no border
+    room = max_length - 3 - len(tokenizer(question, add_special_tokens=False, **plain)["input_ids"])
     if room <= stride:
         raise TrainingError(f"a question leaves {room} tokens for its context: raise max_length or cut it")
+    if max_length > tokenizer.model_max_length:
+        raise TrainingError(f"windows of {max_length} tokens: the model reads {tokenizer.model_max_length}")
     pieces = tokenizer(
         question, context, truncation="only_second", max_length=max_length, stride=stride,
-        return_overflowing_tokens=True, return_offsets_mapping=True,
+        return_overflowing_tokens=True, return_offsets_mapping=True, **plain,
     )  # fmt: skip
     for k, ids in enumerate(pieces["input_ids"]):
         places = zip(pieces["offset_mapping"][k], pieces.sequence_ids(k), strict=True)
         yield ids, pieces["token_type_ids"][k], [piece if part == 1 else None for piece, part in places]
+
+
+# %% [markdown]
+# An answer says the same thing twice: its text, and where it starts. In data that somebody edited the two part, and the
+# label is another text: *Houston, Texas. She* or half a word. So we compare them before we train.
+
+
+# %% tags=["defines:qa.answer_places"]
+def answer_places(row, number):
+    missing = {"question", "context", "answers", "starts"} - set(row)
+    if missing or isinstance(row["answers"], str) or len(row["answers"]) != len(row["starts"]):
+        raise TrainingError(f"row {number}: write question, context, answers and a start for each answer")
+    places = [(start, start + len(text)) for text, start in zip(row["answers"], row["starts"], strict=True)]
+    for text, (begin, end) in zip(row["answers"], places, strict=True):
+        if not text or begin < 0 or row["context"][begin:end] != text:
+            there = row["context"][max(0, begin) : max(0, end)]
+            raise TrainingError(
+                f"row {number}: at character {begin} stands {there!r}, not the answer {text!r}"
+            )
+    return places
+
+
+# %%
+story = {"question": "Where?", "context": "Beyoncé was born in Houston, Texas.", "answers": ["Houston"]}
+with expect_error(TrainingError, match="stands 'n Houst', not the answer 'Houston'"):
+    answer_places(story | {"starts": [18]}, 0)
 
 
 # %% tags=["defines:qa.windows"]
@@ -291,11 +320,9 @@ from instructlab_utils.qa import Window
 def windows(rows, tokenizer, max_length, stride):
     found = []
     for number, row in enumerate(rows):
+        answers = answer_places(row, number)
         for ids, segments, offsets in cut(row["question"], row["context"], tokenizer, max_length, stride):
-            labels = (0, 0)
-            if row["answers"]:
-                begin = row["starts"][0]
-                labels = token_span(offsets, begin, begin + len(row["answers"][0]))
+            labels = token_span(offsets, *answers[0]) if answers else (0, 0)
             example = {"input_ids": ids, "token_type_ids": segments, "labels": list(labels)}
             found.append(Window(number, offsets, example))
     return found
@@ -480,6 +507,10 @@ print("separate maxima: from", words[s], "to", words[e], "=", words[s : e + 1])
 
 # %% tags=["defines:qa.best_spans"]
 def best_spans(scores, offsets, max_tokens=30, n=1):
+    if scores.shape != (2, len(offsets)) or scores.isnan().any() or n < 1 or max_tokens < 1:
+        raise TrainingError(
+            f"scores of shape {tuple(scores.shape)} for {len(offsets)} tokens, {n} spans of {max_tokens}: NaN, or no fit"
+        )
     start, end = scores - scores[:, :1]
     context = torch.tensor([piece is not None for piece in offsets])
     legal = (context[:, None] & context[None, :]).triu().tril(max_tokens - 1)
@@ -551,7 +582,8 @@ def answer_texts(rows, found, scores, max_tokens=30, margin=float("-inf")):
 # classes*. Neither says whether an answer is right. SQuAD's measure does (Rajpurkar et al., 2016). It compares *words*,
 # after a gentle normalisation: lower case, no punctuation, no articles. *Exact match* asks for equality. $F_1$ counts the
 # words in common. With $n$ of them, precision is $n / |\text{answer}|$, recall $n / |\text{truth}|$, and
-# $F_1 = 2n / (|\text{answer}| + |\text{truth}|)$. Of several truths the kindest counts.
+# $F_1 = 2n / (|\text{answer}| + |\text{truth}|)$. Of several truths the kindest counts; one of which nothing is left, such as
+# *the*, does not count beside others (the second version of the official script).
 
 # %% tags=["defines:metrics.normalize_answer"]
 import re
@@ -566,11 +598,13 @@ def normalize_answer(text):
 # %% tags=["defines:metrics.squad_em_f1"]
 from collections import Counter
 
+from instructlab_utils.arguments import listed  # refuses a text in the place of a list of texts
+
 
 def squad_em_f1(prediction, answers):
     guess, best_em, best_f1 = normalize_answer(prediction).split(), 0.0, 0.0
-    for answer in answers or [""]:
-        truth = normalize_answer(answer).split()
+    truths = [normalize_answer(answer).split() for answer in listed(answers, "answers")]
+    for truth in list(filter(None, truths)) or [[]]:
         common = sum((Counter(guess) & Counter(truth)).values())
         exact = float(guess == truth)
         f1 = 2 * common / (len(guess) + len(truth)) if guess and truth else exact

@@ -63,6 +63,7 @@ from torch import nn
 from instructlab_utils import expect_error, metrics, models, start, tasks, training
 from instructlab_utils.errors import ParameterError, TrainingError
 from instructlab_utils.losses import cross_entropy, log_softmax, upcast
+from instructlab_utils.markers import text_ids
 
 run = start("06", profile=profile, seed=seed)
 
@@ -366,13 +367,14 @@ for name, objective in {"shifted": causal_losses, "unshifted": unshifted_losses}
 # ## 3 Which tokens count?
 #
 # Fine-tuning on instructions has two texts: a *prompt* and a *completion*. At test time somebody else writes the prompt.
-# So let us count the loss of the completion only, and of a token that says *the end*.
+# So let us count the loss of the completion only, and of a token that says *the end*. `text_ids` tokenises, and refuses
+# a text in which somebody has typed that token: it would end the prompt.
 
 
 # %% tags=["defines:generation.encode_completion"]
 def encode_completion(prompt, completion, tokenizer, completion_only=True):
-    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    after = tokenizer(completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    before = text_ids(prompt, tokenizer, chat=True)
+    after = [*text_ids(completion, tokenizer), tokenizer.eos_token_id]
     if not before:
         raise TrainingError("the prompt is empty: nothing would predict the first token of the completion")
     masked = len(before) if completion_only else 1
@@ -908,6 +910,10 @@ def bleu(texts, references):
 # ### With the library
 #
 # BLEU depends on how words are cut (Post, 2018). sacrebleu fixes that, so quote its numbers, not home-made ones.
+#
+# And the usual cuts are made for English. Our pattern, which is rouge-score's, sees no word in *żółć*, and one and the same
+# word in *größe* and *grüße*; sacrebleu's default takes a Chinese sentence for one word. `metrics.rouge_l` and `metrics.bleu`
+# look at the script first, and their result says in `.tokenizer` what they did. On English nothing changes.
 
 # %%
 import sacrebleu

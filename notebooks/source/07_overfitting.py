@@ -56,13 +56,14 @@ learning_rate: float = 1e-4  # peak of the schedule
 
 # %%
 import random
-import re
 from collections import defaultdict
 
 import numpy as np
 import torch
 
 from instructlab_utils import intervals, models, plotting, start, tasks, training
+from instructlab_utils.arguments import distributions, fraction, listed, scored, whole
+from instructlab_utils.characters import is_word, pieces_of_text
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.losses import cross_entropy, log_softmax
 
@@ -448,16 +449,22 @@ _ = plain.eval()
 # Few sentences? Make more. Wei and Zou (2019) change a sentence in one of four ways and keep its label: replace words by
 # synonyms, insert synonyms, swap words, delete words. They take synonyms from WordNet. There is none here, so we ask the
 # encoder's own table of word embeddings for the nearest neighbours. That is a different thing, as you will see.
+#
+# What is a word? The pattern `\w+` is an answer for English only: it takes the vowel signs of Hindi for the ends of words,
+# and a whole sentence of Chinese for one word. Our package's rule knows scripts. (In the cells below, `listed` refuses a text
+# in the place of a list of words, `fraction` a share outside $[0, 1]$.)
 
 
 # %% tags=["defines:augmentation.words_of"]
 def words_of(text):
-    return re.findall(r"\w+|[^\w\s]", text.lower())
+    return pieces_of_text(text.lower())
 
 
 # %% tags=["defines:augmentation.nearest_words"]
-def nearest_words(table, vocabulary, wanted, k=5):
-    rows = [i for i, w in enumerate(vocabulary) if w.isascii() and w.isalpha() and len(w) > 2]
+def nearest_words(table, vocabulary, wanted, k=5, least=3):
+    rows = [i for i, w in enumerate(vocabulary) if is_word(w, least)]
+    if len(table) < len(vocabulary) or not 0 < k < len(rows):
+        raise ValueError(f"{len(table)} rows, {len(vocabulary)} words, {len(rows)} of them whole, k = {k}")
     unit = torch.nn.functional.normalize(table[rows], dim=1)
     asked = [row for row, i in enumerate(rows) if vocabulary[i] in wanted]
     near = (unit[asked] @ unit.T).topk(k + 1).indices[:, 1:].tolist()  # the nearest of all is the word itself
@@ -494,7 +501,7 @@ run.record(opposites=len(opposite), opinion_words=len(near))
 
 # %% tags=["defines:augmentation.replace_words", "defines:augmentation.insert_words"]
 def replace_words(words, near, n, rng):
-    new = list(words)
+    new = listed(words, "words")
     known = [i for i, word in enumerate(words) if word in near]
     for i in rng.sample(known, min(n, len(known))):
         new[i] = rng.choice(near[new[i]])
@@ -502,7 +509,7 @@ def replace_words(words, near, n, rng):
 
 
 def insert_words(words, near, n, rng):
-    new, known = list(words), [word for word in words if word in near]
+    new, known = listed(words, "words"), [word for word in words if word in near]
     for _ in range(n if known else 0):
         new.insert(rng.randrange(len(new) + 1), rng.choice(near[rng.choice(known)]))
     return new
@@ -510,7 +517,7 @@ def insert_words(words, near, n, rng):
 
 # %% tags=["defines:augmentation.swap_words", "defines:augmentation.delete_words"]
 def swap_words(words, n, rng):
-    new = list(words)
+    new = listed(words, "words")
     for _ in range(n if len(new) > 1 else 0):
         i, j = rng.sample(range(len(new)), 2)
         new[i], new[j] = new[j], new[i]
@@ -518,12 +525,13 @@ def swap_words(words, n, rng):
 
 
 def delete_words(words, share, rng):
-    return [word for word in words if rng.random() >= share] or [rng.choice(words)]
+    old, share = listed(words, "words"), fraction(share, "share")
+    return [word for word in old if rng.random() >= share] or [rng.choice(old) for _ in old[:1]]
 
 
 # %% tags=["defines:augmentation.eda"]
 def eda(words, near, share, rng):
-    n = max(1, round(share * len(words)))
+    n = max(1, round(fraction(share, "share") * len(words)))
     operation = rng.choice(["replace", "insert", "swap", "delete"])
     if operation == "replace":
         return replace_words(words, near, n, rng)
@@ -564,6 +572,10 @@ for text, label in zip(texts[:3], rows["train"]["label"][:3], strict=True):
 
 # %% tags=["defines:augmentation.ibm_model_1"]
 def ibm_model_1(e, g, place, rounds=5):
+    if not len(e) == len(g) == len(place) > 0:
+        raise ValueError(
+            f"links of length {len(e)}, {len(g)} and {len(place)}: need the same, and at least one"
+        )
     width = g.max() + 1
     cells, at = np.unique(e * width + g, return_inverse=True)
     row, t = cells // width, np.ones(len(cells))
@@ -604,14 +616,15 @@ def dictionary(pairs, rounds=5, least=0.05):
     number = {}
     e, g, lengths = [], [], []
     for source, target in pairs:
-        s, t = ([number.setdefault(w, len(number)) for w in side] for side in (["", *source], target))
+        sides = ["", *listed(source, "source")], listed(target, "target")
+        s, t = ([number.setdefault(w, len(number)) for w in side] for side in sides)
         e += s * len(t)
         g += [word for word in t for _ in s]
         lengths += [len(s)] * len(t)
     place, names = np.repeat(np.arange(len(lengths)), lengths), list(number)
     found = defaultdict(dict)
     for i, j, p in zip(*ibm_model_1(np.array(e), np.array(g), place, rounds), strict=True):
-        if p >= least and names[i].isalpha() and names[j].isalpha():
+        if p >= least and is_word(names[i]) and is_word(names[j]):
             found[names[i]][names[j]] = float(p)
     return dict(found)
 
@@ -636,8 +649,8 @@ run.record(dictionary_words=len(there), dictionary_coverage=np.mean(known))
 
 # %% tags=["defines:augmentation.back_translate"]
 def back_translate(words, there, back, share, rng):
-    new = []
-    for word in words:
+    new, share = [], fraction(share, "share")
+    for word in listed(words, "words"):
         if rng.random() < share and word in there:
             (middle,) = rng.choices(list(there[word]), list(there[word].values()))
             if middle in back:
@@ -729,10 +742,10 @@ print((g != 0).int().numpy())
 
 # %% tags=["defines:metrics.expected_calibration_error"]
 def expected_calibration_error(probabilities, targets, bins=10):
-    p = np.asarray(probabilities, dtype=float)
-    confidence, hit = p.max(1), p.argmax(1) == np.asarray(targets)
+    p, y = distributions(probabilities, targets)  # refuses logits, and targets that do not fit
+    confidence, hit = p.max(1), p.argmax(1) == y
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, hit - confidence, bins)  # n_b (accuracy_b - confidence_b)
+    gaps = np.bincount(bin_of, hit - confidence, whole(bins, "bins"))  # n_b (accuracy_b - confidence_b)
     return float(np.abs(gaps).sum() / len(p))
 
 
@@ -753,7 +766,7 @@ def expected_calibration_error(probabilities, targets, bins=10):
 def fit_temperature(logits, targets, low=0.01, high=100.0):
     from scipy.special import softmax
 
-    z, y = np.asarray(logits, dtype=float), np.asarray(targets)
+    z, y = scored(logits, targets, "logits")
     small, large = 1 / high, 1 / low
     for _ in range(60):
         s = np.sqrt(small * large)

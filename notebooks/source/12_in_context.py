@@ -59,6 +59,7 @@ from torch import Tensor
 from instructlab_utils import models, plotting, scoring, start, tasks
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.losses import log_softmax  # lesson 01
+from instructlab_utils.markers import text_ids
 
 run = start("12", profile=profile, seed=seed)
 net, tokenizer = models.load_decoder(device=run.device).float(), models.load_tokenizer("decoder")
@@ -116,22 +117,26 @@ print(next_tokens("Review: a lovely, funny film\nSentiment: "))
 # writes.
 #
 # **Repair.** White space at the end of the context moves to the option. Then both are tokenised *together*, and the
-# option is what stands behind the context's own tokens. This is also the rule of lm-eval, the usual tool for such
-# scores. The cut counts tokens: if one token spanned the border, it would fall in the wrong place. A space or a line
-# break at the border prevents that here.
+# option begins where the tokens first differ from those of the context alone. Mostly that is behind all of these, and then
+# it is the rule of lm-eval, the usual tool for such scores. But a token may span the border: `if x <` and `= 4` share
+# `<=`. A cut that counts tokens would lose the `=`; ours gives the whole token to the option. (`text_ids` tokenises, and
+# refuses a special token that somebody typed.)
 
 
 # %% tags=["defines:scoring.encode_pair"]
 def encode_pair(context, option, tokenizer):
-    kept = context.rstrip()
-    option = context[len(kept) :] + option
-    before = tokenizer(kept, add_special_tokens=False)["input_ids"]
-    both = tokenizer(kept + option, add_special_tokens=False)["input_ids"]
-    after = both[len(before) :]
-    if not before or not after:
-        empty = "context" if not before else "option"
-        raise ParameterError(f"the {empty} of {kept[-40:]!r} + {option!r} has no token: write some text")
-    return before, after
+    before = text_ids(context.rstrip(), tokenizer, chat=True)
+    both = text_ids(context + option, tokenizer, chat=True)
+    differs = (i for i, (a, b) in enumerate(zip(before, both, strict=False)) if a != b)
+    border = next(differs, min(len(before), len(both)))
+    empty = "context" if not before else "option" if not option or border == len(both) else ""
+    if empty:
+        raise ParameterError(f"the {empty} of {context[-40:]!r} + {option!r} has no token: write some text")
+    if not border:
+        raise ParameterError(
+            f"one token spans {context!r} and {option!r}, and none predicts it: write a space between"
+        )
+    return both[:border], both[border:]
 
 
 # %% [markdown]
@@ -217,6 +222,12 @@ class OptionScores:
     log_probs: Tensor
     tokens: Tensor
 
+    def __post_init__(self):
+        if self.log_probs.shape != self.tokens.shape or self.log_probs.isnan().any():
+            raise ParameterError(
+                f"the scores {self.log_probs.tolist()} are NaN or not one an option: look at the logits"
+            )
+
 
 def naive_scores(context, options):
     """OptionScores, one forward pass an option."""
@@ -237,8 +248,12 @@ def choose(scores, rule="sum", base=None):
             raise ParameterError(
                 "pmi needs base=…: the scores of the same options after a content-free context"
             )
-        return int((scores.log_probs - base.log_probs).argmax())
-    return int((scores.log_probs / (scores.tokens if rule == "mean" else 1)).argmax())
+        values = scores.log_probs - base.log_probs
+    else:
+        values = scores.log_probs / (scores.tokens if rule == "mean" else 1)
+    if values.isnan().any():
+        raise ParameterError(f"the values {values.tolist()} are no numbers: an option has no probability")
+    return int(values.argmax())
 
 
 # %% [markdown]
@@ -487,8 +502,13 @@ def contextual_calibration(log_probs, content_free):
         raise ParameterError(
             f"{log_probs.shape[-1]} options, but {content_free.shape[-1]} in content_free: score the same options"
         )
-    base = log_softmax(content_free).reshape(-1, content_free.shape[-1]).exp().mean(0).log()
-    return log_softmax(log_softmax(log_probs) - base)
+    base = log_softmax(content_free.double()).reshape(-1, content_free.shape[-1]).exp().mean(0).log()
+    calibrated = log_softmax(log_softmax(log_probs.double()) - base)
+    if calibrated.isnan().any():
+        raise ParameterError(
+            "a score is NaN, or content_free gives an option the probability 0: look at both"
+        )
+    return calibrated
 
 
 # %% tags=["nbval-check-output"]

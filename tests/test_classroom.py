@@ -1,0 +1,398 @@
+"""Grading: one answer in a process of its own, a hostile class through nbgrader, and what `make classroom` refuses."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import drill_classroom
+import proof
+import pytest
+
+from instructlab_repro.engine import classroom
+from instructlab_repro.notebooks import exercises
+from instructlab_utils.errors import ConfigError, NotebookError
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = """# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %%
+import math
+
+# %% [markdown]
+# ## 09.1 Add
+#
+# > ●○○○○ · 5 minutes · graded
+
+# %%
+BASE = 1
+
+# %% nbgrader={"grade_id": "answer_09_1", "solution": true}
+def add(a, b):
+    ### BEGIN SOLUTION
+    return a + b
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_09_1", "grade": true, "points": 1, "locked": true}
+def check_09_1(add):
+    assert math.isclose(add(1, 2), 3) and BASE == 1, "1 + 2 is 3."
+
+
+check_09_1(add)
+### BEGIN HIDDEN TESTS
+def hidden_09_1(add):
+    assert math.isclose(add(-1, 0), -1), "Negative numbers too."
+
+
+hidden_09_1(add)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 09.2 Twice
+#
+# > ●○○○○ · 5 minutes · graded
+
+# %% nbgrader={"grade_id": "answer_09_2", "solution": true}
+def twice(a):
+    ### BEGIN SOLUTION
+    return a + a
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_09_2", "grade": true, "points": 2, "locked": true}
+assert twice(1) == 2, "Twice 1 is 2."
+### BEGIN HIDDEN TESTS
+assert twice("ab") == "abab", "Strings too."
+### END HIDDEN TESTS
+"""
+HARNESS = """
+sys.modules["instructlab_utils.checking"] = checking = types.ModuleType("instructlab_utils.checking")
+exec("NUMBER_TOLERANCE, TOLERANCE = 1e-6, {}\\nclass calls:\\n    __call__ = max\\ndef equal():\\n    pass", vars(checking))
+"""  # a harness of four names in the place of the real one
+WRONG = "def add(a, b):\n    return 0\n"
+ABSOLUTE = "def add(a, b):\n    return abs(a) + b\n"
+
+
+@pytest.fixture(scope="module")
+def isolated() -> ModuleType:
+    return beside("isolated")
+
+
+def beside(name: str) -> ModuleType:
+    """A module of the folder classroom/, which is copied into each class and is in no package."""
+    sys.path.insert(0, str(ROOT / "classroom"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / "classroom"))
+
+
+def page(folder: Path, id: str = "09") -> Path:
+    path = folder / f"{id}_add.py"
+    path.write_text(PAGE.replace("09", id), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def checked(isolated: ModuleType, tmp_path: Path) -> Any:
+    """What the process says of an answer to 09.1: the error, and what was printed."""
+    exercise = exercises.load(page(tmp_path))[0]
+
+    def run(answer: str, *, setup: str = "", **limits: float) -> tuple[dict[str, str], str]:
+        given = [*exercise.setup, *exercise.given, setup]
+        error, printed = isolated.check(given, ["add"], answer, exercise.check, **limits)
+        return error, printed
+
+    return run
+
+
+# --- one answer, one process ------------------------------------------------------------------------------
+
+
+def test_a_right_answer_is_accepted_and_what_it_prints_is_kept(checked):
+    assert checked("print('mine')\ndef add(a, b):\n    return a + b\n") == ({}, "mine\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [(WRONG, "1 + 2 is 3."), (ABSOLUTE, "Negative numbers too."), ("", "does not define add")],
+)
+def test_a_wrong_answer_meets_the_message_of_the_checker(checked, answer, message):
+    error, _ = checked(answer)
+    assert message in error["message"] and message in error["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("attack", "name"),
+    [
+        (drill_classroom.TRANSFORMER, "AssertionError"),
+        (drill_classroom.PATCHER, "PermissionError"),
+        ("def check_09_1(add):\n    pass\nhidden_09_1 = check_09_1", "AssertionError"),
+        ("class math:\n    isclose = staticmethod(lambda a, b: True)", "AssertionError"),
+        ("math.isclose = lambda a, b: True", "PermissionError"),
+        ("import builtins\nbuiltins.AssertionError = SystemExit", "AssertionError"),
+        (
+            "import builtins\nmath.isclose = lambda a, b: True\nbuiltins.any = lambda every: False",
+            "PermissionError",
+        ),
+        ("class Yes:\n    __eq__ = __call__ = lambda *any: True\nmath.isclose = Yes()", "PermissionError"),
+        ("given.__globals__['math'] = None", "AssertionError"),
+        ("import sys\nsys.exit(0)", "SystemExit"),
+        ("raise SystemExit", "SystemExit"),
+        ("import os\nos._exit(0)", "NoVerdict"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "NoVerdict"),
+        ("print('09.1 passed')\nprint('{}')\nimport sys\nprint('passed', file=sys.stderr)", "AssertionError"),
+        ("import sys\nsys.settrace(lambda *event: None)\nmath = 1", "AssertionError"),
+        ("get_ipython().run_line_magic('pinfo', 'math')", "NameError"),
+        ("def add(a, b) return", "SyntaxError"),
+        ("x = '\\0'\n\0", "SyntaxError|ValueError"),
+        ("input()", "EOFError"),
+    ],
+)
+def test_an_answer_that_attacks_its_checker_earns_nothing(checked, attack, name):
+    error, _ = checked(f"{attack}\n{WRONG}", setup="def given():\n    pass\n")
+    assert error["name"] in name.split("|"), error
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "math.isclose = lambda *any: True",
+        "import sys; sys._getframe(1).f_globals['math'] = __import__('types').SimpleNamespace(isclose=max)",
+        "import os; os._exit(0)",
+        "raise SystemExit(0)",
+    ],
+)
+def test_an_attack_at_the_time_of_the_call_earns_nothing(checked, inside):
+    error, _ = checked(f"def add(a, b):\n    {inside}\n    return 3\n")
+    assert error["name"] in ("PermissionError", "SystemExit", "NoVerdict"), error
+
+
+def test_a_function_whose_code_was_replaced_is_seen(isolated):
+    case = "import copy\ncopy.deepcopy.__code__ = (lambda x: 1).__code__\ndef f():\n    return 1\n"
+    error, _ = isolated.check(["import copy"], ["f"], case, "assert copy.deepcopy(2) == f()")
+    assert "copy.deepcopy" in error["message"]
+
+
+def test_data_of_torch_and_of_the_common_harness_may_not_be_replaced(isolated):
+    case = "def f():\n    return 1\n"
+    for attack, place in (
+        ("torch.float32 = torch.float64", "torch.float32"),
+        ("checking.NUMBER_TOLERANCE = 1e9", "instructlab_utils.checking.NUMBER_TOLERANCE"),
+        ("checking.TOLERANCE[torch.float32] = 1e9", "instructlab_utils.checking.TOLERANCE"),
+        ("checking.equal = print", "instructlab_utils.checking.equal"),
+        ("checking.calls.__call__ = lambda *args: 1", "instructlab_utils.checking.calls.__call__"),
+    ):
+        given = ["import sys, types", "import torch", HARNESS]
+        error, _ = isolated.check(given, ["f"], f"{case}{attack}\n", "assert f() == 1")
+        assert place in error["message"], error
+
+
+def test_an_exception_that_cannot_be_shown_or_stored_is_an_error(checked):
+    assert checked("raise ValueError('\\ud800')")[0]["message"] == "?"
+    error, _ = checked("class E(Exception):\n    def __str__(self):\n        raise self\nraise E")
+    assert (error["name"], error["message"]) == ("E", " (its text cannot be shown)")
+
+
+def test_a_method_put_into_tensor_is_seen_and_torch_itself_is_not(isolated):
+    case = (["import torch"], ["f"], "def f():\n    return torch.zeros(2)\n", "assert (f() == 1).all()")
+    assert isolated.check(*case)[0]["name"] == "AssertionError"
+    forged = case[2] + "torch.Tensor.__bool__ = lambda self: True\n"
+    assert "Tensor.__bool__" in isolated.check(*case[:2], forged, case[3])[0]["message"]
+    learns = case[2] + "torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0).step()\n"
+    assert isolated.check(*case[:2], learns, "assert len(f()) == 2")[0] == {}
+
+
+def test_an_endless_loop_ends_at_the_limit_with_what_it_started(checked):
+    began = time.monotonic()
+    error, _ = checked(
+        "import subprocess\nsubprocess.Popen(['sleep', '60'])\nwhile True:\n    pass\n", seconds=2
+    )
+    assert error["name"] == "TimeLimit" and "2 s" in error["message"]
+    assert time.monotonic() - began < 20
+
+
+def test_a_thread_that_goes_on_does_not_hold_the_verdict(checked):
+    thread = "import threading, time\nthreading.Thread(target=time.sleep, args=[60]).start()\n"
+    assert checked(f"{thread}def add(a, b):\n    return a + b\n", seconds=30) == ({}, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory is in use")
+def test_memory_and_files_have_a_limit(checked):
+    assert checked(f"x = bytearray(2**30)\n{WRONG}", memory=2**29)[0]["name"] == "MemoryError"
+    assert checked(f"open('x', 'wb').write(bytes(2**25))\n{WRONG}")[0]["name"] == "OSError"
+    _, printed = checked(f"print('x' * 10**6)\n{WRONG}")
+    assert len(printed) == 10_000
+
+
+def test_the_environment_of_the_caller_does_not_reach_an_answer(checked, monkeypatch, tmp_path):
+    (tmp_path / "math.py").write_text("isclose = lambda a, b: True", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "PYTHONOPTIMIZE": "1",
+        "PYTHONPATH": str(tmp_path),
+        "SECRET_TOKEN": "1",
+        "HOME": "/",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert checked(WRONG)[0]["message"] == "1 + 2 is 3."
+    _, printed = checked("import os\nprint(sorted(os.environ), os.listdir())")
+    assert "PATH" in printed and printed.rstrip().endswith("[]")
+    assert not any(word in printed for word in ("PYTHON", "SECRET", str(tmp_path)))
+
+
+def test_the_annotations_of_an_answer_are_evaluated_as_in_a_notebook(checked, tmp_path):
+    answer = "def add(a: int, b: int) -> int:\n    assert add.__annotations__['a'] is int\n    return a + b\n"
+    assert checked(answer)[0] == {}
+    assert proof.prove(exercises.load(page(tmp_path))[0], answer).accepted
+
+
+# --- a class ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_hostile_class_through_nbgrader_loses_what_it_spoiled_and_no_more(tmp_path):
+    pytest.importorskip("nbgrader")
+    rows = drill_classroom.drill(tmp_path / "class", [page(tmp_path), page(tmp_path, "08")], seconds=10)
+    assert [row["student"] for row in rows] == list(drill_classroom.CLASS) and len(rows) > 12
+    for row in rows:
+        assert row["points"] == row["expected"], row
+        assert row["told"] and not row["shown"] and not row["others"], row
+    assert {0.0, 2.0, 3.0} == {row["points"]["09_add"] for row in rows}
+    log = (tmp_path / "class" / "grading.log").read_text(encoding="utf-8")
+    assert "leaving, check_09_1" in log
+
+
+def test_the_drill_sees_a_hidden_line(tmp_path):
+    assert drill_classroom.hidden_lines([page(tmp_path)]) == {
+        "def hidden_09_1(add):",
+        "hidden_09_1(add)",
+        'assert math.isclose(add(-1, 0), -1), "Negative numbers too."',
+        'assert twice("ab") == "abab", "Strings too."',
+    }
+
+
+def test_a_student_learns_that_a_hidden_case_failed_and_the_teacher_which(tmp_path):
+    pytest.importorskip("nbgrader")
+    path = page(tmp_path)
+    with classroom.opened(tmp_path / "class") as api:
+        notebook = classroom.solved(classroom.release(api, tmp_path / "class", path), path)
+        for cell in notebook.cells:
+            if cell.metadata.get("nbgrader", {}).get("grade_id") == "answer_09_1":
+                cell.source = f"import sys\nprint(sys._getframe(1).f_locals)\n{ABSOLUTE}"
+            if cell.metadata.get("nbgrader", {}).get("grade_id") == "answer_09_2":
+                cell.source = "def twice(a):\n    return double(a)\n"
+        classroom.write_notebook(
+            notebook, tmp_path / "class" / "submitted" / "ann" / "09_add" / "09_add.ipynb"
+        )
+        assert classroom.grade(api, tmp_path / "class", "09_add", "ann") == {"score": 0.0, "max_score": 3.0}
+        assert api.generate_feedback("09_add", "ann")["success"]
+    for kind in ("autograded/ann/09_add/09_add.ipynb", "feedback/ann/09_add/09_add.html"):
+        text = html.unescape((tmp_path / "class" / kind).read_text(encoding="utf-8"))
+        assert "Negative numbers too" not in text and "Strings too" not in text, kind
+    assert "the visible cases pass, a hidden one does not" in text
+    assert "Only the answer's own cell is graded" in text
+
+
+# --- `make classroom` -------------------------------------------------------------------------------------
+
+
+def test_classroom_leaves_foreign_folders_alone(tmp_path):
+    pytest.importorskip("nbgrader")
+    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not empty"):
+        classroom.classroom(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_classroom_leaves_the_work_of_students_alone(tmp_path):
+    pytest.importorskip("nbgrader")
+    work = tmp_path / "submitted" / "ann" / "09_add" / "09_add.ipynb"
+    work.parent.mkdir(parents=True)
+    work.write_text("hers", encoding="utf-8")
+    (tmp_path / classroom.MARKER).write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"holds submissions \(ann\)"):
+        classroom.classroom(tmp_path)
+    assert work.read_text(encoding="utf-8") == "hers"
+
+
+def test_classroom_proves_itself_on_one_page(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("nbgrader")
+    monkeypatch.setattr(exercises, "sources", lambda: {"09": page(tmp_path)})
+    assert classroom.classroom(tmp_path / "class") == points(3.0, 0.0)
+    assert "3 of 3 points" in capsys.readouterr().out
+    text = (tmp_path / "class" / "autograded" / "solved" / "09_add" / "09_add.ipynb").read_text(
+        encoding="utf-8"
+    )
+    assert text.count(beside("grading").ACCEPTED) == 2 and beside("grading").ACCEPTED == classroom.ACCEPTED
+    assert "add_missing_cells = True" in (tmp_path / "class" / "nbgrader_config.py").read_text(
+        encoding="utf-8"
+    )
+
+
+def points(solved: float, untouched: float) -> classroom.Grades:
+    """Of a class of two on one lesson with three points."""
+    return {
+        "solved": {"09_add": {"score": solved, "max_score": 3.0}},
+        "untouched": {"09_add": {"score": untouched, "max_score": 3.0}},
+    }
+
+
+@pytest.mark.parametrize("scores", [(1.0, 0.0), (3.0, 1.0), (0.0, 0.0)])
+def test_classroom_refuses_other_grades_than_full_and_none(tmp_path, scores):
+    with pytest.raises(NotebookError, match="expected full marks"):
+        classroom._judge(points(*scores), tmp_path)
+
+
+@pytest.mark.parametrize("text", ["accepted", "accepted, hidden cases too ### BEGIN HIDDEN TESTS"])
+def test_classroom_refuses_grades_without_the_hidden_cases_and_files_with_them(tmp_path, text):
+    executed = tmp_path / "solved" / "09_add" / "09_add.ipynb"
+    executed.parent.mkdir(parents=True)
+    executed.write_text(text, encoding="utf-8")
+    with pytest.raises(NotebookError, match="hidden cases were not run, or are left"):
+        classroom._judge(points(3.0, 0.0), tmp_path)
+    executed.write_text(classroom.ACCEPTED, encoding="utf-8")
+    classroom._judge(points(3.0, 0.0), tmp_path)
+    assert executed.is_file()
+
+
+def test_classroom_refuses_a_release_that_shows_the_solution(tmp_path):
+    path = page(tmp_path)
+
+    class Careless:
+        def generate_assignment(self, name: str) -> dict[str, Any]:
+            classroom.write_notebook(
+                exercises.teacher_notebook(path), tmp_path / "release" / name / f"{name}.ipynb"
+            )
+            return {"success": True}
+
+    with pytest.raises(NotebookError, match="shows 'BEGIN SOLUTION'"):
+        classroom.release(Careless(), tmp_path, path)
+
+
+def test_the_solved_submission_has_every_answer_filled_in(tmp_path):
+    path = page(tmp_path)
+    notebook = classroom.solved(proof.student_notebook(path), path)
+    answers = [cell.source for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("solution")]
+    assert answers == ["def add(a, b):\n    return a + b\n", "def twice(a):\n    return a + a\n"]
+
+
+def test_a_failed_step_of_nbgrader_names_its_cause():
+    log = "[ERROR] trouble\n    FileNotFoundError: no 'alembic'\nNbGraderException: see above"
+    with pytest.raises(NotebookError, match="autograde failed: FileNotFoundError: no 'alembic'"):
+        classroom._step({"success": False, "log": log}, "autograde")
+
+
+def test_students_read_that_only_the_answer_cell_is_graded(tmp_path):
+    notebook = proof.student_notebook(next(iter(exercises.sources(ROOT).values())))
+    assert "only the answer cells of graded exercises are read" in notebook.cells[0].source
