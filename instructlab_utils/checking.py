@@ -1,4 +1,4 @@
-"""What the checkers of the exercises have in common. No lesson teaches it; each exercise page imports it.
+"""What the checkers of the exercises have in common. From lesson 00 on, on each exercise page.
 
 ``call = calls(function)`` calls a learner's function with copies, under a time limit. An argument that was changed in
 place, a forgotten ``return``, an exception and a call that does not end are each one AssertionError with the input.
