@@ -441,7 +441,7 @@ hidden_09_3(allocate)
 
 # %% nbgrader={"grade_id": "answer_09_4", "solution": true}
 def overlap(D, E, i, j):
-    """phi(i, j) of the input directions of D and E, both (n, m): a float from 0 to 1."""
+    """phi(i, j) of the input directions of D and E, both (n, m): a number from 0 to 1."""
     ### BEGIN SOLUTION
     V, V_ = torch.linalg.svd(D).Vh[:i], torch.linalg.svd(E).Vh[:j]
     return ((V @ V_.T).square().sum() / min(i, j)).item()
