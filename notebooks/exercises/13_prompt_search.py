@@ -404,8 +404,8 @@ def wanted_best(dev, test, k):
 
 def check_13_4(best_of):
     call = checking.calls(best_of)
-    dev, test = [-2.0, -0.5, -3.0, -1.0], [0.5, 0.4, 0.1, 0.9]
-    order = [0.4, 0.9, 0.5, 0.1]  # the test scores, the best dev score first
+    dev, test = [-2.0, -0.5, -3.0, -1.0], [0.5, 0.2, 0.1, 0.9]
+    order = [0.2, 0.9, 0.5, 0.1]  # the test scores, the best dev score first
     worst = [-d for d in dev]
     wrong = {
         "You kept the best on test. Nobody can choose it: the choice is made on dev.": wanted_best(
@@ -419,12 +419,13 @@ def check_13_4(best_of):
         )
         / 16,
         "This is the expected *dev* score. What is it worth on test?": wanted_best(dev, dev, 2),
-        "This is the best of all candidates on dev. Only k of them are written.": 0.4,
+        "This is the best of all candidates on dev. Only k of them are written.": 0.2,
         "This is the mean of all. Of k candidates the best on dev is kept.": sum(test) / 4,
-        "The test scores are not in the order of the dev scores.": (3 * 0.5 + 2 * 0.4 + 1 * 0.1) / 6,
-        "The sum is not divided by the number of draws, binom(N, k).": 3 * 0.4 + 2 * 0.9 + 0.5,
-        "Ranks count from 1: the best has N - 1 candidates behind it.": (6 * 0.4 + 3 * 0.9 + 0.5) / 6,
-        "The k - 1 others come from the N - r behind: binom(N - r, k - 1). You have k there.": (3 * 0.4 + 0.9)
+        "The test scores are not in the order of the dev scores.": (3 * 0.5 + 2 * 0.2 + 1 * 0.1) / 6,
+        "The sum is not divided by the number of draws, binom(N, k).": 3 * 0.2 + 2 * 0.9 + 0.5,
+        "Ranks count from 1: the best has N - 1 candidates behind it.": (4 * 0.2 + 3 * 0.9 + 2 * 0.5 + 0.1)
+        / 6,
+        "The k - 1 others come from the N - r behind: binom(N - r, k - 1). You have k there.": (3 * 0.2 + 0.9)
         / 6,
         "The first rank is left out.": (2 * 0.9 + 0.5) / 6,
         "This is the best test score of all.": 0.9,
@@ -432,7 +433,7 @@ def check_13_4(best_of):
     says = "The value is wrong: test every pair of candidates by hand."
     checking.equal(call(dev, test, 2), wanted_best(dev, test, 2), "the expected score", wrong, says=says)
     says = "k = N: the best dev score is always there."
-    checking.equal(call(dev, test, 4), 0.4, "the expected score", says=says)
+    checking.equal(call(dev, test, 4), 0.2, "the expected score", says=says)
     says = "k = 1: nothing is chosen. It is the mean."
     checking.equal(call(dev, test, 1), sum(test) / 4, "the expected score", says=says)
     print("13.4 passed the visible cases.")
