@@ -149,6 +149,33 @@ def test_autocast_and_the_loop_of_lesson_03_in_bf16():
         assert spent.peak_memory_mb == 1
 
 
+def test_a_run_on_the_device_goes_on_after_a_kill(tmp_path):
+    """A checkpoint lies on the CPU; weights, moments and generators must come back to the device."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.off, self.out = nn.Embedding(20, 8), nn.Dropout(0.5), nn.Linear(8, 2)
+
+        def forward(self, input_ids, attention_mask):
+            return SimpleNamespace(logits=self.out(self.off(self.words(input_ids).mean(1))))
+
+    examples = [{"input_ids": [i % 20, 3, 5], "labels": i % 2} for i in range(12)]
+    found = []
+    with pretend_cuda():
+        for folder, ends in ((tmp_path / "whole", [None]), (tmp_path / "cut", [3, None])):
+            for until in ends:
+                torch.manual_seed(0)
+                net = Net().to("cuda")
+                training.train(
+                    net, examples, dev=examples, pad_id=0, steps=6, batch_size=4, learning_rate=1e-2, seed=0,
+                    eval_every=2, save_every=2, folder=folder, until=until,
+                )  # fmt: skip
+            assert all(there(p) for p in net.parameters())
+            found.append(torch.cat([p.detach().cpu().flatten() for p in net.parameters()]))
+    assert torch.equal(*found)
+
+
 def test_a_forgotten_move_in_a_model_is_found():
     """The kind of fault that no test on a CPU can see."""
 
