@@ -24,7 +24,7 @@ from instructlab_utils.distributed import Shared
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.guards import must_be_trainable, must_fit, share_of_hits, whole_label
 from instructlab_utils.identity import run_identity
-from instructlab_utils.losses import cross_entropy
+from instructlab_utils.losses import cross_entropy, upcast
 from instructlab_utils.models import mixed_precision
 
 Example = dict[str, Any]
@@ -85,7 +85,7 @@ def collate_tokens(examples: Sequence[Example], pad_id: int) -> Batch:
 
 
 def _batch(examples: Sequence[Example], pad_id: int) -> Batch:
-    plain = isinstance(examples[0]["labels"], int) and examples[0].keys() == {"input_ids", "labels"}
+    plain = not isinstance(examples[0]["labels"], list) and examples[0].keys() == {"input_ids", "labels"}
     return (collate if plain else collate_tokens)(examples, pad_id)
 
 
@@ -136,18 +136,13 @@ def cosine_schedule(step: int, total: int, warmup: int) -> float:
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def widened(tensor: Tensor) -> Tensor:
-    """Floats of 16 bits as float32, all others as they are: for sums. Source: lesson 03, section 3."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale all gradients so that their joint Euclidean norm is at most ``max_norm``; returns the norm before.
 
     Equal to ``torch.nn.utils.clip_grad_norm_``, but in float32 for 16-bit gradients. Source: lesson 03, section 3.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.stack([widened(g).norm() for g in gradients]).norm().item()
+    norm = torch.stack([upcast(g).norm() for g in gradients]).norm().item()
     if norm > max_norm:
         for g in gradients:
             g.mul_(max_norm / (norm + 1e-6))
@@ -173,7 +168,7 @@ def target_losses(model: nn.Module, batch: Batch) -> Tensor:
     """
     logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
     counts = batch["labels"] != -100
-    return cross_entropy(widened(logits[counts]), batch["labels"][counts])
+    return cross_entropy(logits[counts], batch["labels"][counts])
 
 
 def training_step(
@@ -196,7 +191,7 @@ def training_step(
         raise TrainingError("every label of this batch is -100: nothing to learn from, look at the masking")
     mean_loss = 0.0
     for batch in micro_batches:
-        loss = widened(objective(model, batch)).sum() / total
+        loss = upcast(objective(model, batch)).sum() / total
         loss.backward()
         mean_loss += loss.item()
     norm = clip_gradients(model.parameters(), max_norm)
@@ -337,7 +332,10 @@ def train(
     Raises TrainingError for an empty training set, labels that are no classes, weights in float16, a loss, gradient or
     weight that is not finite, the folder of another run, or processes that see different runs or checkpoints.
     """
-    dev = dev if evaluate is None else None
+    examples = (
+        examples if hasattr(examples, "__len__") else list(examples)
+    )  # a generator can be read but once
+    dev = None if evaluate or dev is None else dev if hasattr(dev, "__len__") else list(dev)
     must_be_trainable(model, examples, dev, objective is target_losses)
     device = next(model.parameters()).device
     processes = PartialState(cpu=device.type == "cpu")  # one, unless `accelerate launch` started more

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from test_training import invented, tiny
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from instructlab_utils import checkpoints, files, guards, identity, training, tuners
+from instructlab_utils import checkpoints, files, guards, identity, losses, training, tuners
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.run import Run
 
@@ -580,7 +580,7 @@ def test_updates_equal_torch_with_the_librarys_schedule(dtype, theirs):
     planned = theirs(other, 2, steps)
     for step in range(steps):
         training.training_step(ours, mine, [batch], 1e-2 * schedule(step, steps, 2), 0.05)
-        logits = training.widened(library(batch["input_ids"], None).logits)
+        logits = losses.upcast(library(batch["input_ids"], None).logits)
         torch.nn.functional.cross_entropy(logits, batch["labels"]).backward()
         torch.nn.utils.clip_grad_norm_(library.parameters(), 0.05)
         other.step()

@@ -270,7 +270,7 @@ print(
 # How much more does a sentence of the last micro-batch count than one of the first?
 
 # %%
-from instructlab_utils.losses import cross_entropy
+from instructlab_utils.losses import cross_entropy, upcast
 
 logits = torch.randn(
     36, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True
@@ -294,18 +294,14 @@ print(f"weight of a sentence, first micro-batch: {weight[0]:.2f}, last micro-bat
 # running average of its square. The **schedule** lets the learning rate rise from zero while these averages are still
 # nearly empty, and fall to zero again, so that the last steps settle.
 #
-# Sums want room. Numbers of 16 bits keep three digits (bfloat16) or end at 65,504 (float16). So they are *widened* to
-# float32 before they are added up; float32 and float64 stay as they are.
+# Sums want room. Numbers of 16 bits keep three digits (bfloat16) or end at 65,504 (float16). So they become float32
+# before they are added up, by `upcast` of lesson 01; float32 and float64 stay as they are.
 
 
-# %% tags=["defines:training.widened", "defines:training.clip_gradients"]
-def widened(tensor):
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
+# %% tags=["defines:training.clip_gradients"]
 def clip_gradients(parameters, max_norm):
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.stack([widened(g).norm() for g in gradients]).norm().item()
+    norm = torch.stack([upcast(g).norm() for g in gradients]).norm().item()
     if norm > max_norm:
         for g in gradients:
             g.mul_(max_norm / (norm + 1e-6))
@@ -342,7 +338,7 @@ def parameter_groups(model, weight_decay):
 def target_losses(model, batch):
     logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
     counts = batch["labels"] != -100
-    return cross_entropy(widened(logits[counts]), batch["labels"][counts])
+    return cross_entropy(logits[counts], batch["labels"][counts])
 
 
 # %% [markdown]
@@ -361,7 +357,7 @@ def training_step(model, optimizer, micro_batches, rate, max_norm, objective=tar
         raise TrainingError("every label of this batch is -100: nothing to learn from, look at the masking")
     mean_loss = 0.0
     for batch in micro_batches:
-        loss = widened(objective(model, batch)).sum() / total
+        loss = upcast(objective(model, batch)).sum() / total
         loss.backward()
         mean_loss += loss.item()
     norm = clip_gradients(model.parameters(), max_norm)
