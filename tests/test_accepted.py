@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
+import pandas
 import pytest
 import torch
 import transformers
 from test_training import invented, tiny
 from torch import nn
 
-from instructlab_utils import guards, training
+from instructlab_utils import chat, guards, metrics, models, tagging, training
 
 SMALL = {
     "hidden_size": 16,
@@ -65,3 +67,28 @@ def test_examples_and_dev_may_be_generators_and_labels_of_numpy_and_torch() -> N
     for kind in (np.int64, torch.tensor):
         other = [row | {"labels": kind(row["labels"])} for row in rows]
         assert training.train(tiny(), other, dev=other, **settings) == want
+
+
+def test_keys_that_hold_nothing_are_no_keys_and_no_weight_is_weight_1() -> None:
+    """Arrow gives each message of a table every key."""
+    tokenizer = models.load_tokenizer("decoder")
+    plain = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    table = [turn | {"weight": None, "name": None, "tool_calls": []} for turn in plain]
+    assert chat.encode_chat(table, tokenizer) == chat.encode_chat(plain, tokenizer)
+
+
+def test_fractions_nullable_columns_and_bools_are_numbers() -> None:
+    half = Fraction(1, 2)
+    assert metrics.expected_calibration_error([[half, half]] * 2, [0, 1]) == 0
+    nullable = pandas.Series([0, 1, 1], dtype="Int64").to_numpy(dtype=object)
+    assert metrics.accuracy(nullable, np.array([False, True, False])) == pytest.approx(2 / 3)
+    with pytest.raises(TypeError, match="must hold numbers"):
+        metrics.accuracy(["0"], np.array(["0"], dtype=object))
+
+
+def test_rows_of_numpy_arrays_are_tagged_as_lists_are() -> None:
+    tokenizer = models.load_tokenizer("encoder")
+    rows = [{"tokens": ["Ann", "left"], "tags": ["B-PER", "O"]}]
+    arrays = [{name: np.array(column) for name, column in row.items()} for row in rows]
+    labels = ["O", "B-PER"]
+    assert tagging.encode(arrays, tokenizer, labels) == tagging.encode(rows, tokenizer, labels)
