@@ -8,7 +8,7 @@ From lesson 03 on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,8 @@ def array(values: ArrayLike, name: str) -> np.ndarray:
         found = np.asarray(tensor)
     except ValueError:
         raise ValueError(f"{name} must be rows of equal length") from None
+    if found.dtype.kind == "O" and all(isinstance(value, Real) for value in found.flat):
+        found = found.astype(float)  # fractions, a nullable column of pandas
     if found.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold numbers, not {found.dtype}")
     return found.astype(float) if found.dtype.kind == "f" else found

@@ -8,6 +8,7 @@ functions; the exceptions are official rules (SQuAD's, seqeval's, sacrebleu's), 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +22,10 @@ _EMOJI = rf"\p{{Regional_Indicator}}{{2}}|{_PICTURE}(?:\u200d{_PICTURE})*"
 WORD = rf"{_EMOJI}|[{UNSPACED}]\p{{M}}*|(?:(?![{UNSPACED}])[{LETTER}][\u200c\u200d]*)+"
 _WORDS = regex.compile(WORD)
 _PIECES = regex.compile(rf"{WORD}|[^\s\x1c-\x1f]")
+_ASCII_WORDS, _ASCII_PIECES = (
+    re.compile(r"\w+"),
+    re.compile(r"\w+|[^\w\s]"),
+)  # the same there, and several times faster
 
 # Spellings of one text that are folded: half and full width, ligatures, positional forms. Not folded: what says something
 # else, such as the raised 2 of x² or the circle of ①.
@@ -62,12 +67,12 @@ def canonical(text: str, case: bool = False) -> str:
 
 def words_of_text(text: str) -> list[str]:
     """The words of the text (see above) in the form for comparison: without case, symbols and punctuation."""
-    return _WORDS.findall(canonical(text))
+    return _ASCII_WORDS.findall(text.lower()) if text.isascii() else _WORDS.findall(canonical(text))
 
 
 def pieces_of_text(text: str) -> list[str]:
     """The words and every other character that is no white space, in order and as they are written."""
-    return _PIECES.findall(text)
+    return (_ASCII_PIECES if text.isascii() else _PIECES).findall(text)
 
 
 def is_word(word: str, least: int = 1) -> bool:
@@ -80,8 +85,9 @@ def script_of(texts: Sequence[str]) -> str:
 
     Chinese characters among Japanese kana count as unspaced. Where there is no letter at all, latin.
     """
-    counts: Counter[str] = Counter()
-    for word in (word for text in texts for word in words_of_text(text)):
+    ascii_texts = [text for text in texts if text.isascii()]
+    counts = Counter(latin=sum(len(re.findall(r"\w*[A-Za-z]\w*", text)) for text in ascii_texts))
+    for word in (word for text in texts if not text.isascii() for word in words_of_text(text)):
         if regex.match(r"\p{Han}", word):
             counts["chinese"] += 1
         elif regex.match(rf"[{UNSPACED}]", word):

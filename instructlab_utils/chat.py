@@ -13,7 +13,7 @@ from instructlab_utils.errors import InstructionError, ParameterError
 from instructlab_utils.instructions import INPUT, Instruction, show
 from instructlab_utils.markers import text_ids
 
-ROLES = ("system", "user", "assistant")
+ROLES, KEYS = ("system", "user", "assistant"), ("role", "content", "weight")
 
 
 def render(instruction: Instruction, input: str = "", wording: int = 0) -> str:
@@ -51,7 +51,8 @@ def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], generation_
     """The conversation in the format of the tokenizer's chat template, with the start of an answer where wanted.
 
     A message has a ``role`` (system, user, assistant), a text as ``content`` and, where it is the assistant's, a ``weight``
-    if it likes: 1, or 0 for an answer that is read but not learned. Any other key, such as tool_calls, would be lost.
+    if it likes: 1, or 0 for an answer that is read but not learned. Any other key, such as tool_calls, would be lost, unless
+    it holds nothing, as in a table, where each message has every key.
     Without a system message SmolLM2's template writes a default one, and says nothing about it.
 
     Raises InstructionError for no message, no template, an unknown role or key, and for a content with a special token or
@@ -71,11 +72,12 @@ def _check(turn: Mapping[str, Any], i: int, tokenizer: Any) -> None:
     """Raises InstructionError, naming message and key, for what `chat_text` would drop or the template misread."""
     if not isinstance(turn, Mapping):
         raise InstructionError(f"message {i} is {show(turn)}: write an object with role and content")
-    for key in [key for key in turn if key not in ("role", "content", "weight")]:
+    for key in [key for key in turn if key not in KEYS and turn[key] not in (None, "", [], {})]:
         raise InstructionError(f"message {i} has the key {show(key)}, which would be lost: leave it out")
     if turn.get("role") not in ROLES or not isinstance(turn.get("content"), str):
         raise InstructionError(f"message {i} needs a role ({', '.join(ROLES)}) and a text as content")
-    if "weight" in turn and (turn["role"] != "assistant" or turn["weight"] not in (0, 1)):
+    weight = turn.get("weight")
+    if weight is not None and (turn["role"] != "assistant" or weight not in (0, 1)):
         raise InstructionError(
             f"message {i} has a weight: it must be 0 or 1, and is for the assistant's turns"
         )
@@ -113,7 +115,7 @@ def encode_chat(messages: Sequence[Mapping[str, Any]], tokenizer: Any) -> dict[s
             f"the conversation has {len(input_ids)} tokens, the model reads {most}: shorten it"
         )
     answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant"]
-    learned = [i for i in answers if messages[i].get("weight", 1)]
+    learned = [i for i in answers if messages[i].get("weight") in (None, 1)]
     if not learned or not answers[0]:
         raise InstructionError(
             "a conversation to learn from begins with the user and holds an answer: add it"

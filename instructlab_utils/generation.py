@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from instructlab_utils.errors import ParameterError, TrainingError
+from instructlab_utils.guards import positions
 from instructlab_utils.losses import cross_entropy, upcast
 from instructlab_utils.markers import text_ids
 
@@ -82,7 +83,7 @@ def greedy(
     if min(map(len, prompts), default=0) == 0:
         raise ParameterError("no prompt, or one without a token: nothing would predict its first new token")
     device, longest = next(model.parameters()).device, max(map(len, prompts))
-    window = getattr(model.config, "max_position_embeddings", math.inf)
+    window = positions(model)
     if longest + max_new_tokens - 1 > window:
         raise ParameterError(
             f"{longest} tokens and {max_new_tokens} new ones: the model has {window} positions"
@@ -128,9 +129,7 @@ def nucleus_filter(logits: Tensor, p: float) -> Tensor:
     """
     if not 0 < p <= 1:
         raise ParameterError(f"the nucleus would have the probability {p}: choose a number in (0, 1]")
-    ordered, order = upcast(logits).sort(
-        -1
-    )  # the rarest first: small numbers are added while the sum is small
+    ordered, order = upcast(logits).sort(-1)  # the rarest first: small numbers meet while the sum is small
     drop = (ordered.softmax(-1).cumsum(-1) <= 1 - p) & (p < 1)
     drop[..., -1] = False
     return logits.masked_fill(drop.scatter(-1, order, drop), -math.inf)

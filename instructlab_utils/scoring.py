@@ -8,7 +8,6 @@ of the pairs one by one, up to rounding.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from instructlab_utils.errors import ParameterError
+from instructlab_utils.guards import positions
 from instructlab_utils.losses import log_softmax
 from instructlab_utils.markers import text_ids
 
@@ -172,8 +172,7 @@ def option_log_probs(
         _read(prefix, context, choices, tokenizer, shared)
         for context, choices in zip(contexts, options, strict=True)
     ]
-    limit = getattr(tokenizer, "model_max_length", math.inf)
-    window: float = getattr(getattr(model, "config", None), "max_position_embeddings", None) or limit
+    window = positions(model) if hasattr(model, "config") else tokenizer.model_max_length
     for context, tree in zip(contexts, trees, strict=True):
         if max(tree.places) >= window:
             raise ParameterError(

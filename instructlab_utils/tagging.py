@@ -99,11 +99,11 @@ def encode(rows: Iterable[dict[str, Any]], tokenizer: Any, labels: Sequence[str]
         words, tags = (listed(row[name], f"row {number}: {name}") for name in ("tokens", "tags"))
         if len(words) != len(tags):
             raise DataError(f"row {number}: {len(words)} tokens and {len(tags)} tags; there must be one each")
-        if unknown := set(row["tags"]) - set(index):
+        if unknown := set(tags) - set(index):
             raise DataError(f"row {number}: {sorted(unknown)[0]!r} is not one of the {len(index)} labels")
-        encoded = tokenizer(row["tokens"], is_split_into_words=True, split_special_tokens=True)
-        aligned = align_labels(encoded.word_ids(), [index[tag] for tag in row["tags"]])
-        if sum(label != IGNORED for label in aligned) != len(row["tokens"]):
+        encoded = tokenizer(words, is_split_into_words=True, split_special_tokens=True)
+        aligned = align_labels(encoded.word_ids(), [index[tag] for tag in tags])
+        if sum(label != IGNORED for label in aligned) != len(words):
             raise DataError(f"row {number}: a word has no piece; replace it before the tokenizer removes it")
         examples.append({"input_ids": encoded["input_ids"], "labels": aligned})
     return examples

@@ -85,7 +85,7 @@ def collate_tokens(examples: Sequence[Example], pad_id: int) -> Batch:
 
 
 def _batch(examples: Sequence[Example], pad_id: int) -> Batch:
-    plain = isinstance(examples[0]["labels"], int) and examples[0].keys() == {"input_ids", "labels"}
+    plain = not isinstance(examples[0]["labels"], list) and examples[0].keys() == {"input_ids", "labels"}
     return (collate if plain else collate_tokens)(examples, pad_id)
 
 
@@ -332,7 +332,10 @@ def train(
     Raises TrainingError for an empty training set, labels that are no classes, weights in float16, a loss, gradient or
     weight that is not finite, the folder of another run, or processes that see different runs or checkpoints.
     """
-    dev = dev if evaluate is None else None
+    examples = (
+        examples if hasattr(examples, "__len__") else list(examples)
+    )  # a generator can be read but once
+    dev = None if evaluate or dev is None else dev if hasattr(dev, "__len__") else list(dev)
     must_be_trainable(model, examples, dev, objective is target_losses)
     device = next(model.parameters()).device
     processes = PartialState(cpu=device.type == "cpu")  # one, unless `accelerate launch` started more

@@ -194,3 +194,15 @@ def test_augmentation_refuses_a_text_for_words_and_a_share_out_of_range():
     assert all(augmentation.eda([], near, 0.1, random.Random(seed)) == [] for seed in range(20))
     with pytest.raises(ValueError, match="at least one"):
         augmentation.dictionary([])
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=30))
+def test_the_short_way_for_ascii_finds_what_the_long_one_finds(text: str) -> None:
+    assert characters.words_of_text(text) == characters._WORDS.findall(characters.canonical(text))
+    assert characters.pieces_of_text(text) == characters._PIECES.findall(text)
+    mixed = [text, "žluťoučký"]  # one word that is not ASCII
+    letters = sum(any(c.isalpha() for c in word) for word in characters.words_of_text(text))
+    assert (
+        characters.script_of(mixed) == "latin"
+        and characters.script_of([text, "Ж " * (letters + 1)]) == "other"
+    )

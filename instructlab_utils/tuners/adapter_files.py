@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ def save(model: nn.Module, folder: Path | str) -> Path:
     """
     from safetensors.torch import save_file
 
-    from instructlab_utils.files import write_json
+    from instructlab_utils.checkpoints import copied
+    from instructlab_utils.files import write_json, write_with
 
     folder, method = Path(folder), method_of(model)
     if any(isinstance(module, Mergeable) and module.merged for module in model.modules()):
@@ -61,10 +62,8 @@ def save(model: nn.Module, folder: Path | str) -> Path:
             "inference_mode": True,
             **settings,
         }
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {n: t.detach().cpu().clone().contiguous() for n, t in method.tensors(model).items()}
-    save_file(tensors, folder / f"{TENSORS}.tmp", metadata={"format": "pt"})
-    os.replace(folder / f"{TENSORS}.tmp", folder / TENSORS)
+    write = partial(save_file, copied(method.tensors(model)), metadata={"format": "pt"})
+    write_with(folder / TENSORS, write)
     write_json(folder / CONFIG, config)
     return folder
 
