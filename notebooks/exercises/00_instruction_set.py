@@ -90,6 +90,10 @@ def check_00_1(read_records):
             f'The message must start with "line {number}:", for {what}; you said {said!r}.'
         )
 
+    checking.equal(call(line()), [good], "the records")
+    allowed = "You refuse a record whose input is empty. That is allowed: only instruction and output must hold something."
+    with checking.means(ValueError, allowed):
+        call(line() + "\n" + line(input=""))
     records = call(line() + "\n" + line(input="") + "\n")
     checking.equal(records, [good, good | {"input": ""}], "the records")
     checking.equal(
@@ -221,9 +225,19 @@ def check_00_2(count_programs):
         count_programs, slow="Do you list the programs one by one? There are 3^200 and more."
     )
     rotate, swap, reset = (1, 2, 0), (1, 0, 2), (0, 0, 0)
-    checking.form(call([rotate, swap], 1), (2, 2), "(programs, behaviours)")
+    first = call([rotate, swap], 1)
+    checking.form(first, (2, 2), "(programs, behaviours)")
+    call([swap, reset], 3)
+    assert tuple(call([rotate, swap], 1)) == tuple(first), (
+        "The same call gives another result the second time: something is remembered from call to call. A default "
+        "argument such as seen=set() is made once, not at every call."
+    )
+    assert call([rotate, swap], 3)[0] != 4, (
+        "You use no instruction twice. Programs are chains, not permutations: rotate, rotate is one, too."
+    )
     programs, _ = call([rotate, swap], 2)
     wrong = {
+        "2 counts the programs of one instruction. At depth 2 those of two instructions belong to it, too.": 2,
         "7 counts the empty program. A program has at least one instruction.": 7,
         "4 counts the programs of exactly two instructions. Those of one instruction belong to it too.": 4,
         "5 ignores the order. First rotate, then swap, is another program than first swap, then rotate.": 5,
@@ -261,7 +275,10 @@ def check_00_2(count_programs):
     assert programs == (3**201 - 3) // 2, (
         "The number of programs at depth 200 is not exact. Stay with integers."
     )
-    checking.equal(behaviours, 9, "behaviours", says="Six permutations and three constant maps.")
+    wrong = {
+        "You follow one state only. Two programs behave alike when they send *every* state to the same state.": 3
+    }
+    checking.equal(behaviours, 9, "behaviours", wrong, says="Six permutations and three constant maps.")
     rng = random.Random(0)
     for n, k, depth in ((2, 3, 3), (4, 2, 4), (5, 1, 4), (6, 3, 2)):
         core = [tuple(rng.randrange(n) for _ in range(n)) for _ in range(k)]
@@ -447,10 +464,11 @@ hidden_00_3(collate)
 #
 # `possible(reported, n)` says whether some count $k \in \{0, \dots, n\}$ has $k/n$ rounding to `reported`.
 # The text counts, not its value: `"0.920"` claims three decimals, `"0.92"` only two. It may be a percentage:
-# `"92.0%"`. At an exact half some programs round up and others to even; accept both. Sometimes you also know
-# the program. Then `spec` is the format specification that it printed with, and its output must be
-# reproduced exactly. One of this course's source articles fails there: its program prints with `".2f"`, its
-# text shows `0.920`.
+# `"92.0%"`. At an exact half accept both neighbours: some programs round up and others to even, and a binary float
+# lies a hair below or above the half (3 of 40 is 0.075, and Python prints it with two decimals as 0.07).
+# Sometimes you also know the program. Then `spec` is the format specification that it printed with, and its
+# output must be reproduced exactly. One of this course's source articles fails there: its program prints with
+# `".2f"`, its text shows `0.920`.
 
 
 # %% nbgrader={"grade_id": "answer_00_4", "solution": true}
@@ -480,6 +498,10 @@ def check_00_4(possible):
     claim(
         True, "0.333", 3, says="1 of 3 prints as 0.333. You ask for equality; a reported number is rounded."
     )
+    assert not (call("0.6", 3) and call("0.7", 3)), (
+        "You accept 0.6 and 0.7 for 2 of 3. With one decimal a rounded number is off by 0.05 at most, *half* a unit; "
+        "you allow more."
+    )
     claim(False, "0.6", 3, says="You cut digits off. 2 of 3 rounds to 0.7, so it cannot be reported as 0.6.")
     claim(
         True,
@@ -504,7 +526,12 @@ def check_00_4(possible):
             "go up: accept both. Compare |k/n - value| with half a unit, in exact arithmetic (Fraction).",
         )
     claim(True, "92.0%", 25, says='"92.0%" is 92.0 divided by a hundred.')
-    claim(False, "93.0%", 25, says='"93.0%" is 93.0 divided by a hundred.')
+    claim(
+        False,
+        "93.0%",
+        25,
+        says='"93.0%" is 93.0 divided by a hundred, and so is its unit: half a unit is 0.05 %, or 0.0005, not 0.05.',
+    )
     claim(True, "0.92", 25, ".2f", says="23 of 25, printed with .2f, is 0.92.")
     claim(
         False,
@@ -540,8 +567,9 @@ def hidden_00_4(possible):
     assert call("0.9205", 10_000) and not call("0.9205", 1_000), "0.9205 needs more than 1000 items."
     for text in ("0.08", "0.07", "7%", "8%"):
         assert call(text, 40), (
-            f"3 of 40 is 0.075, half-way, so {text} is possible. Floats miss such a half by a hair: 0.08 - 0.075 "
-            "is a little more than 0.005. Use Fraction."
+            f"3 of 40 is 0.075, half-way, so {text} is possible: accept both neighbours. format(3 / 40, '.2f') is 0.07, "
+            "rounding up gives 0.08, and floats and rounding modes reach only one of them: 0.08 - 0.075 is a little "
+            "more than 0.005. Compare with half a unit in exact arithmetic (Fraction)."
         )
     for n in (7, 40):
         for cents in range(102):

@@ -191,6 +191,9 @@ def check_01_2(cross_entropy_gradient):
         "The term of the right class is missing. The risk also has -W[y] · x, and its gradient is minus "
         "the one-hot.": want + one_hot_part,
         "The softmax is missing: only the one-hot part is left.": -one_hot_part,
+        "You take 1 off in all the columns that occur in y, in every row. Each row has one right class: its own.": want
+        + one_hot_part
+        - X.mean(0).expand(V, d),
     }
     axis = "Over which axis do you normalise? The V rows of the gradient must sum to zero."
     says = axis if got.sum(0).abs().max() > 1e-9 else "Compared with finite differences:"
@@ -226,7 +229,8 @@ def hidden_01_2(cross_entropy_gradient):
     steep, alike = 400 * (W.abs() + 1), 1 + X.abs() / 100
     got = call(steep, alike, y)
     assert torch.isfinite(got).all(), "Large logits give nan. Take each row's largest logit off before exp."
-    checking.equal(got, reference(steep, alike, y), "the gradient", says="Wrong for large logits.")
+    says = "Finite for large logits, and wrong: clipped logits are all equal. Take each row's largest off instead."
+    checking.equal(got, reference(steep, alike, y), "the gradient", says=says)
     apart = torch.tensor([[1000.0, 900.0], [-1000.0, -1100.0], [1.0, 0.5]], dtype=torch.float64)
     got = call(W.abs() + 1, apart, y)
     assert torch.isfinite(got).all(), (
@@ -331,10 +335,13 @@ def check_01_3(repaired_risk):
         * math.log(2)
     }
     checking.equal(start, math.log(2), "the risk", wrong, says="At w = 0 the risk must be log 2.")
+    says = "One number for all weights: your mean runs over the features, too. Average over the examples only (axis 0)."
+    wrong = {says: np.full(3, slope(0.0).mean())}
     checking.equal(
         gradient,
         slope(0.0),
         "the gradient",
+        wrong,
         tol=1e-5,
         says="With lam = 0, against finite differences of your risk:",
     )
@@ -430,6 +437,7 @@ def check_01_4(smoothing_floor):
     floor, margin = map(float, answer)
     _, slope = smoothed_loss(margin, V, epsilon)
     lowest = min(smoothed_loss(candidate, V, epsilon)[0] for candidate in np.linspace(0, 8, 81))
+    q = 1 - epsilon + epsilon / V, epsilon / V
     spread = -(1 - epsilon) * math.log(1 - epsilon) - epsilon * math.log(epsilon / (V - 1))
     wrong = {
         "The floor is not zero. Zero needs p = 1 on the right class, and then the other classes, which "
@@ -442,6 +450,11 @@ def check_01_4(smoothing_floor):
             1 - epsilon
         ),
         "This is log V minus the floor: how far smoothing is from a uniform target.": math.log(V) - lowest,
+        "The other classes count once in your floor. There are V - 1 of them, each with the weight epsilon / V.": -q[
+            0
+        ]
+        * math.log(q[0])
+        - q[1] * math.log(q[1]),
         "Your floor is in bits. The loss is in nats: use the natural logarithm.": lowest / math.log(2),
         "The order is turned: you give the margin first. Return (floor, margin).": 3.6109,
     }
@@ -452,6 +465,13 @@ def check_01_4(smoothing_floor):
     assert not math.isclose(margin, math.log((1 - epsilon) / (epsilon / V))), (
         "The margin is the log of the ratio of two probabilities. The right class has 1 - epsilon + "
         "epsilon / V, not 1 - epsilon."
+    )
+    assert not math.isclose(margin, 1 - epsilon), (
+        "Your margin is the difference of the two probabilities. It is a difference of *logits*, and those are "
+        "logarithms: take the log of their ratio."
+    )
+    assert margin > 0, (
+        f"Your margin is {margin:.4f}, below zero: by that the others would exceed the right class. Turn the ratio round."
     )
     assert abs(slope) < 1e-6, (
         f"At a margin of {margin:.4f} the loss still has the slope {slope:.1e}. At its minimum the slope "
@@ -475,6 +495,8 @@ def hidden_01_4(smoothing_floor):
         floor, margin = call(V, epsilon)
         loss, slope = smoothed_loss(margin, V, epsilon)
         says = f"Wrong for V = {V}, epsilon = {epsilon}."
+        if epsilon < 1e-3:
+            says += " A small constant inside the logarithm (or a clamp) is not small beside such an epsilon."
         checking.equal(floor, loss, "the floor", says=says)
         assert abs(slope) < 1e-6, f"{says} At your margin {margin} the loss still has a slope."
     floor, margin = call(5, 1.0)

@@ -204,8 +204,8 @@ def check_02_2(momentum_path):
         "torch: you weight the gradient with 1 - mu, as Adam does. Here the velocity is a sum: mu v + g.": 3.0
         - 0.1 * (1 - mu) * g,
         "torch: the first update did not move. Renew the velocity before you use it.": 3.0,
-        "torch: the first update looks ahead, as Nesterov's does. Here it is the rate times g.": 3.0
-        - 0.1 * (1 + mu) * g,
+        "torch: the first update looks ahead, as Nesterov's does, or the velocity starts at the gradient. It starts at "
+        "zero, and the first update is the rate times g.": 3.0 - 0.1 * (1 + mu) * g,
         "torch: the first update goes uphill. Take the velocity off.": 3.0 + 0.1 * g,
         "torch: these are velocities. Return the positions.": g,
     }
@@ -215,6 +215,10 @@ def check_02_2(momentum_path):
         - 0.1 * (2 + mu) * g,
         "torch: the second update has no velocity. What is kept from one update to the next?": want[0]
         - 0.1 * gradient(want[0]),
+        "torch: you take the gradient where the velocity would lead, as Nesterov does. Take it at the current theta.": want[
+            0
+        ]
+        - 0.1 * (mu * g + gradient(want[0] - 0.1 * mu * g)),
     }
     checking.equal(mine[1], want[1], "torch: position 2", wrong)
     wrong = {
@@ -224,8 +228,13 @@ def check_02_2(momentum_path):
     }
     checking.equal(mine, want, "torch: positions", wrong)
     steady = [0.1] * 5
+    same = call(gradient, 3.0, steady, mu, "sutskever")
+    checking.form(same, steady, "sutskever")
+    assert not math.isclose(same[0], 3.0 + 0.1 * g), (
+        "sutskever: the first update goes uphill. The velocity carries the minus already: add it."
+    )
     checking.equal(
-        call(gradient, 3.0, steady, mu, "sutskever"),
+        same,
         torchs_path(gradient, 3.0, steady, mu),
         "sutskever",
         says="With a constant rate both forms must walk the same path.",
@@ -335,6 +344,8 @@ def check_02_3(adamw):
         + decay,
         "v is corrected and m is not: the first step is a tenth of what it should be.": step / 10 + decay,
         "The decay is not multiplied by the rate: it takes lam * theta in every update.": step + 0.3 * start,
+        "m and v start at the gradient and at its square, and are then corrected as if they had started at zero. Start "
+        "them at zero.": 10 * math.sqrt(0.001) * step + decay,
         "There is no decay at all.": step,
         "The decay has the wrong sign: the weights grow.": step - decay,
         "The step goes uphill: take it off the weights.": -step + decay,
@@ -485,11 +496,21 @@ def hidden_02_4(factor):
     for step in (12, 13, 20, 50):
         got = call(step, 12, 4, 0.2)
         checking.equal(got, 0.2, f"update {step} of 12", says="Some run goes on longer, and then has floor.")
-    with checking.means(ZeroDivisionError, "warmup 0, or warmup equal to total, divides by zero."):
-        none, whole, after = call(0, 5, 0, 0.0), call(3, 4, 4, 0.1), call(4, 4, 4, 0.1)
+    with checking.means(ValueError, "You refuse the floor 0 or the floor 1. Both are allowed."):
+        low, high = call(3, 5, 2, 0.0), call(2, 5, 1, 1.0)
+    checking.equal(low, 0.25, "the factor", says="Wrong with the floor 0.")
+    zero = "warmup 0, or warmup equal to total, divides by zero."
+    with (
+        checking.means(ZeroDivisionError, zero),
+        checking.means(ValueError, "You refuse warmup = 0. It is allowed."),
+    ):
+        none = call(0, 5, 0, 0.0)
+    whole = "You refuse warmup = total. It is allowed: the whole run is a warm-up."
+    with checking.means(ZeroDivisionError, zero), checking.means(ValueError, whole):
+        whole, after = call(3, 4, 4, 0.1), call(4, 4, 4, 0.1)
     checking.equal(none, 0.5 * (1 + math.cos(math.pi / 5)), "the factor", says="Wrong without warm-up.")
     checking.equal((whole, after), (1.0, 0.1), "two factors", says="Wrong when the warm-up is the whole run.")
-    checking.equal(call(2, 5, 1, 1.0), 1.0, "the factor", says="With floor 1 the rate stays constant.")
+    checking.equal(high, 1.0, "the factor", says="With floor 1 the rate stays constant.")
 
     def by_angle(step, total, warmup, floor):
         if step < min(warmup, total):
@@ -501,9 +522,8 @@ def hidden_02_4(factor):
         cases = [(step, total, warmup, floor) for step in range(total + 2)]
         call.agrees(by_angle, *cases, name="the factor", says="Another length.")
     for step, warmup, floor in ((0, 6, 0.1), (0, 2, -0.1), (0, 2, 1.5), (5, 6, 0.1), (9, 2, 1.5)):
-        call.refuses(
-            ValueError, step, 5, warmup, floor, says=f"total 5, warmup {warmup}, floor {floor} went through."
-        )
+        says = f"total 5, warmup {warmup}, floor {floor} went through at update {step}. Test the arguments first of all."
+        call.refuses(ValueError, step, 5, warmup, floor, says=says)
 
 
 hidden_02_4(factor)
@@ -564,6 +584,10 @@ def check_02_5(factored):
     checking.form(returned, (R, C, G), "(R, C, update)")
     R1, C1, U = returned
     square = G**2
+    assert R1.any(), (
+        "R is still zero after the first gradient. beta2 is 1 - t^(-0.8), which is 0 at t = 1, so that the average takes "
+        "all of the first gradient. Did you take t^(-0.8) itself?"
+    )
     assert U.square().mean().sqrt() < 1e6, (
         "An update that was small enough has been scaled up to d. Clipping only makes smaller: max(1, RMS / d)."
     )
@@ -606,10 +630,15 @@ def check_02_5(factored):
     }
     checking.equal(call(R, C, G, 1, d=0.5)[2], U / (rms / 0.5), "the update with d = 0.5", wrong)
     for t, (G, want) in enumerate(zip(gradients, library_updates(gradients), strict=True), start=1):
+        old = R.sum()
         R, C, U = call(R, C, G, t)
-        checking.equal(
-            U, want, f"update {t}", says=f"Compared with the library. At t = {t} beta2 is {1 - t**-0.8:.3f}."
-        )
+        by_old = G / (torch.outer(R, C) / old).sqrt()
+        wrong = {
+            "You divide by the sum of the *old* R. Inside V all three are new, those of this update.": by_old
+            / by_old.square().mean().sqrt().clamp(min=1)
+        }
+        says = f"Compared with the library. At t = {t} beta2 is {1 - t**-0.8:.3f}."
+        checking.equal(U, want, f"update {t}", wrong, says=says)
     print(
         f"02.5 passed the visible cases. Last update: equal to the library's within {(U - want).abs().max():.0e}"
     )

@@ -357,7 +357,9 @@ def hidden_03_2(accumulate):
     model = toy_model(1)
     batch = toy_batch(sizes=(4, 3, 6), masked=(1, 3, 0), seed=1)
     loss, want, _ = in_one_go(model, batch)
-    returned = call(model, batch)
+    says = "One micro-batch has no target, the others have some: the batch is fine. Raise only if no target is left at all."
+    with checking.means(ValueError, says):
+        returned = call(model, batch)
     assert math.isfinite(returned) and torch.isfinite(model.weight.grad).all(), (
         "One micro-batch has no target, and the result is nan: its own mean is 0/0. Sum the losses, then "
         "divide by the targets of the whole batch."
@@ -414,14 +416,15 @@ for batch_size in (10, 4, 4):
 
 # %% [markdown]
 # Write it so that the result depends on the model and the examples only. No graph is recorded. Afterwards
-# the model is in the mode in which it came: somebody may be in the middle of training it.
+# the model and each of its parts are in the mode in which they came: somebody may be in the middle of training
+# it, with a part of it frozen in evaluation mode.
 
 
 # %% nbgrader={"grade_id": "answer_03_3", "solution": true}
 def evaluate(model, batches):
     """Return {"loss", "accuracy", "n"}: means over all examples, and their number; batches is a list of (x, y)."""
     ### BEGIN SOLUTION
-    was_training = model.training
+    modes = [(part, part.training) for part in model.modules()]
     model.eval()
     loss, right, n = 0.0, 0, 0
     with torch.no_grad():
@@ -430,7 +433,8 @@ def evaluate(model, batches):
             loss += F.cross_entropy(logits, y, reduction="sum").item()
             right += int((logits.argmax(dim=1) == y).sum())
             n += len(y)
-    model.train(was_training)
+    for part, mode in modes:
+        part.training = mode
     return {"loss": loss / n, "accuracy": right / n, "n": n}
     ### END SOLUTION
 
@@ -510,6 +514,17 @@ def check_03_3(evaluate):
         says = f"Batches of {sizes}, {classes} classes, logits up to {x.abs().max():.0f}."
         got = call(model, list(zip(x.split(sizes), y.split(sizes), strict=True)))
         checking.equal(got, want, "the result", tol=1e-5, says=says)
+    whole = torch.nn.Sequential(Probe(), torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Dropout(0.5)))
+    frozen, other = whole.train()[1]
+    frozen.eval()
+    call(whole, batches)
+    assert not frozen.training, (
+        "A part that was frozen in evaluation mode came back in training mode: model.train(was) switches every part. "
+        "Note the mode of each of model.modules(), and restore each."
+    )
+    assert whole.training and whole[0].training and other.training, (
+        "One part was in evaluation mode, and now others are, too."
+    )
     print("03.3 passed. The result no longer depends on the batch size, the mode or the call.")
 
 
@@ -526,7 +541,7 @@ check_03_3(evaluate)
 # <details><summary>Hint 2</summary>
 #
 # Keep three running sums: of losses, of right answers, of examples. Divide once, at the end.
-# `model.training` tells the mode, `model.train(mode)` sets it.
+# `part.training` holds the mode of a part, `model.modules()` lists the model and all its parts.
 #
 # </details>
 #
@@ -578,6 +593,9 @@ def check_03_4(paired_bootstrap):
         "The difference is a number of items. Accuracies are shares: divide by n.": 16,
         "The difference is divided by the accuracy of A. Subtract, no more.": 0.05,
         "The difference is in percent. Accuracies are shares.": 4.0,
+        "Items that only A has right count for B: xor and abs lose the sign. Subtract numbers, b - a.": np.mean(
+            a != b
+        ),
     }
     says = "Take it from the items themselves. Do not take it from the resamples."
     checking.equal(difference, 0.04, "the difference", wrong, says=says)
@@ -745,6 +763,10 @@ def check_03_5(prediction):
             w * w for w in to_128
         )
         / sum(w * w for w in in_order),
+    }
+    wrong |= {
+        "attention_ratio: you square the real lengths. In by_length, too, rows are filled up to their longest: square "
+        "the padded lengths.": sum(w * w for w in to_128) / sum(w * w for w in LENGTHS)
     }
     ratio = sum(w * w for w in to_128) / sum(w * w for w in by_length)
     checking.equal(mine["attention_ratio"], ratio, "attention_ratio", wrong, tol=0.02)

@@ -80,7 +80,8 @@ def check_04_1(align):
         "The label of the second word is not on its first piece. You compare with the next piece, not with the "
         "one before.": [-100, 5, -100, -100, 6, 0, -100, -100],
         "No target is -100, not -1: the loss skips -100 only.": [-1, 5, 6, -100, -100, 0, -1, -1],
-        "Word 0 has lost its label: 0 counts as false. Compare with None.": [
+        "Word 0 has lost its label: 0 counts as false, or as the word that came before the first. Compare with None, and "
+        "let None come before the first.": [
             -100,
             -100,
             6,
@@ -93,6 +94,10 @@ def check_04_1(align):
         "Label 0 is lost: 0 counts as false, but it is a label like any other.": [-100, 5, 6] + [-100] * 5,
     }
     checking.equal(got, [-100, 5, 6, -100, -100, 0, -100, -100], "the labels", wrong)
+    assert list(call([None, 0, 1, 1, 1, 2, None, None], [5, 6, 0])) == got, (
+        "The same call gives other labels the second time: something is remembered from call to call. A default "
+        "argument such as seen=set() is made once, not at every call."
+    )
     checking.equal(
         call([None, 2, 3, 3, None], [0, 0, 7, 8]),
         [-100, 7, 8, -100, -100],
@@ -357,6 +362,10 @@ def hidden_04_3(viterbi_step):
         assert not torch.isnan(delta).any(), (
             "There is a nan. Minus infinity times zero is nan: add A, do not multiply with a mask."
         )
+        assert not ((delta == -torch.inf) & (want > -torch.inf)).any(), (
+            "A score has become minus infinity, though a way is allowed: exp of a score of -200,000 is 0, and its "
+            "logarithm is lost. Add the logarithms; take no exp."
+        )
         checking.equal(delta, want, "delta", dtype=scores.dtype, says=says)
         assert pointer.dtype == torch.int64, f"pointer: int64 expected, not {pointer.dtype}."
         columns = torch.arange(len(want))
@@ -522,9 +531,15 @@ def by_trying(m, T):
 
 def check_04_5(count_legal):
     call = checking.calls(count_legal)
-    wrong = {"count_legal(1, 1): I cannot stand first, so O and B remain: 2, not 3.": 3}
+    wrong = {
+        "count_legal(1, 1): I cannot stand first, so O and B remain: 2, not 3.": 3,
+        "count_legal(1, 1): 5 is the number for two words. T words need T - 1 steps, since you begin with the first.": 5,
+    }
     checking.equal(call(1, 1), 2, "count_legal(1, 1)", wrong, says="O and B.")
-    wrong = {"count_legal(1, 2): after O there is no I. You look at the first word only.": 6}
+    wrong = {
+        "count_legal(1, 2): after O there is no I. You look at the first word only.": 6,
+        "count_legal(1, 2): a B may stand after a B or an I, since spans may touch.": 4,
+    }
     checking.equal(call(1, 2), 5, "count_legal(1, 2)", wrong, says="O O, O B, B O, B B, B I.")
     wrong = {
         "count_legal(2, 2): you allow I-y after B-x. After each B there is one I, that of its own kind: 11.": 13,
@@ -578,7 +593,7 @@ def label_by_label(m, T):
 
 def hidden_04_5(count_legal):
     call = checking.calls(
-        count_legal, slow="Do you try all sequences? There are 19^60 of nine kinds and sixty words."
+        count_legal, limit=3, slow="Do you try all sequences? There are 19^60 of nine kinds and sixty words."
     )
     assert call(0, 7) == 1, "Without any kind there is one sequence: O everywhere."
     assert call(3, 4) == by_trying(3, 4), "Wrong for three kinds and four words."

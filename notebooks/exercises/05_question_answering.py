@@ -146,7 +146,8 @@ def check_05_1(token_span):
     says = "The window begins with 'Byron', so the answer began before it. The left half is missing: (0, 0)."
     span(late, begin, begin + len("Ada Byron"), (0, 0), {}, says)
     says = "A window of the question alone holds nothing of the context: (0, 0)."
-    span(window_05_1(question, context, (0, 0)), 0, 3, (0, 0), {}, says)
+    with checking.means(ValueError, says), checking.means(IndexError, says):
+        span(window_05_1(question, context, (0, 0)), 0, 3, (0, 0), {}, says)
     for first, last in itertools.combinations(range(0, len(context) + 1, 3), 2):
         cases = [(*window, first, last) for window in (whole, late, window_05_1("Why?", context, (2, 7)))]
         call.agrees(by_characters, *cases, name="(first, last)")
@@ -268,6 +269,23 @@ def check_05_2(windows):
     checking.equal(
         call(tokens[:3], 4, 2, 0, 2), [(tokens[:3], 0, 2)], "windows", says="A text that fits is one window."
     )
+    pieces = [list(window) for window, _, _ in call(tokens, 5, 1, 3, 4)]
+    wrong = {
+        "You step by `overlap`. Neighbours then share size - overlap tokens; the step is size - overlap.": [
+            tokens[i : i + 5] for i in range(6)
+        ],
+        "The last tokens are in no window: you keep full windows only. The last one may be shorter.": [
+            tokens[:5],
+            tokens[4:9],
+        ],
+        "You moved the last window back until it was full, so it shares more than `overlap` tokens. It may be shorter.": [
+            tokens[:5],
+            tokens[4:9],
+            tokens[5:],
+        ],
+    }
+    says = "Another size or overlap: windows of five that share one begin at 0, 4, 8."
+    checking.equal(pieces, [tokens[:5], tokens[4:9], tokens[8:]], "windows", wrong, says=says)
     for first, length in itertools.product(range(9), (1, 2)):
         last = min(first + length - 1, 9)
         held = [w[s : e + 1] for w, s, e in call(tokens, 4, 2, first, last) if s >= 0]
@@ -461,6 +479,13 @@ def check_05_4(prediction):
         assert got["separate"] == separate, (
             f"{name}: the two maxima, over all positions, legal or not, are {separate}."
         )
+        assert got["joint"] != (joint[0] - 4, joint[1] - 4), (
+            f"{name}: you count from the first token of the context. Positions count from [CLS]; the context is 4 to 8."
+        )
+        assert got["joint"] != (joint[0], joint[1] + 1), (
+            f"{name}: {got['joint']} ends one behind the best span. The second number is the last token itself, as in the "
+            "argmax of the end logits."
+        )
         assert got["joint"] != separate, (
             f"{name}: {separate} is not legal. Is it in the context, in order, and of at most three tokens?"
         )
@@ -559,6 +584,10 @@ def check_05_5(em_f1):
     }
     scores("no no no", ["no"], (0.0, 0.5), "One word in common of 3 and 1:", wrong)
     wrong = {
+        "'no' stands twice on both sides, so it counts twice. Sets count it once: use Counter.": (0.0, 0.4)
+    }
+    scores("no no cat", ["no no"], (0.0, 0.8), "Two words in common of 3 and 2:", wrong)
+    wrong = {
         "Several truths: the kindest counts, not the mean.": (0.5, (2 / 3 + 1) / 2),
         "Only the first truth is read. Look at all of them.": (0.0, 2 / 3),
     }
@@ -566,7 +595,8 @@ def check_05_5(em_f1):
     says = "Only the last truth is read. Look at all of them."
     scores("Broncos", ["Broncos", "the Denver Broncos"], (1.0, 1.0), says)
     says = "No true answer: the empty prediction is right, everything else is wrong."
-    scores("something", [], (0.0, 0.0), says)
+    with checking.means(ValueError, says):
+        scores("something", [], (0.0, 0.0), says)
     scores("", [], (1.0, 1.0), says)
     print("05.5 passed the visible cases.")
 
@@ -598,11 +628,16 @@ def by_removing(prediction, answers):
 def hidden_05_5(em_f1):
     call = checking.calls(em_f1)
     says = (
-        "'a.b' has to become 'ab': punctuation first, articles second. The other way round the letter a is taken for "
-        "an article."
+        "'a.b' has to become 'ab': punctuation is dropped, not turned into a space, and before the articles. The other "
+        "way round the letter a is taken for an article."
     )
     checking.equal(call("a.b", ["ab"]), (1.0, 1.0), "(exact match, F1)", says=says)
     for prediction, answers, says in (
+        (
+            "The, cat (a)",
+            ["cat"],
+            "'The,' and '(a)' are articles with a mark. Drop punctuation first, articles second.",
+        ),
         ("The", ["a"], "No words left on either side: equal, so both scores are 1."),
         ("The", ["cat"], "One side has no words left: F1 is 0, not an error."),
         ("cat", ["", "the"], "One side has no words left: F1 is 0, not an error."),

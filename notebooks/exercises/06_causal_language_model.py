@@ -283,7 +283,16 @@ def hidden_06_2(make_batch):
             2,
             "A completion with an end token inside: it is a token to learn, like the others.",
         ),
-        ([([5], [2, 2]), ([1, 1], [])], 2, "A completion that ends with the end token, and an empty one."),
+        (
+            [([5], [2, 2]), ([1, 1], [9])],
+            2,
+            "A completion that ends with the id of the end: the end of the row still comes behind it.",
+        ),
+        (
+            [([1, 1], []), ([5], [9])],
+            2,
+            "An empty completion: its label is the end alone, and the prompt has none.",
+        ),
         ([([], [4, 3]), ([0, 9, 8], [7])], 0, "An empty prompt, and the id 0 for the end."),
         ([([3, 4], [7, 7, 1]), ([7, 1], [2]), ([9], [9, 9])], 7, "Another end: use the argument pad_id."),
     ):
@@ -369,6 +378,10 @@ def check_06_3(nucleus):
         ],
         "You keep the least probable tokens: sort from the largest down.": [[0, 2, 3, 4], [0, 1, 2, 3, 4]],
     }
+    assert kept[0] != [0, 3, 4], (
+        "The mask came back by gather(order), at the wrong places: order[i] is the token of rank i, not the rank of "
+        "token i. scatter puts it back."
+    )
     assert kept[1] != [0], at_the_wrong_places
     assert kept != [[1, 3, 4], []], (
         "You compare each single probability with p. It is their *sum* that must reach p."
@@ -409,6 +422,9 @@ def check_06_3(nucleus):
     apart = torch.tensor([[0.0, -200.0, 1.0], [2000.0, 1e4, -1e4], [-torch.inf, 0.5, 0.0]])
     says = "Logits far apart, or minus infinity."
     for p in (0.3, 0.9):
+        assert torch.isfinite(call(apart, p)).all(), (
+            "nan: exp(10000) is inf, and inf / inf is nan. Use softmax, or take each row's largest logit off before exp."
+        )
         call.agrees(by_growing, (apart, p), name="the probabilities", dtype=torch.float32, says=says)
     generator = torch.Generator().manual_seed(3)
     for shape, p in (((3, 7), 0.5), ((1, 4), 0.95), ((6, 2), 0.6), ((4, 30), 0.8)):
@@ -537,7 +553,8 @@ check_06_4(prediction)
 # - `per_token`: the same, divided by the number of the answer's tokens.
 #
 # The first is a probability, the second is what you compare when answers differ in length. A row without any
-# answer token is a `ValueError`. The gradient must reach the logits, which may be thousands apart.
+# answer token is a `ValueError`. The gradient must reach the logits, which may be thousands apart; where
+# they predict no token of the answer they may be anything, $-\infty$ too.
 
 
 # %% nbgrader={"grade_id": "answer_06_5", "solution": true}
@@ -592,6 +609,9 @@ def check_06_5(answer_scores):
             ]
         ),
         "total is in bits. Nats use the natural logarithm.": want / math.log(2),
+        "Prompt and padding count, as token 0: -100 was clamped and never masked. Only the answer's tokens count.": by_loops(
+            logits, labels.clamp(min=0)
+        ),
     }
     checking.equal(total, want, "total", wrong)
     wrong = {
@@ -617,16 +637,9 @@ check_06_5(answer_scores)
 
 def hidden_06_5(answer_scores):
     call = checking.calls(answer_scores)
-    logits, labels = answer_case(1, [(1, 8), (7, 8), (2, 5)])
-    logits[0, 7], logits[2, 6] = -math.inf, -math.inf  # nothing is predicted from these positions
-    logits[1, :5, 2] = -math.inf  # a token that the filter took away, where nothing counts
-    total, per_token = call(logits, labels)
-    assert not total.isnan().any(), (
-        "nan: a position that does not count has infinite logits. Multiplying by a mask of zeros does not remove it."
-    )
-    want = by_loops(logits, labels)
-    checking.equal(total, want, "total", says="The answers stand at other places.")
-    checking.equal(per_token, want / torch.tensor([7, 1, 3]), "per_token", says="Other lengths.")
+    logits, labels = answer_case(2, [(2, 4), (3, 3)])
+    says = "A row without an answer went through. Its mean is 0/0."
+    call.refuses(ValueError, logits, labels, says=says)
     for seed, spans, T, V, says in (
         (3, [(2, 4), (3, 9), (1, 2), (5, 9)], 9, 3, "Other sizes."),
         (4, [(1, 2)], 2, 11, "One row of two positions."),
@@ -640,9 +653,16 @@ def hidden_06_5(answer_scores):
             checking.equal(
                 call(scale * logits, labels), (want, want / lengths), "(total, per_token)", says=says
             )
-    logits, labels = answer_case(2, [(2, 4), (3, 3)])
-    says = "A row without an answer went through. Its mean is 0/0."
-    call.refuses(ValueError, logits, labels, says=says)
+    logits, labels = answer_case(1, [(1, 8), (7, 8), (2, 5)])
+    logits[0, 7], logits[2, 6] = -math.inf, -math.inf  # nothing is predicted from these positions
+    logits[1, :5, 2] = -math.inf  # a token that the filter took away, where nothing counts
+    total, per_token = call(logits, labels)
+    assert not total.isnan().any(), (
+        "nan: a position that does not count has infinite logits. Multiplying by a mask of zeros does not remove it."
+    )
+    want = by_loops(logits, labels)
+    checking.equal(total, want, "total", says="The answers stand at other places.")
+    checking.equal(per_token, want / torch.tensor([7, 1, 3]), "per_token", says="Other lengths.")
 
 
 hidden_06_5(answer_scores)

@@ -76,12 +76,12 @@ def check_07_1(dropout):
     checking.equal(same, h, "the result", says=says)
     zeros, survivors = (out == 0).double().mean().item(), out[out != 0]
     assert not 0.75 < zeros < 0.85, "Four fifths are zero: p is the probability of a zero, not of surviving."
-    assert 0.17 < zeros < 0.23, f"A fifth of the activations should be zero, not {zeros:.0%}."
     rows = (out != 0).double().mean(1)
     columns = (out != 0).double().mean(0)
     assert rows.std() < 0.1 and columns.std() < 0.2, (
         "Whole rows or columns live or die together. Every activation has a coin of its own."
     )
+    assert 0.17 < zeros < 0.23, f"A fifth of the activations should be zero, not {zeros:.0%}."
     assert survivors.std() < 1e-4, (
         f"Survivors of equal size get different sizes, from {survivors.min():.3f} on."
     )
@@ -115,10 +115,12 @@ def check_07_1(dropout):
         ((400, 3, 2), 0.9, torch.float32),
         ((300, 2), 0.0, torch.float64),
         ((900, 5), 0.05, torch.float32),
+        ((200, 4), 0.25, torch.bfloat16),
+        ((200, 4), 0.5, torch.float16),
     ):
         h = torch.randn(shape, generator=coins(5), dtype=dtype)
         out = call(h, p, True, coins(6))
-        says = f"Shape {shape}, p = {p}, {dtype}, random input."
+        says = f"Shape {shape}, p = {p}, {dtype}, random input. The dtype stays."
         share = (out == 0).double().mean().item()
         assert len(h) < 100 or abs(share - p) < 0.05, f"{says} The share of zeros is {share:.2f}."
         checking.equal(out, h * (out != 0) / (1 - p), "the result", dtype=dtype, says=says)
@@ -229,6 +231,8 @@ def check_07_2(r_drop):
             a, b, y
         ),
         "alpha is missing: it multiplies the divergences.": ce + (forward + backward) / 2,
+        "F.kl_div wants *log*-probabilities as its first argument; you give it probabilities.": ce
+        + 0.35 * (q * (q.log() - p) + p * (p.log() - q)).sum(1),
         "The divergences are averaged over the classes. Sum over them.": ce + 0.7 * (forward + backward) / 8,
     }
     want = ce + 0.7 * (forward + backward) / 2
@@ -570,7 +574,8 @@ def check_07_5(calibration_error):
         "This is the Brier score: mean squares of the single answers. Compare the means of each bin.": (
             (confidence - right) ** 2
         ).mean(),
-        "This is the mean distance of single answers. A bin compares its accuracy with its mean confidence.": abs(
+        "This is the mean distance of single answers: no bins at all, or bins with equally many answers in each. Bins "
+        "have equal *width*, and each compares its accuracy with its mean confidence.": abs(
             confidence - right
         ).mean(),
         "You round to the nearest edge. A bin runs from edge to edge: (0.6, 0.7] is one.": rounded_error(
