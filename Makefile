@@ -21,7 +21,7 @@ export PYTHONUTF8 := 1
 export MATPLOTLIBRC := /dev/null
 export IPYTHONDIR := $(CURDIR)/build/ipython
 
-.PHONY: help setup course test lab notebooks import reproduce bench classroom drill clean
+.PHONY: help setup course test lab notebooks import reproduce bench classroom drill rehearsal clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -81,6 +81,10 @@ classroom: $(READY)  ## student versions of the exercises, and their automatic g
 
 drill: $(READY)  ## kill -9, full disk, damage at random moments, TIMES=20 times; the next call must finish with equal results
 	@$(RUN) drill --times $(TIMES)
+
+rehearsal: $(READY)  ## the gpu profile's code path on a pretend CUDA device: each lesson, a block of each experiment
+	@$(RUN) fetch --needed
+	OMP_NUM_THREADS=1 $(PY) tests/drill_gpu.py --workers $(WORKERS)
 
 clean:  ## remove what runs have written; the environment and the fetched assets stay
 	@rm -rf build .snakemake .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,27 +89,31 @@ def places(chosen: list[str]) -> list[tuple[str, Path, dict[str, Any]]]:
 def main() -> int:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     words.add_argument("names", nargs="*")
-    chosen, bad = places(words.parse_args().names), 0
-    for name, source, parameters in chosen:
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            call = (
-                f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-                "import drill_gpu; from pathlib import Path\n"
-                f"sys.exit(min(drill_gpu.rehearse(Path({str(source)!r}), {parameters!r}), 100))"
-            )
-            done = subprocess.run(
-                [sys.executable, "-c", call], cwd=ROOT, env={**os.environ, "INSTRUCTLAB_RUN_DIR": folder},
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LONGEST,
-            )  # fmt: skip
-        bad += done.returncode != 0
-        print(
-            f"{name}: {'ok' if done.returncode == 0 else 'FAILED'}, {time.monotonic() - began:.0f} s",
-            flush=True,
+    words.add_argument("--workers", type=int, default=1, help="processes at a time")
+    asked = words.parse_args()
+    with ThreadPoolExecutor(asked.workers) as pool:
+        return int(not all([*pool.map(alone, places(asked.names))]))
+
+
+def alone(place: tuple[str, Path, dict[str, Any]]) -> bool:
+    """Rehearse in a process of its own, with a line of what came of it; True without a mistake."""
+    name, source, parameters = place
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        call = (
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            "import drill_gpu; from pathlib import Path\n"
+            f"sys.exit(min(drill_gpu.rehearse(Path({str(source)!r}), {parameters!r}), 100))"
         )
-        if done.returncode:
-            print(done.stdout[-6000:], flush=True)
-    return int(bad > 0)
+        done = subprocess.run(
+            [sys.executable, "-c", call], cwd=ROOT, env={**os.environ, "INSTRUCTLAB_RUN_DIR": folder},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LONGEST,
+        )  # fmt: skip
+    well = done.returncode == 0
+    print(f"{name}: {'ok' if well else 'FAILED'}, {time.monotonic() - began:.0f} s", flush=True)
+    if not well:
+        print(done.stdout[-6000:], flush=True)
+    return well
 
 
 if __name__ == "__main__":

@@ -175,11 +175,11 @@ def test_named_files_exist() -> None:
     assert not [name for name in names if not (ROOT / name).exists()]
 
 
-def test_ci_runs_the_two_commands_and_nothing_else() -> None:
+def test_ci_runs_the_two_commands_the_rehearsal_and_nothing_else() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     lines = [line.strip() for line in script.splitlines() if line.strip() and not line.startswith("#")]
     work = [line for line in lines if not line.startswith(("set ", "cd ", "SECONDS=", "echo "))]
-    assert work == ["make course", "make test"]
+    assert work == ["make course", "make test", "make rehearsal"]
     steps = _load(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]["linux"]["steps"]
     assert ".ci/run" in [step.get("run") for step in steps]
 
