@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from instructlab_utils.errors import NotebookError
-from instructlab_utils.project import find_root
+from instructlab_utils.project import find_root, text_of
 
 HEADING = re.compile(r"^## (?P<id>\d\d\.\d) (?P<title>.+)$", re.MULTILINE)
 BOX = re.compile(
@@ -140,7 +140,7 @@ def _notebook(path: Path) -> Any:
 
     if not path.is_file():
         raise NotebookError(f"no exercise source {path}")
-    notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
+    notebook = jupytext.reads(text_of(path), fmt="py:percent")
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
         if "nbgrader" in cell.metadata:
