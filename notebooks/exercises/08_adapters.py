@@ -103,6 +103,7 @@ def check_08_1(adapter):
         "you multiplied with ReLU(u) itself. Its slope is 1 or 0.": passed * torch.relu(u),
         "you multiplied with u. The slope of ReLU is 1 or 0.": passed * u,
         "the slope is 1 where u > 0, and you have 1 where u < 0.": passed * (1 - alive),
+        "what comes back is cut by its own sign. ReLU's slope asks for the sign of u.": passed.clamp(min=0),
         "δ has to come back through W_up.": (h @ W_up) * alive,
     }
     right = passed * alive
@@ -483,7 +484,8 @@ def check_08_4(prepare):
     )
     train = {name for name, p in model.named_parameters() if p.requires_grad}
     assert "classifier.0.weight" in train or "encoder.0.bias" not in train, (
-        "The head's weight is frozen. A head that stays random is the most frequent mistake of all."
+        "The head's weight is frozen. A head may hold modules of its own, such as classifier.0: take all names that "
+        "begin with `classifier.`. A head that stays random is the most frequent mistake of all."
     )
     assert "debiaser.weight" not in train or "encoder.0.weight" in train, (
         'debiaser.weight trains: "bias" is part of its name, but it is no bias. Compare the last part of the name.'
@@ -503,14 +505,17 @@ def check_08_4(prepare):
     call(model, "debiaser")
     check_flags(model, "debiaser", "Another head, 'debiaser': use the argument head.")
     says = "The model came frozen, and it still is. Freezing alone is not enough: set the flag of what trains, too."
-    model = Toy().requires_grad_(False)
-    with checking.means(ValueError, says):  # an optimiser without parameters
-        optimizer = call(model, "classifier")
-    check_flags(model, "classifier", says)
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert {id(p) for p in model.parameters() if p.requires_grad} <= held, (
-        "The model came frozen, and the optimiser lacks some of what trains: build it after the flags are set."
-    )
+    for left in ("encoder.0.bias", "nothing"):
+        model = Toy()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = name == left
+        with checking.means(ValueError, says):  # an optimiser without parameters
+            optimizer = call(model, "classifier")
+        check_flags(model, "classifier", says)
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        assert {id(p) for p in model.parameters() if p.requires_grad} <= held, (
+            "The model came frozen, and the optimiser lacks some of what trains: build it after the flags are set."
+        )
     model = Toy()
     step_08_4(model)  # somebody trained it before
     optimizer = call(model, "classifier")
@@ -597,7 +602,10 @@ def check_08_5(step_cost):
     call = checking.calls(step_cost)
     wrong = {
         "All layers train: 17, not 18. The lowest one need not pass a gradient on.": 18,
-        "The gradients of the layers' inputs are missing: five layers must pass one on.": 12,
+        "The gradients of the layers' inputs are missing: five layers must pass one on, trained ones, too, and the "
+        "highest, too, since a gradient has to reach the lowest.": 12,
+        "Layer 0 trains, and you count the forward pass alone. 0 counts as false: compare with None, or ask whether "
+        "the list is empty.": 6,
         "Six products forward, six for the weights, and the gradients through five layers. You lack one of the "
         "three parts.": 11,
     }

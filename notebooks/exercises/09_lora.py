@@ -84,10 +84,19 @@ def check_09_1(lora_gradients):
             f"{name}: the scale s appears twice. y is linear in s.": right * s,
             f"{name}: you divide by s. It stands in front of B A, so it stands in both gradients.": right
             / s**2,
+            f"{name}: you divide by the rank. s is the whole scale, alpha / r already.": right / 3,
+            f"{name}: no gradient. It is 0 only while the other matrix is 0, as at the start of training.": 0
+            * right,
             f"{name}: you took the mean over the batch. The loss was divided already; add up.": right / 5,
             f"{name}: the sign is wrong. dy is the gradient already; the optimiser subtracts, not you.": -right,
             f"{name}: only the first row of the batch counts. Add up over all rows.": by_autograd(
                 x[:1], dy[:1], A, B, s
+            )["AB".index(name)],
+            f"{name}: only the last row of the batch counts. Add up over all rows.": by_autograd(
+                x[-1:], dy[-1:], A, B, s
+            )["AB".index(name)],
+            f"{name}: you add up the batch first, then multiply. A sum of products is no product of sums.": by_autograd(
+                x.sum(0, keepdim=True), dy.sum(0, keepdim=True), A, B, s
             )["AB".index(name)],
         }
         checking.equal(mine, right, name, wrong, dtype=torch.float64)
@@ -289,8 +298,10 @@ def check_09_2(lora_layer):
             layer.A.copy_(randn(r, n_in, seed=3))
             layer.B.copy_(randn(n_out, r, seed=4))
             right = plain(x) + alpha / r * x @ (layer.B @ layer.A).T
+            whole = plain(x) + alpha // r * x @ (layer.B @ layer.A).T
+            wrong = {f"{says} The scale alpha // r is a whole number. Divide by /.": whole}
             out = checking.calls(layer.forward)(x)
-            checking.equal(out, right, "the output", dtype=torch.float32, says=says)
+            checking.equal(out, right, "the output", wrong, dtype=torch.float32, says=says)
             layer.merge()
             checking.equal(layer(x), right, "the output", says=f"{says} After merge:")
     print("09.2 passed. Same output beside, inside, and beside again.")
@@ -404,12 +415,23 @@ def hidden_09_3(allocate):
     ragged = {"a": np.array([0.1]), "b": np.array([0.5, 0.4, 0.3])}
     with checking.means(ValueError, f"Matrices may have different ranks. {every}"):
         call.agrees(one_by_one, (ragged, 2), name="the masks", says="Matrices may have different ranks.")
+
+    def by_name(scores, budget):
+        kept = one_by_one({name: scores[name] for name in sorted(scores)}, budget)
+        return {name: kept[name] for name in scores}
+
+    wrong = {
+        "Equal scores: the name that is earlier in the dict wins, not the one earlier in the alphabet.": by_name
+    }
     says = "Equal scores: the earlier one wins. Your sort does not keep the order of equals."
     rng, few = np.random.default_rng(0), np.random.default_rng(1)
     tied = [{str(9 - m): few.integers(0, 3, 40 + m) / 4.0 for m in range(4)} for _ in range(2)]
-    call.agrees(one_by_one, (ties, 2), *[(case, 57) for case in tied], name="the masks", says=says)
+    call.agrees(
+        one_by_one, (ties, 2), *[(case, 57) for case in tied], name="the masks", wrong=wrong, says=says
+    )
     for budget, says in {0: "A budget of 0 keeps nothing.", 9: "A budget of all triplets keeps all."}.items():
-        call.agrees(one_by_one, (SCORES, budget), name="the masks", says=says)
+        with checking.means(ValueError, f"{says} That is allowed, and no ValueError."):
+            call.agrees(one_by_one, (SCORES, budget), name="the masks", says=says)
     below = {"a": np.array([-3.0, -0.5, -2000.0]), "b": np.array([-1.0, 2000.0])}
     for budget in (1, 2, 3, 4):
         says = "Scores below zero, and thousands apart."
@@ -500,6 +522,9 @@ def check_09_4(overlap):
         / 2,
         "You took the spectral norm, the largest singular value. The Frobenius norm sums all squares.": (
             torch.linalg.matrix_norm(Vt[:2] @ Vt_[:4].T, 2).item() ** 2 / 2
+        ),
+        "Each vector meets only the one of its own rank. The norm runs over all pairs.": (
+            (Vt[:2] * Vt_[:2]).sum(1).square().sum().item() / 2
         ),
         "i and j have changed places.": by_projectors(D, E, 4, 2),
         "You compare D with itself.": 1.0,
@@ -612,7 +637,8 @@ def check_09_5(prediction):
     wrong = {
         "gradient: s falls by 16, but the norm of A x grows by 4: it has sixteen times as many entries.": 1
         / 16,
-        "gradient: that would be the scale alpha / sqrt(r).": 1,
+        "gradient: squares add up, so sixteen times as many entries make the norm four times as large. With s / 16 "
+        "that is not 1; it would be for the scale alpha / sqrt(r).": 1,
         "gradient: it falls. Write the new norm divided by the old one.": 4,
         "gradient: s falls. Write the new norm divided by the old one.": 16,
     }
@@ -621,7 +647,7 @@ def check_09_5(prediction):
     )
     wrong = {
         "adam: AdamW's first step does not depend on the size of the gradient. Every entry of B moves by the "
-        "rate.": 1 / 4,
+        "rate, and there are sixteen times as many, against s / 16.": 1 / 4,
         "adam: s falls by 16, but sixteen times as many entries of B move.": 1 / 16,
         "adam: sixteen times as many entries of B move, but s falls by 16.": 16,
         "adam: the sum of |h_j| grows with r, not with its root; and s falls by 16.": 4,

@@ -75,6 +75,10 @@ def check_10_1(prompt_gradient):
     probabilities = (W @ (P.sum(0) + x.sum(0))).softmax(-1)
     wrong = {
         "The sign is wrong: probabilities minus the truth, not the reverse.": -want,
+        "You took the mean of all vectors, as in the lesson. Here they are added.": by_autograd(
+            P / 8, x / 8, W, 2
+        )
+        / 8,
         "You divided by n + T. Here the vectors are added, not averaged.": want / 8,
         "You divided by n. Here the vectors are added, not averaged.": want / 3,
         "The values are wrong: the text is part of h, too.": by_autograd(P, 0 * x, W, 2),
@@ -96,9 +100,14 @@ def check_10_1(prompt_gradient):
     by_hand = "The values are right, but they need autograd. Write the gradient in closed form."
     with torch.no_grad(), checking.means(RuntimeError, by_hand):
         call(P, x, W, 2)
+
+    def of_the_likeliest(P, x, W, y):
+        return by_autograd(P, x, W, (W @ (P.sum(0) + x.sum(0))).argmax().item())
+
+    wrong = {"One is subtracted at the most probable class. Subtract it at y.": of_the_likeliest}
     for sizes, y in (((1, 2, 3, 5), 0), ((4, 1, 2, 3), 2), ((3, 3, 3, 3), 1)):
         says = f"(n, T, d, K) = {sizes}, y = {y}."
-        call.agrees(by_autograd, (*made(*sizes), y), name="the gradient", says=says)
+        call.agrees(by_autograd, (*made(*sizes), y), name="the gradient", wrong=wrong, says=says)
     says = "Logits thousands apart: take the largest off before exp, or use torch.softmax."
     call.agrees(by_autograd, (2000 * P, x, W, 4), (2000 * P, x, W, 1), name="the gradient", says=says)
     says = "Arguments in float32: so is the gradient."
@@ -285,6 +294,9 @@ def check_10_3(prepend):
     x, P = torch.randn(2, 3, 4, generator=g), torch.randn(5, 4, generator=g)
     mask, labels = torch.tensor([[1, 1, 1], [1, 1, 0]]), torch.tensor([[0, 2, 1], [1, 0, -100]])
     got, (vectors, longer, more) = call(x, mask, labels, P), by_places(x, mask, labels, P)
+    cut = "The tensors have the length of the text, 3. A prompt makes them longer: n + T = 8, and no text is lost."
+    shapes = [tuple(getattr(part, "shape", ())) for part in got] if isinstance(got, list | tuple) else []
+    assert shapes != [(2, 3, 4), (2, 3), (2, 3)], cut
     checking.form(got, (vectors, longer, more), "(vectors, mask, labels)")
     rows = P.expand(2, -1, -1)
     wrong = {
@@ -292,6 +304,9 @@ def check_10_3(prepend):
         "vectors: the places of the prompt are empty.": torch.cat([0 * rows, x], 1),
         "vectors: the text is missing. Its vectors follow the prompt.": torch.cat([rows, 0 * x], 1),
         "vectors: the prompt is turned round.": torch.cat([rows.flip(1), x], 1),
+        "vectors: the vectors of the prompt are dealt out to the rows. Each row holds all of P, in its order.": (
+            torch.cat([P.repeat_interleave(2, 0).view(2, 5, 4), x], 1)
+        ),
     }
     says = "vectors: in each row first the prompt, then the text, unchanged."
     checking.equal(got[0], vectors, "vectors", wrong, says=says)

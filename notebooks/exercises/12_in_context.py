@@ -185,13 +185,17 @@ def check_12_2(batch_calibration):
             p / raw.mean(0)
         ),
         "You multiplied by the average: the bias is doubled, not removed.": rows(p * p.mean(0)),
-        "Nothing is calibrated: these are the probabilities of the model.": p,
+        "Nothing is calibrated: these are the probabilities of the model. (A mean over the *labels* is 1/K for each "
+        "text. Average over the texts.)": p,
         "The first softmax runs over the texts. Each text gets a distribution over the labels.": rows(
             scores.softmax(0) / scores.softmax(0).mean(0)
         ),
         "The rows are normalised by a second softmax. Divide by their sum.": q.softmax(-1),
         "These are logarithms. Probabilities are asked for.": want.log(),
         "You subtract the average. Divide by it.": rows(p - p.mean(0)),
+        "You subtract the average, and cut what falls below zero. Divide by it.": rows(
+            (p - p.mean(0)).clamp(min=0)
+        ),
         "The average is subtracted, and the softmax taken of that. Divide by it.": (p - p.mean(0)).softmax(
             -1
         ),
@@ -256,9 +260,10 @@ def broken_prompt(pairs, text, words):
 
 # %% [markdown]
 # Write it right. Return `(prefix, context, options)`. `prefix + context + options[k]` must read like one more
-# demonstration, with label word $k$. Demonstrations are separated by an empty line; the one before the question belongs to
-# the context. The space before a label word belongs to the option. The function must also work without any
-# demonstration: then `prefix` is empty, and the context begins with its first word.
+# demonstration, with label word $k$. Texts are written as they are. An empty line separates two demonstrations, and the last
+# one from the question; there it may end the prefix or begin the context. The space before a label word belongs to the
+# option. The function must also work without any demonstration: then `prefix` is empty, and the context begins with its first
+# word.
 
 
 # %% nbgrader={"grade_id": "answer_12_3", "solution": true}
@@ -282,16 +287,17 @@ def by_hand(pairs, text, words):
 
 
 def check_12_3(prompt):
-    call = checking.calls(prompt)
-    pairs, words = [("good fun", 1), ("a bore", 0), ("1 of 5", 0)], ["negative", "positive"]
-    got, want = call(pairs, "fine", words), by_hand(pairs, "fine", words)
-    checking.form(got, want, "(prefix, context, options)")
-    prefix, context, options = got
+    def call(*case, says=""):
+        """The answer, with the empty line before the question in the context."""
+        got = checking.calls(prompt)(*case)
+        checking.equal(got, by_hand(*case), "(prefix, context, options)", tol=math.inf, says=says)  # its form
+        prefix = got[0].rstrip("\n")
+        return prefix, got[0][len(prefix) :] + got[1], got[2]
+
+    pairs, words = [("Good fun", 1), ("a bore", 0), ("1 of 5", 0)], ["negative", "positive"]
+    (prefix, context, options), want = call(pairs, "Fine", words), by_hand(pairs, "Fine", words)
     assert "Sentiment: 1" not in prefix and "Sentiment: 0" not in prefix, (
         "prefix: it shows label numbers. The model is asked for words, so it must see words."
-    )
-    assert prefix == prefix.rstrip() or context.startswith("\n\n"), (
-        "prefix: it ends in line breaks. The empty line before the question belongs to the context."
     )
     assert context == context.rstrip(), (
         "context: it ends in white space. The space belongs to the front of the label word."
@@ -322,7 +328,7 @@ def check_12_3(prompt):
             "Sentiment: ", "Sentiment:"
         ),
         "prefix: it begins with an empty line. Nothing stands before it.": "\n\n" + want[0],
-        "prefix: it ends in an empty line, and the context brings one, too.": want[0] + "\n\n",
+        "prefix: the texts are in lower case. They are written as they are.": want[0].replace("Good", "good"),
     }
     says = "prefix: the three demonstrations, in their order, with their words."
     checking.equal(prefix, want[0], "prefix", wrong, says=says)
@@ -332,6 +338,8 @@ def check_12_3(prompt):
         ][2:],
         "context: one line break is no empty line. Write two.": want[1][1:],
         "context: an empty line is two line breaks. You have three.": "\n" + want[1],
+        "context: an empty line ends the prefix, and one more begins the context.": "\n\n" + want[1],
+        "context: the text is in lower case. It is written as it is.": want[1].replace("Fine", "fine"),
     }
     says = "context: an empty line, then the demonstrations' own format."
     checking.equal(context, want[1], "context", wrong, says=says)
@@ -346,7 +354,8 @@ def check_12_3(prompt):
         ([("A", 0), ("A", 0)], "A", ["A"]),
         ([], "two\nlines", words),
     ):
-        call.agrees(by_hand, case, name="(prefix, context, options)", says="Other texts and words.")
+        says = f"Other texts and words: {checking.shown(case)}."
+        checking.equal(call(*case, says=says), by_hand(*case), "(prefix, context, options)", says=says)
     print("12.3 passed. A language model continues what it sees, bugs included.")
 
 
@@ -408,6 +417,12 @@ def wanted_row(C, sizes):
 def check_12_4(tree_row):
     call = checking.calls(tree_row)
     got, want = call(3, [2, 1]), wanted_row(3, [2, 1])
+    shapes = [tuple(getattr(part, "shape", ())) for part in got] if isinstance(got, list | tuple) else []
+    for T, says in {
+        7: "the first option counts for all options",
+        5: "the last option counts for all options",
+    }.items():
+        assert shapes != [(T,), (T, T)], f"A row of {T} tokens: the size of {says}. There are 3 + 2 + 1 = 6."
     checking.form(got, want, "(places, seen)")
     places, seen = got
     wrong = {

@@ -89,7 +89,9 @@ def check_13_1(label_probabilities):
     other = z.clone()
     other[:, 0] += 2000.0
     says = "Another word is 2000 more likely than the K words. It must not count, nor set what is subtracted."
-    checking.equal(call(other, words), want, "the probabilities", says=says)
+    floor = "Another word is 2000 more likely than the K words. A floor (clamp, or adding 1e-12) makes them equal."
+    wrong = {f"{floor} Pick their logits before the softmax.": torch.full_like(want, 1 / 3)}
+    checking.equal(call(other, words), want, "the probabilities", wrong, says=says)
     for far in (200, 2000):
         says = f"The words' logits are {far} apart."
         call.agrees(by_ratios, (far * z, words), name="the probabilities", says=says)
@@ -184,6 +186,9 @@ def check_13_2(soft_labels):
         "These are scores. A softmax makes probabilities of them.": mean / 2,
         "These are logarithms. Probabilities are asked for.": want.log(),
         "The probabilities are divided by T. It belongs inside the softmax.": mean.softmax(-1) / 2,
+        "Finished probabilities are divided by T, for a second softmax. Divide the scores, and take one softmax.": (
+            mean.softmax(-1) / 2
+        ).softmax(-1),
         "Only the pattern of the largest weight is used.": (s[w.argmax()] / 2).softmax(-1),
     }
     checking.equal(got, want, "the labels", wrong, says="The values are wrong: follow the formula.")
@@ -273,16 +278,21 @@ def toy_search(seed, V=12, n=2, d=3):
     return E, trigger, lambda vectors: ((vectors - target) ** 2).sum() + torch.sin(4 * vectors).sum()
 
 
-def proposals(E, trigger, at, loss, keep, sign=1):
+def first_order(swap, g, at):
+    """The change of the loss to first order, for each row of swap."""
+    return swap @ g[at]
+
+
+def proposals(E, trigger, at, loss, keep, rank=first_order):
     """The triggers with the ``keep`` most promising tokens at place ``at``."""
     vectors = E[trigger].clone().requires_grad_()
     (g,) = torch.autograd.grad(loss(vectors), vectors)
-    order = (sign * (E - E[trigger[at]]) @ g[at]).argsort().tolist()[:keep]
+    order = rank(E - E[trigger[at]], g, at).argsort().tolist()[:keep]
     return [[*trigger[:at], token, *trigger[at + 1 :]] for token in order]
 
 
-def wanted_step(E, trigger, at, loss, keep=4, sign=1):
-    options = [trigger, *proposals(E, trigger, at, loss, keep, sign)]
+def wanted_step(E, trigger, at, loss, keep=4, rank=first_order):
+    options = [trigger, *proposals(E, trigger, at, loss, keep, rank)]
     return min(options, key=lambda ids: loss(E[ids]).item())
 
 
@@ -317,7 +327,13 @@ def check_13_3(step):
         for message, function in {
             "The largest first-order change is the worst proposal: a loss should fall.": broken_step,
             "The largest first-order changes are the worst proposals: a loss should fall. Take the smallest.": (
-                lambda *case: wanted_step(*case, sign=-1)
+                lambda *case: wanted_step(*case, rank=lambda swap, g, at: -first_order(swap, g, at))
+            ),
+            "The changes nearest to 0 are no good proposals. Take the smallest: the most negative ones.": (
+                lambda *case: wanted_step(*case, rank=lambda swap, g, at: first_order(swap, g, at).abs())
+            ),
+            "You took the gradient summed over all places. A swap at one place meets the row `at` alone.": (
+                lambda *case: wanted_step(*case, rank=lambda swap, g, at: swap @ g.sum(0))
             ),
             "The loss went up. First order only proposes: a swap counts if the true loss fell.": first,
             "The first proposal failed, and you gave up. Try all of the keep tokens.": (
@@ -383,7 +399,8 @@ check_13_3(step)
 # $N$ candidate instructions have a score on dev and a score on test. Somebody writes only $k$ of them, drawn without
 # replacement, and keeps the one with the best *dev* score. Which *test* score can be expected? Sorted by dev score, best
 # first, the candidate of rank $r$ is the one that is kept with the probability $\binom{N-r}{k-1} / \binom{N}{k}$: it is
-# drawn, and the other $k - 1$ come from those behind it. All dev scores differ.
+# drawn, and the other $k - 1$ come from those behind it. All dev scores differ. There may be a few hundred candidates: too
+# many to list all draws.
 
 
 # %% nbgrader={"grade_id": "answer_13_4", "solution": true}
@@ -455,6 +472,23 @@ def hidden_13_4(best_of):
     cases = [(*far, 2), (*far, 3), (far[0], [-2000.0, 5.5, 0.0, 3.0, 0.0], 2)]
     says = "Scores thousands apart and below zero; equal test scores."
     call.agrees(wanted_best, *cases, name="the expected score", says=says)
+
+    def rank_by_rank(dev, test, k):
+        """Each rank's probability from that of the rank before."""
+        left, N, kept = 1.0, len(dev), 0.0
+        for r, (_, score) in enumerate(sorted(zip(dev, test, strict=True), reverse=True)):
+            taken = k / (N - r)  # that this one is drawn, if none before it was
+            kept, left = kept + left * taken * score, left * (1 - taken)
+            if left <= 0:
+                break
+        return kept
+
+    slow = "Does it list all draws? 150 of 300 candidates can be drawn in 1e89 ways: use the formula."
+    call = checking.calls(best_of, limit=0.5, slow=slow)
+    for N, k in ((30, 15), (300, 150), (200, 3)):
+        dev, test = torch.randn(N, generator=g).tolist(), torch.rand(N, generator=g).tolist()
+        says = f"{k} of {N} candidates."
+        call.agrees(rank_by_rank, (dev, test, k), name="the expected score", says=says)
 
 
 hidden_13_4(best_of)

@@ -304,6 +304,10 @@ def check_14_3(mixture):
         "The shares do not sum to 1. Divide by their sum.": [10, 1000],
         "The cap binds nobody here. You divide by the cap.": [0.01, 1.0],
         "All tasks get one share. T = 1 keeps the shares of the examples.": seen,
+        "The largest task gets all. Is that a softmax of sizes over T? Sizes go to the power 1/T.": [
+            0.0,
+            1.0,
+        ],
     }
     says = "No cap, T = 1: the shares are the shares of the examples."
     checking.equal(got[0], shares, "shares", wrong, says=says)
@@ -327,6 +331,10 @@ def check_14_3(mixture):
             1 / (1 + math.exp(-10.5)),
         ],
         "The power is applied, the sum is that of before.": [2 / 29, 5 / 29],
+        "The shares go to the power 1/T, and no longer sum to 1. Divide by their sum after the power.": [
+            (4 / 29) ** 0.5,
+            (25 / 29) ** 0.5,
+        ],
         "All shares are equal. Large tasks still get more.": [0.5, 0.5],
     }
     says = "The shares are wrong: cap first, then the power, then normalise."
@@ -433,16 +441,26 @@ def random_item(seed, V, n, lengths, scale=3.0):
 
 def check_14_4(choose):
     call = checking.calls(choose)
-    got = call(*item_14_4([[-1.0], [-0.2], [-2.0]]))
+    logits, ids, n = item_14_4([[-1.0], [-0.2], [-2.0], [-1.5], [-1.2]], V=8)
+    logits[3][2, ids[3][2]] = 9.0  # behind the last token: nobody may read it
+    first = "The first token of an option counts, too: the last token of the context predicts it."
+    with checking.means(ZeroDivisionError, first), checking.means(IndexError, first):
+        got = call(logits, ids, n)
     checking.form(got, 1, "the index")
-    says = (
-        "Three options of one token: log-probabilities -1.0, -0.2, -2.0. The logits at t predict the token at t + 1, and "
-        "raw logits are no log-probabilities."
-    )
-    wrong = {"This is the *least* probable option. The highest log-probability wins.": 2}
+    wrong = {
+        first: 0,
+        "This is the *least* probable option. The highest log-probability wins.": 2,
+        "The logits at t predict the token at t + 1. You read each token at its own place.": 3,
+        "You compared raw logits. Only log_softmax makes log-probabilities of them.": 4,
+    }
+    says = "Five options of one token: log-probabilities -1.0, -0.2, -2.0, -1.5, -1.2."
     checking.equal(got, 1, "the index", wrong, says=says)
-    says = "You compared sums. A longer option has a smaller sum by its length alone: divide by its tokens."
-    checking.equal(call(*item_14_4([[-1.0], [-0.6, -0.6, -0.6]])), 1, "the index", says=says)
+    got = call(*item_14_4([[-1.0], [-0.5] * 3, [-0.45] * 6]))
+    wrong = {
+        "You compared sums. A longer option has a smaller sum by its length alone: divide by its tokens.": 0,
+        "You divide by more than the option's own tokens. The context's are the same for all, and no part of it.": 1,
+    }
+    checking.equal(got, 2, "the index", wrong, says="Options of one, three and six tokens.")
     says = "The context's tokens seem to count. All options share them, but divided by a length they differ."
     checking.equal(call(*item_14_4([[-0.5], [-0.6, -0.6, -0.6]], context=-5.0)), 0, "the index", says=says)
     says = "The mean over the tokens is compared, not the best or the worst token."
