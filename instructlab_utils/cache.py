@@ -33,9 +33,7 @@ def data_file(name: str) -> tuple[str, Path]:
     try:
         return path.read_text(encoding="utf-8"), path
     except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); restore it from the repository"
-        ) from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); restore it from git") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 

@@ -78,9 +78,7 @@ def _check(turn: Mapping[str, Any], i: int, tokenizer: Any) -> None:
         raise InstructionError(f"message {i} needs a role ({', '.join(ROLES)}) and a text as content")
     weight = turn.get("weight")
     if weight is not None and (turn["role"] != "assistant" or weight not in (0, 1)):
-        raise InstructionError(
-            f"message {i} has a weight: it must be 0 or 1, and is for the assistant's turns"
-        )
+        raise InstructionError(f"message {i} has a weight: it must be 0 or 1, on the assistant's turns")
     try:
         text_ids(turn["content"], tokenizer)
     except ParameterError:
@@ -112,7 +110,7 @@ def encode_chat(messages: Sequence[Mapping[str, Any]], tokenizer: Any) -> dict[s
     input_ids, labels = ids(whole), [-100] * len(ids(whole))
     if len(input_ids) > (most := getattr(tokenizer, "model_max_length", math.inf)):
         raise InstructionError(
-            f"the conversation has {len(input_ids)} tokens, the model reads {most}: shorten it"
+            f"a conversation of {len(input_ids)} tokens, the model reads {most}: shorten it"
         )
     answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant"]
     learned = [i for i in answers if messages[i].get("weight") in (None, 1)]
