@@ -102,5 +102,7 @@ def distributions(probabilities: ArrayLike, targets: ArrayLike) -> tuple[np.ndar
     """
     p, y = scored(probabilities, targets, "probabilities")
     if (p < 0).any() or (abs(p.sum(1) - 1) > 0.01).any():
-        raise ValueError("probabilities must be in 0…1, each row's sum 1: take the softmax of logits first")
+        raise ValueError(
+            "probabilities must be in 0…1 and sum to 1 in each row: take the softmax of logits first"
+        )
     return p, y

@@ -19,19 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instructlab_utils import files
 from instructlab_utils.distributed import agree, main_score
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.files import (
-    drop_stale,
-    dumps,
-    make_folder,
-    read_lines,
-    sync,
-    sync_folder,
-    write_json,
-    write_lines,
-    write_with,
-)
 from instructlab_utils.identity import must_be_the_same
 
 Weights = dict[str, Tensor]
@@ -78,7 +68,7 @@ def save_checkpoint(
         raise TrainingError(
             f"{folder / name}: what was read back is not what was written, so the checkpoint before is kept; look at the disk"
         )
-    write_json(folder / LATEST, {"folder": name, **state})
+    files.write_json(folder / LATEST, {"folder": name, **state})
     if _latest(folder) != name:
         raise TrainingError(f"{folder / LATEST}: does not hold what was written; look at the disk")
     remove_others(folder, name)
@@ -98,16 +88,12 @@ def random_states() -> Weights:
 
 
 def _restore_random_states(tensors: Weights) -> None:
-    """Take the states out of ``tensors`` and set them. ValueError for another number of CUDA devices."""
+    """Take the states out of ``tensors`` and set them, those of CUDA for the devices that are here too: one computes."""
     torch.set_rng_state(tensors.pop("random_state"))
-    names = sorted(
-        (n for n in tensors if n.startswith("cuda_random_state.")), key=lambda n: int(n.split(".")[1])
-    )
-    states = [tensors.pop(name) for name in names]
-    if states and torch.cuda.is_available():
-        if (here := len(torch.cuda.get_rng_state_all())) != len(states):
-            raise ValueError(f"written with {len(states)} CUDA devices, here are {here}")
-        torch.cuda.set_rng_state_all(states)
+    names = [n for n in tensors if n.startswith("cuda_random_state.")]
+    states = {int(name.split(".")[1]): tensors.pop(name) for name in names}
+    for i in set(states) & set(range(torch.cuda.device_count() if torch.cuda.is_available() else 0)):
+        torch.cuda.set_rng_state(states[i], i)
 
 
 def _write_tensors(place: Path, tensors: dict[str, Weights], best: Path | None) -> None:
@@ -116,15 +102,15 @@ def _write_tensors(place: Path, tensors: dict[str, Weights], best: Path | None) 
     for old in (temporary, place):  # left by a kill: ``latest.json`` names neither
         shutil.rmtree(old, ignore_errors=True)
     for name, content in tensors.items():
-        write_with(temporary / name, partial(_save_file, content))
+        files.write_with(temporary / name, partial(_save_file, content))
     if best is not None:  # a second name for the file: it is never changed, only replaced
         try:
             os.link(best, temporary / BEST)
         except OSError:
-            write_with(temporary / BEST, partial(shutil.copyfile, best))
-    sync_folder(temporary)
+            files.write_with(temporary / BEST, partial(shutil.copyfile, best))
+    files.sync_folder(temporary)
     os.replace(temporary, place)
-    sync_folder(place.parent)
+    files.sync_folder(place.parent)
 
 
 def _save_file(tensors: Weights, place: Path) -> None:
@@ -264,9 +250,9 @@ class RunFolder:
         self.best: Weights | None = None
         self.run: dict[str, Any] = {}
         if self.write_to is not None:
-            make_folder(self.write_to)
+            files.make_folder(self.write_to)
             for name in (LATEST, LOG, BEST):
-                drop_stale(self.write_to / name)  # of a write that a kill cut short
+                files.drop_stale(self.write_to / name)  # of a write that a kill cut short
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer, run: Mapping[str, Any]) -> History:
         """Restore the last checkpoint and remove what was written after it; an empty history where there is none.
@@ -307,11 +293,11 @@ class RunFolder:
                 except (OSError, SafetensorError) as error:
                     raise _damaged(folder, error) from error
                 if self.write_to is not None:  # a kill may have left weights of a later update there
-                    write_with(folder / BEST, partial(shutil.copyfile, best))
+                    files.write_with(folder / BEST, partial(shutil.copyfile, best))
         if self.write_to is not None:
             done = len(history.losses)
             if (log := folder / LOG).exists():  # a resumed log equals an undisturbed one
-                write_lines(log, [entry for entry in read_lines(log) if entry["step"] <= done])
+                files.write_lines(log, [entry for entry in files.read_lines(log) if entry["step"] <= done])
             remove_others(folder, state["folder"] if state else "")
         return history
 
@@ -323,18 +309,18 @@ class RunFolder:
                 f"{folder}: holds {others[0]} but no {LATEST} to say of which run; choose another folder or delete this one"
             )
         if self.write_to is not None:
-            write_json(folder / LATEST, {"folder": None, "step": 0, "run": self.run})
+            files.write_json(folder / LATEST, {"folder": None, "step": 0, "run": self.run})
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append what one update did."""
         if self.write_to is not None:
             with (self.write_to / LOG).open("a", encoding="utf-8") as log:
-                log.write(dumps(entry) + "\n")
+                log.write(files.dumps(entry) + "\n")
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
         """:func:`save_checkpoint`, where this process writes."""
         if self.write_to is not None:
-            sync(self.write_to / LOG)  # a checkpoint without the log that it builds on would be no use
+            files.sync(self.write_to / LOG)  # a checkpoint without the log that it builds on would be no use
             best = self.write_to / BEST if history.best_step else None
             known = asdict(history) | {
                 "best_score": history.best_score if best else None
@@ -357,7 +343,7 @@ class RunFolder:
         must_be_finite(model, step)
         self.best = copied(model.state_dict())
         if self.write_to is not None:
-            write_with(self.write_to / BEST, partial(_save_file, self.best))
+            files.write_with(self.write_to / BEST, partial(_save_file, self.best))
 
     def restore_best(self, model: nn.Module) -> None:
         """Give ``model`` the best weights, where any were kept."""
@@ -373,7 +359,7 @@ def to_tensorboard(folder: Path, events: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(events)) as writer:
-        for entry in read_lines(folder / LOG):
+        for entry in files.read_lines(folder / LOG):
             step = entry.pop("step")
             for name, value in entry.items():
                 writer.add_scalar(name, value, step)

@@ -141,7 +141,7 @@ def squad(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
         impossible = qa.get("is_impossible", False)
         if not isinstance(impossible, bool) or (impossible and answers):
             raise DataError(
-                f"{place}, field is_impossible: {impossible!r} and {len(answers)} answers: mend one"
+                f"{place}, field is_impossible: {impossible!r} beside {len(answers)} answers: mend one"
             )
         places = (placed(context, a["text"], a["answer_start"], counts) for a in answers)
         found = list(dict.fromkeys(answer for answer in places if answer))

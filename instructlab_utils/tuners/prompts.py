@@ -188,9 +188,7 @@ class PrefixTuning(SoftMethod):
     shift_positions: bool = True
 
     peft_type: ClassVar[str] = "PREFIX_TUNING"
-    settings: ClassVar[tuple[str, ...]] = (
-        "encoder_hidden_size", "num_transformer_submodules", "num_virtual_tokens", "prefix_projection",
-    )  # fmt: skip
+    settings: ClassVar[tuple[str, ...]] = DeepPrompts.settings
 
     def plain(self) -> DeepPrompts:
         """The same without the network."""
