@@ -19,9 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instructlab_utils import files
 from instructlab_utils.distributed import agree, main_score
 from instructlab_utils.errors import TrainingError
+from instructlab_utils.files import (
+    drop_stale,
+    dumps,
+    make_folder,
+    read_lines,
+    sync,
+    sync_folder,
+    write_json,
+    write_lines,
+    write_with,
+)
 from instructlab_utils.identity import must_be_the_same
 
 Weights = dict[str, Tensor]
@@ -68,7 +78,7 @@ def save_checkpoint(
         raise TrainingError(
             f"{folder / name}: what was read back is not what was written, so the checkpoint before is kept; look at the disk"
         )
-    files.write_json(folder / LATEST, {"folder": name, **state})
+    write_json(folder / LATEST, {"folder": name, **state})
     if _latest(folder) != name:
         raise TrainingError(f"{folder / LATEST}: does not hold what was written; look at the disk")
     remove_others(folder, name)
@@ -102,15 +112,15 @@ def _write_tensors(place: Path, tensors: dict[str, Weights], best: Path | None) 
     for old in (temporary, place):  # left by a kill: ``latest.json`` names neither
         shutil.rmtree(old, ignore_errors=True)
     for name, content in tensors.items():
-        files.write_with(temporary / name, partial(_save_file, content))
+        write_with(temporary / name, partial(_save_file, content))
     if best is not None:  # a second name for the file: it is never changed, only replaced
         try:
             os.link(best, temporary / BEST)
         except OSError:
-            files.write_with(temporary / BEST, partial(shutil.copyfile, best))
-    files.sync_folder(temporary)
+            write_with(temporary / BEST, partial(shutil.copyfile, best))
+    sync_folder(temporary)
     os.replace(temporary, place)
-    files.sync_folder(place.parent)
+    sync_folder(place.parent)
 
 
 def _save_file(tensors: Weights, place: Path) -> None:
@@ -250,9 +260,9 @@ class RunFolder:
         self.best: Weights | None = None
         self.run: dict[str, Any] = {}
         if self.write_to is not None:
-            files.make_folder(self.write_to)
+            make_folder(self.write_to)
             for name in (LATEST, LOG, BEST):
-                files.drop_stale(self.write_to / name)  # of a write that a kill cut short
+                drop_stale(self.write_to / name)  # of a write that a kill cut short
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer, run: Mapping[str, Any]) -> History:
         """Restore the last checkpoint and remove what was written after it; an empty history where there is none.
@@ -293,11 +303,11 @@ class RunFolder:
                 except (OSError, SafetensorError) as error:
                     raise _damaged(folder, error) from error
                 if self.write_to is not None:  # a kill may have left weights of a later update there
-                    files.write_with(folder / BEST, partial(shutil.copyfile, best))
+                    write_with(folder / BEST, partial(shutil.copyfile, best))
         if self.write_to is not None:
             done = len(history.losses)
             if (log := folder / LOG).exists():  # a resumed log equals an undisturbed one
-                files.write_lines(log, [entry for entry in files.read_lines(log) if entry["step"] <= done])
+                write_lines(log, [entry for entry in read_lines(log) if entry["step"] <= done])
             remove_others(folder, state["folder"] if state else "")
         return history
 
@@ -309,18 +319,18 @@ class RunFolder:
                 f"{folder}: holds {others[0]} but no {LATEST} to say of which run; choose another folder or delete this one"
             )
         if self.write_to is not None:
-            files.write_json(folder / LATEST, {"folder": None, "step": 0, "run": self.run})
+            write_json(folder / LATEST, {"folder": None, "step": 0, "run": self.run})
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append what one update did."""
         if self.write_to is not None:
             with (self.write_to / LOG).open("a", encoding="utf-8") as log:
-                log.write(files.dumps(entry) + "\n")
+                log.write(dumps(entry) + "\n")
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
         """:func:`save_checkpoint`, where this process writes."""
         if self.write_to is not None:
-            files.sync(self.write_to / LOG)  # a checkpoint without the log that it builds on would be no use
+            sync(self.write_to / LOG)  # a checkpoint without the log that it builds on would be no use
             best = self.write_to / BEST if history.best_step else None
             known = asdict(history) | {
                 "best_score": history.best_score if best else None
@@ -343,7 +353,7 @@ class RunFolder:
         must_be_finite(model, step)
         self.best = copied(model.state_dict())
         if self.write_to is not None:
-            files.write_with(self.write_to / BEST, partial(_save_file, self.best))
+            write_with(self.write_to / BEST, partial(_save_file, self.best))
 
     def restore_best(self, model: nn.Module) -> None:
         """Give ``model`` the best weights, where any were kept."""
@@ -359,7 +369,7 @@ def to_tensorboard(folder: Path, events: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(events)) as writer:
-        for entry in files.read_lines(folder / LOG):
+        for entry in read_lines(folder / LOG):
             step = entry.pop("step")
             for name, value in entry.items():
                 writer.add_scalar(name, value, step)
