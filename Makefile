@@ -10,9 +10,16 @@ PROFILE ?= laptop
 TIMES ?= 20
 VENV := .venv
 PY := $(VENV)/bin/python
-READY := $(VENV)/.ready
+# Its name holds a sum of what it was made from: contents decide, not dates.
+READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml | cksum | cut -d ' ' -f 1)
 RUN := OMP_NUM_THREADS=1 $(PY) -m instructlab_utils
 CODE := instructlab_utils instructlab_repro tests scripts benchmarks classroom notebooks/source notebooks/experiments/source notebooks/exercises
+
+# What a shell or a home folder says of Python, IPython and matplotlib changes no result.
+unexport PYTHONOPTIMIZE PYTHONPATH PYTHONSTARTUP PYTHONHOME PYTHONWARNINGS PYTHONIOENCODING PYTHONSAFEPATH MPLBACKEND
+export PYTHONUTF8 := 1
+export MATPLOTLIBRC := /dev/null
+export IPYTHONDIR := $(CURDIR)/build/ipython
 
 .PHONY: help setup course test lab notebooks import reproduce bench classroom drill clean
 
@@ -29,11 +36,12 @@ done; \
 echo 'error: Python 3.11, 3.12 or 3.13 was not found; install one and call make again' >&2; exit 2
 endef
 
-$(READY): requirements.lock pyproject.toml
+$(READY):
 	@$(PY) -m pip --version >/dev/null 2>&1 || { $(make_venv); }
 	@echo "environment: the exact versions of requirements.lock (a few minutes, once for each change of that file)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@rm -f $(VENV)/.ready*
 	@touch $(READY)
 
 setup: $(READY)  ## the environment only

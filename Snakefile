@@ -3,15 +3,16 @@
 #   snakemake --profile profiles/local --config profile=smoke        (or profiles/slurm; see SCALING.md)
 
 import os
-import shlex
 
 from instructlab_repro.engine import jobs
 
 PROFILE = config.get("profile", "smoke")
 # A node reads this file too, and may start with an empty environment: whatever a job needs is set here.
 os.environ["INSTRUCTLAB_ROOT"] = str(workflow.basedir)
-os.environ.update(jobs.environment(PROFILE, config))
-PYTHON = shlex.quote(jobs.interpreter())
+environment = jobs.environment(PROFILE, config)
+os.environ.clear()
+os.environ.update(environment)
+PYTHON = jobs.interpreter()
 ROOT = jobs.find_root()
 JOBS = {}
 
@@ -36,13 +37,9 @@ def find(pattern):
     return job
 
 
-def inputs(pattern):
-    """The notebook, and the unfinished blocks that come before."""
-    def paths(wildcards):
-        job = find(pattern)(wildcards)
-        return [str(job.notebook), *(path.relative_to(ROOT).as_posix() for path in job.needs)]
-
-    return paths
+def needs(wildcards):
+    """The unfinished blocks that come before. Never the notebook: its code decides, through `key`, and not its date."""
+    return [path.relative_to(ROOT).as_posix() for path in find(BLOCK)(wildcards).needs]
 
 
 LESSON = f"build/{PROFILE}/{{lesson}}/done"
@@ -60,11 +57,8 @@ rule all:
         [path for path, job in JOBS.items() if not job.done],
 
 
-# The notebook is `ancient`: its code decides through `key`, so that editing prose runs nothing again. Manifest and
-# executed notebook are logs: the outputs of a failed job are deleted, its logs are kept.
+# Manifest and executed notebook are logs: the outputs of a failed job are deleted, its logs are kept.
 rule lesson:
-    input:
-        ancient(inputs(LESSON)),
     output:
         done=LESSON,
     log:
@@ -84,7 +78,7 @@ rule lesson:
 
 rule block:
     input:
-        ancient(inputs(BLOCK)),
+        ancient(needs),
     output:
         done=BLOCK,
     log:

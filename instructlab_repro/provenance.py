@@ -38,10 +38,10 @@ def _versions() -> dict[str, str]:
 
 def _git(*words: str) -> str | None:
     try:
-        found = subprocess.run(["git", *words], cwd=find_root(), capture_output=True, text=True, timeout=20)
+        found = subprocess.run(["git", *words], cwd=find_root(), capture_output=True, timeout=20)
     except (OSError, subprocess.SubprocessError, ConfigError):
         return None
-    return found.stdout.strip() if found.returncode == 0 else None
+    return found.stdout.decode(errors="replace").strip() if found.returncode == 0 else None
 
 
 @lru_cache(maxsize=1)
@@ -106,18 +106,9 @@ def _commit() -> tuple[str | None, bool | None]:
 def environment() -> dict[str, Any]:
     """Versions, commit, hardware and threads of this process. Never imports torch."""
     commit, dirty = _commit()
-    return {
-        "python": platform.python_version(),
-        "packages": dict(_versions()),
-        "commit": commit,
-        "dirty": dirty,
-        "platform": platform.platform(),
-        "cpu": _cpu_model(),
-        "hardware": hardware(),
-        "package": package_sha(),
-        "cores": os.cpu_count(),
-        "threads": threads(),
-    }
+    machine = {"cpu": _cpu_model(), "hardware": hardware(), "cores": os.cpu_count(), "threads": threads()}
+    ours = {"python": platform.python_version(), "packages": dict(_versions()), "package": package_sha()}
+    return {**ours, **machine, "commit": commit, "dirty": dirty, "platform": platform.platform()}
 
 
 def short_environment() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from instructlab_utils.errors import ConfigError, sentence
+from instructlab_utils.project import text_of
 
 __all__ = ["Strict", "read_toml", "sentence"]
 
@@ -22,6 +23,6 @@ class Strict(BaseModel):
 def read_toml(path: Path, name: str) -> dict[str, Any]:
     """ConfigError naming the file (as ``name``) when it is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(text_of(path))
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: not valid TOML ({error}); mend that line.") from None

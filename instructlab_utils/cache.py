@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from instructlab_utils.errors import AssetError, ConfigError
-from instructlab_utils.project import closest, find_root
+from instructlab_utils.project import closest, find_root, text_of
 
 STAMP = ".ok"  # JSON beside the files: their pin, sizes and SHA-256
 SCHEMA = 1
@@ -31,11 +31,11 @@ def data_file(name: str) -> tuple[str, Path]:
     """The text of a file in data/, and its path. ConfigError where it cannot be read."""
     path = find_root() / "data" / name
     try:
-        return path.read_text(encoding="utf-8"), path
+        return text_of(path), path
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); restore it from git") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); restore it from the repository"
+        ) from error
 
 
 @functools.lru_cache(maxsize=8)

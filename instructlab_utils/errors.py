@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+OPTIMISED = (
+    "Python runs with -O or PYTHONOPTIMIZE, which removes every check that is an assertion; start it without."
+)
+
+
 class CourseError(Exception):
     """Base class: something that the user can mend, said in one sentence."""
 

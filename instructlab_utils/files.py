@@ -30,8 +30,12 @@ def _plain(value: Any) -> Any:
 
 
 def dumps(obj: Any, *, indent: int | None = None) -> str:
-    """JSON text with sorted keys, the same bytes for the same content."""
-    return json.dumps(obj, sort_keys=True, ensure_ascii=False, indent=indent, default=_plain)
+    """JSON text with sorted keys, the same bytes for the same content; NaN and infinities become strings."""
+    how: Any = {"sort_keys": True, "ensure_ascii": False, "default": _plain}
+    text = json.dumps(obj, indent=indent, **how)
+    if "NaN" in text or "Infinity" in text:  # strict JSON has no such numbers
+        text = json.dumps(json.loads(text, parse_constant=str), indent=indent, **how)
+    return text
 
 
 def sync(path: str | Path) -> None:

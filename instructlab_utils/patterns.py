@@ -91,7 +91,9 @@ class Reader(nn.Module):
         table = self.top.get_output_embeddings().weight
         if words is None:
             self.head = nn.Linear(table.shape[1], 2, device=table.device)
-            nn.init.normal_(self.head.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
+            drawn = torch.empty(2, table.shape[1])  # on the CPU, as its generator
+            nn.init.normal_(drawn, std=0.02, generator=torch.Generator().manual_seed(seed))
+            self.head.weight.data.copy_(drawn)
             nn.init.zeros_(self.head.bias)
         else:
             ids = [text_ids(word, halves.tokenizer) for word in words]

@@ -29,6 +29,20 @@ def find_root(start_at: Path | None = None) -> Path:
     )
 
 
+def text_of(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte-order mark, its lines ended by a newline character.
+
+    Raises ConfigError that names file, line and byte where it is no UTF-8; OSError where it cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        where = f"{shown(path)}, line {line}: the byte 0x{byte:02x} at {error.start}"
+        raise ConfigError(f"{where} is not UTF-8 text; save the file as UTF-8") from None
+
+
 def resolve_profile(profile: str) -> str:
     """``"auto"`` means INSTRUCTLAB_PROFILE, else ``"laptop"``. ParameterError for an unknown name."""
     name = os.environ.get("INSTRUCTLAB_PROFILE", "laptop") if profile == "auto" else profile
@@ -41,7 +55,7 @@ def budget(lesson: str, profile: str) -> SimpleNamespace:
     """The knobs of ``lesson`` in ``profile``, from instructlab_utils/profiles.toml."""
     path = Path(__file__).with_name("profiles.toml")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get(lesson, {})
+        table = tomllib.loads(text_of(path)).get(lesson, {})
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path.name}: not valid TOML ({error}); mend that line") from error
     missing = [knob for knob, row in table.items() if profile not in row]

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -95,6 +96,42 @@ def test_a_full_disk_is_one_sentence(call, write_lesson, project, monkeypatch):
     said = error_of(call("run", "00"))
     assert said == "cannot write at manifest.json: No space left on device; nothing half-written is left"
     assert list((project / "build/run/laptop/00_tiny").iterdir()) == []
+
+
+def test_a_path_is_that_file_or_refused(call, write_lesson, project, tmp_path, monkeypatch):
+    write_lesson()
+    assert call("notebooks")[0] == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    own = project / "notebooks" / "00_tiny.ipynb"
+    (elsewhere / own.name).write_bytes(own.read_bytes())
+    said = error_of(call("run", elsewhere / own.name))
+    assert said.startswith("unknown lesson or experiment") and str(elsewhere) in said and "'00_tiny'" in said
+    monkeypatch.setenv("INSTRUCTLAB_ROOT", str(project))
+    monkeypatch.chdir(elsewhere)
+    assert "unknown lesson or experiment '00_tiny.ipynb'" in error_of(call("run", own.name))
+    assert not (project / "build").exists()
+    (tmp_path / "linked").symlink_to(project / "notebooks")
+    for name in (
+        own,
+        "notebooks/00_tiny.ipynb",
+        tmp_path / "linked" / own.name,
+        "00_tiny.py",
+        own.parent / "source/00_tiny.py",
+    ):
+        assert notebooks.find(name).id == "00"
+
+
+def test_a_place_that_cannot_be_a_folder_is_one_sentence(call, write_lesson, project):
+    write_lesson()
+    (project / "taken").write_text("mine")
+    for out in ("taken", "taken/deeper", "x" * 300):
+        said = error_of(call("run", "00", "--out", project / out))
+        assert said.startswith("cannot write at ") and out[:50] in said
+    assert "File name too long" in error_of(call("run", "x" * 300 + ".ipynb"))
+    assert (project / "taken").read_text() == "mine"
+    for words in (["classroom", "--out", project / "taken"],):
+        assert "Traceback" not in call(*words)[2]
 
 
 # --- run -----------------------------------------------------------------------------------------
@@ -190,6 +227,24 @@ def test_course_goes_on_after_a_failure_and_repeats_only_what_is_missing(call, w
     assert rows[4] == "| notebook | status | seconds | peak memory |" and rows[6].startswith(
         "| 00_tiny | ok, up"
     )
+
+
+def test_dates_of_another_clock_decide_nothing(call, write_lesson, project):
+    """A notebook, and what an earlier call has written, dated three hours ahead; then all dated years back."""
+    shutil.copy(ROOT / "Snakefile", project)
+    write_lesson()
+    notebooks.build()
+    ahead = time.time() + 3 * 3600
+    for path in (project / "notebooks/00_tiny.ipynb", project / "notebooks/source/00_tiny.py"):
+        os.utime(path, (ahead, ahead))
+    code, out, err = call("course")
+    assert code == 0 and "Notebooks run: 1, all ok" in out, err
+    assert "Up to date, all 1 notebooks" in call("course")[1]
+    for when in (ahead, 1e9):
+        for path in [*project.rglob("*.ipynb"), *project.rglob("*.py"), *(project / "build").rglob("*")]:
+            os.utime(path, (when, when))
+        code, out, _ = call("course")
+        assert code == 0 and "Up to date, all 1 notebooks" in out
 
 
 def test_a_lesson_that_declares_an_unknown_asset_is_one_sentence(call, write_lesson, monkeypatch):

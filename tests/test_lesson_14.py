@@ -49,7 +49,7 @@ def lesson(tokenizer) -> SimpleNamespace:
     space = {
         "math": math, "torch": torch, "nn": nn, "tokenizer": tokenizer, "training": training, "tuners": tuners,
         "scoring": scoring, "cross_entropy": cross_entropy, "InstructionError": InstructionError, "kept": [], "seed": 0,
-        "run": SimpleNamespace(device="cpu"),
+        "run": SimpleNamespace(device="cpu"), "models": models,
     }  # fmt: skip
     for cell in jupytext.read(LESSON, fmt="py:percent").cells:
         if cell.cell_type == "code" and re.search(rf"^def ({'|'.join(WANTED)})\b", cell.source, re.MULTILINE):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,12 +17,13 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from instructlab_repro import notebooks, provenance
-from instructlab_repro.notebooks import runner
+from instructlab_repro.notebooks import client, runner
 from instructlab_utils.errors import NotebookError, ParameterError, RecordError
 
+ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 PARAMETERS = """profile: str = "auto"  # smoke, laptop or gpu
 seed: int = 0  # 0 = the usual one
@@ -147,6 +151,26 @@ def test_a_wrong_parameters_cell_is_one_sentence(tmp_path, source, message):
         runner.inspect_notebook(write(tmp_path / "a.ipynb", parameters=source))
 
 
+def notebooks_of_this_repository() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted(
+        (ROOT / "notebooks/experiments").glob("*.ipynb")
+    )
+
+
+@pytest.mark.parametrize("path", notebooks_of_this_repository(), ids=lambda path: path.stem)
+def test_papermill_alone_lists_every_parameter_of_a_notebook_without_a_warning(path, caplog):
+    from papermill.translators import PythonTranslator
+
+    source = ROOT / path.relative_to(ROOT).parent / "source" / f"{path.stem}.py"
+    (cell,) = [c for c in notebooks.from_source(source).cells if "parameters" in c.metadata.get("tags", [])]
+    listed = {found.name: found for found in PythonTranslator.inspect(cell)}
+    declared = runner.inspect_notebook(path)
+    assert list(listed) == list(declared) and not caplog.records
+    for name, parameter in declared.items():
+        assert ast.literal_eval(listed[name].default) == parameter.default
+        assert listed[name].help
+
+
 def test_nothing_is_written_when_parameters_are_wrong(project):
     with pytest.raises(ParameterError):
         run(project, "1", parameters={"sed": 1})
@@ -202,6 +226,35 @@ def test_bars_are_one_output_and_odd_folders_are_no_obstacle(project, monkeypatc
     assert len(nbformat.read(deep / "out" / "executed.ipynb", 4).cells[-1].outputs) == 1
 
 
+KINDS = """pair: tuple = ()
+table: dict = {}
+names: list = []
+rate: float = 0.0
+anything: "object" = None"""
+GIVEN = {
+    "pair": (1, (2.5, "a"), None),
+    "table": {1: "one", 2: [True, (3,), {"it's": {}}]},
+    "names": ["(1, 2)", "", 'a "b" \\n {x} é'],
+    "rate": float("-inf"),
+    "anything": 10**30,
+}
+
+
+def test_each_kind_of_parameter_arrives_as_it_was_given_and_every_file_is_strict_json(project):
+    out = project / "out"
+    cells = ["print(repr([pair, table, names, rate, anything]))", "import math; math.nan"]
+    path = write(project / "notebooks" / "a.ipynb", *cells, parameters=KINDS)
+    manifest = runner.run_notebook(path, out, GIVEN, timeout=60)
+    assert manifest.status == "ok", manifest.error
+    assert printed(out) == repr(list(GIVEN.values())) + "\n"
+    for name in ("manifest.json", "executed.ipynb"):
+        stored = json.loads((out / name).read_text(), parse_constant=pytest.fail)
+    assert stored["metadata"]["papermill"]["parameters"]["rate"] == "-Infinity"
+    assert runner.read_manifest(out).parameters["rate"] == "-Infinity"
+    with pytest.raises(RecordError, match="set is not a number, a string"):
+        runner.run_notebook(path, out, {"anything": {1, 2}}, timeout=60)
+
+
 # --- runs that go wrong --------------------------------------------------------------------------
 
 
@@ -255,7 +308,7 @@ def start_run(project: Path, *cells: str) -> tuple[subprocess.Popen, Path]:
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=project)
     pid = project / "notebooks" / "pid"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100  # a cold server on a busy machine
     while not (pid.is_file() and pid.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return process, out
@@ -288,6 +341,68 @@ def test_after_kill_9_the_manifest_says_running_and_no_kernel_is_left(project):
     manifest = runner.read_manifest(out)
     assert (manifest.status, manifest.exit_code, manifest.ended) == ("running", 3, None)
     assert gone(int((project / "notebooks" / "pid").read_text()))
+
+
+# --- what is printed -------------------------------------------------------------------------------
+
+PRINTS = """from IPython.display import HTML, clear_output, display
+for _ in range(10): display(HTML("y" * 1_000_000))
+print("after")"""
+REPLACED = """for i in range(100): clear_output(wait=True); display(HTML("z" * 100_000))
+shown = display(HTML(""), display_id=True)
+for i in range(300): shown.update(HTML("b" * 50_000 + str(i)))"""
+
+
+def test_a_long_line_and_huge_outputs_are_cut_with_a_sentence_and_what_is_replaced_does_not_count(project):
+    begin = time.monotonic()
+    manifest, out = run(
+        project, 'print("x" * 400_000)', PRINTS, REPLACED, 'raise ValueError("e" * 5_000_000)'
+    )
+    assert time.monotonic() - begin < 45
+    assert (manifest.status, manifest.error["name"]) == ("failed", "ValueError")
+    assert len(manifest.error["message"]) <= 10_000
+    cells = nbformat.read(out / "executed.ipynb", 4).cells
+    _, line, rich, replaced, wrong = [cell for cell in cells if cell.cell_type == "code"]
+    assert line.outputs[0].text == "x" * 200_000
+    assert line.outputs[1].text.startswith(
+        "[200,001 characters of output were left out: a cell may show 200,000 "
+    )
+    assert [o.output_type for o in rich.outputs] == ["display_data"] * 3 + ["stream"] * 2
+    assert rich.outputs[3].text == "after\n" and re.match(r"\[7,00\d,\d{3} characters", rich.outputs[4].text)
+    assert [len(o.data["text/html"]) for o in replaced.outputs] == [100_000, 50_003]
+    assert "characters of output were left out" in wrong.outputs[-1].text
+    assert (out / "executed.ipynb").stat().st_size < 5_000_000
+
+
+@posix
+@pytest.mark.parametrize("cell", ["print('x' * 1000)", "print('x', flush=True)", "display('y' * 1000)"])
+def test_whoever_prints_for_ever_ends_at_sigterm_and_at_the_limit(project, cell):
+    process, out = start_run(project, f"while True: {cell}")
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 3
+    assert runner.read_manifest(out).error["message"] == "stopped by SIGTERM"
+    assert (out / "executed.ipynb").stat().st_size < 6_000_000
+    assert gone(int((project / "notebooks" / "pid").read_text()))
+    manifest, _ = run(project, f"while True: {cell}", cell_timeout=3)
+    assert (manifest.status, manifest.error["name"]) == ("aborted", "Timeout") and manifest.seconds < 40
+
+
+def test_text_is_joined_as_nbclient_does_without_its_time():
+    from nbclient.client import _RGX_CARRIAGERETURN
+
+    rng = random.Random(0)
+    for _ in range(2000):
+        text = "".join(rng.choices("ab\r\n", k=rng.randrange(12)))
+        outputs = [new_output("stream", name="stdout", text=text)]
+        client._tidy(outputs, 0)
+        assert outputs[0].text == _RGX_CARRIAGERETURN.sub("", text), text
+    streams = [new_output("stream", name=name, text="") for name in ("stderr", "stdout")]
+    client._tidy(streams, 0)
+    assert [output.name for output in streams] == ["stdout", "stderr"]
+    begin = time.monotonic()
+    client._tidy([new_output("stream", text="x" * 5_000_000)], 0)
+    assert time.monotonic() - begin < 2
 
 
 # --- several at once -----------------------------------------------------------------------------

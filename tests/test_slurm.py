@@ -149,7 +149,10 @@ if [ -e slow ] && [ "$5" = tune-b ]; then echo $$ > sleeping; exec sleep 600; fi
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for a kernel is a shell script")
-def test_a_job_in_an_empty_environment_gets_all_it_needs_from_the_snakefile(root):
+@pytest.mark.parametrize(
+    ("home", "by_hand"), [("/somewhere/cache", True), ("/srv/x #1: it's {a} \\ 'ü'", False)]
+)
+def test_a_job_in_an_empty_environment_gets_all_it_needs_from_the_snakefile(root, monkeypatch, home, by_hand):
     (root / "Snakefile").write_bytes((ROOT / "Snakefile").read_bytes())
     block = experiments.load("toy").at("smoke").blocks()[0]
     toy.run(experiments.load("toy").at("smoke"), block)
@@ -159,7 +162,10 @@ def test_a_job_in_an_empty_environment_gets_all_it_needs_from_the_snakefile(root
     worker.chmod(worker.stat().st_mode | stat.S_IXUSR)
     words = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles" / "local")]
     words += ["--snakefile", str(root / "Snakefile"), "--directory", str(root)]
-    words += ["--config", "profile=smoke", "home=/somewhere/cache", f"python={worker}"]
+    monkeypatch.setenv("INSTRUCTLAB_HOME", home)
+    monkeypatch.setenv("INSTRUCTLAB_PYTHON", str(worker))
+    carried = [f"home={home}", f"python={worker}"] if by_hand else [jobs.sent()]
+    words += ["--config", "profile=smoke", *carried]
     words += ["--", block.out.joinpath("done").relative_to(root).as_posix()]
     empty = {"PATH": "/usr/bin:/bin", "HOME": str(root)}
     subprocess.run(words, cwd=ROOT, env=empty, check=True, capture_output=True)
@@ -167,7 +173,7 @@ def test_a_job_in_an_empty_environment_gets_all_it_needs_from_the_snakefile(root
         line.split("=", 1) for line in (root / "environment.txt").read_text().splitlines() if "=" in line
     )
     assert found["INSTRUCTLAB_ROOT"] == str(root) and found["INSTRUCTLAB_PROFILE"] == "smoke"
-    assert found["INSTRUCTLAB_HOME"] == "/somewhere/cache" and found["PYTHONPATH"] == str(ROOT)
+    assert found["INSTRUCTLAB_HOME"] == home and found["PYTHONPATH"] == str(ROOT)
     assert all(found[name] == "1" for name in kernels.THREADS)
     assert block.out.joinpath("done").read_text().strip() == experiments.load("toy").at("smoke").key(block)
 

@@ -62,10 +62,8 @@ def unpack(asset: Asset, source: Distribution, archive: Path, folder: Path) -> N
 
 def _verify(what: str, got: tuple[int, str], pin: File | Tree) -> None:
     if got != (pin.bytes, pin.sha256):
-        raise AssetError(
-            f"{what} {got[0]} bytes and SHA-256 {got[1][:16]}… instead of {pin.bytes} and {pin.sha256[:16]}…; "
-            "nothing was kept, correct data/assets.toml"
-        )
+        want, why = f"{pin.bytes} and {pin.sha256[:16]}…", "nothing was kept, correct data/assets.toml"
+        raise AssetError(f"{what} {got[0]} bytes and SHA-256 {got[1][:16]}… instead of {want}; {why}")
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -35,16 +35,13 @@ def convert(name: str, recipe: Convert, folder: Path, progress: bool = True) -> 
         if number in FULL:
             raise OSError(number, os.strerror(number)) from error
         why = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise AssetError(
-            f"asset {name!r}: {recipe.gguf} cannot be converted ({why}); install requirements.lock"
-        ) from error
+        why = f"{recipe.gguf} cannot be converted ({why}); install requirements.lock"
+        raise AssetError(f"asset {name!r}: {why}") from error
     (folder / recipe.gguf).unlink()
     digest = tensors_sha256(folder / "model.safetensors")
     if digest != recipe.tensors_sha256:
-        raise AssetError(
-            f"asset {name!r}: the converted weights have tensors_sha256 {digest} instead of "
-            f"{recipe.tensors_sha256}; install the versions of requirements.lock"
-        )
+        why = f"{digest} instead of {recipe.tensors_sha256}; install the versions of requirements.lock"
+        raise AssetError(f"asset {name!r}: the converted weights have tensors_sha256 {why}")
     return versions
 
 

@@ -80,9 +80,8 @@ def _fetch_one(asset: Asset, index: str, progress: bool) -> Path:
         if error.errno in FULL:
             raise _disk_full(asset) from error
         why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise AssetError(
-            f"asset {name!r} cannot be fetched ({why}); mend that or set INSTRUCTLAB_HOME"
-        ) from error
+        why = f"asset {name!r} cannot be fetched ({why}); mend that or set INSTRUCTLAB_HOME"
+        raise AssetError(why) from error
     return folder
 
 
@@ -134,10 +133,9 @@ def _space(asset: Asset) -> int:
 
 
 def _disk_full(asset: Asset) -> AssetError:
-    return AssetError(
-        f"disk full: asset {asset.name!r} needs {_space(asset):,} bytes and {home()} may take "
-        f"{free_bytes(home()):,}; free some space or set INSTRUCTLAB_HOME to a folder on another disk"
-    )
+    why = f"needs {_space(asset):,} bytes and {home()} may take {free_bytes(home()):,}"
+    do = "free some space or set INSTRUCTLAB_HOME to a folder on another disk"
+    return AssetError(f"disk full: asset {asset.name!r} {why}; {do}")
 
 
 def _download(asset: Asset, source: Distribution, index: str, folder: Path, progress: bool) -> Path:
@@ -160,10 +158,9 @@ def _download(asset: Asset, source: Distribution, index: str, folder: Path, prog
         if digest == source.sha256:
             return part.replace(done)
         part.unlink()
-    raise AssetError(
-        f"{place} arrived with {size} bytes and SHA-256 {digest[:16]}… instead of {source.bytes} and "
-        f"{source.sha256[:16]}…; it was deleted, run fetch again or use an index that serves the pinned file"
-    )
+    got, want = f"{size} bytes and SHA-256 {digest[:16]}…", f"{source.bytes} and {source.sha256[:16]}…"
+    do = "it was deleted, run fetch again or use an index that serves the pinned file"
+    raise AssetError(f"{place} arrived with {got} instead of {want}; {do}")
 
 
 def _mirrored(index: str, source: Distribution, place: str) -> Path | None:
@@ -199,9 +196,7 @@ def _stream(asset: Asset, source: Distribution, index: str, part: Path, progress
                 same = [file for file in page.packages if file.filename == source.file]
                 pinned = [file for file in same if file.digests.get("sha256") in (None, source.sha256)]
                 if not pinned:
-                    raise AssetError(
-                        f"{place} has no {source.file} with the pinned SHA-256; use another index"
-                    )
+                    raise AssetError(f"{place} has no {source.file} with the pinned SHA-256; use another")
                 if _receive(session, pinned[0].url, source, part, bar):
                     return
             except pypi_simple.NoSuchProjectError as error:
@@ -213,14 +208,10 @@ def _stream(asset: Asset, source: Distribution, index: str, part: Path, progress
             attempts = 1 if _size(part) > before else attempts + 1
             time.sleep(PAUSE * 2 ** (attempts - 1))
     if size := _size(part):
-        raise AssetError(
-            f"asset {asset.name!r}: the download of {source.file} stopped at {size} of {source.bytes} bytes "
-            f"({reason}); run fetch again, it goes on from there"
-        )
-    raise AssetError(
-        f"{place} cannot be reached ({reason}) and {home()} does not hold the asset; connect to a network, "
-        f"or set INSTRUCTLAB_INDEX to a folder with {source.file}"
-    )
+        why = f"stopped at {size} of {source.bytes} bytes ({reason}); run fetch again, it goes on from there"
+        raise AssetError(f"asset {asset.name!r}: the download of {source.file} {why}")
+    do = f"connect to a network, or set INSTRUCTLAB_INDEX to a folder with {source.file}"
+    raise AssetError(f"{place} cannot be reached ({reason}) and {home()} does not hold the asset; {do}")
 
 
 def _receive(session: Any, url: str, source: Distribution, part: Path, bar: Any) -> bool:

@@ -27,21 +27,15 @@ def doctor(*, deep: bool = False) -> dict[str, Any]:
     """
     import psutil
 
-    told = provenance.environment()
-    return {
-        "python": told["python"],
-        "platform": told["platform"],
-        "versions": dict.fromkeys(provenance.PACKAGES) | told["packages"],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        **_measure(),
-        "home": str(cache.home()),
-        "free_gb": round(free_bytes(cache.home()) / 1e9, 1),
-        "assets": {
-            name: {"state": cache.wrong(name, deep=deep) or "ready", "disk_mb": asset.disk_mb}
-            for name, asset in catalogue().items()
-        },
-    }
+    told, facts = provenance.environment(), _measure()
+    facts |= {name: told[name] for name in ("python", "platform")}
+    facts["versions"] = dict.fromkeys(provenance.PACKAGES) | told["packages"]
+    facts["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts["memory_gb"] = round(psutil.virtual_memory().total / 2**30, 1)
+    facts |= {"home": str(cache.home()), "free_gb": round(free_bytes(cache.home()) / 1e9, 1)}
+    states = {name: cache.wrong(name, deep=deep) or "ready" for name in catalogue()}
+    disk = {name: asset.disk_mb for name, asset in catalogue().items()}
+    return facts | {"assets": {name: {"state": states[name], "disk_mb": disk[name]} for name in states}}
 
 
 def _measure(n: int = 1024) -> dict[str, Any]:
@@ -67,13 +61,12 @@ def render_doctor(report: dict[str, Any]) -> str:
         console.width = 1000  # whoever reads a file or a pipe breaks the lines as he likes
     machine = Table(box=None, pad_edge=False, show_header=False)
     machine.add_row("python", f"{report['python']} on {report['platform']}")
-    versions = (f"{name} {has or 'absent'}" for name, has in report["versions"].items())
-    machine.add_row("packages", ", ".join(versions))
-    size = f"{report['cores']} cores, {report['memory_gb']} GiB of memory"
-    machine.add_row("device", f"{report['device']}, {size}")
+    versions = ", ".join(f"{name} {has or 'absent'}" for name, has in report["versions"].items())
+    machine.add_row("packages", versions)
+    machine.add_row("device", "{device}, {cores} cores, {memory_gb} GiB of memory".format(**report))
     told = f"{speed} GFLOP/s (float32 product, one thread)" if speed is not None else "not measured"
     machine.add_row("speed", told)
-    machine.add_row("cache", f"{report['home']}, {report['free_gb']} GB free on its disk")
+    machine.add_row("cache", "{home}, {free_gb} GB free on its disk".format(**report))
     held = Table("asset", "MB", "state", box=None, pad_edge=False)
     for name, asset in report["assets"].items():
         colour = "green" if asset["state"] == "ready" else "yellow"

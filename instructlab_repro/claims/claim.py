@@ -15,7 +15,7 @@ from instructlab_repro.claims.statistic import KINDS, Along, AnyStatistic, Axes,
 from instructlab_repro.experiments import Experiment, Value, stored
 from instructlab_repro.strict import Strict, read_toml, sentence
 from instructlab_utils.errors import ConfigError
-from instructlab_utils.project import closest, find_root
+from instructlab_utils.project import closest, find_root, text_of
 
 FOLDER = "data/claims"
 
@@ -203,7 +203,7 @@ def load(name: str) -> Claim:
 def _check_test(file: str, test: str) -> None:
     place, _, function = test.partition("::")
     path = find_root() / place
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = text_of(path) if path.is_file() else ""
     if not re.search(rf"^def {re.escape(function)}\(", text, re.MULTILINE):
         raise ConfigError(f"{file}: argument.test: there is no {test!r}; write that test first.")
 

@@ -5,7 +5,9 @@ Exit codes: 0 ok, 1 a notebook failed, 2 wrong input, 3 aborted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +15,14 @@ from typing import Annotated, Any
 import typer
 
 from instructlab_repro import notebooks
+from instructlab_repro.notebooks import kernels
 from instructlab_utils.errors import CourseError, ParameterError
 from instructlab_utils.project import PROFILES, find_root, resolve_profile, shown
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.ENOSPC))
+# A full or protected disk; a path that is a file where a folder is meant, too long, or none of this system's.
+DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EEXIST,
+        errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}  # fmt: skip
 
 Profile = Annotated[str, typer.Option(callback=resolve_profile, help="smoke, laptop or gpu")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")]
@@ -34,6 +39,13 @@ def about() -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run a command; a CourseError becomes one line on stderr and exit code 2."""
     args = _join_parameters(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # a command line, not a program's call
+        chosen = kernels.chosen_environment(threads=None)
+        os.environ.clear()
+        os.environ.update(chosen)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # a forked process has another's streams, in UTF-8
+            getattr(stream, "reconfigure", dict)(errors="replace")  # a terminal or pipe of another encoding
     try:
         app(args=args, prog_name="python -m instructlab_utils")
     except CourseError as error:
@@ -184,14 +196,20 @@ def doctor(deep: Annotated[bool, typer.Option("--deep", help="compare each SHA-2
 
 
 @app.command("notebooks")
-def notebooks_command(names: Names = None, check: Check = False) -> None:
+def notebooks_command(
+    names: Names = None,
+    check: Check = False,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="drop edits made in Jupyter; copies stay")
+    ] = False,
+) -> None:
     """Turn the text sources into notebooks; ids and outputs stay."""
     if check:
         differences = notebooks.check(names or None)
         print(*differences, sep="\n", end="\n" * bool(differences), file=sys.stderr)
         print(f"{len(differences)} differences" if differences else "notebooks and sources are in step")
         raise typer.Exit(1 if differences else 0)
-    changed = [f"wrote {path.name}" for path in notebooks.build(names or None)]
+    changed = [f"wrote {path.name}" for path in notebooks.build(names or None, discard=discard)]
     print("\n".join(changed) or "all notebooks are in step with their sources")
 
 
@@ -199,7 +217,7 @@ def notebooks_command(names: Names = None, check: Check = False) -> None:
 def import_command(notebook: Annotated[Path, typer.Argument(help="as edited in Jupyter")]) -> None:
     """Bring a notebook's edits back into its text source."""
     source = notebooks.import_back(notebook)
-    notebooks.build([source.stem])
+    notebooks.build([source.stem], discard=True)
     print(f"wrote {source.name}; look at `git diff` before you commit")
 
 

@@ -24,13 +24,8 @@ from instructlab_utils.files import write_json, write_text
 from instructlab_utils.project import find_root, shown
 
 ENDED = ("ok", "failed", "aborted")
-PREPARE = """
-import sys
-from instructlab_utils import tasks
-for name in tasks.names():
-    if tasks.asset_of(name) in sys.argv[1:]:
-        tasks.load(name)
-"""
+PREPARE = """import sys; from instructlab_utils import tasks
+[tasks.load(name) for name in tasks.names() if tasks.asset_of(name) in sys.argv[1:]]"""
 
 
 def course_targets(profile: str) -> list[str]:
@@ -68,9 +63,9 @@ def prepare(names: list[str]) -> None:
         return
     assets.fetch(names, progress=True)
     # in a process of its own: this one waits for the notebooks, and should not hold the libraries' memory
-    done = subprocess.run([sys.executable, "-c", PREPARE, *names], stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, "-c", PREPARE, *names], stderr=subprocess.PIPE)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise AssetError(f"the tasks could not be prepared: {last.split(': ', 1)[-1]}")
 
 
@@ -201,17 +196,9 @@ def report(result: GraphResult, profile: str, *, fetched: bool = False, name: st
         current = job in result.current
         title = job.name if "/" in job.name else job.notebook.stem
         rows.append((title, f"{job.status}{', up to date' if current else ''}", *_cost(job)))
-        entries.append(
-            {
-                "notebook": job.name,
-                "status": job.status,
-                "seconds": job.manifest and job.manifest.seconds,
-                "peak_memory_mb": job.manifest and job.manifest.peak_memory_mb,
-                "up_to_date": current,
-                "error": job.error,
-                "executed": shown(job.out / "executed.ipynb"),
-            }
-        )
+        facts = {"notebook": job.name, "status": job.status, "up_to_date": current, "error": job.error}
+        facts |= {name: getattr(job.manifest, name, None) for name in ("seconds", "peak_memory_mb")}
+        entries.append(facts | {"executed": shown(job.out / "executed.ipynb")})
     show(rows, left)
     for job in result.bad:
         print(_failure(job), file=sys.stderr)
@@ -251,8 +238,9 @@ def _cost(job: Job) -> tuple[str, str]:
 
 
 def _warn_if_out_of_step() -> None:
-    """The notebooks run as they are; an author who has edited a source should hear of it."""
+    """The notebooks run as they are; an author who has edited a source, or a notebook, should hear of it."""
     told = [line.split(": ", 1) for line in notebooks.check()]
     names = sorted({Path(name).name for name, what in told if not what.startswith(("missing", "no source"))})
     if names:
-        print(f"note: behind their sources, run `make notebooks`: {', '.join(names)}", file=sys.stderr)
+        said = f"note: not in step with their sources, `notebooks --check` says more: {', '.join(names)}"
+        print(said, file=sys.stderr)

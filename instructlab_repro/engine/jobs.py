@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,14 +20,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 from instructlab_repro import experiments, notebooks, provenance
-from instructlab_repro.notebooks.runner import base_environment
+from instructlab_repro.notebooks.kernels import chosen_environment
 from instructlab_utils.errors import RecordError
 from instructlab_utils.project import find_root
 
 LESSON_MB = 3000
 SNAKEMAKE_MB = 500  # a cluster also counts the two Snakemakes and the runner around a kernel
 SLACK = 5  # minutes on a cluster beyond a job's own limit, so that its manifest says why it ended
-# Snakemake's config travels to a node, the environment may not.
+# Snakemake's config travels to a node, the environment may not. By hand home=… and python=…; our own call sends their
+# values as the hexadecimal digits of JSON, since Snakemake reads "/srv/a #1", "a: b" and 007 as YAML.
 CARRIED = {"home": "INSTRUCTLAB_HOME", "python": "INSTRUCTLAB_PYTHON"}
 
 
@@ -47,6 +51,7 @@ class Job:
     why: str = ""
     expected: float = 0.0
     manifest: notebooks.Manifest | None = None
+    before: str = ""
 
     @property
     def marker(self) -> Path:
@@ -61,10 +66,10 @@ class Job:
         error = (self.manifest and self.manifest.error) or {}
         return ": ".join(str(error[key]) for key in ("name", "message") if error.get(key))
 
-    def refresh(self, since: float = 0.0) -> Job:
-        """Read the manifest again; one that is older than ``since`` (seconds of the epoch) does not count."""
+    def refresh(self) -> Job:
+        """Read the manifest again; one that still says what it said ``before`` does not count, whatever its date."""
         with contextlib.suppress(OSError, RecordError):
-            if (self.out / "manifest.json").stat().st_mtime >= since:
+            if read_line(self.out / "manifest.json") != self.before:
                 self.manifest = notebooks.read_manifest(self.out)
         return self
 
@@ -79,14 +84,11 @@ def lesson_jobs(profile: str) -> dict[str, Job]:
     package, jobs = provenance.package_sha(), {}
     for lesson in notebooks.lessons().values():
         code = notebooks.code_sha(lesson.notebook if lesson.notebook.is_file() else lesson.source)
-        job = Job(
-            name=lesson.id,
-            out=find_root() / "build" / profile / lesson.source.stem,
-            notebook=lesson.notebook,
-            key=hashlib.sha256(f"{code} {package} {profile}".encode()).hexdigest(),
-            command=f"lesson-job {lesson.id} --profile {profile}",
-            resources=_resources(max(15, 5 * lesson.minutes[profile]), LESSON_MB, int(profile == "gpu")),
-        )
+        out = find_root() / "build" / profile / lesson.source.stem
+        command = f"lesson-job {lesson.id} --profile {profile}"
+        key = hashlib.sha256(f"{code} {package} {profile}".encode()).hexdigest()
+        asked = _resources(max(15, 5 * lesson.minutes[profile]), LESSON_MB, int(profile == "gpu"))
+        job = Job(lesson.id, out, lesson.notebook, key, command, asked)
         job.refresh()
         job.expected = (job.manifest and job.manifest.seconds) or 60 * lesson.minutes[profile]
         job.done = job.status == "ok" and read_line(job.marker) == job.key
@@ -101,25 +103,18 @@ def block_jobs(name: str, profile: str, only: experiments.Block | None = None) -
     ``only`` is one block with those that it needs: a node that runs one block reads no other's files.
     """
     experiment = experiments.load(name).at(profile)
-    asked = experiment.resources
-    jobs: dict[str, Job] = {}
+    asked, jobs = experiment.resources, dict[str, Job]()
+    resources = _resources(asked.minutes, asked.memory_mb, asked.gpu)
+    notebook = find_root() / "notebooks" / "experiments" / f"{experiment.notebook}.ipynb"
     for block in experiment.blocks():
         if only is not None and block.id not in (only.id, *only.needs):
             continue
         built, why = experiment.built(block)
-        job = Job(
-            name=f"{name}/{block.id}",
-            out=block.out,
-            notebook=find_root() / "notebooks" / "experiments" / f"{experiment.notebook}.ipynb",
-            key=experiment.key(block),
-            command=f"block {name} {block.id} --profile {profile}",
-            resources=_resources(asked.minutes, asked.memory_mb, asked.gpu),
-            threads=asked.cores,
-            needs=tuple(jobs[need].marker for need in block.needs if not jobs[need].done),
-            done=built is not None or experiment.lines(block) is not None,
-            why=why,
-            expected=experiment.expected_seconds(block) or 0.0,
-        )
+        command, key = f"block {name} {block.id} --profile {profile}", experiment.key(block)
+        job = Job(f"{name}/{block.id}", block.out, notebook, key, command, resources, asked.cores)
+        job.needs = tuple(jobs[need].marker for need in block.needs if not jobs[need].done)
+        job.done, job.why = built is not None or experiment.lines(block) is not None, why
+        job.expected = experiment.expected_seconds(block) or 0.0
         jobs[block.id] = job.refresh()
     return jobs
 
@@ -150,8 +145,9 @@ def all_jobs(targets: list[str] | tuple[str, ...], profile: str) -> list[Job]:
 
 
 def interpreter() -> str:
-    """The Python that runs the jobs: INSTRUCTLAB_PYTHON (its path on a cluster's nodes), else this one."""
-    return os.environ.get("INSTRUCTLAB_PYTHON", sys.executable)
+    """The Python that runs the jobs, quoted for a shell: INSTRUCTLAB_PYTHON (its path on a cluster's nodes), else this."""
+    path = os.environ.get("INSTRUCTLAB_PYTHON", sys.executable)
+    return subprocess.list2cmdline([path]) if os.name == "nt" else shlex.quote(path)
 
 
 def environment(profile: str, config: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
@@ -159,13 +155,20 @@ def environment(profile: str, config: Mapping[str, str] = MappingProxyType({})) 
 
     ``config`` is Snakemake's, which travels to the node with the job; see ``CARRIED``.
     """
-    carried = {variable: str(config[name]) for name, variable in CARRIED.items() if config.get(name)}
-    return {**base_environment(), "INSTRUCTLAB_PROFILE": profile, **carried}
+    by_hand = {variable: str(config[name]) for name, variable in CARRIED.items() if config.get(name)}
+    sent = json.loads(bytes.fromhex(config.get("sent", "7b7d")))
+    return {**chosen_environment(), "INSTRUCTLAB_PROFILE": profile, **by_hand, **sent}
+
+
+def sent() -> str:
+    """The word of Snakemake's config with the variables of ``CARRIED``."""
+    values = {name: os.environ[name] for name in CARRIED.values() if os.environ.get(name)}
+    return f"sent={json.dumps(values).encode().hex()}"
 
 
 def read_line(path: Path) -> str:
     """The text of a small file without its ends; empty where it is not there."""
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""

@@ -7,13 +7,14 @@ that begins with SKELETON. The texts stand in ``templates/``.
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from instructlab_repro import notebooks
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.files import write_text
-from instructlab_utils.project import closest, find_root, shown
+from instructlab_utils.project import closest, find_root, shown, text_of
 
 TEMPLATES = Path(__file__).with_name("templates")
 TASKS = "data/tasks.toml"
@@ -30,35 +31,7 @@ class Skeleton:
 
 
 KINDS = {
-    "lesson": Skeleton(
-        r"\d\d_[a-z][a-z0-9_]*",
-        "15_alignment: two digits and lower-case words",
-        {
-            "lesson.py": "notebooks/source/@NAME@.py",
-            "exercises.py": "notebooks/exercises/@NAME@.py",
-            "answers.toml": "tests/answers/@NN@.toml",
-            "test.py": "tests/test_lesson_@NN@.py",
-        },
-        "make course; python -m instructlab_utils run @NN@ --store; python -m instructlab_utils table --measured",
-    ),
-    "experiment": Skeleton(
-        r"[a-z][a-z0-9_]*",
-        "label_noise: lower-case words",
-        {"experiment.toml": "data/experiments/@NAME@.toml"},
-        "python -m instructlab_utils reproduce @NAME@ --dry-run",
-    ),
-    "claim": Skeleton(
-        r"[A-Z]{1,3}[1-9]\d*",
-        "C31: one to three capitals and a number",
-        {"claim.toml": "data/claims/@NAME@.toml"},
-        "python -m instructlab_utils claims --plan @NAME@",
-    ),
-    "task": Skeleton(
-        r"[a-z][a-z0-9-]*",
-        "causal-pairs: lower-case words and hyphens",
-        {"task.toml": TASKS},
-        "python -m instructlab_repro.pages.cards; pytest tests/test_tasks.py",
-    ),
+    kind: Skeleton(**row) for kind, row in tomllib.loads(text_of(TEMPLATES.with_name("kinds.toml"))).items()
 }
 
 
@@ -83,7 +56,7 @@ def new(kind: str, name: str, *, own_notebook: bool = False) -> list[Path]:
     _refuse_what_is_taken(kind, name, list(templates))
     for path, template in templates.items():
         text = _filled((TEMPLATES / f"{template}.txt").read_text(encoding="utf-8"), words)
-        write_text(path, (path.read_text(encoding="utf-8") if kind == "task" else "") + text)
+        write_text(path, (text_of(path) if kind == "task" else "") + text)
     if kind == "lesson" or own_notebook:
         notebooks.build([name])
     return list(templates)
@@ -110,7 +83,7 @@ def _refuse_what_is_taken(kind: str, name: str, paths: list[Path]) -> None:
     if kind == "task":
         if not paths[0].is_file():
             raise ParameterError(f"{TASKS} is not here; run this inside a clone of the repository")
-        if re.search(rf"^\[task\.{name}\]", paths[0].read_text(encoding="utf-8"), re.MULTILINE):
+        if re.search(rf"^\[task\.{name}\]", text_of(paths[0]), re.MULTILINE):
             raise ParameterError(f"{TASKS} has a task {name!r} already; choose another name")
         return
     taken = [path for path in paths if path.exists()]

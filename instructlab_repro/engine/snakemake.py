@@ -26,14 +26,15 @@ from pathlib import Path
 import psutil
 
 from instructlab_repro import notebooks
-from instructlab_repro.engine.jobs import CARRIED, Job, all_jobs, environment, read_line
+from instructlab_repro.engine.jobs import Job, all_jobs, environment, read_line, sent
 from instructlab_repro.notebooks.kernels import PACKAGE
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError
-from instructlab_utils.project import closest, find_root
+from instructlab_utils.project import closest, find_root, text_of
 
 Progress = Callable[[list[Job]], None]
 NOTE, LOG = ".graph.json", "snakemake.log"  # in build/: who is at work, and what Snakemake said
+CLOSING = ("Shutting down", "Complete log", "Exiting because", "At least one job did not")
 LATE = 0.4  # the share of the jobs, the longest, before which no other starts
 
 
@@ -85,10 +86,10 @@ def run_graph(
         if unbuilt := {job.notebook.stem for job in result.ran if not job.notebook.is_file()}:
             notebooks.build(sorted(unbuilt))
         _clear(result.ran, fresh)
-        code = _Snakemake(result, profile, workers, folder, kind).run(begin, on_progress)
+        code = _Snakemake(result, profile, workers, folder, kind).run(on_progress)
         (build / NOTE).unlink(missing_ok=True)  # after an error it stays: the next call looks again
         for job in result.ran:
-            job.refresh(begin)
+            job.refresh()
         if on_progress is not None:
             on_progress(result.ran)
     result.seconds = time.time() - begin
@@ -101,7 +102,7 @@ def _clear(jobs: list[Job], fresh: bool) -> None:
     for job in jobs:
         for name in ("done", "lines.jsonl", "manifest.json") if fresh else ("done",):
             (job.out / name).unlink(missing_ok=True)
-        job.manifest = None
+        job.manifest, job.before = None, read_line(job.out / "manifest.json")
 
 
 def _explain(code: int, result: GraphResult, build: Path) -> None:
@@ -109,12 +110,11 @@ def _explain(code: int, result: GraphResult, build: Path) -> None:
     if code != 0 and shutil.disk_usage(build).free < 2**16:  # its log says nothing then, for the same reason
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(build))
     lines = [line for line in read_line(build / LOG).splitlines() if line.strip()]
+    said = " / ".join(line.strip() for line in lines if not line.startswith(CLOSING))[-400:] or "no message"
     if (code != 0) != bool(result.bad):
-        last = lines[-1] if lines else "no message"
-        raise ConfigError(f"Snakemake ended with code {code} ({last}); its log is {build / LOG}.")
+        raise ConfigError(f"Snakemake ended with code {code}: … {said} (all of it in {build / LOG}).")
     if code != 0 and all(job.status == "not run" for job in result.ran):
-        said = " ".join(lines[:3])[:400]
-        raise ConfigError(f"Snakemake could not start: {said} (all of it in {build / LOG}).")
+        raise ConfigError(f"Snakemake could not start: … {said} (all of it in {build / LOG}).")
 
 
 @dataclass
@@ -134,8 +134,7 @@ class _Snakemake:
             words += ["--cores" if self.kind == "local" else "--jobs", str(self.workers)]
         if self.kind == "slurm":
             words += ["--slurm-jobname-prefix", self.prefix]
-        carried = [f"{name}={os.environ[key]}" for name, key in CARRIED.items() if os.environ.get(key)]
-        return [*words, "--config", f"profile={self.profile}", *carried]
+        return [*words, "--config", f"profile={self.profile}", sent()]
 
     @property
     def prefix(self) -> str:
@@ -150,9 +149,9 @@ class _Snakemake:
         first = markers[: min(known, int(LATE * len(jobs)))]
         return [*(["--prioritize", *first] if first else []), "--", *markers]
 
-    def run(self, begin: float, on_progress: Progress | None) -> int:
+    def run(self, on_progress: Progress | None) -> int:
         """Start it, follow it to its end; its exit code. Whatever ends this call ends the jobs."""
-        root, env = find_root(), {**os.environ, **environment(self.profile)}
+        root, env = find_root(), environment(self.profile)
         locks = root / ".snakemake" / "locks"
         if self.kind == "local":
             notebooks.start_warm(env)  # it imports while Snakemake does
@@ -168,7 +167,7 @@ class _Snakemake:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         return process.wait(timeout=0.5)
                     if on_progress is not None:
-                        on_progress([job.refresh(begin) for job in self.result.ran])
+                        on_progress([job.refresh() for job in self.result.ran])
             except BaseException:  # Ctrl-C: notebooks write their manifests, then everything ends
                 _end_group(process.pid, gently=True)
                 if self.kind == "slurm":
@@ -193,16 +192,15 @@ def executor_profile(name: str) -> tuple[Path, str]:
         known = sorted({path.parent.name for home in homes for path in home.glob("*/config.yaml")})
         raise ConfigError(f"unknown executor {name!r}{closest(name, known)}; known: {', '.join(known)}")
     try:
-        options = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        options = yaml.safe_load(text_of(folder / "config.yaml"))
         kind = str(options.get("executor", "local"))
-    except (yaml.YAMLError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{folder / 'config.yaml'}: not a table of YAML ({reason}); mend it.") from None
-    plugin = f"snakemake_executor_plugin_{kind.replace('-', '_')}"
-    if kind != "local" and importlib.util.find_spec(plugin) is None:
+    except (yaml.YAMLError, AttributeError) as e:
         raise ConfigError(
-            f"executor {kind!r} is not installed; run `pip install {plugin.replace('_', '-')}`."
-        )
+            f"{folder}/config.yaml: not a table of YAML ({' '.join(str(e).split())})."
+        ) from None
+    extra = f"snakemake_executor_plugin_{kind.replace('-', '_')}"
+    if kind != "local" and importlib.util.find_spec(extra) is None:
+        raise ConfigError(f"executor {kind!r} is not installed; run `pip install {extra.replace('_', '-')}`.")
     if kind == "slurm" and shutil.which("sbatch") is None:
         raise ConfigError("there is no `sbatch` here; call this on a login node of the Slurm cluster.")
     return folder, kind
@@ -271,7 +269,7 @@ def _cancel_slurm(prefix: str) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            done = subprocess.run(ask, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(ask, capture_output=True, encoding="utf-8", timeout=60)
         except (OSError, subprocess.TimeoutExpired):
             raise ConfigError("a killed call left Slurm jobs; call this once where `squeue` works.") from None
         rows = [line.split() for line in done.stdout.splitlines()]

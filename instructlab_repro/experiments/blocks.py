@@ -340,9 +340,7 @@ def notebook_path(notebook: str) -> Path:
     built, source = folder / f"{notebook}.ipynb", folder / "source" / f"{notebook}.py"
     if found := [path for path in (built, source) if path.is_file()]:
         return found[0]
-    raise ConfigError(
-        f"notebooks/experiments/source/{notebook}.py: no such experiment notebook; write it first."
-    )
+    raise ConfigError(f"notebooks/experiments/source/{notebook}.py: there is no such notebook; write it.")
 
 
 def notebook_code_sha(notebook: str) -> str:

@@ -75,7 +75,8 @@ def _predictions(path: Path, _: tuple[int, ...]) -> tuple[dict[str, Any], ...]:
     try:
         rows = parquet.ParquetFile(path).read().to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
-        raise RecordError(f"{path}: not a readable Parquet file ({error}); restore it from git.") from None
+        why = f"not a readable Parquet file ({error}); restore it by `git checkout`, or `git lfs pull`."
+        raise RecordError(f"{path}: {why}") from None
     for row in rows:
         for name in [name for name in BULKY if name in row]:
             if (value := row.pop(name)) is not None:

@@ -95,9 +95,7 @@ class Tuning(Strict):
                 if len(set(values)) != len(values):
                     raise ValueError(f"tuning.values.{method}.{knob}: tries a value twice")
         if len(counts := {len(_product(knobs)) for knobs in self.values.values()}) > 1:
-            raise ValueError(
-                f"tuning.values: every method must try equally many values, not {sorted(counts)}"
-            )
+            raise ValueError(f"tuning.values: each method must try equally many values, not {sorted(counts)}")
         steps = {m: {k: _steps(v) for k, v in knobs.items()} for m, knobs in self.values.items()}
         for first, *others in self.same:
             if odd := [method for method in others if steps.get(method) != steps.get(first)]:

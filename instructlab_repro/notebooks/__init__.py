@@ -22,26 +22,7 @@ from instructlab_repro.notebooks.sources import (
 )
 
 __all__ = [
-    "STORED_TYPES",
-    "Manifest",
-    "Notebook",
-    "Parameter",
-    "build",
-    "check",
-    "check_parameters",
-    "code_sha",
-    "describe",
-    "everything",
-    "experiment_notebooks",
-    "find",
-    "from_source",
-    "import_back",
-    "inspect_notebook",
-    "lessons",
-    "read_header",
-    "read_manifest",
-    "run_notebook",
-    "start_warm",
-    "stop_warm",
-    "store_outputs",
-]
+    "STORED_TYPES", "Manifest", "Notebook", "Parameter", "build", "check", "check_parameters", "code_sha",
+    "describe", "everything", "experiment_notebooks", "find", "from_source", "import_back", "inspect_notebook",
+    "lessons", "read_header", "read_manifest", "run_notebook", "start_warm", "stop_warm", "store_outputs",
+]  # fmt: skip

@@ -6,12 +6,14 @@ side, and the installed package reads it without any notebook.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from instructlab_utils.files import write_text
-from instructlab_utils.project import PROFILES, find_root
+from instructlab_utils.cache import file_sha256
+from instructlab_utils.files import write_bytes, write_text
+from instructlab_utils.project import PROFILES, find_root, shown
 
 HEAD = """\
 # Generated from the headers of notebooks/source and notebooks/experiments/source; edit the header, then `make notebooks`.
@@ -49,4 +51,15 @@ def in_step(notebooks: Sequence[Any]) -> bool:
 
 def write(notebooks: Sequence[Any]) -> list[Path]:
     """Write the file if it differs; returns what changed on disk."""
-    return [] if in_step(notebooks) else [write_text(path(), text(notebooks))]
+    if in_step(notebooks):
+        return []
+    if path().is_file():
+        keep(path())
+    return [write_text(path(), text(notebooks))]
+
+
+def keep(file: Path) -> None:
+    """Copy what a person may have typed and is to be replaced into notebooks/kept, which git ignores, and say so."""
+    copy = find_root() / "notebooks" / "kept" / f"{file.stem}.{file_sha256(file)[:8]}{file.suffix}"
+    write_bytes(copy, file.read_bytes())
+    print(f"note: {shown(file)}: a copy of what it was is in {shown(copy)}", file=sys.stderr)

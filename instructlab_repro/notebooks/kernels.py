@@ -23,15 +23,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from instructlab_utils.project import find_root
+
 PACKAGE = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0  # seconds until a request's child must have started; the server's own imports count
-THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
+THREADS = tuple(f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON"))
 READ_AT_IMPORT = ("CUDA_", "DATASETS_", "HF_", "HOME", "HUGGINGFACE_", "LANG", "LC_", "LD_", "MALLOC_", "MATPLOTLIBRC",
                   "MPLCONFIGDIR", "PYTHON", "PYTORCH_", "TORCH", "TRANSFORMERS_", "XDG_")  # fmt: skip
 # Processes of a cluster's job must stay in its own group; coverage must be there from the start.
@@ -39,6 +35,19 @@ FOREIGN = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "COVERAGE_PROCESS_START")
 SOURCES = ("instructlab_utils", "instructlab_repro", "notebooks/source", "notebooks/experiments/source")
 # The server starts with it: importing matplotlib_inline makes pyplot choose a backend, once for all children.
 INLINE = "module://matplotlib_inline.backend_inline"
+
+
+# What changes a program's meaning, its text or its figures is ours to choose, not that of whoever starts it.
+CHOSEN = {"PYTHONPATH": str(PACKAGE), "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC", "MATPLOTLIBRC": os.devnull,
+          "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+DROPPED = ("PYTHON", "IPYTHON", "MPLBACKEND", "LANG", "LC_")
+
+
+def chosen_environment(threads: int | None = 1) -> dict[str, str]:
+    """All that a kernel or a job finds in its environment; without ``threads``, for a process of our own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)} | CHOSEN
+    ours = {**dict.fromkeys(THREADS, str(threads)), "INSTRUCTLAB_ROOT": str(find_root())} if threads else {}
+    return kept | ours
 
 
 def unfit(env: Mapping[str, str]) -> str:
@@ -57,7 +66,7 @@ def unfit(env: Mapping[str, str]) -> str:
 
 def socket_path(env: Mapping[str, str]) -> Path:
     """The socket of the server for this code and environment. OSError if its folder is not private."""
-    sha = hashlib.sha256(repr((sys.executable, sys.version, PACKAGE, python_path(env))).encode())
+    sha = hashlib.sha256(repr((sys.executable, sys.version, PACKAGE)).encode())
     sha.update(str(os.stat(sysconfig.get_path("purelib")).st_mtime_ns).encode())  # an installation changes it
     for package in SOURCES[:2]:
         for path in sorted((PACKAGE / package).rglob("*")):
@@ -74,11 +83,6 @@ def socket_path(env: Mapping[str, str]) -> Path:
     if found.st_uid != os.getuid() or found.st_mode & 0o170077 != 0o040000:
         raise OSError(f"{folder} is not a private folder of this user; remove it")
     return folder / sha.hexdigest()[:16]
-
-
-def python_path(env: Mapping[str, str]) -> list[str]:
-    """The request's PYTHONPATH with this package, each folder once."""
-    return list(dict.fromkeys([str(PACKAGE), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]))
 
 
 # --- who asks ---------------------------------------------------------------------------------------
@@ -137,10 +141,7 @@ def fork(
             connection = _connect(env)
             connection.settimeout(PATIENCE)
             with open(os.devnull) as nothing:
-                streams = [
-                    nothing.fileno(),
-                    *(stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream),
-                ]
+                streams = [s.fileno() for s in (nothing, sys.__stdout__, sys.__stderr__) if s]
                 socket.send_fds(connection, [len(request).to_bytes(4, "big")], streams)
             connection.sendall(request)
             answer = connection.recv(200).decode()
@@ -194,7 +195,7 @@ def _connect(env: Mapping[str, str]) -> socket.socket:
     with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
         connection.connect(str(path))
         return connection
-    with open(path.with_name("lock"), "w") as lock:
+    with open(path.with_name("lock"), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             connection.connect(str(path))
@@ -202,13 +203,10 @@ def _connect(env: Mapping[str, str]) -> socket.socket:
         path.unlink(missing_ok=True)
         code = f"from instructlab_repro.notebooks import server; server.serve({str(path)!r})"
         own = {name: value for name, value in env.items() if not name.startswith("INSTRUCTLAB_")}
-        own |= dict.fromkeys(THREADS, "1") | {"TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": INLINE}
-        own["PYTHONPATH"] = os.pathsep.join(python_path(env))
+        own |= dict.fromkeys(THREADS, "1") | CHOSEN | {"MPLBACKEND": INLINE}
         own["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # to ask for a GPU must not open it
-        own["JE_ARROW_MALLOC_CONF"] = (
-            "background_thread:false"  # pyarrow starts one as soon as it is imported
-        )
-        with open(path.with_name("log"), "w") as log:
+        own["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pyarrow starts one when it is imported
+        with open(path.with_name("log"), "wb") as log:
             subprocess.run([sys.executable, "-P", "-c", code], env=own, cwd="/", stdin=subprocess.DEVNULL,
                            stdout=log, stderr=log, start_new_session=True, check=True, timeout=60)  # fmt: skip
     connection.connect(str(path))

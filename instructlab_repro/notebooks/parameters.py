@@ -16,17 +16,8 @@ from instructlab_utils.errors import NotebookError, ParameterError
 from instructlab_utils.project import closest
 
 BUILT_IN = {kind.__name__: kind for kind in (str, int, float, bool, list, tuple, dict, type(None))}
-TYPE_SYNTAX = (
-    ast.Expression,
-    ast.Name,
-    ast.Load,
-    ast.Constant,
-    ast.Subscript,
-    ast.Tuple,
-    ast.List,
-    ast.BinOp,
-    ast.BitOr,
-)
+TYPE_SYNTAX = (ast.Expression, ast.Name, ast.Load, ast.Constant, ast.Subscript, ast.Tuple, ast.List, ast.BinOp,
+               ast.BitOr)  # fmt: skip
 NAMES = {**BUILT_IN, "Any": Any, "Literal": Literal, "Optional": Optional}
 
 

@@ -8,8 +8,10 @@ failed, 3 aborted (time limit, dead kernel, or a signal).
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -21,14 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from instructlab_repro import provenance
-from instructlab_repro.notebooks.kernels import PACKAGE, THREADS
+from instructlab_repro.notebooks.budgets import keep
+from instructlab_repro.notebooks.kernels import chosen_environment
 from instructlab_repro.notebooks.manifest import Manifest
 from instructlab_repro.notebooks.manifest import read_manifest as read_manifest
 from instructlab_repro.notebooks.parameters import check_parameters, inspect_notebook
 from instructlab_repro.notebooks.sources import code_sha
+from instructlab_utils.errors import CourseError
 from instructlab_utils.files import write_text
-from instructlab_utils.project import find_root, resolve_profile, shown
+from instructlab_utils.project import resolve_profile, shown
 
+KERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}")
 LONGEST_FOLDER = 60  # characters; a socket's whole path may have 104 on macOS, 108 on Linux
 
 
@@ -127,32 +132,26 @@ def run_notebook(
     """
     path, out = Path(path).resolve(), Path(out).resolve()
     values = check_parameters(inspect_notebook(path), parameters)
-    # without MPLBACKEND: the kernel chooses the one that shows figures in the notebook
-    outer = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    kernel_env = {**outer, **base_environment(threads), "INSTRUCTLAB_RUN_DIR": str(out), **(env or {})}
+    kernel_env = {**chosen_environment(threads), "INSTRUCTLAB_RUN_DIR": str(out), **(env or {})}
     profile = str(values.get("profile", "auto"))
     if profile == "auto":
         profile = kernel_env.get("INSTRUCTLAB_PROFILE", "laptop")
-    manifest = Manifest(
-        notebook=shown(path),
-        parameters=values,
-        code_sha=code_sha(path),
-        profile=resolve_profile(profile),
-        seed=int(values.get("seed", 0)),
-        threads=threads,
-        started=_now(),
-        versions=provenance.environment(),
-    )
+    seed, sha = int(values.get("seed", 0)), code_sha(path)
+    manifest = Manifest(shown(path), values, sha, resolve_profile(profile), seed)
+    manifest.threads, manifest.started, manifest.versions = threads, _now(), provenance.environment()
     if manifest.profile == "gpu":  # the variable may say something else
         kernel_env["INSTRUCTLAB_WARM"] = "0"
     out.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(CourseError):  # else none is there
+        if code_sha(out / "executed.ipynb") != read_manifest(out).code_sha:  # somebody worked in it
+            keep(out / "executed.ipynb")
     for stale in ("executed.ipynb", "metrics.json"):
         (out / stale).unlink(missing_ok=True)
     manifest.write(out)
-
     watch = _Watch(timeout, cell_timeout or timeout)
     begin = time.monotonic()
     with _signals(watch), _sockets() as config, watch:
+        kernel_env["IPYTHONDIR"] = str(Path(config.KernelManager.connection_file).parent)  # no start-up files
         try:
             notebook = _papermill(path, out, values, config, kernel_env, watch, progress)
         except BaseException as error:
@@ -184,12 +183,15 @@ def _papermill(
     from jupyter_client import AsyncKernelManager
     from papermill.iorw import LocalHandler, papermill_io
 
+    from instructlab_repro.notebooks import client as client  # registers the engine
     from instructlab_repro.notebooks import provisioner
 
     class Whole(LocalHandler):
         """Papermill writes in place: a kill or a full disk would leave half a notebook, which nobody can open."""
 
         def write(self, buf: str, path: str) -> None:
+            if re.search(r"\b(NaN|Infinity)\b", buf):  # no JSON, and Jupyter cannot open it
+                buf = json.dumps(json.loads(buf, parse_constant=str), indent=1, ensure_ascii=False) + "\n"
             write_text(path, buf)
 
     class Manager(AsyncKernelManager):
@@ -197,7 +199,8 @@ def _papermill(
 
         async def start_kernel(self, **kw: Any) -> None:  # type: ignore[override]
             if self.kernel_spec is not None and self.kernel_spec.argv:
-                self.kernel_spec.argv[0] = sys.executable  # not the one of a kernel registered by the user
+                # not what a kernel registered by the user says
+                self.kernel_spec.argv, self.kernel_spec.env = [sys.executable, *KERNEL], {}
                 chosen = {"provisioner_name": provisioner.register()}
                 self.kernel_spec.metadata = {**self.kernel_spec.metadata, "kernel_provisioner": chosen}
             await self._async_start_kernel(**{**kw, "env": env})
@@ -207,18 +210,16 @@ def _papermill(
     for name in ("papermill", "traitlets"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say stands in the manifest
     # papermill takes a brace in a path for the name of a parameter
-    source, executed = (
-        str(file).replace("{", "{{").replace("}", "}}") for file in (path, out / "executed.ipynb")
-    )
+    names = [str(file).replace("{", "{{").replace("}", "}}") for file in (path, out / "executed.ipynb")]
     return papermill.execute_notebook(
-        source,
-        executed,
+        *names,
         parameters=values,
         cwd=str(path.parent),
         progress_bar={"desc": path.stem, "leave": False} if progress else False,
         execution_timeout=round(watch.cell_limit) + 30,  # the watch comes first; this is the second lock
         start_timeout=120,
-        coalesce_streams=True,
+        engine_name="capped",
+        stopped=lambda: watch.reason is not None,
         config=config,
         kernel_manager_class=Manager,
         on_cell_execute=lambda cell, cell_index: watch.enter(cell),
@@ -274,17 +275,6 @@ def _sockets() -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="ilu-", dir=base, ignore_cleanup_errors=True) as folder:
         sockets = {"transport": "ipc", "ip": str(Path(folder) / "k")} if posix else {}
         yield Config({"KernelManager": {"connection_file": str(Path(folder) / "kernel.json"), **sockets}})
-
-
-def base_environment(threads: int = 1) -> dict[str, str]:
-    """What a kernel or a job finds in its environment: this package, one project, a fixed number of threads."""
-    path = [str(PACKAGE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {
-        **dict.fromkeys(THREADS, str(threads)),
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
-        "INSTRUCTLAB_ROOT": str(find_root()),
-    }
 
 
 def describe(manifest: Manifest, out: Path) -> str:

@@ -19,7 +19,7 @@ import threading
 import traceback
 from pathlib import Path
 
-from instructlab_repro.notebooks.kernels import INLINE, PACKAGE, SOURCES, python_path
+from instructlab_repro.notebooks.kernels import INLINE, PACKAGE, SOURCES
 
 IDLE = 120.0  # seconds after which a server that nobody uses ends
 OPTIONAL = ("nbgrader", "torch.utils.tensorboard")  # heavy, and no lesson needs them
@@ -50,7 +50,7 @@ def preload() -> str:
     """
     names: set[tuple[str, str]] = {(name, "") for name in LATER}
     for path in (path for folder in SOURCES for path in sorted((PACKAGE / folder).rglob("*.py"))):
-        with contextlib.suppress(SyntaxError):
+        with contextlib.suppress(SyntaxError, ValueError):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Import):
                     names |= {(alias.name, "") for alias in node.names}
@@ -60,9 +60,7 @@ def preload() -> str:
         if not module.startswith(OPTIONAL):
             with contextlib.suppress(Exception):
                 found = importlib.import_module(module)
-                if name and not hasattr(
-                    found, name
-                ):  # transformers and others load at the first use of a name
+                if name and not hasattr(found, name):  # transformers loads at the first use of a name
                     importlib.import_module(f"{module}.{name}")
     gc.collect()
     gc.freeze()  # the collector would write into each page, and pages are shared until somebody writes
@@ -166,15 +164,12 @@ def _work(request: dict, connection: socket.socket) -> int:
     os.environ.update(env)
     os.chdir(request["cwd"])
     tempfile.tempdir = None  # TMPDIR is the request's
-    sys.path[:0] = [entry for entry in python_path(env) if entry not in sys.path]
     sys.argv = [target, *arguments]
     random.seed()
     sys.modules["numpy"].random.seed()  # an ordinary process begins with a random state of its own
     # Figures appear because the backend, when it is imported for the first one, finds a kernel.
     sys.modules.pop(INLINE.partition("//")[2], None)
-    sys.modules["matplotlib"].rcParams["backend"] = env.get(
-        "MPLBACKEND", INLINE if "kernel" in target else "agg"
-    )
+    sys.modules["matplotlib"].rcParams["backend"] = INLINE if "kernel" in target else "agg"
     connection.sendall(str(os.getpid()).encode())
 
     def follow() -> None:

@@ -21,11 +21,12 @@ from instructlab_repro.notebooks import budgets
 from instructlab_repro.strict import Strict, sentence
 from instructlab_utils.errors import NotebookError
 from instructlab_utils.files import write_text
-from instructlab_utils.project import PROFILES, closest, find_root, shown
+from instructlab_utils.project import PROFILES, closest, find_root, shown, text_of
 
 HEADER = re.compile(r"\A# ---\n((?:#.*\n)*?)# ---\n")
 INJECTED = {"injected-parameters", "papermill-error-cell-tag"}
 VOLATILE = ("papermill", "jupyter")  # of a cell; jupytext leaves out the rest
+STAMP = "instructlab_sha"  # in a notebook's metadata: what its cells were when they were generated
 SHOWN = 5  # differences told per notebook
 STORED_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
 
@@ -69,7 +70,7 @@ def read_header(source: Path) -> dict[str, Any]:
     """The YAML header of a source as a dictionary (its ``jupyter`` part). NotebookError if it has none."""
     import yaml
 
-    match, name = HEADER.match(source.read_text(encoding="utf-8")), shown(source)
+    match, name = HEADER.match(text_of(source)), shown(source)
     if match is None:
         raise NotebookError(f"{name}: no header; the file must begin with a '# ---' block")
     try:
@@ -92,9 +93,8 @@ def _collect(folder: Path) -> dict[str, Notebook]:
         except ValidationError as error:
             raise NotebookError(sentence(error, shown(source), "instructlab.")) from None
         if other := found.get(notebook.id):
-            raise NotebookError(
-                f"{shown(source)}: the id {notebook.id!r} is already that of {shown(other.source)}"
-            )
+            taken = f"the id {other.id!r} is already that of {shown(other.source)}"
+            raise NotebookError(f"{shown(source)}: {taken}")
         found[notebook.id] = notebook
     return found
 
@@ -119,16 +119,18 @@ def find(name: str | Path) -> Notebook:
 
     NotebookError naming the known ones for anything else.
     """
-    known = everything()
-    stem = Path(name).stem if str(name).endswith((".ipynb", ".py")) else str(name)
+    known, file, name = everything(), Path(name), str(name)
+    path = name.endswith((".ipynb", ".py"))
+    stem, is_place = file.stem if path else name, path and (file.name != name or file.exists())
+    here = {file.resolve(), (find_root() / file).resolve()} if is_place else set()
     for notebook in known:
         if stem in (notebook.id, notebook.source.stem) or (stem.isdigit() and stem.zfill(2) == notebook.id):
-            return notebook
+            if not here or {notebook.notebook.resolve(), notebook.source.resolve()} & here:
+                return notebook
     ids = [notebook.id for notebook in known]
     near = closest(stem, [*ids, *(notebook.source.stem for notebook in known)])
-    raise NotebookError(
-        f"unknown lesson or experiment {str(name)!r}{near}; known: {', '.join(ids) or 'none'}"
-    )
+    known_ids = ", ".join(ids) or "none"
+    raise NotebookError(f"unknown lesson or experiment {name!r}{near}; known: {known_ids}")
 
 
 def _selected(names: Iterable[str] | None) -> list[Notebook]:
@@ -143,7 +145,7 @@ def from_source(source: Path) -> Any:
     import jupytext
     import nbformat
 
-    notebook = jupytext.read(source, fmt="py:percent")
+    notebook = jupytext.reads(text_of(source), fmt="py:percent")
     notebook.metadata.get("jupytext", {}).get("text_representation", {}).pop("jupytext_version", None)
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
@@ -154,16 +156,24 @@ def from_source(source: Path) -> Any:
     return notebook
 
 
-def _updated(lesson: Notebook) -> Any:
+def _updated(lesson: Notebook, *, discard: bool = False) -> Any:
     """The source's notebook with the ids and outputs of the stored one, as ``jupytext --update`` does.
 
-    One difference: a cell whose code changed loses its outputs, since they are no longer true.
+    One difference: a cell whose code changed loses its outputs, since they are no longer true. NotebookError if a
+    person has edited the stored one; with ``discard`` a copy of it is kept instead.
     """
     from jupytext.combine import combine_inputs_with_outputs
 
-    notebook = from_source(lesson.source)
+    notebook, name = from_source(lesson.source), shown(lesson.notebook)
+    notebook.metadata[STAMP] = _content(notebook)
     if not lesson.notebook.exists():
         return notebook
+    if edited(lesson):
+        if not discard:
+            us = "python -m instructlab_utils"
+            do = f"`{us} import {name}` brings them into it, `{us} notebooks --discard {lesson.id}` keeps a copy"
+            raise NotebookError(f"{name} has edits that its source lacks; {do}")
+        budgets.keep(lesson.notebook)
     stored = read(lesson.notebook)
     before = {cell["id"]: cell.source for cell in stored.cells}
     merged = combine_inputs_with_outputs(copy.deepcopy(notebook), stored, fmt="py:percent")
@@ -176,6 +186,19 @@ def _updated(lesson: Notebook) -> Any:
     return merged
 
 
+def _content(notebook: Any) -> str:
+    """SHA-256 of all that a person types into cells; empty cells, ids and outputs do not count."""
+    cells = [cell for cell in _written_by_hand(notebook) if cell.source.strip()]
+    typed = [[cell.cell_type, cell.source, _tags(cell), cell.get("attachments")] for cell in cells]
+    return _sha(json.dumps(typed, ensure_ascii=False, sort_keys=True))
+
+
+def edited(lesson: Notebook) -> bool:
+    """Whether the notebook is neither what its source gives nor what was last generated: somebody typed there."""
+    stored = read(lesson.notebook)
+    return _content(stored) not in (stored.metadata.get(STAMP), _content(from_source(lesson.source)))
+
+
 def _make_ids_distinct(cells: list[Any]) -> None:
     used: set[str] = set()
     for cell in cells:
@@ -184,13 +207,16 @@ def _make_ids_distinct(cells: list[Any]) -> None:
         used.add(cell["id"])
 
 
-def build(names: Iterable[str] | None = None) -> list[Path]:
-    """Write the notebook of each named source (default: all); returns the paths that changed on disk."""
+def build(names: Iterable[str] | None = None, *, discard: bool = False) -> list[Path]:
+    """Write the notebook of each named source (default: all); returns the paths that changed on disk.
+
+    NotebookError if a notebook has edits that its source lacks; with ``discard`` a copy of it is kept.
+    """
     import nbformat
 
     changed = []
     for lesson in _selected(names):
-        text = nbformat.writes(_updated(lesson)) + "\n"
+        text = nbformat.writes(_updated(lesson, discard=discard)) + "\n"
         if not lesson.notebook.exists() or lesson.notebook.read_text(encoding="utf-8") != text:
             changed.append(write_text(lesson.notebook, text))
     return changed + budgets.write(everything())
@@ -205,6 +231,7 @@ def check(names: Iterable[str] | None = None) -> list[str]:
         found = ["missing; run `make notebooks`"]
         if lesson.notebook.exists():
             found = _compare(from_source(lesson.source), read(lesson.notebook))
+            found[:0] = ["has edits that its source lacks; import or discard them"] * edited(lesson)
         if len(found) > SHOWN:
             found[SHOWN:] = [f"and {len(found) - SHOWN} more differences"]
         differences += [f"{shown(lesson.notebook)}: {sentence}" for sentence in found]
@@ -251,18 +278,19 @@ def import_back(path: str | Path) -> Path:
     import jupytext
 
     notebook = read(Path(path))
-    source = find(Path(path).name).source
+    source = find(Path(path).stem).source
     notebook.metadata = from_source(source).metadata
     notebook.cells = _written_by_hand(notebook)
     for cell in notebook.cells:
         for key in VOLATILE:
             cell.metadata.pop(key, None)
-    text = source.read_text(encoding="utf-8")
+    text = text_of(source)
     header = HEADER.match(text)
     assert header is not None  # find() has read it
     body = HEADER.sub("", jupytext.writes(notebook, fmt="py:percent"))
     result = header.group(0) + "\n" + body.lstrip("\n")
     if result != text:
+        budgets.keep(source)
         write_text(source, result)
     return source
 
@@ -279,9 +307,8 @@ def store_outputs(executed: Path, lesson: Notebook) -> int:
     ran = [cell for cell in _written_by_hand(read(executed)) if cell.cell_type == "code"]
     code = [cell for cell in result.cells if cell.cell_type == "code"]
     if [cell.source for cell in ran] != [cell.source for cell in code]:
-        raise NotebookError(
-            f"{shown(executed)} was made from other code than {shown(lesson.source)}; run it again"
-        )
+        reason = f"was made from other code than {shown(lesson.source)}; run it again"
+        raise NotebookError(f"{shown(executed)} {reason}")
     for cell, done in zip(code, ran, strict=True):
         cell.outputs = [output for output in done.outputs if _storable(output)]
     private = (str(find_root()), str(Path.home()) + "/")
@@ -293,10 +320,8 @@ def store_outputs(executed: Path, lesson: Notebook) -> int:
             if output.output_type == "execute_result":
                 output.execution_count = count
             if any(path in json.dumps(output, ensure_ascii=False) for path in private):
-                raise NotebookError(
-                    f"{shown(lesson.source)}: code cell {count} prints an absolute path of this machine; "
-                    "print it relative to run.root"
-                )
+                reason = "prints an absolute path of this machine; print it relative to run.root"
+                raise NotebookError(f"{shown(lesson.source)}: code cell {count} {reason}")
     text = nbformat.writes(result) + "\n"
     write_text(lesson.notebook, text)
     return len(text.encode("utf-8"))

@@ -16,6 +16,7 @@ import jinja2
 
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError
+from instructlab_utils.project import text_of
 
 GENERATED = re.compile(
     r"(<!-- generated:(?P<name>[\w.-]+) -->\n)(?P<text>.*?)(<!-- /generated -->)", re.DOTALL
@@ -83,12 +84,12 @@ def blocks_in(text: str) -> dict[str, str]:
 
 def blocks_of(path: str | Path) -> dict[str, str]:
     """Those of a file."""
-    return blocks_in(Path(path).read_text("utf-8"))
+    return blocks_in(text_of(Path(path)))
 
 
 def _replaced(path: Path, mapping: Mapping[str, str]) -> tuple[str, list[str]]:
     """The new text, and the names of the blocks that differ."""
-    old, different = path.read_text(encoding="utf-8"), []
+    old, different = text_of(path), []
     marks = MARK.findall(old)
     if marks != ["", "/"] * (len(marks) // 2):
         raise ConfigError(

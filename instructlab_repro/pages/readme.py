@@ -14,7 +14,7 @@ from instructlab_repro.notebooks import exercises
 from instructlab_repro.pages import ledger, tables
 from instructlab_repro.pages.markdown import blocks_in, check_blocks, render, update_blocks
 from instructlab_utils.files import read_json
-from instructlab_utils.project import find_root
+from instructlab_utils.project import find_root, text_of
 
 REMEMBER = ("C23", "LR6", "H3", "Z3", "AE3")  # decided beyond doubt; README tells them
 BEFORE = re.compile(r"^# \| before this \| (.+) \|$", re.MULTILINE)  # a line of a lesson's first cell
@@ -59,7 +59,7 @@ def lists() -> dict[str, str]:
         "lists.md.j2",
         lessons=notebooks.lessons().values(),
         header=lambda lesson: notebooks.read_header(lesson.source)["instructlab"],
-        before=lambda lesson: BEFORE.findall(lesson.source.read_text("utf-8")),
+        before=lambda lesson: BEFORE.findall(text_of(lesson.source)),
         boxes={name: exercises.load(path) for name, path in exercises.sources().items()},
         grids=map(experiments.load, experiments.names()),
         results=experiments.results,

@@ -28,6 +28,8 @@ import math
 import numpy as np
 import torch
 
+from instructlab_utils import checking
+
 # %% [markdown]
 # ## 01.1 A cross-entropy that survives large logits
 #
@@ -38,8 +40,8 @@ import torch
 # $$ \ell(z, y) = -\bigl[\, y \log \sigma(z) + (1 - y) \log(1 - \sigma(z)) \,\bigr]. $$
 #
 # Typed in like this it fails in float32: $\sigma(20)$ rounds to 1, and $\log 0$ follows. Rewrite it so that
-# no step overflows and no digit is lost, and then compute it. Use tensor operations only, not the function
-# of `torch.nn` that does all of it.
+# no step overflows and no digit is lost, and then compute it: for logits up to $\pm 10^4$, small losses and
+# the gradient included. Use tensor operations only, not the function of `torch.nn` that does all of it.
 
 
 # %% nbgrader={"grade_id": "answer_01_1", "solution": true}
@@ -53,59 +55,58 @@ def stable_bce(logits, targets):
 
 # %% nbgrader={"grade_id": "check_01_1", "locked": true}
 def check_01_1(stable_bce):
-    z = torch.tensor([2.0, 2.0, -1.0, 0.0])
-    y = torch.tensor([1.0, 0.0, 0.0, 1.0])
-    got = stable_bce(z, y)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert got.shape == (4,), f"Shape (4,) expected, not {tuple(got.shape)}. Did you average already?"
-    assert got.dtype == torch.float32, (
-        f"float32 expected, not {got.dtype}. The trick is algebra, not precision."
-    )
-    want = torch.where(y == 1, (1 + (-z).exp()).log(), (1 + z.exp()).log())
-    swapped = torch.where(y == 1, (1 + z.exp()).log(), (1 + (-z).exp()).log())
-    assert not torch.allclose(got, swapped, atol=1e-5), (
-        "The targets are swapped. A logit of 2 says class 1, so its loss is small when y = 1."
-    )
-    assert not torch.allclose(got, -want, atol=1e-5), "The sign is wrong. A cross-entropy is never negative."
-    assert torch.allclose(got, want, atol=1e-5), f"For moderate logits the values are off: {got} for {want}."
+    call = checking.calls(stable_bce)
 
-    got = stable_bce(torch.tensor([100.0, -100.0]), torch.tensor([0.0, 1.0]))
+    def by_softplus(z, y):
+        return torch.nn.functional.softplus((1 - 2 * y) * z)
+
+    z, y = torch.tensor([2.0, 2.0, -1.0, 0.0, -3.0]), torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0])
+    want = by_softplus(z, y)
+    wrong = {
+        "The targets are swapped. A logit of 2 says class 1, so its loss is small when y = 1.": by_softplus(
+            z, 1 - y
+        ),
+        "The sign is wrong. A cross-entropy is never negative.": -want,
+    }
+    checking.equal(call(z, y), want, "the losses", wrong, dtype=torch.float32, says="Moderate logits:")
+    call.gradients(by_softplus, torch.tensor([2.0, -1.0]), torch.tensor([1.0, 1.0]), of=[0])
+
+    far, y = torch.tensor([100.0, -100.0, 1e4, -1e4]), torch.tensor([0.0, 1.0, 0.0, 1.0])
+    got = call(far, y)
     assert torch.isfinite(got).all(), (
-        f"Logits of 100 and -100 give {got.tolist()}. Something overflowed: exp(100) is inf, "
-        "sigmoid(100) is 1. "
+        f"Logits of 100 and more give {got.tolist()}. Something overflowed: exp(100) is inf, sigmoid(100) is 1. "
         "Let exp see only numbers that are not positive."
     )
-    assert torch.allclose(got, torch.tensor([100.0, 100.0])), (
-        f"The loss at logit 100 with y = 0 is 100, you have {got[0]:.1f}. It is finite because you "
-        "clipped, and a clipped "
-        "loss has no gradient: the worst mistakes would teach nothing."
+    assert torch.allclose(got, far.abs()), (
+        f"The losses of the wrong side at logits ±100 and ±10000 are 100 and 10000, you have {got.tolist()}. They "
+        "are finite because you clipped, and a clipped loss has no gradient: the worst mistakes would teach nothing."
     )
-    z = torch.tensor([100.0, -100.0, 3.0], requires_grad=True)
-    y = torch.tensor([0.0, 1.0, 1.0])
+    z = torch.tensor([100.0, -100.0, 3.0, 1e4], requires_grad=True)
+    y = torch.tensor([0.0, 1.0, 1.0, 1.0])
     (gradient,) = torch.autograd.grad(stable_bce(z, y).sum(), z)
     assert torch.isfinite(gradient).all(), (
         "The values are right, the gradient is nan. torch.where computes both branches and multiplies "
-        "the unused one by 0; "
-        "0 times inf is nan. Use a formula without branches."
+        "the unused one by 0; 0 times inf is nan. Use a formula without branches."
     )
-    assert torch.allclose(gradient, torch.sigmoid(z.detach()) - y), (
-        f"The gradient is sigmoid(z) - y, not {gradient}."
-    )
+    checking.equal(gradient, torch.sigmoid(z.detach()) - y, "the gradient", says="It is sigmoid(z) - y.")
     z = torch.zeros(1, requires_grad=True)
     (gradient,) = torch.autograd.grad(stable_bce(z, torch.zeros(1)).sum(), z)
     assert torch.allclose(gradient, torch.tensor([0.5])), (
         f"At z = 0 with y = 0 the gradient is 0.5, you have {gradient.item():.1f}. At its corner clamp passes all of "
         "the gradient on; torch.maximum shares it. Weights often start at zero, just there."
     )
-    tiny = stable_bce(torch.tensor([-20.0]), torch.tensor([0.0])).item()
-    assert tiny > 0, (
-        "At logit -20 with y = 0 the loss is 2e-9, you have 0. 1 + 2e-9 rounds to 1 in float32: use "
-        "torch.log1p."
-    )
-    assert math.isclose(tiny, math.log1p(math.exp(-20)), rel_tol=1e-3), (
-        f"Loss {tiny:.3e} at logit -20: digits lost."
-    )
-    print("01.1 passed. Values and gradients hold from -100 to 100, and small losses keep their digits.")
+    for z, y in ((-20.0, 0.0), (20.0, 1.0), (16.5, 1.0)):
+        tiny, want = call(torch.tensor([z]), torch.tensor([y])).item(), math.log1p(math.exp(-abs(z)))
+        assert tiny > 0 or y, (
+            "At logit -20 with y = 0 the loss is 2e-9, you have 0. 1 + 2e-9 rounds to 1 in float32: use "
+            "torch.log1p."
+        )
+        assert tiny != 0, (
+            f"At logit {z:g} with y = 1 the loss is {want:.1e}, you have 0. It drowned in a sum: {z:g} + {want:.0e} "
+            f"rounds to {z:g} in float32. Take the large numbers off from each other first, then add the small one."
+        )
+        checking.equal(tiny, want, f"the loss at logit {z:g}, y = {y:g},", tol=1e-3, says="Digits are lost.")
+    print("01.1 passed. Values and gradients hold from -10000 to 10000, and small losses keep their digits.")
 
 
 check_01_1(stable_bce)
@@ -139,7 +140,7 @@ check_01_1(stable_bce)
 # $$ R(W) = \frac1n \sum_{i=1}^n -\log \operatorname{softmax}(W x_i)_{y_i}. $$
 #
 # Derive $\partial R / \partial W$ on paper. Then write it, without autograd. It has the shape of $W$. Write
-# the softmax out too, and keep it safe for large logits.
+# the softmax out too, and keep it safe for large logits of either sign, in every row of the batch.
 
 
 # %% nbgrader={"grade_id": "answer_01_2", "solution": true}
@@ -166,6 +167,7 @@ def finite_differences(function, W, step=1e-6):
 
 
 def check_01_2(cross_entropy_gradient):
+    call = checking.calls(cross_entropy_gradient)
     generator = torch.Generator().manual_seed(1)
     V, d, n = 4, 3, 6
     W = torch.randn(V, d, generator=generator, dtype=torch.float64)
@@ -177,32 +179,28 @@ def check_01_2(cross_entropy_gradient):
         return (logits.logsumexp(1) - logits[torch.arange(n), y]).mean()
 
     want = finite_differences(risk, W)
-    got = cross_entropy_gradient(W.clone(), X.clone(), y)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert got.shape == (V, d), (
-        f"The gradient has the shape of W, {(V, d)}, not {tuple(got.shape)}. A transpose?"
-    )
-
-    def same(candidate):
-        return torch.allclose(got, candidate, atol=1e-7)
-
+    got = call(W, X, y)
+    checking.form(got, want, "the gradient", dtype=torch.float64)
     one_hot_part = torch.zeros_like(W).index_add(0, y, X) / n
-    assert not same(-want), (
-        "The sign is wrong: the gradient holds softmax minus one-hot, you have one-hot minus softmax."
-    )
-    assert not same(want * n), "This is the gradient of the sum. The risk is a mean: divide by n."
-    assert not same(want / V), (
-        "You also averaged over the classes. Divide by the number of examples, not by n * V."
-    )
-    assert not same(want + one_hot_part), (
+    wrong = {
+        "The sign is wrong: the gradient holds softmax minus one-hot, you have one-hot minus softmax.": -want,
+        "This is the gradient of the sum. The risk is a mean: divide by n.": want * n,
+        "You also averaged over the classes. Divide by the number of examples, not by n * V.": want / V,
+        "You divide by all n * d numbers of X. Divide by the number of examples.": want / d,
+        "You divide by the number of features. Divide by the number of examples.": want * n / d,
         "The term of the right class is missing. The risk also has -W[y] · x, and its gradient is minus "
-        "the one-hot."
-    )
-    assert got.sum(0).abs().max() < 1e-9, (
-        "The V rows must sum to zero: each softmax and each one-hot sums to 1. Over which axis do you "
-        "normalise?"
-    )
-    assert same(want), f"Finite differences disagree by up to {(got - want).abs().max():.1e}."
+        "the one-hot.": want + one_hot_part,
+        "The softmax is missing: only the one-hot part is left.": -one_hot_part,
+        "You take 1 off in all the columns that occur in y, in every row. Each row has one right class: its own.": want
+        + one_hot_part
+        - X.mean(0).expand(V, d),
+    }
+    axis = "Over which axis do you normalise? The V rows of the gradient must sum to zero."
+    says = axis if got.sum(0).abs().max() > 1e-9 else "Compared with finite differences:"
+    checking.equal(got, want, "the gradient", wrong, tol=1e-7, says=says)
+    by_hand = "The values are right, but they need autograd. Write the gradient by hand."
+    with torch.no_grad(), checking.means(RuntimeError, by_hand):
+        call(W, X, y)
     print(
         "01.2 passed the visible cases. Largest distance to finite differences: "
         f"{(got - want).abs().max():.0e}"
@@ -214,29 +212,38 @@ check_01_2(cross_entropy_gradient)
 
 
 def hidden_01_2(cross_entropy_gradient):
+    call = checking.calls(cross_entropy_gradient)
     generator = torch.Generator().manual_seed(2)
     W = torch.randn(5, 2, generator=generator, dtype=torch.float64)
     X = torch.randn(3, 2, generator=generator, dtype=torch.float64)
-    before = W.clone(), X.clone()
 
     def reference(W, X, y):
         leaf = W.clone().requires_grad_()
         return torch.autograd.grad(torch.nn.functional.cross_entropy(X @ leaf.T, y), leaf)[0]
 
     y = torch.tensor([1, 0, 1])
-    want = reference(W, X, y)
-    try:
-        absent = torch.allclose(cross_entropy_gradient(W, X, y), want)
-    except RuntimeError:
-        absent = False
-    assert absent, "Classes 2, 3 and 4 have no example here. The number of classes comes from W, not from y."
-    assert torch.equal(W, before[0]) and torch.equal(X, before[1]), "You changed an input in place."
+    absent = "Classes 2, 3 and 4 have no example here. The number of classes comes from W, not from y."
+    with checking.means(RuntimeError, absent):
+        call.agrees(reference, (W, X, y), name="the gradient", says=absent)
     y = torch.tensor([1, 4, 0])
-    got = cross_entropy_gradient(1000 * W, X, y)
+    steep, alike = 400 * (W.abs() + 1), 1 + X.abs() / 100
+    got = call(steep, alike, y)
     assert torch.isfinite(got).all(), "Large logits give nan. Take each row's largest logit off before exp."
-    assert torch.allclose(got, reference(1000 * W, X, y)), "Wrong for large logits."
-    got = cross_entropy_gradient(W, X[:1], y[:1])
-    assert torch.allclose(got, reference(W, X[:1], y[:1])), "Wrong for a single example."
+    says = "Finite for large logits, and wrong: clipped logits are all equal. Take each row's largest off instead."
+    checking.equal(got, reference(steep, alike, y), "the gradient", says=says)
+    apart = torch.tensor([[1000.0, 900.0], [-1000.0, -1100.0], [1.0, 0.5]], dtype=torch.float64)
+    got = call(W.abs() + 1, apart, y)
+    assert torch.isfinite(got).all(), (
+        "Logits near +2000 in one row and near -2000 in another give nan: you took the largest of the whole table "
+        "(or column) off, and in the other row every exp is 0. Each row has its own largest logit."
+    )
+    checking.equal(got, reference(W.abs() + 1, apart, y), "the gradient", says="Rows with logits far apart.")
+    for V, d, n in ((2, 7, 3), (6, 1, 4), (3, 4, 1)):
+        W = torch.randn(V, d, generator=generator, dtype=torch.float64)
+        X = torch.randn(n, d, generator=generator, dtype=torch.float64)
+        y = torch.randint(V, (n,), generator=generator)
+        call.agrees(reference, (W, X, y), name="the gradient", says=f"V = {V}, d = {d}, n = {n}.")
+        call.agrees(reference, (W, X, y * 0), name="the gradient", says="All examples have one class.")
 
 
 hidden_01_2(cross_entropy_gradient)
@@ -291,23 +298,19 @@ def repaired_risk(w, X, y, lam):
 
 # %% nbgrader={"grade_id": "check_01_3", "locked": true}
 def check_01_3(repaired_risk):
+    call = checking.calls(repaired_risk)
     rng = np.random.default_rng(3)
     X = rng.normal(size=(40, 3))
     y = (X @ [1.0, -2.0, 0.5] > 0).astype(float)
     w = np.array([0.3, 0.2, -0.4])
-    answer = repaired_risk(w, X, y, 0.0)
-    assert answer is not None, "The function returned None. Did you forget return?"
-    assert isinstance(answer, tuple) and len(answer) == 2, "Return the pair (risk, gradient)."
+    answer = call(w, X, y, 0.0)
+    checking.form(answer, (0.0, np.zeros(3)), "(risk, gradient)")
     risk, gradient = answer
-    assert np.shape(risk) == () and np.shape(gradient) == (3,), "Shapes () and (3,) expected."
 
     def slope(lam):
         """Finite differences of the returned risk."""
         steps = 1e-6 * np.eye(3)
-        return (
-            np.array([repaired_risk(w + s, X, y, lam)[0] - repaired_risk(w - s, X, y, lam)[0] for s in steps])
-            / 2e-6
-        )
+        return np.array([call(w + s, X, y, lam)[0] - call(w - s, X, y, lam)[0] for s in steps]) / 2e-6
 
     consistent = np.allclose(gradient, slope(0.0), atol=1e-6)
     if risk < 0:
@@ -324,24 +327,49 @@ def check_01_3(repaired_risk):
     assert not np.allclose(gradient, -slope(0.0), atol=1e-6), (
         "You repaired the risk alone. Its gradient still points the other way, so gradient descent climbs."
     )
-    assert not math.isclose(repaired_risk(0 * w, X, y, 0.0)[0], len(y) * math.log(2)), (
-        "At w = 0 the risk is log 2 whatever the number of examples. You sum the losses; take the mean."
+    start = call(0 * w, X, y, 0.0)[0]
+    wrong = {
+        "At w = 0 the risk is log 2 whatever the number of examples. You sum the losses; take the mean.": len(
+            y
+        )
+        * math.log(2)
+    }
+    checking.equal(start, math.log(2), "the risk", wrong, says="At w = 0 the risk must be log 2.")
+    says = "One number for all weights: your mean runs over the features, too. Average over the examples only (axis 0)."
+    wrong = {says: np.full(3, slope(0.0).mean())}
+    checking.equal(
+        gradient,
+        slope(0.0),
+        "the gradient",
+        wrong,
+        tol=1e-5,
+        says="With lam = 0, against finite differences of your risk:",
     )
-    assert math.isclose(repaired_risk(0 * w, X, y, 0.0)[0], math.log(2)), "At w = 0 the risk must be log 2."
-    assert consistent, (
-        f"With lam = 0 your gradient is {gradient}, finite differences of your risk give {slope(0.0)}."
-    )
-    penalty = repaired_risk(w, X, y, 2.0)[0] - risk
-    assert penalty > 0, (
+    penalty = call(w, X, y, 2.0)[0] - risk
+    assert penalty >= 0, (
         "The penalty is negative: you turned the sign of everything. Large weights would be rewarded."
     )
-    assert math.isclose(penalty, w @ w), (
-        f"With lam = 2 the penalty is |w|², here {w @ w:.2f}; you add {penalty:.2f}. Keep the half."
-    )
-    assert np.allclose(repaired_risk(w, X, y, 2.0)[1], slope(2.0), atol=1e-6), (
+    assert penalty > 0, "lam changes nothing in the risk. The penalty belongs to both, risk and gradient."
+    wrong = {
+        "With lam = 2 the penalty is |w|²; you add twice as much. Keep the half.": 2 * w @ w,
+        "You divide the penalty by the number of examples. Only the losses are averaged.": w @ w / len(y),
+    }
+    checking.equal(penalty, w @ w, "the penalty", wrong, says="With lam = 2 it is |w|².")
+    assert np.allclose(call(w, X, y, 2.0)[1], slope(2.0), atol=1e-6), (
         "With weight decay the gradient does not belong to the risk: the penalty (lam / 2)|w|² has the "
         "gradient lam * w."
     )
+    for n, d in ((7, 5), (1, 2)):
+        X, y, w = rng.normal(size=(n, d)), rng.integers(2, size=n).astype(float), rng.normal(size=d)
+        want = np.logaddexp(0, (1 - 2 * y) * (X @ w)).mean() + 0.35 * np.sum(w**2)
+        checking.equal(
+            call(w, X, y, 0.7)[0], want, "the risk", says=f"{n} examples with {d} features, lam = 0.7."
+        )
+    X, y, w = np.array([[4.0, 1.0], [-9.0, 2.0], [0.5, 8.0]]), np.array([0.0, 1.0, 1.0]), np.array([1.0, 0.5])
+    chances = 1 / (1 + np.exp(-X @ w))
+    want = np.logaddexp(0, (1 - 2 * y) * (X @ w)).mean(), X.T @ (chances - y) / 3
+    says = "Probabilities near 0 and 1: a clipped one has no gradient, and the worst mistakes would teach nothing."
+    checking.equal(call(w, X, y, 0.0), want, "(risk, gradient)", says=says)
     print(
         "01.3 passed. A gradient check proves that two lines agree. Only the value itself shows that "
         "both are wrong."
@@ -404,42 +432,53 @@ def smoothed_loss(margin, num_classes, epsilon):
 
 def check_01_4(smoothing_floor):
     V, epsilon = 4, 0.1
-    answer = smoothing_floor(V, epsilon)
-    assert answer is not None, "The function returned None. Did you forget return?"
-    assert isinstance(answer, tuple) and len(answer) == 2, f"A pair (floor, margin) expected, not {answer!r}."
+    answer = checking.calls(smoothing_floor)(V, epsilon)
+    checking.form(answer, (0.0, 0.0), "(floor, margin)")
     floor, margin = map(float, answer)
-    assert floor != 0, (
-        "The floor is not zero. Zero needs p = 1 on the right class, and then the other classes, which "
-        "have weight too, cost infinitely much."
-    )
-    assert not math.isclose(floor, -math.log(1 - epsilon + epsilon / V)), (
-        "You counted the right class alone, and with weight 1. The sum runs over all V classes, each "
-        "weighted by q."
-    )
-    spread = -(1 - epsilon) * math.log(1 - epsilon) - epsilon * math.log(epsilon / (V - 1))
-    assert not math.isclose(floor, spread), (
-        "You gave epsilon to the V - 1 other classes. In this definition (and in PyTorch) the right "
-        "class keeps its share epsilon / V."
-    )
     _, slope = smoothed_loss(margin, V, epsilon)
     lowest = min(smoothed_loss(candidate, V, epsilon)[0] for candidate in np.linspace(0, 8, 81))
-    assert not math.isclose(floor * math.log(2), lowest, abs_tol=1e-3), (
-        "Your floor is in bits. The loss is in nats: use the natural logarithm."
+    q = 1 - epsilon + epsilon / V, epsilon / V
+    spread = -(1 - epsilon) * math.log(1 - epsilon) - epsilon * math.log(epsilon / (V - 1))
+    wrong = {
+        "The floor is not zero. Zero needs p = 1 on the right class, and then the other classes, which "
+        "have weight too, cost infinitely much.": 0.0,
+        "You counted the right class alone, and with weight 1. The sum runs over all V classes, each "
+        "weighted by q.": -math.log(1 - epsilon + epsilon / V),
+        "You gave epsilon to the V - 1 other classes. In this definition (and in PyTorch) the right "
+        "class keeps its share epsilon / V.": spread,
+        "This is -log(1 - epsilon). The right class has 1 - epsilon + epsilon / V, and the others cost, too.": -math.log(
+            1 - epsilon
+        ),
+        "This is log V minus the floor: how far smoothing is from a uniform target.": math.log(V) - lowest,
+        "The other classes count once in your floor. There are V - 1 of them, each with the weight epsilon / V.": -q[
+            0
+        ]
+        * math.log(q[0])
+        - q[1] * math.log(q[1]),
+        "Your floor is in bits. The loss is in nats: use the natural logarithm.": lowest / math.log(2),
+        "The order is turned: you give the margin first. Return (floor, margin).": 3.6109,
+    }
+    says = (
+        "The library's loss, at the best of 81 margins from 0 to 8, comes within a thousandth of the floor."
     )
-    assert floor < lowest + 1e-9, (
-        f"Your floor is {floor:.4f}. The library reaches {lowest:.4f}, which is lower."
-    )
-    assert floor > lowest - 1e-3, (
-        f"Your floor is {floor:.4f}. The best of 81 margins from 0 to 8 reaches only {lowest:.4f}."
-    )
+    checking.equal(floor, lowest, "your floor", wrong, tol=2e-3, says=says)
     assert not math.isclose(margin, math.log((1 - epsilon) / (epsilon / V))), (
         "The margin is the log of the ratio of two probabilities. The right class has 1 - epsilon + "
         "epsilon / V, not 1 - epsilon."
     )
-    assert abs(slope) < 1e-9, (
+    assert not math.isclose(margin, 1 - epsilon), (
+        "Your margin is the difference of the two probabilities. It is a difference of *logits*, and those are "
+        "logarithms: take the log of their ratio."
+    )
+    assert margin > 0, (
+        f"Your margin is {margin:.4f}, below zero: by that the others would exceed the right class. Turn the ratio round."
+    )
+    assert abs(slope) < 1e-6, (
         f"At a margin of {margin:.4f} the loss still has the slope {slope:.1e}. At its minimum the slope "
         "is zero."
     )
+    best = smoothed_loss(margin, V, epsilon)[0]
+    checking.equal(floor, best, "your floor", says="At your margin the library's loss is another.")
     print(
         f"01.4 passed the visible cases. Floor {floor:.4f}, margin {margin:.3f}: smoothing also bounds "
         "the confidence."
@@ -451,23 +490,22 @@ check_01_4(smoothing_floor)
 
 
 def hidden_01_4(smoothing_floor):
-    for V, epsilon in ((2, 0.2), (3, 0.05), (1000, 0.1)):
-        floor, margin = smoothing_floor(V, epsilon)
+    call = checking.calls(smoothing_floor)
+    for V, epsilon in ((2, 0.2), (3, 0.05), (1000, 0.1), (7, 0.63), (50_000, 1e-6)):
+        floor, margin = call(V, epsilon)
         loss, slope = smoothed_loss(margin, V, epsilon)
-        assert math.isclose(floor, loss, abs_tol=1e-9) and abs(slope) < 1e-9, (
-            f"Wrong for V = {V}, epsilon = {epsilon}."
-        )
-    floor, margin = smoothing_floor(5, 1.0)
-    assert math.isclose(floor, math.log(5)) and abs(margin) < 1e-9, (
+        says = f"Wrong for V = {V}, epsilon = {epsilon}."
+        if epsilon < 1e-3:
+            says += " A small constant inside the logarithm (or a clamp) is not small beside such an epsilon."
+        checking.equal(floor, loss, "the floor", says=says)
+        assert abs(slope) < 1e-6, f"{says} At your margin {margin} the loss still has a slope."
+    floor, margin = call(5, 1.0)
+    assert math.isclose(floor, math.log(5), rel_tol=1e-6) and abs(margin) < 1e-6, (
         "epsilon = 1: the target is uniform, the floor is log V."
     )
-    try:
-        edge = tuple(smoothing_floor(3, 0.0))
-    except (ValueError, ZeroDivisionError):
-        edge = None
-    assert edge == (0.0, math.inf), (
-        "epsilon = 0: the floor is 0 and the margin infinite. 0 log 0 counts as 0."
-    )
+    says = "epsilon = 0: the floor is 0 and the margin infinite. 0 log 0 counts as 0."
+    with checking.means(ValueError, says), checking.means(ZeroDivisionError, says):
+        checking.equal(call(3, 0.0), (0.0, math.inf), "(floor, margin)", says=says)
 
 
 hidden_01_4(smoothing_floor)
@@ -510,14 +548,8 @@ def prediction():
 
 # %% nbgrader={"grade_id": "check_01_5", "locked": true}
 def check_01_5(prediction):
-    mine = prediction()
-    assert mine is not None, "The function returned None. Return your dict."
-    keys = ("at_start", "shifted", "zeros_doubled", "right_doubled", "wrong_doubled", "accuracy_doubled")
-    assert set(mine) == set(keys), f"Keys expected: {', '.join(keys)}."
-    assert isinstance(mine["at_start"], int | float), "at_start: a number expected."
-    assert {mine[key] for key in keys[1:]} <= {"falls", "same", "rises"}, (
-        "Five words out of falls, same, rises."
-    )
+    keys = ("shifted", "zeros_doubled", "right_doubled", "wrong_doubled", "accuracy_doubled")
+    mine = checking.predicted(prediction, ["at_start"], **dict.fromkeys(keys, ("falls", "same", "rises")))
 
     def loss(logits, y=0):
         return torch.nn.functional.cross_entropy(
@@ -528,16 +560,17 @@ def check_01_5(prediction):
         return "same" if math.isclose(before, after, abs_tol=1e-9) else "falls" if after < before else "rises"
 
     start = loss([0.0] * 50)
-    assert not math.isclose(mine["at_start"], math.log2(50), abs_tol=0.01), (
-        "at_start: this is in bits. PyTorch uses the natural logarithm."
-    )
-    assert not math.isclose(mine["at_start"], 1 - 1 / 50, abs_tol=0.01), (
-        "at_start: this is the error rate of guessing. Cross-entropy is -log of the probability of the "
-        "right class."
-    )
-    assert math.isclose(mine["at_start"], start, abs_tol=0.01), (
-        f"at_start: each class has probability 1/50, so {start:.3f}."
-    )
+    wrong = {
+        "at_start: this is in bits. PyTorch uses the natural logarithm.": math.log2(50),
+        "at_start: this is log10. PyTorch uses the natural logarithm.": math.log10(50),
+        "at_start: this is the error rate of guessing. Cross-entropy is -log of the probability of the right "
+        "class.": 1 - 1 / 50,
+        "at_start: this is the probability of the right class. The loss is minus its logarithm.": 1 / 50,
+        "at_start: the sign. A loss is minus the logarithm of a probability.": -start,
+        "at_start: log 2 belongs to two classes. Here are fifty.": math.log(2),
+    }
+    says = "at_start: each class has probability 1/50."
+    checking.equal(mine["at_start"], start, "at_start", wrong, tol=0.003, says=says)
     row = torch.tensor([2.0, 0.5, -1.0], dtype=torch.float64)
     assert mine["shifted"] == word(loss(row), loss(row + 7)), (
         "shifted: softmax depends on differences of logits only. The factor e^7 cancels."

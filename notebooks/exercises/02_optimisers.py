@@ -27,6 +27,8 @@ import math
 
 import torch
 
+from instructlab_utils import checking
+
 F64 = torch.float64
 
 # %% [markdown]
@@ -83,34 +85,34 @@ def adams_steps(gradients):
 
 
 def check_02_1(prediction):
-    mine = prediction()
-    assert mine is not None, "The function returned None. Return your dict."
     numbers, words = ("sgd", "adam", "uncorrected", "momentum"), ("word_sgd", "word_adam")
-    assert set(mine) == {*numbers, *words}, f"Keys expected: {', '.join((*numbers, *words))}."
-    assert all(isinstance(mine[key], int | float) for key in numbers), f"{', '.join(numbers)}: numbers."
-    assert {mine[key] for key in words} <= {"stays", "moves"}, f"{' and '.join(words)}: stays or moves."
+    mine = checking.predicted(prediction, numbers, **dict.fromkeys(words, ("stays", "moves")))
 
-    def near(key, value):
-        return math.isclose(mine[key], value, rel_tol=0.02)
+    def number(key, want, wrong, says):
+        checking.equal(mine[key], want, key, wrong, tol=0.02, says=says)
 
-    assert near("sgd", 1000), "sgd: its step is the rate times the gradient."
+    wrong = {"sgd: one is Adam's answer. SGD's step follows the size of the gradient.": 1}
+    number("sgd", 1000, wrong, "sgd: its step is the rate times the gradient.")
     factor = adams_steps([1000.0])[0] / adams_steps([1.0])[0]
-    assert not near("adam", 1000), (
-        "adam: at the first update m_hat is g and the root of v_hat is |g|. What is their quotient?"
-    )
-    assert near("adam", factor), (
-        f"adam: the first step has the size of the rate for both. Factor {factor:.2f}."
-    )
-    assert not near("uncorrected", 0.1), (
+    wrong = {
+        "adam: at the first update m_hat is g and the root of v_hat is |g|. What is their quotient?": 1000,
+        "adam: you took the root. Numerator and denominator both grow by a thousand.": math.sqrt(1000),
+    }
+    number("adam", factor, wrong, "adam: the first step has the size of the rate for both.")
+    wrong = {
         "uncorrected: m is a tenth of the gradient, right. But v is too small as well, and its root stands "
-        "in the denominator."
-    )
-    assert not near("uncorrected", 0.1 / 0.001), "uncorrected: Adam divides by the root of v, not by v."
-    assert near("uncorrected", 0.1 / math.sqrt(0.001)), "uncorrected: (1 - beta1) / sqrt(1 - beta2)."
-    assert not near("momentum", 1.95), (
-        "momentum: this is the second step. The sum of the past goes on growing."
-    )
-    assert near("momentum", 20), "momentum: 1 + mu + mu^2 + ... = 1 / (1 - mu)."
+        "in the denominator.": 0.1,
+        "uncorrected: Adam divides by the root of v, not by v.": 0.1 / 0.001,
+        "uncorrected: one is the step *with* the correction.": 1,
+        "uncorrected: m is too small as well: a tenth of the gradient.": 1 / math.sqrt(0.001),
+    }
+    number("uncorrected", 0.1 / math.sqrt(0.001), wrong, "uncorrected: (1 - beta1) / sqrt(1 - beta2).")
+    wrong = {
+        "momentum: this is the second step. The sum of the past goes on growing.": 1.95,
+        "momentum: this is the step of an average, as in Adam. Here the velocity is a sum.": 1,
+        "momentum: 1 - mu is 0.05, and one divided by it is the answer.": 0.05,
+    }
+    number("momentum", 20, wrong, "momentum: 1 + mu + mu^2 + ... = 1 / (1 - mu).")
     assert mine["word_sgd"] == "stays", "word_sgd: no gradient, no step."
     second = adams_steps([1.0, 0.0])[1]
     assert mine["word_adam"] == "moves", (
@@ -146,7 +148,8 @@ check_02_1(prediction)
 # - `"torch"`: $v \leftarrow \mu v + g$, then $\theta \leftarrow \theta - \eta_t v$;
 # - `"sutskever"`: $v \leftarrow \mu v - \eta_t g$, then $\theta \leftarrow \theta + v$.
 #
-# Walk a path with either. The velocity starts at zero, and $g$ is the gradient at the *current* $\theta$.
+# Walk a path with either. The velocity starts at zero, and $g$ is the gradient at the *current* $\theta$. The
+# start itself is not part of the list.
 
 
 # %% nbgrader={"grade_id": "answer_02_2", "solution": true}
@@ -183,41 +186,78 @@ def torchs_path(gradient, theta, rates, mu):
 
 
 def check_02_2(momentum_path):
+    call = checking.calls(momentum_path)
+
     def gradient(theta):
         return 2 * theta - 1
 
-    def same(a, b):
-        return len(a) == len(b) and all(math.isclose(x, y, abs_tol=1e-9) for x, y in zip(a, b, strict=True))
-
     rates, mu = [0.1, 0.1, 0.1, 0.1, 0.02, 0.02], 0.8
-    mine = momentum_path(gradient, 3.0, rates, mu, "torch")
-    assert mine is not None, "The function returned None. Did you forget return?"
-    assert len(mine) == len(rates), f"One position per update: {len(rates)} expected, not {len(mine)}."
+    mine = call(gradient, 3.0, rates, mu, "torch")
+    assert not isinstance(mine, float), "torch: one number? Return the list of all positions."
     want = torchs_path(gradient, 3.0, rates, mu)
-    assert not math.isclose(mine[0], 3.0 - 0.1 * (1 - mu) * gradient(3.0), abs_tol=1e-9), (
-        "torch: you weight the gradient with 1 - mu, as Adam does. Here the velocity is a sum: mu v + g."
+    assert len(mine) != len(rates) + 1, (
+        "torch: one position too many. The start is no position after an update."
     )
-    assert not math.isclose(mine[0], 3.0, abs_tol=1e-9), (
-        "torch: the first update did not move. Renew the velocity before you use it."
+    checking.form(mine, want, "torch")
+    g = gradient(3.0)
+    wrong = {
+        "torch: you weight the gradient with 1 - mu, as Adam does. Here the velocity is a sum: mu v + g.": 3.0
+        - 0.1 * (1 - mu) * g,
+        "torch: the first update did not move. Renew the velocity before you use it.": 3.0,
+        "torch: the first update looks ahead, as Nesterov's does, or the velocity starts at the gradient. It starts at "
+        "zero, and the first update is the rate times g.": 3.0 - 0.1 * (1 + mu) * g,
+        "torch: the first update goes uphill. Take the velocity off.": 3.0 + 0.1 * g,
+        "torch: these are velocities. Return the positions.": g,
+    }
+    checking.equal(mine[0], want[0], "torch: position 1", wrong)
+    wrong = {
+        "torch: the second update uses the gradient of the start. Ask for it at the current theta.": 3.0
+        - 0.1 * (2 + mu) * g,
+        "torch: the second update has no velocity. What is kept from one update to the next?": want[0]
+        - 0.1 * gradient(want[0]),
+        "torch: you take the gradient where the velocity would lead, as Nesterov does. Take it at the current theta.": want[
+            0
+        ]
+        - 0.1 * (mu * g + gradient(want[0] - 0.1 * mu * g)),
+    }
+    checking.equal(mine[1], want[1], "torch: position 2", wrong)
+    wrong = {
+        "torch: you use the first rate in every update. Each update has its own.": torchs_path(
+            gradient, 3.0, [0.1] * 6, mu
+        )
+    }
+    checking.equal(mine, want, "torch: positions", wrong)
+    steady = [0.1] * 5
+    same = call(gradient, 3.0, steady, mu, "sutskever")
+    checking.form(same, steady, "sutskever")
+    assert not math.isclose(same[0], 3.0 + 0.1 * g), (
+        "sutskever: the first update goes uphill. The velocity carries the minus already: add it."
     )
-    assert not math.isclose(mine[1], 3.0 - 0.1 * (2 + mu) * gradient(3.0), abs_tol=1e-9), (
-        "torch: the second update uses the gradient of the start. Ask for it at the current theta."
+    checking.equal(
+        same,
+        torchs_path(gradient, 3.0, steady, mu),
+        "sutskever",
+        says="With a constant rate both forms must walk the same path.",
     )
-    assert same(mine, want), f"torch: the positions are {[round(x, 3) for x in want]}."
-    steady = [0.1] * 6
-    assert same(
-        momentum_path(gradient, 3.0, steady, mu, "torch"),
-        momentum_path(gradient, 3.0, steady, mu, "sutskever"),
-    ), "With a constant rate both forms must walk the same path."
-    other = momentum_path(gradient, 3.0, rates, mu, "sutskever")
-    assert not same(other, want), (
+    other = call(gradient, 3.0, rates, mu, "sutskever")
+    assert not math.isclose(other[-1], want[-1], rel_tol=1e-6), (
         "sutskever: the same path as torch's, although the rate changes. In this form the rate goes into the "
         "velocity, and old gradients keep their old rate."
     )
-    coasting = momentum_path(lambda theta: 1.0, 0.0, [1.0, 0.0, 0.0], 0.5, "sutskever")
-    assert same(coasting, [-1.0, -1.5, -1.75]), (
-        "sutskever: when the rate drops to zero, the velocity coasts on: -1, -1.5, -1.75."
+    checking.equal(
+        call(lambda theta: 1.0, 0.0, [1.0, 0.0, 0.0], 0.5, "sutskever"),
+        [-1.0, -1.5, -1.75],
+        "sutskever",
+        says="When the rate drops to zero, the velocity coasts on.",
     )
+    for slope, start, rates, mu in (
+        (-0.5, 1.5, [0.3, 0.1, 0.7], 0.5),
+        (3.0, -2.0, [0.2, 0.0], 0.0),
+        (1.0, 4.0, [], 0.9),
+    ):
+        path = torchs_path(lambda theta, k=slope: k * theta, start, rates, mu)
+        got = call(lambda theta, k=slope: k * theta, start, rates, mu, "torch")
+        checking.equal(got, path, "torch", says=f"Another gradient, start {start}, rates {rates}, mu = {mu}.")
     print(
         f"02.2 passed. After the rate has dropped: torch's form {want[-1]:.3f}, Sutskever's {other[-1]:.3f}."
     )
@@ -264,8 +304,9 @@ theta_demo = broken_adamw(theta_demo, torch.tensor([1.0, 1e-3], dtype=F64), stat
 print("both weights should move by 0.01 + 0.01 * 0.1:", 1 - theta_demo)
 
 # %% [markdown]
-# Write it as in Loshchilov and Hutter, with torch's convention for $\lambda$. The function returns the new
-# weights and leaves `theta` as it was.
+# Write it as in Loshchilov and Hutter, with torch's convention for $\lambda$: the decay takes $\eta \lambda
+# \theta$ of the *old* weights. The function returns the new weights and leaves `theta` and `g` as they were;
+# all that it remembers is in `state`.
 
 
 # %% nbgrader={"grade_id": "answer_02_3", "solution": true}
@@ -282,51 +323,74 @@ def adamw(theta, g, state, eta, lam, beta1=0.9, beta2=0.999, eps=1e-8):
 
 # %% nbgrader={"grade_id": "check_02_3", "locked": true}
 def check_02_3(adamw):
+    call = checking.calls(adamw, changes=("state",))
     start = torch.tensor([2.0, -3.0, 0.5], dtype=F64)
     g = torch.tensor([4.0, 1e-4, -0.2], dtype=F64)
-    theta = start.clone()
-    first = adamw(theta, g, {}, eta=0.01, lam=0.3)
-    assert first is not None, "The function returned None. Return the new weights."
-    assert torch.equal(theta, start), "theta itself was changed. Return new weights instead."
-    moved, decay = start - first, 0.01 * 0.3 * start
-    step, full = 0.01 * g / (g.abs() + 1e-8), g + 0.3 * start
-
-    def is_step(candidate):
-        return torch.allclose(moved, candidate, rtol=1e-2, atol=1e-7)
-
-    assert not is_step(0.01 * full.sign()), (
+    first = call(start, g, {}, eta=0.01, lam=0.3)
+    checking.form(first, start, "the new weights", dtype=F64)
+    assert torch.isfinite(first).all(), "nan at the first update: t counts from 1, since 1 - beta**0 is 0."
+    assert torch.equal(first, call(start, g, {}, eta=0.01, lam=0.3)), (
+        "Two calls with an empty state differ. All that is remembered belongs into `state`."
+    )
+    decay, step, full = 0.01 * 0.3 * start, 0.01 * g / (g.abs() + 1e-8), g + 0.3 * start
+    roughly = {
         "The decay still goes through the gradient: lam * theta is divided by the root of v, and only its "
-        "sign is left. Take it out of g."
-    )
-    assert not is_step(step * 0.1 / math.sqrt(0.001) + decay), (
-        "No bias correction at all: the first step is more than three times too long."
-    )
-    assert not is_step(step / math.sqrt(0.001) + decay), (
-        "m is corrected and v is not: the first step is some thirty times too long."
-    )
-    assert not is_step(step + 0.3 * start), (
-        "The decay is not multiplied by the rate: it takes lam * theta in every update."
-    )
-    assert not is_step(step), "There is no decay at all."
-    assert not is_step(0.01 * g / (g * g + 1e-8).sqrt() + decay), (
+        "sign is left. Take it out of g.": 0.01 * full.sign(),
+        "No bias correction at all: the first step is more than three times too long.": step
+        * 0.1
+        / math.sqrt(0.001)
+        + decay,
+        "m is corrected and v is not: the first step is some thirty times too long.": step / math.sqrt(0.001)
+        + decay,
+        "v is corrected and m is not: the first step is a tenth of what it should be.": step / 10 + decay,
+        "The decay is not multiplied by the rate: it takes lam * theta in every update.": step + 0.3 * start,
+        "m and v start at the gradient and at its square, and are then corrected as if they had started at zero. Start "
+        "them at zero.": 10 * math.sqrt(0.001) * step + decay,
+        "There is no decay at all.": step,
+        "The decay has the wrong sign: the weights grow.": step - decay,
+        "The step goes uphill: take it off the weights.": -step + decay,
+        "The root is missing: you divide by v itself.": 0.01 * g / (g * g + 1e-8) + decay,
         "epsilon stands inside the root. A gradient of 1e-4 then counts as small, since its square is 1e-8. "
-        "Add epsilon after the root."
-    )
-    assert is_step(step + decay), (
-        "The first update is off. Check three places: what goes into g, what happens to v before it is used, "
-        "and where epsilon stands."
-    )
-    weight, mine, state = start.clone().requires_grad_(), start.clone(), {}
-    optimizer = torch.optim.AdamW([weight], lr=0.01, weight_decay=0.3)
-    for update in range(1, 21):
-        gradient = g * math.cos(update) + 0.1 * mine
-        weight.grad = gradient.clone()
-        optimizer.step()
-        mine = adamw(mine, gradient, state, eta=0.01, lam=0.3)
-        assert torch.allclose(mine, weight.detach(), atol=1e-10), (
-            f"The first {update - 1} updates are right, the next is not. Does the state keep t, m and v, with m and "
-            "v as they are *before* the correction?"
+        "Add epsilon after the root.": 0.01 * g / (g * g + 1e-8).sqrt() + decay,
+    }
+    for message, wrong in roughly.items():
+        assert not torch.allclose(start - first, wrong, rtol=1e-2, atol=1e-7), message
+    after = {
+        "You shrink the weights after the step. The decay takes its part of the *old* weights.": (
+            start - step
         )
+        * (1 - 0.01 * 0.3)
+    }
+    says = "The first update is off. Check what goes into g, what happens to v before it is used, where epsilon stands."
+    checking.equal(first, start - decay - step, "the new weights", after, says=says)
+    runs = (
+        (
+            (3,),
+            {},
+            "Does the state keep t, m and v, with m and v as they are *before* the correction? Is beta1 m's?",
+        ),
+        ((2, 4), {"beta1": 0.7, "beta2": 0.9}, "beta1 and beta2 are arguments."),
+        ((5,), {"eps": 0.1}, "eps is an argument."),
+    )
+    for shape, options, says in runs:
+        generator = torch.Generator().manual_seed(len(shape))
+        weight = torch.randn(shape, generator=generator, dtype=F64, requires_grad=True)
+        mine, state = weight.detach().clone(), {}
+        betas = options.get("beta1", 0.9), options.get("beta2", 0.999)
+        optimizer = torch.optim.AdamW(
+            [weight], lr=0.01, weight_decay=0.3, betas=betas, eps=options.get("eps", 1e-8)
+        )
+        for update in range(1, 21):
+            gradient = math.cos(update) + 0.1 * mine
+            weight.grad = gradient.clone()
+            optimizer.step()
+            mine = call(mine, gradient, state, eta=0.01, lam=0.3, **options)
+            checking.equal(
+                mine,
+                weight.detach(),
+                "the weights",
+                says=f"{says} {update - 1} updates are right, the next is not:",
+            )
     print(f"02.3 passed. Largest distance to torch after 20 updates: {(mine - weight).abs().max():.0e}")
 
 
@@ -363,7 +427,8 @@ check_02_3(adamw)
 #   $p$ the share of these updates that are done, this one included:
 #   $\text{floor} + (1 - \text{floor}) \cdot \tfrac12 (1 + \cos \pi p)$.
 # - *After* `total - 1`: `floor`.
-# - `warmup` may be 0, and it may be `total`. More than `total`, or a floor outside of 0 to 1, is a `ValueError`.
+# - `warmup` may be 0, and it may be `total`. More than `total`, or a floor outside of 0 to 1, is a `ValueError`,
+#   whatever the update.
 
 
 # %% nbgrader={"grade_id": "answer_02_4", "solution": true}
@@ -385,35 +450,40 @@ def factor(step, total, warmup, floor):
 
 # %% nbgrader={"grade_id": "check_02_4", "grade": true, "points": 3, "locked": true}
 def check_02_4(factor):
+    call = checking.calls(factor)
     total, warmup, floor = 12, 4, 0.2
-    mine = [factor(step, total, warmup, floor) for step in range(total)]
-    assert None not in mine, "The function returned None for some update. Return a float on every path."
+    mine = [call(step, total, warmup, floor) for step in range(total)]
+    checking.form(mine, [0.0] * total, "the factors")
     assert mine[0] != 0, (
         "The first update has the factor zero, and its gradient is wasted. It should be 1 / warmup."
     )
-    want = [0.25, 0.5, 0.75, 1.0]
-    assert mine[:4] == want, f"Warm-up: {want} expected, not {[round(x, 3) for x in mine[:4]]}."
+    says = "The first of `warmup` updates has the factor 1 / warmup, the last has 1."
+    checking.equal(mine[:4], [0.25, 0.5, 0.75, 1.0], "the factors of the warm-up", says=says)
     assert not math.isclose(mine[4], 1.0), (
         "The update after the warm-up repeats the factor 1. Its share p counts the update itself: it is not 0."
     )
-    assert mine[-1] < 0.5, (
-        "The cosine comes up again at the end: you use a whole period. Half of one leads from 1 to -1."
-    )
+    cosine = [0.5 * (1 + math.cos(math.pi * p / 8)) for p in range(1, 9)]
+    wrong = {
+        "The cosine comes up again at the end: you use a whole period. Half of one leads from 1 to -1.": [
+            floor + (1 - floor) * 0.5 * (1 + math.cos(2 * math.pi * p / 8)) for p in range(1, 9)
+        ],
+        "This is a line, not a cosine.": [1 - (1 - floor) * p / 8 for p in range(1, 9)],
+        "You cut the cosine off at floor: the last updates all have the same factor. Squeeze it between 1 and "
+        "floor.": [max(floor, c) for c in cosine],
+        "The last update has the factor 0. It should have floor: squeeze the cosine between 1 and floor.": cosine,
+        "You add floor to the cosine, so that it begins above 1. Squeeze it: floor + (1 - floor) · …": [
+            floor + c for c in cosine
+        ],
+        "The cosine counts all updates. It begins after the warm-up: p is a share of the updates after it.": [
+            floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * p / 12)) for p in range(5, 13)
+        ],
+    }
+    curve = [floor + (1 - floor) * c for c in cosine]
     assert not math.isclose(mine[-1], 0.0, abs_tol=1e-9), (
         "The last update has the factor 0. It should have floor."
     )
-    straight = [1 - (1 - floor) * p / 8 for p in range(1, 9)]
-    assert not all(math.isclose(a, b) for a, b in zip(mine[4:], straight, strict=True)), (
-        "This is a line, not a cosine."
-    )
-    cut = [max(floor, 0.5 * (1 + math.cos(math.pi * p / 8))) for p in range(1, 9)]
-    assert not all(math.isclose(a, b) for a, b in zip(mine[4:], cut, strict=True)), (
-        "You cut the cosine off at floor: the last updates all have the same factor. Squeeze it between 1 and floor."
-    )
-    curve = [floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * p / 8)) for p in range(1, 9)]
-    assert all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(mine[4:], curve, strict=True)), (
-        f"After the warm-up: {[round(x, 3) for x in curve]} expected, not {[round(x, 3) for x in mine[4:]]}."
-    )
+    says = "floor + (1 - floor) times half of (1 + cos πp):"
+    checking.equal(mine[4:], curve, "the factors after the warm-up", wrong, says=says)
     print("02.4 passed the visible cases:", " ".join(f"{x:.2f}" for x in mine))
 
 
@@ -422,24 +492,38 @@ check_02_4(factor)
 
 
 def hidden_02_4(factor):
+    call = checking.calls(factor)
     for step in (12, 13, 20, 50):
-        got = factor(step, 12, 4, 0.2)
-        assert math.isclose(got, 0.2), (
-            f"Update {step} of 12: floor expected, not {got:.3f}. Some run goes on longer."
-        )
-    try:
-        none, whole = factor(0, 5, 0, 0.0), factor(3, 4, 4, 0.1)
-    except ZeroDivisionError:
-        raise AssertionError("warmup 0, or warmup equal to total, divides by zero.") from None
-    assert math.isclose(none, 0.5 * (1 + math.cos(math.pi / 5))), "Wrong without warm-up."
-    assert whole == 1.0 and factor(4, 4, 4, 0.1) == 0.1, "Wrong when the warm-up is the whole run."
-    assert factor(2, 5, 1, 1.0) == 1.0, "With floor 1 the rate stays constant after the warm-up."
-    for warmup, floor in ((6, 0.1), (2, -0.1), (2, 1.5)):
-        try:
-            factor(0, 5, warmup, floor)
-        except ValueError:
-            continue
-        raise AssertionError(f"total 5, warmup {warmup}, floor {floor} went through. Raise ValueError.")
+        got = call(step, 12, 4, 0.2)
+        checking.equal(got, 0.2, f"update {step} of 12", says="Some run goes on longer, and then has floor.")
+    with checking.means(ValueError, "You refuse the floor 0 or the floor 1. Both are allowed."):
+        low, high = call(3, 5, 2, 0.0), call(2, 5, 1, 1.0)
+    checking.equal(low, 0.25, "the factor", says="Wrong with the floor 0.")
+    zero = "warmup 0, or warmup equal to total, divides by zero."
+    with (
+        checking.means(ZeroDivisionError, zero),
+        checking.means(ValueError, "You refuse warmup = 0. It is allowed."),
+    ):
+        none = call(0, 5, 0, 0.0)
+    whole = "You refuse warmup = total. It is allowed: the whole run is a warm-up."
+    with checking.means(ZeroDivisionError, zero), checking.means(ValueError, whole):
+        whole, after = call(3, 4, 4, 0.1), call(4, 4, 4, 0.1)
+    checking.equal(none, 0.5 * (1 + math.cos(math.pi / 5)), "the factor", says="Wrong without warm-up.")
+    checking.equal((whole, after), (1.0, 0.1), "two factors", says="Wrong when the warm-up is the whole run.")
+    checking.equal(high, 1.0, "the factor", says="With floor 1 the rate stays constant.")
+
+    def by_angle(step, total, warmup, floor):
+        if step < min(warmup, total):
+            return (1 + step) / warmup
+        angle = math.pi * min(1.0, (step + 1 - warmup) / max(1, total - warmup))
+        return (1 + floor) / 2 + math.cos(angle) * (1 - floor) / 2
+
+    for total, warmup, floor in ((9, 2, 0.05), (1, 0, 0.3), (1, 1, 0.3), (30, 7, 0.0), (3, 3, 0.5)):
+        cases = [(step, total, warmup, floor) for step in range(total + 2)]
+        call.agrees(by_angle, *cases, name="the factor", says="Another length.")
+    for step, warmup, floor in ((0, 6, 0.1), (0, 2, -0.1), (0, 2, 1.5), (5, 6, 0.1), (9, 2, 1.5)):
+        says = f"total 5, warmup {warmup}, floor {floor} went through at update {step}. Test the arguments first of all."
+        call.refuses(ValueError, step, 5, warmup, floor, says=says)
 
 
 hidden_02_4(factor)
@@ -492,48 +576,69 @@ def library_updates(gradients, d=1.0):
 
 
 def check_02_5(factored):
+    call = checking.calls(factored)
     generator = torch.Generator().manual_seed(0)
     gradients = [scale * torch.randn(4, 3, generator=generator, dtype=F64) for scale in (1.0, 3.0, 0.1)]
-    R, C, G = torch.zeros(4, dtype=F64), torch.zeros(3, dtype=F64), gradients[0].clone()
-    kept = R.clone(), C.clone(), G.clone()
-    returned = factored(R, C, G, 1, d=1e9)  # a large d: nothing is clipped
-    assert returned is not None, "The function returned None. Return R, C and the update."
+    R, C, G = torch.zeros(4, dtype=F64), torch.zeros(3, dtype=F64), gradients[0]
+    returned = call(R, C, G, 1, d=1e9)  # a large d: nothing is clipped
+    checking.form(returned, (R, C, G), "(R, C, update)")
     R1, C1, U = returned
-    assert all(torch.equal(a, b) for a, b in zip((R, C, G), kept, strict=True)), (
-        "R, C or G was changed in place. Make new tensors."
-    )
-    shapes = tuple(R1.shape), tuple(C1.shape), tuple(U.shape)
-    assert shapes == ((4,), (3,), (4, 3)), (
-        f"Shapes (4,), (3,), (4, 3) expected, not {shapes}. Which axis do you sum over?"
-    )
     square = G**2
+    assert R1.any(), (
+        "R is still zero after the first gradient. beta2 is 1 - t^(-0.8), which is 0 at t = 1, so that the average takes "
+        "all of the first gradient. Did you take t^(-0.8) itself?"
+    )
     assert U.square().mean().sqrt() < 1e6, (
         "An update that was small enough has been scaled up to d. Clipping only makes smaller: max(1, RMS / d)."
     )
-    assert not torch.allclose(R1, 0.001 * square.sum(1)), (
-        "At t = 1 the average must take all of the first gradient: beta2 is 1 - t^(-0.8) = 0 there, not 0.999."
-    )
-    assert torch.allclose(R1, square.sum(1)) and torch.allclose(C1, square.sum(0)), (
-        "At t = 1: R and C are the plain sums."
-    )
-    V = torch.outer(square.sum(1), square.sum(0)) / square.sum()
-    assert not torch.allclose(U, G / V), "You divide by V itself. Divide by its root."
-    assert not torch.allclose(U, G / (V * square.sum()).sqrt()), (
-        "The denominator of V is missing: R_i C_j has the unit of a gradient to the fourth."
-    )
-    assert not torch.allclose(U, G / (V / square.sum()).sqrt()), (
-        "You divide by the sum of R and by the sum of C. They are the same number, and it belongs there once."
-    )
-    assert torch.allclose(U, G / V.sqrt()), "The update before clipping is off at t = 1."
-    _, _, U = factored(R, C, G, 1, d=0.5)
-    assert not torch.allclose(U, (G / V.sqrt()).clamp(-0.5, 0.5)), (
-        "You clip every entry. Adafactor scales the whole update, by its root mean square: the direction stays."
-    )
+    rows, columns = square.sum(1), square.sum(0)
+    wrong = {
+        "At t = 1 the average must take all of the first gradient: beta2 is 1 - t^(-0.8) = 0 there, not 0.999.": 0.001
+        * rows,
+        "R holds means. The formula sums over j.": rows / 3,
+        "R sums the gradients themselves. Square them first.": G.sum(1),
+    }
+    checking.equal(R1, rows, "R at t = 1", wrong)
+    checking.equal(C1, columns, "C at t = 1", {"C holds means. The formula sums over i.": columns / 4})
+    V = torch.outer(rows, columns) / square.sum()
+    wrong = {
+        "You divide by V itself. Divide by its root.": G / V,
+        "The denominator of V is missing: R_i C_j has the unit of a gradient to the fourth.": G
+        / (V * square.sum()).sqrt(),
+        "You divide by the sum of R and by the sum of C. They are the same number, and it belongs there once.": G
+        / (V / square.sum()).sqrt(),
+        "You divide by the mean of R. The formula has its sum.": G / (V * 4).sqrt(),
+        "You clip at 1, whatever d is.": G / V.sqrt() / (G / V.sqrt()).square().mean().sqrt().clamp(min=1),
+        "This is Adam with one number per weight: V must come from R and C alone.": G.sign(),
+    }
+    checking.equal(U, G / V.sqrt(), "the update at t = 1, not clipped,", wrong)
+    U = G / V.sqrt()
+    rms = U.square().mean().sqrt()
+    wrong = {
+        "You clip every entry. Adafactor scales the whole update, by its root mean square: the direction stays.": U.clamp(
+            -0.5, 0.5
+        ),
+        "You scale each row by its own root mean square. The RMS is taken over all entries.": U
+        / (U.square().mean(1, keepdim=True).sqrt() / 0.5).clamp(min=1),
+        "You divide by the norm. The root *mean* square divides the sum by the number of entries.": U
+        / (U.norm() / 0.5),
+        "You divide by the largest entry. The RMS is the root of the *mean* square.": U
+        / (U.abs().max() / 0.5),
+        "You multiply with d. RMS / d is the factor that the update is divided by.": U
+        / (rms * 0.5).clamp(min=1),
+        "The update is not clipped at all.": U,
+    }
+    checking.equal(call(R, C, G, 1, d=0.5)[2], U / (rms / 0.5), "the update with d = 0.5", wrong)
     for t, (G, want) in enumerate(zip(gradients, library_updates(gradients), strict=True), start=1):
-        R, C, U = factored(R, C, G, t)
-        assert torch.allclose(U, want, atol=1e-9), (
-            f"Update {t} differs from the library's by {(U - want).abs().max():.1e}."
-        )
+        old = R.sum()
+        R, C, U = call(R, C, G, t)
+        by_old = G / (torch.outer(R, C) / old).sqrt()
+        wrong = {
+            "You divide by the sum of the *old* R. Inside V all three are new, those of this update.": by_old
+            / by_old.square().mean().sqrt().clamp(min=1)
+        }
+        says = f"Compared with the library. At t = {t} beta2 is {1 - t**-0.8:.3f}."
+        checking.equal(U, want, f"update {t}", wrong, says=says)
     print(
         f"02.5 passed the visible cases. Last update: equal to the library's within {(U - want).abs().max():.0e}"
     )
@@ -544,17 +649,21 @@ check_02_5(factored)
 
 
 def hidden_02_5(factored):
+    call = checking.calls(factored)
     generator = torch.Generator().manual_seed(1)
     G = torch.randn(5, 2, generator=generator, dtype=F64)
     G[3] = 0.0  # a word that is not in the batch
-    R, C, U = factored(torch.zeros(5, dtype=F64), torch.zeros(2, dtype=F64), G, 1)
+    R, C, U = call(torch.zeros(5, dtype=F64), torch.zeros(2, dtype=F64), G, 1)
     assert torch.isfinite(U).all(), "A row without gradient gives 0 / 0. This is what epsilon_1 is for."
     assert torch.equal(U[3], torch.zeros(2, dtype=F64)), "A row without gradient must not move."
-    small = [1e-3 * torch.randn(2, 6, generator=generator, dtype=F64) for _ in range(30)]
-    R, C = torch.zeros(2, dtype=F64), torch.zeros(6, dtype=F64)
-    for t, (G, want) in enumerate(zip(small, library_updates(small, d=0.3), strict=True), start=1):
-        R, C, U = factored(R, C, G, t, d=0.3)
-        assert torch.allclose(U, want, atol=1e-9), f"Wrong at update {t} with d = 0.3."
+    for shape, d, scale in (((2, 6), 0.3, 1e-3), ((7, 1), 1.0, 1e3), ((1, 4), 0.1, 1e-8)):
+        small = [scale * torch.randn(shape, generator=generator, dtype=F64) for _ in range(20)]
+        R, C = (torch.zeros(n, dtype=F64) for n in shape)
+        for t, (G, want) in enumerate(zip(small, library_updates(small, d=d), strict=True), start=1):
+            R, C, U = call(R, C, G, t, d=d)
+            checking.equal(
+                U, want, f"update {t}", says=f"A matrix of shape {shape}, gradients near {scale}, d = {d}."
+            )
 
 
 hidden_02_5(factored)

@@ -23,13 +23,14 @@
 # {{overview}}
 
 # %%
-import copy
 import math
 import random
 
 import numpy as np
 import torch
 from torch.nn import functional as F
+
+from instructlab_utils import checking
 
 # %% [markdown]
 # ## 03.1 Batches that waste little
@@ -82,57 +83,73 @@ def length_buckets(lengths, batch_size, seed):
 
 # %% nbgrader={"grade_id": "check_03_1", "locked": true}
 def check_03_1_collate(collate):
+    call = checking.calls(collate)
     features = [
         {"input_ids": [101, 7, 102], "token_type_ids": [0, 0, 0], "label": 2},
         {"input_ids": [101, 8, 102, 9, 102], "token_type_ids": [0, 0, 0, 1, 1], "label": 0},
         {"input_ids": [101, 102], "token_type_ids": [0, 0], "label": 1},
     ]
-    kept = copy.deepcopy(features)
-    batch = collate(features, pad_id=50)
-    assert batch is not None, "collate returned None. Did you forget return?"
-    names = {"input_ids", "token_type_ids", "attention_mask", "labels"}
-    assert set(batch) == names, f"collate: keys expected: {', '.join(sorted(names))}."
-    assert batch["input_ids"].shape[1] != 128, (
+    rows = [[101, 7, 102, 50, 50], [101, 8, 102, 9, 102], [101, 102, 50, 50, 50]]
+    want = {
+        "input_ids": torch.tensor(rows),
+        "token_type_ids": torch.tensor([[0] * 5, [0, 0, 0, 1, 1], [0] * 5]),
+        "attention_mask": torch.tensor([[1, 1, 1, 0, 0], [1] * 5, [1, 1, 0, 0, 0]]),
+        "labels": torch.tensor([2, 0, 1]),
+    }
+    batch = call(features, pad_id=50)
+    ids = batch["input_ids"] if isinstance(batch, dict) and "input_ids" in batch else None
+    assert not torch.is_tensor(ids) or tuple(ids.shape) != (3, 128), (
         "You pad to a fixed length. The longest sentence of the batch decides."
     )
-    for name in sorted(names - {"labels"}):
-        assert batch[name].shape == (3, 5), f"{name}: shape (3, 5) expected, not {tuple(batch[name].shape)}."
-    assert features == kept, (
-        "collate changed its features: the padding was appended to the lists themselves. From the second "
-        "epoch on, padding would pass for text. Build new lists."
-    )
-    assert batch["labels"].dtype == torch.int64, (
-        f"labels: class indices are int64, not {batch['labels'].dtype}."
-    )
-    rows = [[101, 7, 102, 50, 50], [101, 8, 102, 9, 102], [101, 102, 50, 50, 50]]
+    checking.form(batch, want, "batch", dtype=torch.int64)
     got, labels = batch["input_ids"].tolist(), batch["labels"].tolist()
     assert sorted(got) == sorted(rows), f"input_ids: the tokens, then pad_id on the right. You have {got}."
     assert (got, labels) == (rows, [2, 0, 1]), (
         f"The rows have the labels {labels}, in an order that is not theirs. "
         "Keep the order of the features, or a label lands on another sentence."
     )
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1] * 5, [1, 1, 0, 0, 0]], (
-        "attention_mask: 1 on a real token, 0 on padding, from the lengths."
-    )
-    assert batch["token_type_ids"][1].tolist() == [0, 0, 0, 1, 1], (
+    wrong = {"attention_mask is made from ids or turned round.": 1 - want["attention_mask"]}
+    says = "attention_mask: 1 on a real token, 0 on padding, from the lengths."
+    checking.equal(batch["attention_mask"], want["attention_mask"], "attention_mask", wrong, says=says)
+    wrong = {
         "The segment of the second sentence is lost: token_type_ids must be padded like input_ids, not "
-        "made up of zeros."
+        "made up of zeros.": torch.zeros(3, 5),
+        "token_type_ids are padded with pad_id. There are only the segments 0 and 1: pad with 0.": torch.where(
+            want["attention_mask"] > 0, want["token_type_ids"], 50
+        ),
+    }
+    checking.equal(batch["token_type_ids"], want["token_type_ids"], "token_type_ids", wrong)
+    inside = [{"input_ids": [0, 5, 0, 0], "token_type_ids": [1, 1, 0, 1], "label": 7}]
+    batch = call([*inside, features[1]], pad_id=0)
+    checking.equal(
+        batch["attention_mask"],
+        torch.tensor([[1, 1, 1, 1, 0], [1] * 5]),
+        "attention_mask",
+        says="A real token may have the id of padding, here 0. The mask follows from lengths.",
+    )
+    batch = call(inside, pad_id=0)
+    assert batch["labels"].tolist() == [7] and batch["token_type_ids"].tolist() == [[1, 1, 0, 1]], (
+        "A batch of one sentence: its label and its segments as they are."
     )
 
 
 def check_03_1_buckets(length_buckets):
+    call = checking.calls(length_buckets)
     lengths = [random.Random(i).randint(3, 60) for i in range(50)]
     random.seed(5)
     state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    batches = length_buckets(lengths, 8, seed=1)
-    assert batches is not None, "length_buckets returned None. Did you forget return?"
-    assert len(batches) > 0 and not isinstance(batches[0], int), (
-        "length_buckets: a list of lists of indices expected."
+    batches = call(lengths, 8, seed=1)
+    assert isinstance(batches, list) and batches and hasattr(batches[0], "__len__"), (
+        f"length_buckets: a list of lists of indices expected, not {checking.shown(batches)}."
     )
     batches = [list(batch) for batch in batches]
     indices = [i for batch in batches for i in batch]
+    assert set(indices) <= set(range(50)), (
+        f"{max(indices)} is no index into 50 lengths. Return the places of the sentences, not their lengths."
+    )
     assert len(set(indices)) == len(indices), (
-        "Some index occurs twice. Let the last batch be smaller; do not fill it up."
+        "Some index occurs twice. Let the last batch be smaller; do not fill it up. (And equal lengths have several "
+        "indices: list.index finds only the first.)"
     )
     assert sorted(indices) == list(range(50)), (
         "Some indices are missing. 50 is not a multiple of 8: keep the rest."
@@ -154,11 +171,18 @@ def check_03_1_buckets(length_buckets):
         "You used the global random state, so this call changes every later random number. Make a "
         "random.Random(seed)."
     )
-    assert [list(batch) for batch in length_buckets(lengths, 8, seed=1)] == batches, (
-        "Same seed, other batches."
+    again = [list(batch) for batch in call(lengths, 8, seed=1)]
+    assert again == batches, "Same seed, other batches. Make a new random.Random(seed) in every call."
+    orders = {str([list(batch) for batch in call(lengths, 8, seed=s)]) for s in range(5)}
+    assert len(orders) != 1, "Five seeds, one order. The seed of the epoch must reach the shuffle."
+    assert len(orders) == 5, (
+        f"Five seeds, {len(orders)} orders. Shuffle all batches with random.Random(seed)."
     )
-    orders = {str([list(batch) for batch in length_buckets(lengths, 8, seed=s)]) for s in range(5)}
-    assert len(orders) > 1, "Five seeds, one order. The seed of the epoch must reach the shuffle."
+    for n, size in ((23, 5), (12, 4), (3, 7), (21, 5)):
+        sizes = [len(batch) for batch in call(lengths[:n], size, seed=2)]
+        assert sum(sizes) == n and sorted(sizes)[1:] == [size] * (len(sizes) - 1) and max(sizes) <= size, (
+            f"{n} sentences in batches of {size}: the sizes are {sizes}. Use the argument batch_size, and drop nothing."
+        )
     print(
         f"03.1 passed. Padding costs {padded / sum(lengths) - 1:.0%} extra, and every sentence comes "
         "exactly once."
@@ -195,8 +219,9 @@ check_03_1_buckets(length_buckets)
 #
 # $$ \mathcal L(\theta) = \frac{1}{\sum_b n_b} \sum_b \sum_{t=1}^{n_b} \ell_{b,t}(\theta). $$
 #
-# Call `backward` once for each micro-batch, so that only one graph is in memory at a time. Start from fresh
-# gradients. A batch without a single target is a `ValueError`, not a nan.
+# Run the model and call `backward` once for each micro-batch: only one graph is in memory at a time. Start from fresh
+# gradients, and leave the weights and the mode of the model alone. Logits may be thousands apart. A batch
+# without a single target is a `ValueError`, not a nan.
 
 
 # %% nbgrader={"grade_id": "answer_03_2", "solution": true}
@@ -231,68 +256,91 @@ def toy_batch(sizes, masked, seed=0):
     return micro_batches
 
 
-def toy_model(seed=0):
+def toy_model(seed=0, scale=1.0):
     model = torch.nn.Linear(3, 4, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     return model
 
 
 def in_one_go(model, micro_batches):
-    """Loss and gradient of the weights, the whole batch at once."""
+    """Loss and gradients of weight and bias, the whole batch at once."""
     x, y = (torch.cat(parts) for parts in zip(*micro_batches, strict=True))
     loss = F.cross_entropy(model(x), y)
-    return loss.item(), torch.autograd.grad(loss, model.weight)[0]
+    return loss.item(), *torch.autograd.grad(loss, [model.weight, model.bias])
 
 
 def check_03_2(accumulate):
+    call = checking.calls(accumulate)
     model, batch = toy_model(), toy_batch(sizes=(2, 18, 5), masked=(0, 3, 1))
-    loss, want = in_one_go(model, batch)
+    loss, want, bias = in_one_go(model, batch)
     fresh = []
     hook = model.register_forward_pre_hook(
         lambda *_: fresh.append(model.weight.grad is None or not model.weight.grad.any())
     )
-    returned = accumulate(model, batch)
+    returned = call(model, batch)
     hook.remove()
-    assert returned is not None, "The function returned None. Return the mean loss."
-    assert model.weight.grad is not None, "There is no gradient. Did you call backward?"
+    assert model.weight.grad is not None, (
+        "There is no gradient. Did you call backward? Or zero_grad after it?"
+    )
     got = model.weight.grad.clone()
-
-    def same(candidate):
-        return torch.allclose(got, candidate, atol=1e-9)
-
     parts = [in_one_go(model, [part])[1] for part in batch]
     targets, positions = sum(int((y != -100).sum()) for _, y in batch), sum(len(y) for _, y in batch)
-    assert not same(sum(parts) / len(parts)), (
+    counts = [int((y != -100).sum()) for _, y in batch]
+    as_zero = in_one_go(model, [(x, y.clamp(min=0)) for x, y in batch])[1] * positions / targets
+    wrong = {
+        "You weigh the mean of a micro-batch by its positions. Weigh it by its targets.": sum(
+            part * len(y) for part, (_, y) in zip(parts, batch, strict=True)
+        )
+        / positions,
+        "The targets -100 count as class 0. They are no targets at all: ignore them.": as_zero,
         "This is the mean of the micro-batch means. A target in the micro-batch of 2 counts far more "
-        "than one in the micro-batch of 18. Divide by the targets of the whole batch."
-    )
-    assert not same(sum(parts)), (
-        "You added the means of the micro-batches. Nothing divides by the number of targets."
-    )
-    assert not same(want * targets), "This is the gradient of the sum. Divide by the number of targets."
-    assert not same(want * targets / positions), (
-        "You divide by the number of positions. Those with -100 carry no loss, so they must not count."
-    )
-    assert not same(parts[-1] * int((batch[-1][1] != -100).sum()) / targets), (
-        "Only the last micro-batch left a trace. zero_grad belongs before the loop, not into it."
-    )
-    assert same(want), f"The gradient is off by up to {(got - want).abs().max():.1e}."
+        "than one in the micro-batch of 18. Divide by the targets of the whole batch.": sum(parts)
+        / len(parts),
+        "You added the means of the micro-batches. Nothing divides by the number of targets.": sum(parts),
+        "This is the gradient of the sum. Divide by the number of targets.": want * targets,
+        "You divide by the number of micro-batches. Divide by the number of targets.": want
+        * targets
+        / len(parts),
+        "You divide by the number of positions. Those with -100 carry no loss, so they must not count.": want
+        * targets
+        / positions,
+        "Only the last micro-batch left a trace. zero_grad belongs before the loop, not into it.": parts[-1]
+        * counts[-1]
+        / targets,
+    }
+    checking.equal(got, want, "the gradient of the weight", wrong)
+    checking.equal(model.bias.grad, bias, "the gradient of the bias")
     assert fresh != [True] * len(batch), (
         "The gradient is right, but you call backward once, at the end. All graphs then live at the same "
         "time, and memory was the reason to cut the batch."
     )
-    accumulate(model, batch)
+    assert len(fresh) == len(batch), (
+        f"The model ran {len(fresh)} times for {len(batch)} micro-batches. Each pass costs: one for each is enough."
+    )
+    call(model, batch)
     assert torch.allclose(model.weight.grad, want), (
         "A second call adds to the first one's gradients. Start with zero_grad."
     )
-    assert isinstance(returned, float), (
+    assert not isinstance(returned, torch.Tensor), (
         f"Return a float, not {type(returned).__name__}: a tensor would keep its graph alive."
     )
-    assert math.isclose(returned, loss, abs_tol=1e-9), (
-        f"The gradient is right, but you return {returned:.4f} where the mean loss over all targets is "
-        f"{loss:.4f}."
+    checking.equal(
+        returned,
+        loss,
+        "what you return",
+        says="The gradient is right, but you return not the mean over all targets:",
+    )
+    checking.equal(
+        model.bias.grad, bias, "the gradient of the bias", says="A second call adds to the first one's."
+    )
+    assert model.training, "The model came in training mode and left in evaluation mode. Leave it as it is."
+    model.eval()
+    call(model, batch)
+    assert not model.training, (
+        "The model came in evaluation mode and left in training mode. Leave it as it is."
     )
     print(
         "03.2 passed the visible cases. Largest distance to the batch in one go: "
@@ -305,28 +353,32 @@ check_03_2(accumulate)
 
 
 def hidden_03_2(accumulate):
+    call = checking.calls(accumulate)
     model = toy_model(1)
     batch = toy_batch(sizes=(4, 3, 6), masked=(1, 3, 0), seed=1)
-    loss, want = in_one_go(model, batch)
-    returned = accumulate(model, batch)
+    loss, want, _ = in_one_go(model, batch)
+    says = "One micro-batch has no target, the others have some: the batch is fine. Raise only if no target is left at all."
+    with checking.means(ValueError, says):
+        returned = call(model, batch)
     assert math.isfinite(returned) and torch.isfinite(model.weight.grad).all(), (
         "One micro-batch has no target, and the result is nan: its own mean is 0/0. Sum the losses, then "
         "divide by the targets of the whole batch."
     )
-    assert torch.allclose(model.weight.grad, want) and math.isclose(returned, loss), (
-        "Wrong when a micro-batch has no target."
+    says = "Wrong when a micro-batch has no target."
+    checking.equal(model.weight.grad, want, "the gradient", says=says)
+    checking.equal(returned, loss, "the loss", says=says)
+    call(model, [(x[i : i + 1], y[i : i + 1]) for x, y in batch for i in range(len(y))])
+    checking.equal(
+        model.weight.grad, want, "the gradient", says="The gradient depends on how the batch is cut."
     )
-    cuts = [(x[i : i + 1], y[i : i + 1]) for x, y in batch for i in range(len(y))]
-    accumulate(model, cuts)
-    assert torch.allclose(model.weight.grad, want), "The gradient depends on how the batch is cut."
-    try:
-        accumulate(model, toy_batch(sizes=(2, 3), masked=(2, 3)))
-    except ValueError:
-        pass
-    except ZeroDivisionError:
-        raise AssertionError("A batch without any target: raise ValueError and say so.") from None
-    else:
-        raise AssertionError("A batch without any target went through. Its mean is 0/0: raise ValueError.")
+    steep, batch = toy_model(2, scale=1000.0), toy_batch(sizes=(7, 2), masked=(0, 1), seed=3)
+    loss, want, _ = in_one_go(steep, batch)
+    returned = call(steep, batch)
+    says = "Logits thousands apart: the logarithm of a softmax is -inf there. Use F.cross_entropy or log_softmax."
+    checking.equal(returned, loss, "the loss", says=says)
+    checking.equal(steep.weight.grad, want, "the gradient", says=says)
+    says = "A batch without any target went through. Its mean is 0/0."
+    call.refuses(ValueError, model, toy_batch(sizes=(2, 3), masked=(2, 3)), says=says)
 
 
 hidden_03_2(accumulate)
@@ -364,14 +416,15 @@ for batch_size in (10, 4, 4):
 
 # %% [markdown]
 # Write it so that the result depends on the model and the examples only. No graph is recorded. Afterwards
-# the model is in the mode in which it came: somebody may be in the middle of training it.
+# the model and each of its parts are in the mode in which they came: somebody may be in the middle of training
+# it, with a part of it frozen in evaluation mode.
 
 
 # %% nbgrader={"grade_id": "answer_03_3", "solution": true}
 def evaluate(model, batches):
     """Return {"loss", "accuracy", "n"}: means over all examples, and their number; batches is a list of (x, y)."""
     ### BEGIN SOLUTION
-    was_training = model.training
+    modes = [(part, part.training) for part in model.modules()]
     model.eval()
     loss, right, n = 0.0, 0, 0
     with torch.no_grad():
@@ -380,7 +433,8 @@ def evaluate(model, batches):
             loss += F.cross_entropy(logits, y, reduction="sum").item()
             right += int((logits.argmax(dim=1) == y).sum())
             n += len(y)
-    model.train(was_training)
+    for part, mode in modes:
+        part.training = mode
     return {"loss": loss / n, "accuracy": right / n, "n": n}
     ### END SOLUTION
 
@@ -401,34 +455,40 @@ class Probe(torch.nn.Module):
 
 
 def check_03_3(evaluate):
+    call = checking.calls(evaluate)
     y = torch.tensor([0] * 9 + [1])
     x = torch.stack(
         [torch.full((10,), 1.0), torch.linspace(-1, 0.8, 10)], dim=1
     )  # always says class 0: right 9 times
     batches = list(zip(x.split(4), y.split(4), strict=True))
     model = Probe()
-    got = evaluate(model, batches)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert set(got) == {"loss", "accuracy", "n"}, "Keys expected: loss, accuracy, n."
+    got = call(model, batches)
+    checking.form(got, {"loss": 0.0, "accuracy": 0.0, "n": 10}, "the result")
     assert not model.trained, "The model was in training mode, so dropout was on. Call model.eval() first."
-    assert not math.isclose(got["accuracy"], 2.5 / 3, abs_tol=1e-6), (
+    wrong = {
         "accuracy is the mean of the batch means: 4/4, 4/4 and 1/2 give 0.833. The last batch has only two "
-        "examples and must not weigh as much as four. Count the right ones."
-    )
-    assert not math.isclose(got["accuracy"], 9 / 12, abs_tol=1e-6) and got["n"] != 12, (
-        "n is 10, not 3 batches of 4. The last batch is smaller: add up len(y)."
-    )
-    assert math.isclose(got["accuracy"], 0.9, abs_tol=1e-6), (
-        f"9 of 10 are right; you report {got['accuracy']:.3f}."
-    )
-    assert got["n"] == 10, f"There are 10 examples, you counted {got['n']}."
+        "examples and must not weigh as much as four. Count the right ones.": 2.5 / 3,
+        "accuracy: you return the number of right ones. Divide by n.": 9,
+        "accuracy: this is the error rate. Count the right ones.": 0.1,
+        "accuracy: a share from 0 to 1 is expected, no percentage.": 90,
+        "accuracy: the last batch is missing.": 1.0,
+    }
+    if got["n"] != 12:
+        checking.equal(got["accuracy"], 0.9, "accuracy", wrong, says="9 of 10 are right.")
+    wrong = {
+        "n is 10, not 3 batches of 4. The last batch is smaller: add up len(y).": 12,
+        "n is the number of examples, not of batches.": 3,
+    }
+    checking.equal(got["n"], 10, "n", wrong)
     want = F.cross_entropy(x, y).item()
-    ragged = sum(F.cross_entropy(a, b).item() for a, b in batches) / len(batches)
-    assert not math.isclose(got["loss"], ragged, rel_tol=1e-5), (
+    ragged = [F.cross_entropy(a, b).item() for a, b in batches]
+    wrong = {
         "accuracy is right, but loss is still a mean of batch means. F.cross_entropy(…, "
-        "reduction='sum'), then divide by n."
-    )
-    assert math.isclose(got["loss"], want, rel_tol=1e-5), f"loss: {want:.4f} expected, not {got['loss']:.4f}."
+        "reduction='sum'), then divide by n.": sum(ragged) / 3,
+        "loss: you add the means of the batches and divide by n.": sum(ragged) / 10,
+        "loss: you return the sum. Divide by n.": want * 10,
+    }
+    checking.equal(got["loss"], want, "loss", wrong, tol=1e-5)
     assert not model.graph, (
         "The numbers are right, but a graph was recorded for each batch. Use torch.no_grad()."
     )
@@ -437,9 +497,33 @@ def check_03_3(evaluate):
         "training. Restore it."
     )
     model.eval()
-    evaluate(model, batches)
+    call(model, batches)
     assert not model.training, (
         "The model came in evaluation mode and left in training mode. Restore the mode you found."
+    )
+    for seed, sizes, classes, scale in (
+        (1, (1, 6, 3), 5, 1.0),
+        (2, (3,), 3, 1000.0),
+        (3, (2, 2, 2, 7), 4, 3.0),
+    ):
+        generator = torch.Generator().manual_seed(seed)
+        x = scale * torch.randn(sum(sizes), classes, generator=generator)
+        y = torch.randint(classes, (sum(sizes),), generator=generator)
+        right = sum(int(row[label] == row.max()) for row, label in zip(x, y.tolist(), strict=True))
+        want = {"loss": F.cross_entropy(x, y).item(), "accuracy": right / len(y), "n": len(y)}
+        says = f"Batches of {sizes}, {classes} classes, logits up to {x.abs().max():.0f}."
+        got = call(model, list(zip(x.split(sizes), y.split(sizes), strict=True)))
+        checking.equal(got, want, "the result", tol=1e-5, says=says)
+    whole = torch.nn.Sequential(Probe(), torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Dropout(0.5)))
+    frozen, other = whole.train()[1]
+    frozen.eval()
+    call(whole, batches)
+    assert not frozen.training, (
+        "A part that was frozen in evaluation mode came back in training mode: model.train(was) switches every part. "
+        "Note the mode of each of model.modules(), and restore each."
+    )
+    assert whole.training and whole[0].training and other.training, (
+        "One part was in evaluation mode, and now others are, too."
     )
     print("03.3 passed. The result no longer depends on the batch size, the mode or the call.")
 
@@ -457,7 +541,7 @@ check_03_3(evaluate)
 # <details><summary>Hint 2</summary>
 #
 # Keep three running sums: of losses, of right answers, of examples. Divide once, at the end.
-# `model.training` tells the mode, `model.train(mode)` sets it.
+# `part.training` holds the mode of a part, `model.modules()` lists the model and all its parts.
 #
 # </details>
 #
@@ -493,22 +577,29 @@ def paired_bootstrap(correct_a, correct_b, resamples=4000, seed=0):
 
 # %% nbgrader={"grade_id": "check_03_4", "grade": true, "points": 3, "locked": true}
 def check_03_4(paired_bootstrap):
+    call = checking.calls(paired_bootstrap)
     n = 400
     a = np.arange(n) % 5 > 0  # A is right on 80 %
     b = a.copy()
     b[0:120:5] = True  # 24 items won
     b[1:41:5] = False  # 8 items lost
-    answer = paired_bootstrap(a, b)
-    assert answer is not None, "The function returned None. Did you forget return?"
-    assert len(answer) == 3, f"Three numbers expected: difference, low, high. You returned {len(answer)}."
+    answer = call(a, b)
+    checking.form(answer, (0.0, 0.0, 0.0), "(difference, low, high)")
     difference, low, high = answer
     assert difference > 0, (
         "B is better here, so the difference is positive: accuracy of B minus accuracy of A."
     )
-    assert math.isclose(difference, 0.04, abs_tol=1e-9), (
-        f"The difference is {difference:.4f}; on the items themselves it is 0.0400. Do not take it from "
-        "the resamples."
-    )
+    wrong = {
+        "The difference is a number of items. Accuracies are shares: divide by n.": 16,
+        "The difference is divided by the accuracy of A. Subtract, no more.": 0.05,
+        "The difference is in percent. Accuracies are shares.": 4.0,
+        "Items that only A has right count for B: xor and abs lose the sign. Subtract numbers, b - a.": np.mean(
+            a != b
+        ),
+    }
+    says = "Take it from the items themselves. Do not take it from the resamples."
+    checking.equal(difference, 0.04, "the difference", wrong, says=says)
+    assert low <= high, f"The bounds are turned round: low is {low:.4f}, high is {high:.4f}."
     assert low <= difference <= high, (
         f"The interval [{low:.4f}, {high:.4f}] does not hold the difference {difference:.4f}."
     )
@@ -523,7 +614,10 @@ def check_03_4(paired_bootstrap):
         f"The interval is {ratio:.1f} times too wide. You drew other items for A than for B. Both models "
         "answer the same items: use one set of indices for both."
     )
-    assert ratio < 1.5, f"The interval is {ratio:.1f} times wider than it should be."
+    assert ratio < 1.5, (
+        f"The interval is {ratio:.1f} times wider than it should be. Smallest and largest resample? Or resamples "
+        "of fewer items than there are?"
+    )
     assert not ratio < 0.3, (
         "The interval is far too narrow. The spread of the resampled means is the standard error; do not "
         "divide it by sqrt(n) again."
@@ -535,12 +629,19 @@ def check_03_4(paired_bootstrap):
     assert not 0.76 < ratio < 0.91, (
         "This is the 90 % interval: 5 % on either side. For 95 % leave 2.5 % on either side."
     )
+    assert not 1.25 < ratio < 1.38, "This is the 99 % interval. For 95 % leave 2.5 % on either side."
     assert 0.91 < ratio < 1.12, f"The interval has {ratio:.2f} times the width that was expected."
-    assert tuple(paired_bootstrap(a, b)) == tuple(answer), (
+    says = "A and B exchanged: A is better now, so the difference is negative."
+    checking.equal(call(b, a)[0], -0.04, "the difference", says=says)
+    assert tuple(call(a, b)) == tuple(answer), (
         "Two calls with the same seed differ. Use np.random.default_rng(seed)."
     )
+    _, low, high = call(a, b, resamples=1)
+    assert low == high, (
+        "One resample has one difference, so both bounds are that one. Use the argument resamples."
+    )
     print(
-        f"03.4 passed the visible cases. Difference {difference:.3f}, 95 % interval [{low:.3f}, {high:.3f}]."
+        f"03.4 passed the visible cases. Difference {difference:.3f}, 95 % interval [{answer[1]:.3f}, {answer[2]:.3f}]."
     )
     print(f"Without the pairs it would be {unpaired:.1f} times as wide.")
 
@@ -550,27 +651,43 @@ check_03_4(paired_bootstrap)
 
 
 def hidden_03_4(paired_bootstrap):
+    call = checking.calls(paired_bootstrap)
     same = np.array([True, False, True, True])
-    assert tuple(paired_bootstrap(same, same)) == (0.0, 0.0, 0.0), (
-        "Two identical models: no difference, no width."
+    checking.equal(
+        call(same, same), (0.0, 0.0, 0.0), "(difference, low, high)", says="Two identical models: no width."
     )
     one = np.zeros(12, dtype=bool)
     one[3] = True
-    _, low, _ = paired_bootstrap(np.zeros(12, dtype=bool), one)
+    _, low, _ = call(np.zeros(12, dtype=bool), one)
     assert low >= 0, (
         "B never loses an item here, so no resample has a negative difference. Your lower bound is "
         "negative: take quantiles, not a multiple of the standard deviation."
     )
+    last = np.arange(5) == 4
+    _, _, high = call(np.zeros(5, dtype=bool), last)
+    assert high > 0, "The last item is never drawn: rng.integers(n) already ends before n."
     a, b = np.arange(400) % 3 > 0, np.arange(400) % 4 > 0
-    results = {tuple(paired_bootstrap(a, b, resamples=200, seed=s)) for s in range(4)}
+    results = {tuple(call(a, b, resamples=200, seed=s)) for s in range(4)}
     assert len(results) > 1, "Four seeds, one result. Pass the seed to the generator."
     np.random.seed(0)
     before = np.random.get_state()[1].tolist(), np.random.get_state()[2]
-    paired_bootstrap(a, b)
+    call(a, b)
     assert (np.random.get_state()[1].tolist(), np.random.get_state()[2]) == before, (
         "You drew from numpy's global state, so this call changes every later random number. Use your "
         "own generator."
     )
+    rng = np.random.default_rng(9)
+    for n in (60, 1500):
+        a, b = rng.random(n) < 0.5, rng.random(n) < 0.6
+        gain = b.astype(float) - a
+        difference, low, high = call(a, b, resamples=2000, seed=5)
+        checking.equal(difference, gain.mean(), "the difference", says=f"{n} items.")
+        ratio = (high - low) / (3.92 * gain.std() / math.sqrt(n))
+        assert 0.85 < ratio < 1.15, (
+            f"With {n} items the interval has {ratio:.2f} times the width expected. Draw as many items as there are."
+        )
+    _, low, _ = call(np.zeros(12, dtype=bool), one)
+    checking.equal(low, 0.0, "low", says="Draw from all items, not only from those where the models differ:")
 
 
 hidden_03_4(paired_bootstrap)
@@ -606,8 +723,7 @@ def prediction():
 
 # %% nbgrader={"grade_id": "check_03_5", "locked": true}
 def check_03_5(prediction):
-    mine = prediction()
-    assert mine is not None, "The function returned None. Return your dict."
+    mine = checking.predicted(prediction, ("to_128", "in_order", "by_length", "attention_ratio"))
 
     def widths(lengths):
         """The padded length of every sentence, batches of four."""
@@ -615,40 +731,45 @@ def check_03_5(prediction):
 
     in_order, by_length, real = widths(LENGTHS), widths(sorted(LENGTHS)), sum(LENGTHS)
     to_128 = [128] * len(LENGTHS)
-    ratio = sum(w * w for w in to_128) / sum(w * w for w in by_length)
-    assert set(mine) == {"to_128", "in_order", "by_length", "attention_ratio"}, (
-        "Four keys: see the list above."
-    )
-    assert all(isinstance(value, int | float) for value in mine.values()), "Four numbers expected."
-    assert mine["to_128"] != 2 * 128, "to_128: this is one sentence a batch. A batch holds four rows of 128."
-    assert mine["to_128"] == sum(to_128), f"to_128: eight rows of 128 are {sum(to_128)}."
-    assert mine["in_order"] != real, (
-        f"in_order: {real} is the number of real tokens. A row is as long as its batch's longest."
-    )
-    assert mine["in_order"] != 8 * max(LENGTHS), (
-        "in_order: the longest of the batch counts, not the longest of all eight."
-    )
-    assert mine["in_order"] == sum(in_order), (
-        "in_order: four times the longest of the first batch, plus four times that of the second."
-    )
-    assert mine["by_length"] != real, (
+    wrong = {
+        "to_128: this is one sentence a batch. A batch holds four rows of 128.": 2 * 128,
+        "to_128: this is one batch. There are two.": 4 * 128,
+    }
+    checking.equal(mine["to_128"], sum(to_128), "to_128", wrong, says="to_128: eight rows of 128.")
+    wrong = {
+        f"in_order: {real} is the number of real tokens. A row is as long as its batch's longest.": real,
+        "in_order: the longest of the batch counts, not the longest of all eight.": 8 * max(LENGTHS),
+        "in_order: you add the longest sentences. Each batch has four rows of that length.": sum(in_order)
+        / 4,
+        "in_order: this is the answer to by_length. Here the batches are cut in the order given.": sum(
+            by_length
+        ),
+    }
+    says = "in_order: four times the longest of the first batch, plus four times that of the second."
+    checking.equal(mine["in_order"], sum(in_order), "in_order", wrong, says=says)
+    wrong = {
         "by_length: you removed all padding. Similar lengths are not equal lengths: the shortest rows "
-        "are still filled up."
-    )
-    assert mine["by_length"] == sum(by_length), (
-        "by_length: sort, cut after the fourth, and take four times each longest."
-    )
-    assert not math.isclose(mine["attention_ratio"], sum(to_128) / sum(by_length), rel_tol=0.02), (
+        "are still filled up.": real
+    }
+    says = "by_length: sort, cut after the fourth, and take four times each longest."
+    checking.equal(mine["by_length"], sum(by_length), "by_length", wrong, says=says)
+    positions = sum(to_128) / sum(by_length)
+    wrong = {
         "attention_ratio: this is the ratio of positions. Scores grow with the square of the length, so "
-        "square each row first."
-    )
-    assert not math.isclose(mine["attention_ratio"], (sum(to_128) / sum(by_length)) ** 2, rel_tol=0.02), (
+        "square each row first.": positions,
         "attention_ratio: you squared the ratio of the totals. Square each row's length, then add, then "
-        "divide."
-    )
-    assert math.isclose(mine["attention_ratio"], ratio, rel_tol=0.02), (
-        f"attention_ratio: the count gives {ratio:.1f}."
-    )
+        "divide.": positions**2,
+        "attention_ratio: you compare with in_order. The question is to_128 against by_length.": sum(
+            w * w for w in to_128
+        )
+        / sum(w * w for w in in_order),
+    }
+    wrong |= {
+        "attention_ratio: you square the real lengths. In by_length, too, rows are filled up to their longest: square "
+        "the padded lengths.": sum(w * w for w in to_128) / sum(w * w for w in LENGTHS)
+    }
+    ratio = sum(w * w for w in to_128) / sum(w * w for w in by_length)
+    checking.equal(mine["attention_ratio"], ratio, "attention_ratio", wrong, tol=0.02)
     print(
         f"03.5 passed. Real tokens: {real}. Padded to 128, {1 - real / sum(to_128):.0%} of the positions "
         "are empty;"

@@ -24,8 +24,13 @@
 
 # %%
 import itertools
+import random
+import re
+import string
 
 import numpy as np
+
+from instructlab_utils import checking
 
 # %% [markdown]
 # ## 05.1 From characters to tokens
@@ -35,7 +40,8 @@ import numpy as np
 # A tokenizer returns for each token of `[CLS] question [SEP] context [SEP]` its characters
 # (`offset_mapping`, end exclusive) and its text (`sequence_ids`: 0 question, 1 context, None special). The
 # answer covers the characters `begin` to `end - 1` of the **context**. Return the first and the last token
-# that *touch* it. If a part of the answer lies outside the window, return `(0, 0)`.
+# that *touch* it. If a part of the answer lies outside the window, or the window holds nothing of the context,
+# return `(0, 0)`.
 #
 # Annotators cut words in the middle, tokens cannot be cut: half a word still means its whole token.
 
@@ -53,61 +59,98 @@ def token_span(offsets, sequence_ids, begin, end):
 
 
 # %% nbgrader={"grade_id": "check_05_1", "locked": true}
-def window_05_1(question, context, seen=None):
-    """Offsets and sequence ids of whitespace tokens, as a tokenizer gives them; `seen` tokens of the context."""
+def window_05_1(question, context, seen=(None,)):
+    """Offsets and sequence ids of whitespace tokens, as a tokenizer gives them; `seen` cuts the context."""
 
     def pieces(text):
-        found, at = [], 0
-        for word in text.split():
-            at = text.index(word, at)
-            found.append((at, at + len(word)))
-            at += len(word)
-        return found
+        return [match.span() for match in re.finditer(r"\S+", text)]
 
-    first, second = pieces(question), pieces(context)[slice(*(seen or (None,)))]
+    first, second = pieces(question), pieces(context)[slice(*seen)]
     special = [(0, 0)]
     offsets = special + first + special + second + special
     return offsets, [None] + [0] * len(first) + [None] + [1] * len(second) + [None]
 
 
+def by_characters(offsets, sequence_ids, begin, end):
+    """The tokens that own a character of the answer; none where a character outside the window is asked for."""
+    own = {i: range(*offsets[i]) for i, part in enumerate(sequence_ids) if part == 1}
+    seen = [c for characters in own.values() for c in characters]
+    if not seen or not min(seen) <= begin or not end <= max(seen) + 1:
+        return 0, 0
+    touched = [i for i, characters in own.items() if set(characters) & set(range(begin, end))]
+    return touched[0], touched[-1]
+
+
 def check_05_1(token_span):
-    context = "The mill was built by Ada Byron in 1840."
-    whole = window_05_1("Who built it, and when exactly?", context)
-    begin = context.index("Ada")
-    got = token_span(*whole, begin, begin + len("Ada Byron"))
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert len(got) == 2, f"Two positions expected: first and last. You returned {got!r}."
-    got = tuple(int(i) for i in got)
-    assert got != (13, 15), (
-        "The last token is one too many: positions are inclusive here, it is `last`, not `last + 1`."
-    )
-    assert got[0] > 7, (
-        f"You return {got}. Positions 1 to 6 belong to the question: its characters count from 0, too. "
+    call = checking.calls(token_span)
+    question, context = "Who built it, and when exactly?", "The mill was built by Ada Byron in 1840."
+    whole, begin = window_05_1(question, context), context.index("Ada")
+
+    def span(window, first, last, want, wrong, says):
+        got = call(*window, first, last)
+        checking.form(got, (0, 0), "(first, last)")
+        checking.equal(tuple(got), want, f"(first, last) of {context[first:last]!r}", wrong, says=says)
+
+    got = call(*whole, begin, begin + len("Ada Byron"))
+    checking.form(got, (0, 0), "(first, last)")
+    assert tuple(got) == (5, 6) or not 0 < got[0] <= 7, (
+        f"You return {tuple(got)}. Positions 1 to 6 belong to the question: its characters count from 0, too. "
         "Look at sequence_ids."
     )
-    assert got == (13, 14), f"'Ada Byron' is the tokens 13 and 14 of the window, not {got}."
-    first_word = tuple(token_span(*whole, 0, 3))
-    assert first_word == (8, 8), (
-        f"'The', the first word of the context, is token 8, not {first_word}. Is an answer at character 0 "
+    wrong = {
+        "The last token is one too many: positions are inclusive here, it is `last`, not `last + 1`.": (
+            13,
+            15,
+        ),
+        "These are words of the context, counted from 0. Count tokens of the window: [CLS] and the question, too.": (
+            5,
+            6,
+        ),
+    }
+    wrong |= {
+        "These are characters. Return positions of tokens.": (22, 31),
+        "Only the first token: the second position belongs to the *last* token that is touched.": (13, 13),
+    }
+    span(whole, begin, begin + len("Ada Byron"), (13, 14), wrong, "")
+    says = "The answer ends where the window ends: it lies inside, since `end` is exclusive."
+    span(whole, context.index("1840"), len(context), (16, 16), {}, says)
+    says = (
+        "The first word of the context. Is an answer at character 0 "
         "an answer? Or did the question answer for the context?"
     )
-    half = tuple(token_span(*whole, begin, begin + len("Ada By")))
-    assert half == (13, 14), (
-        f"The answer 'Ada By' ends in the middle of a token; you return {half}. A token that is touched "
+    span(whole, 0, 3, (8, 8), {}, says)
+    says = (
+        "The answer ends in the middle of a token. A token that is touched "
         "counts: compare with < and >, do not ask that it lies wholly inside."
     )
-    after = tuple(token_span(*whole, begin, begin + len("Ada ")))
-    assert after == (13, 13), (
-        f"The answer 'Ada ' ends with a space; you return {after}. The token 'Byron' begins where the answer "
+    span(whole, begin, begin + len("Ada By"), (13, 14), {}, says)
+    says = "The answer begins in the middle of a token. A token that is touched counts, on the left as on the right."
+    span(whole, begin + 1, begin + len("Ada Byron"), (13, 14), {}, says)
+    says = (
+        "The answer ends with a space. The token 'Byron' begins where the answer "
         "ends, and `end` is exclusive: left < end, not <=."
     )
-    cut = window_05_1("Who built it, and when exactly?", context, (0, 6))
-    assert tuple(token_span(*cut, begin, begin + len("Ada Byron"))) == (0, 0), (
+    span(whole, begin, begin + len("Ada "), (13, 13), {}, says)
+    says = (
+        "The answer begins with a space. The token 'by' ends where the answer begins: right > begin, not >=."
+    )
+    span(whole, begin - 1, begin + 3, (13, 13), {}, says)
+    cut = window_05_1(question, context, (0, 6))
+    says = (
         "The window ends after 'Ada', so 'Ada Byron' is not in it. Half an answer is not an answer: (0, 0)."
     )
-    assert tuple(token_span(*cut, context.index("1840"), len(context))) == (0, 0), (
-        "An answer wholly outside the window: (0, 0)."
-    )
+    span(cut, begin, begin + len("Ada Byron"), (0, 0), {}, says)
+    says = "An answer wholly outside the window: (0, 0)."
+    span(cut, context.index("1840"), len(context), (0, 0), {}, says)
+    late = window_05_1(question, context, (6, None))
+    says = "The window begins with 'Byron', so the answer began before it. The left half is missing: (0, 0)."
+    span(late, begin, begin + len("Ada Byron"), (0, 0), {}, says)
+    says = "A window of the question alone holds nothing of the context: (0, 0)."
+    with checking.means(ValueError, says), checking.means(IndexError, says):
+        span(window_05_1(question, context, (0, 0)), 0, 3, (0, 0), {}, says)
+    for first, last in itertools.combinations(range(0, len(context) + 1, 3), 2):
+        cases = [(*window, first, last) for window in (whole, late, window_05_1("Why?", context, (2, 7)))]
+        call.agrees(by_characters, *cases, name="(first, last)")
     print("05.1 passed. The label decodes to the answer, and says 'not here' where it must.")
 
 
@@ -173,10 +216,26 @@ def windows(tokens, size, overlap, first, last):
 
 
 # %% nbgrader={"grade_id": "check_05_2", "locked": true}
+def one_by_one(tokens, size, overlap, first, last):
+    """The same windows, each begun `overlap` before the end of the one before."""
+    found, end = [], min(size, len(tokens))
+    found.append((tokens[:end], first, last) if last < end else (tokens[:end], -1, -1))
+    while end < len(tokens):
+        begin, end = end - overlap, min(end - overlap + size, len(tokens))
+        whole = first >= begin and last < end
+        found.append(
+            (tokens[begin:end], first - begin, last - begin) if whole else (tokens[begin:end], -1, -1)
+        )
+    return found
+
+
 def check_05_2(windows):
+    call = checking.calls(windows, slow="Does the loop end? Its step may be 0 or negative.")
     tokens = [f"t{i}" for i in range(10)]
-    found = windows(tokens, 4, 2, 3, 4)
-    assert found is not None, "The function returned None. Did you forget return?"
+    found = call(tokens, 4, 2, 3, 4)
+    assert isinstance(found, list | tuple) and all(
+        isinstance(entry, list | tuple) and len(entry) == 3 for entry in found
+    ), f"A list of (window, s, e) expected, not {checking.shown(found)}."
     pieces = [list(window) for window, _, _ in found]
     assert all(len(piece) <= 4 for piece in pieces), "A window holds at most `size` tokens."
     missing = set(tokens) - {token for piece in pieces for token in piece}
@@ -192,27 +251,53 @@ def check_05_2(windows):
     assert len(set(map(tuple, pieces))) == len(pieces) and not any(
         set(b) <= set(a) for a, b in itertools.pairwise(pieces)
     ), "The last window repeats what its predecessor holds. Stop when the end has been reached."
-    assert pieces == [tokens[0:4], tokens[2:6], tokens[4:8], tokens[6:10]], (
-        f"Windows expected at 0, 2, 4, 6. You have {pieces}."
+    checking.equal(
+        pieces, [tokens[i : i + 4] for i in (0, 2, 4, 6)], "windows", says="Windows begin at 0, 2, 4, 6."
     )
-    labels = [(int(s), int(e)) for _, s, e in found]
-    assert labels[1] != (3, 4), "Label (3, 4) counts in the text. In the window it begins at 2, so (1, 2)."
-    assert labels[1] == (1, 2), (
-        f"The second window holds t3 and t4 at its positions 1 and 2, not {labels[1]}."
-    )
+    labels = [(s, e) for _, s, e in found]
+    wrong = {
+        "Label (3, 4) counts in the text. In the window it begins at 2, so (1, 2).": (3, 4),
+        "e is the position of the last token, not the one after it.": (1, 3),
+    }
+    checking.equal(labels[1], (1, 2), "the label of the second window, with t3 and t4,", wrong)
     assert labels[0] != (3, 3) and labels[2] != (0, 0), (
         "A window with half of the answer got the other half's border as its label: min and max moved it inside. "
         "The model would learn that 't3' alone is right. Say (-1, -1)."
     )
-    assert labels == [(-1, -1), (1, 2), (-1, -1), (-1, -1)], f"Labels: {labels}."
-    short = windows(tokens[:3], 4, 2, 0, 2)
-    assert [(list(w), s, e) for w, s, e in short] == [(tokens[:3], 0, 2)], "A text that fits is one window."
+    says = "A window without the *whole* answer says (-1, -1): both ends must lie inside."
+    checking.equal(labels, [(-1, -1), (1, 2), (-1, -1), (-1, -1)], "labels", says=says)
+    checking.equal(
+        call(tokens[:3], 4, 2, 0, 2), [(tokens[:3], 0, 2)], "windows", says="A text that fits is one window."
+    )
+    pieces = [list(window) for window, _, _ in call(tokens, 5, 1, 3, 4)]
+    wrong = {
+        "You step by `overlap`. Neighbours then share size - overlap tokens; the step is size - overlap.": [
+            tokens[i : i + 5] for i in range(6)
+        ],
+        "The last tokens are in no window: you keep full windows only. The last one may be shorter.": [
+            tokens[:5],
+            tokens[4:9],
+        ],
+        "You moved the last window back until it was full, so it shares more than `overlap` tokens. It may be shorter.": [
+            tokens[:5],
+            tokens[4:9],
+            tokens[5:],
+        ],
+    }
+    says = "Another size or overlap: windows of five that share one begin at 0, 4, 8."
+    checking.equal(pieces, [tokens[:5], tokens[4:9], tokens[8:]], "windows", wrong, says=says)
     for first, length in itertools.product(range(9), (1, 2)):
         last = min(first + length - 1, 9)
-        held = [w[s : e + 1] for w, s, e in windows(tokens, 4, 2, first, last) if s >= 0]
+        held = [w[s : e + 1] for w, s, e in call(tokens, 4, 2, first, last) if s >= 0]
         assert held and all(list(h) == tokens[first : last + 1] for h in held), (
             f"The answer from t{first} to t{last} is no longer than the overlap, and no window holds it whole."
         )
+    says = "Another size, overlap or length."
+    for n, size, overlap in ((10, 5, 1), (11, 3, 0), (9, 6, 5), (7, 7, 2), (8, 3, 2), (6, 1, 0)):
+        cases = [
+            ([f"t{i}" for i in range(n)], size, overlap, first, min(first + 1, n - 1)) for first in range(n)
+        ]
+        call.agrees(one_by_one, *cases, name="windows", says=says)
     print("05.2 passed. Every answer of at most `overlap` tokens is whole in some window.")
 
 
@@ -243,7 +328,8 @@ check_05_2(windows)
 # at most `max_tokens` tokens, both ends in the context. Return `(s, e)`, or `None` where no span is legal. Of equal spans
 # return the one that begins first, then the shorter one.
 #
-# Use no loop over pairs of positions: a window has hundreds of tokens, and there are thousands of windows.
+# Logits may be of any size, thousands below zero too. Use no loop over pairs of positions: a window has hundreds of
+# tokens, and there are thousands of windows.
 
 
 # %% nbgrader={"grade_id": "answer_05_3", "solution": true}
@@ -271,31 +357,39 @@ def slow_05_3(start, end, in_context, max_tokens):
 
 
 def check_05_3(best_span):
+    call = checking.calls(best_span, none=True)
     context = np.array([False, False, True, True, True, True, False])
     start = np.array([9.0, 0, 2.8, 0, 3.0, 0, 0])
     end = np.array([9.0, 0, 3.0, 0, 0, 2.0, 8.0])
-    got = best_span(start, end, context, 3)
+    got = call(start, end, context, 3)
     assert got is not None, "The function returned None, but there are legal spans."
-    got = tuple(int(i) for i in got)
-    assert got != (0, 0), "(0, 0) has the largest sum, but it lies outside the context. Mask with in_context."
-    assert got != (4, 2), (
-        "This span ends before it begins: the two maxima of the context, taken separately. Add all pairs, then mask."
-    )
-    assert got != (4, 6), "Only the first token is checked against in_context here; the last one is [SEP]."
-    assert got != (4, 5), (
+    wrong = {
+        "(0, 0) has the largest sum, but it lies outside the context. Mask with in_context.": (0, 0),
+        "This span ends before it begins: the two maxima of the context, taken separately. Add all pairs, then mask.": (
+            4,
+            2,
+        ),
+        "Only the first token is checked against in_context here; the last one is [SEP].": (4, 6),
         "You fixed the best first token, then took the best last token behind it. The best pair need not hold the "
-        "best first token: (2, 2) has 5.8, (4, 5) has 5.0."
-    )
-    assert got == (2, 2), f"The best legal pair is (2, 2) with 5.8. You return {got}."
+        "best first token: (2, 2) has 5.8, (4, 5) has 5.0.": (4, 5),
+        "The end is one too many: both positions belong to the span.": (2, 3),
+    }
+    checking.equal(got, (2, 2), "(s, e)", wrong, says="The best legal pair is (2, 2) with 5.8.")
     far = np.zeros(7), np.zeros(7)
     far[0][2] = far[1][5] = 5.0
-    four, three = (tuple(best_span(*far, context, n)) for n in (4, 3))
-    assert four == (2, 5), (
-        f"From 2 to 5 are four tokens, which max_tokens = 4 allows; you return {four}. Off by one?"
-    )
-    assert three != (2, 5), "From 2 to 5 are four tokens, and max_tokens is 3. Mask what is too long."
-    assert three in {(2, 2), (3, 5)}, f"With max_tokens = 3 two spans tie at 5.0; you return {three}."
-    nothing = best_span(start, end, np.zeros(7, dtype=bool), 3)
+    says = "From 2 to 5 are four tokens, which max_tokens = 4 allows. Off by one?"
+    checking.equal(call(*far, context, 4), (2, 5), "(s, e)", says=says)
+    wrong = {
+        "From 2 to 5 are four tokens, and max_tokens is 3. Mask what is too long.": (2, 5),
+        "Six spans tie at 5.0. Of equal spans take the one that begins first, then the shorter one.": (2, 4),
+        "Six spans tie at 5.0. Of equal spans take the one that begins first.": (3, 5),
+        "Six spans tie at 5.0. Of equal spans take the one that *begins first*, not the shortest of the last.": (
+            5,
+            5,
+        ),
+    }
+    checking.equal(call(*far, context, 3), (2, 2), "(s, e) with max_tokens = 3", wrong)
+    nothing = call(start, end, np.zeros(7, dtype=bool), 3)
     assert nothing is None, f"No token is in the context, so no span is legal: None, not {nothing}."
     print("05.3 passed the visible cases.")
 
@@ -305,19 +399,33 @@ check_05_3(best_span)
 
 
 def hidden_05_3(best_span):
+    call = checking.calls(best_span, none=True)
     rng = np.random.default_rng(0)
-    for _ in range(60):
-        n = int(rng.integers(1, 12))
-        start, end = rng.normal(size=n) - 50, rng.normal(size=n) - 50
-        context, most = rng.random(n) < 0.7, int(rng.integers(1, 6))
-        want, got = slow_05_3(start, end, context, most), best_span(start, end, context, most)
-        got = None if got is None else tuple(int(i) for i in got)
-        assert got == want, (
-            "Wrong on a random table whose logits are all far below zero. Mask with minus infinity, not with 0: zero "
-            "would be the largest of all."
-        )
-    tie = best_span(np.zeros(5), np.zeros(5), np.array([False, True, True, True, False]), 2)
-    assert tuple(tie) == (1, 1), "All spans tie: return the one that begins first, and of those the shortest."
+    for shift in (-50, 50, -20_000):
+        for _ in range(30):
+            n = int(rng.integers(1, 12))
+            start, end = rng.normal(size=n) + shift, rng.normal(size=n) + shift
+            case = start, end, rng.random(n) < 0.7, int(rng.integers(1, 6))
+            checking.equal(
+                call(*case),
+                slow_05_3(*case),
+                "(s, e)",
+                says=f"Wrong on a random table whose logits are near {shift}. Mask with minus infinity, not with 0 or "
+                "-10000: zero would be the largest of all.",
+            )
+    tie = call(np.zeros(5), np.zeros(5), np.array([False, True, True, True, False]), 2)
+    checking.equal(
+        tie, (1, 1), "(s, e)", says="All spans tie: the one that begins first, and of those the shortest."
+    )
+    for _ in range(40):
+        n = int(rng.integers(2, 9))
+        case = rng.integers(3, size=n) * 1.0, rng.integers(3, size=n) * 1.0, rng.random(n) < 0.8, 3
+        says = "A table with equal spans: the one that begins first, and of those the shortest."
+        checking.equal(call(*case), slow_05_3(*case), "(s, e)", says=says)
+    gap = np.ones(9), np.ones(9), np.array([False, True, False, False, True, True, False, False, True]), 5
+    gap[0][1] = gap[1][5] = 4.0
+    says = "The ends must lie in the context; what lies between them need not."
+    checking.equal(call(*gap), (1, 5), "(s, e)", says=says)
 
 
 hidden_05_3(best_span)
@@ -358,20 +466,25 @@ def prediction():
 
 # %% nbgrader={"grade_id": "check_05_4", "locked": true}
 def check_05_4(prediction):
-    mine = prediction()
-    assert mine is not None, "The function returned None. Return your dict."
-    assert set(mine) == set(TABLES), f"Keys expected: {', '.join(TABLES)}."
+    mine = checking.calls(prediction)()
+    checking.form(mine, {name: {"separate": (0, 0), "joint": (0, 0)} for name in TABLES}, "the predictions")
     for name, (first, last) in TABLES.items():
         a, c = (np.array([row.get(t, 0.0) for t in range(10)]) for row in (first, last))
         pairs = {(s, e): a[s] + c[e] for s in range(4, 9) for e in range(s, min(9, s + 3))}
         separate, joint = (int(a.argmax()), int(c.argmax())), max(pairs, key=pairs.get)
         got = {key: tuple(value) for key, value in mine[name].items()}
-        assert set(got) == {"separate", "joint"}, f"{name}: two keys, separate and joint."
         assert got["separate"] != separate[::-1] or separate[0] == separate[1], (
             f"{name}: start first, then end; do not put them into order. The decoder does not either."
         )
         assert got["separate"] == separate, (
             f"{name}: the two maxima, over all positions, legal or not, are {separate}."
+        )
+        assert got["joint"] != (joint[0] - 4, joint[1] - 4), (
+            f"{name}: you count from the first token of the context. Positions count from [CLS]; the context is 4 to 8."
+        )
+        assert got["joint"] != (joint[0], joint[1] + 1), (
+            f"{name}: {got['joint']} ends one behind the best span. The second number is the last token itself, as in the "
+            "argmax of the end logits."
         )
         assert got["joint"] != separate, (
             f"{name}: {separate} is not legal. Is it in the context, in order, and of at most three tokens?"
@@ -439,38 +552,52 @@ def em_f1(prediction, answers):
 
 # %% nbgrader={"grade_id": "check_05_5", "grade": true, "points": 3, "locked": true}
 def check_05_5(em_f1):
-    got = em_f1("Denver Broncos", ["Denver Broncos"])
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert len(got) == 2 and got[0] == got[1] == 1.0, f"Equal texts: (1.0, 1.0) expected, not {got}."
+    call = checking.calls(em_f1)
 
-    def scores(prediction, *answers):
-        return tuple(round(float(x), 4) for x in em_f1(prediction, list(answers)))
+    def scores(prediction, answers, want, says, wrong=None):
+        name = f"(exact match, F1) of {prediction!r} against {answers}"
+        checking.equal(call(prediction, answers), want, name, wrong, says=says)
 
-    assert scores("the Denver Broncos!", "denver broncos") == (1.0, 1.0), (
-        "Case, punctuation and the article must not matter: normalise both sides."
-    )
-    assert scores("theatre", "atre") == (0.0, 0.0), (
-        "'theatre' lost its first letters. Drop the *word* the: a pattern with \\b on both sides."
-    )
-    em, f1 = scores("Broncos of Denver", "Denver Broncos")
-    assert em == 0.0, "Exact match compares the words in order: 'broncos of denver' is not 'denver broncos'."
-    assert f1 != round(2 / 3, 4), (
-        "2/3 is the precision (or the share of common among all words). F1 is 2 n / (|p| + |t|) = 4/5."
-    )
-    assert f1 == 0.8, f"Two words in common of 3 and 2: F1 is 0.8, not {f1}."
-    em, f1 = scores("no no no", "no")
-    assert f1 != 1.0, (
-        "Sets forget how often a word occurs: 'no no no' is not 'no'. Count (Counter & Counter)."
-    )
-    assert f1 == 0.5, f"One word in common of 3 and 1: F1 is 0.5, not {f1}."
-    em, f1 = scores("Broncos", "the Denver Broncos", "Broncos")
-    assert f1 != round((2 / 3 + 1) / 2, 4), "Several truths: the kindest counts, not the mean."
-    assert (em, f1) == (1.0, 1.0), (
-        f"The second truth fits exactly; you return {(em, f1)}. Look at all of them."
-    )
-    assert scores("something") == (0.0, 0.0) and scores("") == (1.0, 1.0), (
-        "No true answer: the empty prediction is right, everything else is wrong."
-    )
+    scores("Denver Broncos", ["Denver Broncos"], (1.0, 1.0), "Equal texts:")
+    says = "Case, punctuation and the article must not matter: normalise both sides."
+    scores("the Denver Broncos!", ["denver broncos"], (1.0, 1.0), says)
+    scores("denver broncos", ["An denver, Broncos"], (1.0, 1.0), says)
+    says = "'theatre' lost its first letters. Drop the *word* the: a pattern with \\b on both sides."
+    scores("theatre", ["atre"], (0.0, 0.0), says)
+    wrong = {
+        "2/3 is the precision (or the share of common among all words). F1 is 2 n / (|p| + |t|) = 4/5.": (
+            0.0,
+            2 / 3,
+        ),
+        "1.0 is the recall. F1 is 2 n / (|p| + |t|) = 4/5.": (0.0, 1.0),
+        "Exact match compares the words in order: 'broncos of denver' is not 'denver broncos'.": (1.0, 0.8),
+    }
+    scores("Broncos of Denver", ["Denver Broncos"], (0.0, 0.8), "Two words in common of 3 and 2:", wrong)
+    says = "Exact match compares the words *in order*:"
+    scores("Broncos Denver", ["Denver Broncos"], (0.0, 1.0), says)
+    wrong = {
+        "Sets forget how often a word occurs: 'no no no' is not 'no'. Count (Counter & Counter).": (0.0, 1.0),
+        "Each 'no' of the prediction finds the same 'no' again. It counts twice only if both sides have two.": (
+            0.0,
+            1.5,
+        ),
+    }
+    scores("no no no", ["no"], (0.0, 0.5), "One word in common of 3 and 1:", wrong)
+    wrong = {
+        "'no' stands twice on both sides, so it counts twice. Sets count it once: use Counter.": (0.0, 0.4)
+    }
+    scores("no no cat", ["no no"], (0.0, 0.8), "Two words in common of 3 and 2:", wrong)
+    wrong = {
+        "Several truths: the kindest counts, not the mean.": (0.5, (2 / 3 + 1) / 2),
+        "Only the first truth is read. Look at all of them.": (0.0, 2 / 3),
+    }
+    scores("Broncos", ["the Denver Broncos", "Broncos"], (1.0, 1.0), "The second truth fits exactly:", wrong)
+    says = "Only the last truth is read. Look at all of them."
+    scores("Broncos", ["Broncos", "the Denver Broncos"], (1.0, 1.0), says)
+    says = "No true answer: the empty prediction is right, everything else is wrong."
+    with checking.means(ValueError, says):
+        scores("something", [], (0.0, 0.0), says)
+    scores("", [], (1.0, 1.0), says)
     print("05.5 passed the visible cases.")
 
 
@@ -478,17 +605,55 @@ check_05_5(em_f1)
 ### BEGIN HIDDEN TESTS
 
 
+def by_removing(prediction, answers):
+    """Every common word is taken off both lists, one after the other."""
+
+    def words(text):
+        bare = "".join("" if c in string.punctuation else c for c in text.lower())
+        return [word for word in bare.split() if word not in {"a", "an", "the"}]
+
+    best = 0.0, 0.0
+    for answer in answers or [""]:
+        guess, truth, rest, common = words(prediction), words(answer), words(answer), 0
+        for word in guess:
+            if word in rest:
+                rest.remove(word)
+                common += 1
+        exact = float(guess == truth)
+        f1 = exact if 0 in (len(guess), len(truth)) else common / ((len(guess) + len(truth)) / 2)
+        best = max(best[0], exact), max(best[1], f1)
+    return best
+
+
 def hidden_05_5(em_f1):
-    em, f1 = em_f1("a.b", ["ab"])
-    assert (em, f1) == (1.0, 1.0), (
-        "'a.b' has to become 'ab': punctuation first, articles second. The other way round the letter a is taken for "
-        "an article."
+    call = checking.calls(em_f1)
+    says = (
+        "'a.b' has to become 'ab': punctuation is dropped, not turned into a space, and before the articles. The other "
+        "way round the letter a is taken for an article."
     )
-    assert tuple(em_f1("The", ["a"])) == (1.0, 1.0), (
-        "No words left on either side: equal, so both scores are 1."
-    )
-    assert tuple(em_f1("The", ["cat"])) == (0.0, 0.0), "One side has no words left: F1 is 0, not an error."
-    assert tuple(em_f1("x  y\n z", ["x y z"])) == (1.0, 1.0), "Any white space separates words."
+    checking.equal(call("a.b", ["ab"]), (1.0, 1.0), "(exact match, F1)", says=says)
+    for prediction, answers, says in (
+        (
+            "The, cat (a)",
+            ["cat"],
+            "'The,' and '(a)' are articles with a mark. Drop punctuation first, articles second.",
+        ),
+        ("The", ["a"], "No words left on either side: equal, so both scores are 1."),
+        ("The", ["cat"], "One side has no words left: F1 is 0, not an error."),
+        ("cat", ["", "the"], "One side has no words left: F1 is 0, not an error."),
+        ("x  y\n z", ["x y z"], "Any white space separates words."),
+        ("it's 5,000 $", ["its 5000"], "Every character of string.punctuation goes, also inside a word."),
+        ("an apple a day", ["apple day"], "a, an and the are dropped wherever they stand."),
+    ):
+        with checking.means(ZeroDivisionError, "One side has no words left: F1 is 0 or 1, not 0 / 0."):
+            call.agrees(by_removing, (prediction, answers), name="(exact match, F1)", says=says)
+    rng = random.Random(5)
+    for _ in range(60):
+        texts = [
+            " ".join(rng.choices(["the", "A", "b", "b", "c!", "-", "d"], k=rng.randrange(5)))
+            for _ in range(4)
+        ]
+        call.agrees(by_removing, (texts[0], texts[1 : rng.randint(1, 4)]), name="(exact match, F1)")
 
 
 hidden_05_5(em_f1)

@@ -29,14 +29,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from instructlab_utils import checking
+
 # %% [markdown]
 # ## 07.1 Dropout that keeps the mean
 #
 # > ●●○○○ · 10 minutes · practice
 #
 # Write inverted dropout. In training each activation is set to zero with probability $p$, by a coin of its
-# own, and what survives is scaled so that the mean of the result is the input. Outside training the input
-# comes back as it is.
+# own, and what survives is scaled so that the expected value of the result is the input: by a number, not by
+# what happened to survive. Outside training the input comes back as it is. The dtype stays, and the gradient
+# reaches what survives.
 #
 # Draw one uniform number per activation: `torch.rand(h.shape, generator=generator)`. The generator makes
 # the coins repeatable, and leaves the global random state alone.
@@ -55,44 +58,83 @@ def dropout(h, p, training, generator):
 
 # %% nbgrader={"grade_id": "check_07_1", "locked": true}
 def check_07_1(dropout):
+    call = checking.calls(dropout)
+
     def coins(seed=0):
         return torch.Generator().manual_seed(seed)
 
-    h = torch.full((40, 500), 2.0)
-    out = dropout(h, 0.2, True, coins())
-    assert out is not None, "The function returned None. Did you forget return?"
-    assert out.shape == h.shape, f"Shape {tuple(h.shape)} expected, not {tuple(out.shape)}."
-    assert torch.equal(h, torch.full((40, 500), 2.0)), (
-        "The input itself was changed. The caller may need it again."
-    )
-    same = dropout(h, 0.2, False, coins())
+    h, _ = torch.full((40, 500), 2.0), torch.rand(1)  # one draw: no state that a seed leads to
+    before = torch.get_rng_state()
+    out = call(h, 0.2, True, coins())
+    checking.form(out, h, "the result", dtype=torch.float32)
+    same = call(h, 0.2, False, coins())
     assert not (same == 0).any(), "Outside training some activations are zero. Prediction must not be random."
-    assert torch.equal(same, h), (
+    says = (
         "Outside training the input is scaled. Inverted dropout pays the scale in training, so that "
         "prediction needs none."
     )
+    checking.equal(same, h, "the result", says=says)
     zeros, survivors = (out == 0).double().mean().item(), out[out != 0]
     assert not 0.75 < zeros < 0.85, "Four fifths are zero: p is the probability of a zero, not of surviving."
-    assert 0.17 < zeros < 0.23, f"A fifth of the activations should be zero, not {zeros:.0%}."
     rows = (out != 0).double().mean(1)
     columns = (out != 0).double().mean(0)
     assert rows.std() < 0.1 and columns.std() < 0.2, (
         "Whole rows or columns live or die together. Every activation has a coin of its own."
     )
-    assert not torch.allclose(survivors, torch.tensor(2.0)), (
+    assert 0.17 < zeros < 0.23, f"A fifth of the activations should be zero, not {zeros:.0%}."
+    assert survivors.std() < 1e-4, (
+        f"Survivors of equal size get different sizes, from {survivors.min():.3f} on."
+    )
+    wrong = {
         "The survivors are not scaled, so the mean falls to 1 - p of the input. The next layer sees "
-        "another size in training than in prediction."
-    )
-    assert not torch.allclose(survivors, torch.tensor(10.0)), (
-        "You divide by p. Survivors are the share 1 - p, so that is what to divide by."
-    )
-    assert torch.allclose(survivors, torch.tensor(2.5)), (
-        f"A survivor of 2 becomes 2.5 with p = 0.2, not {survivors[0].item():.3f}."
-    )
-    assert torch.equal(out, dropout(h, 0.2, True, coins())), (
+        "another size in training than in prediction.": 2.0,
+        "You divide by p. Survivors are the share 1 - p, so that is what to divide by.": 10.0,
+        "You multiply by 1 - p. Survivors must become larger, to make up for the others.": 1.6,
+        "You divide by the share that happened to survive. Divide by its expected value, 1 - p.": 2.0
+        / (1 - zeros),
+    }
+    says = "Survivors are divided by 1 - p."
+    checking.equal(survivors.mean().item(), 2.5, "a survivor of 2 with p = 0.2", wrong, tol=1e-5, says=says)
+    assert torch.equal(out, call(h, 0.2, True, coins())), (
         "Two calls with equal generators differ. Draw the coins from the generator."
     )
-    print(f"07.1 passed. Zeros: {zeros:.1%}; mean {out.mean():.3f} for an input of 2.")
+    counts = {int((call(h, 0.2, True, coins(seed)) == 0).sum()) for seed in range(4)}
+    assert len(counts) > 1 or torch.equal(out, call(h, 0.2, True, coins(1))), (
+        f"Each of four calls sets {counts.pop()} activations to zero, no more and no less. Every activation has a coin "
+        "of its own, so their number varies."
+    )
+    assert not torch.equal(out, call(h, 0.2, True, coins(1))), (
+        "Two generators, the same coins. Use the argument."
+    )
+    assert torch.equal(before, torch.get_rng_state()), (
+        "You drew from the global random state (or set it), so this call changes every later random number. Draw "
+        "from the generator."
+    )
+    for shape, p, dtype in (
+        ((7,), 0.5, torch.float64),
+        ((400, 3, 2), 0.9, torch.float32),
+        ((300, 2), 0.0, torch.float64),
+        ((900, 5), 0.05, torch.float32),
+        ((200, 4), 0.25, torch.bfloat16),
+        ((200, 4), 0.5, torch.float16),
+    ):
+        h = torch.randn(shape, generator=coins(5), dtype=dtype)
+        out = call(h, p, True, coins(6))
+        says = f"Shape {shape}, p = {p}, {dtype}, random input. The dtype stays."
+        share = (out == 0).double().mean().item()
+        assert len(h) < 100 or abs(share - p) < 0.05, f"{says} The share of zeros is {share:.2f}."
+        checking.equal(out, h * (out != 0) / (1 - p), "the result", dtype=dtype, says=says)
+        assert p or (out != 0).all(), "p = 0 sets nothing to zero."
+    leaf = torch.randn(3, 50, generator=coins(7)).requires_grad_()
+    out = dropout(leaf, 0.5, True, coins(8))
+    assert out.requires_grad, (
+        "No gradient reaches the input: .detach(), .data or a new tensor cuts the graph."
+    )
+    (gradient,) = torch.autograd.grad(out.sum(), leaf)
+    checking.equal(
+        gradient, 2.0 * (out != 0), "the gradient", says="1 / (1 - p) where it survives, 0 elsewhere."
+    )
+    print(f"07.1 passed. Zeros: {zeros:.1%} of {40 * 500}, and every survivor is a quarter larger.")
 
 
 check_07_1(dropout)
@@ -123,7 +165,8 @@ check_07_1(dropout)
 # $$ \tfrac12 \big(-\log p_y - \log q_y\big) + \alpha \cdot \tfrac12 \big(\mathrm{KL}(p \,\|\, q) +
 # \mathrm{KL}(q \,\|\, p)\big). $$
 #
-# The gradient must flow into both passes. Logits may be as large as a thousand; the result stays finite.
+# The gradient must flow into both passes. Logits may be as large as $\pm 1000$; the result stays right, to the
+# last of its digits.
 
 
 # %% nbgrader={"grade_id": "answer_07_2", "solution": true}
@@ -145,38 +188,56 @@ def two_passes(seed, n=6, classes=4):
     return a, b, torch.randint(classes, (n,), generator=generator)
 
 
+def r_drop_of_columns(a, b, y):
+    """The loss with alpha = 0.7, but with probabilities over the wrong axis."""
+    u, v, at = a.log_softmax(0), b.log_softmax(0), y[:, None]
+    return (0.7 * ((u.exp() - v.exp()) * (u - v)).sum(1) - (u + v).gather(1, at)[:, 0]) / 2
+
+
 def check_07_2(r_drop):
+    call = checking.calls(r_drop)
     a, b, y = two_passes(0)
-    got = r_drop(a, b, y, 0.7)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert tuple(got.shape) == (6,), (
-        f"Shape (6,) expected, one loss per sentence, not {tuple(got.shape)}. The caller chooses the mean."
-    )
-    ce = (F.cross_entropy(a, y, reduction="none") + F.cross_entropy(b, y, reduction="none")) / 2
-    p, q = a.softmax(1), b.softmax(1)
+    first, second = F.cross_entropy(a, y, reduction="none"), F.cross_entropy(b, y, reduction="none")
+    ce, p, q = (first + second) / 2, a.softmax(1), b.softmax(1)
     forward, backward = (p * (p / q).log()).sum(1), (q * (q / p).log()).sum(1)
-
-    def same(want):
-        return torch.allclose(got, want, atol=1e-9)
-
-    assert not same(2 * ce + 0.7 * (forward + backward) / 2), (
-        "You add the two cross-entropies. Take their mean: with alpha = 0 the loss is the ordinary one."
-    )
-    assert not same(ce + 0.7 * forward) and not same(ce + 0.7 * backward), (
+    one_way = (
         "This is the divergence in one direction. It changes when a and b are exchanged; the passes are "
         "equals, so take both directions."
     )
-    assert not same(ce + 0.7 * (forward + backward)), (
-        "Both directions are there, but added. Take half of each."
-    )
-    assert not same(ce + 0.7 * ((a - b) ** 2).mean(1)), (
+    wrong = {
+        "You add the two cross-entropies. Take their mean: with alpha = 0 the loss is the ordinary one.": 2
+        * ce
+        + 0.7 * (forward + backward) / 2,
+        one_way: ce + 0.7 * forward,
+        f"{one_way} ": ce + 0.7 * backward,
+        "Both directions are there, but added. Take half of each.": ce + 0.7 * (forward + backward),
         "This compares logits by squares. Adding a constant to all logits changes nothing in p, and must "
-        "change nothing here."
-    )
-    assert not same(ce - 0.7 * (forward + backward) / 2), (
-        "The sign: you reward two passes that disagree. A divergence is subtracted nowhere."
-    )
-    assert same(ce + 0.7 * (forward + backward) / 2), "Some loss differs from the formula."
+        "change nothing here.": ce + 0.7 * ((a - b) ** 2).mean(1),
+        "The sign: you reward two passes that disagree. A divergence is subtracted nowhere.": ce
+        - 0.7 * (forward + backward) / 2,
+        "Only the first pass meets the truth. Take the mean of both cross-entropies.": first
+        + 0.7 * (forward + backward) / 2,
+        "alpha multiplies everything. It belongs to the divergences only.": 0.7
+        * (ce + (forward + backward) / 2),
+        "The divergences are averaged over the sentences. Each sentence has its own.": ce
+        + 0.7 * (forward + backward).mean() / 2,
+        "You average the logits first. The passes are two predictions: take the mean of their losses.": F.cross_entropy(
+            (a + b) / 2, y, reduction="none"
+        )
+        + 0.7 * (forward + backward) / 2,
+        "This compares both with their mean (Jensen-Shannon). Compare p with q.": ce
+        + 0.7 * ((p * (2 * p / (p + q)).log()).sum(1) + (q * (2 * q / (p + q)).log()).sum(1)) / 2,
+        "The softmax runs over the sentences. It runs over the classes of one sentence.": r_drop_of_columns(
+            a, b, y
+        ),
+        "alpha is missing: it multiplies the divergences.": ce + (forward + backward) / 2,
+        "F.kl_div wants *log*-probabilities as its first argument; you give it probabilities.": ce
+        + 0.35 * (q * (q.log() - p) + p * (p.log() - q)).sum(1),
+        "The divergences are averaged over the classes. Sum over them.": ce + 0.7 * (forward + backward) / 8,
+    }
+    want = ce + 0.7 * (forward + backward) / 2
+    got = call(a, b, y, 0.7)
+    checking.equal(got, want, "the losses", wrong, says="One loss per sentence; the caller chooses the mean.")
     print("07.2 passed the visible cases. Mean loss", f"{got.mean():.4f}")
 
 
@@ -185,26 +246,39 @@ check_07_2(r_drop)
 
 
 def hidden_07_2(r_drop):
-    a, b, y = two_passes(1, n=5, classes=3)
-    a.requires_grad_(True)
-    b.requires_grad_(True)
-    loss = r_drop(a, b, y, 2.0).sum()
-    grads = torch.autograd.grad(loss, (a, b), allow_unused=True)
-    log_p, log_q = a.log_softmax(1), b.log_softmax(1)
-    kl = ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum() / 2
-    want = torch.autograd.grad(
-        (F.cross_entropy(a, y, reduction="sum") + F.cross_entropy(b, y, reduction="sum")) / 2 + 2 * kl, (a, b)
-    )
-    for mine, theirs in zip(grads, want, strict=True):
-        assert mine is not None and torch.allclose(mine, theirs, atol=1e-9), (
-            "The value is right, the gradient is not: one of the passes was detached. Both learn."
+    call = checking.calls(r_drop)
+
+    def with_the_library(a, b, y, alpha):
+        u, v = a.log_softmax(1), b.log_softmax(1)
+        both = F.kl_div(v, u, log_target=True, reduction="none") + F.kl_div(
+            u, v, log_target=True, reduction="none"
         )
-    large = torch.tensor([[1000.0, 0.0]], dtype=torch.float64)
-    got = r_drop(large, -large, torch.tensor([0]), 1.0)
-    assert torch.isfinite(got).all(), (
+        return (
+            F.nll_loss(u, y, reduction="none") + F.nll_loss(v, y, reduction="none") + alpha * both.sum(1)
+        ) / 2
+
+    a, b, y = two_passes(1, n=5, classes=3)
+    call.gradients(
+        with_the_library,
+        a,
+        b,
+        y,
+        2.0,
+        of=[0, 1],
+        says="The value is right, the gradient is not: one of the passes was detached. Both learn.",
+    )
+    large = torch.tensor([[1000.0, 0.0], [-1000.0, 1000.0], [300.0, 100.0]], dtype=torch.float64)
+    case = large, -large, torch.tensor([0, 1, 1]), 1.0
+    assert torch.isfinite(call(*case)).all(), (
         "With logits of a thousand the loss is not finite: a probability underflowed before its logarithm. "
         "Take log_softmax."
     )
+    says = "With logits of a thousand the loss is finite and wrong: something was clamped. Take log_softmax."
+    call.agrees(with_the_library, case, name="the losses", says=says)
+    call.gradients(with_the_library, *case, of=[0, 1], says=says)
+    for n, classes, alpha in ((3, 2, 0.0), (1, 7, 5.0), (8, 5, 0.3)):
+        says = f"n = {n}, {classes} classes, alpha = {alpha}."
+        call.agrees(with_the_library, (*two_passes(n, n, classes), alpha), name="the losses", says=says)
 
 
 hidden_07_2(r_drop)
@@ -252,7 +326,7 @@ def broken_report(looks, y_dev, y_test):
 
 # %% [markdown]
 # Write it so that everything that is chosen is chosen on dev, and everything that is reported is measured
-# on test. Of equally good looks take the first.
+# on test. The look is chosen by its accuracy; of equally good ones take the first.
 
 
 # %% nbgrader={"grade_id": "answer_07_3", "solution": true}
@@ -272,12 +346,12 @@ def report(looks, y_dev, y_test):
 
 
 # %% nbgrader={"grade_id": "check_07_3", "locked": true}
-def made_looks():
-    """Five looks; the second and the fourth are best on dev, the fifth is best on test."""
-    rng = np.random.default_rng(3)
-    y_dev, y_test = rng.integers(2, size=40), rng.integers(2, size=40)
+def made_looks(seed=3, dev=(24, 32, 28, 32, 29), test=(33, 34, 31, 37, 41), n_dev=40, n_test=50):
+    """Looks with so many right answers. Here the second and the fourth are best on dev, the fifth is best on test."""
+    rng = np.random.default_rng(seed)
+    y_dev, y_test = rng.integers(2, size=n_dev), rng.integers(2, size=n_test)
     looks = []
-    for step, (dev_right, test_right) in enumerate([(24, 26), (32, 27), (28, 25), (32, 30), (29, 33)]):
+    for step, (dev_right, test_right) in enumerate(zip(dev, test, strict=True)):
         look = {"step": 10 * (step + 1)}
         for name, y, right, size in (("dev", y_dev, dev_right, 1.5), ("test", y_test, test_right, 4.0)):
             answers = np.where(np.arange(len(y)) < right, y, 1 - y)
@@ -288,44 +362,70 @@ def made_looks():
 
 
 def check_07_3(report):
+    call = checking.calls(report)
     looks, y_dev, y_test = made_looks()
-    got = report(looks, y_dev, y_test)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert set(got) == {"step", "accuracy", "temperature", "loss"}, (
-        "Keys expected: step, accuracy, temperature, loss."
-    )
-    assert got["step"] != 50, (
-        "step: the fifth look is the best on *test*. Whoever chooses there has nothing left to test with."
-    )
-    assert got["step"] != 40, "step: two looks are equally good on dev. Take the first."
-    assert got["step"] == 20, f"step: 20 expected, not {got['step']}."
+    got = call(looks, y_dev, y_test)
+    checking.form(got, {"step": 0, "accuracy": 0.0, "temperature": 0.0, "loss": 0.0}, "the report")
+    wrong = {
+        "step: the fifth look is the best on *test*. Whoever chooses there has nothing left to test with.": 50,
+        "step: two looks are equally good on dev. Take the first.": 40,
+        "step: this is the number of the look, not its step.": 1,
+    }
+    checking.equal(got["step"], 20, "step", wrong)
     best = looks[1]
-    assert not math.isclose(got["accuracy"], 32 / 40), (
+    wrong = {
         "accuracy: this is the best dev score. It is a maximum of several looks, so it is too good by "
-        "selection. Report the test accuracy of the chosen look."
-    )
-    assert not math.isclose(got["accuracy"], 33 / 40), (
-        "accuracy: this is the best of all test scores, not that of the chosen look."
-    )
-    assert math.isclose(got["accuracy"], 27 / 40), f"accuracy: 0.675 expected, not {got['accuracy']:.3f}."
+        "selection. Report the test accuracy of the chosen look.": 32 / 40,
+        "accuracy: this is the best of all test scores, not that of the chosen look.": 41 / 50,
+        "accuracy: this is the mean over all looks. Report the chosen one's.": sum((33, 34, 31, 37, 41))
+        / 250,
+        "accuracy: a share from 0 to 1 is expected, no percentage.": 68,
+    }
+    checking.equal(got["accuracy"], 34 / 50, "accuracy", wrong)
     on_dev, on_test = best_temperature(best["dev"], y_dev), best_temperature(best["test"], y_test)
-    assert not math.isclose(got["temperature"], on_test), (
+    wrong = {
         "temperature: fitted on the test sentences. No temperature can then do better there, so the loss "
-        "that you report is no estimate."
+        "that you report is no estimate.": on_test,
+        "temperature: this is no scaling at all.": 1.0,
+        "temperature: fitted at another look. Take the dev sentences of the chosen one.": best_temperature(
+            looks[0]["dev"], y_dev
+        ),
+        "temperature: fitted on dev and test together. Test has one job: to measure.": best_temperature(
+            np.concatenate([best["dev"], best["test"]]), np.concatenate([y_dev, y_test])
+        ),
+    }
+    checking.equal(
+        got["temperature"], on_dev, "temperature", wrong, says="On the dev sentences of the chosen look."
     )
-    assert math.isclose(got["temperature"], on_dev), (
-        f"temperature: on the dev sentences of the chosen look it is {on_dev:.3f}."
+    wrong = {
+        "loss: this is the dev loss. The temperature was fitted there; measure on test.": loss_of(
+            best["dev"], y_dev, on_dev
+        ),
+        "loss: the temperature was found, and then not used.": loss_of(best["test"], y_test),
+        "loss: this is the loss at the temperature of the test sentences.": loss_of(
+            best["test"], y_test, on_test
+        ),
+    }
+    want = loss_of(best["test"], y_test, on_dev)
+    checking.equal(
+        got["loss"], want, "loss", wrong, says="The test loss of the chosen look, at the temperature."
     )
-    assert not math.isclose(got["loss"], loss_of(best["dev"], y_dev, on_dev)), (
-        "loss: this is the dev loss. The temperature was fitted there; measure on test."
-    )
-    assert not math.isclose(got["loss"], loss_of(best["test"], y_test)), (
-        "loss: the temperature was found, and then not used."
-    )
-    assert math.isclose(got["loss"], loss_of(best["test"], y_test, on_dev)), (
-        "loss: the test loss of the chosen look, at the temperature."
-    )
-    broken = broken_report(looks, y_dev, y_test)
+    looks, y_dev, y_test = made_looks()
+    looks[1]["dev"] = 30 * looks[1]["dev"]
+    says = "The second look is the most accurate on dev, and very sure of its errors. The look is chosen by accuracy."
+    checking.equal(call(looks, y_dev, y_test)["step"], 20, "step", says=says)
+    for seed, dev, test, n_dev, n_test in (
+        (1, (20, 15, 29), (9, 12, 11), 30, 17),
+        (2, (7, 6, 7, 6), (30, 20, 22, 31), 9, 44),
+    ):
+        looks, y_dev, y_test = made_looks(seed, dev, test, n_dev, n_test)
+        one = looks[dev.index(max(dev))]
+        t = best_temperature(one["dev"], y_dev)
+        want = {"step": one["step"], "accuracy": test[dev.index(max(dev))] / n_test, "temperature": t}
+        want["loss"] = loss_of(one["test"], y_test, t)
+        says = f"{len(dev)} looks at {n_dev} dev and {n_test} test sentences."
+        checking.equal(call(looks, y_dev, y_test), want, "the report", says=says)
+    broken = broken_report(*made_looks())
     print(f"07.3 passed. Accuracy {got['accuracy']:.3f}; the broken report claimed {broken['accuracy']:.3f}.")
     print(f"Loss {got['loss']:.3f}; the broken report claimed {broken['loss']:.3f}.")
 
@@ -371,35 +471,37 @@ def prediction():
 
 # %% nbgrader={"grade_id": "check_07_4", "locked": true}
 def check_07_4(prediction):
-    mine = prediction()
-    assert mine is not None, "The function returned None. Return your dict."
-    assert set(mine) == {"identical", "members_loss", "ensemble_loss", "right"}, (
-        "Four keys: see the list above."
-    )
-    assert all(isinstance(value, int | float) for value in mine.values()), "Four numbers expected."
+    mine = checking.predicted(prediction, ("identical", "members_loss", "ensemble_loss", "right"))
     assert not mine["identical"] < 0, (
         "identical: you expect a gain. The mean of five equal numbers is that number. An ensemble lives "
         "on disagreement."
     )
-    assert mine["identical"] == 0, "identical: the mean of five equal probabilities is that probability."
+    says = "identical: the mean of five equal probabilities is that probability."
+    checking.equal(mine["identical"], 0, "identical", says=says)
     members = -(math.log(0.8) + math.log(0.2)) / 2
-    assert not math.isclose(mine["members_loss"], math.log(2), abs_tol=0.02), (
-        "members_loss: this is the loss of the mean probability. Here the losses come first, then the mean."
-    )
-    assert math.isclose(mine["members_loss"], members, abs_tol=0.02), (
-        f"members_loss: half of -ln 0.8 - ln 0.2 is {members:.2f}."
-    )
-    assert not math.isclose(mine["ensemble_loss"], members, abs_tol=0.02), (
-        "ensemble_loss: this is the mean of the losses again. First average the probabilities."
-    )
-    assert math.isclose(mine["ensemble_loss"], math.log(2), abs_tol=0.02), (
-        f"ensemble_loss: the mean probability is 0.5, and -ln 0.5 is {math.log(2):.2f}."
-    )
-    assert mine["right"] != 1, (
+    wrong = {
+        "members_loss: this is the loss of the mean probability. Here the losses come first, then the mean.": math.log(
+            2
+        ),
+        "members_loss: this is the sum of the two losses. Take their mean.": 2 * members,
+        "members_loss: these are bits. Use the natural logarithm.": members / math.log(2),
+        "members_loss: a loss is minus the logarithm.": -members,
+    }
+    says = "members_loss: half of -ln 0.8 - ln 0.2."
+    checking.equal(mine["members_loss"], members, "members_loss", wrong, tol=0.02, says=says)
+    wrong = {
+        "ensemble_loss: this is the mean of the losses again. First average the probabilities.": members,
+        "ensemble_loss: these are bits. Use the natural logarithm.": 1.0,
+        "ensemble_loss: this is the probability. Its loss is minus the logarithm.": 0.5,
+    }
+    says = "ensemble_loss: the mean probability is 0.5, and the loss -ln 0.5."
+    checking.equal(mine["ensemble_loss"], math.log(2), "ensemble_loss", wrong, tol=0.02, says=says)
+    wrong = {
         "right: two of three members are right, but probabilities are averaged, not votes. The third is "
-        "very sure."
-    )
-    assert mine["right"] == 0, "right: 0 or 1."
+        "very sure.": 1,
+        "right: this is the mean probability. Is it more than one half? Answer 1 or 0.": 0.467,
+    }
+    checking.equal(mine["right"], 0, "right", wrong, tol=1e-3, says="right: 0 or 1.")
     print(f"07.4 passed. Together {math.log(2):.2f}, alone {members:.2f} on average: Jensen's inequality.")
 
 
@@ -446,32 +548,55 @@ def calibration_error(confidence, right, bins=10):
 
 
 # %% nbgrader={"grade_id": "check_07_5", "grade": true, "points": 3, "locked": true}
+def rounded_error(confidence, right):
+    """With bins around 0.6, 0.7 …, the wrong ones."""
+    places = np.round(confidence * 10)
+    return sum(abs((right - confidence)[places == k].sum()) for k in set(places)) / len(right)
+
+
 def check_07_5(calibration_error):
+    call = checking.calls(calibration_error)
     confidence = np.array([0.62, 0.66, 0.68, 0.64, 0.97, 0.93, 0.72, 0.78])
     right = np.array([True, True, False, True, True, False, True, True])
-    got = calibration_error(confidence, right)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert isinstance(got, float), f"A float is expected, not {type(got).__name__}."
-    gaps = {4: right[:4].mean() - 0.65, 2: 0.5 - 0.95, -2: 1.0 - 0.75}
-    weights = np.array([4, 2, 2]) / 8
-    distances = np.abs(list(gaps.values()))
-    assert not math.isclose(got, distances.mean()), (
+    gaps = np.array([right[:4].mean() - 0.65, 0.5 - 0.95, 1.0 - 0.75])
+    distances, weights = np.abs(gaps), np.array([4, 2, 2]) / 8
+    wrong = {
         "All bins count the same. A bin with one answer must not weigh as much as one with a thousand: "
-        "weight by the number of answers."
-    )
-    assert not math.isclose(got, abs(weights @ np.array(list(gaps.values())))), (
+        "weight by the number of answers.": distances.mean(),
         "Overconfident and underconfident bins cancel, as if there were no bins at all: take the distance "
-        "of each bin before you add."
-    )
-    assert math.isclose(got, weights @ distances), f"{weights @ distances:.4f} expected here, not {got:.4f}."
+        "of each bin before you add.": abs(weights @ gaps),
+        "You divide by the number of bins. Empty bins count nothing: weight by the number of answers.": distances.sum()
+        / 10,
+        "This is the largest distance. The expected error is their weighted mean.": distances.max(),
+        "You average squares. The expected error is the weighted mean of the distances themselves.": math.sqrt(
+            weights @ distances**2
+        ),
+        "This is the Brier score: mean squares of the single answers. Compare the means of each bin.": (
+            (confidence - right) ** 2
+        ).mean(),
+        "This is the mean distance of single answers: no bins at all, or bins with equally many answers in each. Bins "
+        "have equal *width*, and each compares its accuracy with its mean confidence.": abs(
+            confidence - right
+        ).mean(),
+        "You round to the nearest edge. A bin runs from edge to edge: (0.6, 0.7] is one.": rounded_error(
+            confidence, right
+        ),
+        "You return a percentage. A share from 0 to 1 is expected.": 100 * weights @ distances,
+        "nan: an empty bin has no mean. Skip it.": math.nan,
+        "You forgot to divide by the number of answers.": 8 * weights @ distances,
+    }
+    got = call(confidence, right)
+    checking.equal(got, float(weights @ distances), "the calibration error", wrong)
     shifted = np.array([0.61, 0.61, 0.99, 0.99])
     truth = np.array([True, False, True, True])
-    want = (2 * 0.11 + 2 * 0.01) / 4
-    other = calibration_error(shifted, truth)
-    assert not math.isclose(other, (2 * 0.15 + 2 * 0.05) / 4), (
-        "You compare with the centre of the bin. Compare with the mean confidence of the answers in it."
-    )
-    assert math.isclose(other, want), f"{want:.4f} expected for the second case, not {other:.4f}."
+    wrong = {
+        "You compare with the centre of the bin. Compare with the mean confidence of the answers in it.": (
+            2 * 0.15 + 2 * 0.05
+        )
+        / 4
+    }
+    other = call(shifted, truth)
+    checking.equal(other, (2 * 0.11 + 2 * 0.01) / 4, "the calibration error of the second case", wrong)
     print(f"07.5 passed the visible cases. Calibration errors {got:.4f} and {other:.4f}.")
 
 
@@ -479,22 +604,41 @@ check_07_5(calibration_error)
 ### BEGIN HIDDEN TESTS
 
 
+def by_dictionary(confidence, right, bins=10):
+    found = {}
+    for c, r in zip(confidence.tolist(), right.tolist(), strict=True):
+        place = next(k for k in range(1, bins + 1) if c <= k / bins)
+        found.setdefault(place, []).append(r - c)
+    return sum(abs(sum(differences)) for differences in found.values()) / len(right)
+
+
 def hidden_07_5(calibration_error):
-    sure = calibration_error(np.array([1.0, 1.0, 1.0, 1.0]), np.array([True, False, False, False]))
-    assert math.isclose(sure, 0.75), (
-        "Confidence 1.0 falls out of all bins. The last bin is closed on the right."
-    )
-    got = calibration_error(np.array([0.5, 0.55, 0.45]), np.array([True, False, False]), bins=2)
+    call = checking.calls(calibration_error)
+    sure = call(np.array([1.0, 1.0, 1.0, 1.0]), np.array([True, False, False, False]))
+    says = "Confidence 1.0 falls out of all bins. The last bin is closed on the right."
+    checking.equal(sure, 0.75, "the calibration error", says=says)
+    got = call(np.array([0.5, 0.55, 0.45]), np.array([True, False, False]), bins=2)
     want = (2 * abs(0.5 - 0.475) + abs(0 - 0.55)) / 3
-    assert math.isclose(got, want), (
-        "A confidence of exactly 0.5 belongs to the lower of two bins: each is closed on the right."
-    )
+    says = "A confidence of exactly 0.5 belongs to the lower of two bins: each is closed on the right."
+    checking.equal(got, want, "the calibration error", says=says)
     rng = np.random.default_rng(0)
     confidence = 0.5 + rng.random(500) / 2
     right = rng.random(500) < confidence
-    assert math.isclose(calibration_error(confidence, right, 1), abs(right.mean() - confidence.mean())), (
-        "With one bin the error is the distance of the overall means. Do you use the argument bins?"
+    says = "With one bin the error is the distance of the overall means. Do you use the argument bins?"
+    checking.equal(
+        call(confidence, right, 1),
+        abs(right.mean() - confidence.mean()),
+        "the calibration error",
+        tol=1e-4,
+        says=says,
     )
+    for n, bins, kind in ((60, 7, float), (13, 25, np.float32), (1, 3, float)):
+        confidence = (1 - rng.random(n)).astype(kind)  # the whole of (0, 1]
+        right = rng.random(n) < 0.6
+        says = f"{n} answers in {bins} bins, confidences from {confidence.min():.2f} on."
+        call.agrees(
+            by_dictionary, (confidence, right, bins), name="the calibration error", tol=1e-4, says=says
+        )
 
 
 hidden_07_5(calibration_error)

@@ -25,6 +25,8 @@
 # %%
 import torch
 
+from instructlab_utils import checking
+
 # %% [markdown]
 # ## 08.1 An adapter and its gradient
 #
@@ -32,7 +34,7 @@ import torch
 #
 # An adapter with ReLU: $y = h + W_{\text{up}} \max(0, u) + b_{\text{up}}$ with
 # $u = W_{\text{down}} h + b_{\text{down}}$. The rows of $h$ are tokens. Return $y$ and the gradients of a
-# loss $L$, given $\delta = \partial L / \partial y$. Write them out, without autograd.
+# loss $L$, given $\delta = \partial L / \partial y$, all in the dtype of the arguments. Write them out, without autograd.
 #
 # A weight is shared by all tokens, so its gradient is a sum over tokens. The slope of ReLU is $1$ where
 # $u > 0$, and $0$ elsewhere.
@@ -76,49 +78,63 @@ def truth_08_1(h, W_down, b_down, W_up, b_up, delta):
 
 
 def check_08_1(adapter):
+    call = checking.calls(adapter)
     values = case_08_1(n=4, d=5, m=3)
-    h, W_down, b_down, W_up, _, delta = values
-    kept = [v.clone() for v in values]
-    answer = adapter(*values)
-    assert answer is not None, "The function returned None. Did you forget return?"
-    y, gradients = answer
-    want_y, want = truth_08_1(*values)
+    h, W_down, b_down, W_up, b_up, delta = values
+    answer, truth = call(*values), truth_08_1(*values)
+    checking.form(answer, truth, "(y, gradients)", dtype=torch.float64)
+    (y, gradients), (want_y, want) = answer, truth
     u = h @ W_down.T + b_down
-    assert all(torch.equal(a, b) for a, b in zip(values, kept, strict=True)), (
-        "An argument was changed in place. The caller still needs it."
-    )
-    assert not torch.allclose(y, want_y - h), "y lacks the skip connection: h itself is part of the output."
-    assert torch.allclose(y, want_y), (
-        "y is off. First W_down and b_down, then ReLU, then W_up and b_up, then + h."
-    )
-    assert set(gradients) == set(want), f"Gradients expected of {', '.join(sorted(want))}."
-    for name, value in want.items():
-        assert gradients[name].shape == value.shape, (
-            f"The gradient of {name} has shape {tuple(gradients[name].shape)}, its weight {tuple(value.shape)}."
-        )
-    assert not torch.allclose(gradients["W_down"], (delta @ W_up).T @ h), (
-        "W_down: the slope of ReLU is missing. Where u is negative, nothing passes."
-    )
-    wrong_slope = (delta @ W_up) * u.clamp(min=0)
-    assert not torch.allclose(gradients["W_down"], wrong_slope.T @ h), (
-        "W_down: you multiplied with ReLU(u) itself. Its slope is 1 or 0."
-    )
-    assert torch.allclose(gradients["W_down"], want["W_down"]), "W_down: sum over the tokens of s hᵀ."
-    assert torch.allclose(gradients["b_down"], want["b_down"]), "b_down: the sum of s over the tokens."
-    assert not torch.allclose(gradients["W_up"], delta.T @ u), (
-        "W_up: it is multiplied with ReLU(u), not with u, so its gradient is, too."
-    )
-    assert torch.allclose(gradients["W_up"], want["W_up"]), (
-        "W_up: sum over the tokens of δ aᵀ, with a = ReLU(u)."
-    )
-    assert not torch.allclose(gradients["b_up"], delta.mean(0)), (
-        "b_up: the gradient is a sum over tokens, not a mean. Dividing is the loss's business."
-    )
-    assert torch.allclose(gradients["b_up"], want["b_up"]), "b_up: the sum of δ over the tokens."
-    assert not torch.allclose(gradients["h"], want["h"] - delta), (
-        "h: the path through the skip connection is missing. Without it the layers below get almost no gradient."
-    )
-    assert torch.allclose(gradients["h"], want["h"]), "h: δ itself, plus s through W_down."
+    wrong = {
+        "y lacks the skip connection: h itself is part of the output.": want_y - h,
+        "y: the ReLU is missing. Without it the two matrices are one.": h + u @ W_up.T + b_up,
+        "y lacks b_up.": want_y - b_up,
+        "y lacks b_down: it is added before the ReLU.": h + torch.relu(u - b_down) @ W_up.T + b_up,
+        "y: the ReLU stands between the two matrices, not behind them.": h + torch.relu(u @ W_up.T + b_up),
+        "y: b_down is added behind the ReLU. It belongs to u.": h
+        + (torch.relu(u - b_down) + b_down) @ W_up.T
+        + b_up,
+    }
+    says = "y is off. First W_down and b_down, then ReLU, then W_up and b_up, then + h."
+    checking.equal(y, want_y, "y", wrong, says=says)
+    passed, alive = delta @ W_up, (u > 0).double()
+    slopes = {  # what a wrong slope makes of the gradient at u
+        "the slope of ReLU is missing. Where u is negative, nothing passes.": passed,
+        "you multiplied with ReLU(u) itself. Its slope is 1 or 0.": passed * torch.relu(u),
+        "you multiplied with u. The slope of ReLU is 1 or 0.": passed * u,
+        "the slope is 1 where u > 0, and you have 1 where u < 0.": passed * (1 - alive),
+        "δ has to come back through W_up.": (h @ W_up) * alive,
+    }
+    right = passed * alive
+    mean = "the gradient is a sum over tokens, not a mean. Dividing is the loss's business."
+    wrong = {f"W_down: {text}": s.T @ h for text, s in slopes.items()}
+    wrong |= {f"W_down: {mean}": want["W_down"] / 4, "W_down: it met h, not δ.": right.T @ delta}
+    checking.equal(gradients["W_down"], want["W_down"], "W_down", wrong, says="Sum over the tokens of s hᵀ.")
+    wrong = {f"b_down: {text}": s.sum(0) for text, s in slopes.items()}
+    wrong |= {f"b_down: {mean}": want["b_down"] / 4}
+    checking.equal(gradients["b_down"], want["b_down"], "b_down", wrong, says="The sum of s over the tokens.")
+    wrong = {
+        "W_up: it is multiplied with ReLU(u), not with u, so its gradient is, too.": delta.T @ u,
+        "W_up: it met the slope of ReLU; it is multiplied with ReLU(u).": delta.T @ alive,
+        "W_up: the output is h + W_up a, but the gradient of W_up needs δ, not y.": want_y.T @ torch.relu(u),
+        f"W_up: {mean}": want["W_up"] / 4,
+    }
+    says = "Sum over the tokens of δ aᵀ, with a = ReLU(u)."
+    checking.equal(gradients["W_up"], want["W_up"], "W_up", wrong, says=says)
+    wrong = {f"b_up: {mean}": delta.mean(0), "b_up: y is no gradient. Sum δ.": want_y.sum(0)}
+    checking.equal(gradients["b_up"], want["b_up"], "b_up", wrong, says="The sum of δ over the tokens.")
+    wrong = {
+        "h: the path through the skip connection is missing. Without it the layers below get almost no "
+        "gradient.": want["h"] - delta,
+        "h: the path through the adapter is missing. δ comes back by both ways.": delta,
+        "h: you subtract. The two paths add up.": delta - right @ W_down,
+    }
+    wrong |= {f"h: {text}": delta + s @ W_down for text, s in slopes.items()}
+    wrong |= {f"h, skip missing, too: {text}": s @ W_down for text, s in slopes.items()}
+    checking.equal(gradients["h"], want["h"], "h", wrong, says="δ itself, plus s through W_down.")
+    by_hand = "The values are right, but they need autograd. Write the gradients out."
+    with torch.no_grad(), checking.means(RuntimeError, by_hand):
+        call(*values)
     print("08.1 passed the visible cases. All five gradients agree with autograd.")
 
 
@@ -127,20 +143,22 @@ check_08_1(adapter)
 
 
 def hidden_08_1(adapter):
-    square = case_08_1(n=3, d=4, m=4, seed=1)
-    y, gradients = adapter(*square)
-    want_y, want = truth_08_1(*square)
-    assert torch.allclose(y, want_y) and torch.allclose(gradients["W_up"], want["W_up"]), (
-        "Wrong where m = d: a transposed matrix no longer fails by its shape."
-    )
+    call = checking.calls(adapter)
     zero = case_08_1(n=3, d=4, m=2, seed=2)
     zero[1], zero[2] = torch.zeros_like(zero[1]), torch.zeros_like(zero[2])
-    _, gradients = adapter(*zero)
-    assert not gradients["b_down"].any(), "At u = 0 the slope is 0 here: u > 0, not u >= 0."
-    one = case_08_1(n=1, d=6, m=2, seed=3)
-    y, gradients = adapter(*one)
-    want_y, want = truth_08_1(*one)
-    assert all(torch.allclose(gradients[k], want[k]) for k in want), "Wrong for a single token."
+    call.agrees(truth_08_1, tuple(zero), says="At u = 0 the slope is 0 here: u > 0, not u >= 0.")
+    for says, sizes in {
+        "m = d: a transposed matrix no longer fails by its shape.": (3, 4, 4),
+        "n = d = m.": (3, 3, 3),
+        "A single token.": (1, 6, 2),
+        "One number in the middle.": (5, 3, 1),
+        "More numbers in the middle than outside.": (2, 3, 7),
+    }.items():
+        call.agrees(truth_08_1, tuple(case_08_1(*sizes, seed=sum(sizes))), says=says)
+    large = tuple(2000 * value for value in case_08_1(2, 5, 3, seed=3))
+    call.agrees(truth_08_1, large, says="Numbers in the thousands.")
+    single = tuple(value.float() for value in case_08_1(6, 2, 4, seed=4))
+    call.agrees(truth_08_1, single, dtype=torch.float32, says="Arguments in float32.")
 
 
 hidden_08_1(adapter)
@@ -181,35 +199,80 @@ def prediction():
 
 # %% nbgrader={"grade_id": "check_08_2", "locked": true}
 def check_08_2(prediction):
-    got = prediction()
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert set(got) == {"houlsby", "layer_norms", "bitfit", "ia3"}, (
-        "Keys expected: houlsby, layer_norms, bitfit, ia3."
-    )
+    got = checking.predicted(prediction, ("houlsby", "layer_norms", "bitfit", "ia3"))
     d, f, m, layers = 100, 400, 10, 2
     norms = 2 * layers + 1
-    assert got["layer_norms"] != norms * d, "layer_norms: a LayerNorm has a gain and a bias, both of width d."
-    assert got["layer_norms"] != 2 * layers * 2 * d, "layer_norms: you forgot the one behind the embeddings."
-    assert got["layer_norms"] == norms * 2 * d, f"layer_norms: {norms} of them, each with 2d numbers."
-    adapters = 2 * layers * (2 * d * m + m + d)
-    assert got["houlsby"] != adapters, "houlsby: the LayerNorms train too."
-    assert got["houlsby"] != 2 * layers * 2 * d * m + norms * 2 * d, (
-        "houlsby: an adapter has two biases, one of width m and one of width d."
-    )
-    assert got["houlsby"] != adapters // 2 + norms * 2 * d, (
-        "houlsby: there is an adapter behind *both* sublayers."
-    )
-    assert got["houlsby"] == adapters + norms * 2 * d, f"houlsby: {adapters + norms * 2 * d} expected."
+    wrong = {
+        "layer_norms: a LayerNorm has a gain and a bias, both of width d.": norms * d,
+        "layer_norms: you forgot the one behind the embeddings.": 2 * layers * 2 * d,
+        "layer_norms: a gain and a bias each, and one more LayerNorm behind the embeddings.": 2 * layers * d,
+        "layer_norms: there are two in each layer.": (layers + 1) * 2 * d,
+        "layer_norms: there are two layers.": 3 * 2 * d,
+    }
+    says = f"layer_norms: {norms} of them, each with 2d numbers."
+    checking.equal(got["layer_norms"], norms * 2 * d, "layer_norms", wrong, says=says)
+    train, adapters = norms * 2 * d, 2 * layers * (2 * d * m + m + d)
+    wrong = {
+        "houlsby: the LayerNorms train too.": adapters,
+        "houlsby: an adapter has two biases, one of width m and one of width d.": 2 * layers * 2 * d * m
+        + train,
+        "houlsby: an adapter has two biases, one of width m and one of width d; and the LayerNorms train.": 2
+        * layers
+        * 2
+        * d
+        * m,
+        "houlsby: the bias behind W_up is missing. It has the width d.": adapters - 2 * layers * d + train,
+        "houlsby: the bias behind W_down is missing. It has the width m.": adapters - 2 * layers * m + train,
+        "houlsby: there is an adapter behind *both* sublayers of both layers.": adapters // 2 + train,
+        "houlsby: these are the adapters of one layer.": adapters // 2,
+        "houlsby: this is one adapter.": adapters // 4 + train,
+        "houlsby: an adapter goes down to m and up again: two matrices.": adapters
+        - 2 * layers * d * m
+        + train,
+        "houlsby: both biases of an adapter have the width m here; the second one has the width d.": 2
+        * layers
+        * (2 * d * m + 2 * m)
+        + train,
+        "houlsby: both biases of an adapter have the width d here; the first one has the width m.": 2
+        * layers
+        * (2 * d * m + 2 * d)
+        + train,
+    }
+    says = f"houlsby: four adapters of 2dm + m + d = {adapters // 4} numbers, and all LayerNorms."
+    checking.equal(got["houlsby"], adapters + train, "houlsby", wrong, says=says)
     linear = layers * (4 * d + f + d)
-    assert got["bitfit"] != linear, "bitfit: a LayerNorm has a bias, too."
-    assert got["bitfit"] != layers * 6 * d + norms * d, (
-        "bitfit: the bias of the feed-forward network's first layer has its inner width."
-    )
-    assert got["bitfit"] == linear + norms * d, f"bitfit: {linear + norms * d} expected."
-    assert got["ia3"] != layers * 3 * d, (
-        "ia3: the third vector has the inner width of the feed-forward network."
-    )
-    assert got["ia3"] == layers * (2 * d + f), f"ia3: {layers * (2 * d + f)} expected."
+    wrong = {
+        "bitfit: a LayerNorm has a bias, too.": linear,
+        "bitfit: the bias of the feed-forward network's first layer has its inner width.": layers * 6 * d
+        + norms * d,
+        "bitfit: a LayerNorm has a bias, and the feed-forward network's first layer one of its inner width.": layers
+        * 6
+        * d,
+        "bitfit: the LayerNorm behind the embeddings has a bias, too.": linear + 2 * layers * d,
+        "bitfit: the gain of a LayerNorm is no bias.": linear + 2 * norms * d,
+        "bitfit: the two linear layers of the feed-forward network have biases, too.": layers * 4 * d
+        + norms * d,
+        "bitfit: the last linear layer of the feed-forward network has a bias, too.": linear
+        - layers * d
+        + norms * d,
+        "bitfit: the last linear layer of the feed-forward network returns d numbers, not 4d.": layers
+        * (4 * d + 2 * f)
+        + norms * d,
+        "bitfit: there are two layers.": linear // 2 + norms * d,
+    }
+    says = "bitfit: a bias has the width of what its layer returns. Add them up, part by part."
+    checking.equal(got["bitfit"], linear + norms * d, "bitfit", wrong, says=says)
+    wrong = {
+        "ia3: the third vector has the inner width of the feed-forward network, and there are two layers.": layers
+        * 3
+        * d,
+        "ia3: the feed-forward network gets a vector, too, of its inner width.": layers * 2 * d,
+        "ia3: three vectors of the width d and one of the inner width. Queries and results get none.": layers
+        * (3 * d + f),
+        "ia3: each is a vector, one number per feature, not a matrix.": layers * (2 * d * d + f * f),
+    }
+    says = "ia3: in each layer two vectors of the width d and one of the inner width."
+    checking.equal(got["ia3"], layers * (2 * d + f), "ia3", wrong, says=says)
     print("08.2 passed. All four are a small part of the 240,000 numbers that the two layers have.")
 
 
@@ -238,8 +301,9 @@ check_08_2(prediction)
 # > ●●○○○ · 12 minutes · practice
 #
 # IA3 multiplies with a vector $l$, either what a linear layer returns, $l \odot (W x + b)$, or what it
-# receives, $W (l \odot x) + b$. Return the weight and the bias of *one* linear layer that does the same. The
-# frozen weights must stay as they are: you may want to unmerge. Some layers have no bias.
+# receives, $W (l \odot x) + b$. Return the weight and the bias of *one* linear layer that does the same, as new
+# tensors of the same dtype. The frozen weights must stay as they are: you may want to unmerge. Some layers have no
+# bias; then return `None` for it.
 
 
 # %% nbgrader={"grade_id": "answer_08_3", "solution": true}
@@ -253,41 +317,60 @@ def fold(W, b, l, on_input):
 
 
 # %% nbgrader={"grade_id": "check_08_3", "locked": true}
+def folded(W, b, l, on_input):
+    """The same, row by row."""
+    rows = [W[i] * (l if on_input else l[i]) for i in range(len(W))]
+    bias = None if b is None else b if on_input else torch.stack([x * y for x, y in zip(b, l, strict=True)])
+    return torch.stack(rows), bias
+
+
 def check_08_3(fold):
+    call = checking.calls(fold)
     generator = torch.Generator().manual_seed(0)
-    W, b, l, x = (
-        torch.randn(s, generator=generator, dtype=torch.float64) for s in ((4, 4), (4,), (4,), (3, 4))
-    )  # square: the shapes hide a wrong side
-    kept = W.clone(), b.clone()
-    linear = torch.nn.functional.linear
-    for on_input in (False, True):
-        answer = fold(W, b, l, on_input)
-        assert answer is not None, "The function returned None. Did you forget return?"
-        W_new, b_new = answer
-        assert torch.equal(W, kept[0]) and torch.equal(b, kept[1]), (
-            "The frozen weight itself was changed. Multiply into a new tensor."
-        )
-        want = linear(x * l, W, b) if on_input else linear(x, W, b) * l
-        side = "columns: each meets one input" if on_input else "rows: each makes one output"
-        right, other = (W * l, W * l[:, None]) if on_input else (W * l[:, None], W * l)
-        assert not torch.allclose(W_new, other), f"on_input = {on_input}: l scales the {side}."
-        assert torch.allclose(W_new, right), f"on_input = {on_input}: the weight is off. l scales the {side}."
+
+    def randn(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    W, b, l = randn(4, 4), randn(4), randn(4)  # square: the shapes hide a wrong side
+    sides = {False: "rows: each makes one output", True: "columns: each meets one input"}
+    for on_input, side in sides.items():
+        answer, want = call(W, b, l, on_input), folded(W, b, l, on_input)
+        checking.form(answer, want, "(W', b')", dtype=torch.float64)
+        case = f"on_input = {on_input}"
+        wrong = {
+            f"{case}: l scales the {side}.": folded(W, b, l, not on_input)[0],
+            f"{case}: W' is W itself. l belongs into it.": W,
+            f"{case}: you divide by l. That takes the factors out again.": folded(W, b, 1 / l, on_input)[0],
+            f"{case}: IA3 multiplies with l itself, not with 1 + l.": folded(W, b, 1 + l, on_input)[0],
+            f"{case}: l is multiplied in twice.": folded(W, b, l * l, on_input)[0],
+            f"{case}: l scales one side only.": W * l * l[:, None],
+            f"{case}: W' is transposed.": want[0].T,
+        }
+        checking.equal(answer[0], want[0], f"{case}: W'", wrong, says=f"l scales the {side}.")
         if on_input:
-            assert not torch.allclose(b_new, b * l), (
-                "on_input = True: the bias comes after the factors, so it stays as it is."
-            )
+            says = f"{case}: the bias comes after the factors, so it stays as it is."
+            wrong = {says: b * l, f"{says} Not W l, either.": b + W @ l}
         else:
-            assert not torch.allclose(b_new, b), (
-                "on_input = False: the factors also multiply the bias, l ⊙ (Wx + b)."
-            )
-        assert torch.allclose(linear(x, W_new, b_new), want), f"on_input = {on_input}: the outputs differ."
-    try:
-        bare = fold(W, None, l, False), fold(W, None, l, True)
-    except (TypeError, AttributeError):
-        raise AssertionError(
-            "A layer without a bias fails. Llama has no other ones: return None there."
-        ) from None
-    assert all(b_new is None for _, b_new in bare), "Without a bias the merged layer has none either: None."
+            says = f"{case}: the factors also multiply the bias, l ⊙ (Wx + b)."
+            wrong = {says: b, f"{says} They do not add to it.": b + l}
+        checking.equal(answer[1], want[1], f"{case}: b'", wrong, says=says)
+    cases = [
+        (randn(n, m), randn(n), randn(m if on_input else n), on_input)
+        for n, m in ((2, 3), (5, 2), (1, 4), (3, 1))
+        for on_input in (False, True)
+    ]
+    says = "W is (out, in), and not square here: l has one number per input, or one per output."
+    with checking.means(RuntimeError, says):
+        call.agrees(folded, *cases, name="(W', b')", says=says)
+    bare = "A layer without a bias fails. Llama has no other ones: return None there."
+    with checking.means(TypeError, bare), checking.means(AttributeError, bare):
+        for W, _, l, on_input in cases:
+            says = "Without a bias the merged layer has none either: None."
+            call.agrees(folded, (W, None, l, on_input), name="(W', b')", says=says)
+    single = randn(3, 2).float(), randn(3).float(), randn(3).float(), False
+    call.agrees(
+        folded, single, name="(W', b')", dtype=torch.float32, says="A layer in float32 stays in float32."
+    )
     print("08.3 passed. One linear layer does the work of both, at no cost.")
 
 
@@ -330,8 +413,8 @@ def broken_prepare(model, head):
 
 # %% [markdown]
 # Write it so that exactly the biases (parameters whose own name is `bias`) and all parameters of the module
-# named `head` train, whatever came before. No old gradient may be left. The optimiser knows those parameters
-# and no others.
+# named `head`, a direct child of the model, train, whatever came before. No old gradient may be left. Return an AdamW
+# optimiser of rate 0.1 that knows those parameters and no others. No weight moves yet.
 
 
 # %% nbgrader={"grade_id": "answer_08_4", "solution": true}
@@ -350,82 +433,114 @@ def prepare(model, head):
 
 # %% nbgrader={"grade_id": "check_08_4", "locked": true}
 class Toy(torch.nn.Module):
-    """An encoder, a layer whose name contains "bias", and a head."""
+    """An encoder and a head, and names that look like a bias or like the head."""
 
     def __init__(self):
         super().__init__()
-        self.encoder = torch.nn.Linear(3, 3)
-        self.debiaser = torch.nn.Linear(3, 3)
-        self.classifier = torch.nn.Linear(3, 2)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                values = torch.randn(
-                    parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
-                )
-                parameter.copy_(values)
+        self.encoder = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+        self.debiaser = torch.nn.Linear(4, 5)
+        self.query_bias = torch.nn.Parameter(torch.zeros(5))
+        self.classifier_norm = torch.nn.LayerNorm(5)
+        self.classifier = torch.nn.Sequential(
+            torch.nn.Linear(5, 6), torch.nn.LayerNorm(6), torch.nn.Linear(6, 2)
+        )
+        generator = torch.Generator().manual_seed(1)
+        for parameter in self.parameters():
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
 
     def forward(self, x):
-        return self.classifier(torch.tanh(self.debiaser(torch.tanh(self.encoder(x)))))
+        x = torch.tanh(self.debiaser(torch.tanh(self.encoder(x))) + self.query_bias)
+        return self.classifier(self.classifier_norm(x))
 
 
-def step_08_4(model, optimizer):
-    """One update; returns the names of the parameters that moved."""
+def step_08_4(model, optimizer=None):
+    """One backward pass and, with an optimiser, one update; returns the names of the parameters that moved."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(9))
     (model(x) ** 2).sum().backward()
-    optimizer.step()
+    if optimizer:
+        optimizer.step()
     return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
 
 
 def check_08_4(prepare):
-    want = {"encoder.bias", "debiaser.bias", "classifier.weight", "classifier.bias"}
+    call = checking.calls(prepare, changes=("model",))
+    names = {name for name, _ in Toy().named_parameters()}
+
+    def wanted(head):
+        return {name for name in names if name.endswith(".bias") or name.startswith(f"{head}.")}
+
+    def check_flags(model, head, says):
+        train = {name for name, p in model.named_parameters() if p.requires_grad}
+        missing, extra = sorted(wanted(head) - train), sorted(train - wanted(head))
+        assert not missing, f"{says} {missing[0]} should train, and it is frozen."
+        assert not extra, f"{says} {extra[0]} trains, and it should be frozen."
+
     model = Toy()
-    optimizer = prepare(model, "classifier")
-    assert optimizer is not None, "The function returned None. Did you forget return?"
+    optimizer = call(model, "classifier")
+    assert isinstance(optimizer, torch.optim.Optimizer), (
+        f"Return the optimiser, not {type(optimizer).__name__}."
+    )
     train = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert "classifier.weight" in train, (
+    assert "classifier.0.weight" in train or "encoder.0.bias" not in train, (
         "The head's weight is frozen. A head that stays random is the most frequent mistake of all."
     )
-    assert "debiaser.weight" not in train, (
+    assert "debiaser.weight" not in train or "encoder.0.weight" in train, (
         'debiaser.weight trains: "bias" is part of its name, but it is no bias. Compare the last part of the name.'
     )
-    assert train == want, (
-        f"These should train: {', '.join(sorted(want))}. You have {', '.join(sorted(train))}."
+    assert "query_bias" not in train or "encoder.0.weight" in train, (
+        "query_bias trains: its own name only ends in bias. Compare the whole last part of the name."
+    )
+    assert "classifier_norm.weight" not in train or "encoder.0.weight" in train, (
+        "classifier_norm trains whole: its name begins like the head's, but it is another module. Compare the "
+        "whole first part of the name."
+    )
+    check_flags(model, "classifier", "The biases and the head should train, nothing else.")
+    assert all(map(torch.equal, model.parameters(), Toy().parameters())), (
+        "prepare moved the weights. It only chooses what trains."
     )
     model = Toy()
-    model.requires_grad_(False)
-    try:
-        prepare(model, "classifier")
-    except ValueError:  # an optimiser without parameters
-        pass
-    train = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert train == want, (
-        "The model came frozen, and it still is. Freezing alone is not enough: set the flag of what trains, too."
-    )
-    model = Toy()
-    (model(torch.ones(1, 3)) ** 2).sum().backward()  # somebody trained it before
-    optimizer = prepare(model, "classifier")
+    call(model, "debiaser")
+    check_flags(model, "debiaser", "Another head, 'debiaser': use the argument head.")
+    says = "The model came frozen, and it still is. Freezing alone is not enough: set the flag of what trains, too."
+    model = Toy().requires_grad_(False)
+    with checking.means(ValueError, says):  # an optimiser without parameters
+        optimizer = call(model, "classifier")
+    check_flags(model, "classifier", says)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    frozen = {name: p for name, p in model.named_parameters() if name not in want}
-    if any(p.grad is not None for p in frozen.values()):
-        moved = step_08_4(model, optimizer) & set(frozen)
+    assert {id(p) for p in model.parameters() if p.requires_grad} <= held, (
+        "The model came frozen, and the optimiser lacks some of what trains: build it after the flags are set."
+    )
+    model = Toy()
+    step_08_4(model)  # somebody trained it before
+    optimizer = call(model, "classifier")
+    want = wanted("classifier")
+    ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    held = {name for name, p in model.named_parameters() if id(p) in ids}
+    old = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    if old - want:
+        moved = step_08_4(model, optimizer) - want
         assert not moved, (
             f"{sorted(moved)[0]} is frozen and moved. Its old gradient is still there, and the optimiser holds it."
         )
         raise AssertionError(
             "A frozen parameter still has its old gradient: clipping would count it. Set it to None."
         )
-    trained = {name: p for name, p in model.named_parameters() if name in want}
-    assert all(p.grad is None or not p.grad.any() for p in trained.values()), (
+    assert not old, (
         "What trains still carries the old gradient: the first update would add the new one to it."
     )
-    assert {id(p) for p in trained.values()} <= held, (
-        "The optimiser lacks some of what trains: build it after the flags are set, from all that train."
+    assert want <= held, (
+        f"The optimiser lacks {min(want - held)}: build it after the flags are set, from all that train."
     )
-    assert held <= {id(p) for p in trained.values()}, (
+    assert held <= want, (
         "The optimiser holds frozen parameters. They do not move, but whoever unfreezes one later trains it "
         "unawares: give it only what trains."
     )
+    assert type(optimizer) is torch.optim.AdamW, (
+        f"An AdamW optimiser expected, not {type(optimizer).__name__}."
+    )
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert all(rate == 0.1 for rate in rates), f"A learning rate of 0.1 expected, not {rates[0]:g}."
     assert step_08_4(model, optimizer) == want, (
         "After one update exactly the chosen parameters should have moved."
     )
@@ -479,21 +594,32 @@ def step_cost(L, trained):
 
 # %% nbgrader={"grade_id": "check_08_5", "grade": true, "points": 2, "locked": true}
 def check_08_5(step_cost):
-    got = step_cost(6, [0, 1, 2, 3, 4, 5])
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert got != 18, "All layers train: 17, not 18. The lowest one need not pass a gradient on."
-    assert got == 17, f"All six layers train: 17 expected, not {got}."
-    top = step_cost(6, [5])
-    assert top != 12, (
-        "Only the top layer trains: backward stops there. You let the gradient run to the input."
-    )
-    assert top == 7, f"Only the top layer trains: six products forward and one for its weight, not {top}."
-    bottom = step_cost(6, [0])
-    assert bottom != 7, (
-        "Only layer 0 trains: the gradient has to travel through the five layers above it, though they are frozen."
-    )
-    assert bottom == 12, f"Only layer 0 trains: 12 expected, not {bottom}."
-    assert step_cost(6, [1, 4]) == 12, f"Layers 1 and 4 train: 12 expected, not {step_cost(6, [1, 4])}."
+    call = checking.calls(step_cost)
+    wrong = {
+        "All layers train: 17, not 18. The lowest one need not pass a gradient on.": 18,
+        "The gradients of the layers' inputs are missing: five layers must pass one on.": 12,
+        "Six products forward, six for the weights, and the gradients through five layers. You lack one of the "
+        "three parts.": 11,
+    }
+    checking.equal(call(6, [0, 1, 2, 3, 4, 5]), 17, "the cost", wrong, says="All six layers train.")
+    wrong = {
+        "Only the top layer trains: backward stops there. You let the gradient run to the input.": 12,
+        "Only the top layer trains, and nothing below it: nobody needs the gradient of its input.": 8,
+        "Only the top layer trains: one gradient of a weight, not one in each layer.": 12 + 5,
+    }
+    says = "Only the top layer trains: six products forward and one for its weight."
+    checking.equal(call(6, [5]), 7, "the cost", wrong, says=says)
+    wrong = {
+        "Only layer 0 trains: the gradient has to travel through the five layers above it, though they are "
+        "frozen.": 7,
+    }
+    checking.equal(call(6, [0]), 12, "the cost", wrong, says="Only layer 0 trains.")
+    wrong = {
+        "Layers 1 and 4 train: the gradient travels down to the *lowest* of them, past the highest.": 9,
+        "Layers 1 and 4 train: the gradient starts at the loss, so it passes layer 5, too.": 11,
+        "Layers 1 and 4 train: a gradient travels through layers 5, 4, 3 and 2, through each once.": 13,
+    }
+    checking.equal(call(6, [1, 4]), 12, "the cost", wrong, says="Layers 1 and 4 train.")
     print(
         "08.5 passed the visible cases. Training the lowest layer alone costs 12 of 17, training the highest 7."
     )
@@ -503,18 +629,22 @@ check_08_5(step_cost)
 ### BEGIN HIDDEN TESTS
 
 
+def by_layers(L, trained):
+    """Layer by layer: forward, its weight, its input."""
+    return sum(1 + (i in trained) + any(j < i for j in trained) for i in range(L))
+
+
 def hidden_08_5(step_cost):
-    try:
-        nothing = step_cost(5, [])
-    except (ValueError, IndexError):
-        raise AssertionError(
-            "Nothing trains: the forward pass is still there. The smallest of no layers fails."
-        ) from None
-    assert nothing == 5, f"Nothing trains: only the forward pass, 5 products, not {nothing}."
-    assert step_cost(6, [4, 1]) == 12, (
-        "The list may come in any order: look for the lowest, do not take the first."
-    )
-    assert all(step_cost(L, [L - 1]) == L + 1 for L in (1, 2, 9)), "Wrong for another number of layers."
+    call = checking.calls(step_cost)
+    says = "Nothing trains: the forward pass is still there. The smallest of no layers fails."
+    with checking.means(ValueError, says), checking.means(IndexError, says):
+        got = call(5, [])
+    wrong = {"Nothing trains: no gradient travels anywhere.": 9, "Nothing trains: no gradient travels.": 10}
+    checking.equal(got, 5, "the cost", wrong, says="Nothing trains: only the forward pass, 5 products.")
+    says = "The list may come in any order: look for the lowest, do not take the first."
+    call.agrees(by_layers, (6, [4, 1]), (6, [3, 5, 2]), (6, [2, 4, 0, 1]), name="the cost", says=says)
+    cases = [(L, [i for i in range(L) if n >> i & 1]) for L in (1, 2, 4, 9) for n in range(0, 2**L, 3)]
+    call.agrees(by_layers, *cases, name="the cost", says="Another number of layers.")
 
 
 hidden_08_5(step_cost)

@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from instructlab_utils import checking
+
 
 def randn(*shape, seed=0):
     """Normal numbers in float64, the same for the same seed."""
@@ -43,7 +45,8 @@ def randn(*shape, seed=0):
 # A batch of $N$ inputs, the rows of `x`, goes through $y = W x + s\, B A x$. The loss has told you its
 # gradient with respect to the outputs: row $t$ of `dy` is $\partial \mathcal L / \partial y_t$. Write the
 # gradients of $A$ and of $B$, in closed form, without autograd. The loss is already divided by whatever it
-# should be divided by: add up over the batch.
+# should be divided by: add up over the batch. Return a tuple or a list, first the gradient of $A$, then that of $B$, in
+# the dtype of the arguments.
 
 
 # %% nbgrader={"grade_id": "answer_09_1", "solution": true}
@@ -56,40 +59,53 @@ def lora_gradients(x, dy, A, B, s):
 
 
 # %% nbgrader={"grade_id": "check_09_1", "locked": true}
+def by_autograd(x, dy, A, B, s):
+    A, B = A.clone().requires_grad_(), B.clone().requires_grad_()
+    return torch.autograd.grad(s * x @ A.T @ B.T, (A, B), dy)
+
+
 def check_09_1(lora_gradients):
-    x, dy, A, B, W, s = (
-        randn(5, 4),
-        randn(5, 6, seed=1),
-        randn(3, 4, seed=2),
-        randn(6, 3, seed=3),
-        randn(6, 4),
-        1.7,
-    )
-    A_, B_ = A.clone().requires_grad_(), B.clone().requires_grad_()
-    y = x @ W.T + s * x @ A_.T @ B_.T
-    want = torch.autograd.grad((y * dy).sum(), (A_, B_))
-    got = lora_gradients(x, dy, A, B, s)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert len(got) == 2, "Return two gradients: that of A, then that of B."
+    call = checking.calls(lora_gradients)
+    x, dy, A, B, s = randn(5, 4), randn(5, 6, seed=1), randn(3, 4, seed=2), randn(6, 3, seed=3), 1.7
+    got, want = call(x, dy, A, B, s), by_autograd(x, dy, A, B, s)
+    assert isinstance(got, list | tuple) and len(got) == 2, "Return two gradients: that of A, then that of B."
     assert [tuple(part.shape) for part in got] != [(6, 3), (3, 4)], (
         "You return the gradient of B first. The order is A, then B."
     )
-    for name, mine, M, right in zip("AB", got, (A, B), want, strict=True):
-        assert mine.shape == M.shape, (
-            f"{name} has shape {tuple(M.shape)}, your gradient {tuple(mine.shape)}. A gradient has the shape "
-            "of what it belongs to."
-        )
-        assert not torch.allclose(mine * s, right), (
-            f"{name}: the scale s is missing. It stands in front of B A, so it stands in both gradients."
-        )
-        assert not torch.allclose(mine, right * s), f"{name}: the scale s appears twice. y is linear in s."
-        assert not torch.allclose(mine * len(x), right), (
-            f"{name}: you took the mean over the batch. The loss was divided already; add up."
+    says = "A gradient has the shape of what it belongs to."
+    for name, mine, right in zip("AB", got, want, strict=True):
+        assert getattr(mine, "shape", None) == right.shape, (
+            f"{name} has shape {tuple(right.shape)}, your gradient {tuple(getattr(mine, 'shape', ()))}. {says}"
         )
     for name, mine, right in zip("AB", got, want, strict=True):
-        assert torch.allclose(mine, right), f"{name}: off by up to {(mine - right).abs().max():.1e}."
-    zero = lora_gradients(x, dy, A, torch.zeros_like(B), s)
-    assert not zero[0].any() and zero[1].any(), "With B = 0 only B may have a gradient."
+        wrong = {
+            f"{name}: the scale s is missing. It stands in front of B A, so it stands in both gradients.": right
+            / s,
+            f"{name}: the scale s appears twice. y is linear in s.": right * s,
+            f"{name}: you divide by s. It stands in front of B A, so it stands in both gradients.": right
+            / s**2,
+            f"{name}: you took the mean over the batch. The loss was divided already; add up.": right / 5,
+            f"{name}: the sign is wrong. dy is the gradient already; the optimiser subtracts, not you.": -right,
+            f"{name}: only the first row of the batch counts. Add up over all rows.": by_autograd(
+                x[:1], dy[:1], A, B, s
+            )["AB".index(name)],
+        }
+        checking.equal(mine, right, name, wrong, dtype=torch.float64)
+    by_hand = "The values are right, but they need autograd. Write the gradients in closed form."
+    with torch.no_grad(), checking.means(RuntimeError, by_hand):
+        call(x, dy, A, B, s)
+    call.agrees(
+        by_autograd, (x, dy, A, 0 * B, s), name="(dA, dB)", says="With B = 0 only B may have a gradient."
+    )
+    for N, n, m, r in ((1, 2, 7, 3), (6, 4, 4, 4), (3, 3, 2, 1)):
+        case = randn(N, m), randn(N, n, seed=1), randn(r, m, seed=2), randn(n, r, seed=3), 0.25
+        says = (
+            f"N = {N}, n = {n}, m = {m}, r = {r}: where sizes are equal, a transposed matrix fails no shape."
+        )
+        call.agrees(by_autograd, case, name="(dA, dB)", says=says)
+    single = [value.float() for value in (x, dy, A, B)]
+    says = "Arguments in float32: so are the gradients."
+    call.agrees(by_autograd, (*single, 2), name="(dA, dB)", dtype=torch.float32, says=says)
     print("09.1 passed. With B = 0 the gradient of A is exactly 0, and B moves first.")
 
 
@@ -144,8 +160,8 @@ class BrokenLora(torch.nn.Module):
 # %% [markdown]
 # Write it right, as a class inside the function or outside of it; the function returns one layer. Keep `base`
 # under that name. The scale is $\alpha / r$. Before training the output is that of `base`. Only $A$ and $B$
-# train. `merge` puts the change into the weight of `base` (the same tensor, in place), `unmerge` takes it out
-# again, and the output is the same before, between and after.
+# train, and they have the dtype of `base`. `merge` puts the change into the weight of `base` (the same tensor, in place),
+# `unmerge` takes it out again, and the output is the same before, between and after. `base` may lack a bias.
 
 
 # %% nbgrader={"grade_id": "answer_09_2", "solution": true}
@@ -180,54 +196,103 @@ def lora_layer(base, r, alpha):
 
 # %% nbgrader={"grade_id": "check_09_2", "locked": true}
 def check_09_2(lora_layer):
+    call = checking.calls(lora_layer)
     base = torch.nn.Linear(5, 4).double()
     plain, x = copy.deepcopy(base), randn(3, 5)
-    layer = lora_layer(base, r=2, alpha=6)
-    assert layer is not None, "The function returned None. Return the layer."
+    layer = call(base, 2, 6)
+    assert isinstance(layer, torch.nn.Module), f"Return the layer, a Module, not {type(layer).__name__}."
     assert getattr(layer, "base", None) is base, "Keep the layer that you were given, as `base`."
+    for name in ("merge", "unmerge"):
+        assert callable(getattr(layer, name, None)), f"The layer has no method {name}."
     names = {name for name, p in layer.named_parameters() if p.requires_grad}
-    assert {"base.weight", "base.bias"}.isdisjoint(names), (
+    assert "base.weight" not in names, (
         "The base still trains. LoRA freezes it: that is where the memory goes."
     )
+    assert "base.bias" not in names, "The bias of the base still trains. LoRA freezes it with the weight."
     assert names == {"A", "B"}, f"A and B should train, and nothing else; you have {sorted(names)}."
     assert layer.A.shape == (2, 5) and layer.B.shape == (4, 2), "A is (r, in), B is (out, r)."
-    assert torch.allclose(layer(x), plain(x), atol=1e-12), (
+    assert layer.A.dtype == layer.B.dtype == torch.float64, "A and B have another dtype than the base."
+
+    def forward(x):
+        return checking.calls(layer.forward)(x)
+
+    assert torch.allclose(forward(x), plain(x), atol=1e-12), (
         "Before training the output differs from the base's. One of A and B must start at 0."
     )
-    layer(x).square().sum().backward()
-    assert layer.A.grad.any() or layer.B.grad.any(), (
-        "Both gradients are 0: A and B start at 0 together, so neither ever moves."
+    out = layer(x)
+    assert out.requires_grad, (
+        "No gradient reaches A and B: forward cuts the graph (.detach(), .data, no_grad)."
     )
+    out.square().sum().backward()
+    slopes = [p.grad is not None and bool(p.grad.any()) for p in (layer.A, layer.B)]
+    assert any(slopes), "Both gradients are 0: A and B start at 0 together, so neither ever moves."
     with torch.no_grad():
         layer.A.copy_(randn(2, 5, seed=1))
         layer.B.copy_(randn(4, 2, seed=2))
-    change = layer.B @ layer.A
-    out = layer(x)
-    scale = ((out - plain(x)).norm() / (x @ change.T).norm()).item()
-    assert abs(scale - 6) > 1e-6, (
-        "You multiply by alpha. The scale is alpha / r, or every rank learns at its own pace."
-    )
-    assert abs(scale - 1) > 1e-6, "The scale is missing: you add B A x as it is."
-    assert torch.allclose(out, plain(x) + 3 * x @ change.T), f"The scale is {scale:.2f}; alpha / r is 3."
+    layer.zero_grad()
+    layer(x).square().sum().backward()
+    assert layer.A.grad is not None and layer.A.grad.any(), "No gradient reaches A once B is not 0."
+    assert layer.B.grad is not None and layer.B.grad.any(), "No gradient reaches B once A is not 0."
+    change = (layer.B @ layer.A).detach()
+    out = forward(x).detach()
+    wrong = {
+        message: plain(x) + scale * x @ change.T
+        for message, scale in {
+            "You multiply by alpha. The scale is alpha / r, or every rank learns at its own pace.": 6,
+            "The scale is missing: you add B A x as it is.": 1,
+            "The scale is r / alpha here, turned round.": 2 / 6,
+            "The scale is alpha / sqrt(r) here: that is rsLoRA's.": 6 / 2**0.5,
+            "You divide by r twice.": 1.5,
+            "You divide by r, and alpha is missing.": 0.5,
+            "The change does not reach the output. Compute it from A and B at each call.": 0,
+            "The change is subtracted.": -3,
+        }.items()
+    }
+    right = plain(x) + 3 * x @ change.T
+    wrong["The output is the change alone: the base's is missing."] = 3 * x @ change.T
+    checking.equal(out, right, "the output", wrong, says="W x + b + (alpha / r) B A x.")
     weight = layer.base.weight
-    layer.merge()
+    checking.calls(layer.merge, none=True)()
     assert layer.base.weight is weight, "merge made a new weight. Change the one that is there, in place."
     inside = (layer.base.weight - plain.weight).detach()
-    assert not torch.allclose(inside, change.detach()), (
-        "The merged weight is W + B A: the scale was forgotten at the merge."
-    )
-    assert torch.allclose(inside, 3 * change.detach()), "The merged weight is not W + (alpha / r) B A."
-    assert not torch.allclose(layer(x), plain(x) + 6 * x @ change.T), (
-        "After merge the change counts twice: once in the weight, once beside it."
-    )
-    assert torch.allclose(layer(x), out), "After merge the output differs."
-    layer.unmerge()
-    assert torch.allclose(layer.base.weight, plain.weight), (
-        "unmerge does not give the weight back. Subtract what merge added, scale included."
-    )
-    assert torch.allclose(layer(x), out), (
-        "After unmerge the output differs: the change beside the weight is switched off."
-    )
+    wrong = {
+        "The merged weight is W + B A: the scale was forgotten at the merge.": change,
+        "merge multiplies by alpha. The scale is alpha / r, here too.": 6 * change,
+        "merge left the weight as it was.": 0 * change,
+        "merge subtracts.": -3 * change,
+    }
+    checking.equal(inside, 3 * change, "what merge added", wrong, says="Not (alpha / r) B A.")
+    wrong = {
+        "After merge the change counts twice: once in the weight, once beside it.": right + 3 * x @ change.T,
+        "After merge the change is gone.": plain(x),
+    }
+    checking.equal(forward(x), right, "the output after merge", wrong)
+    checking.equal(layer.base.bias, plain.bias, "the bias after merge", says="merge touches the weight only.")
+    checking.calls(layer.unmerge, none=True)()
+    says = "unmerge does not give the weight back. Subtract what merge added, scale included."
+    assert layer.base.weight is weight, "unmerge made a new weight. Change the one that is there, in place."
+    checking.equal(layer.base.weight, plain.weight, "the weight", says=says)
+    says = "After unmerge the output differs: the change beside the weight is switched off."
+    checking.equal(forward(x), right, "the output", says=says)
+    layer.merge()
+    checking.equal(forward(x), right, "the output", says="Merged once more:")
+    for n_in, n_out, r, alpha in ((3, 6, 4, 2), (4, 4, 1, 0.5)):
+        base = torch.nn.Linear(n_in, n_out, bias=n_in != 3)
+        plain, x = copy.deepcopy(base), randn(2, 7, n_in).float()
+        says = (
+            f"in = {n_in}, out = {n_out}, r = {r}, alpha = {alpha}, float32, bias: {base.bias is not None}."
+        )
+        with checking.means(AttributeError, f"{says} A layer without a bias has None there."):
+            layer = call(base, r, alpha)
+        assert layer.A.shape == (r, n_in) and layer.B.shape == (n_out, r), f"{says} A is (r, in), B (out, r)."
+        with torch.no_grad():
+            layer.A.copy_(randn(r, n_in, seed=3))
+            layer.B.copy_(randn(n_out, r, seed=4))
+            right = plain(x) + alpha / r * x @ (layer.B @ layer.A).T
+            out = checking.calls(layer.forward)(x)
+            checking.equal(out, right, "the output", dtype=torch.float32, says=says)
+            layer.merge()
+            checking.equal(layer(x), right, "the output", says=f"{says} After merge:")
     print("09.2 passed. Same output beside, inside, and beside again.")
 
 
@@ -284,30 +349,43 @@ SCORES = {
 }
 
 
+def one_by_one(scores, budget):
+    """The best of those that are left, again and again."""
+    kept = {name: np.zeros(len(part), dtype=bool) for name, part in scores.items()}
+    for _ in range(budget):
+        left = [(name, i) for name, part in kept.items() for i in range(len(part)) if not part[i]]
+        name, i = max(left, key=lambda place: scores[place[0]][place[1]])
+        kept[name][i] = True
+    return kept
+
+
 def check_09_3(allocate):
-    before = copy.deepcopy(SCORES)
-    got = allocate(SCORES, 4)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert list(got) == list(SCORES), "The result has one entry per matrix, in the same order."
+    call = checking.calls(allocate)
+    got, want = call(SCORES, 4), one_by_one(SCORES, 4)
+    checking.form(got, want, "the masks")
     for name, part in got.items():
-        assert np.asarray(part).dtype == bool, f"{name}: a boolean array expected."
-        assert len(part) == len(SCORES[name]), f"{name}: one entry per triplet."
-    assert all(np.array_equal(SCORES[name], before[name]) for name in SCORES), (
-        "You changed the scores themselves."
+        assert part.dtype == bool, f"{name}: a boolean array expected, not {part.dtype}."
+    assert list(got) == list(SCORES), "The result has one entry per matrix, in the same order."
+    total = sum(map(sum, got.values()))
+    assert not all(sum(part) >= 1 for part in got.values()), (
+        "Every matrix keeps a triplet. The budget belongs to the model, not to the matrix: query should lose all."
     )
-    kept = {name: np.asarray(part).tolist() for name, part in got.items()}
-    total = sum(map(sum, kept.values()))
+    assert any((got[name] == want[name]).any() for name in want), (
+        "True and False are turned round: True is what stays."
+    )
     assert total != 5, (
         "Five triplets stay. 'Those that are not masked' and 'those below the threshold' differ by one."
     )
-    assert not all(sum(part) >= 1 for part in kept.values()), (
-        "Every matrix keeps a triplet. The budget belongs to the model, not to the matrix: query should lose all."
-    )
-    assert not kept["query"][0] or kept["value"][0], "You keep the least important. High scores stay."
-    assert total == 4, f"{total} triplets stay, the budget is 4."
-    assert kept == {"query": [False] * 3, "value": [True] * 3, "ffn": [False, True, False]}, (
-        f"You keep {kept}."
-    )
+    assert total != 3, "Three triplets stay: the one at the threshold has gone, too. The budget is four."
+    less = {name: -part for name, part in SCORES.items()}
+    wrong = {
+        "You keep the least important. High scores stay.": one_by_one(less, 4),
+        "The first triplets stay, whatever their scores.": one_by_one(
+            {n: 0 * s for n, s in SCORES.items()}, 4
+        ),
+    }
+    says = f"{total} triplets stay; the budget is 4."
+    checking.equal(got, want, "the masks", wrong, says=says)
     print("09.3 passed the visible cases: query lost all its triplets, value none.")
 
 
@@ -316,30 +394,33 @@ check_09_3(allocate)
 
 
 def hidden_09_3(allocate):
-    def total(kept):
-        return sum(int(np.sum(part)) for part in kept.values())
-
+    call = checking.calls(allocate)
     ties = {"a": np.array([0.0, 0.0]), "b": np.array([0.0, 1.0])}
-    kept = allocate(ties, 2)
-    assert total(kept) == 2, (
+    got = call(ties, 2)
+    assert sum(map(sum, got.values())) == 2, (
         "Equal scores: more or fewer triplets stay than the budget says. Rank, do not compare with a threshold."
     )
-    assert [list(map(bool, part)) for part in kept.values()] == [[True, False], [False, True]], (
-        "Equal scores: the earlier one wins. Your sort does not keep the order of equals."
-    )
-    assert total(allocate(SCORES, 0)) == 0, "A budget of 0 keeps nothing."
-    assert total(allocate(SCORES, 9)) == 9, "A budget of all triplets keeps all."
+    every = "The array of each name has as many entries as its scores."
     ragged = {"a": np.array([0.1]), "b": np.array([0.5, 0.4, 0.3])}
-    kept = allocate(ragged, 2)
-    assert [len(part) for part in kept.values()] == [1, 3] and total(kept) == 2, (
-        "Matrices may have different ranks."
-    )
-    for wrong in (-1, 10):
-        try:
-            allocate(SCORES, wrong)
-        except ValueError:
-            continue
-        raise AssertionError(f"A budget of {wrong} went through. There are nine triplets: raise ValueError.")
+    with checking.means(ValueError, f"Matrices may have different ranks. {every}"):
+        call.agrees(one_by_one, (ragged, 2), name="the masks", says="Matrices may have different ranks.")
+    says = "Equal scores: the earlier one wins. Your sort does not keep the order of equals."
+    rng, few = np.random.default_rng(0), np.random.default_rng(1)
+    tied = [{str(9 - m): few.integers(0, 3, 40 + m) / 4.0 for m in range(4)} for _ in range(2)]
+    call.agrees(one_by_one, (ties, 2), *[(case, 57) for case in tied], name="the masks", says=says)
+    for budget, says in {0: "A budget of 0 keeps nothing.", 9: "A budget of all triplets keeps all."}.items():
+        call.agrees(one_by_one, (SCORES, budget), name="the masks", says=says)
+    below = {"a": np.array([-3.0, -0.5, -2000.0]), "b": np.array([-1.0, 2000.0])}
+    for budget in (1, 2, 3, 4):
+        says = "Scores below zero, and thousands apart."
+        call.agrees(one_by_one, (below, budget), name="the masks", says=says)
+    one = {"only": rng.random(7)}
+    call.agrees(one_by_one, (one, 3), (one, 6), name="the masks", says="A single matrix.")
+    many = {f"{m}": rng.random(m + 1).astype(np.float32) for m in range(6)}
+    call.agrees(one_by_one, *[(many, budget) for budget in (1, 8, 20)], name="the masks")
+    for budget in (-1, 10):
+        says = f"A budget of {budget} went through. There are nine triplets."
+        call.refuses(ValueError, SCORES, budget, says=says)
 
 
 hidden_09_3(allocate)
@@ -353,12 +434,14 @@ hidden_09_3(allocate)
 # Two runs have changed the same matrix, by $D$ and by $E$. Let $V_i$ hold the first $i$ right singular vectors
 # of $D$ as columns, $V'_j$ the first $j$ of $E$. Write
 #
-# $$ \phi(i, j) = \frac{\lVert V_i^\top V'_j \rVert_F^2}{\min(i, j)} . $$
+# $$ \phi(i, j) = \frac{\lVert V_i^\top V'_j \rVert_F^2}{\min(i, j)} , $$
+#
+# a number. The matrices need not be square.
 
 
 # %% nbgrader={"grade_id": "answer_09_4", "solution": true}
 def overlap(D, E, i, j):
-    """phi(i, j) of the input directions of D and E, both (n, m): a float from 0 to 1."""
+    """phi(i, j) of the input directions of D and E, both (n, m): a number from 0 to 1."""
     ### BEGIN SOLUTION
     V, V_ = torch.linalg.svd(D).Vh[:i], torch.linalg.svd(E).Vh[:j]
     return ((V @ V_.T).square().sum() / min(i, j)).item()
@@ -366,40 +449,86 @@ def overlap(D, E, i, j):
 
 
 # %% nbgrader={"grade_id": "check_09_4", "locked": true}
+def by_projectors(D, E, i, j):
+    """From the eigenvectors of D.T D and E.T E."""
+    V, V_ = (torch.linalg.eigh(M.double().T @ M.double()).eigenvectors.flip(1) for M in (D, E))
+    shared = sum((V[:, a] @ V_[:, b]) ** 2 for a in range(i) for b in range(j))
+    return (shared / min(i, j)).item()
+
+
 def check_09_4(overlap):
+    call = checking.calls(overlap)
     D, E = randn(12, 9), randn(12, 9, seed=1)
     U, _, Vt = torch.linalg.svd(D, full_matrices=False)
     U_, _, Vt_ = torch.linalg.svd(E, full_matrices=False)
-    got = overlap(D, E, 2, 4)
-    assert got is not None, "The function returned None. Did you forget return?"
     together = (Vt[:2] @ Vt_[:4].T).square().sum().item()
-    assert not np.isclose(got, together), (
-        "You did not divide. Two subspaces of size 2 and 4 can share at most 2."
-    )
-    assert not np.isclose(got, together / 4), (
-        "You divide by the larger size. A line inside a plane would share only half of itself."
-    )
-    assert not np.isclose(got, together / 8), (
-        "You divide by i times j: the mean of squares, not the shared part."
-    )
-    assert not np.isclose(got, np.sqrt(together) / 2), "The norm is not squared."
-    left = (U[:, :2].T @ U_[:, :4]).square().sum().item() / 2
-    assert not np.isclose(got, left), (
-        "These are the left singular vectors: output directions. Ask for the right ones."
-    )
-    rows = (Vt[:, :2].T @ Vt_[:, :4]).square().sum().item() / 2
-    assert not np.isclose(got, rows), "svd returns V transposed: its rows are the vectors, you took columns."
-    assert np.isclose(got, together / 2), f"phi(2, 4) is {together / 2:.3f}, you have {float(got):.3f}."
-    assert isinstance(got, float), f"A float expected, not {type(got).__name__}."
-    same = overlap(D, 7 * randn(12, 12, seed=2) @ D, 9, 9)
-    assert np.isclose(same, 1.0), "All nine input directions against all nine: they share everything."
-    line = overlap(torch.outer(U[:, 0], Vt[0]), D, 1, 3)
-    assert np.isclose(line, 1.0), "A line that lies inside the other subspace shares all of itself."
+    wrong = {
+        "You did not divide. Two subspaces of size 2 and 4 can share at most 2.": together,
+        "You divide by the larger size. A line inside a plane would share only half of itself.": together / 4,
+        "You divide by i times j: the mean of squares, not the shared part.": together / 8,
+        "You divide by i + j. The smaller subspace sets what can be shared.": together / 6,
+        "The norm is not squared.": together**0.5 / 2,
+        "The norm is squared twice.": together**2 / 2,
+        "These are the left singular vectors: output directions. Ask for the right ones.": (
+            U[:, :2].T @ U_[:, :4]
+        )
+        .square()
+        .sum()
+        .item()
+        / 2,
+        "svd returns V transposed: its rows are the vectors, you took columns.": (Vt[:, :2].T @ Vt_[:, :4])
+        .square()
+        .sum()
+        .item()
+        / 2,
+        "These are the *weakest* directions: eigh sorts upwards, svd downwards.": (Vt[-2:] @ Vt_[-4:].T)
+        .square()
+        .sum()
+        .item()
+        / 2,
+        "This is the sum of absolute values. The squared norm is the sum of squares.": (Vt[:2] @ Vt_[:4].T)
+        .abs()
+        .sum()
+        .item()
+        / 2,
+        "The products are added before they are squared. A singular vector has no sign of its own.": (
+            Vt[:2] @ Vt_[:4].T
+        )
+        .sum()
+        .item()
+        ** 2
+        / 2,
+        "You took the spectral norm, the largest singular value. The Frobenius norm sums all squares.": (
+            torch.linalg.matrix_norm(Vt[:2] @ Vt_[:4].T, 2).item() ** 2 / 2
+        ),
+        "i and j have changed places.": by_projectors(D, E, 4, 2),
+        "You compare D with itself.": 1.0,
+    }
+    got = call(D, E, 2, 4)
+    checking.equal(got, together / 2, "phi(2, 4)", wrong)
+    assert not getattr(got, "requires_grad", False) and getattr(got, "ndim", 0) == 0, "Return a number."
+    wrong = {
+        message: lambda D, E, i, j, size=size: by_projectors(D, E, i, j) * min(i, j) / size(i, j)
+        for message, size in {
+            "You divide by i, whichever is smaller.": lambda i, j: i,
+            "You divide by j, whichever is smaller.": lambda i, j: j,
+        }.items()
+    }
+    cases = (D, E, 5, 3), (D, E, 1, 1), (D, E, 3, 3), (randn(4, 7), randn(4, 7, seed=5), 3, 2)
+    call.agrees(by_projectors, *cases, name="phi", wrong=wrong)
+    says = "All nine input directions against all nine: they share everything."
+    checking.equal(call(D, 7 * randn(12, 12, seed=2) @ D, 9, 9), 1.0, "phi(9, 9)", says=says)
+    line = torch.outer(U[:, 0], Vt[0])
+    says = "A line that lies inside the other subspace shares all of itself."
+    checking.equal(call(line, D, 1, 3), 1.0, "phi(1, 3)", says=says)
     far = torch.eye(12, 9, dtype=torch.float64)
-    assert np.isclose(overlap(far[:, [0]] @ far[[0]], far[:, [1]] @ far[[1]], 1, 1), 0.0), (
-        "Two orthogonal directions share nothing."
-    )
-    print(f"09.4 passed. Two random matrices: phi(2, 4) = {got:.2f}, by chance, not by learning.")
+    says = "Two orthogonal directions share nothing."
+    got_far = call(far[:, [0]] @ far[[0]], far[:, [1]] @ far[[1]], 1, 1)
+    checking.equal(got_far, 0.0, "phi(1, 1)", says=says)
+    for scale in (1e-6, 2000.0):
+        says = f"D times {scale:g}: the size of an update does not change its directions."
+        call.agrees(by_projectors, (scale * D, E, 2, 4), name="phi", says=says)
+    print(f"09.4 passed. Two random matrices: phi(2, 4) = {float(got):.2f}, by chance, not by learning.")
 
 
 check_09_4(overlap)
@@ -446,39 +575,65 @@ def prediction():
 
 # %% nbgrader={"grade_id": "check_09_5", "locked": true}
 def check_09_5(prediction):
-    mine = prediction()
-    assert mine is not None, "The function returned None. Return your dict."
-    assert set(mine) == {"lora", "vera", "gradient", "adam", "adam_rslora"}, "Five keys: see the list above."
-    assert all(isinstance(value, int | float) for value in mine.values()), "Five numbers expected."
+    mine = checking.predicted(prediction, ("lora", "vera", "gradient", "adam", "adam_rslora"))
     shapes = [(512, 512), (128, 512)]
     lora = 10 * sum(4 * (n + m) for n, m in shapes)
     vera = 10 * sum(256 + n for n, _ in shapes)
-    assert mine["lora"] != 10 * 2 * 4 * (512 + 512), (
-        "lora: you took both matrices as square. The value matrix has 128 outputs."
+    wrong = {
+        "lora: you took both matrices as square. The value matrix has 128 outputs.": 10 * 2 * 4 * (512 + 512),
+        "lora: these are all numbers of W. A and B are thin.": 10 * sum(n * m for n, m in shapes),
+        "lora: this is A alone, or the queries alone. B has (outputs times rank) more, and values count, too.": 10
+        * 4
+        * 1024,
+        "lora: this is B alone, or the values alone. A has (rank times inputs) more, and queries count, too.": 10
+        * 4
+        * 640,
+        "lora: this is one layer of ten.": lora // 10,
+        "lora: the rank is missing.": lora // 4,
+        "lora: the rank stands once in each of A and B, not twice.": lora * 4,
+    }
+    says = "lora: ten layers times r (n + m), added over both matrices."
+    checking.equal(mine["lora"], lora, "lora", wrong, says=says)
+    wrong = {
+        "vera: you count the random matrices. They are frozen; two vectors train.": 10
+        * sum(256 * (n + m) for n, m in shapes),
+        "vera: you count the random matrices, too. They are frozen; two vectors train.": 10
+        * sum(256 * (n + m) for n, m in shapes)
+        + vera,
+        "vera: this is d alone. b has one number per output.": 10 * 2 * 256,
+        "vera: this is b alone. d has one number per rank.": 10 * (512 + 128),
+        "vera: b has one number per *output*: 128 for the values.": 10 * 2 * (256 + 512),
+        "vera: this is one layer of ten.": vera // 10,
+        "vera: its rank is 256, not 4.": 10 * (4 + 512 + 4 + 128),
+        "vera: b has one number per output; inputs get none.": 10 * sum(256 + n + m for n, m in shapes),
+    }
+    says = "vera: ten layers times (r + n), added over both matrices."
+    checking.equal(mine["vera"], vera, "vera", wrong, says=says)
+    wrong = {
+        "gradient: s falls by 16, but the norm of A x grows by 4: it has sixteen times as many entries.": 1
+        / 16,
+        "gradient: that would be the scale alpha / sqrt(r).": 1,
+        "gradient: it falls. Write the new norm divided by the old one.": 4,
+        "gradient: s falls. Write the new norm divided by the old one.": 16,
+    }
+    checking.equal(
+        mine["gradient"], 1 / 4, "gradient", wrong, says="gradient: s times the norm of A x, so 1 / sqrt(16)."
     )
-    assert mine["lora"] != 10 * sum(n * m for n, m in shapes), (
-        "lora: these are all numbers of W. A and B are thin."
-    )
-    assert mine["lora"] != 10 * 4 * 1024, "lora: this is A alone. B has (outputs times rank) more."
-    assert mine["lora"] == lora, "lora: ten layers times r (n + m), added over both matrices."
-    assert mine["vera"] != 10 * sum(256 * (n + m) for n, m in shapes), (
-        "vera: you count the random matrices. They are frozen; two vectors train."
-    )
-    assert mine["vera"] != 10 * 2 * 256, "vera: this is d alone. b has one number per output."
-    assert mine["vera"] == vera, "vera: ten layers times (r + n), added over both matrices."
-    assert mine["gradient"] != 1 / 16, (
-        "gradient: s falls by 16, but the norm of A x grows by 4: it has sixteen times as many entries."
-    )
-    assert mine["gradient"] != 1, "gradient: that would be the scale alpha / sqrt(r)."
-    assert mine["gradient"] == 1 / 4, "gradient: s times the norm of A x, so 1 / sqrt(16)."
-    assert mine["adam"] != 1 / 4, (
-        "adam: AdamW's first step does not depend on the size of the gradient. Every entry of B moves by the rate."
-    )
-    assert mine["adam"] == 1, (
-        "adam: s falls by 16, the sum over the entries of A x has sixteen times as many terms."
-    )
-    assert mine["adam_rslora"] != 1, "adam_rslora: s falls only by 4 now, the sum still grows by 16."
-    assert mine["adam_rslora"] == 4, "adam_rslora: 16 / 4."
+    wrong = {
+        "adam: AdamW's first step does not depend on the size of the gradient. Every entry of B moves by the "
+        "rate.": 1 / 4,
+        "adam: s falls by 16, but sixteen times as many entries of B move.": 1 / 16,
+        "adam: sixteen times as many entries of B move, but s falls by 16.": 16,
+        "adam: the sum of |h_j| grows with r, not with its root; and s falls by 16.": 4,
+    }
+    says = "adam: s falls by 16, the sum over the entries of A x has sixteen times as many terms."
+    checking.equal(mine["adam"], 1, "adam", wrong, says=says)
+    wrong = {
+        "adam_rslora: s falls only by 4 now, the sum still grows by 16.": 1,
+        "adam_rslora: s falls by 4, too: the sum alone grows by 16.": 16,
+        "adam_rslora: s falls by 4, and the sum grows by 16: the change becomes larger.": 1 / 4,
+    }
+    checking.equal(mine["adam_rslora"], 4, "adam_rslora", wrong, says="adam_rslora: 16 / 4.")
     print("09.5 passed. The lesson measures the three factors on a real encoder.")
 
 

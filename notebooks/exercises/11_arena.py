@@ -27,6 +27,8 @@ import math
 
 import numpy as np
 
+from instructlab_utils import checking
+
 # %% [markdown]
 # ## 11.1 A front with prices
 #
@@ -34,7 +36,8 @@ import numpy as np
 #
 # `rows` is a list of dicts, one per method: `name`, `score` (larger is better), and `cost` (smaller is better). Return the
 # *names* on the Pareto front, from the cheapest to the dearest; among equal costs keep the order of `rows`. Equal methods do
-# not dominate each other: ties stay. A method whose score is `nan` diverged, and is never on the front.
+# not dominate each other: ties stay. A method whose score is `nan` diverged, and is never on the front. There may be no
+# method at all.
 
 
 # %% nbgrader={"grade_id": "answer_11_1", "solution": true}
@@ -58,39 +61,79 @@ def made_rows(*triples):
 
 
 def check_11_1(front):
-    rows = made_rows(("full", 94.0, 900), ("lora", 92.0, 80), ("head", 72.0, 1), ("vera", 90.0, 80))
-    got = front(rows)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert isinstance(got, list) and all(isinstance(name, str) for name in got), "A list of names expected."
-    assert "vera" not in got, (
-        "vera costs as much as lora and scores less: worse in one, better in none. It is dominated."
+    call = checking.calls(front)
+    rows = made_rows(
+        ("full", 94.0, 900), ("late", 92.0, 200), ("lora", 92.0, 80), ("head", 72.0, 1), ("vera", 90.0, 80)
     )
-    assert set(got) == {"full", "lora", "head"}, f"On the front are full, lora and head, not {got}."
-    assert got == ["head", "lora", "full"], "From the cheapest to the dearest, please."
-    twins = front(made_rows(("b", 80.0, 5), ("a", 80.0, 5), ("c", 79.0, 6)))
-    assert twins == ["b", "a"], (
-        "Two equal methods do not dominate each other: both stay, in the order of the rows."
+    got = call(rows)
+    assert isinstance(got, list | tuple) and all(isinstance(name, str) for name in got), (
+        f"A list of names expected, not {checking.shown(got)}."
     )
-    print("11.1 passed.")
+    wrong = {
+        "vera costs as much as lora and scores less: worse in one, better in none. It is dominated.": [
+            "head",
+            "lora",
+            "vera",
+            "full",
+        ],
+        "late scores as much as lora and costs more: worse in one, better in none. It is dominated.": [
+            "head",
+            "lora",
+            "late",
+            "full",
+        ],
+        "These are the dominated ones. The front has the others.": ["vera", "late"],
+        "From the cheapest to the dearest, please.": ["full", "lora", "head"],
+        "From the cheapest to the dearest, please. You sort by name.": ["full", "head", "lora"],
+        "Only the best score is left. A method stays if no other is at least as good and as cheap.": ["full"],
+    }
+    both = (
+        "vera costs as much as lora and scores less; late scores as much and costs more. Both are dominated."
+    )
+    assert not {"vera", "late"} <= set(got) or "lora" not in got, both
+    checking.equal(got, ["head", "lora", "full"], "the front", wrong)
+    twins = made_rows(("b", 80.0, 5), ("a", 80.0, 5), ("c", 79.0, 6))
+    says = "Two equal methods do not dominate each other: both stay, in the order of the rows."
+    checking.equal(call(twins), ["b", "a"], "the front", says=says)
+    print("11.1 passed the visible cases.")
 
 
 check_11_1(front)
 ### BEGIN HIDDEN TESTS
 
 
+def by_prices(rows):
+    """Price by price upwards: the best of each price, if it is better than all that is cheaper."""
+    names, best = [], -math.inf
+    for cost in sorted({row["cost"] for row in rows}):
+        scores = [row["score"] for row in rows if row["cost"] == cost and row["score"] == row["score"]]
+        top = max(scores, default=-math.inf)
+        if top > best:
+            names += [row["name"] for row in rows if row["cost"] == cost and row["score"] == top]
+            best = top
+    return names
+
+
 def hidden_11_1(front):
-    got = front(made_rows(("ok", 80.0, 5), ("gone", math.nan, 1)))
-    assert got == ["ok"], (
-        "A diverged method has nan as its score, and every comparison with nan is false. Leave it out."
-    )
+    call = checking.calls(front)
+    says = "A diverged method has nan as its score, and every comparison with nan is false. Leave it out."
+    for rows in (
+        made_rows(("ok", 80.0, 5), ("gone", math.nan, 1)),
+        made_rows(("gone", math.nan, 5), ("ok", 80.0, 5), ("dear", math.nan, 9), ("best", 81.0, 7)),
+        made_rows(("gone", math.nan, 1)),
+    ):
+        call.agrees(by_prices, (rows,), name="the front", says=says)
+    with checking.means(ValueError, "No method at all: an empty front."):
+        call.agrees(by_prices, ([],), name="the front", says="No method at all.")
     rng = np.random.default_rng(0)
-    points = rng.integers(0, 6, (30, 2))
-    rows = made_rows(*[(str(i), float(s), int(c)) for i, (s, c) in enumerate(points)])
-    want = {
-        str(i) for i, (s, c) in enumerate(points)
-        if not any((t >= s and k <= c) and (t > s or k < c) for t, k in points)
-    }  # fmt: skip
-    assert set(front(rows)) == want, "Wrong for thirty random methods with many ties."
+    for n, says in (
+        (1, "A single method."),
+        (30, "Thirty random methods with many ties."),
+        (9, "Below zero."),
+    ):
+        points = rng.integers(0, 6, (n, 2)) - (3 if n == 9 else 0)
+        rows = made_rows(*[(f"{(i * 7) % n}", float(s), int(c)) for i, (s, c) in enumerate(points)])
+        call.agrees(by_prices, (rows,), name="the front", says=f"Wrong: {says}")
 
 
 hidden_11_1(front)
@@ -102,12 +145,12 @@ hidden_11_1(front)
 # > ●●○○○ · 10 minutes · practice
 #
 # You have recorded $n$ scores. Somebody draws $k$ of them *with replacement* and reports the largest. Return its expected
-# value, exactly: no simulation.
+# value, exactly: no simulation. $k$ may be larger than $n$, and scores may be equal.
 
 
 # %% nbgrader={"grade_id": "answer_11_2", "solution": true}
 def expected_best(scores, k):
-    """scores: a list of n floats; k >= 1. Return a float."""
+    """scores: a list of n floats; k >= 1. Return a number."""
     ### BEGIN SOLUTION
     x = np.sort(np.asarray(scores, dtype=float))
     i = np.arange(1, len(x) + 1)
@@ -116,21 +159,64 @@ def expected_best(scores, k):
 
 
 # %% nbgrader={"grade_id": "check_11_2", "locked": true}
+def by_steps(scores, k):
+    """The lowest score, and each step upwards times the probability that the best of k draws is above it."""
+    x, n = sorted(scores), len(scores)
+    return x[0] + sum((x[i] - x[i - 1]) * (1 - (i / n) ** k) for i in range(1, n))
+
+
 def check_11_2(expected_best):
+    slow = "Does it list all n ** k draws? There are too many for larger k: use a formula."
+    call = checking.calls(expected_best, limit=0.5, slow=slow)
     scores = [0.9, 0.5, 0.7, 0.8]
-    got = expected_best(scores, 2)
-    assert got is not None, "The function returned None. Did you forget return?"
-    everything = [max(a, b) for a in scores for b in scores]
-    want = sum(everything) / len(everything)
+    pairs = [(a, b) for a in scores for b in scores]
     without = [max(a, b) for i, a in enumerate(scores) for j, b in enumerate(scores) if i != j]
-    assert not math.isclose(got, sum(without) / len(without)), (
-        "You drew without replacement. With replacement the same score can come twice."
+    want = sum(map(max, pairs)) / 16
+    up = sorted(scores)
+    wrong = {
+        "You drew without replacement. With replacement the same score can come twice.": sum(without) / 12,
+        "The largest of all: that is the limit for very many draws.": 0.9,
+        "The formula needs the scores in ascending order.": sum(
+            x * (((i + 1) / 4) ** 2 - (i / 4) ** 2) for i, x in enumerate(scores)
+        ),
+        "This is the mean of one draw. The best of k is larger.": 0.725,
+        "This is the expected *worst* of the draws: the scores stand in descending order.": sum(
+            map(min, pairs)
+        )
+        / 16,
+        "(i/n)^k is the probability of *at most* the i-th. Take off that of the one before.": sum(
+            x * ((i + 1) / 4) ** 2 for i, x in enumerate(up)
+        ),
+        "The probabilities are shifted by one score: count i from 1.": sum(
+            x * ((i / 4) ** 2 - ((i - 1) / 4) ** 2) for i, x in enumerate(up)
+        ),
+        "The probabilities are shifted by one score: the lowest can be the best of k, too.": sum(
+            x * ((i / 4) ** 2 - (max(i - 1, 0) / 4) ** 2) for i, x in enumerate(up)
+        ),
+        "This is a quantile. The expected value is a mean.": 0.8,
+    }
+    got = call(scores, 2)
+    if not math.isclose(float(got), float(call(scores, 2)), rel_tol=1e-12):
+        raise AssertionError("Two calls give different numbers. Exactly, please: no simulation.")
+    says = "The mean over all 16 ordered pairs:"
+    checking.equal(got, want, "the expected best", wrong, says=says)
+    checking.equal(
+        call(scores, 1), 0.725, "the expected best", says="For one draw the expected best is the mean."
     )
-    assert not math.isclose(got, 0.9), "The largest of all: that is the limit for very many draws."
-    unsorted = sum(x * (((i + 1) / 4) ** 2 - (i / 4) ** 2) for i, x in enumerate(scores))
-    assert not math.isclose(got, unsorted), "The formula needs the scores in ascending order."
-    assert math.isclose(got, want), f"{want:.4f} expected, not {got:.4f}: the mean over all 16 ordered pairs."
-    assert math.isclose(expected_best(scores, 1), 0.725), "For one draw the expected best is the mean."
+    rng = np.random.default_rng(0)
+    for n, k, says in (
+        (4, 3, "Three draws."),
+        (7, 2, "Seven scores."),
+        (3, 5, "More draws than scores: with replacement that may be."),
+        (1, 4, "One score only: it is always the best."),
+        (19, 60, "Many draws of many scores."),
+        (5, 100_000, "So many draws that the largest score is nearly certain."),
+    ):
+        call.agrees(by_steps, (rng.random(n).tolist(), k), name="the expected best", says=says)
+    says = "Equal scores: each of them is a draw of its own."
+    call.agrees(by_steps, ([3, 1, 3, 2, 2], 2), ([7, 7, 7], 3), name="the expected best", says=says)
+    says = "Scores below zero, and thousands apart."
+    call.agrees(by_steps, ([-2000.0, -3.5, 200.0, -1.0], 3), name="the expected best", says=says)
     print(f"11.2 passed. The mean is 0.725, the best of two {want:.4f}: that gain is bought, not earned.")
 
 
@@ -198,9 +284,9 @@ def made_runs():
         return [{"dev": d, "test": t} for d, t in zip(dev, test, strict=True)]
 
     new = {
-        1e-2: seeds((0.70, 0.74), (0.95, 0.60)),
+        1e-2: seeds((0.70, 0.74), (0.95, 0.66)),
         1e-3: seeds((0.80, 0.82), (0.80, 0.78)),
-        1e-4: seeds((0.80, 0.82), (0.76, 0.76)),
+        1e-4: seeds((0.80, 0.82), (0.76, 0.79)),
     }
     old = {
         1e-2: seeds((0.50, 0.50), (0.51, 0.50)),
@@ -210,18 +296,57 @@ def made_runs():
     return {"new": new, "old": old}
 
 
+def by_table(runs):
+    """One row per method, rate and seed."""
+    rate, score = {}, {}
+    for method in ("new", "old"):
+        rows = [(sum(s["dev"] for s in seeds), -r) for r, seeds in runs[method].items()]
+        rate[method] = -max(rows)[1]
+        score[method] = [s["test"] for s in runs[method][rate[method]]]
+    return {"rate": rate, "difference": (sum(score["new"]) - sum(score["old"])) / len(score["new"])}
+
+
+def random_runs(seed, n_seeds, names):
+    """Accuracies on dev in halves, so that ties are frequent; the rates in no order."""
+    rng = np.random.default_rng(seed)
+
+    def run():
+        return {"dev": rng.integers(0, 3) / 2, "test": rng.integers(0, 9) / 8}
+
+    rates = {m: rng.permutation([1e-5, 3e-5, 1e-4, 3e-4, 1e-3])[: 3 + seed % 3].tolist() for m in names}
+    return {m: {r: [run() for _ in range(n_seeds)] for r in rates[m]} for m in names}
+
+
 def check_11_3(compare):
-    got = compare(made_runs())
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert set(got) == {"rate", "difference"}, "Keys expected: rate, difference."
+    call = checking.calls(compare)
+    runs = made_runs()
+    got, want = call(runs), by_table(runs)
+    checking.form(got, want, "the comparison")
     rate = got["rate"]
-    assert rate["new"] != 1e-2, "new: 0.01 is best on *test*, by one lucky seed. Choose on dev, by the mean."
-    assert rate["new"] != 1e-3, "new: two rates are equally good on dev. Take the smallest."
-    assert rate["new"] == 1e-4, f"new: the rate 1e-4 expected, not {rate['new']}."
-    assert rate["old"] != 1e-5, "old: one seed was best there. The mean over seeds chooses, not the maximum."
-    assert rate["old"] == 1e-4, "old: the old method has a right to its own best rate."
-    assert not math.isclose(got["difference"], 0.82 - 0.81), "difference: those are dev scores. Report test."
-    assert math.isclose(got["difference"], 0.015), f"difference: 0.015 expected, not {got['difference']:.3f}."
+    wrong = {
+        "new: 0.01 is best on *test*, by one lucky seed. Choose on dev, by the mean.": 1e-2,
+        "new: two rates are equally good on dev. Take the smallest.": 1e-3,
+    }
+    checking.equal(rate["new"], 1e-4, "the rate of 'new'", wrong)
+    wrong = {
+        "old: one seed was best there. The mean over seeds chooses, not the maximum.": 1e-5,
+        "old: the worst dev accuracy is not the choice.": 1e-2,
+    }
+    says = "old: the old method has a right to its own best rate."
+    checking.equal(rate["old"], 1e-4, "the rate of 'old'", wrong, says=says)
+    wrong = {
+        "difference: those are dev scores. Report test.": 0.81 - 0.80,
+        "difference: new minus old, please.": -0.03,
+        "difference: these are the best seeds. Take the mean over seeds.": 0.79 - 0.75,
+        "difference: this is the worst seed. Take the mean over seeds.": 0.76 - 0.74,
+        "difference: this is the sum over seeds. Take the mean.": 0.06,
+        "difference: 0.03 is three points; the accuracies are shares.": 3.0,
+    }
+    checking.equal(got["difference"], want["difference"], "difference", wrong)
+    for seed in range(8):
+        case = random_runs(seed, 1 + seed % 4, ["old", "new"])
+        says = f"Seeds: {1 + seed % 4}; each method has rates of its own, in no order."
+        call.agrees(by_table, (case,), name="the comparison", says=says)
     print("11.3 passed. The broken function finds", round(broken_compare(made_runs())["difference"], 3))
 
 
@@ -265,18 +390,33 @@ def prediction():
 
 # %% nbgrader={"grade_id": "check_11_4", "locked": true}
 def check_11_4(prediction):
-    mine = prediction()
-    assert mine is not None, "The function returned None. Return your dict."
-    assert set(mine) == {"optimiser", "disk", "forward", "off"}, "Four keys: see the list above."
-    assert all(isinstance(value, int) for value in mine.values()), "Four whole numbers expected."
-    assert mine["optimiser"] != 44_000_000, "optimiser: frozen weights have no averages. That is the saving."
-    assert mine["optimiser"] != 100_000, "optimiser: AdamW keeps two averages per trained number."
-    assert mine["optimiser"] == 200_000, "optimiser: two floats for each of the trained numbers."
-    assert mine["disk"] == 400_000, "disk: the trained numbers alone, four bytes each."
-    assert mine["forward"] != 1, "forward: the whole model is still computed, and the adapter on top of it."
-    assert mine["forward"] == 0, "forward: 0 or 1."
-    assert mine["off"] != 0, "off: no frozen weight was touched, so nothing is left of the adapter."
-    assert mine["off"] == 1, "off: 0 or 1."
+    mine = checking.predicted(prediction, ("optimiser", "disk", "forward", "off"))
+    wrong = {
+        "optimiser: frozen weights have no averages. That is the saving.": 44_000_000,
+        "optimiser: frozen weights have no averages; only the adapter's numbers have.": 44_200_000,
+        "optimiser: AdamW keeps two averages per trained number.": 100_000,
+        "optimiser: the gradients are not counted here.": 300_000,
+        "optimiser: these are the numbers and their averages. Count the averages.": 400_000,
+        "optimiser: floats, not bytes.": 800_000,
+        "optimiser: these are the weights of the model. They are frozen.": 22_000_000,
+    }
+    says = "optimiser: two floats for each of the trained numbers."
+    checking.equal(mine["optimiser"], 200_000, "optimiser", wrong, says=says)
+    wrong = {
+        "disk: bytes, not numbers. A 32-bit float has four.": 100_000,
+        "disk: the whole model is not in the file. It is the same for all adapters.": 88_000_000,
+        "disk: the frozen weights are not in the file, only the adapter is.": 88_400_000,
+        "disk: that would be 16-bit floats.": 200_000,
+        "disk: the file for use has no averages of the optimiser.": 1_200_000,
+        "disk: 32 bits are four bytes.": 3_200_000,
+        "disk: a 32-bit float has four bytes, a 64-bit one eight.": 800_000,
+    }
+    says = "disk: the trained numbers alone, four bytes each."
+    checking.equal(mine["disk"], 400_000, "disk", wrong, says=says)
+    wrong = {"forward: the whole model is still computed, and the adapter on top of it.": 1}
+    checking.equal(mine["forward"], 0, "forward", wrong, says="forward: 0 or 1.")
+    wrong = {"off: no frozen weight was touched, so nothing is left of the adapter.": 0}
+    checking.equal(mine["off"], 1, "off", wrong, says="off: 0 or 1.")
     print("11.4 passed.")
 
 

@@ -23,7 +23,11 @@
 # {{overview}}
 
 # %%
+import math
+
 import torch
+
+from instructlab_utils import checking
 
 # %% [markdown]
 # ## 12.1 The probability of an option
@@ -31,7 +35,8 @@ import torch
 # > ●●○○○ · 10 minutes · practice
 #
 # A causal model has read a context and an option behind it: `ids`, shape $(T,)$. Its `logits` have the shape $(T, V)$. The
-# last `n` tokens are the option. Return $\log p(o \mid c)$ in nats, as a float: the sum over the option's tokens.
+# last `n` tokens are the option. Return $\log p(o \mid c)$ in nats, a number: the sum over the option's tokens. Logits
+# may be thousands apart.
 
 
 # %% nbgrader={"grade_id": "answer_12_1", "solution": true}
@@ -44,29 +49,60 @@ def option_log_prob(logits, ids, n):
 
 
 # %% nbgrader={"grade_id": "check_12_1", "locked": true}
+def by_terms(logits, ids, n):
+    """Term by term, in Python's numbers."""
+    T, total = len(ids), 0.0
+    for t in range(T - n, T):
+        row = logits[t - 1].tolist()
+        top = max(row)
+        total += row[ids[t]] - top - math.log(sum(math.exp(z - top) for z in row))
+    return total
+
+
 def check_12_1(option_log_prob):
+    call = checking.calls(option_log_prob)
     g = torch.Generator().manual_seed(0)
-    for T, V, n in ((6, 5, 2), (4, 7, 1), (5, 3, 4)):
-        logits, ids = 3 * torch.randn(T, V, generator=g).double(), torch.randint(V, (T,), generator=g)
-        got = option_log_prob(logits.clone(), ids.clone(), n)
-        assert got is not None, "The function returned None. Did you forget return?"
-        assert isinstance(got, float), f"A float expected, not {type(got).__name__}."
-        log_p = logits - logits.logsumexp(-1, keepdim=True)
-        want = sum(log_p[t - 1, ids[t]].item() for t in range(T - n, T))
-        own = sum(log_p[t, ids[t]].item() for t in range(T - n, T))
+    for T, V, n in ((6, 5, 2), (4, 7, 1), (5, 3, 4), (9, 4, 3)):
+        logits, ids = (
+            3 * torch.randn(T, V, generator=g, dtype=torch.float64),
+            torch.randint(V, (T,), generator=g),
+        )
+        log_p = logits.log_softmax(-1)
+        terms = [log_p[t - 1, ids[t]].item() for t in range(1, T)]  # of the tokens 1 … T - 1
+        own = [log_p[t, ids[t]].item() for t in range(T)]
         raw = sum(logits[t - 1, ids[t]].item() for t in range(T - n, T))
-        assert abs(got - own) > 1e-6, "You read each token at its own place. Position t - 1 predicts token t."
-        assert abs(got - raw) > 1e-6, (
-            "These are sums of logits. Only log_softmax makes probabilities of them."
-        )
-        if n > 1:
-            assert abs(got * n - want) > 1e-6, "You took the mean. The chain rule adds logarithms."
-        everything = sum(log_p[t - 1, ids[t]].item() for t in range(1, T))
-        if n < T - 1:
-            assert abs(got - everything) > 1e-6, "You added the context's tokens, too."
-        assert abs(got - want) < 1e-9, (
-            "The value is wrong: n terms, the first predicted by the context's last token."
-        )
+        want = sum(terms[-n:])
+        wrong = {
+            "You read each token at its own place. Position t - 1 predicts token t.": sum(own[-n:]),
+            "These are sums of logits. Only log_softmax makes probabilities of them.": raw,
+            "You took the mean. The chain rule adds logarithms.": want / n,
+            "You added the context's tokens, too.": sum(terms),
+            "The first token of the option is missing. The context's last position predicts it.": sum(
+                terms[-n:][1:]
+            ),
+            "The last token of the option is missing. It is predicted, though nobody reads it.": sum(
+                terms[-n:-1]
+            ),
+            "One token of the context is counted, too.": sum(terms[-n - 1 :]),
+            "The sign is wrong: that is a loss. A log-probability is below zero.": -want,
+            "This is a mean loss. A log-probability is a sum, and below zero.": -want / n,
+            "This is the probability. Its logarithm is asked for.": math.exp(want),
+            "These are sums of probabilities. Logarithms add up, probabilities do not.": sum(
+                map(math.exp, terms[-n:])
+            ),
+            "The logarithm is to base 2. In nats it is the natural one.": want / math.log(2),
+            "These are the *first* n tokens. The option stands at the end.": sum(terms[:n]),
+            "You look one position too far back: t - 1 predicts t.": sum(
+                log_p[t - 2, ids[t]].item() for t in range(T - n, T)
+            ),
+        }
+        says = "The value is wrong: n terms, the first predicted by the context's last token."
+        checking.equal(call(logits, ids, n), want, f"T = {T}, n = {n}: the log-probability", wrong, says=says)
+    says = "Logits thousands apart: the logarithm of a softmax is -inf there. Use log_softmax."
+    for factor in (200, 2000):
+        call.agrees(by_terms, (factor * logits, ids, n), name="the log-probability", says=says)
+    says = "Logits in float32."
+    call.agrees(by_terms, (logits.float(), ids, 5), name="the log-probability", tol=1e-5, says=says)
     print("12.1 passed. The context's last position speaks first.")
 
 
@@ -97,7 +133,8 @@ check_12_1(option_log_prob)
 #
 # `scores` has the shape $(N, K)$: log-probabilities of $K$ label words behind $N$ texts, *not* normalised over the labels.
 # Turn each row into probabilities over the labels; average these probabilities over the batch; divide each row by the
-# average; normalise each row. Return the probabilities, shape $(N, K)$.
+# average; normalise each row. Return the probabilities, shape $(N, K)$, in the dtype of the scores. Scores may be far
+# below zero and far apart, but each label is probable behind some text.
 
 
 # %% nbgrader={"grade_id": "answer_12_2", "solution": true}
@@ -124,36 +161,49 @@ def wanted_calibration(scores):
 
 
 def check_12_2(batch_calibration):
+    call = checking.calls(batch_calibration)
     scores = made_scores(0, N=6, K=3, shift=3.0)
-    got = batch_calibration(scores.clone())
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert got.shape == scores.shape, (
-        f"Shape {tuple(scores.shape)} expected, one row per text, not {tuple(got.shape)}."
-    )
-    ones = torch.ones(6).double()
-    assert not torch.allclose(got.sum(0), ones[:3]), (
-        "The columns are normalised, the rows are not: each *text* gets a distribution over the labels."
-    )
-    assert torch.allclose(got.sum(1), ones), (
-        "Each row has to add up to one: normalise again after the division."
-    )
-    logs = torch.log_softmax(scores, -1)
-    geometric = torch.softmax(logs - logs.mean(0), -1)
-    assert not torch.allclose(got, geometric), (
-        "You averaged logarithms. That is a geometric mean; the average of the *probabilities* is asked for."
-    )
-    raw = scores.exp() / scores.exp().mean(0)
-    assert not torch.allclose(got, raw / raw.sum(1, keepdim=True)), (
-        "You averaged before the rows were normalised: texts that make all words likely drown the others."
-    )
-    p = torch.softmax(scores, -1)
-    assert not torch.allclose(got, p * p.mean(0) / (p * p.mean(0)).sum(1, keepdim=True)), (
-        "You multiplied by the average: the bias is doubled, not removed."
-    )
-    assert torch.allclose(got, wanted_calibration(scores)), (
-        "The values are wrong: follow the four steps in order."
-    )
-    print("12.2 passed.")
+    got, want = call(scores), wanted_calibration(scores)
+    checking.form(got, want, "the probabilities", dtype=torch.float64)
+    p, logs, raw = scores.softmax(-1), scores.log_softmax(-1), scores.exp()
+
+    def rows(q):
+        return q / q.sum(1, keepdim=True)
+
+    q = p / p.mean(0)
+    wrong = {
+        "The columns are normalised, the rows are not: each *text* gets a distribution over the labels.": q
+        / q.sum(0),
+        "Each row has to add up to one: normalise again after the division.": q,
+        "You averaged logarithms. That is a geometric mean; the average of the *probabilities* is asked for.": (
+            logs - logs.mean(0)
+        ).softmax(-1),
+        "You averaged before the rows were normalised: texts that make all words likely drown the others.": rows(
+            raw / raw.mean(0)
+        ),
+        "The average is of the rows before they were normalised, what is divided by it is not.": rows(
+            p / raw.mean(0)
+        ),
+        "You multiplied by the average: the bias is doubled, not removed.": rows(p * p.mean(0)),
+        "Nothing is calibrated: these are the probabilities of the model.": p,
+        "The first softmax runs over the texts. Each text gets a distribution over the labels.": rows(
+            scores.softmax(0) / scores.softmax(0).mean(0)
+        ),
+        "The rows are normalised by a second softmax. Divide by their sum.": q.softmax(-1),
+        "These are logarithms. Probabilities are asked for.": want.log(),
+        "You subtract the average. Divide by it.": rows(p - p.mean(0)),
+        "The average is subtracted, and the softmax taken of that. Divide by it.": (p - p.mean(0)).softmax(
+            -1
+        ),
+        "This is the median. The average is the mean.": rows(p / p.median(0).values),
+        "The scores are divided before they become probabilities.": (scores / scores.mean(0)).softmax(-1),
+        "The average of the scores is taken off. The average of the *probabilities* is asked for.": (
+            scores - scores.mean(0)
+        ).softmax(-1),
+    }
+    says = "The values are wrong: follow the four steps in order."
+    checking.equal(got, want, "the probabilities", wrong, says=says)
+    print("12.2 passed the visible cases.")
 
 
 check_12_2(batch_calibration)
@@ -161,17 +211,25 @@ check_12_2(batch_calibration)
 
 
 def hidden_12_2(batch_calibration):
-    for seed, N, K in ((1, 1, 4), (2, 40, 2), (3, 5, 5)):
-        scores = made_scores(seed, N, K, shift=1.0)
-        assert torch.allclose(batch_calibration(scores), wanted_calibration(scores)), (
-            f"Wrong for N = {N}, K = {K}."
-        )
-    low = made_scores(4, 5, 3, shift=1.0) - 2000.0
-    got = batch_calibration(low)
-    assert torch.isfinite(got).all(), (
-        "Long options have tiny probabilities: exp(-2000) is 0. Use a softmax that subtracts the largest score."
+    call = checking.calls(batch_calibration)
+    name = "the probabilities"
+    for seed, N, K in ((1, 1, 4), (2, 40, 2), (3, 5, 5), (5, 2, 7)):
+        case = made_scores(seed, N, K, shift=1.0)
+        call.agrees(wanted_calibration, (case,), name=name, says=f"Wrong for N = {N}, K = {K}.")
+    says = "Long options have tiny probabilities: exp(-2000) is 0. Use a softmax that subtracts the largest score."
+    for far in (200.0, 2000.0):
+        case = made_scores(4, 5, 3, shift=1.0)
+        call.agrees(wanted_calibration, (case - far,), (case + far,), name=name, says=says)
+        apart = case + far * torch.tensor([[0.0], [1.0], [-2.0], [0.5], [3.0]])
+        call.agrees(wanted_calibration, (apart,), name=name, says=f"Texts that differ by {far:g}. {says}")
+        one = case.clone()
+        one[range(5), [0, 1, 2, 0, 1]] += far
+        call.agrees(wanted_calibration, (one,), name=name, says=f"Labels that differ by {far:g} in each row.")
+    call.agrees(
+        wanted_calibration, (case[:4].float(),), name=name, dtype=torch.float32, says="Scores in float32."
     )
-    assert torch.allclose(got, wanted_calibration(low)), "Wrong for scores far below zero."
+    same = torch.zeros(3, 4, dtype=torch.float64)
+    call.agrees(wanted_calibration, (same,), name=name, says="Equal scores: equal probabilities.")
 
 
 hidden_12_2(batch_calibration)
@@ -198,9 +256,9 @@ def broken_prompt(pairs, text, words):
 
 # %% [markdown]
 # Write it right. Return `(prefix, context, options)`. `prefix + context + options[k]` must read like one more
-# demonstration, with label word $k$. Demonstrations are separated by an empty line; the space before a label word belongs
-# to the option. The function must also work without any demonstration: then `prefix` is empty, and the context begins with
-# its first word.
+# demonstration, with label word $k$. Demonstrations are separated by an empty line; the one before the question belongs to
+# the context. The space before a label word belongs to the option. The function must also work without any
+# demonstration: then `prefix` is empty, and the context begins with its first word.
 
 
 # %% nbgrader={"grade_id": "answer_12_3", "solution": true}
@@ -214,32 +272,81 @@ def prompt(pairs, text, words):
 
 
 # %% nbgrader={"grade_id": "check_12_3", "locked": true}
+def by_hand(pairs, text, words):
+    """Piece by piece."""
+    prefix, context = "", ""
+    for i, (shown, label) in enumerate(pairs):
+        prefix += ("\n\n" if i else "") + "Review: " + shown + "\nSentiment: " + words[label]
+        context = "\n\n"
+    return prefix, context + "Review: " + text + "\nSentiment:", [" " + word for word in words]
+
+
 def check_12_3(prompt):
+    call = checking.calls(prompt)
     pairs, words = [("good fun", 1), ("a bore", 0), ("1 of 5", 0)], ["negative", "positive"]
-    got = prompt(list(pairs), "fine", list(words))
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert len(got) == 3, "Three things expected: prefix, context, options."
+    got, want = call(pairs, "fine", words), by_hand(pairs, "fine", words)
+    checking.form(got, want, "(prefix, context, options)")
     prefix, context, options = got
     assert "Sentiment: 1" not in prefix and "Sentiment: 0" not in prefix, (
         "prefix: it shows label numbers. The model is asked for words, so it must see words."
     )
+    assert prefix == prefix.rstrip() or context.startswith("\n\n"), (
+        "prefix: it ends in line breaks. The empty line before the question belongs to the context."
+    )
     assert context == context.rstrip(), (
         "context: it ends in white space. The space belongs to the front of the label word."
     )
-    assert list(options) == [" negative", " positive"], "options: each label word with the space before it."
-    demos = prefix.split("\n\n")
-    assert len(demos) == 3, "prefix: demonstrations stand apart by an empty line, like the question does."
-    assert demos == [f"Review: {shown}\nSentiment: {words[label]}" for shown, label in pairs], (
-        "prefix: the three demonstrations, in their order, with their words."
-    )
-    assert context == "\n\nReview: fine\nSentiment:", (
-        "context: an empty line, then the demonstrations' own format."
-    )
-    prefix, context, _ = prompt([], "fine", list(words))
-    assert prefix == "", "no demonstrations: the prefix is empty."
-    assert context == "Review: fine\nSentiment:", (
-        "no demonstrations: the context begins with its first word. Nothing stands before an empty line."
-    )
+    wrong = {
+        "options: each label word with the space before it. Yours lack it.": words,
+        "options: the space stands behind the word. It belongs before it.": ["negative ", "positive "],
+        "options: white space on both sides. Nothing stands behind the word.": [" negative ", " positive "],
+        "options: the order is that of words: options[k] belongs to label k.": [" positive", " negative"],
+        "options: the line feed stays where the space should be.": ["\nnegative", "\npositive"],
+    }
+    says = "options: each label word with the space before it."
+    checking.equal(options, want[2], "options", wrong, says=says)
+    turned = [(shown, 1 - label) for shown, label in pairs]
+    wrong = {
+        "prefix: demonstrations stand apart by an empty line, like the question does.": want[0].replace(
+            "\n\n", "\n"
+        ),
+        "prefix: an empty line is two line breaks. You have three.": want[0].replace("\n\n", "\n\n\n"),
+        "prefix: the demonstrations stand in the order of pairs.": by_hand(pairs[::-1], "", words)[0],
+        "prefix: the wrong label words. Label k has words[k].": by_hand(turned, "", words)[0],
+        "prefix: the last demonstration is missing.": by_hand(pairs[:-1], "", words)[0],
+        "prefix: only the first demonstration is there.": by_hand(pairs[:1], "", words)[0],
+        "prefix: two spaces before the label word. The option brings one.": want[0].replace(
+            "Sentiment: ", "Sentiment:  "
+        ),
+        "prefix: the space before the label word is missing. The option brings it.": want[0].replace(
+            "Sentiment: ", "Sentiment:"
+        ),
+        "prefix: it begins with an empty line. Nothing stands before it.": "\n\n" + want[0],
+        "prefix: it ends in an empty line, and the context brings one, too.": want[0] + "\n\n",
+    }
+    says = "prefix: the three demonstrations, in their order, with their words."
+    checking.equal(prefix, want[0], "prefix", wrong, says=says)
+    wrong = {
+        "context: the empty line before it is missing: the question sticks to the last demonstration.": want[
+            1
+        ][2:],
+        "context: one line break is no empty line. Write two.": want[1][1:],
+        "context: an empty line is two line breaks. You have three.": "\n" + want[1],
+    }
+    says = "context: an empty line, then the demonstrations' own format."
+    checking.equal(context, want[1], "context", wrong, says=says)
+    prefix, context, _ = call([], "fine", words)
+    checking.equal(prefix, "", "prefix", says="no demonstrations: the prefix is empty.")
+    says = "no demonstrations: the context begins with its first word. Nothing stands before an empty line."
+    checking.equal(context, "Review: fine\nSentiment:", "context", says=says)
+    words = ["bad", "so so", "good", "Sentiment"]
+    for case in (
+        ([("x", 3)], "", words),
+        ([("{text}", 0), ("a\n\nb", 2), ("", 1), ("Review: 2", 2)], "{words} 100 % \\n", words),
+        ([("A", 0), ("A", 0)], "A", ["A"]),
+        ([], "two\nlines", words),
+    ):
+        call.agrees(by_hand, case, name="(prefix, context, options)", says="Other texts and words.")
     print("12.3 passed. A language model continues what it sees, bugs included.")
 
 
@@ -266,7 +373,8 @@ check_12_3(prompt)
 # > ●●●●○ · 20 minutes · graded
 #
 # A context of `C` tokens has options, of which `sizes[j]` tokens are read. All stand in one row: the context first, then
-# the options, one behind the other. Each option has to be computed as if it alone followed the context.
+# the options, one behind the other. Each option has to be computed as if it alone followed the context. A size may be 0,
+# and there may be no option.
 #
 # Return `(places, seen)`: the position ids, int64 of shape $(T,)$, counted from 0, and a bool tensor $(T, T)$: `seen[i, j]`
 # says whether token $i$ may look at token $j$.
@@ -298,29 +406,42 @@ def wanted_row(C, sizes):
 
 
 def check_12_4(tree_row):
-    got = tree_row(3, [2, 1])
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert len(got) == 2, "Two tensors expected: position ids and mask."
+    call = checking.calls(tree_row)
+    got, want = call(3, [2, 1]), wanted_row(3, [2, 1])
+    checking.form(got, want, "(places, seen)")
     places, seen = got
-    assert places.shape == (6,) and seen.shape == (6, 6), (
-        "Shapes (6,) and (6, 6) expected for C = 3, sizes [2, 1]."
-    )
+    wrong = {
+        message: torch.tensor(value)
+        for message, value in {
+            "places: they run on through the options. The second option follows the context, not the first "
+            "option.": [0, 1, 2, 3, 4, 5],
+            "places: an option starts at C, behind the context, not at 0.": [0, 1, 2, 0, 1, 0],
+            "places: an option starts at C = 3. You start one later.": [0, 1, 2, 4, 5, 4],
+            "places: an option starts at C = 3. You start one earlier.": [0, 1, 2, 2, 3, 2],
+            "places: they are counted from 0, not from 1.": [1, 2, 3, 4, 5, 4],
+            "places: the tokens of an option follow one another.": [0, 1, 2, 3, 3, 3],
+        }.items()
+    }
+    says = "places: context 0 1 2, then each option from 3 on."
+    checking.equal(places, want[0], "places", wrong, dtype=torch.int64, says=says)
     assert seen.dtype == torch.bool, f"seen: bool expected, not {seen.dtype}."
-    assert places.tolist() != [0, 1, 2, 3, 4, 5], (
-        "places: they run on through the options. The second option follows the context, not the first option."
-    )
-    assert places.tolist() != [0, 1, 2, 0, 1, 0], (
-        "places: an option starts at C, behind the context, not at 0."
-    )
-    assert places.tolist() == [0, 1, 2, 3, 4, 3], "places: context 0 1 2, then each option from 3 on."
+    wrong = {
+        "seen: it is turned round. True says that a token may look.": ~want[1],
+        "seen: it is transposed. seen[i, j]: token i looks at token j.": want[1].T,
+        "seen: a token sees itself, too.": want[1] & ~torch.eye(6, dtype=torch.bool),
+    }
+    for message, value in wrong.items():
+        assert not torch.equal(seen, value), message
     assert not seen[:3, 3:].any(), "seen: the context looks at an option. Then all options know that option."
     assert not seen[5, 3:5].any(), "seen: the second option looks at the first."
+    assert not seen[3:5, 5].any(), "seen: the first option looks at the second."
     assert not seen[3, 4], "seen: a token of an option looks at the token behind it."
     assert not seen[:3, :3].triu(1).any(), "seen: the context is causal, too."
+    assert seen[:3, :3].equal(want[1][:3, :3]), "seen: a token of the context sees itself and all before it."
     assert seen[3:, :3].all(), "seen: every option sees the whole context."
     assert seen.diagonal().all() and seen[4, 3], "seen: a token sees itself and its own option up to itself."
-    assert torch.equal(seen, wanted_row(3, [2, 1])[1]), "seen: some entry is wrong."
-    print("12.4 passed.")
+    checking.equal(seen, want[1], "seen")
+    print("12.4 passed the visible cases.")
 
 
 check_12_4(tree_row)
@@ -328,11 +449,27 @@ check_12_4(tree_row)
 
 
 def hidden_12_4(tree_row):
-    for C, sizes in ((1, [1]), (4, [3, 3, 3]), (2, [0, 2, 0]), (5, [])):
-        places, seen = tree_row(C, sizes)
+    call = checking.calls(tree_row)
+    for C, sizes, says in (
+        (4, [3, 3, 3], "Options of one length are still different options."),
+        (2, [0, 2, 0], "Of an option of one token nothing is read: size 0."),
+        (5, [], "No option at all: the context alone."),
+        (1, [1], "A context of one token, an option of one."),
+        (1, [4, 2, 4], "Options longer than the context."),
+        (7, [1, 1, 2, 5], "Four options."),
+        (3, [2], "A single option: a causal row."),
+        (5, [0, 0], "Nothing is read of any option."),
+    ):
+        with (
+            checking.means(RuntimeError, says),
+            checking.means(ValueError, says),
+            checking.means(IndexError, says),
+        ):
+            places, seen = call(C, sizes)
         want, mask = wanted_row(C, sizes)
-        assert places.tolist() == want.tolist(), f"places: wrong for C = {C}, sizes {sizes}."
-        assert torch.equal(seen, mask), f"seen: wrong for C = {C}, sizes {sizes}."
+        case = f"{says} C = {C}, sizes {sizes}:"
+        checking.equal(places, want, "places", dtype=torch.int64, says=case)
+        checking.equal(seen, mask, "seen", dtype=torch.bool, says=case)
 
 
 hidden_12_4(tree_row)
@@ -364,25 +501,38 @@ def prediction():
 
 # %% nbgrader={"grade_id": "check_12_5", "locked": true}
 def check_12_5(prediction):
-    mine = prediction()
-    assert mine is not None, "The function returned None. Return your dict."
-    assert set(mine) == {"label", "tokens", "auc", "always"}, "Four keys: see the list above."
-    assert all(isinstance(value, int) for value in mine.values()), "Four whole numbers expected."
-    assert mine["label"] != 0, (
-        "label: 0.8 is a lot, but less than the 0.9 that this label gets for nothing. Divide both."
-    )
-    assert mine["label"] == 1, "label: 0 or 1."
-    assert mine["tokens"] != 10 * 3 * (100 + 20 + 2), "tokens: that is one forward pass for each pair."
-    assert mine["tokens"] != 100 + 10 * (20 + 3 * 2), "tokens: the last token of an option is only predicted."
-    assert mine["tokens"] == 330, (
-        "tokens: the prefix once, each context once, and what is read of the options."
-    )
-    assert mine["auc"] != 1, "auc: all log-odds move by the same number. Their order stays."
-    assert mine["auc"] == 0, "auc: 0 or 1."
-    assert mine["always"] != 7, "always: it says negative. How many are negative?"
-    assert mine["always"] == 3, (
-        "always: count the negative ones. Calibration can also end in a constant answer."
-    )
+    mine = checking.predicted(prediction, ("label", "tokens", "auc", "always"))
+    wrong = {"label: 0.8 is a lot, but less than the 0.9 that this label gets for nothing. Divide both.": 0}
+    checking.equal(mine["label"], 1, "label", wrong, says="label: 0 or 1.")
+    wrong = {
+        "tokens: that is one forward pass for each pair.": 10 * 3 * (100 + 20 + 2),
+        "tokens: that is one forward pass for each pair. The prefix and each context are read once.": 10
+        * 3
+        * (100 + 20 + 1),
+        "tokens: the last token of an option is only predicted.": 100 + 10 * (20 + 3 * 2),
+        "tokens: the prefix stands in front of all contexts. It is read once.": 10 * (100 + 20 + 3),
+        "tokens: the prefix is read once, and the last token of an option is only predicted.": 10
+        * (100 + 20 + 6),
+        "tokens: each context is read once, not for each option.": 100 + 10 * 3 * (20 + 1),
+        "tokens: this is one context of ten.": 100 + 20 + 3,
+        "tokens: of each option one token is read.": 100 + 10 * 20,
+        "tokens: each context has three options.": 100 + 10 * (20 + 1),
+        "tokens: the prefix is read, too, once.": 10 * (20 + 3),
+        "tokens: no token is left out but the last of each option.": 100 + 10 * (20 + 2),
+    }
+    says = "tokens: the prefix once, each context once, and what is read of the options."
+    checking.equal(mine["tokens"], 330, "tokens", wrong, says=says)
+    wrong = {"auc: all log-odds move by the same number. Their order stays.": 1}
+    checking.equal(mine["auc"], 0, "auc", wrong, says="auc: 0 or 1.")
+    wrong = {
+        "always: it says negative. How many are negative?": 7,
+        "always: some are negative, and it is right about those.": 0,
+        "always: it is not right about all: seven are positive.": 10,
+        "always: a constant answer is no coin.": 5,
+        "always: count texts. This is a share.": 0.3,
+    }
+    says = "always: count the negative ones. Calibration can also end in a constant answer."
+    checking.equal(mine["always"], 3, "always", wrong, says=says)
     print("12.5 passed.")
 
 

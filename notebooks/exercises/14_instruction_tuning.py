@@ -27,6 +27,8 @@ import math
 
 import torch
 
+from instructlab_utils import checking
+
 # %% [markdown]
 # ## 14.1 Another chat template
 #
@@ -34,8 +36,8 @@ import torch
 #
 # A model was tuned with this format: each message is `[ROLE]`, a space, the content, `[/]` and a line feed, where `ROLE`
 # is the role in capitals. If the first message is not of the role `system`, a system message with the content `Be
-# helpful.` stands in front. With `generation_prompt` the text ends with the start of an answer: `[ASSISTANT]` and a
-# space, and nothing behind it.
+# helpful.` stands in front. A content is written as it is. With `generation_prompt` the text ends with the start of an
+# answer: `[ASSISTANT]` and a space, and nothing behind it.
 
 
 # %% nbgrader={"grade_id": "answer_14_1", "solution": true}
@@ -50,35 +52,74 @@ def chat(messages, generation_prompt=False):
 
 
 # %% nbgrader={"grade_id": "check_14_1", "locked": true}
+def by_hand(messages, generation_prompt=False):
+    """Piece by piece."""
+    text = "" if messages[0]["role"] == "system" else "[SYSTEM] Be helpful.[/]\n"
+    for turn in messages:
+        text += "[" + turn["role"].upper() + "] " + turn["content"] + "[/]" + "\n"
+    return text + "[ASSISTANT] " * bool(generation_prompt)
+
+
 def check_14_1(chat):
+    call = checking.calls(chat)
     user, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}
     system = {"role": "system", "content": "Be rude."}
-    given = [user]
-    got = chat(given)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert given == [user], (
-        "You changed the list that you were given: the caller's conversation is longer now."
-    )
-    assert got.startswith("[SYSTEM] Be helpful.[/]\n"), (
-        "A conversation without a system message gets one: the model was tuned with it in front."
-    )
-    assert got == "[SYSTEM] Be helpful.[/]\n[USER] Hi[/]\n", (
-        "One user message: a tag, space or line feed is off."
-    )
-    both = chat([system, user, answer])
-    assert "Be helpful." not in both, (
+    want = "[SYSTEM] Be helpful.[/]\n[USER] Hi[/]\n"
+    wrong = {
+        "A conversation without a system message gets one: the model was tuned with it in front.": want[24:],
+        "The system message stands in front, not behind.": want[24:] + want[:24],
+        "The role is written in capitals.": want.replace("SYSTEM", "system").replace("USER", "user"),
+        "The role is written in capitals, all of its letters.": want.replace("SYSTEM", "System").replace(
+            "USER", "User"
+        ),
+        "A space stands between the role and the content.": want.replace("] ", "]"),
+        "No space stands in front of [/].": want.replace("[/]", " [/]"),
+        "Each turn ends with [/] and a line feed, the last one too.": want[:-1],
+        "The line feeds are missing: each turn ends with [/] and one.": want.replace("\n", ""),
+        "The end [/] of each turn is missing.": want.replace("[/]", ""),
+        "An end tag without the role: [/] closes each turn.": "[SYSTEM] Be helpful.[/SYSTEM]\n[USER] Hi[/USER]\n",
+        "The default ends with a full stop: Be helpful.": want.replace("helpful.", "helpful"),
+        "generation_prompt is false: nobody asked for an answer.": f"{want}[ASSISTANT] ",
+        "The contents are missing.": "[SYSTEM] [/]\n[USER] [/]\n",
+        "A line feed stands between the role and the content. A space is asked for.": want.replace(
+            "] ", "]\n"
+        ),
+    }
+    says = "One user message: a tag, space or line feed is off."
+    checking.equal(call([user]), want, "the text", wrong, says=says)
+    got, want = call([system, user, answer]), "[SYSTEM] Be rude.[/]\n[USER] Hi[/]\n[ASSISTANT] Yes?[/]\n"
+    assert "Be helpful." not in got, (
         "There is a system message already. The default is for conversations without one."
     )
-    assert both == "[SYSTEM] Be rude.[/]\n[USER] Hi[/]\n[ASSISTANT] Yes?[/]\n", (
-        "Each turn ends with [/] and a line feed, the last one too."
-    )
-    asked = chat([system, user], generation_prompt=True)
-    assert not asked.endswith("[/]\n"), (
+    wrong = {"The last turn is closed, too: [/] and a line feed.": want[:-4]}
+    says = "Each turn ends with [/] and a line feed, the last one too."
+    checking.equal(got, want, "the text", wrong, says=says)
+    got = call([system, user], generation_prompt=True)
+    want = "[SYSTEM] Be rude.[/]\n[USER] Hi[/]\n[ASSISTANT] "
+    assert not got.endswith("[/]\n"), (
         "generation_prompt: the start of an answer is missing, or you closed it."
     )
-    assert asked.endswith("[/]\n[ASSISTANT] "), (
-        "generation_prompt: the model's turn begins with [ASSISTANT] and a space."
-    )
+    wrong = {
+        "generation_prompt: nothing stands behind the space, no line feed.": f"{want}\n",
+        "generation_prompt: a space stands behind [ASSISTANT].": want[:-1],
+        "generation_prompt: the role is written in capitals.": want.replace("ASSISTANT", "assistant"),
+        "generation_prompt: the answer is left open. Nothing closes it.": f"{want}[/]",
+        "generation_prompt: the line feed behind the last turn is missing.": want.replace("\n[ASS", "[ASS"),
+    }
+    says = "generation_prompt: the model's turn begins with [ASSISTANT] and a space."
+    checking.equal(got, want, "the text", wrong, says=says)
+    tool = {"role": "tool", "content": "[/] {0}\n 100 %s"}
+    spaced, late = {"role": "user", "content": "  two\nlines \n"}, {"role": "system", "content": "Be quick."}
+    for case, says in (
+        (([user], True), "No system message, and an answer is asked for."),
+        (([user, answer, user, answer], False), "Four turns."),
+        (([user, answer, spaced], True), "The content is written as it is, white space included."),
+        (([tool, {"role": "user", "content": ""}],), "Any role, any content, an empty one too."),
+        (([user, late, answer],), "A system message that is not the first: the default stands in front."),
+        (([system],), "A system message alone."),
+        (([system, user, answer], True), "An answer stands there, and one more is asked for."),
+    ):
+        call.agrees(by_hand, case, name="the text", says=says)
     print("14.1 passed. A template is a contract: the same text in tuning and in use.")
 
 
@@ -121,7 +162,7 @@ def broken_collate(rows, pad_id):
 
 # %% [markdown]
 # Write it right: every real token is visible, padding is not; the labels are the answer with its end token, and nothing
-# else.
+# else. All three are int64. A prompt may be empty, and the id of padding may also be another one.
 
 
 # %% nbgrader={"grade_id": "answer_14_2", "solution": true}
@@ -141,24 +182,55 @@ def collate(rows, pad_id):
 
 
 # %% nbgrader={"grade_id": "check_14_2", "locked": true}
+def cell_by_cell(rows, pad_id):
+    """The three tables, a cell at a time."""
+    width = max(len(prompt + answer) for prompt, answer in rows)
+    ids, mask, labels = (torch.zeros(len(rows), width, dtype=torch.int64) for _ in range(3))
+    for i, (prompt, answer) in enumerate(rows):
+        for t in range(width):
+            real = t < len(prompt + answer)
+            ids[i, t] = (prompt + answer)[t] if real else pad_id
+            mask[i, t] = real
+            labels[i, t] = ids[i, t] if real and t >= len(prompt) else -100
+    return ids, mask, labels
+
+
 def check_14_2(collate):
+    call = checking.calls(collate)
     end = 2
     rows = [([5, 6, end, 7], [8, end]), ([9, 7], [8, 8, 8, 8, end])]
-    got = collate([(list(p), list(a)) for p, a in rows], end)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert len(got) == 3, "Three tensors expected: ids, mask, labels."
+    got, want = call(rows, end), cell_by_cell(rows, end)
+    checking.form(got, want, "(ids, mask, labels)", dtype=torch.int64)
     ids, mask, labels = got
-    for name, tensor in (("ids", ids), ("mask", mask), ("labels", labels)):
-        assert tensor.shape == (2, 7), f"{name}: shape (2, 7) expected, not {tuple(tensor.shape)}."
-    assert ids.tolist() == [[5, 6, 2, 7, 8, 2, 2], [9, 7, 8, 8, 8, 8, 2]], (
-        "ids: the tokens, then padding on the right."
-    )
-    assert mask[0, 2] == 1, (
+    wrong = {
+        "ids: padding stands on the right.": torch.tensor([[2, 5, 6, 2, 7, 8, 2], [9, 7, 8, 8, 8, 8, 2]]),
+        "ids: padding is pad_id, not -100. That is for labels.": torch.tensor(
+            [[5, 6, 2, 7, 8, 2, -100], [9, 7, 8, 8, 8, 8, 2]]
+        ),
+        "ids: padding is pad_id, not 0.": torch.tensor([[5, 6, 2, 7, 8, 2, 0], [9, 7, 8, 8, 8, 8, 2]]),
+    }
+    checking.equal(ids, want[0], "ids", wrong, says="ids: the tokens, then padding on the right.")
+    assert mask[0, 2] == 1 or mask[0, 0] == 0, (
         "mask: the user's end token is real. Hidden by its id, no later token can see where his turn ended."
     )
-    assert mask[0, 5] == 1, "mask: the end of the answer is real too."
-    assert mask[0, 6] == 0, "mask: the last place of the first row is padding. Only the length can tell."
-    assert mask.tolist() == [[1, 1, 1, 1, 1, 1, 0], [1] * 7], "mask: 1 for real tokens, 0 for padding."
+    assert mask[0, 5] == 1 or mask[0, 0] == 0, "mask: the end of the answer is real too."
+    wrong = {
+        "mask: the last place of the first row is padding. Only the length can tell.": torch.ones_like(mask),
+        "mask: it is turned round. 1 is what is seen.": 1 - want[1],
+        "mask: the prompt has to be seen, too.": (want[2] != -100).long(),
+    }
+    checking.equal(mask, want[1], "mask", wrong, says="mask: 1 for real tokens, 0 for padding.")
+    wrong = {
+        "labels: they stand at their own tokens. The model shifts them itself.": torch.tensor(
+            [[-100] * 3 + [8, 2, -100, -100], [-100, 8, 8, 8, 8, 2, -100]]
+        ),
+        "labels: they stand one place too late. The model shifts them itself.": torch.tensor(
+            [[-100] * 5 + [8, 2], [-100, -100, -100, 8, 8, 8, 8]]
+        ),
+        "labels: -100 is what does not count, 0 is a token.": want[2].clamp(min=0),
+    }
+    for message, value in wrong.items():
+        assert not torch.equal(labels, value), message
     assert labels[0, 5] == end, (
         "labels: the end of the answer has no label. This model will never learn to stop."
     )
@@ -166,9 +238,18 @@ def check_14_2(collate):
     assert (labels[0, :4] == -100).all(), (
         "labels: the prompt counts. The model would learn to talk like the user."
     )
-    assert labels.tolist() == [[-100] * 4 + [8, 2, -100], [-100, -100, 8, 8, 8, 8, 2]], (
-        "labels: the answer, in its places."
-    )
+    checking.equal(labels, want[2], "labels", says="labels: the answer, in its places.")
+    for rows, pad_id, says in (
+        (
+            [([5, 3], [7, 8, end, 9, end]), ([4], [end])],
+            end,
+            "An end token inside the answer is a label, too.",
+        ),
+        ([([], [4, 3, 1]), ([0, 9], [7, 0, 1]), ([3], [1])], 0, "An empty prompt; the id 0 for padding."),
+        ([([6], [5, 1]), ([6, 6, 6], [1])], 9, "Padding of its own, an end token of its own."),
+        ([([8, end, 4, 4], [6, end])], end, "A single row: no padding at all."),
+    ):
+        call.agrees(cell_by_cell, (rows, pad_id), name="(ids, mask, labels)", dtype=torch.int64, says=says)
     print("14.2 passed. Lengths know what is padding. Ids do not.")
 
 
@@ -197,7 +278,8 @@ check_14_2(collate)
 # Tasks have `sizes`, a list of numbers of examples. A mixture with `cap` $K$ and `temperature` $T$ gives task $m$ the share
 # $r_m \propto \min(e_m, K)^{1/T}$. A run draws $N$ examples; inside a task all examples are equally probable.
 #
-# Return the shares, and for each task how often one of its $e_m$ examples is seen on average: $N r_m / e_m$.
+# Return the shares, and for each task how often one of its $e_m$ examples is seen on average: $N r_m / e_m$. The
+# temperature may be very small or very large.
 
 
 # %% nbgrader={"grade_id": "answer_14_3", "solution": true}
@@ -212,61 +294,89 @@ def mixture(sizes, cap, temperature, N):
 
 
 # %% nbgrader={"grade_id": "check_14_3", "grade": true, "points": 3, "locked": true}
-def close(a, b):
-    return len(a) == len(b) and all(math.isclose(x, y, rel_tol=1e-9) for x, y in zip(a, b, strict=True))
-
-
-def wanted_mixture(sizes, cap, temperature, N):
-    weights = [min(e, cap) ** (1 / temperature) for e in sizes]
-    shares = [w / sum(weights) for w in weights]
-    return shares, [N * r / e for r, e in zip(shares, sizes, strict=True)]
-
-
 def check_14_3(mixture):
-    got = mixture([10, 1000], 1000, 1.0, 505)
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert len(got) == 2 and len(got[0]) == len(got[1]) == 2, (
-        "Two lists expected, with a number for each task."
-    )
-    assert close(got[0], [10 / 1010, 1000 / 1010]), (
-        "No cap, T = 1: the shares are the shares of the examples."
-    )
-    assert close(got[1], [0.5, 0.5]), (
-        "T = 1 without a cap: every example is seen equally often, here half a time."
-    )
-    shares, seen = mixture([4, 100], 25, 2.0, 700)
-    assert not close(shares, [16 / 641, 625 / 641]), (
-        "Shares go with the power 1/T. You took T: the large task got more."
-    )
-    assert not close(shares, [2 / 12, 10 / 12]), (
-        "The cap is missing: a task counts as if it had at most K examples."
-    )
-    assert close(shares, [2 / 7, 5 / 7]), "The shares are wrong: cap first, then the power, then normalise."
-    assert not close(seen, [50, 20]), (
-        "You divided by the capped size. The cap bounds the share; all 100 examples are still drawn from."
-    )
-    assert close(seen, [50, 5]), "times seen: draws of the task, divided by its examples."
-    print("14.3 passed.")
+    call = checking.calls(mixture)
+    got = call([10, 1000], 1000, 1.0, 505)
+    checking.form(got, ([0.0, 0.0], [0.0, 0.0]), "(shares, times seen)")
+    shares, seen = [10 / 1010, 1000 / 1010], [0.5, 0.5]
+    wrong = {
+        "You return the times first. The order is shares, times seen.": seen,
+        "The shares do not sum to 1. Divide by their sum.": [10, 1000],
+        "The cap binds nobody here. You divide by the cap.": [0.01, 1.0],
+        "All tasks get one share. T = 1 keeps the shares of the examples.": seen,
+    }
+    says = "No cap, T = 1: the shares are the shares of the examples."
+    checking.equal(got[0], shares, "shares", wrong, says=says)
+    says = "T = 1 without a cap: every example is seen equally often, here half a time."
+    wrong = {
+        "times seen: these are draws of the task. Divide by its examples.": [5.0, 500.0],
+        "times seen: N is missing.": [r / e for r, e in zip(shares, (10, 1000), strict=True)],
+        "times seen: it is turned round. How often is an example drawn?": [2.0, 2.0],
+    }
+    checking.equal(got[1], seen, "times seen", wrong, says=says)
+    shares, seen = call([4, 2500], 25, 2.0, 700)
+    wrong = {
+        "Shares go with the power 1/T. You took T: the large task got more.": [16 / 641, 625 / 641],
+        "The cap is missing: a task counts as if it had at most K examples.": [2 / 52, 50 / 52],
+        "The cap comes first, then the power. You have them in the other order.": [2 / 27, 25 / 27],
+        "You took the larger of size and cap. A cap is an upper limit: the smaller one.": [5 / 55, 50 / 55],
+        "The temperature is missing.": [4 / 29, 25 / 29],
+        "You divided by T. It is a power: 1/T.": [4 / 29, 25 / 29],
+        "This is a softmax of sizes over T. Sizes go to the power 1/T.": [
+            1 / (1 + math.exp(10.5)),
+            1 / (1 + math.exp(-10.5)),
+        ],
+        "The power is applied, the sum is that of before.": [2 / 29, 5 / 29],
+        "All shares are equal. Large tasks still get more.": [0.5, 0.5],
+    }
+    says = "The shares are wrong: cap first, then the power, then normalise."
+    checking.equal(shares, [2 / 7, 5 / 7], "shares", wrong, says=says)
+    wrong = {
+        "You divided by the capped size. The cap bounds the share; all 2500 examples are still drawn from.": [
+            50,
+            20,
+        ],
+        "times seen: these are draws of the task. Divide by its examples.": [200, 500],
+        "times seen: you divided by size to the power 1/T. Divide by the size.": [100, 10],
+    }
+    says = "times seen: draws of the task, divided by its examples."
+    checking.equal(seen, [50, 0.2], "times seen", wrong, says=says)
+    print("14.3 passed the visible cases.")
 
 
 check_14_3(mixture)
 ### BEGIN HIDDEN TESTS
 
 
+def by_ratios(sizes, cap, temperature, N):
+    """One over the sum of all tasks' weights relative to this one's."""
+    capped = [min(e, cap) for e in sizes]
+    shares = []
+    for mine in capped:
+        odds = [(math.log(other) - math.log(mine)) / temperature for other in capped]
+        shares.append(0.0 if max(odds) > 700 else 1 / sum(map(math.exp, odds)))
+    return shares, [N * r / e for r, e in zip(shares, sizes, strict=True)]
+
+
 def hidden_14_3(mixture):
-    for case in (([3, 7, 50], 20, 3.0, 100), ([1, 1], 5, 2.0, 8), ([6, 60_000, 600], 512, 1.0, 4096)):
-        shares, seen = mixture(*case)
-        want = wanted_mixture(*case)
-        assert close(shares, want[0]) and close(seen, want[1]), f"Wrong for {case}."
-    try:
-        shares, _ = mixture([10, 1000], 10**6, 0.005, 1)
-    except OverflowError:
-        shares = []
-    assert close(shares, [1e-400, 1.0]) or (
-        len(shares) == 2 and shares[0] < 1e-12 and abs(shares[1] - 1) < 1e-12
-    ), (
-        "A small temperature makes the power overflow. Work with logarithms, or with sizes relative to the largest."
-    )
+    call = checking.calls(mixture)
+    name = "(shares, times seen)"
+    for case in (
+        ([3, 7, 50], 20, 3.0, 100),
+        ([1, 1], 5, 2.0, 8),
+        ([6, 60_000, 600], 512, 1.0, 4096),
+        ([12], 5, 2.0, 30),
+        ([40, 3, 40, 9, 40], 17, 1.5, 1000),
+        ([2, 9, 4], 1, 2.0, 6),
+        ([300, 20, 7], 10**6, 1e6, 10),
+        ([5, 8], math.inf, 0.5, 3),
+    ):
+        call.agrees(by_ratios, case, name=name, says=f"Wrong for {case}.")
+    says = "A small temperature makes the power overflow. Work with logarithms, or with sizes relative to the largest."
+    with checking.means(OverflowError, says), checking.means(ZeroDivisionError, says):
+        call.agrees(
+            by_ratios, ([10, 1000], 10**6, 0.005, 1), ([900, 30, 1000], 2000, 0.01, 7), name=name, says=says
+        )
 
 
 hidden_14_3(mixture)
@@ -279,7 +389,8 @@ hidden_14_3(mixture)
 #
 # For each option $o$ of one item you have `logits`, shape $(T, V)$, of the model on the tokens *context + option*, and
 # `ids`, the $T$ tokens themselves. The first `n` of them are the context, the same for all options. Return the index of
-# the option with the highest *mean* log-probability of its own tokens.
+# the option with the highest *mean* log-probability of its own tokens, the first one of equally good ones. Logits may be
+# thousands apart.
 
 
 # %% nbgrader={"grade_id": "answer_14_4", "solution": true}
@@ -312,40 +423,77 @@ def item_14_4(options, V=6, n=2, context=1.0, shift=3.0):
     return all_logits, all_ids, n
 
 
+def random_item(seed, V, n, lengths, scale=3.0):
+    """An item with options of these lengths behind a context of n tokens."""
+    g = torch.Generator().manual_seed(seed)
+    shared = torch.randint(V, (n,), generator=g).tolist()
+    ids = [shared + torch.randint(V, (size,), generator=g).tolist() for size in lengths]
+    return [scale * torch.randn(len(row), V, generator=g).double() for row in ids], ids, n
+
+
 def check_14_4(choose):
-    got = choose(*item_14_4([[-1.0], [-0.2], [-2.0]]))
-    assert got is not None, "The function returned None. Did you forget return?"
-    assert int(got) == 1, (
+    call = checking.calls(choose)
+    got = call(*item_14_4([[-1.0], [-0.2], [-2.0]]))
+    checking.form(got, 1, "the index")
+    says = (
         "Three options of one token: log-probabilities -1.0, -0.2, -2.0. The logits at t predict the token at t + 1, and "
         "raw logits are no log-probabilities."
     )
-    assert int(choose(*item_14_4([[-1.0], [-0.6, -0.6, -0.6]]))) != 0, (
-        "You compared sums. A longer option has a smaller sum by its length alone: divide by its tokens."
-    )
-    assert int(choose(*item_14_4([[-0.5], [-0.6, -0.6, -0.6]], context=-5.0))) == 0, (
-        "The context's tokens seem to count. All options share them, but divided by a length they differ."
-    )
-    assert int(choose(*item_14_4([[-3.0, -0.1], [-1.0, -1.2]]))) == 1, (
-        "The first token of an option counts, too: the last token of the context predicts it."
-    )
-    print("14.4 passed.")
+    wrong = {"This is the *least* probable option. The highest log-probability wins.": 2}
+    checking.equal(got, 1, "the index", wrong, says=says)
+    says = "You compared sums. A longer option has a smaller sum by its length alone: divide by its tokens."
+    checking.equal(call(*item_14_4([[-1.0], [-0.6, -0.6, -0.6]])), 1, "the index", says=says)
+    says = "The context's tokens seem to count. All options share them, but divided by a length they differ."
+    checking.equal(call(*item_14_4([[-0.5], [-0.6, -0.6, -0.6]], context=-5.0)), 0, "the index", says=says)
+    says = "The mean over the tokens is compared, not the best or the worst token."
+    options = [[-0.9] * 4, [-0.7, -0.2, -1.2, -0.7], [-0.7, -0.1, -3.1, -0.7]]
+    checking.equal(call(*item_14_4(options)), 1, "the index", says=says)
+    says = "The mean of the *logarithms* is compared, not that of the probabilities."
+    checking.equal(call(*item_14_4([[-1.1, -0.02, -4.0, -1.1], [-1.0] * 4])), 1, "the index", says=says)
+    says = "The first token of an option counts, too: the last token of the context predicts it."
+    checking.equal(call(*item_14_4([[-3.0, -0.1], [-1.0, -1.2]])), 1, "the index", says=says)
+    says = "The last token of an option counts, too: it is predicted, though nobody reads it."
+    checking.equal(call(*item_14_4([[-0.1, -3.0], [-0.6, -0.7]])), 1, "the index", says=says)
+    print("14.4 passed the visible cases.")
 
 
 check_14_4(choose)
 ### BEGIN HIDDEN TESTS
 
 
+def by_tokens(logits, ids, n):
+    """Token by token, in Python's numbers."""
+    best = []
+    for z, row in zip(logits, ids, strict=True):
+        terms = []
+        for t in range(n, len(row)):
+            scores = z[t - 1].tolist()
+            rest = sum(math.exp(s - max(scores)) for s in scores)
+            terms.append(scores[row[t]] - max(scores) - math.log(rest))
+        best.append(sum(terms) / len(terms))
+    return best.index(max(best))
+
+
 def hidden_14_4(choose):
-    cases = {
-        2: [[-1.0, -1.0], [-0.9, -1.3], [-0.2, -0.4, -1.8]],
-        0: [[-0.7, -0.8, -0.9], [-0.85], [-2.5, -0.1, -0.1]],
-        1: [[-0.3, -2.0], [-1.1], [-1.2, -1.2, -1.2]],
-    }
-    for want, options in cases.items():
-        assert int(choose(*item_14_4(options))) == want, f"Wrong for the log-probabilities {options}."
-    assert int(choose(*item_14_4([[-0.5], [-0.5]], context=0.0, shift=0.0))) == 0, (
-        "Of equal options the first one is chosen."
-    )
+    call = checking.calls(choose)
+    cases = [
+        item_14_4([[-1.0, -1.0], [-0.9, -1.3], [-0.2, -0.4, -1.8]]),
+        item_14_4([[-0.7, -0.8, -0.9], [-0.85], [-2.5, -0.1, -0.1]]),
+        item_14_4([[-0.3, -2.0], [-1.1], [-1.2, -1.2, -1.2]]),
+    ]
+    call.agrees(by_tokens, *cases, name="the index", says="Three options of several tokens.")
+    says = "Of equal options the first one is chosen."
+    checking.equal(call(*item_14_4([[-0.5], [-0.5]], context=0.0, shift=0.0)), 0, "the index", says=says)
+    for n in (1, 3, 5):
+        items = [
+            random_item(seed, 4 + n, n, [1 + (seed * o + n) % 4 for o in range(2 + n)]) for seed in range(3)
+        ]
+        call.agrees(by_tokens, *items, name="the index", says=f"A context of {n} tokens.")
+    for far in (200.0, 2000.0):
+        items = [random_item(seed, 7, 2, [3, 1, 2], far) for seed in range(3)]
+        says = f"Logits {far:g} apart: the logarithm of a softmax is -inf there. Use log_softmax."
+        call.agrees(by_tokens, *items, name="the index", says=says)
+    call.agrees(by_tokens, random_item(1, 3, 2, [2]), name="the index", says="A single option.")
 
 
 hidden_14_4(choose)
@@ -377,28 +525,43 @@ def prediction():
 
 # %% nbgrader={"grade_id": "check_14_5", "locked": true}
 def check_14_5(prediction):
-    mine = prediction()
-    assert mine is not None, "The function returned None. Return your dict."
-    assert set(mine) == {"per_task_1", "per_task_8", "chance", "fair", "rows"}, (
-        "Five keys: see the list above."
-    )
-    assert mine["per_task_1"] == 48, "per_task_1: one cluster holds two tasks, and they share 96 examples."
-    assert mine["per_task_8"] != 48, (
-        "per_task_8: then the arm has 768 examples. More clusters *and* more examples: you could not tell which one helped."
-    )
-    assert mine["per_task_8"] == 6, (
-        "per_task_8: eight clusters hold sixteen tasks, and they share 96 examples."
-    )
-    assert not math.isclose(mine["chance"], 3 / 10), (
-        "chance: you divided 3 tasks by 10 options. Average the three chances, not the numbers of options."
-    )
-    assert math.isclose(mine["chance"], 1 / 3, abs_tol=0.005), "chance: the mean of 1/2, 1/4 and 1/4."
-    assert mine["fair"] == 0, (
-        "fair: two sentences that mean the same follow from each other. The tasks are close kin."
-    )
-    assert mine["rows"] == 0, (
-        "rows: their instruction was trained. That measures new inputs, not new instructions."
-    )
+    mine = checking.predicted(prediction, ("per_task_1", "per_task_8", "chance", "fair", "rows"))
+    wrong = {
+        "per_task_1: one cluster holds two tasks. Each gets half of the 96.": 96,
+        "per_task_1: only the trained cluster shares the 96 examples, not all ten.": 9.6,
+        "per_task_1: only the trained cluster's two tasks share the 96 examples, not all twenty.": 4.8,
+        "per_task_1: the total is fixed for the arm, not for a task.": 192,
+        "per_task_1: held-out tasks get no training example.": 32,
+    }
+    says = "per_task_1: one cluster holds two tasks, and they share 96 examples."
+    checking.equal(mine["per_task_1"], 48, "per_task_1", wrong, says=says)
+    wrong = {
+        "per_task_8: then the arm has 768 examples. More clusters *and* more examples: you could not tell which "
+        "one helped.": 48,
+        "per_task_8: eight clusters, but sixteen tasks.": 12,
+        "per_task_8: each task has 96 examples then. The total is fixed at 96.": 96,
+        "per_task_8: this is the total of another arm. The total is fixed at 96.": 768,
+        "per_task_8: only the trained clusters share the 96 examples, not all ten.": 4.8,
+    }
+    says = "per_task_8: eight clusters hold sixteen tasks, and they share 96 examples."
+    checking.equal(mine["per_task_8"], 6, "per_task_8", wrong, says=says)
+    wrong = {
+        "chance: you divided 3 tasks by 10 options. Average the three chances, not the numbers of options.": 3
+        / 10,
+        "chance: a share from 0 to 1, not a percentage.": 100 / 3,
+        "chance: that is the chance of one task. Average all three.": 1 / 4,
+        "chance: that is the chance of the first task. Average all three.": 1 / 2,
+        "chance: that is the sum. Average the three chances.": 1.0,
+        "chance: you average two chances. Two tasks have four options: count each.": 3 / 8,
+        "chance: that is a number of items. A share, from 0 to 1.": 16,
+        "chance: that is a product: guessing right in all three.": 1 / 32,
+    }
+    says = "chance: the mean of 1/2, 1/4 and 1/4."
+    checking.equal(mine["chance"], 1 / 3, "chance", wrong, tol=0.015, says=says)
+    wrong = {"fair: two sentences that mean the same follow from each other. The tasks are close kin.": 1}
+    checking.equal(mine["fair"], 0, "fair", wrong, says="fair: 0 or 1.")
+    wrong = {"rows: their instruction was trained. That measures new inputs, not new instructions.": 1}
+    checking.equal(mine["rows"], 0, "rows", wrong, says="rows: 0 or 1.")
     print("14.5 passed.")
 
 

@@ -48,9 +48,9 @@
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu; auto reads INSTRUCTLAB_PROFILE, else laptop
 seed: int = 0  # chooses the training sentences of section 12; sections 1 to 11 do not depend on it
-n_max: int = 0  # largest training set; 0 = the profile's
-n_seeds: int = 0  # training sets drawn per size; 0 = the profile's
-steps: int = 0  # steps of gradient descent per fit; 0 = the profile's
+n_max: int = 0  # largest training set; 0 takes the profile's number
+n_seeds: int = 0  # training sets drawn per size; 0 takes the profile's number
+steps: int = 0  # steps of gradient descent per fit; 0 takes the profile's number
 
 # %%
 import math

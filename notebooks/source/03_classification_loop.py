@@ -294,8 +294,8 @@ print(f"weight of a sentence, first micro-batch: {weight[0]:.2f}, last micro-bat
 # running average of its square. The **schedule** lets the learning rate rise from zero while these averages are still
 # nearly empty, and fall to zero again, so that the last steps settle.
 #
-# Sums want room. Numbers of 16 bits keep three digits (bfloat16) or end at 65,504 (float16). So they become float32
-# before they are added up, by `upcast` of lesson 01; float32 and float64 stay as they are.
+# Sums want room. Numbers of 16 bits keep three digits (bfloat16) or end at 65,504 (float16). So `upcast`
+# of lesson 01 widens them to float32 before they are added up; float32 and float64 stay as they are.
 
 
 # %% tags=["defines:training.clip_gradients"]

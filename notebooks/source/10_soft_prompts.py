@@ -417,9 +417,10 @@ assert out.logits.shape[:2] == ids.shape
 speaker = models.load_tokenizer("decoder")
 decoder = models.load_decoder(device=run.device).float()
 written = speaker("Answer with one word: the capital of", add_special_tokens=False)["input_ids"]
-question = speaker(" France is", return_tensors="pt", add_special_tokens=False)["input_ids"]
+question = speaker(" France is", return_tensors="pt", add_special_tokens=False)["input_ids"].to(run.device)
 with torch.no_grad():
-    as_text = decoder(input_ids=torch.cat([torch.tensor([written]), question], 1)).logits[:, -1]
+    asked = torch.cat([torch.tensor([written], device=run.device), question], 1)
+    as_text = decoder(input_ids=asked).logits[:, -1]
     soft = tuners.inject(decoder, tuners.PromptTuning(len(written), init=tuple(written))).eval()
     as_vectors = soft(input_ids=question).logits[:, -1]
 apart = ((as_text - as_vectors).abs().max() / as_text.abs().max()).item()

@@ -449,7 +449,8 @@ def sft(top, batches, steps, rate):
     weights = list(tuners.trainable(top).values())
     optimizer, losses, warmup = torch.optim.AdamW(weights, lr=rate), [], round(0.1 * steps)
     for step, batch in zip(range(steps), batches, strict=False):
-        each = sft_losses(top, training.move(batch, run.device))
+        with models.mixed_precision(top, torch.device(run.device)):  # bf16 on a GPU, as the package's loop
+            each = sft_losses(top, training.move(batch, run.device))
         (each.sum() / len(each)).backward()  # the true denominator: labels of this batch
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.param_groups[0]["lr"] = rate * training.linear_schedule(step, steps, warmup)
