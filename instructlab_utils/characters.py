@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import regex
 
@@ -118,6 +119,7 @@ _LEFT = regex.compile(rf"(?<={_GLUE}|(?:\p{{Sc}}|!=|≠|¬)\s*)|(?<={_INNER})(?=
 _RIGHT = regex.compile(rf"(?=#|{_GLUE}|\s*[%‰°\p{{Sc}}])|(?<={_INNER})(?={_INNER})")
 
 
+@lru_cache(maxsize=64)  # one answer meets all options
 def _plain(text: str) -> str:
     """In the form for comparison, without markup: tags, emphasis, dollars around a formula."""
     text = canonical(text)
@@ -137,10 +139,12 @@ def occurs(wanted: str, text: str) -> bool:
     tokens, said = token.findall(_plain(wanted)), _plain(text)
     if not tokens:
         return canonical(wanted) in canonical(text)
+    if not all(part in said for part in tokens):  # most options are not said at all
+        return False
     found, n = list(token.finditer(said)), len(tokens)
-    for part in (found[i : i + n] for i in range(len(found) - n + 1)):
-        if [match[0] for match in part] == tokens:
-            inside = _LEFT.match(said, part[0].start()) or _RIGHT.match(said, part[-1].end())
-            if not inside:
-                return True
-    return False
+    runs = (found[i : i + n] for i in range(len(found) - n + 1))
+    return any(
+        [match[0] for match in run] == tokens
+        and not (_LEFT.match(said, run[0].start()) or _RIGHT.match(said, run[-1].end()))
+        for run in runs
+    )

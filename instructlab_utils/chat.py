@@ -64,6 +64,10 @@ def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], generation_
         raise InstructionError(f"{show(messages)} is no conversation: give a list of messages")
     for i, turn in enumerate(messages):
         _check(turn, i, tokenizer)
+    return _templated(tokenizer, messages, generation_prompt)
+
+
+def _templated(tokenizer: Any, messages: Sequence[Mapping[str, Any]], generation_prompt: bool = False) -> str:
     turns = [{"role": turn["role"], "content": turn["content"]} for turn in messages]
     return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
 
@@ -78,9 +82,7 @@ def _check(turn: Mapping[str, Any], i: int, tokenizer: Any) -> None:
         raise InstructionError(f"message {i} needs a role ({', '.join(ROLES)}) and a text as content")
     weight = turn.get("weight")
     if weight is not None and (turn["role"] != "assistant" or weight not in (0, 1)):
-        raise InstructionError(
-            f"message {i} has a weight: it must be 0 or 1, and is for the assistant's turns"
-        )
+        raise InstructionError(f"message {i} has a weight: it must be 0 or 1, on the assistant's turns")
     try:
         text_ids(turn["content"], tokenizer)
     except ParameterError:
@@ -109,10 +111,11 @@ def encode_chat(messages: Sequence[Mapping[str, Any]], tokenizer: Any) -> dict[s
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     whole = chat_text(tokenizer, messages)
-    input_ids, labels = ids(whole), [-100] * len(ids(whole))
+    input_ids = ids(whole)
+    labels = [-100] * len(input_ids)
     if len(input_ids) > (most := getattr(tokenizer, "model_max_length", math.inf)):
         raise InstructionError(
-            f"the conversation has {len(input_ids)} tokens, the model reads {most}: shorten it"
+            f"a conversation of {len(input_ids)} tokens, the model reads {most}: shorten it"
         )
     answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant"]
     learned = [i for i in answers if messages[i].get("weight") in (None, 1)]
@@ -121,7 +124,7 @@ def encode_chat(messages: Sequence[Mapping[str, Any]], tokenizer: Any) -> dict[s
             "a conversation to learn from begins with the user and holds an answer: add it"
         )
     for i in learned:
-        before = chat_text(tokenizer, messages[:i], generation_prompt=True)
+        before = _templated(tokenizer, messages[:i], generation_prompt=True)
         through = before + messages[i]["content"] + tokenizer.eos_token
         start, end = ids(before), ids(through)
         if not whole.startswith(through) or input_ids[: len(end)] != end or end[: len(start)] != start:

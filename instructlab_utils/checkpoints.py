@@ -57,12 +57,8 @@ def must_be_finite(model: nn.Module, step: int, optimizer: torch.optim.Optimizer
 
 
 def save_checkpoint(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
-    best: Path | None = None,
-) -> None:
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], best: Path | None = None
+) -> None:  # fmt: skip
     """Write model, optimiser moments, random states and ``state``, and then remove the checkpoint before.
 
     A fresh folder is filled, flushed to the disk, read back and compared, and then named in ``latest.json`` by one atomic
@@ -74,9 +70,7 @@ def save_checkpoint(
     must_be_finite(model, state["step"], optimizer)
     tensors = {MODEL: copied(model.state_dict()), OPTIMIZER: copied(_moments(optimizer) | random_states())}
     name = step_name(state["step"])
-    if (named(folder) or {}).get(
-        "folder"
-    ) == name:  # a second save after the same update: the first one stands meanwhile
+    if _latest(folder) == name:  # a second save after the same update: the first one stands meanwhile
         name += "-again"
     _write_tensors(folder / name, tensors, best)
     if not _holds(folder / name, tensors):
@@ -85,7 +79,7 @@ def save_checkpoint(
             f"{folder / name}: what was read back is not what was written, so the checkpoint before is kept; look at the disk"
         )
     write_json(folder / LATEST, {"folder": name, **state})
-    if (named(folder) or {}).get("folder") != name:
+    if _latest(folder) != name:
         raise TrainingError(f"{folder / LATEST}: does not hold what was written; look at the disk")
     remove_others(folder, name)
 
@@ -104,16 +98,12 @@ def random_states() -> Weights:
 
 
 def _restore_random_states(tensors: Weights) -> None:
-    """Take the states out of ``tensors`` and set them. ValueError for another number of CUDA devices."""
+    """Take the states out of ``tensors`` and set them, those of CUDA for the devices that are here too: one computes."""
     torch.set_rng_state(tensors.pop("random_state"))
-    names = sorted(
-        (n for n in tensors if n.startswith("cuda_random_state.")), key=lambda n: int(n.split(".")[1])
-    )
-    states = [tensors.pop(name) for name in names]
-    if states and torch.cuda.is_available():
-        if (here := len(torch.cuda.get_rng_state_all())) != len(states):
-            raise ValueError(f"written with {len(states)} CUDA devices, here are {here}")
-        torch.cuda.set_rng_state_all(states)
+    names = [n for n in tensors if n.startswith("cuda_random_state.")]
+    states = {int(name.split(".")[1]): tensors.pop(name) for name in names}
+    for i in set(states) & set(range(torch.cuda.device_count() if torch.cuda.is_available() else 0)):
+        torch.cuda.set_rng_state(states[i], i)
 
 
 def _write_tensors(place: Path, tensors: dict[str, Weights], best: Path | None) -> None:
@@ -183,6 +173,10 @@ def named(folder: Path) -> dict[str, Any] | None:
         raise _damaged(folder, error) from error
 
 
+def _latest(folder: Path) -> str | None:
+    return (named(folder) or {}).get("folder")
+
+
 def _damaged(folder: Path, error: Exception) -> TrainingError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return TrainingError(
@@ -200,8 +194,7 @@ def load_checkpoint(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    state = named(folder)
-    if state is None or state["folder"] is None:
+    if (state := named(folder)) is None or state["folder"] is None:
         return None
     try:
         place = folder / state["folder"]
@@ -337,13 +330,11 @@ class RunFolder:
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
         """:func:`save_checkpoint`, where this process writes."""
         if self.write_to is not None:
-            sync(
-                self.write_to / LOG
-            )  # what the checkpoint builds on must not be lost where the checkpoint is not
+            sync(self.write_to / LOG)  # a checkpoint without the log that it builds on would be no use
             best = self.write_to / BEST if history.best_step else None
             known = asdict(history) | {
                 "best_score": history.best_score if best else None
-            }  # JSON knows no infinity
+            }  # JSON has no infinity
             state = {"step": len(history.losses), "run": self.run, "history": known}
             save_checkpoint(self.write_to, model, optimizer, state, best)
 

@@ -36,7 +36,7 @@ def decide(
     """
     if direction not in ("greater", "less") or sides not in ("one", "two") or not 0 < level < 1:
         raise ValueError(
-            f"direction {direction!r}, sides {sides!r}, level {level}: need greater or less, one or two, (0, 1)"
+            f"{direction!r}, {sides!r}, {level}: need greater or less, one or two, a level in (0, 1)"
         )
     if smallest is not None and not smallest > 0:
         raise ValueError(f"the smallest effect of interest is {smallest}: it must be positive")
@@ -55,9 +55,7 @@ def decide_equivalence(found: Estimate, margin: float, level: float = 0.95) -> s
     ValueError for a margin that is not positive or a level outside (0, 1). Source: Schuirmann (1987). Lesson 03.
     """
     if not (margin > 0 and 0 < level < 1):
-        raise ValueError(
-            f"margin {margin}, level {level}: the margin is positive, the level lies between 0 and 1"
-        )
+        raise ValueError(f"margin {margin}, level {level}: need a positive margin, a level in (0, 1)")
     if found.tost(margin) < 1 - level:
         return "supported"
     interval = found.interval(level)

@@ -21,12 +21,8 @@ from instructlab_utils.files import dumps
 
 
 def agree(
-    done: int,
-    run: Mapping[str, Any],
-    refused: TrainingError | None,
-    folder: Path | None,
-    device: torch.device,
-) -> None:
+    done: int, run: Mapping[str, Any], refused: TrainingError | None, folder: Path | None, device: torch.device
+) -> None:  # fmt: skip
     """TrainingError, in all processes, unless all train the same ``run``, and have made ``done`` updates of it.
 
     What one process has ``refused`` is raised there, and the others do not wait for it.
@@ -38,9 +34,7 @@ def agree(
     if found[:, 2].any():
         raise TrainingError(f"{folder}: another process cannot begin; its message says why")
     if len(found[:, 0].unique()) > 1:
-        raise TrainingError(
-            "the processes see different examples or settings: draw them from the same seed in each"
-        )
+        raise TrainingError("the processes see different examples or settings: use the same seed in each")
     if len(found[:, 1].unique()) > 1:
         raise TrainingError(
             f"{folder}: the processes see different checkpoints; name a folder on a disk that all of them share"

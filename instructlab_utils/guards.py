@@ -47,9 +47,7 @@ def must_fit(model: nn.Module, examples: Sequence[dict[str, Any]]) -> None:
     window = positions(model)
     for number, example in enumerate(examples):
         if (length := len(example.get("input_ids", ()))) > window:
-            raise TrainingError(
-                f"row {number} has {length} tokens, the model reads at most {window}: cut it before"
-            )
+            raise TrainingError(f"row {number} has {length} tokens, the model reads at most {window}: cut it")
 
 
 def must_be_trainable(
@@ -87,7 +85,5 @@ def share_of_hits(logits: Tensor, targets: Sequence[int], split: str) -> float:
         raise TrainingError(f"logits of {split} examples are NaN: nothing is predicted by them")
     classes = torch.tensor(targets)
     if classes.shape != logits.shape[:1] or not 0 <= classes.min() <= classes.max() < logits.shape[-1]:
-        raise TrainingError(
-            f"{split}: need one label from 0 to {logits.shape[-1] - 1} for each row of logits"
-        )
+        raise TrainingError(f"{split}: need one label from 0 to {logits.shape[-1] - 1} for each row")
     return (logits.argmax(-1) == classes).double().mean().item()

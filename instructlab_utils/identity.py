@@ -57,8 +57,14 @@ def must_be_the_same(folder: Path, stored: Mapping[str, Any], wanted: Mapping[st
     names = [name for name in {**wanted, **stored} if stored.get(name) != wanted.get(name)]
     if names:
         old, new = (" and ".join(f"{name} {run.get(name)}" for name in names) for run in (stored, wanted))
+        functions = {"schedule", "objective", "after_step", "evaluate"} & set(names)
+        why = (
+            " (a function's hash tells its code, the Python that compiled it, what it encloses)"
+            if functions
+            else ""
+        )
         raise TrainingError(
-            f"{folder}: holds a run with {old}, not {new}; choose another folder or delete this one"
+            f"{folder}: holds a run with {old}, not {new}{why}; choose another folder or delete this one"
         )
 
 
@@ -67,7 +73,8 @@ def described(value: Any) -> Any:
 
     What a function does is its code, its defaults, the arguments of a :func:`functools.partial`, and the numbers, strings,
     tensors and functions that it encloses or that its object holds. Not looked at is what a run may change: variables that
-    the function itself sets, and enclosed lists and dicts. Nor are global variables.
+    the function itself sets, and enclosed lists and dicts. Nor are global variables, nor the code of this package's own
+    functions: an update of the package does not end a run.
     """
     if not callable(value):
         return value
@@ -99,10 +106,14 @@ def _facts(value: Any, seen: set[int]) -> Any:
         return _facts(value.__func__, seen), _facts(value.__self__, seen)
     if isinstance(value, FunctionType):
         cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-        kept = {
-            name: cell.cell_contents for name, cell in cells if cell != type(cell)()
-        }  # those that are filled
-        parts = (value.__code__, value.__defaults__, value.__kwdefaults__, _held(kept, "STORE_DEREF", value))
+        kept = {name: cell.cell_contents for name, cell in cells if cell != type(cell)()}  # the filled ones
+        ours = value.__module__.partition(".")[0] == __name__.partition(".")[0]
+        parts = (
+            value.__qualname__ if ours else value.__code__,
+            value.__defaults__,
+            value.__kwdefaults__,
+            _held(kept, "STORE_DEREF", value),
+        )
         return [_facts(part, seen) for part in parts]
     if isinstance(value, Tensor):
         array = value.detach().cpu().contiguous()

@@ -117,11 +117,11 @@ class Instruction(BaseModel):
             _must(found == [INPUT] * takes, place, f"{INPUT} is missing, misspelt or not alone", fix)
             _must(normalised(text) not in seen, place, "another wording says the same", "write another one")
             seen.add(normalised(text))
-            chinese = bool(re.search(f"[{CJK}]", text))
-            fix = "mend the text or the language"
-            _must(
-                chinese == (self.language == "zh"), place, f"its script is not that of {self.language}", fix
+            right, fix = (
+                bool(re.search(f"[{CJK}]", text)) == (self.language == "zh"),
+                "mend the text or the language",
             )
+            _must(right, place, f"its script is not that of {self.language}", fix)
         options = [canonical(option, case=True) for option in self.options]
         distinct = len(set(options)) == len(options) != 1
         _must(distinct, "options", "there is only one, or one stands twice", "list two or more, or none")
@@ -154,11 +154,9 @@ def passes(instruction: Instruction, answer: str, output: str) -> bool:
     """
     if instruction.check == "exact":
         return canonical(answer, case=True).strip() == canonical(output, case=True).strip()
-    others = instruction.options if instruction.check == "one_of" else ()
-    same = canonical(output, case=True)
-    return occurs(output, answer) and not any(
-        occurs(option, answer) for option in others if canonical(option, case=True) != same
-    )
+    options, same = instruction.options if instruction.check == "one_of" else (), canonical(output, case=True)
+    others = [option for option in options if canonical(option, case=True) != same]
+    return occurs(output, answer) and not any(occurs(option, answer) for option in others)
 
 
 def normalised(text: str) -> str:
@@ -317,18 +315,18 @@ def check_set(
         j = first.setdefault(("id", one.id), i)
         expect(i == j, i, "id", f"{one.id} is also the id of line {at[j]}", "choose another")
         j = first.setdefault(("kind", one.kind), i)
-        same = one.cluster == instructions[j].cluster
-        expect(
-            same, i, "cluster", f"the kind {one.kind} has another one on line {at[j]}", "choose one of them"
+        same, reason = (
+            one.cluster == instructions[j].cluster,
+            f"the kind {one.kind} has another one on line {at[j]}",
         )
+        expect(same, i, "cluster", reason, "choose one of them")
         other = ids.get(one.translation_of or "")
         fits = not one.translation_of or (other is not None and other.language != one.language)
         expect(fits, i, "translation_of", f"no record of another language is {one.translation_of}", "mend it")
         for field in ("kind", "cluster", "split") if other else ():
             same = getattr(one, field) == getattr(other, field)
-            expect(
-                same, i, field, f"it is not that of {one.translation_of}, which this translates", "mend one"
-            )
+            reason = f"it is not that of {one.translation_of}, which this translates"
+            expect(same, i, field, reason, "mend one")
         for k, example in enumerate(one.examples):
             text = normalised(example.input)
             for split in {"train", "dev", "test"} - {one.split} if text else ():
@@ -348,9 +346,8 @@ def check_set(
     for (a, b), n in Counter(pair for same in holders.values() for pair in combinations(same, 2)).items():
         (i, _, text), (j, field, copy) = every[a], every[b]
         apart = i == j or n < JACCARD * len(sets[a] | sets[b]) or normalised(text) == normalised(copy)
-        expect(
-            apart, j, field, f"it is nearly the same as a wording of line {at[i]}", "write another wording"
-        )
+        reason = f"it is nearly the same as a wording of line {at[i]}"
+        expect(apart, j, field, reason, "write another wording")
     return problems
 
 

@@ -90,7 +90,7 @@ def _units(values: ArrayLike, least: int) -> np.ndarray:
         raise ValueError(f"need at least {least} values in one dimension, got shape {x.shape}")
     if not np.isfinite(x).all():
         raise ValueError(
-            f"value {int(np.isfinite(x).argmin())} is {x[np.isfinite(x).argmin()]}: it must be finite"
+            f"value {np.isfinite(x).argmin()} is {x[np.isfinite(x).argmin()]}: it must be finite"
         )
     return x
 
@@ -190,9 +190,7 @@ def _without_padding(numbers: np.ndarray) -> list[np.ndarray]:
         raise ValueError(f"need numbers of shape (tasks, seeds, examples), got {numbers.shape}")
     found = [task[:, ~np.isnan(task).all(axis=0)] for task in numbers]
     if not all(task.size and np.isfinite(task).all() for task in found):
-        raise ValueError(
-            "a task has no example, or one that is not finite for some seeds: NaN is padding only"
-        )
+        raise ValueError("a task has no example, or one not finite for some seeds: NaN is padding only")
     return found
 
 
@@ -213,7 +211,7 @@ class Estimate:
     def __post_init__(self) -> None:
         if not (np.isfinite([self.mean, self.error]).all() and self.error >= 0 and self.df > 0):
             raise ValueError(
-                f"no estimate: mean {self.mean}, error {self.error}, {self.df} degrees of freedom"
+                f"no estimate: mean {self.mean}, error {self.error}, degrees of freedom {self.df}"
             )
 
     def _place(self, value: float) -> float:

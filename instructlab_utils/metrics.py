@@ -13,12 +13,8 @@ from numpy.typing import ArrayLike
 from instructlab_utils.arguments import classes, distributions, listed, nested, scored, whole
 from instructlab_utils.characters import composed, script_of, words_of_text
 
-TOKENIZERS = {
-    "latin": "13a",
-    "chinese": "zh",
-    "unspaced": "char",
-    "other": "intl",
-}  # script → name in sacrebleu
+# script → name in sacrebleu
+TOKENIZERS = {"latin": "13a", "chinese": "zh", "unspaced": "char", "other": "intl"}
 
 
 class Score(float):
@@ -66,7 +62,6 @@ def _composed(texts: Sequence[str], references: Sequence[Sequence[str]]) -> tupl
         raise ValueError(
             f"{len(said)} texts, {len(wanted)} lists of references: need one non-empty list for each text"
         )
-
     return list(map(composed, said)), [list(map(composed, each)) for each in wanted]
 
 
@@ -133,10 +128,8 @@ def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]], tokenizer
     if tokenizer not in ("unicode", "ascii"):
         raise ValueError(f"unknown tokenizer {tokenizer!r}: choose unicode or ascii")
     scorer = RougeScorer(["rougeL"], tokenizer=_Words() if tokenizer == "unicode" else None)
-    best = (
-        scorer.score_multi(each, text)["rougeL"].fmeasure for text, each in zip(said, wanted, strict=True)
-    )
-    return Score(float(np.mean(list(best))), tokenizer)
+    best = [scorer.score_multi(*pair)["rougeL"].fmeasure for pair in zip(wanted, said, strict=True)]
+    return Score(float(np.mean(best)), tokenizer)
 
 
 def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, bins: int = 10) -> float:

@@ -117,12 +117,9 @@ def _with_head(auto: str, head: str, seed: int, model: str, pretrained: bool = T
     torch.manual_seed(seed)
     with _quiet():
         if pretrained:
-            net, report = kind.from_pretrained(
-                source, config=settings, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-            net.newly_initialised = sorted(
-                report["missing_keys"]
-            )  # tuners train and save these with the head
+            how = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+            net, report = kind.from_pretrained(source, config=settings, **how)
+            net.newly_initialised = sorted(report["missing_keys"])  # tuners train and save these
         else:
             net = kind.from_config(settings, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)

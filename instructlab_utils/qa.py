@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.losses import cross_entropy
-from instructlab_utils.models import (
-    load_span_model as load_span_model,
-)  # the experiment qa_shifts finds it here
+from instructlab_utils.models import load_span_model as load_span_model  # for the experiment qa_shifts
 from instructlab_utils.training import Batch, Example, batches_by_length, collate_tokens, move
 
 Offsets = Sequence[tuple[int, int] | None]

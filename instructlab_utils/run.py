@@ -102,9 +102,7 @@ class Run:
 
     def have(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """The line that an earlier, interrupted execution of this block stored under ``key`` in this profile, or None."""
-        wanted = json.loads(
-            files.dumps({**key, "profile": self.profile})
-        )  # as it was written: tuples are lists there
+        wanted = json.loads(files.dumps({**key, "profile": self.profile}))  # as written: tuples are lists
         lines = files.read_lines(self.out / "lines.jsonl")
         return next((line for line in lines if all(line.get(k) == v for k, v in wanted.items())), None)
 

@@ -332,9 +332,8 @@ def train(
     Raises TrainingError for an empty training set, labels that are no classes, weights in float16, a loss, gradient or
     weight that is not finite, the folder of another run, or processes that see different runs or checkpoints.
     """
-    examples = (
-        examples if hasattr(examples, "__len__") else list(examples)
-    )  # a generator can be read but once
+    # a generator can be read but once
+    examples = examples if hasattr(examples, "__len__") else list(examples)
     dev = None if evaluate or dev is None else dev if hasattr(dev, "__len__") else list(dev)
     must_be_trainable(model, examples, dev, objective is target_losses)
     device = next(model.parameters()).device

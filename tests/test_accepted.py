@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 from fractions import Fraction
 
 import numpy as np
@@ -92,3 +93,16 @@ def test_rows_of_numpy_arrays_are_tagged_as_lists_are() -> None:
     arrays = [{name: np.array(column) for name, column in row.items()} for row in rows]
     labels = ["O", "B-PER"]
     assert tagging.encode(arrays, tokenizer, labels) == tagging.encode(rows, tokenizer, labels)
+
+
+def test_a_run_goes_on_after_the_folder_has_moved_and_the_package_has_changed(tmp_path) -> None:
+    rows, settings = invented(6), dict(steps=4, learning_rate=1e-3, pad_id=0, batch_size=2, save_every=2)
+    training.train(tiny(), rows, folder=tmp_path / "a", until=2, **settings)
+    (tmp_path / "a").rename(tmp_path / "b")
+    code = training.target_losses.__code__
+    changed = types.FunctionType(code.replace(co_consts=(*code.co_consts, "new")), vars(training))
+    settings["objective"] = changed
+    assert len(training.train(tiny(), rows, folder=tmp_path / "b", **settings).losses) == 4
+    other = {"objective": lambda *given: 2 * changed(*given)}
+    with pytest.raises(training.TrainingError, match="a function's hash tells its code"):
+        training.train(tiny(), rows, folder=tmp_path / "b", **settings | other)

@@ -185,9 +185,7 @@ def _store(name: str, stored: Path) -> None:
         kinds["label"] = ClassLabel(names=list(labels))
     for split, rows in made.items():
         if not rows:
-            raise DataError(
-                f"{name}: no text falls into {split}; the raw files are too small, fetch the asset again"
-            )
+            raise DataError(f"{name}: no text falls into {split}; raw files are too small, fetch the asset")
     columns = next(iter(made.values()))[0]
     features = Features({column: kinds.get(column, string) for column in columns})
     splits = DatasetDict({split: Dataset.from_list(rows, features) for split, rows in made.items()})

@@ -50,16 +50,12 @@ def checked(found: Any, place: str, kinds: dict[str, type], known: frozenset[str
     if not isinstance(found, dict):
         raise DataError(f"{place}: {repr(found)[:60]} is no object: write one, or delete it")
     for key in [key for key in found if key not in known | set(kinds)]:
-        raise DataError(
-            f"{place}, field {key!r}: no reader knows it; delete it, or teach the reader what it means"
-        )
+        raise DataError(f"{place}, field {key!r}: no reader knows it; delete it, or teach the reader")
     for key, kind in kinds.items():
         value = found.get(key)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             wanted = {str: "text", int: "whole number", list: "list"}[kind]
-            raise DataError(
-                f"{place}, field {key}: {repr(value)[:60]}: write a {wanted}, or delete the example"
-            )
+            raise DataError(f"{place}, field {key}: {repr(value)[:60]}: write a {wanted}, or delete it")
     return found
 
 
@@ -83,7 +79,7 @@ def examples(path: Path, counts: Counter[str]) -> Iterator[tuple[str, str, list[
             counts["examples left out: the input is empty"] += 1
 
 
-def scored(example: Any, place: str) -> dict[str, Any]:
+def scored_options(example: Any, place: str) -> dict[str, Any]:
     """An example with two or more options and a number for each; DataError for anything else."""
     checked(example, place, {"input": str}, NOTES | {"target", "target_scores"})
     scores = example.get("target_scores")

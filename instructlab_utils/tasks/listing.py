@@ -59,10 +59,7 @@ class TaskTable:
 
 @functools.lru_cache(maxsize=8)
 def _parse(text: str, path: Path) -> tuple[dict[str, TaskTable], dict[str, dict[str, str]]]:
-    from pydantic import (
-        TypeAdapter,
-        ValidationError,
-    )  # takes a tenth of a second
+    from pydantic import TypeAdapter, ValidationError  # takes a tenth of a second
 
     try:
         whole = tomllib.loads(text)
@@ -71,9 +68,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, TaskTable], dict[str, dict[
     adapter, notes, found = TypeAdapter(TaskTable), TypeAdapter(dict[str, dict[str, str]]), {}
     for key in sorted({*whole, "task", "asset"}):
         if key not in ("task", "asset") or not isinstance(whole.get(key), dict):
-            raise ConfigError(
-                f"{path}: {key!r} is missing or unknown; write [task.NAME] and [asset.NAME] tables"
-            )
+            raise ConfigError(f"{path}: {key!r} is missing or unknown; write [task.NAME], [asset.NAME]")
     for name, row in whole["task"].items():
         try:
             found[name] = adapter.validate_python(row)

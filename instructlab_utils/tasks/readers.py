@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instructlab_utils.errors import DataError
-from instructlab_utils.tasks.fields import checked, examples, load_json, scored
+from instructlab_utils.tasks.fields import checked, examples, load_json, scored_options
 
 Record = dict[str, Any]
 NONE = {"unknown", ""}  # what disfl_qa writes where the text does not answer
@@ -119,9 +119,7 @@ def placed(context: str, text: str, offset: int, counts: Counter[str]) -> tuple[
     if context[offset : offset + len(text)] == text:
         return text, offset
     words = re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", context)
-    found = [match.start() for match in words] or [
-        match.start() for match in re.finditer(re.escape(text), context)
-    ]
+    found = [m.start() for m in words] or [m.start() for m in re.finditer(re.escape(text), context)]
     if not text or not found:
         counts["answers left out: they do not stand in the text"] += 1
         return None
@@ -188,9 +186,7 @@ def disfluent(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
             answer = _only(targets, place).strip()
             question, mark, context = source.partition("\ncontext:")
             if not mark:
-                raise DataError(
-                    f"{place}, field input: no line 'context:': write question, line break, context:"
-                )
+                raise DataError(f"{place}, field input: no line 'context:': write question, line break, it")
             context = context.strip()
             start = context.find(answer) if answer not in NONE else -1
             if answer not in NONE and start < 0:
@@ -299,7 +295,7 @@ def parallel(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
         raise DataError(f"{files[0].parent}: need two files with equally many rows; fetch the asset again")
     seen: set[str] = set()
     for number, both in enumerate(zip(*columns, strict=True), start=1):
-        one, two = (scored(example, f"{files[0].parent}, example {number}") for example in both)
+        one, two = (scored_options(example, f"{files[0].parent}, example {number}") for example in both)
         label = max(one["target_scores"], key=one["target_scores"].get)
         source, target = clean(one["input"]), clean(two["input"])
         if one["target_scores"] != two["target_scores"]:
@@ -331,7 +327,7 @@ def choices(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
         if len(rows) > LONGEST:
             counts[f"examples left out: after the first {LONGEST:,}"] += len(rows) - LONGEST
         for number, example in enumerate(rows[:LONGEST], start=1):
-            scored(example, f"{path}, example {number}")
+            scored_options(example, f"{path}, example {number}")
             source, scores = example["input"], example["target_scores"]
             texts = {option.strip(): float(score) for option, score in scores.items()}
             best = [option for option, score in texts.items() if score == max(texts.values())]
@@ -344,12 +340,7 @@ def choices(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
                 continue
             source = "\n".join(clean(line) for line in source.splitlines() if line.strip())
             options = shuffled(source, list(texts))
-            yield {
-                "input": source,
-                "options": options,
-                "answer": options.index(best[0]),
-                "group": source,
-            }
+            yield {"input": source, "options": options, "answer": options.index(best[0]), "group": source}
 
 
 def closed(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
@@ -364,12 +355,7 @@ def closed(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
                 continue
             source = "\n".join(clean(line) for line in source.splitlines() if line.strip())
             options = shuffled(source, words)
-            yield {
-                "input": source,
-                "options": options,
-                "answer": options.index(answer),
-                "group": source,
-            }
+            yield {"input": source, "options": options, "answer": options.index(answer), "group": source}
 
 
 READERS: dict[str, tuple[str, Callable[[list[Path], Counter[str]], Iterator[Any]]]] = {  # name → kind, reader

@@ -138,9 +138,8 @@ def arrange_records(
     rows are the test split.
     """
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SHARES}
-    kept: dict[
-        str, dict[str, Any]
-    ] = {}  # composed content → the row; of several encodings that of the smallest id
+    # composed content → the row; of several encodings that of the smallest id
+    kept: dict[str, dict[str, Any]] = {}
     for row in rows:
         counts["rows read"] += 1
         content = {k: v for k, v in row.items() if k != "group"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,8 @@ def load(model: nn.Module, folder: Path | str) -> nn.Module:
             f"{folder}: no adapter can be read here ({reason}); it needs {CONFIG} and {TENSORS}"
         ) from error
     method = read_method(config, folder)
-    listed = [
-        *(config.get("modules_to_save") or ()),
-        *_embeddings(model, tensors),
-    ]  # peft lists what may be there
+    # peft lists what may be there
+    listed = [*(config.get("modules_to_save") or ()), *_embeddings(model, tensors)]
     whole = drawn_anew(model) == set()
     tuned = inject(model, method, modules_to_save=[name for name in listed if named_layers(model, [name])])
     if whole:  # the checkpoint holds a head, and the adapter may have left it alone
@@ -100,9 +99,7 @@ def load(model: nn.Module, folder: Path | str) -> nn.Module:
             model.get_submodule(layer).requires_grad_(False)
         tuned.new_layers = [layer for layer in new_layers(tuned) if layer not in left]
     # with bias="all" peft also writes the head that it has replaced
-    tensors = {
-        n: t for n, t in tensors.items() if ".original_module." not in n and ".modules_to_save." not in n
-    }
+    tensors = {n: t for n, t in tensors.items() if not re.search(r"\.(original_module|modules_to_save)\.", n)}
     for name in sorted(set(method.tensors(tuned)) - set(tensors)):
         if within(_own_name(name), new_layers(tuned)):
             raise TrainingError(
@@ -149,9 +146,7 @@ def read_method(config: dict[str, Any], place: Path) -> Method:
             try:
                 method = kind.from_peft(config)
             except KeyError as error:
-                raise TrainingError(
-                    f"{place / CONFIG}: the key {error} is missing; save the adapter again"
-                ) from error
+                raise TrainingError(f"{place / CONFIG}: the key {error} is missing; save it again") from error
             except TrainingError as error:
                 raise TrainingError(f"{place / CONFIG}: {error}") from error
             if method is not None:

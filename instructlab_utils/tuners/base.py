@@ -190,9 +190,7 @@ def inject(
     has a second owner. The model is then as it was.
     """
     if (old := getattr(model, "tuner", None)) is not None:
-        raise TrainingError(
-            f"the model already carries {old}: load a fresh one before you inject another method"
-        )
+        raise TrainingError(f"the model already carries {old}: load a fresh one to inject another method")
     if isinstance(modules_to_save, str):
         modules_to_save = (modules_to_save,)
     for name in modules_to_save:
@@ -293,12 +291,10 @@ def copy_into(ours: dict[str, Tensor], theirs: dict[str, Tensor], place: Path) -
     """Copy each tensor of ``theirs`` into the one of the same name. TrainingError where names or shapes differ."""
     missing, extra = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
     if missing:
-        raise TrainingError(
-            f"{place}: {missing[0]} is missing: the adapter belongs to another model; save it again"
-        )
+        raise TrainingError(f"{place}: {missing[0]} is missing: it belongs to another model; save it again")
     if extra:
         raise TrainingError(
-            f"{place}: {extra[0]} has no place in this model: load the model that it was trained on"
+            f"{place}: {extra[0]} has no place in this model: load the one that it was trained on"
         )
     for name, tensor in ours.items():
         if tensor.shape != theirs[name].shape:

@@ -231,9 +231,7 @@ class Lora(Method):
     def from_peft(cls, config: dict[str, Any]) -> Lora | None:
         init = config.get("init_lora_weights", True)
         if init not in (True, False, "gaussian", "pissa"):
-            raise TrainingError(
-                f"init_lora_weights = {init!r} changes the frozen weights in a way that Lora lacks"
-            )
+            raise TrainingError(f"init_lora_weights = {init!r} changes the frozen weights as Lora cannot")
         return cls(
             config["r"],
             config["lora_alpha"],

@@ -15,11 +15,8 @@ from torch import nn
 
 from instructlab_utils.errors import TrainingError
 
-HEADS = (
-    "classifier",
-    "score",
-    "qa_outputs",
-)  # of a module that is none of transformers' and cannot tell its head
+# of a module that is none of transformers' and cannot tell its head
+HEADS = ("classifier", "score", "qa_outputs")
 
 
 def within(name: str, layers: Iterable[str]) -> bool:
@@ -110,9 +107,7 @@ def untie(model: nn.Module) -> nn.Module:
         p, home = model.get_parameter(first), model.get_submodule(first.rpartition(".")[0])
         for name in others:
             path, _, leaf = name.rpartition(".")
-            if (
-                model.get_submodule(path) is home
-            ):  # not the weight alone, the whole module stands in two places
+            if model.get_submodule(path) is home:  # the whole module stands in two places
                 model.set_submodule(path, copy.deepcopy(home))
             else:
                 setattr(model.get_submodule(path), leaf, nn.Parameter(p.detach().clone(), p.requires_grad))

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
+from instructlab_utils.losses import upcast
 from instructlab_utils.tuners.base import Method, new_layers
-from instructlab_utils.tuners.ownership import wide, within
+from instructlab_utils.tuners.ownership import within
 from instructlab_utils.tuners.virtual_tokens import (
     Encoded,
     Plain,
@@ -124,7 +125,7 @@ class PTuning(SoftMethod):
     def apply(self, model: nn.Module) -> nn.Module:
         _check("PTuning", self.length, "normal", ("normal",))
         words = model.get_input_embeddings().weight
-        words = words.to(wide(words.dtype))
+        words = upcast(words)
         d, h = words.shape[1], self.hidden or words.shape[1]
         E = torch.randn(self.length, d).to(words)
         layers = [nn.Linear(d, h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, d)]
@@ -187,9 +188,7 @@ class PrefixTuning(SoftMethod):
     shift_positions: bool = True
 
     peft_type: ClassVar[str] = "PREFIX_TUNING"
-    settings: ClassVar[tuple[str, ...]] = (
-        "encoder_hidden_size", "num_transformer_submodules", "num_virtual_tokens", "prefix_projection",
-    )  # fmt: skip
+    settings: ClassVar[tuple[str, ...]] = DeepPrompts.settings
 
     def plain(self) -> DeepPrompts:
         """The same without the network."""
@@ -201,7 +200,7 @@ class PrefixTuning(SoftMethod):
         _check("PrefixTuning", self.length, self.init, ("normal", "zero"))
         count, (keys, width) = key_shape(model)
         words, d = model.get_input_embeddings().weight, keys * width
-        words = words.to(wide(words.dtype))
+        words = upcast(words)
         h = self.hidden or d
         E = torch.randn(self.length, d).to(words)
         mlp = nn.Sequential(nn.Linear(d, h), nn.Tanh(), nn.Linear(h, 2 * count * d)).to(words)

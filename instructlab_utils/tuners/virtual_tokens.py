@@ -13,15 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
-from instructlab_utils.tuners.ownership import wide
+from instructlab_utils.losses import upcast
 
 UNFIT = (
-    "assistant_model",
-    "cache_implementation",
-    "past_key_values",
-    "prefill_chunk_size",
-    "prompt_lookup_num_tokens",
-)
+    "assistant_model", "cache_implementation", "past_key_values", "prefill_chunk_size", "prompt_lookup_num_tokens",
+)  # fmt: skip
 
 
 class Plain(nn.Module):
@@ -86,9 +82,7 @@ class SoftPrompt(nn.Module, ABC):
         for name in UNFIT:
             asked = settings.get(name, getattr(config or self.generation_config, name, None))
             if asked is not None and asked != "dynamic":
-                raise TrainingError(
-                    f"generate({name}=…) leaves no room for virtual positions in the cache; drop it"
-                )
+                raise TrainingError(f"generate({name}=…) leaves no room for virtual positions; drop it")
 
         @functools.wraps(plain)  # transformers reads its signature
         def prepare(ids: Tensor, **given: Any) -> dict[str, Any]:
@@ -226,9 +220,8 @@ class PrefixModel(SoftPrompt):
     def cache(self, rows: int) -> Any:
         heads_, d = self.shape
         P = self.encoder().to(self.dtype)
-        KV = P.view(self.n, 2 * len(self.layers), 1, heads_, d).permute(
-            1, 2, 3, 0, 4
-        )  # (2 L', 1, heads, n, d)
+        KV = P.view(self.n, 2 * len(self.layers), 1, heads_, d)
+        KV = KV.permute(1, 2, 3, 0, 4)  # (2 L', 1, heads, n, d)
         KV = KV.expand(-1, rows, -1, -1, -1)
         found = dict(zip(self.layers, zip(KV[0::2], KV[1::2], strict=True), strict=True))
         nothing = P.new_zeros(1, 1, 1, 1).expand(rows, heads_, self.n, d)
@@ -294,7 +287,7 @@ def token_ids(model: nn.Module, n: int, init: str | tuple[int, ...]) -> Tensor:
 def first_vectors(model: nn.Module, n: int, init: str | tuple[int, ...]) -> Tensor:
     """The first values of ``n`` input vectors, (n, d). ``init``: see :class:`PromptTuning`."""
     words = model.get_input_embeddings().weight
-    words = words.detach().to(wide(words.dtype))
+    words = upcast(words.detach())
     if init == "normal" or init == "small":
         return torch.randn(n, words.shape[1]).to(words) * (1.0 if init == "normal" else 0.02)
     return words[token_ids(model, n, init)].clone()
@@ -309,7 +302,7 @@ def first_keys_and_values(
 
     count, (heads_, width) = key_shape(model)
     chosen, words = layers or tuple(range(count)), model.get_input_embeddings().weight
-    size, words = (n, 2 * len(chosen) * heads_ * width), words.detach().to(wide(words.dtype))
+    size, words = (n, 2 * len(chosen) * heads_ * width), upcast(words.detach())
     if init == "normal":
         return torch.randn(size).to(words)
     if init == "zero":
@@ -318,7 +311,6 @@ def first_keys_and_values(
     model.eval().base_model(input_ids=token_ids(model, n, init)[None], past_key_values=cache)
     model.train(training)
     kept = [cache.layers[number] for number in chosen]
-    pairs = torch.stack(
-        [t[0] for layer in kept for t in (layer.keys, layer.values)]
-    )  # (2 L', heads, n, width)
+    # (2 L', heads, n, width)
+    pairs = torch.stack([t[0] for layer in kept for t in (layer.keys, layer.values)])
     return pairs.permute(2, 0, 1, 3).reshape(size).to(words.dtype)
