@@ -12,6 +12,7 @@ import ctypes
 import inspect
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Number
@@ -22,6 +23,7 @@ import torch
 
 NUMBER_TOLERANCE = 1e-6  # of a Python number: it may come from float32
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
+PATIENCE = 6
 EXACT_FLOATS = 2**53  # beyond it a float cannot hold every whole number
 
 
@@ -31,18 +33,21 @@ class _Stopped(BaseException):
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Stop the body after so many seconds, on every system and inside Jupyter: a second thread asks the interpreter
-    to raise ``_Stopped`` here. One long step inside a library ends first, since the interpreter cannot cut it."""
+    """Stop the body after so many seconds of processor time (a busy machine is no fault), or ``PATIENCE`` times as many
+    on the clock. It works on every system and inside Jupyter: a second thread asks the interpreter to raise ``_Stopped``
+    here. One long step inside a library ends first, since the interpreter cannot cut it."""
     here, done, lock = ctypes.c_ulong(threading.get_ident()), threading.Event(), threading.Lock()
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    used, began = time.process_time(), time.monotonic()
 
     def watch() -> None:
-        wait = seconds
-        while not done.wait(wait):
-            with lock:
-                if not done.is_set():
-                    raise_in(here, ctypes.py_object(_Stopped))
-            wait = 1.0  # once more, should a bare except have caught it
+        pause = min(0.25, seconds / 4)
+        while not done.wait(pause):
+            if time.process_time() - used > seconds or time.monotonic() - began > PATIENCE * seconds:
+                with lock:
+                    if not done.is_set():
+                        raise_in(here, ctypes.py_object(_Stopped))
+                pause = 1.0  # once more, should a bare except have caught it
 
     threading.Thread(target=watch, daemon=True).start()
     try:
@@ -58,7 +63,7 @@ class calls:
 
     Args:
         function: what the learner wrote.
-        limit: seconds a call may take.
+        limit: seconds of processor time that a call may take.
         slow: the likely reason if it takes longer, a sentence.
         changes: names of arguments that the function is meant to change. They are not copied and not compared.
         none: may the function return None?
@@ -67,7 +72,7 @@ class calls:
     def __init__(
         self,
         function: Callable[..., Any],
-        limit: float = 5.0,
+        limit: float = 10.0,
         slow: str = "Does it try all combinations, or wait for something that never comes?",
         changes: Sequence[str] = (),
         none: bool = False,
@@ -80,11 +85,8 @@ class calls:
         passed = {name: value if name in self.changes else copied(value) for name, value in given.items()}
         before = {name: _contents(value) for name, value in given.items() if name not in self.changes}
         result = self._run(tuple(passed.values())[: len(args)], {name: passed[name] for name in kwargs})
-        changed = [
-            name
-            for name, value in before.items()
-            if _difference(_contents(passed[name]), value, "", None, 0.0)
-        ]
+        after = {name: _contents(passed[name]) for name in before}
+        changed = [name for name in before if _difference(after[name], before[name], "", None, 0.0)]
         if result is None and not self.none:
             instead = f" It changed {changed[0]!r} in place instead." if changed else ""
             raise AssertionError(f"{self.name} returned None. Did you forget return?{instead}")
@@ -107,9 +109,7 @@ class calls:
             raise AssertionError(f"{says} Raise {error.__name__}; you raise {kind}.") from caught.__cause__
         raise AssertionError(f"{says} Raise {error.__name__}; you return {shown(got)}.")
 
-    def agrees(
-        self, reference: Callable[..., Any], *cases: tuple[Any, ...], says: str = "", **options: Any
-    ) -> None:
+    def agrees(self, reference: Callable[..., Any], *cases: tuple[Any, ...], **options: Any) -> None:
         """For each case (a tuple of arguments) the same result as the reference; ``options`` as for ``equal``.
 
         ``wrong`` holds functions here: message → what a wrong function would return for the same arguments.
@@ -118,7 +118,7 @@ class calls:
         for case in cases:
             known = {message: function(*map(copied, case)) for message, function in wrong.items()}
             try:
-                equal(self(*case), reference(*map(copied, case)), wrong=known, says=says, **options)
+                equal(self(*case), reference(*map(copied, case)), wrong=known, **options)
             except AssertionError as caught:
                 known |= {"The input": None}  # what the general reports of a call say themselves
                 said = any(text in str(caught) for text in known)
@@ -139,7 +139,11 @@ class calls:
             return list(torch.autograd.grad(total, [own[i] for i in of], allow_unused=True))
 
         names = list(self._names(args, {}))
-        for i, got, want in zip(of, slopes(lambda *a: self._run(a, {})), slopes(reference), strict=True):
+        try:
+            found = slopes(lambda *own: self._run(own, {}))
+        except RuntimeError as error:  # a tensor of the graph was changed in place, for one
+            raise AssertionError(f"{says} The gradient cannot be computed: {error}".strip()) from error
+        for i, got, want in zip(of, found, slopes(reference), strict=True):
             if got is None:
                 raise AssertionError(
                     f"{says} No gradient reaches {names[i]!r}: .item(), .detach(), .data, torch.no_grad() or a new "

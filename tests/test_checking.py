@@ -96,6 +96,16 @@ def test_a_call_without_end_is_stopped_even_if_it_catches_everything():
     time.sleep(0.01)  # nothing is raised afterwards
 
 
+def test_a_call_that_only_computes_is_stopped_by_processor_time():
+    def endless(n):
+        while True:
+            n += 1
+
+    assert said(checking.calls(endless, limit=0.3), 0).startswith(
+        "endless was stopped after 0.3 s. Does it try"
+    )
+
+
 def test_a_call_keeps_the_mode_of_its_caller():
     with torch.no_grad():
         assert not checking.calls(lambda: torch.is_grad_enabled(), none=True)()
@@ -143,6 +153,11 @@ def test_agreement_over_cases_with_wrong_functions():
     )
 
 
+def in_place_in_the_graph(P, x):
+    powers = P.exp()
+    return (powers.add_(1) * x).sum()
+
+
 @pytest.mark.parametrize(
     ("cut", "fault"),
     [
@@ -150,6 +165,7 @@ def test_agreement_over_cases_with_wrong_functions():
         (lambda P, x: (P.detach() * x).sum(), "cuts the graph"),
         (lambda P, x: (torch.nn.Parameter(P) * x).sum(), "cuts the graph"),
         (lambda P, x: (P * x).sum().item(), "cuts the graph"),
+        (in_place_in_the_graph, "The gradient cannot be computed"),
         (lambda P, x: (P * x).sum() + P.detach().sum() - P.sum(), "the gradient with respect to P[0] is"),
     ],
 )

@@ -239,6 +239,7 @@ def hidden_01_2(cross_entropy_gradient):
         X = torch.randn(n, d, generator=generator, dtype=torch.float64)
         y = torch.randint(V, (n,), generator=generator)
         call.agrees(reference, (W, X, y), name="the gradient", says=f"V = {V}, d = {d}, n = {n}.")
+        call.agrees(reference, (W, X, y * 0), name="the gradient", says="All examples have one class.")
 
 
 hidden_01_2(cross_entropy_gradient)
@@ -357,6 +358,11 @@ def check_01_3(repaired_risk):
         checking.equal(
             call(w, X, y, 0.7)[0], want, "the risk", says=f"{n} examples with {d} features, lam = 0.7."
         )
+    X, y, w = np.array([[4.0, 1.0], [-9.0, 2.0], [0.5, 8.0]]), np.array([0.0, 1.0, 1.0]), np.array([1.0, 0.5])
+    chances = 1 / (1 + np.exp(-X @ w))
+    want = np.logaddexp(0, (1 - 2 * y) * (X @ w)).mean(), X.T @ (chances - y) / 3
+    says = "Probabilities near 0 and 1: a clipped one has no gradient, and the worst mistakes would teach nothing."
+    checking.equal(call(w, X, y, 0.0), want, "(risk, gradient)", says=says)
     print(
         "01.3 passed. A gradient check proves that two lines agree. Only the value itself shows that "
         "both are wrong."

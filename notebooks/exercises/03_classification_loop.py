@@ -174,11 +174,14 @@ def check_03_1_buckets(length_buckets):
     again = [list(batch) for batch in call(lengths, 8, seed=1)]
     assert again == batches, "Same seed, other batches. Make a new random.Random(seed) in every call."
     orders = {str([list(batch) for batch in call(lengths, 8, seed=s)]) for s in range(5)}
-    assert len(orders) > 1, "Five seeds, one order. The seed of the epoch must reach the shuffle."
-    for n, size in ((23, 5), (12, 4), (3, 7)):
+    assert len(orders) != 1, "Five seeds, one order. The seed of the epoch must reach the shuffle."
+    assert len(orders) == 5, (
+        f"Five seeds, {len(orders)} orders. Shuffle all batches with random.Random(seed)."
+    )
+    for n, size in ((23, 5), (12, 4), (3, 7), (21, 5)):
         sizes = [len(batch) for batch in call(lengths[:n], size, seed=2)]
         assert sum(sizes) == n and sorted(sizes)[1:] == [size] * (len(sizes) - 1) and max(sizes) <= size, (
-            f"{n} sentences in batches of {size}: the sizes are {sizes}. Use the argument batch_size."
+            f"{n} sentences in batches of {size}: the sizes are {sizes}. Use the argument batch_size, and drop nothing."
         )
     print(
         f"03.1 passed. Padding costs {padded / sum(lengths) - 1:.0%} extra, and every sentence comes "
@@ -216,7 +219,7 @@ check_03_1_buckets(length_buckets)
 #
 # $$ \mathcal L(\theta) = \frac{1}{\sum_b n_b} \sum_b \sum_{t=1}^{n_b} \ell_{b,t}(\theta). $$
 #
-# Call `backward` once for each micro-batch, so that only one graph is in memory at a time. Start from fresh
+# Run the model and call `backward` once for each micro-batch: only one graph is in memory at a time. Start from fresh
 # gradients, and leave the weights and the mode of the model alone. Logits may be thousands apart. A batch
 # without a single target is a `ValueError`, not a nan.
 
@@ -330,6 +333,10 @@ def check_03_2(accumulate):
         "what you return",
         says="The gradient is right, but you return not the mean over all targets:",
     )
+    checking.equal(
+        model.bias.grad, bias, "the gradient of the bias", says="A second call adds to the first one's."
+    )
+    assert model.training, "The model came in training mode and left in evaluation mode. Leave it as it is."
     model.eval()
     call(model, batch)
     assert not model.training, (
@@ -606,6 +613,8 @@ def check_03_4(paired_bootstrap):
     )
     assert not 1.25 < ratio < 1.38, "This is the 99 % interval. For 95 % leave 2.5 % on either side."
     assert 0.91 < ratio < 1.12, f"The interval has {ratio:.2f} times the width that was expected."
+    says = "A and B exchanged: A is better now, so the difference is negative."
+    checking.equal(call(b, a)[0], -0.04, "the difference", says=says)
     assert tuple(call(a, b)) == tuple(answer), (
         "Two calls with the same seed differ. Use np.random.default_rng(seed)."
     )

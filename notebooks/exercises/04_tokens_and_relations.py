@@ -79,6 +79,7 @@ def check_04_1(align):
         "piece may carry the label.": [-100, 5, 6, 6, 6, 0, -100, -100],
         "The label of the second word is not on its first piece. You compare with the next piece, not with the "
         "one before.": [-100, 5, -100, -100, 6, 0, -100, -100],
+        "No target is -100, not -1: the loss skips -100 only.": [-1, 5, 6, -100, -100, 0, -1, -1],
         "Word 0 has lost its label: 0 counts as false. Compare with None.": [
             -100,
             -100,
@@ -204,6 +205,7 @@ def check_04_2(read_spans):
     read("O B-a I-a", [("a", 1, 3)], {}, says)
     says = "These are two spans of the same kind: each B opens a new one."
     read("B-a B-a I-a O", [("a", 0, 1), ("a", 1, 3)], {}, says)
+    read("B-a I-a B-a", [("a", 0, 2), ("a", 2, 3)], {}, "A B after an I of its kind opens a new span, too.")
     read("B-a B-b O", [("a", 0, 1), ("b", 1, 2)], {}, "The second B closes the first span.")
     says = "A stray I opened a span. That is seqeval's default reading; the strict one lets only B open."
     read("O I-a O B-b O", [("b", 3, 4)], {}, says)
@@ -221,12 +223,15 @@ def check_04_2(read_spans):
     read("B-a I-ab", [("a", 0, 1)], {}, says)
     says = "A kind may hold a hyphen itself: cut only the first."
     read("B-x-y I-x-y O", [("x-y", 0, 2)], {}, says)
+    read("B-x-y I-z-y O", [("x-y", 0, 1)], {}, says)
     read("B-x-y I-x-z O", [("x-y", 0, 1)], {}, says)
     checking.equal(call([]), [], "the spans", says="No tags, no spans.")
     rng = random.Random(1)
     tags = ["O", "B-a", "I-a", "B-ab", "I-ab", "I-x-y", "B-x-y"]
     call.agrees(
-        by_every_pair, *[([rng.choice(tags) for _ in range(n)],) for n in range(1, 13)], name="the spans"
+        by_every_pair,
+        *[([rng.choice(tags) for _ in range(n)],) for n in 5 * [1, 2, 3, 5, 9]],
+        name="the spans",
     )
     print("04.2 passed. It reads what seqeval's strict mode reads.")
 
@@ -293,6 +298,7 @@ def check_04_3(viterbi_step):
     answer = call(before, scores, A)
     checking.form(answer, (want, which), "(delta, pointer)")
     delta, pointer = answer
+    assert not delta.dtype == torch.int64, "The pointer first, delta second? Return (delta, pointer)."
     ways = before[:, None] + A
     wrong = {
         "You took the maximum over the labels after. Rows of A are the labels before: add before as a column, then "
@@ -305,6 +311,21 @@ def check_04_3(viterbi_step):
         )
         + scores,
         "delta lacks the score of the way so far: add delta before the maximum is taken.": A.max(dim=0).values
+        + scores,
+        "You add before to the columns. It belongs to the rows, the labels before: before[:, None].": (
+            before + A
+        )
+        .max(dim=0)
+        .values
+        + scores,
+        "You add the new word's scores to the rows. They belong to the label after: add them at the end.": (
+            ways + scores[:, None]
+        )
+        .max(dim=0)
+        .values,
+        "This is a mean of the ways, weighted by a softmax. Viterbi wants the best way only.": (
+            ways.softmax(0) * ways
+        ).sum(0)
         + scores,
         "The way is chosen by before alone. The step's own score decides, too.": before.max() + A[1] + scores,
     }
@@ -503,7 +524,8 @@ def check_04_5(count_legal):
     call = checking.calls(count_legal)
     wrong = {"count_legal(1, 1): I cannot stand first, so O and B remain: 2, not 3.": 3}
     checking.equal(call(1, 1), 2, "count_legal(1, 1)", wrong, says="O and B.")
-    checking.equal(call(1, 2), 5, "count_legal(1, 2)", says="O O, O B, B O, B B, B I.")
+    wrong = {"count_legal(1, 2): after O there is no I. You look at the first word only.": 6}
+    checking.equal(call(1, 2), 5, "count_legal(1, 2)", wrong, says="O O, O B, B O, B B, B I.")
     wrong = {
         "count_legal(2, 2): you allow I-y after B-x. After each B there is one I, that of its own kind: 11.": 13,
         "count_legal(2, 2): the B of one kind may follow the B of the other: 11.": 9,
@@ -513,7 +535,24 @@ def check_04_5(count_legal):
     def subtracting(m, T):
         return (2 * m + 1) ** T - m * (2 * m - 1) * (2 * m + 1) ** (T - 2) * (T - 1)
 
+    def with_step(step):
+        """The counts that end in O, in a B, in an I, taken one word further."""
+
+        def count(m, T):
+            ends = 1, m, 0
+            for _ in range(T - 1):
+                ends = step(m, *ends)
+            return sum(ends)
+
+        return count
+
     wrong = {
+        "An I may follow an I: spans of three words and more are legal.": with_step(
+            lambda m, o, b, i: (o + b + i, m * (o + b + i), b)
+        ),
+        "After an I, O and B may follow as well as another I.": with_step(
+            lambda m, o, b, i: (o + b, m * (o + b), b + i)
+        ),
         "You subtract the forbidden pairs from all sequences. A sequence with two forbidden pairs is then "
         "subtracted twice.": subtracting,
     }

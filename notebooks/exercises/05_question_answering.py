@@ -107,7 +107,13 @@ def check_05_1(token_span):
             6,
         ),
     }
+    wrong |= {
+        "These are characters. Return positions of tokens.": (22, 31),
+        "Only the first token: the second position belongs to the *last* token that is touched.": (13, 13),
+    }
     span(whole, begin, begin + len("Ada Byron"), (13, 14), wrong, "")
+    says = "The answer ends where the window ends: it lies inside, since `end` is exclusive."
+    span(whole, context.index("1840"), len(context), (16, 16), {}, says)
     says = (
         "The first word of the context. Is an answer at character 0 "
         "an answer? Or did the question answer for the context?"
@@ -226,9 +232,9 @@ def check_05_2(windows):
     call = checking.calls(windows, slow="Does the loop end? Its step may be 0 or negative.")
     tokens = [f"t{i}" for i in range(10)]
     found = call(tokens, 4, 2, 3, 4)
-    assert isinstance(found, list | tuple) and all(len(entry) == 3 for entry in found), (
-        f"A list of (window, s, e) expected, not {checking.shown(found)}."
-    )
+    assert isinstance(found, list | tuple) and all(
+        isinstance(entry, list | tuple) and len(entry) == 3 for entry in found
+    ), f"A list of (window, s, e) expected, not {checking.shown(found)}."
     pieces = [list(window) for window, _, _ in found]
     assert all(len(piece) <= 4 for piece in pieces), "A window holds at most `size` tokens."
     missing = set(tokens) - {token for piece in pieces for token in piece}
@@ -257,7 +263,8 @@ def check_05_2(windows):
         "A window with half of the answer got the other half's border as its label: min and max moved it inside. "
         "The model would learn that 't3' alone is right. Say (-1, -1)."
     )
-    checking.equal(labels, [(-1, -1), (1, 2), (-1, -1), (-1, -1)], "labels")
+    says = "A window without the *whole* answer says (-1, -1): both ends must lie inside."
+    checking.equal(labels, [(-1, -1), (1, 2), (-1, -1), (-1, -1)], "labels", says=says)
     checking.equal(
         call(tokens[:3], 4, 2, 0, 2), [(tokens[:3], 0, 2)], "windows", says="A text that fits is one window."
     )

@@ -97,6 +97,13 @@ def check_06_1(next_token_loss):
         "You averaged each row first. Then a token of the short row counts more than one of the long row.": (
             right.view(2, 5).sum(1) / torch.tensor([5, 2])
         ).mean(),
+        "The labels -100 count as token 0. They are no labels at all: ignore them.": F.cross_entropy(
+            logits[:, :-1].flatten(0, 1), labels[:, 1:].clamp(min=0).flatten()
+        ),
+        "You shifted twice: the logits at t are compared with the token at t + 2.": F.cross_entropy(
+            logits[:, :-2].flatten(0, 1), labels[:, 2:].flatten()
+        ),
+        "This is in bits. Nats use the natural logarithm.": right.sum() / 7 / math.log(2),
         "This is the sum. Divide by the number of labels that count.": right.sum(),
         "The sign is wrong: a loss is minus the logarithm of a probability.": -right.sum() / 7,
     }
@@ -204,6 +211,10 @@ def check_06_2(make_batch):
         "labels": torch.tensor([[-100, -100, -100, 8, 9, 2], [-100, 9, 2, -100, -100, -100]]),
     }
     batch = call([([5, 6, 7], [8, 9]), ([5], [9])], pad_id=2)
+    longer = isinstance(batch, dict) and getattr(batch.get("input_ids"), "shape", None) == (2, 7)
+    assert not longer, (
+        "The rows are one too long: one end token a row, and padding up to the longest row only."
+    )
     checking.form(batch, want, "batch", dtype=torch.int64)
     ids, labels = batch["input_ids"].tolist(), batch["labels"].tolist()
     assert ids == want["input_ids"].tolist(), f"input_ids: prompt, completion, end, padding: {ids}."
@@ -344,7 +355,18 @@ def check_06_3(nucleus):
         ],
         at_the_wrong_places: [[0, 1, 2], [0]],
         "You compare each single probability with p. It is their *sum* that must reach p.": [[], [2]],
-        "The logits are summed, not the probabilities.": [[1], [2]],
+        "Only the most probable token is left in each row. Compare the *sum* of the tokens before with p.": [
+            [1],
+            [2],
+        ],
+        "You add up in the order of the vocabulary. The most probable come first: sort.": [
+            [0, 1, 2, 3],
+            [0, 1, 2],
+        ],
+        "You keep the same number of tokens in each row. How many there are follows from their sum.": [
+            [1, 3, 4],
+            [1, 2, 3],
+        ],
         "You keep the least probable tokens: sort from the largest down.": [[0, 2, 3, 4], [0, 1, 2, 3, 4]],
     }
     assert kept[1] != [0], at_the_wrong_places
@@ -357,9 +379,10 @@ def check_06_3(nucleus):
     checking.equal(kept, [[1, 3, 4], [2]], "the tokens that are kept", wrong)
     want = probabilities * torch.tensor([[0, 1, 0, 1, 1], [0, 0, 1, 0, 0]])
     wrong = {
+        "You return which tokens are kept, as 0 and 1. Return their probabilities.": (want > 0).double(),
         "You took a softmax of the probabilities that are left. Divide them by their sum.": torch.where(
             want > 0, want, -torch.inf
-        ).softmax(-1)
+        ).softmax(-1),
     }
     checking.equal(
         got, want / want.sum(-1, keepdim=True), "the probabilities", wrong, says="The right tokens."
@@ -562,6 +585,12 @@ def check_06_5(answer_scores):
         "These are losses. A log-probability is never positive.": -want,
         "These are probabilities. Leave them as logarithms.": want.exp(),
         "total and per_token are turned round.": want / lengths,
+        "These are sums of logits. Take log_softmax first: only then they are log-probabilities.": torch.stack(
+            [
+                logits[b, s - 1 : e - 1].gather(1, labels[b, s:e, None]).sum()
+                for b, (s, e) in enumerate([(3, 8), (4, 6)])
+            ]
+        ),
         "total is in bits. Nats use the natural logarithm.": want / math.log(2),
     }
     checking.equal(total, want, "total", wrong)
@@ -573,6 +602,8 @@ def check_06_5(answer_scores):
         / lengths.sum(),
         "per_token: your lengths are too large by one. Count the answer's tokens, not their border.": want
         / (lengths + 1),
+        "per_token: this is a perplexity. Leave the mean as it is.": (-want / lengths).exp(),
+        "per_token: you divide by the root of the length. Divide by the length.": want / lengths.sqrt(),
         "per_token: you divide by the number of rows. Each row has its own length.": want / 2,
     }
     checking.equal(per_token, want / lengths, "per_token", wrong)

@@ -93,9 +93,15 @@ def check_07_1(dropout):
         "You divide by the share that happened to survive. Divide by its expected value, 1 - p.": 2.0
         / (1 - zeros),
     }
-    checking.equal(survivors.mean().item(), 2.5, "a survivor of 2 with p = 0.2", wrong, tol=1e-5)
+    says = "Survivors are divided by 1 - p."
+    checking.equal(survivors.mean().item(), 2.5, "a survivor of 2 with p = 0.2", wrong, tol=1e-5, says=says)
     assert torch.equal(out, call(h, 0.2, True, coins())), (
         "Two calls with equal generators differ. Draw the coins from the generator."
+    )
+    counts = {int((call(h, 0.2, True, coins(seed)) == 0).sum()) for seed in range(4)}
+    assert len(counts) > 1 or torch.equal(out, call(h, 0.2, True, coins(1))), (
+        f"Each of four calls sets {counts.pop()} activations to zero, no more and no less. Every activation has a coin "
+        "of its own, so their number varies."
     )
     assert not torch.equal(out, call(h, 0.2, True, coins(1))), (
         "Two generators, the same coins. Use the argument."
@@ -106,12 +112,15 @@ def check_07_1(dropout):
     )
     for shape, p, dtype in (
         ((7,), 0.5, torch.float64),
-        ((2, 3, 400), 0.9, torch.float32),
+        ((400, 3, 2), 0.9, torch.float32),
         ((300, 2), 0.0, torch.float64),
+        ((900, 5), 0.05, torch.float32),
     ):
         h = torch.randn(shape, generator=coins(5), dtype=dtype)
         out = call(h, p, True, coins(6))
         says = f"Shape {shape}, p = {p}, {dtype}, random input."
+        share = (out == 0).double().mean().item()
+        assert len(h) < 100 or abs(share - p) < 0.05, f"{says} The share of zeros is {share:.2f}."
         checking.equal(out, h * (out != 0) / (1 - p), "the result", dtype=dtype, says=says)
         assert p or (out != 0).all(), "p = 0 sets nothing to zero."
     leaf = torch.randn(3, 50, generator=coins(7)).requires_grad_()
@@ -177,6 +186,12 @@ def two_passes(seed, n=6, classes=4):
     return a, b, torch.randint(classes, (n,), generator=generator)
 
 
+def r_drop_of_columns(a, b, y):
+    """The loss with alpha = 0.7, but with probabilities over the wrong axis."""
+    u, v, at = a.log_softmax(0), b.log_softmax(0), y[:, None]
+    return (0.7 * ((u.exp() - v.exp()) * (u - v)).sum(1) - (u + v).gather(1, at)[:, 0]) / 2
+
+
 def check_07_2(r_drop):
     call = checking.calls(r_drop)
     a, b, y = two_passes(0)
@@ -200,6 +215,19 @@ def check_07_2(r_drop):
         - 0.7 * (forward + backward) / 2,
         "Only the first pass meets the truth. Take the mean of both cross-entropies.": first
         + 0.7 * (forward + backward) / 2,
+        "alpha multiplies everything. It belongs to the divergences only.": 0.7
+        * (ce + (forward + backward) / 2),
+        "The divergences are averaged over the sentences. Each sentence has its own.": ce
+        + 0.7 * (forward + backward).mean() / 2,
+        "You average the logits first. The passes are two predictions: take the mean of their losses.": F.cross_entropy(
+            (a + b) / 2, y, reduction="none"
+        )
+        + 0.7 * (forward + backward) / 2,
+        "This compares both with their mean (Jensen-Shannon). Compare p with q.": ce
+        + 0.7 * ((p * (2 * p / (p + q)).log()).sum(1) + (q * (2 * q / (p + q)).log()).sum(1)) / 2,
+        "The softmax runs over the sentences. It runs over the classes of one sentence.": r_drop_of_columns(
+            a, b, y
+        ),
         "alpha is missing: it multiplies the divergences.": ce + (forward + backward) / 2,
         "The divergences are averaged over the classes. Sum over them.": ce + 0.7 * (forward + backward) / 8,
     }
@@ -294,7 +322,7 @@ def broken_report(looks, y_dev, y_test):
 
 # %% [markdown]
 # Write it so that everything that is chosen is chosen on dev, and everything that is reported is measured
-# on test. Of equally good looks take the first.
+# on test. The look is chosen by its accuracy; of equally good ones take the first.
 
 
 # %% nbgrader={"grade_id": "answer_07_3", "solution": true}
@@ -345,7 +373,9 @@ def check_07_3(report):
         "accuracy: this is the best dev score. It is a maximum of several looks, so it is too good by "
         "selection. Report the test accuracy of the chosen look.": 32 / 40,
         "accuracy: this is the best of all test scores, not that of the chosen look.": 41 / 50,
-        "accuracy: this is the last look's. Early stopping reports the chosen one.": 41 / 50,
+        "accuracy: this is the mean over all looks. Report the chosen one's.": sum((33, 34, 31, 37, 41))
+        / 250,
+        "accuracy: a share from 0 to 1 is expected, no percentage.": 68,
     }
     checking.equal(got["accuracy"], 34 / 50, "accuracy", wrong)
     on_dev, on_test = best_temperature(best["dev"], y_dev), best_temperature(best["test"], y_test)
@@ -353,6 +383,12 @@ def check_07_3(report):
         "temperature: fitted on the test sentences. No temperature can then do better there, so the loss "
         "that you report is no estimate.": on_test,
         "temperature: this is no scaling at all.": 1.0,
+        "temperature: fitted at another look. Take the dev sentences of the chosen one.": best_temperature(
+            looks[0]["dev"], y_dev
+        ),
+        "temperature: fitted on dev and test together. Test has one job: to measure.": best_temperature(
+            np.concatenate([best["dev"], best["test"]]), np.concatenate([y_dev, y_test])
+        ),
     }
     checking.equal(
         got["temperature"], on_dev, "temperature", wrong, says="On the dev sentences of the chosen look."
@@ -370,9 +406,13 @@ def check_07_3(report):
     checking.equal(
         got["loss"], want, "loss", wrong, says="The test loss of the chosen look, at the temperature."
     )
+    looks, y_dev, y_test = made_looks()
+    looks[1]["dev"] = 30 * looks[1]["dev"]
+    says = "The second look is the most accurate on dev, and very sure of its errors. The look is chosen by accuracy."
+    checking.equal(call(looks, y_dev, y_test)["step"], 20, "step", says=says)
     for seed, dev, test, n_dev, n_test in (
         (1, (20, 15, 29), (9, 12, 11), 30, 17),
-        (2, (7, 6, 5, 6), (20, 30, 31, 22), 9, 44),
+        (2, (7, 6, 7, 6), (30, 20, 22, 31), 9, 44),
     ):
         looks, y_dev, y_test = made_looks(seed, dev, test, n_dev, n_test)
         one = looks[dev.index(max(dev))]
@@ -504,6 +544,12 @@ def calibration_error(confidence, right, bins=10):
 
 
 # %% nbgrader={"grade_id": "check_07_5", "grade": true, "points": 3, "locked": true}
+def rounded_error(confidence, right):
+    """With bins around 0.6, 0.7 …, the wrong ones."""
+    places = np.round(confidence * 10)
+    return sum(abs((right - confidence)[places == k].sum()) for k in set(places)) / len(right)
+
+
 def check_07_5(calibration_error):
     call = checking.calls(calibration_error)
     confidence = np.array([0.62, 0.66, 0.68, 0.64, 0.97, 0.93, 0.72, 0.78])
@@ -521,6 +567,17 @@ def check_07_5(calibration_error):
         "You average squares. The expected error is the weighted mean of the distances themselves.": math.sqrt(
             weights @ distances**2
         ),
+        "This is the Brier score: mean squares of the single answers. Compare the means of each bin.": (
+            (confidence - right) ** 2
+        ).mean(),
+        "This is the mean distance of single answers. A bin compares its accuracy with its mean confidence.": abs(
+            confidence - right
+        ).mean(),
+        "You round to the nearest edge. A bin runs from edge to edge: (0.6, 0.7] is one.": rounded_error(
+            confidence, right
+        ),
+        "You return a percentage. A share from 0 to 1 is expected.": 100 * weights @ distances,
+        "nan: an empty bin has no mean. Skip it.": math.nan,
         "You forgot to divide by the number of answers.": 8 * weights @ distances,
     }
     got = call(confidence, right)
