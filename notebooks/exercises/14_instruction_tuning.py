@@ -91,8 +91,11 @@ def check_14_1(chat):
     assert "Be helpful." not in got, (
         "There is a system message already. The default is for conversations without one."
     )
-    wrong = {"The last turn is closed, too: [/] and a line feed.": want[:-4]}
-    says = "Each turn ends with [/] and a line feed, the last one too."
+    wrong = {
+        "The last turn is closed, too: [/] and a line feed.": want[:-4],
+        "Each turn ends with [/] and a line feed; the last one has lost its own.": want[:-1],
+    }
+    says = "Three messages: a tag, a space or a line feed is off."
     checking.equal(got, want, "the text", wrong, says=says)
     got = call([system, user], generation_prompt=True)
     want = "[SYSTEM] Be rude.[/]\n[USER] Hi[/]\n[ASSISTANT] "
@@ -433,13 +436,14 @@ def random_item(seed, V, n, lengths, scale=3.0):
 
 def check_14_4(choose):
     call = checking.calls(choose)
-    got = call(*item_14_4([[-1.0], [-0.2], [-2.0]]))
+    got = call(*item_14_4([[-1.0], [-0.2], [-2.0], [-1.5]]))
     checking.form(got, 1, "the index")
-    says = (
-        "Three options of one token: log-probabilities -1.0, -0.2, -2.0. The logits at t predict the token at t + 1, and "
-        "raw logits are no log-probabilities."
-    )
-    wrong = {"This is the *least* probable option. The highest log-probability wins.": 2}
+    wrong = {
+        "The logits at t predict the token at t + 1. You look them up at the token's own place.": 0,
+        "This is the *least* probable option. The highest log-probability wins.": 2,
+        "Raw logits are no log-probabilities: a constant in a row changes them. Use log_softmax.": 3,
+    }
+    says = "Four options of one token: log-probabilities -1.0, -0.2, -2.0, -1.5."
     checking.equal(got, 1, "the index", wrong, says=says)
     says = "You compared sums. A longer option has a smaller sum by its length alone: divide by its tokens."
     checking.equal(call(*item_14_4([[-1.0], [-0.6, -0.6, -0.6]])), 1, "the index", says=says)
@@ -485,12 +489,10 @@ def hidden_14_4(choose):
     says = "Of equal options the first one is chosen."
     checking.equal(call(*item_14_4([[-0.5], [-0.5]], context=0.0, shift=0.0)), 0, "the index", says=says)
     for n in (1, 3, 5):
-        items = [
-            random_item(seed, 4 + n, n, [1 + (seed * o + n) % 4 for o in range(2 + n)]) for seed in range(3)
-        ]
+        items = [random_item(seed, 4 + n, n, [1 + (seed * o + n) % 4 for o in range(3)]) for seed in range(2)]
         call.agrees(by_tokens, *items, name="the index", says=f"A context of {n} tokens.")
     for far in (200.0, 2000.0):
-        items = [random_item(seed, 7, 2, [3, 1, 2], far) for seed in range(3)]
+        items = [random_item(seed, 7, 2, [3, 1, 2], far) for seed in range(2)]
         says = f"Logits {far:g} apart: the logarithm of a softmax is -inf there. Use log_softmax."
         call.agrees(by_tokens, *items, name="the index", says=says)
     call.agrees(by_tokens, random_item(1, 3, 2, [2]), name="the index", says="A single option.")
