@@ -323,8 +323,7 @@ def check_14_3(mixture):
         "The cap is missing: a task counts as if it had at most K examples.": [2 / 52, 50 / 52],
         "The cap comes first, then the power. You have them in the other order.": [2 / 27, 25 / 27],
         "You took the larger of size and cap. A cap is an upper limit: the smaller one.": [5 / 55, 50 / 55],
-        "The temperature is missing.": [4 / 29, 25 / 29],
-        "You divided by T. It is a power: 1/T.": [4 / 29, 25 / 29],
+        "The temperature is missing, or a factor. Sizes go to the power 1/T.": [4 / 29, 25 / 29],
         "This is a softmax of sizes over T. Sizes go to the power 1/T.": [
             1 / (1 + math.exp(10.5)),
             1 / (1 + math.exp(-10.5)),
