@@ -439,6 +439,7 @@ class Toy(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.encoder = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+        self.encoder.add_module("classifier", torch.nn.Linear(4, 4))
         self.debiaser = torch.nn.Linear(4, 5)
         self.query_bias = torch.nn.Parameter(torch.zeros(5))
         self.classifier_norm = torch.nn.LayerNorm(5)
@@ -493,9 +494,15 @@ def check_08_4(prepare):
     assert "query_bias" not in train or "encoder.0.weight" in train, (
         "query_bias trains: its own name only ends in bias. Compare the whole last part of the name."
     )
+    assert "encoder.1.weight" not in train or "encoder.0.weight" in train, (
+        "encoder.1.weight trains: the gain of a LayerNorm is no bias."
+    )
     assert "classifier_norm.weight" not in train or "encoder.0.weight" in train, (
         "classifier_norm trains whole: its name begins like the head's, but it is another module. Compare the "
         "whole first part of the name."
+    )
+    assert "encoder.classifier.weight" not in train or "encoder.0.weight" in train, (
+        "encoder.classifier trains whole: the head is a direct child of the model. Compare the *first* part of the name."
     )
     check_flags(model, "classifier", "The biases and the head should train, nothing else.")
     assert all(map(torch.equal, model.parameters(), Toy().parameters())), (

@@ -261,8 +261,13 @@ def check_09_2(lora_layer):
     wrong["The output is the change alone: the base's is missing."] = 3 * x @ change.T
     checking.equal(out, right, "the output", wrong, says="W x + b + (alpha / r) B A x.")
     weight = layer.base.weight
-    checking.calls(layer.merge, none=True)()
+    no_graph = (
+        "merge writes the graph of A and B into the weight: it is no frozen leaf then. Use torch.no_grad()."
+    )
+    with checking.means(ValueError, no_graph):
+        checking.calls(layer.merge, none=True)()
     assert layer.base.weight is weight, "merge made a new weight. Change the one that is there, in place."
+    assert not layer.base.weight.requires_grad, no_graph
     inside = (layer.base.weight - plain.weight).detach()
     wrong = {
         "The merged weight is W + B A: the scale was forgotten at the merge.": change,

@@ -140,7 +140,8 @@ check_10_1(prompt_gradient)
 #
 # Each of the $T$ queries attends to $n$ prefix places and to *all* $T$ places of the text. Scores are scaled by
 # $1/\sqrt{d}$, and may be thousands apart. Return two tensors: the outputs, shape $(T, d)$, and for each query its
-# $\lambda$, the share of attention that the prefix gets, shape $(T,)$. Gradients must reach all five arguments.
+# $\lambda$, the share of attention that the prefix gets, shape $(T,)$. Both have the dtype of the
+# arguments, and gradients must reach all five.
 
 
 # %% nbgrader={"grade_id": "answer_10_2", "solution": true}

@@ -92,6 +92,18 @@ def check_12_1(option_log_prob):
             ),
             "The logarithm is to base 2. In nats it is the natural one.": want / math.log(2),
             "These are the *first* n tokens. The option stands at the end.": sum(terms[:n]),
+            "You divide by the number of tokens. The chain rule adds logarithms.": want / T,
+            "The softmax runs over the positions. At each position it runs over the vocabulary.": logits.log_softmax(
+                0
+            )[range(T - n - 1, T - 1), ids[T - n :]]
+            .sum()
+            .item(),
+            "You take the most probable tokens. The option's own tokens are asked for.": log_p[
+                T - n - 1 : T - 1
+            ]
+            .max(1)
+            .values.sum()
+            .item(),
             "You look one position too far back: t - 1 predicts t.": sum(
                 log_p[t - 2, ids[t]].item() for t in range(T - n, T)
             ),
@@ -260,7 +272,7 @@ def broken_prompt(pairs, text, words):
 
 # %% [markdown]
 # Write it right. Return `(prefix, context, options)`. `prefix + context + options[k]` must read like one more
-# demonstration, with label word $k$. Texts are written as they are. An empty line separates two demonstrations, and the last
+# demonstration, with label word $k$. Texts are written as they are, white space included. An empty line separates two demonstrations, and the last
 # one from the question; there it may end the prefix or begin the context. The space before a label word belongs to the
 # option. The function must also work without any demonstration: then `prefix` is empty, and the context begins with its first
 # word.
@@ -327,6 +339,7 @@ def check_12_3(prompt):
         "prefix: the space before the label word is missing. The option brings it.": want[0].replace(
             "Sentiment: ", "Sentiment:"
         ),
+        "prefix: the question is in it, too. That is the context.": want[0] + want[1],
         "prefix: it begins with an empty line. Nothing stands before it.": "\n\n" + want[0],
         "prefix: the texts are in lower case. They are written as they are.": want[0].replace("Good", "good"),
     }
@@ -347,10 +360,12 @@ def check_12_3(prompt):
     checking.equal(prefix, "", "prefix", says="no demonstrations: the prefix is empty.")
     says = "no demonstrations: the context begins with its first word. Nothing stands before an empty line."
     checking.equal(context, "Review: fine\nSentiment:", "context", says=says)
+    says = "Texts are written as they are, white space included."
+    call.agrees(by_hand, ([(" a\n ", 1)], "b ", words), name="(prefix, context, options)", says=says)
     words = ["bad", "so so", "good", "Sentiment"]
     for case in (
         ([("x", 3)], "", words),
-        ([("{text}", 0), ("a\n\nb", 2), ("", 1), ("Review: 2", 2)], "{words} 100 % \\n", words),
+        ([(" {text} ", 0), ("a\n\nb", 2), ("", 1), ("Review: 2", 2)], " {words} 100 % ", words),
         ([("A", 0), ("A", 0)], "A", ["A"]),
         ([], "two\nlines", words),
     ):

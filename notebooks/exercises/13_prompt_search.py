@@ -352,10 +352,12 @@ def check_13_3(step):
         if ids != right:
             if loss(E[ids]) > loss(E[trigger]):
                 says = "The loss went up. First order only proposes: a swap counts if the true loss fell."
+            elif ids not in [trigger, *proposals(E, trigger, at, loss, 4)]:
+                says = (
+                    "You tried a token that is not among the keep most promising ones, by (E - old) · g[at]."
+                )
             elif ids == trigger:
                 says = "You gave up though a proposal lowers the loss. Try all of the keep tokens."
-            elif loss(E[ids]) < loss(E[right]):
-                says = "You tried a token that is not among the keep most promising ones."
             else:
                 says = (
                     "A better swap was among the proposals: compare their true losses, not their estimates."

@@ -91,8 +91,11 @@ def check_14_1(chat):
     assert "Be helpful." not in got, (
         "There is a system message already. The default is for conversations without one."
     )
-    wrong = {"The last turn is closed, too: [/] and a line feed.": want[:-4]}
-    says = "Each turn ends with [/] and a line feed, the last one too."
+    wrong = {
+        "The last turn is closed, too: [/] and a line feed.": want[:-4],
+        "Each turn ends with [/] and a line feed; the last one has lost its own.": want[:-1],
+    }
+    says = "Three messages: a tag, a space or a line feed is off."
     checking.equal(got, want, "the text", wrong, says=says)
     got = call([system, user], generation_prompt=True)
     want = "[SYSTEM] Be rude.[/]\n[USER] Hi[/]\n[ASSISTANT] "
@@ -324,8 +327,7 @@ def check_14_3(mixture):
         "The cap is missing: a task counts as if it had at most K examples.": [2 / 52, 50 / 52],
         "The cap comes first, then the power. You have them in the other order.": [2 / 27, 25 / 27],
         "You took the larger of size and cap. A cap is an upper limit: the smaller one.": [5 / 55, 50 / 55],
-        "The temperature is missing.": [4 / 29, 25 / 29],
-        "You divided by T. It is a power: 1/T.": [4 / 29, 25 / 29],
+        "The temperature is missing, or a factor. Sizes go to the power 1/T.": [4 / 29, 25 / 29],
         "This is a softmax of sizes over T. Sizes go to the power 1/T.": [
             1 / (1 + math.exp(10.5)),
             1 / (1 + math.exp(-10.5)),
@@ -503,12 +505,10 @@ def hidden_14_4(choose):
     says = "Of equal options the first one is chosen."
     checking.equal(call(*item_14_4([[-0.5], [-0.5]], context=0.0, shift=0.0)), 0, "the index", says=says)
     for n in (1, 3, 5):
-        items = [
-            random_item(seed, 4 + n, n, [1 + (seed * o + n) % 4 for o in range(2 + n)]) for seed in range(3)
-        ]
+        items = [random_item(seed, 4 + n, n, [1 + (seed * o + n) % 4 for o in range(3)]) for seed in range(2)]
         call.agrees(by_tokens, *items, name="the index", says=f"A context of {n} tokens.")
     for far in (200.0, 2000.0):
-        items = [random_item(seed, 7, 2, [3, 1, 2], far) for seed in range(3)]
+        items = [random_item(seed, 7, 2, [3, 1, 2], far) for seed in range(2)]
         says = f"Logits {far:g} apart: the logarithm of a softmax is -inf there. Use log_softmax."
         call.agrees(by_tokens, *items, name="the index", says=says)
     call.agrees(by_tokens, random_item(1, 3, 2, [2]), name="the index", says="A single option.")
