@@ -362,13 +362,11 @@ def check_11_3(compare):
         "difference: it may be below zero. Keep the sign.": lambda runs: (
             by_table(runs) | {"difference": abs(by_table(runs)["difference"])}
         ),
+        "old: it got the rate of the new method. Choose its *own* rate, on its own dev scores.": with_one_rate,
     }
     for seed in range(8):
         case = random_runs(seed, 1 + seed % 4, ["old", "new"])
         says = f"Seeds: {1 + seed % 4}; each method has rates of its own, in no order."
-        wrong = {
-            "old: it got the rate of the new method. Choose its *own* rate, on its own dev scores.": with_one_rate
-        }
         call.agrees(by_table, (case,), name="the comparison", wrong=wrong, says=says)
     print("11.3 passed. The broken function finds", round(broken_compare(made_runs())["difference"], 3))
 

@@ -272,10 +272,10 @@ def broken_prompt(pairs, text, words):
 
 # %% [markdown]
 # Write it right. Return `(prefix, context, options)`. `prefix + context + options[k]` must read like one more
-# demonstration, with label word $k$. Texts are written as they are, white space included. An empty line separates two demonstrations, and the last
-# one from the question; there it may end the prefix or begin the context. The space before a label word belongs to the
-# option. The function must also work without any demonstration: then `prefix` is empty, and the context begins with its first
-# word.
+# demonstration, with label word $k$. Texts are written as they are, white space included. An empty line separates two
+# demonstrations, and the last one from the question; there it may end the prefix or begin the context. The space before a
+# label word belongs to the option. The function must also work without any demonstration: then `prefix` is empty, and
+# the context begins with its first word.
 
 
 # %% nbgrader={"grade_id": "answer_12_3", "solution": true}
@@ -361,7 +361,8 @@ def check_12_3(prompt):
     says = "no demonstrations: the context begins with its first word. Nothing stands before an empty line."
     checking.equal(context, "Review: fine\nSentiment:", "context", says=says)
     says = "Texts are written as they are, white space included."
-    call.agrees(by_hand, ([(" a\n ", 1)], "b ", words), name="(prefix, context, options)", says=says)
+    case = ([(" a\n ", 1)], "b ", words)
+    checking.equal(call(*case), by_hand(*case), "(prefix, context, options)", says=says)
     words = ["bad", "so so", "good", "Sentiment"]
     for case in (
         ([("x", 3)], "", words),
