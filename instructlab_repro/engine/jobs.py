@@ -51,7 +51,7 @@ class Job:
     why: str = ""
     expected: float = 0.0
     manifest: notebooks.Manifest | None = None
-    before: str = ""
+    before: tuple[int, ...] = ()
 
     @property
     def marker(self) -> Path:
@@ -67,9 +67,9 @@ class Job:
         return ": ".join(str(error[key]) for key in ("name", "message") if error.get(key))
 
     def refresh(self) -> Job:
-        """Read the manifest again; one that still says what it said ``before`` does not count, whatever its date."""
+        """Read the manifest again; the file that was there ``before`` does not count, whatever its date."""
         with contextlib.suppress(OSError, RecordError):
-            if read_line(self.out / "manifest.json") != self.before:
+            if experiments.stored.version(self.out / "manifest.json") != self.before:
                 self.manifest = notebooks.read_manifest(self.out)
         return self
 

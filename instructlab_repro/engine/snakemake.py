@@ -27,6 +27,7 @@ import psutil
 
 from instructlab_repro import notebooks
 from instructlab_repro.engine.jobs import Job, all_jobs, environment, read_line, sent
+from instructlab_repro.experiments import stored
 from instructlab_repro.notebooks.kernels import PACKAGE
 from instructlab_utils import files
 from instructlab_utils.errors import ConfigError
@@ -102,7 +103,7 @@ def _clear(jobs: list[Job], fresh: bool) -> None:
     for job in jobs:
         for name in ("done", "lines.jsonl", "manifest.json") if fresh else ("done",):
             (job.out / name).unlink(missing_ok=True)
-        job.manifest, job.before = None, read_line(job.out / "manifest.json")
+        job.manifest, job.before = None, stored.version(job.out / "manifest.json")
 
 
 def _explain(code: int, result: GraphResult, build: Path) -> None:

@@ -13,6 +13,7 @@ from instructlab_utils.project import find_root
 
 EDITIONS = {2: 1, 3: 2}  # schema of a line → edition of the protocol that it follows
 REMEDY = "restore the file from git, or delete it and run again"  # for a damaged file of results
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as strict JSON has them
 Rows = list[dict[str, Any]]
 BULKY = ("predictions", "targets", "scores")  # one number per test example: fields of the Parquet file
 
@@ -46,7 +47,8 @@ def bootstrap_path(name: str, profile: str = "laptop") -> Path:
 
 @lru_cache(maxsize=512)
 def _lines(path: Path, remedy: str, _: tuple[int, ...]) -> tuple[dict[str, Any], ...]:
-    return tuple(files.read_lines(path, remedy=remedy))
+    rows = files.read_lines(path, remedy=remedy)
+    return tuple({k: float(v) if v in NOT_FINITE else v for k, v in row.items()} for row in rows)
 
 
 def read(path: Path, remedy: str = "") -> Rows:
@@ -75,7 +77,8 @@ def _predictions(path: Path, _: tuple[int, ...]) -> tuple[dict[str, Any], ...]:
     try:
         rows = parquet.ParquetFile(path).read().to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
-        why = f"not a readable Parquet file ({error}); restore it by `git checkout`, or `git lfs pull`."
+        said = str(error).partition("\n")[0]
+        why = f"not a readable Parquet file ({said}); restore it from git, a pointer by `git lfs pull`."
         raise RecordError(f"{path}: {why}") from None
     for row in rows:
         for name in [name for name in BULKY if name in row]:

@@ -465,7 +465,7 @@ hidden_00_3(collate)
 # `possible(reported, n)` says whether some count $k \in \{0, \dots, n\}$ has $k/n$ rounding to `reported`.
 # The text counts, not its value: `"0.920"` claims three decimals, `"0.92"` only two. It may be a percentage:
 # `"92.0%"`. At an exact half accept both neighbours: some programs round up and others to even, and a binary float
-# lies a hair below or above the half (3 of 40 is 0.075, and Python prints it with two decimals as 0.07).
+# lies a hair below or above the half ($3/40 = 0.075$, and Python prints it with two decimals as `0.07`).
 # Sometimes you also know the program. Then `spec` is the format specification that it printed with, and its
 # output must be reproduced exactly. One of this course's source articles fails there: its program prints with
 # `".2f"`, its text shows `0.920`.

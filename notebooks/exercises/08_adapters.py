@@ -415,7 +415,7 @@ def broken_prepare(model, head):
 # %% [markdown]
 # Write it so that exactly the biases (parameters whose own name is `bias`) and all parameters of the module
 # named `head`, a direct child of the model, train, whatever came before. No old gradient may be left. Return an AdamW
-# optimiser of rate 0.1 that knows those parameters and no others. No weight moves yet.
+# optimiser of rate `0.1` that knows those parameters and no others. No weight moves yet.
 
 
 # %% nbgrader={"grade_id": "answer_08_4", "solution": true}
