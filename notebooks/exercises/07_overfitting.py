@@ -225,6 +225,9 @@ def check_07_2(r_drop):
             (a + b) / 2, y, reduction="none"
         )
         + 0.7 * (forward + backward) / 2,
+        "You average the two probabilities of the truth. Take the mean of the two log-losses.": (
+            -((p + q) / 2)[range(len(y)), y].log() + 0.7 * (forward + backward) / 2
+        ),
         "This compares both with their mean (Jensen-Shannon). Compare p with q.": ce
         + 0.7 * ((p * (2 * p / (p + q)).log()).sum(1) + (q * (2 * q / (p + q)).log()).sum(1)) / 2,
         "The softmax runs over the sentences. It runs over the classes of one sentence.": r_drop_of_columns(
