@@ -129,6 +129,8 @@ def hidden_11_1(front):
     call.agrees(
         by_prices, (made_rows(("a", -5.0, 1), ("b", -2.0, 2), ("c", -3.0, 3)),), name="the front", says=says
     )
+    says = "b scores more than a, by a thousandth: a larger score is larger. Do not round before you compare."
+    call.agrees(by_prices, (made_rows(("a", 80.001, 1), ("b", 80.002, 2)),), name="the front", says=says)
     says = "A score of 0 is a score. Only nan has diverged: ask for it, not for what counts as false."
     call.agrees(by_prices, (made_rows(("a", 0.0, 1), ("b", 1.0, 2)),), name="the front", says=says)
     rng = np.random.default_rng(0)
@@ -373,6 +375,12 @@ def check_11_3(compare):
     checking.equal(
         call({"new": near, "old": near})["rate"], {"new": 1e-3, "old": 1e-3}, "the rate", says=says
     )
+    none = {r: [{"dev": 0.0, "test": 0.0}] for r in (1e-3, 1e-4)}
+    says = "No rate learned anything on dev: all are equally good, so take the smallest. Do not start from a score of 0."
+    with checking.means(KeyError, says):
+        checking.equal(
+            call({"new": none, "old": none})["rate"], {"new": 1e-4, "old": 1e-4}, "the rate", says=says
+        )
     wrong = {
         "difference: it may be below zero. Keep the sign.": lambda runs: (
             by_table(runs) | {"difference": abs(by_table(runs)["difference"])}

@@ -366,6 +366,9 @@ def check_12_3(prompt):
     case = ([("x", 1)], "fine", words)
     says = "A single demonstration: an empty line separates it from the question, too."
     checking.equal(call(*case), by_hand(*case), "(prefix, context, options)", says=says)
+    case = ([("x", 1)], "Review: a\nSentiment: b", words)
+    says = "The text holds 'Review: ' and 'Sentiment:' itself. Build the context from its parts; search for nothing."
+    checking.equal(call(*case), by_hand(*case), "(prefix, context, options)", says=says)
     case = ([("x", 1)], "two\n\nparts", words)
     says = "The text holds an empty line itself, and the context is the whole question: do not cut the finished prompt."
     checking.equal(call(*case), by_hand(*case), "(prefix, context, options)", says=says)

@@ -534,6 +534,8 @@ def hidden_14_4(choose):
         call.agrees(by_tokens, *items, name="the index", says=says)
     says = "All options are very improbable. Start from minus infinity or from the first option, not from a number."
     checking.equal(call(*item_14_4([[-3e5], [-1.5e5], [-2e5]])), 1, "the index", says=says)
+    says = "Options that differ by a ten-thousandth are not equal. Do not round before you compare."
+    checking.equal(call(*item_14_4([[-0.5002], [-0.5001]])), 1, "the index", says=says)
     call.agrees(by_tokens, random_item(1, 3, 2, [2]), name="the index", says="A single option.")
 
 
