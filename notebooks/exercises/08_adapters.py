@@ -303,8 +303,8 @@ check_08_2(prediction)
 #
 # IA3 multiplies with a vector $l$, either what a linear layer returns, $l \odot (W x + b)$, or what it
 # receives, $W (l \odot x) + b$. Return the weight and the bias of *one* linear layer that does the same, both as new
-# tensors of the same dtype, also the one that does not change. The frozen weights must stay as they are: you may want to unmerge. Some layers have no
-# bias; then return `None` for it.
+# tensors of the same dtype, also the one that does not change. The frozen weights must stay as they are: you may
+# want to unmerge. Some layers have no bias; then return `None` for it.
 
 
 # %% nbgrader={"grade_id": "answer_08_3", "solution": true}

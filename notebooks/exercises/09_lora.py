@@ -338,7 +338,8 @@ check_09_2(lora_layer)
 # AdaLoRA has scored every triplet of every matrix. `scores` maps the name of a matrix to an array with one
 # score per triplet. Keep the `budget` most important triplets *of the whole model*. Return, for each name, a
 # boolean array of the same length. A matrix may lose all its triplets. Exactly `budget` triplets stay, also
-# where scores are equal: then the earlier name in the dict wins, and within a matrix the earlier triplet.
+# where scores are equal: then the earlier name in the dict wins, and within a matrix the earlier triplet. Scores
+# that differ in their last digits are not equal.
 #
 # A budget below 0 or above the number of triplets is a `ValueError`.
 
