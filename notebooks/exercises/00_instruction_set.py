@@ -114,6 +114,9 @@ def check_00_1(read_records):
     )
     complaint(line() + "\n \n{oops\n", "a line that is not JSON", 3)
     complaint(line() + "\n{oops\n" + line(input=5), "two bad lines. The first one must be named")
+    turned = "You refuse a record whose keys stand in another order. The keys of a JSON object have none: compare sets."
+    with checking.means(ValueError, turned):
+        checking.equal(call(json.dumps(dict(reversed(good.items())))), [good], "the records", says=turned)
 
     try:
         found = len(read_records(line(output="first\u2028second")))
@@ -158,6 +161,10 @@ def check_00_1(read_records):
     complaint(
         first + '{"instruction": "Add.", "output": "5"}',
         "a record without the key 'input'. It may be empty, not absent",
+    )
+    complaint(
+        line() + "\n" + line(output=5) + "\n{oops\n",
+        "two bad lines, the first of which is JSON with a bad value. Test each line whole before you read the next",
     )
     print("00.1 passed. A bad line costs your readers a second now, not an afternoon.")
 
@@ -227,6 +234,10 @@ def check_00_2(count_programs):
     rotate, swap, reset = (1, 2, 0), (1, 0, 2), (0, 0, 0)
     first = call([rotate, swap], 1)
     checking.form(first, (2, 2), "(programs, behaviours)")
+    assert tuple(call([rotate, (2, 0, 1)], 1))[1] != 1, (
+        "You compare the *sets* of states that are reached. Rotating left and rotating right both reach all three, and are "
+        "two behaviours: compare where each state goes."
+    )
     call([swap, reset], 3)
     assert tuple(call([rotate, swap], 1)) == tuple(first), (
         "The same call gives another result the second time: something is remembered from call to call. A default "
@@ -255,7 +266,9 @@ def check_00_2(count_programs):
     }
     checking.equal(behaviours, 1, "behaviours", wrong, says="[rotate], depth 1.")
     wrong = {
-        "You looked only at the longest programs. Keep the behaviours of all lengths, in one growing set.": 1
+        "You looked only at the longest programs. Keep the behaviours of all lengths, in one growing set.": 1,
+        "You stop when a length brings as many behaviours as the one before. As many need not be the same: stop when "
+        "none of them is new.": 2,
     }
     checking.equal(call([rotate], 3)[1], 3, "behaviours", wrong, says="Rotating one, two or three times.")
     programs, behaviours = call([swap, swap], 3)
@@ -495,9 +508,10 @@ def check_00_4(possible):
         checking.equal(call(*args), want, text, says=says)
 
     claim(True, "0.5", 2, says="1 of 2 is 0.5. Return a bool.")
-    claim(
-        True, "0.333", 3, says="1 of 3 prints as 0.333. You ask for equality; a reported number is rounded."
-    )
+    says = "1 of 3 prints as 0.333. You ask for equality; a reported number is rounded."
+    if call("0.67", 3):
+        says = "1 of 3 prints as 0.333. 0.333 times 3 is 0.999, and you cut it to 0: try the counts on both sides."
+    claim(True, "0.333", 3, says=says)
     assert not (call("0.6", 3) and call("0.7", 3)), (
         "You accept 0.6 and 0.7 for 2 of 3. With one decimal a rounded number is off by 0.05 at most, *half* a unit; "
         "you allow more."

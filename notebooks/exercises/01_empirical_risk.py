@@ -69,7 +69,8 @@ def check_01_1(stable_bce):
         "The sign is wrong. A cross-entropy is never negative.": -want,
     }
     checking.equal(call(z, y), want, "the losses", wrong, dtype=torch.float32, says="Moderate logits:")
-    call.gradients(by_softplus, torch.tensor([2.0, -1.0]), torch.tensor([1.0, 1.0]), of=[0])
+    says = "Is a part of the formula detached? max(z, 0) does not cancel, so it has a gradient, too."
+    call.gradients(by_softplus, torch.tensor([2.0, -1.0]), torch.tensor([1.0, 1.0]), of=[0], says=says)
 
     far, y = torch.tensor([100.0, -100.0, 1e4, -1e4]), torch.tensor([0.0, 1.0, 0.0, 1.0])
     got = call(far, y)
@@ -194,6 +195,18 @@ def check_01_2(cross_entropy_gradient):
         "You take 1 off in all the columns that occur in y, in every row. Each row has one right class: its own.": want
         + one_hot_part
         - X.mean(0).expand(V, d),
+    }
+    last = torch.zeros_like(W)
+    for row, label in zip(X, y.tolist(), strict=True):
+        last[label] = row
+    residuals = (X @ W.T).softmax(1) - torch.eye(V, dtype=torch.float64)[y]
+    wrong |= {
+        "Of several examples with the same label only one counts: G[y] -= X writes each row of G once. Add them all up.": want
+        + one_hot_part
+        - last / n,
+        "You averaged the residuals and the inputs apart, and multiplied then. Multiply for each example, then average.": (
+            torch.outer(residuals.mean(0), X.mean(0))
+        ),
     }
     axis = "Over which axis do you normalise? The V rows of the gradient must sum to zero."
     says = axis if got.sum(0).abs().max() > 1e-9 else "Compared with finite differences:"
@@ -336,7 +349,12 @@ def check_01_3(repaired_risk):
     }
     checking.equal(start, math.log(2), "the risk", wrong, says="At w = 0 the risk must be log 2.")
     says = "One number for all weights: your mean runs over the features, too. Average over the examples only (axis 0)."
-    wrong = {says: np.full(3, slope(0.0).mean())}
+    wrong = {
+        says: np.full(3, slope(0.0).mean()),
+        "The gradient holds decisions, 0 or 1, where the probabilities belong. That is a perceptron's update.": X.T
+        @ ((X @ w > 0) - y)
+        / len(y),
+    }
     checking.equal(
         gradient,
         slope(0.0),
@@ -472,6 +490,10 @@ def check_01_4(smoothing_floor):
     )
     assert margin > 0, (
         f"Your margin is {margin:.4f}, below zero: by that the others would exceed the right class. Turn the ratio round."
+    )
+    assert not math.isclose(margin, math.log(q[0] / (1 - q[0]))), (
+        "Your margin sets the right class against all others together. A logit stands against that of *one* other "
+        "class: divide by the probability of one."
     )
     assert abs(slope) < 1e-6, (
         f"At a margin of {margin:.4f} the loss still has the slope {slope:.1e}. At its minimum the slope "

@@ -233,10 +233,16 @@ def check_02_2(momentum_path):
     assert not math.isclose(same[0], 3.0 + 0.1 * g), (
         "sutskever: the first update goes uphill. The velocity carries the minus already: add it."
     )
+    ahead, v = [3.0], 0.0
+    for eta in steady:
+        v = mu * v - eta * gradient(ahead[-1] + mu * v)
+        ahead.append(ahead[-1] + v)
+    says = "sutskever: you take the gradient where the velocity would lead, as Nesterov does. Take it at the current theta."
     checking.equal(
         same,
         torchs_path(gradient, 3.0, steady, mu),
         "sutskever",
+        {says: ahead[1:]},
         says="With a constant rate both forms must walk the same path.",
     )
     other = call(gradient, 3.0, rates, mu, "sutskever")
@@ -346,6 +352,7 @@ def check_02_3(adamw):
         "The decay is not multiplied by the rate: it takes lam * theta in every update.": step + 0.3 * start,
         "m and v start at the gradient and at its square, and are then corrected as if they had started at zero. Start "
         "them at zero.": 10 * math.sqrt(0.001) * step + decay,
+        "v averages the squares of m. It averages the squares of the gradient.": 10 * step + decay,
         "There is no decay at all.": step,
         "The decay has the wrong sign: the weights grow.": step - decay,
         "The step goes uphill: take it off the weights.": -step + decay,
@@ -624,6 +631,10 @@ def check_02_5(factored):
         / (U.norm() / 0.5),
         "You divide by the largest entry. The RMS is the root of the *mean* square.": U
         / (U.abs().max() / 0.5),
+        "This is the standard deviation: it takes the mean off first. The RMS is the root of the mean square.": U
+        / (U.std() / 0.5).clamp(min=1),
+        "This is the standard deviation: it takes the mean off first. The RMS does not.": U
+        / (U.std(correction=0) / 0.5).clamp(min=1),
         "You multiply with d. RMS / d is the factor that the update is divided by.": U
         / (rms * 0.5).clamp(min=1),
         "The update is not clipped at all.": U,

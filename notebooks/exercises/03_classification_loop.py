@@ -137,6 +137,8 @@ def check_03_1_buckets(length_buckets):
     call = checking.calls(length_buckets)
     lengths = [random.Random(i).randint(3, 60) for i in range(50)]
     random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
     state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     batches = call(lengths, 8, seed=1)
     assert isinstance(batches, list) and batches and hasattr(batches[0], "__len__"), (
@@ -156,6 +158,12 @@ def check_03_1_buckets(length_buckets):
     )
     assert sorted(map(len, batches)) == [2] + [8] * 6, (
         f"Batch sizes: {sorted(map(len, batches))}, not six of 8 and one of 2."
+    )
+    assert {tuple(sorted(batch)) for batch in batches} != {
+        tuple(range(50))[k : k + 8] for k in range(0, 50, 8)
+    }, (
+        "The batches are 0 to 7, 8 to 15 and so on: neighbours in the file, or places in the *sorted* list. Sort the "
+        "sentences by length, and return their own indices."
     )
     padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
     assert padded < 1.35 * sum(lengths), (
@@ -311,8 +319,8 @@ def check_03_2(accumulate):
         * counts[-1]
         / targets,
     }
-    checking.equal(got, want, "the gradient of the weight", wrong)
-    checking.equal(model.bias.grad, bias, "the gradient of the bias")
+    checking.equal(got, want, "the gradient of the weight", wrong, tol=1e-6)
+    checking.equal(model.bias.grad, bias, "the gradient of the bias", tol=1e-6)
     assert fresh != [True] * len(batch), (
         "The gradient is right, but you call backward once, at the end. All graphs then live at the same "
         "time, and memory was the reason to cut the batch."
@@ -331,11 +339,11 @@ def check_03_2(accumulate):
         returned,
         loss,
         "what you return",
+        tol=1e-6,
         says="The gradient is right, but you return not the mean over all targets:",
     )
-    checking.equal(
-        model.bias.grad, bias, "the gradient of the bias", says="A second call adds to the first one's."
-    )
+    says = "A second call adds to the first one's."
+    checking.equal(model.bias.grad, bias, "the gradient of the bias", tol=1e-6, says=says)
     assert model.training, "The model came in training mode and left in evaluation mode. Leave it as it is."
     model.eval()
     call(model, batch)
@@ -365,18 +373,17 @@ def hidden_03_2(accumulate):
         "divide by the targets of the whole batch."
     )
     says = "Wrong when a micro-batch has no target."
-    checking.equal(model.weight.grad, want, "the gradient", says=says)
-    checking.equal(returned, loss, "the loss", says=says)
+    checking.equal(model.weight.grad, want, "the gradient", tol=1e-6, says=says)
+    checking.equal(returned, loss, "the loss", tol=1e-6, says=says)
     call(model, [(x[i : i + 1], y[i : i + 1]) for x, y in batch for i in range(len(y))])
-    checking.equal(
-        model.weight.grad, want, "the gradient", says="The gradient depends on how the batch is cut."
-    )
+    says = "The gradient depends on how the batch is cut."
+    checking.equal(model.weight.grad, want, "the gradient", tol=1e-6, says=says)
     steep, batch = toy_model(2, scale=1000.0), toy_batch(sizes=(7, 2), masked=(0, 1), seed=3)
     loss, want, _ = in_one_go(steep, batch)
     returned = call(steep, batch)
     says = "Logits thousands apart: the logarithm of a softmax is -inf there. Use F.cross_entropy or log_softmax."
-    checking.equal(returned, loss, "the loss", says=says)
-    checking.equal(steep.weight.grad, want, "the gradient", says=says)
+    checking.equal(returned, loss, "the loss", tol=1e-6, says=says)
+    checking.equal(steep.weight.grad, want, "the gradient", tol=1e-6, says=says)
     says = "A batch without any target went through. Its mean is 0/0."
     call.refuses(ValueError, model, toy_batch(sizes=(2, 3), masked=(2, 3)), says=says)
 
@@ -464,7 +471,10 @@ def check_03_3(evaluate):
     model = Probe()
     got = call(model, batches)
     checking.form(got, {"loss": 0.0, "accuracy": 0.0, "n": 10}, "the result")
-    assert not model.trained, "The model was in training mode, so dropout was on. Call model.eval() first."
+    assert not model.trained, (
+        "The model was in training mode, so dropout was on, or batch normalisation if you switched only dropout off. Call "
+        "model.eval() first."
+    )
     wrong = {
         "accuracy is the mean of the batch means: 4/4, 4/4 and 1/2 give 0.833. The last batch has only two "
         "examples and must not weigh as much as four. Count the right ones.": 2.5 / 3,
@@ -600,10 +610,16 @@ def check_03_4(paired_bootstrap):
     says = "Take it from the items themselves. Do not take it from the resamples."
     checking.equal(difference, 0.04, "the difference", wrong, says=says)
     assert low <= high, f"The bounds are turned round: low is {low:.4f}, high is {high:.4f}."
+    assert low < high or math.isclose(low, difference), (
+        "All resamples are the same: low equals high, and is not the difference. Make the generator once, before the loop."
+    )
+    gain = b.astype(float) - a.astype(float)
+    assert abs((low + high) / 2 - gain[gain != 0].mean()) > 0.05, (
+        "You drew only from the items on which A and B differ. Where they agree the difference is 0, and that counts, too."
+    )
     assert low <= difference <= high, (
         f"The interval [{low:.4f}, {high:.4f}] does not hold the difference {difference:.4f}."
     )
-    gain = b.astype(float) - a.astype(float)
     ratio = (high - low) / (2 * 1.96 * gain.std() / math.sqrt(n))
     unpaired = math.sqrt(a.var() + b.var()) / gain.std()
     assert ratio > 0.01, (
@@ -658,7 +674,10 @@ def hidden_03_4(paired_bootstrap):
     )
     one = np.zeros(12, dtype=bool)
     one[3] = True
-    _, low, _ = call(np.zeros(12, dtype=bool), one)
+    difference, low, high = call(np.zeros(12, dtype=bool), one)
+    assert low >= 0 or not math.isclose(high, 2 * difference), (
+        "You reflected the quantiles at the difference, 2 d - q. The percentile interval is the quantiles themselves."
+    )
     assert low >= 0, (
         "B never loses an item here, so no resample has a negative difference. Your lower bound is "
         "negative: take quantiles, not a multiple of the standard deviation."

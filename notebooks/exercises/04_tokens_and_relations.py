@@ -111,6 +111,12 @@ def check_04_1(align):
         "the labels",
         says="Words 300 and 301. Equal numbers need not be the same object: compare with == and !=, not with `is`.",
     )
+    checking.equal(
+        call([None, 0, 1, 1, 2], [3, 3, 3]),
+        [-100, 3, 3, -100, 3],
+        "the labels",
+        says="Neighbouring words with the same label: each has its own. Compare the numbers of the words, not their labels.",
+    )
     rng = random.Random(0)
     for words in (1, 6, 11):
         start = rng.randrange(9)
@@ -214,6 +220,11 @@ def check_04_2(read_spans):
     read("B-a B-b O", [("a", 0, 1), ("b", 1, 2)], {}, "The second B closes the first span.")
     says = "A stray I opened a span. That is seqeval's default reading; the strict one lets only B open."
     read("O I-a O B-b O", [("b", 3, 4)], {}, says)
+    wrong = {
+        "The span went on over the O: I-a continues it only if it follows at once.": [("a", 0, 3)],
+        "The I-a after O continues nothing: the span had ended.": [("a", 0, 1), ("a", 2, 3)],
+    }
+    read("B-a O I-a", [("a", 0, 1)], wrong, "The I-a after O continues nothing.")
     wrong = {
         "B-a I-b I-a became one span. An I of another kind does not continue it: compare the kinds.": [
             ("a", 0, 3)

@@ -266,9 +266,18 @@ def check_05_2(windows):
     )
     says = "A window without the *whole* answer says (-1, -1): both ends must lie inside."
     checking.equal(labels, [(-1, -1), (1, 2), (-1, -1), (-1, -1)], "labels", says=says)
-    checking.equal(
-        call(tokens[:3], 4, 2, 0, 2), [(tokens[:3], 0, 2)], "windows", says="A text that fits is one window."
-    )
+    wrong = {
+        "The answer ends with the window's last token, and is whole: `last` is that token, not the one after it.": [
+            (tokens[:3], -1, -1)
+        ]
+    }
+    says = "A text that fits is one window."
+    checking.equal(call(tokens[:3], 4, 2, 0, 2), [(tokens[:3], 0, 2)], "windows", wrong, says=says)
+    says = "A text no longer than `overlap` is in one window, like every text that fits."
+    checking.equal(call(tokens[:2], 4, 2, 0, 1), [(tokens[:2], 0, 1)], "windows", says=says)
+    says = "Two windows hold t2 and t3 whole: each gets its label, not one of them only."
+    labels = [(s, e) for _, s, e in call(tokens, 4, 2, 2, 3)]
+    checking.equal(labels, [(2, 3), (0, 1), (-1, -1), (-1, -1)], "labels", says=says)
     pieces = [list(window) for window, _, _ in call(tokens, 5, 1, 3, 4)]
     wrong = {
         "You step by `overlap`. Neighbours then share size - overlap tokens; the step is size - overlap.": [
@@ -482,6 +491,9 @@ def check_05_4(prediction):
         assert got["joint"] != (joint[0] - 4, joint[1] - 4), (
             f"{name}: you count from the first token of the context. Positions count from [CLS]; the context is 4 to 8."
         )
+        assert name != "long" or got["joint"] != (separate[0], separate[0] + 2), (
+            f"long: you cut the span after three tokens. Of all legal pairs {joint} has the largest sum."
+        )
         assert got["joint"] != (joint[0], joint[1] + 1), (
             f"{name}: {got['joint']} ends one behind the best span. The second number is the last token itself, as in the "
             "argmax of the end logits."
@@ -637,6 +649,11 @@ def hidden_05_5(em_f1):
             "The, cat (a)",
             ["cat"],
             "'The,' and '(a)' are articles with a mark. Drop punctuation first, articles second.",
+        ),
+        (
+            "b c d",
+            ["b x y", "b c"],
+            "Each score has its own kindest answer: the largest F1, whichever answer the exact match came from.",
         ),
         ("The", ["a"], "No words left on either side: equal, so both scores are 1."),
         ("The", ["cat"], "One side has no words left: F1 is 0, not an error."),

@@ -218,6 +218,9 @@ def check_06_2(make_batch):
     checking.form(batch, want, "batch", dtype=torch.int64)
     ids, labels = batch["input_ids"].tolist(), batch["labels"].tolist()
     assert ids == want["input_ids"].tolist(), f"input_ids: prompt, completion, end, padding: {ids}."
+    assert labels[0] != labels[1] or set(labels[0]) == {-100}, (
+        "Both rows have the same labels: [row] * B is one list, B times. Make a list for each row."
+    )
     assert labels[0][2:5] != [8, 9, 2], "Labels stand at their own tokens. The model shifts them itself."
     assert labels[1][3:] != [2, 2, 2], (
         "Padding counts in the loss. The model would learn to say the end token after the end token."

@@ -225,6 +225,9 @@ def check_07_2(r_drop):
             (a + b) / 2, y, reduction="none"
         )
         + 0.7 * (forward + backward) / 2,
+        "You average the two probabilities of the truth. Take the mean of the two log-losses.": (
+            -((p + q) / 2)[range(len(y)), y].log() + 0.7 * (forward + backward) / 2
+        ),
         "This compares both with their mean (Jensen-Shannon). Compare p with q.": ce
         + 0.7 * ((p * (2 * p / (p + q)).log()).sum(1) + (q * (2 * q / (p + q)).log()).sum(1)) / 2,
         "The softmax runs over the sentences. It runs over the classes of one sentence.": r_drop_of_columns(
@@ -425,6 +428,11 @@ def check_07_3(report):
         want["loss"] = loss_of(one["test"], y_test, t)
         says = f"{len(dev)} looks at {n_dev} dev and {n_test} test sentences."
         checking.equal(call(looks, y_dev, y_test), want, "the report", says=says)
+    says = "The second look is better on dev, by one sentence of 4000. Do not round before you compare."
+    checking.equal(call(*made_looks(4, (3000, 3001), (9, 7), 4000, 20))["step"], 20, "step", says=says)
+    says = "No look is right on dev even once: all are equally good, so the first is taken. Do not start from a score of 0."
+    with checking.means(TypeError, says):
+        checking.equal(call(*made_looks(5, (0, 0), (9, 7), 5, 20))["step"], 10, "step", says=says)
     broken = broken_report(*made_looks())
     print(f"07.3 passed. Accuracy {got['accuracy']:.3f}; the broken report claimed {broken['accuracy']:.3f}.")
     print(f"Loss {got['loss']:.3f}; the broken report claimed {broken['loss']:.3f}.")

@@ -302,9 +302,9 @@ check_08_2(prediction)
 # > ●●○○○ · 12 minutes · practice
 #
 # IA3 multiplies with a vector $l$, either what a linear layer returns, $l \odot (W x + b)$, or what it
-# receives, $W (l \odot x) + b$. Return the weight and the bias of *one* linear layer that does the same, as new
-# tensors of the same dtype. The frozen weights must stay as they are: you may want to unmerge. Some layers have no
-# bias; then return `None` for it.
+# receives, $W (l \odot x) + b$. Return the weight and the bias of *one* linear layer that does the same, both as new
+# tensors of the same dtype, also the one that does not change. The frozen weights must stay as they are: you may
+# want to unmerge. Some layers have no bias; then return `None` for it.
 
 
 # %% nbgrader={"grade_id": "answer_08_3", "solution": true}
@@ -312,7 +312,7 @@ def fold(W, b, l, on_input):
     """Return (W', b'); W is (out, in), b (out,) or None, l is (in,) where on_input, else (out,)."""
     ### BEGIN SOLUTION
     if on_input:
-        return W * l, b
+        return W * l, None if b is None else b.clone()
     return W * l[:, None], None if b is None else b * l
     ### END SOLUTION
 
@@ -371,6 +371,10 @@ def check_08_3(fold):
     single = randn(3, 2).float(), randn(3).float(), randn(3).float(), False
     call.agrees(
         folded, single, name="(W', b')", dtype=torch.float32, says="A layer in float32 stays in float32."
+    )
+    W, b, l = randn(4, 3), randn(4), randn(3)
+    assert fold(W, b, l, True)[1].data_ptr() != b.data_ptr(), (
+        "on_input = True: b' is the frozen b itself, so who changes one changes both. Return a new tensor: b.clone()."
     )
     print("08.3 passed. One linear layer does the work of both, at no cost.")
 

@@ -338,7 +338,8 @@ check_09_2(lora_layer)
 # AdaLoRA has scored every triplet of every matrix. `scores` maps the name of a matrix to an array with one
 # score per triplet. Keep the `budget` most important triplets *of the whole model*. Return, for each name, a
 # boolean array of the same length. A matrix may lose all its triplets. Exactly `budget` triplets stay, also
-# where scores are equal: then the earlier name in the dict wins, and within a matrix the earlier triplet.
+# where scores are equal: then the earlier name in the dict wins, and within a matrix the earlier triplet. Scores
+# that differ in their last digits are not equal.
 #
 # A budget below 0 or above the number of triplets is a `ValueError`.
 
@@ -441,6 +442,9 @@ def hidden_09_3(allocate):
     for budget in (1, 2, 3, 4):
         says = "Scores below zero, and thousands apart."
         call.agrees(one_by_one, (below, budget), name="the masks", says=says)
+    close = {"a": np.array([0.1, 0.1 + 1e-12]), "b": np.array([0.1 + 2e-12, 0.1 - 1e-12])}
+    says = "Scores that differ in the twelfth digit only: they are float64, and float32 makes them equal."
+    call.agrees(one_by_one, *[(close, budget) for budget in (1, 2, 3)], name="the masks", says=says)
     one = {"only": rng.random(7)}
     call.agrees(one_by_one, (one, 3), (one, 6), name="the masks", says="A single matrix.")
     many = {f"{m}": rng.random(m + 1).astype(np.float32) for m in range(6)}

@@ -72,6 +72,7 @@ def check_10_1(prompt_gradient):
     assert getattr(got, "shape", None) == P.shape, (
         f"Shape {tuple(P.shape)} expected, one row per prompt vector, not {checking.shown(got)}."
     )
+    checking.form(got, want, "the gradient", dtype=torch.float64)
     probabilities = (W @ (P.sum(0) + x.sum(0))).softmax(-1)
     wrong = {
         "The sign is wrong: probabilities minus the truth, not the reverse.": -want,
@@ -88,6 +89,9 @@ def check_10_1(prompt_gradient):
         ).expand(3, 4),
         "The probabilities are missing: this is only what the right class says.": -W[2].expand(3, 4),
         "You subtract y itself. Subtract one, at place y.": (W.T @ (probabilities - 2)).expand(3, 4),
+        "The other classes are missing: the loss holds their logits, too. Each class k brings p_k W_k.": (
+            (probabilities[2] - 1) * W[2]
+        ).expand(3, 4),
         "These are the logits. Their softmax has to be taken.": (
             W.T @ (W @ (P.sum(0) + x.sum(0))) - W[2]
         ).expand(3, 4),
@@ -185,6 +189,9 @@ def check_10_2(prefix_attention):
     wrong = {
         "The scores are not divided by the root of d.": wanted_attention(*case, 1.0)[0],
         "The scores are divided by d. Divide by its root.": wanted_attention(*case, 1 / 4)[0],
+        "The scores are divided by the root of the number of places. Divide by the root of the width d.": wanted_attention(
+            *case, 5**-0.5
+        )[0],
         "The scores are multiplied by the root of d.": wanted_attention(*case, 2.0)[0],
         says: apart,
         f"{says} Their mean is not right, either.": apart / 2,
@@ -227,7 +234,10 @@ def hidden_10_2(prefix_attention):
     for seed, n, T, d in ((1, 1, 5, 9), (2, 7, 2, 3), (3, 4, 4, 4), (4, 3, 1, 2)):
         says = f"Wrong for n = {n}, T = {T}, d = {d}."
         call.agrees(wanted_attention, tuple(made_attention(seed, n, T, d)), name=name, says=says)
-    says = "Large scores give inf or nan. Use a softmax that subtracts the largest score."
+    says = (
+        "Large scores give inf or nan. Use a softmax that subtracts the largest score, that of the query: one maximum for "
+        "all queries leaves 0 / 0 to some."
+    )
     Q, K, V, PK, PV = made_attention(3, 2, 3, 4)
     for factor in (200.0, 2000.0):
         call.agrees(wanted_attention, (factor * Q, 60 * K, V, PK, PV), name=name, says=says)
@@ -338,6 +348,9 @@ def check_10_3(prepend):
     call.gradients(by_places, x, mask, labels, P, of=[3], says=says)
     says = "The vectors of the text lost their graph. A layer below may be trained."
     call.gradients(by_places, x, mask, labels, P, of=[0], says=says)
+    says = "mask: padding on the left. The prompt is seen there, too: its mask is 1, no copy of a column of the text's."
+    case = x, mask.flip(1), labels.flip(1), P
+    checking.equal(call(*case)[1], by_places(*case)[1], "mask", says=says)
     for B, n, T, d in ((1, 2, 6, 3), (4, 3, 2, 5), (3, 1, 1, 1)):
         x, P = torch.randn(B, T, d, generator=g), torch.randn(n, d, generator=g)
         mask = (torch.arange(T) <= torch.arange(B)[:, None]).long()
@@ -404,6 +417,7 @@ def check_10_4(prediction):
     checking.equal(mine["prompt"], one, "prompt", wrong, says=says)
     wrong = {
         "deep: you counted keys or values. Each layer has both.": 6 * one,
+        "deep: there are six layers. The embeddings below are none of them.": 2 * 7 * one,
         "deep: this is one layer. Each of six has its own.": 2 * one,
         "deep: this is the prompt at the input. Each layer has keys and values of its own.": one,
         "deep: keys and values, but no queries: a prefix asks nothing.": 3 * 6 * one,

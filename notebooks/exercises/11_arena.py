@@ -125,6 +125,14 @@ def hidden_11_1(front):
         call.agrees(by_prices, (rows,), name="the front", says=says)
     with checking.means(ValueError, "No method at all: an empty front."):
         call.agrees(by_prices, ([],), name="the front", says="No method at all.")
+    says = "Scores below zero, as log-likelihoods are: start from minus infinity, or from no score at all, not from 0."
+    call.agrees(
+        by_prices, (made_rows(("a", -5.0, 1), ("b", -2.0, 2), ("c", -3.0, 3)),), name="the front", says=says
+    )
+    says = "b scores more than a, by a thousandth: a larger score is larger. Do not round before you compare."
+    call.agrees(by_prices, (made_rows(("a", 80.001, 1), ("b", 80.002, 2)),), name="the front", says=says)
+    says = "A score of 0 is a score. Only nan has diverged: ask for it, not for what counts as false."
+    call.agrees(by_prices, (made_rows(("a", 0.0, 1), ("b", 1.0, 2)),), name="the front", says=says)
     rng = np.random.default_rng(0)
     for n, says in (
         (1, "A single method."),
@@ -193,6 +201,10 @@ def check_11_2(expected_best):
         "The probabilities are shifted by one score: the lowest can be the best of k, too.": sum(
             x * ((i / 4) ** 2 - (max(i - 1, 0) / 4) ** 2) for i, x in enumerate(up)
         ),
+        "(i/n)^k is the probability of *at most* the i-th, normalised or not. Take off that of the one before.": sum(
+            x * (i + 1) ** 2 for i, x in enumerate(up)
+        )
+        / sum((i + 1) ** 2 for i in range(4)),
         "This is a quantile. The expected value is a mean.": 0.8,
         "That is for one draw more: the power is k.": by_steps(scores, 3),
     }
@@ -358,6 +370,17 @@ def check_11_3(compare):
     checking.equal(
         call({"new": three, "old": three})["rate"], {"new": 1e-4, "old": 1e-4}, "the rate", says=says
     )
+    near = {r: [{"dev": d, "test": d}] for r, d in {1e-3: 0.80004, 1e-4: 0.80001}.items()}
+    says = "A larger mean is better, by however little: do not round it before you compare."
+    checking.equal(
+        call({"new": near, "old": near})["rate"], {"new": 1e-3, "old": 1e-3}, "the rate", says=says
+    )
+    none = {r: [{"dev": 0.0, "test": 0.0}] for r in (1e-3, 1e-4)}
+    says = "No rate learned anything on dev: all are equally good, so take the smallest. Do not start from a score of 0."
+    with checking.means(KeyError, says):
+        checking.equal(
+            call({"new": none, "old": none})["rate"], {"new": 1e-4, "old": 1e-4}, "the rate", says=says
+        )
     wrong = {
         "difference: it may be below zero. Keep the sign.": lambda runs: (
             by_table(runs) | {"difference": abs(by_table(runs)["difference"])}

@@ -232,7 +232,10 @@ def hidden_12_2(batch_calibration):
     for seed, N, K in ((1, 1, 4), (2, 40, 2), (3, 5, 5), (5, 2, 7)):
         case = made_scores(seed, N, K, shift=1.0)
         call.agrees(wanted_calibration, (case,), name=name, says=f"Wrong for N = {N}, K = {K}.")
-    says = "Long options have tiny probabilities: exp(-2000) is 0. Use a softmax that subtracts the largest score."
+    says = (
+        "Long options have tiny probabilities: exp(-2000) is 0. Use a softmax that subtracts the largest score, that of "
+        "each text: one maximum for all texts leaves 0 / 0 to some."
+    )
     for far in (200.0, 2000.0):
         case = made_scores(4, 5, 3, shift=1.0)
         call.agrees(wanted_calibration, (case - far,), (case + far,), name=name, says=says)
@@ -360,6 +363,15 @@ def check_12_3(prompt):
     checking.equal(prefix, "", "prefix", says="no demonstrations: the prefix is empty.")
     says = "no demonstrations: the context begins with its first word. Nothing stands before an empty line."
     checking.equal(context, "Review: fine\nSentiment:", "context", says=says)
+    case = ([("x", 1)], "fine", words)
+    says = "A single demonstration: an empty line separates it from the question, too."
+    checking.equal(call(*case), by_hand(*case), "(prefix, context, options)", says=says)
+    case = ([("x", 1)], "Review: a\nSentiment: b", words)
+    says = "The text holds 'Review: ' and 'Sentiment:' itself. Build the context from its parts; search for nothing."
+    checking.equal(call(*case), by_hand(*case), "(prefix, context, options)", says=says)
+    case = ([("x", 1)], "two\n\nparts", words)
+    says = "The text holds an empty line itself, and the context is the whole question: do not cut the finished prompt."
+    checking.equal(call(*case), by_hand(*case), "(prefix, context, options)", says=says)
     says = "Texts are written as they are, white space included."
     case = ([(" a\n ", 1)], "b ", words)
     checking.equal(call(*case), by_hand(*case), "(prefix, context, options)", says=says)
@@ -545,6 +557,8 @@ def check_12_5(prediction):
         "tokens: the prefix is read once, and the last token of an option is only predicted.": 10
         * (100 + 20 + 6),
         "tokens: each context is read once, not for each option.": 100 + 10 * 3 * (20 + 1),
+        "tokens: the last token of *each* option is only predicted: three for each context, not one.": 100
+        + 10 * (20 + 3 * 2 - 1),
         "tokens: this is one context of ten.": 100 + 20 + 3,
         "tokens: of each option one token is read.": 100 + 10 * 20,
         "tokens: each context has three options.": 100 + 10 * (20 + 1),

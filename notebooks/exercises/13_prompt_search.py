@@ -319,6 +319,12 @@ def check_13_3(step):
         before = loss(E[trigger]).item()
         return next((t for t in proposals(E, trigger, at, loss, keep) if loss(E[t]).item() < before), trigger)
 
+    def latest(E, trigger, at, loss, keep=4):
+        """The last proposal that lowers the loss."""
+        before = loss(E[trigger]).item()
+        found = [t for t in proposals(E, trigger, at, loss, keep) if loss(E[t]).item() < before]
+        return [trigger, *found][-1]
+
     def best(E, trigger, at, loss, keep=4):
         return min(proposals(E, trigger, at, loss, keep), key=lambda ids: loss(E[ids]).item())
 
@@ -340,6 +346,7 @@ def check_13_3(step):
                 lambda *case: wanted_step(*case, keep=1)
             ),
             "You take the first proposal that lowers the loss. Take the one with the smallest true loss.": lower,
+            "You keep the last proposal that lowers the loss. Keep the one with the smallest true loss.": latest,
             "You take the best proposal, also if the loss of trigger itself is smaller.": best,
             "You tried all tokens. Only the keep most promising ones are tried: a vocabulary has 50,000.": (
                 lambda *case: wanted_step(*case, keep=12)
@@ -348,7 +355,7 @@ def check_13_3(step):
         }.items()
     }
     says = "compare the true losses of the proposals and of trigger."
-    for ids, right, (E, trigger, _, loss) in zip(got, want, cases, strict=True):
+    for ids, right, (E, trigger, at, loss) in zip(got, want, cases, strict=True):
         if ids != right:
             if loss(E[ids]) > loss(E[trigger]):
                 says = "The loss went up. First order only proposes: a swap counts if the true loss fell."

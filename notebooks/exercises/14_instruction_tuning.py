@@ -230,6 +230,9 @@ def check_14_2(collate):
         "labels: they stand one place too late. The model shifts them itself.": torch.tensor(
             [[-100] * 5 + [8, 2], [-100, -100, -100, 8, 8, 8, 8]]
         ),
+        "labels: you counted from the right edge, where the padding stands. The answer ends where its row ends.": (
+            torch.tensor([[-100] * 5 + [8, 2], [-100, -100, 8, 8, 8, 8, 2]])
+        ),
         "labels: -100 is what does not count, 0 is a token.": want[2].clamp(min=0),
     }
     for message, value in wrong.items():
@@ -248,8 +251,18 @@ def check_14_2(collate):
             end,
             "An end token inside the answer is a label, too.",
         ),
-        ([([], [4, 3, 1]), ([0, 9], [7, 0, 1]), ([3], [1])], 0, "An empty prompt; the id 0 for padding."),
-        ([([6], [5, 1]), ([6, 6, 6], [1])], 9, "Padding of its own, an end token of its own."),
+        (
+            [([8, 5], [8, 7, end]), ([4, end, 4], [end])],
+            end,
+            "The answer's first token stands in the prompt, too: do not search for it, count.",
+        ),
+        (
+            [([6], [5, 1]), ([6, 6, 6], [1])],
+            9,
+            "Padding has an id of its own here: none of its places is seen, and none has a label.",
+        ),
+        ([([], [4, 3, 1]), ([2, 9], [7, 2, 1]), ([3], [1])], 9, "An empty prompt."),
+        ([([3], [4, 0, 1]), ([0, 9], [7, 1]), ([3], [1])], 0, "The id 0 for padding."),
         ([([8, end, 4, 4], [6, end])], end, "A single row: no padding at all."),
     ):
         call.agrees(cell_by_cell, (rows, pad_id), name="(ids, mask, labels)", dtype=torch.int64, says=says)
@@ -368,9 +381,17 @@ def by_ratios(sizes, cap, temperature, N):
     return shares, [N * r / e for r, e in zip(shares, sizes, strict=True)]
 
 
+def rounded(sizes, cap, temperature, N):
+    shares, _ = by_ratios(sizes, cap, temperature, N)
+    return shares, [round(N * r) / e for r, e in zip(shares, sizes, strict=True)]
+
+
 def hidden_14_3(mixture):
     call = checking.calls(mixture)
     name = "(shares, times seen)"
+    wrong = {
+        "times seen: you rounded the draws of a task. This is an average, and need not be a whole number.": rounded
+    }
     for case in (
         ([3, 7, 50], 20, 3.0, 100),
         ([1, 1], 5, 2.0, 8),
@@ -381,7 +402,7 @@ def hidden_14_3(mixture):
         ([300, 20, 7], 10**6, 1e6, 10),
         ([5, 8], math.inf, 0.5, 3),
     ):
-        call.agrees(by_ratios, case, name=name, says=f"Wrong for {case}.")
+        call.agrees(by_ratios, case, name=name, wrong=wrong, says=f"Wrong for {case}.")
     says = "A small temperature makes the power overflow. Work with logarithms, or with sizes relative to the largest."
     with checking.means(OverflowError, says), checking.means(ZeroDivisionError, says):
         call.agrees(
@@ -511,6 +532,10 @@ def hidden_14_4(choose):
         items = [random_item(seed, 7, 2, [3, 1, 2], far) for seed in range(2)]
         says = f"Logits {far:g} apart: the logarithm of a softmax is -inf there. Use log_softmax."
         call.agrees(by_tokens, *items, name="the index", says=says)
+    says = "All options are very improbable. Start from minus infinity or from the first option, not from a number."
+    checking.equal(call(*item_14_4([[-3e5], [-1.5e5], [-2e5]])), 1, "the index", says=says)
+    says = "Options that differ by a ten-thousandth are not equal. Do not round before you compare."
+    checking.equal(call(*item_14_4([[-0.5002], [-0.5001]])), 1, "the index", says=says)
     call.agrees(by_tokens, random_item(1, 3, 2, [2]), name="the index", says="A single option.")
 
 
