@@ -61,6 +61,18 @@ def mixed_precision(model: torch.nn.Module, device: torch.device) -> Iterator[No
         del model.forward
 
 
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards each part of the model is back in the mode that it had. From lesson 03 on."""
+    was = {part: part.training for part in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, mode in was.items():
+            part.training = mode
+
+
 def source_of(role: str, model: str = "") -> str:
     """Folder of the pinned asset for ``role``, or ``model`` itself (a folder or a hub name) where it is given."""
     from instructlab_utils import cache

@@ -25,7 +25,7 @@ from instructlab_utils.errors import TrainingError
 from instructlab_utils.guards import must_be_trainable, must_fit, share_of_hits, whole_label
 from instructlab_utils.identity import run_identity
 from instructlab_utils.losses import cross_entropy, upcast
-from instructlab_utils.models import mixed_precision
+from instructlab_utils.models import evaluating, mixed_precision
 
 Example = dict[str, Any]
 Batch = dict[str, Tensor]
@@ -233,15 +233,14 @@ def predict(model: nn.Module, examples: Sequence[Example], pad_id: int, batch_si
 
     Source: lesson 03, section 4.
     """
-    was_training, device = model.training, next(model.parameters()).device
+    device = next(model.parameters()).device
     must_fit(model, examples)
-    model.eval()
     found: dict[int, Tensor] = {}
-    for chosen in batches_by_length(examples, batch_size):
-        batch = move(collate([examples[i] for i in chosen], pad_id), device)
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        found |= zip(chosen, logits.float().cpu(), strict=True)
-    model.train(was_training)
+    with evaluating(model):
+        for chosen in batches_by_length(examples, batch_size):
+            batch = move(collate([examples[i] for i in chosen], pad_id), device)
+            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            found |= zip(chosen, logits.float().cpu(), strict=True)
     return torch.stack([found[i] for i in range(len(examples))])
 
 
@@ -253,16 +252,15 @@ def token_logits(
 
     As :func:`predict`, for heads that answer at each position; the padding is cut off again. Source: lesson 04, section 4.
     """
-    was_training, device = model.training, next(model.parameters()).device
+    device = next(model.parameters()).device
     must_fit(model, examples)
-    model.eval()
     found: dict[int, Tensor] = {}
-    for chosen in batches_by_length(examples, batch_size):
-        batch = move(collate_tokens([examples[i] for i in chosen], pad_id), device)
-        logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
-        for i, row in zip(chosen, logits.float().cpu(), strict=True):
-            found[i] = row[: len(examples[i]["input_ids"])]
-    model.train(was_training)
+    with evaluating(model):
+        for chosen in batches_by_length(examples, batch_size):
+            batch = move(collate_tokens([examples[i] for i in chosen], pad_id), device)
+            logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+            for i, row in zip(chosen, logits.float().cpu(), strict=True):
+                found[i] = row[: len(examples[i]["input_ids"])]
     return [found[i] for i in range(len(examples))]
 
 

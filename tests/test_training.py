@@ -376,3 +376,16 @@ def test_token_logits_are_those_of_each_row_alone():
     for row, logits in zip(rows, found, strict=True):
         alone = net(torch.tensor([row["input_ids"]]), None).logits[0]
         assert torch.allclose(logits, alone, atol=1e-6)
+
+
+def test_predicting_leaves_each_part_in_the_mode_that_it_had() -> None:
+    """A frozen part in evaluation mode stays there, also after an error."""
+    net = tiny().train()
+    frozen = net.get_submodule("bert.encoder")
+    frozen.eval()
+    modes = [part.training for part in net.modules()]
+    training.predict(net, [{"input_ids": [1, 2], "labels": 0}], 0)
+    assert [part.training for part in net.modules()] == modes and len(set(modes)) == 2
+    with pytest.raises(IndexError):
+        training.predict(net, [{"input_ids": [10**6], "labels": 0}], 0)
+    assert [part.training for part in net.modules()] == modes

@@ -483,7 +483,7 @@ del net, library
 # accuracy must be near that of always answering with the more frequent label.
 #
 # Prediction needs its own function: no gradients, no dropout, batches by length, and the answers back in the old
-# order.
+# order. Afterwards each part of the model is in the mode that it had: `evaluating` sees to it.
 
 
 # %% tags=["defines:training.batches_by_length"]
@@ -495,20 +495,20 @@ def batches_by_length(examples, batch_size):
 # %% tags=["defines:training.predict"]
 @torch.no_grad()
 def predict(model, examples, pad_id, batch_size=64):
-    was_training, device = model.training, next(model.parameters()).device
+    device = next(model.parameters()).device
     must_fit(model, examples)
-    model.eval()
     found = {}
-    for chosen in batches_by_length(examples, batch_size):
-        batch = move(collate([examples[i] for i in chosen], pad_id), device)
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        found |= zip(chosen, logits.float().cpu(), strict=True)
-    model.train(was_training)
+    with evaluating(model):
+        for chosen in batches_by_length(examples, batch_size):
+            batch = move(collate([examples[i] for i in chosen], pad_id), device)
+            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            found |= zip(chosen, logits.float().cpu(), strict=True)
     return torch.stack([found[i] for i in range(len(examples))])
 
 
 # %%
 from instructlab_utils.guards import must_fit
+from instructlab_utils.models import evaluating
 from instructlab_utils.training import move
 
 dev_set, test_set = (training.encode(rows, tokenizer, 128) for rows in (dev_rows, test_rows))

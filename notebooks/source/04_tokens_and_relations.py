@@ -76,6 +76,7 @@ from instructlab_utils import (
 from instructlab_utils.arguments import listed
 from instructlab_utils.errors import DataError, TrainingError
 from instructlab_utils.guards import must_fit
+from instructlab_utils.models import evaluating
 from instructlab_utils.training import IGNORED, batches_by_length, move
 
 run = start("04", profile=profile, seed=seed)
@@ -410,16 +411,15 @@ run.record(strict_gap=strict_gap, default_gap=default_gap)
 # %% tags=["defines:training.token_logits"]
 @torch.no_grad()
 def token_logits(model, examples, pad_id, batch_size=64):
-    was_training, device = model.training, next(model.parameters()).device
+    device = next(model.parameters()).device
     must_fit(model, examples)
-    model.eval()
     found = {}
-    for chosen in batches_by_length(examples, batch_size):
-        batch = move(collate_tokens([examples[i] for i in chosen], pad_id), device)
-        logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
-        for i, row in zip(chosen, logits.float().cpu(), strict=True):
-            found[i] = row[: len(examples[i]["input_ids"])]
-    model.train(was_training)
+    with evaluating(model):
+        for chosen in batches_by_length(examples, batch_size):
+            batch = move(collate_tokens([examples[i] for i in chosen], pad_id), device)
+            logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+            for i, row in zip(chosen, logits.float().cpu(), strict=True):
+                found[i] = row[: len(examples[i]["input_ids"])]
     return [found[i] for i in range(len(examples))]
 
 
