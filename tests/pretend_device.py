@@ -78,7 +78,10 @@ def storage_of(t: Tensor) -> torch.UntypedStorage | None:
         return None
     try:
         return BASE.untyped_storage(t)
-    except (NotImplementedError, RuntimeError):
+    except (
+        NotImplementedError,
+        RuntimeError,
+    ):  # torch's words for a tensor that has no memory, such as FakeTensor's
         return None
 
 

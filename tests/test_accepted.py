@@ -32,7 +32,6 @@ class Configured(nn.Module):
 
 
 def test_positions_that_no_table_limits_have_no_limit() -> None:
-    names = ("max_position_embeddings", "alibi", "position_biased_input")
     free: list[object] = [
         None,
         {"hidden_size": 3},
@@ -43,7 +42,7 @@ def test_positions_that_no_table_limits_have_no_limit() -> None:
         transformers.DebertaV2Config(relative_attention=True, position_biased_input=False),
         transformers.PretrainedConfig(max_position_embeddings=None),
     ]
-    assert [guards.positions(Configured(config)) for config in free] == [math.inf] * len(free), names
+    assert [guards.positions(Configured(config)) for config in free] == [math.inf] * len(free)
     assert guards.positions(nn.Linear(1, 1)) == math.inf
     bound = [
         transformers.GPT2Config(n_positions=32),

@@ -517,44 +517,38 @@ def check_00_4(possible):
         "you allow more."
     )
     claim(False, "0.6", 3, says="You cut digits off. 2 of 3 rounds to 0.7, so it cannot be reported as 0.6.")
-    claim(
-        True,
-        "0.92",
-        12,
-        says="11 of 12 is 0.9167, which rounds to 0.92. Two decimals allow an error of 0.005.",
+    half = (
+        "1 of 8 is exactly half-way between 0.12 and 0.13. Python's round goes to even, other programs "
+        "go up: accept both. Compare |k/n - value| with half a unit, in exact arithmetic (Fraction)."
     )
-    claim(
-        False,
-        "0.920",
-        12,
-        says="0.920 is not 0.92: the zero at the end claims a third decimal. float() throws it away; count in "
-        "the string.",
-    )
-    claim(True, "0.920", 25, says="23 of 25 is 0.920.")
-    for text in ("0.12", "0.13"):
-        claim(
+    for want, args, says in (
+        (
             True,
-            text,
-            8,
-            says="1 of 8 is exactly half-way between 0.12 and 0.13. Python's round goes to even, other programs "
-            "go up: accept both. Compare |k/n - value| with half a unit, in exact arithmetic (Fraction).",
-        )
-    claim(True, "92.0%", 25, says='"92.0%" is 92.0 divided by a hundred.')
-    claim(
-        False,
-        "93.0%",
-        25,
-        says='"93.0%" is 93.0 divided by a hundred, and so is its unit: half a unit is 0.05 %, or 0.0005, not 0.05.',
-    )
-    claim(True, "0.92", 25, ".2f", says="23 of 25, printed with .2f, is 0.92.")
-    claim(
-        False,
-        "0.920",
-        25,
-        ".2f",
-        says="A program that prints with .2f writes two decimals. It can never print 0.920, whatever it "
-        "computed: use spec.",
-    )
+            ("0.92", 12),
+            "11 of 12 is 0.9167, which rounds to 0.92. Two decimals allow an error of 0.005.",
+        ),
+        (
+            False,
+            ("0.920", 12),
+            "0.920 is not 0.92: the zero at the end claims a third decimal. float() throws it away; count in the string.",
+        ),
+        (True, ("0.920", 25), "23 of 25 is 0.920."),
+        (True, ("0.12", 8), half),
+        (True, ("0.13", 8), half),
+        (True, ("92.0%", 25), '"92.0%" is 92.0 divided by a hundred.'),
+        (
+            False,
+            ("93.0%", 25),
+            '"93.0%" is 93.0 divided by a hundred, and so is its unit: half a unit is 0.05 %, or 0.0005, not 0.05.',
+        ),
+        (True, ("0.92", 25, ".2f"), "23 of 25, printed with .2f, is 0.92."),
+        (
+            False,
+            ("0.920", 25, ".2f"),
+            "A program that prints with .2f writes two decimals. It can never print 0.920, whatever it computed: use spec.",
+        ),
+    ):
+        claim(want, *args, says=says)
     reachable = {n: sum(call(f"{cents / 100:.2f}", n) for cents in range(101)) for n in (12, 100)}
     print(
         f"00.4 passed the visible cases. Of the 101 values from 0.00 to 1.00, 12 items reach {reachable[12]},"
