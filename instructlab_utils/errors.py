@@ -7,7 +7,7 @@ From lesson 00 on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -52,6 +52,18 @@ class TrainingError(CourseError):
 
 class InstructionError(CourseError):
     """An instruction, a set of instructions or a conversation is not in the expected form."""
+
+
+class ProgramError(CourseError):
+    """A program of lesson 15's language cannot be read, has types that do not fit, or cannot run on.
+
+    ``at`` is the column, from 1 (0: the input); ``records`` the audit trail of a run until there.
+    """
+
+    def __init__(self, at: int, reason: str) -> None:
+        super().__init__(f"column {at}: {reason}{'' if reason.endswith('?') else '.'}")
+        self.at, self.reason = at, reason
+        self.records: list[Any] = []
 
 
 def sentence(error: ValidationError, file: str, prefix: str = "") -> str:

@@ -1,0 +1,398 @@
+"""A small language of executable instructions: text → steps → types → a run with an audit trail.
+
+A program is a pipeline, ``reverse | take 2 | map ( add 1 )``: each step gets what the one before gave. Values are whole
+numbers and lists of them. Lesson 15 builds all of it; lessons 16 and 17 use it as a teacher that is never wrong.
+
+    program = step { "|" step }
+    step    = NAME [ NUMBER ] | "map" "(" program ")" | "filter" test
+            | "if" ( MEASURE | "it" ) test "then" "(" program ")" "else" "(" program ")"
+    test    = "even" | "odd" | ( ">" | "<" | "=" ) NUMBER
+
+Nothing here is executed by Python: a step is looked up in :data:`STEPS`, and every run has limits. Taught in lesson 15.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from instructlab_utils.errors import ProgramError
+
+Value = int | list[int]
+LONGEST = 4000  # characters of a program
+DEEPEST = 12  # brackets in brackets
+DIGITS = 6  # of a number in a program
+TOKEN = re.compile(r"[a-z]+|[0-9]+|[|()<>=]")
+
+
+class Kind(NamedTuple):
+    """What a step takes and gives ("list" or "number"), whether a number stands behind it, and what it computes."""
+
+    takes: str
+    gives: str
+    numbered: bool
+    compute: Callable[..., Any]
+
+
+STEPS = {
+    "reverse": Kind("list", "list", False, lambda x: x[::-1]),
+    "sort": Kind("list", "list", False, sorted),
+    "unique": Kind("list", "list", False, lambda x: list(dict.fromkeys(x))),
+    "swap": Kind("list", "list", False, lambda x: x if len(x) < 2 else [x[-1], *x[1:-1], x[0]]),
+    "twice": Kind("list", "list", False, lambda x: x + x),
+    "take": Kind("list", "list", True, lambda x, k: x[:k]),
+    "drop": Kind("list", "list", True, lambda x, k: x[k:]),
+    "length": Kind("list", "number", False, len),
+    "sum": Kind("list", "number", False, sum),
+    "max": Kind("list", "number", False, max),
+    "min": Kind("list", "number", False, min),
+    "first": Kind("list", "number", False, lambda x: x[0]),
+    "last": Kind("list", "number", False, lambda x: x[-1]),
+    "add": Kind("number", "number", True, lambda n, k: n + k),
+    "times": Kind("number", "number", True, lambda n, k: n * k),
+    "rest": Kind("number", "number", True, lambda n, k: n % k),
+    "upto": Kind("number", "list", False, lambda n: list(range(1, n + 1))),
+}
+WORDS = ("map", "filter", "if", "then", "else", "it", "even", "odd")
+MEASURES = tuple(name for name, kind in STEPS.items() if kind[:3] == ("list", "number", False))
+
+
+@dataclass(frozen=True)
+class Test:
+    """``even``, ``odd``, or a relation with a number."""
+
+    relation: str
+    number: int | None = None
+
+    __test__ = False  # not a test of pytest
+
+    def holds(self, n: int) -> bool:
+        """Whether the number ``n`` passes."""
+        if self.number is None:
+            return n % 2 == (self.relation == "odd")
+        return {">": n > self.number, "<": n < self.number, "=": n == self.number}[self.relation]
+
+    def __str__(self) -> str:
+        return self.relation if self.number is None else f"{self.relation} {self.number}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its name, its number, test, measure and bodies where it has them, and its column, from 1."""
+
+    name: str
+    number: int | None = None
+    test: Test | None = None
+    measure: str | None = None
+    bodies: tuple[Program, ...] = ()
+    at: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        if self.name == "if":
+            then, otherwise = map(render, self.bodies)
+            return f"if {self.measure} {self.test} then ( {then} ) else ( {otherwise} )"
+        if self.bodies:
+            return f"{self.name} ( {render(self.bodies[0])} )"
+        return " ".join(str(part) for part in (self.name, self.number, self.test) if part is not None)
+
+
+Program = tuple[Step, ...]
+
+
+def render(program: Program) -> str:
+    """The program as text with one blank between tokens; ``parse`` gives the same program back."""
+    return " | ".join(map(str, program))
+
+
+# --- from text to steps -----------------------------------------------------------------------------------------------
+
+
+class Token(NamedTuple):
+    """A word, number or sign, and its column, from 1."""
+
+    text: str
+    at: int
+
+
+def tokens(text: str) -> list[Token]:
+    """The tokens of a program, and one empty token at the end. Raises ProgramError for any other character."""
+    if len(text) > LONGEST:
+        raise ProgramError(LONGEST, f"the program has {len(text)} characters; {LONGEST} are allowed")
+    found, place = [], 0
+    for match in TOKEN.finditer(text):
+        _blank(text, place, match.start())
+        found.append(Token(match[0], match.start() + 1))
+        place = match.end()
+    _blank(text, place, len(text))
+    return [*found, Token("", len(text) + 1)]
+
+
+def _blank(text: str, start: int, end: int) -> None:
+    """ProgramError where something other than blanks stands between two tokens."""
+    for place in range(start, end):
+        if text[place] not in " \t\n":
+            raise ProgramError(place + 1, f"{text[place]!a} is no character of the language")
+
+
+class Parser:
+    """Recursive descent: one method for each rule of the grammar. ``next`` is the token that is read next."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens = tokens(text)
+        self.place = self.depth = 0
+
+    @property
+    def next(self) -> Token:
+        return self.tokens[self.place]
+
+    def take(self, *wanted: str) -> str:
+        """The next token's text, if it is one of ``wanted``; then the one behind it is next."""
+        text, at = self.next
+        if text not in wanted:
+            near = difflib.get_close_matches(text, wanted, 1) if text else []
+            some = (
+                " or ".join(map(repr, wanted)) if len(wanted) < 6 else "the name of a step, such as 'reverse'"
+            )
+            hint = f"did you mean {near[0]!r}?" if near else f"expected {some or 'the end'}"
+            raise ProgramError(at, f"{repr(text) if text else 'the end'} cannot stand here; {hint}")
+        self.place += 1
+        return text
+
+    def number(self) -> int:
+        """The next token as a number."""
+        text, at = self.next
+        if not text.isdigit():
+            raise ProgramError(
+                at, f"{repr(text) if text else 'the end'} cannot stand here; expected a number"
+            )
+        if len(text) > DIGITS:
+            raise ProgramError(at, f"the number has {len(text)} digits; {DIGITS} are allowed")
+        self.place += 1
+        return int(text)
+
+    def test(self) -> Test:
+        relation = self.take("even", "odd", ">", "<", "=")
+        return Test(relation, self.number() if relation in "><=" else None)
+
+    def body(self) -> Program:
+        """A program in brackets."""
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise ProgramError(self.next.at, f"more than {DEEPEST} brackets in brackets")
+        self.take("(")
+        found = self.program()
+        self.take(")")
+        self.depth -= 1
+        return found
+
+    def step(self) -> Step:
+        at = self.next.at
+        name = self.take("map", "filter", "if", *STEPS)
+        if name == "map":
+            return Step(name, bodies=(self.body(),), at=at)
+        if name == "filter":
+            return Step(name, test=self.test(), at=at)
+        if name == "if":
+            measure, test = self.take("it", *MEASURES), self.test()
+            self.take("then")
+            then = self.body()
+            self.take("else")
+            return Step(name, test=test, measure=measure, bodies=(then, self.body()), at=at)
+        return Step(name, self.number() if STEPS[name].numbered else None, at=at)
+
+    def program(self) -> Program:
+        found = [self.step()]
+        while self.next.text == "|":
+            self.take("|")
+            found.append(self.step())
+        return tuple(found)
+
+
+def parse(text: str) -> Program:
+    """The steps of a program. Raises ProgramError, with the column of the first token that does not fit."""
+    parser = Parser(text)
+    found = parser.program()
+    parser.take("")  # the end
+    return found
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+def check(program: Program, given: str = "list") -> str:
+    """The type that the program gives for a ``given`` type. Raises ProgramError at the first step that does not fit."""
+    for step in program:
+        given = _gives(step, given)
+    return given
+
+
+def _gives(step: Step, given: str) -> str:
+    if step.name == "if":
+        wanted = "number" if step.measure == "it" else "list"
+        _fits(step, given, wanted)
+        then, otherwise = (check(body, given) for body in step.bodies)
+        if then != otherwise:
+            raise ProgramError(
+                step.at, f"'then' gives a {then} and 'else' a {otherwise}; both must give the same"
+            )
+        return then
+    takes, gives = STEPS[step.name][:2] if step.name in STEPS else ("list", "list")
+    _fits(step, given, takes)
+    if step.name == "map" and (inner := check(step.bodies[0], "number")) != "number":
+        raise ProgramError(step.at, f"the body of 'map' gives a {inner}; it must give a number")
+    return gives
+
+
+def _fits(step: Step, given: str, wanted: str) -> None:
+    if given != wanted:
+        raise ProgramError(step.at, f"{step.name!r} needs a {wanted}, and gets a {given}")
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one run may use: steps, numbers in a list, and the size of a number."""
+
+    steps: int = 1000
+    length: int = 1000
+    size: int = 10**9
+
+
+class Record(NamedTuple):
+    """One line of the audit trail: the step, its column, how deep it stands, the value before and after."""
+
+    step: str
+    at: int
+    depth: int
+    before: Value
+    after: Value
+
+
+@dataclass
+class Trace:
+    """A run: its ``value``, and a record for each step in the order in which the steps ended."""
+
+    value: Value
+    records: list[Record] = field(default_factory=list)
+
+
+def run(program: Program, value: Value, limits: Limits = Limits()) -> Trace:
+    """Execute the program on ``value``; types are checked first, and ``value`` is not changed.
+
+    Raises ProgramError for types that do not fit, a step that has no result (the first number of an empty list), and a
+    limit that is reached. The error's ``records`` hold the trail until there.
+    """
+    check(program, "number" if isinstance(value, int) else "list")
+    trace = Trace(_within(value, limits, 0))
+    try:
+        trace.value = _walk(program, trace.value, limits, trace.records, 0)
+    except ProgramError as error:
+        error.records = trace.records
+        raise
+    return trace
+
+
+def _walk(program: Program, value: Value, limits: Limits, records: list[Record], depth: int) -> Value:
+    for step in program:
+        after = _within(_apply(step, value, limits, records, depth), limits, step.at)
+        if len(records) >= limits.steps:
+            raise ProgramError(step.at, f"the run needs more than {limits.steps} steps")
+        records.append(Record(str(step), step.at, depth, value, after))
+        value = after
+    return value
+
+
+def _apply(step: Step, value: Any, limits: Limits, records: list[Record], depth: int) -> Value:
+    if step.name == "map":
+        return [_walk(step.bodies[0], n, limits, records, depth + 1) for n in value]  # type: ignore[misc]
+    if step.name == "filter":
+        return [n for n in value if step.test.holds(n)]  # type: ignore[union-attr]
+    if step.name == "if":
+        n = value if step.measure == "it" else _compute(step, str(step.measure), value)
+        chosen = step.bodies[0] if step.test.holds(n) else step.bodies[1]  # type: ignore[union-attr]
+        return _walk(chosen, value, limits, records, depth + 1)
+    if step.name == "upto" and value > limits.length:  # before the memory is spent
+        raise ProgramError(step.at, f"a list of more than {limits.length} numbers")
+    return _compute(step, step.name, value, *([step.number] if step.number is not None else []))
+
+
+def _compute(step: Step, name: str, *values: Any) -> Any:
+    try:
+        return STEPS[name].compute(*values)
+    except (IndexError, ValueError):
+        raise ProgramError(step.at, f"{name!r} has no result for an empty list") from None
+    except ZeroDivisionError:
+        raise ProgramError(step.at, f"{name!r} has no result for 0") from None
+
+
+def _within(value: Value, limits: Limits, at: int) -> Value:
+    """The value, if it keeps the limits."""
+    numbers = [value] if isinstance(value, int) else value
+    if len(numbers) > limits.length:
+        raise ProgramError(at, f"a list of more than {limits.length} numbers")
+    if any(abs(n) > limits.size for n in numbers):
+        raise ProgramError(at, f"a number beyond {limits.size}")
+    return value
+
+
+# --- programs at random, and in words ---------------------------------------------------------------------------------
+
+PHRASES: dict[str, tuple[str, ...]] = {
+    "reverse": ("reverse the list", "turn the list around", "write the list backwards"),
+    "sort": ("sort the list", "put the numbers in order", "arrange the numbers from small to large"),
+    "unique": ("remove repeated numbers", "keep each number once", "drop duplicates"),
+    "swap": ("swap the first and the last number", "exchange both ends", "let the ends trade places"),
+    "twice": ("repeat the list", "write the list two times", "append a copy of the list"),
+    "take": ("take the first {} numbers", "keep only the first {}", "cut the list after {} numbers"),
+    "drop": ("drop the first {} numbers", "leave out the first {}", "start after the first {} numbers"),
+    "length": ("count the numbers", "give the length of the list", "say how many numbers there are"),
+    "sum": ("add up the numbers", "give the sum", "compute the total"),
+    "max": ("give the largest number", "find the maximum", "pick the biggest number"),
+    "min": ("give the smallest number", "find the minimum", "pick the least number"),
+    "first": ("give the first number", "pick the number at the start", "return the head of the list"),
+    "last": ("give the last number", "pick the number at the end", "return the tail number"),
+    "add": ("add {}", "increase it by {}", "go up by {}"),
+    "times": ("multiply it by {}", "make it {} times as large", "scale it by {}"),
+    "rest": ("take the remainder after dividing by {}", "reduce it modulo {}", "keep what dividing by {} leaves"),
+    "upto": ("count from 1 up to it", "list all numbers up to it", "write the numbers from 1 to it"),
+    "map": ("for each number {}", "change every number : {}", "do this to all numbers : {}"),
+    "filter": ("keep the numbers that are {}", "remove all numbers that are not {}", "select numbers that are {}"),
+    "if": ("if {} is {} then {} , otherwise {}", "when {} is {} , {} ; else {}", "provided {} is {} , {} ; failing that , {}"),
+}  # fmt: skip
+RELATIONS = {">": "greater than {}", "<": "less than {}", "=": "equal to {}", "even": "even", "odd": "odd"}
+JOINS = (" , then ", " ; next ", " and after that ")
+
+
+def describe(program: Program, choose: Callable[[Sequence[str]], str] = lambda options: options[0]) -> str:
+    """The program in words, tokens separated by blanks; ``choose`` picks one of the wordings at each place."""
+    return choose(JOINS).join(_words(step, choose) for step in program)
+
+
+def _words(step: Step, choose: Callable[[Sequence[str]], str]) -> str:
+    parts: list[Any] = [step.number] if step.number is not None else []
+    if step.test is not None:
+        parts = [RELATIONS[step.test.relation].format(step.test.number)]
+    if step.measure is not None:
+        parts.insert(0, "it" if step.measure == "it" else f"the {step.measure}")
+    parts += [describe(body, choose) for body in step.bodies]
+    return choose(PHRASES[step.name]).format(*parts)
+
+
+def programs(
+    depth: int, names: Sequence[str], numbers: Sequence[int] = (1, 2, 3), given: str = "list"
+) -> Iterator[Program]:
+    """All well-typed programs of ``depth`` plain steps out of ``names``, in the order of ``names`` and ``numbers``."""
+    if depth == 0:
+        yield ()
+        return
+    for name in names:
+        takes, gives, numbered, _ = STEPS[name]
+        if takes == given:
+            for number in numbers if numbered else (None,):
+                for rest in programs(depth - 1, names, numbers, gives):
+                    yield (Step(name, number), *rest)
