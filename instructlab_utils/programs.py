@@ -362,7 +362,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "upto": ("count from 1 up to it", "list all numbers up to it", "write the numbers from 1 to it"),
     "map": ("for each number {}", "change every number : {}", "do this to all numbers : {}"),
     "filter": ("keep the numbers that are {}", "remove all numbers that are not {}", "select numbers that are {}"),
-    "if": ("if {} is {} then {} , otherwise {}", "when {} is {} , {} ; else {}", "provided {} is {} , {} ; failing that , {}"),
+    "if": ("if {} is {} then {} , otherwise {}", "when {} is {} , {} ; else {}", "provided {} is {} , {} ; else , {}"),
 }  # fmt: skip
 RELATIONS = {">": "greater than {}", "<": "less than {}", "=": "equal to {}", "even": "even", "odd": "odd"}
 JOINS = (" , then ", " ; next ", " and after that ")
