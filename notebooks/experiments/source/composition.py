@@ -16,12 +16,12 @@
 # # Experiment `composition`: one block
 #
 # A small language model, trained from scratch, executes programs on lists of four digits. Every program is given in two
-# ways, in words (several wordings for each step) or in the signs of lesson 15's language, and executed in two ways: *at once*,
-# where the model writes the result of the whole program, or *step by step*, where the engine hands it one step at a time and
+# ways, in words (several wordings for each step) or in the signs of lesson 15's language, and executed in two ways: *at
+# once*, where the model writes the result of the whole program, or *step by step*, where the engine hands it one step at a time and
 # the model writes every intermediate list. One network does all four: same weights, same programs, same inputs.
 #
-# A block is one seed: one network and its own test items. Trained on one to three steps, tested on one to six. The grid stands
-# in `data/experiments/composition.toml`, the claims in `data/claims/`; lesson 15 explains them.
+# A block is one seed: one network and its own test items. Trained on one to three steps, tested on one to six. The grid
+# stands in `data/experiments/composition.toml`, the claims in `data/claims/`; lesson 15 explains them.
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
@@ -45,8 +45,8 @@ device = block.run.device
 # %% [markdown]
 # ## Programs and inputs
 #
-# All steps keep the length of the list. A drawn item is kept only if each of its steps changes the list, so that the number of
-# steps is no number on paper. Inputs with a digit sum that five divides are kept for dev and test.
+# All steps keep the length of the list. A drawn item is kept only if each of its steps changes the list, so that the number
+# of steps is no number on paper. Inputs with a digit sum that five divides are kept for dev and test.
 
 # %%
 digits = range(settings.digits)
