@@ -17,8 +17,8 @@
 #
 # A small language model, trained from scratch, executes programs on lists of four digits. Every program is given in two
 # ways, in words (several wordings for each step) or in the signs of lesson 15's language, and executed in two ways: *at
-# once*, where the model writes the result of the whole program, or *step by step*, where the engine hands it one step at a time and
-# the model writes every intermediate list. One network does all four: same weights, same programs, same inputs.
+# once*, where the model writes the result of the whole program, or *step by step*, where the engine hands it one step at a
+# time and the model writes every intermediate list. One network does all four: same weights, same programs, same inputs.
 #
 # A block is one seed: one network and its own test items. Trained on one to three steps, tested on one to six. The grid
 # stands in `data/experiments/composition.toml`, the claims in `data/claims/`; lesson 15 explains them.
@@ -32,15 +32,12 @@ seed: int = 0  # first values, training programs and inputs, test programs and i
 import random
 from functools import cache
 
-import torch
-
 from instructlab_repro import block as blocks
-from instructlab_utils import generation, programs, small, training
+from instructlab_utils import generation, programs, small
 from instructlab_utils.programs import Step
 
 block = blocks.open_block("composition", profile, stage, seed=seed)
 settings = block.settings
-device = block.run.device
 
 # %% [markdown]
 # ## Programs and inputs
@@ -49,7 +46,6 @@ device = block.run.device
 # of steps is no number on paper. Inputs with a digit sum that five divides are kept for dev and test.
 
 # %%
-digits = range(settings.digits)
 shifts = [Step("map", bodies=((Step("add", k), Step("rest", settings.digits)),)) for k in (1, 2)]
 STEPS = [Step("reverse"), Step("swap"), Step("sort"), *shifts]
 
@@ -58,7 +54,7 @@ def item(depth, rng, held_out):
     """A program, its input, and the list after each step."""
     while True:
         program = tuple(rng.choice(STEPS) for _ in range(depth))
-        given = [rng.choice(digits) for _ in range(settings.length)]
+        given = [rng.randrange(settings.digits) for _ in range(settings.length)]
         trail = [r for r in programs.run(program, given).records if r.depth == 0]
         if (sum(given) % 5 == 0) == held_out and all(r.before != r.after for r in trail):
             return program, given, [r.after for r in trail]
@@ -102,7 +98,6 @@ def example(instruction, given, result):
 
 # %%
 REPRESENTATIONS = ("natural", "symbolic")
-rng, test_rng = random.Random(f"{seed} train"), random.Random(f"{seed} test")
 
 
 def examples(n, draw, held_out):
@@ -111,16 +106,8 @@ def examples(n, draw, held_out):
     return [example(told(method, p, draw), given, trail[-1]) for method, p, given, trail in drawn]
 
 
-train, dev = (
-    examples(settings.examples, rng, False),
-    examples(settings.dev, random.Random(f"{seed} dev"), True),
-)
-
-
-@torch.no_grad()
-def dev_loss(net):
-    batch = training.move(training.collate_tokens(dev, 0), device)
-    return generation.causal_losses(net, batch).mean().item()
+train = examples(settings.examples, random.Random(f"{seed} train"), False)
+dev = examples(settings.dev, random.Random(f"{seed} dev"), True)
 
 
 @cache
@@ -128,8 +115,8 @@ def trained(learning_rate):
     """The network, what a line says of it, and its cost."""
     net = small.small_decoder(len(tokenizer), width=settings.width, window=128, std=settings.std, seed=seed)
     knobs = {"learning_rate": learning_rate, "objective": generation.causal_losses}
-    net, line, cost = blocks.fit(block, net.to(device), train, 0, ends=20, **knobs)
-    return net, line | {"dev_loss": dev_loss(net) if net else None}, cost
+    net, line, cost = blocks.fit(block, net.to(block.run.device), train, 0, ends=20, **knobs)
+    return net, line | {"dev_loss": net and blocks.completion_scores(net, dev, 0)["nll"]}, cost
 
 
 # %% [markdown]
@@ -141,6 +128,8 @@ def trained(learning_rate):
 
 # %%
 def answers(net, prompts):
+    if net is None:  # its loss diverged
+        return [""] * len(prompts)
     new, _ = small.sample(net, [encoded(p) for p in prompts], settings.length + 1, END, temperature=0)
     return [" ".join(tokenizer.convert_ids_to_tokens(row)) for row in new]
 
@@ -151,10 +140,8 @@ def executed(net, method, items, draw):
     depth = len(items[0][0])
     for first in range(depth) if "steps" in method else [0]:
         last = first + 1 if "steps" in method else depth
-        asked = [
-            f"{told(method, p[first:last], draw)} = {x} =" for (p, *_), x in zip(items, now, strict=True)
-        ]
-        now = answers(net, asked)
+        steps = [told(method, p[first:last], draw) for p, *_ in items]
+        now = answers(net, [f"{step} = {x} =" for step, x in zip(steps, now, strict=True)])
         right = [r and x == shown(t[last - 1]) for r, x, (*_, t) in zip(right, now, items, strict=True)]
     return now, sum(right) / len(right)
 
@@ -167,7 +154,8 @@ def executed(net, method, items, draw):
 
 # %%
 sizes = {d: settings.singles if d == 1 else settings.items for d in block.spec.axes["depth"]}
-tests = {d: [item(d, test_rng, True) for _ in range(n)] for d, n in sizes.items()}
+draw = random.Random(f"{seed} test")
+tests = {d: [item(d, draw, True) for _ in range(n)] for d, n in sizes.items()}
 cells = [(line, *line["tuned"].values(), line["method"], line["depth"]) for line in block.lines()]
 found = {tuple(cell): line["accuracy"] for line, *cell in cells}  # of a block that was interrupted
 for trial in block.trials():
