@@ -8,16 +8,16 @@
 #     minutes: {smoke: 1, laptop: 4, gpu: 3}
 #     class_minutes: 180
 #     budget:
-#       steps: {smoke: 6, laptop: 700, gpu: 1500}
-#       batch: {smoke: 16, laptop: 64, gpu: 64}
+#       steps: {smoke: 6, laptop: 1400, gpu: 3000}
+#       batch: {smoke: 16, laptop: 32, gpu: 64}
 #       n_train: {smoke: 96, laptop: 16000, gpu: 40000}
 #       n_test: {smoke: 8, laptop: 200, gpu: 1000}
 #       soft_steps: {smoke: 3, laptop: 120, gpu: 400}
 #       n_prefixes: {smoke: 100, laptop: 1000, gpu: 3000}
 #       n_requests: {smoke: 3, laptop: 12, gpu: 12}
 #       n_calls: {smoke: 2, laptop: 8, gpu: 8}
-#       n_dev: {smoke: 20, laptop: 100, gpu: 100}
-#       n_route: {smoke: 30, laptop: 240, gpu: 400}
+#       n_dev: {smoke: 20, laptop: 112, gpu: 112}
+#       n_route: {smoke: 30, laptop: 147, gpu: 147}
 #       n_functions: {smoke: 2, laptop: 8, gpu: 8}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
@@ -446,8 +446,12 @@ def line(numbers):
     return " ".join(map(str, numbers))
 
 
-example = draw(3, random.Random(4))
-print(programs.render(example[0]), example[1:])
+example = (
+    parse("reverse | map ( add 2 | rest 6 ) | sort"),
+    [3, 1, 4, 1],
+    [[1, 4, 1, 3], [3, 0, 3, 5], [0, 3, 3, 5]],
+)
+print(programs.render(example[0]))
 print(programs.describe(example[0], random.Random(0).choice))
 
 # %% [markdown]
@@ -953,14 +957,13 @@ def write(prompts, mask=None, temperature=0.0, seed=0, longest=16):
         [tokenizer(prompt)["input_ids"] for prompt in prompts],
         torch.Generator(run.device).manual_seed(seed),
     )
-    only = None if mask is None else lambda i, new: mask(new)
-    how = dict(temperature=temperature, generator=g, allowed=only)
+    how = dict(temperature=temperature, generator=g, allowed=mask)
     return [tokenizer.decode(new).strip() for new in small.sample(decoder, ids, longest, newline, **how)[0]]
 
 
 prompts = [f"{SHOTS}Request: {request}\nProgram:" for request in ASKED]
 mask = Mask(GRAMMAR, newline)
-drafts = {"free": write(prompts), "masked": write(prompts, mask)}
+drafts = {"free": write(prompts), "masked": write(prompts, lambda i, new: mask(new))}
 for k, (request, gold) in enumerate(ASKED.items()):
     print(f"{request}  (gold: {gold})")
     for how, texts in drafts.items():
@@ -1069,7 +1072,7 @@ def call_grammar(schema, request):
         parts = [
             [f'{", " if k else ""}"{key}": ', f"<{kind}>"] for k, (key, kind) in enumerate(arguments.items())
         ]
-        rules["<start>"].append([f'{{"name": "{name}", "arguments": {{', *itertools.chain(*parts), "}}"])
+        rules["<start>"].append([f' {{"name": "{name}", "arguments": {{', *itertools.chain(*parts), "}}"])
     return rules
 
 
@@ -1077,29 +1080,33 @@ print(json.dumps(call_grammar({"rate_book": SCHEMA["rate_book"]}, "five stars"),
 
 # %%
 intents = tasks.load("intent")
-names = intents.labels
-print(names)
+INTENTS = sorted(intents.splits["train"][0]["options"])
+print(INTENTS)
 
 
 def utterances(split, labels, n, seed=0):
     """n shuffled rows of a split with one of these labels: (text, label)."""
-    rows = [(r["text"].removeprefix("Utterance: "), names[r["label"]]) for r in intents.splits[split]]
+    rows = [
+        (r["input"].removeprefix("Utterance: "), r["options"][r["answer"]]) for r in intents.splits[split]
+    ]
     rows = [row for row in rows if row[1] in labels]
     return random.Random(seed).sample(rows, min(n, len(rows)))
 
 
+SHOWN = {
+    "Will it rain in Oslo?": ("get_weather", {"place": "Oslo"}),
+    "A table for two at Luigi's": ("book_restaurant", {"place": "Luigi's", "people": 2}),
+    "I want to hear Blue Moon": ("play_music", {"what": "Blue Moon"}),
+    "This novel deserves four stars": ("rate_book", {"stars": 4}),
+}
+CALLS = "".join(
+    f"Request: {request}\nCall: {json.dumps({'name': name, 'arguments': arguments})}\n\n"
+    for request, (name, arguments) in SHOWN.items()
+)
 requests = utterances("train", SCHEMA, run.budget.n_calls, seed=2)
-TOLD = "You call tools. The tools are " + ", ".join(f"{name}({', '.join(a)})" for name, a in SCHEMA.items())
-TOLD += '. Answer with one JSON object such as {"name": "rate_book", "arguments": {"stars": 2}} and nothing else. Request: '
-calls = {"free": ask([TOLD + text for text, _ in requests], 40), "masked": []}
-turns = [chat.chat_text(tokenizer, [{"role": "user", "content": TOLD + text}], True) for text, _ in requests]
-for prompt, (text, _) in zip(turns, requests, strict=True):
-    call_mask = Mask(call_grammar(SCHEMA, text), tokenizer.eos_token_id)
-    (new,), _ = small.sample(
-        decoder, [tokenizer(prompt)["input_ids"]], 48, tokenizer.eos_token_id, temperature=0,
-        allowed=lambda i, new, call_mask=call_mask: call_mask(new),
-    )  # fmt: skip
-    calls["masked"].append(tokenizer.decode(new))
+turns = [f"{CALLS}Request: {text}\nCall:" for text, _ in requests]
+masks = [Mask(call_grammar(SCHEMA, text), newline) for text, _ in requests]
+calls = {"free": write(turns, longest=40), "masked": write(turns, lambda i, new: masks[i](new), longest=40)}
 
 
 # %%
@@ -1144,7 +1151,7 @@ SERVED = {
     "rate_book": "Rate a book with points or stars.",
     "search_screening_event": "Find the times of a movie in a cinema.",
 }
-UNKNOWN = [name for name in names if name not in SERVED]
+UNKNOWN = [name for name in INTENTS if name not in SERVED]
 
 
 @torch.no_grad()
@@ -1169,7 +1176,7 @@ print("not served:", UNKNOWN)
 # %%
 def routed(split, n):
     """Scores of each request against the five instructions, and the right row (5: none of them)."""
-    rows, order = utterances(split, names, n, seed=1), list(SERVED)
+    rows, order = utterances(split, INTENTS, n, seed=1), list(SERVED)
     gold = np.array([order.index(label) if label in SERVED else len(order) for _, label in rows])
     return (embed(text for text, _ in rows) @ v.T).numpy(), gold
 
@@ -1353,26 +1360,26 @@ def guess_all(temperature, seed=0):
 
 
 # %%
-draws, chosen, shares = 16, guess_all(0.0), {}
-shares[1] = (
-    np.mean([fits(t, p) for t, (p, _, _) in zip(chosen, puzzles, strict=True)]),
-    np.mean([fits(t, m) for t, m in zip(chosen, more, strict=True)]),
-)
-for k in range(2, draws + 1):
-    new = guess_all(1.0, seed=k)
-    chosen = [old if fits(old, p) else t for old, t, (p, _, _) in zip(chosen, new, puzzles, strict=True)]
-    given = np.mean([fits(t, p) for t, (p, _, _) in zip(chosen, puzzles, strict=True)])
-    shares[k] = (given, np.mean([fits(t, m) for t, m in zip(chosen, more, strict=True)]))
+def share(texts, tests):
+    return float(np.mean([fits(text, pairs) for text, pairs in zip(texts, tests, strict=True)]))
+
+
+given, chosen, draws = [pairs for pairs, _, _ in puzzles], guess_all(0.0), range(1, 17)
+shares = [(share(chosen, given), share(chosen, more))]
+for k in draws[1:]:
+    triples = zip(chosen, guess_all(1.0, seed=k), given, strict=True)
+    chosen = [old if fits(old, pairs) else new for old, new, pairs in triples]
+    shares.append((share(chosen, given), share(chosen, more)))
+print(f"the greedy guess: {shares[0][1]:.3f} right; after {draws[-1]} tested draws: {shares[-1][1]:.3f}")
+run.record(guess_1=shares[0][1], guess_n=shares[-1][1])
+
+# %%
 figure, axis = plotting.axes(width=5.2, height=3.0, dpi=90)
-axis.plot(
-    shares, [a for a, _ in shares.values()], label="fits the three pairs that it saw", **plotting.style(0)
-)
-axis.plot(shares, [b for _, b in shares.values()], label="also right on eight new lists", **plotting.style(1))
+for i, name in enumerate(("fits the three pairs that it saw", "also right on eight new lists")):
+    axis.plot(draws, [pair[i] for pair in shares], label=name, **plotting.style(i))
 axis.set(xlabel="programs drawn and tested (1: the greedy guess)", ylabel="share of puzzles", ylim=(0, 1.02))
 axis.legend(fontsize=8)
 _ = run.figure(figure, "15_feedback")
-print(f"greedy: {shares[1][1]:.3f} right; {draws} tested draws: {shares[draws][1]:.3f}")
-run.record(guess_1=float(shares[1][1]), guess_n=float(shares[draws][1]))
 
 # %% [markdown]
 # **Figure and observe.** Test feedback buys a lot, without any update of the weights: the interpreter is a judge that
