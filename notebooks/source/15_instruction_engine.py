@@ -10,7 +10,7 @@
 #     budget:
 #       steps: {smoke: 6, laptop: 1400, gpu: 3000}
 #       batch: {smoke: 16, laptop: 32, gpu: 64}
-#       n_train: {smoke: 96, laptop: 16000, gpu: 40000}
+#       n_train: {smoke: 96, laptop: 12000, gpu: 40000}
 #       n_test: {smoke: 8, laptop: 200, gpu: 1000}
 #       soft_steps: {smoke: 3, laptop: 120, gpu: 400}
 #       n_prefixes: {smoke: 100, laptop: 1000, gpu: 3000}
@@ -706,7 +706,7 @@ GRAMMAR = {  # rule → alternatives → symbols: a rule, a text, or a set of ch
 # character.
 
 
-# %%
+# %% tags=["defines:grammars.opened"]
 def opened(stacks, grammar):
     found, waiting = set(), list(stacks)
     while waiting:
@@ -718,7 +718,7 @@ def opened(stacks, grammar):
     return frozenset(found)
 
 
-# %%
+# %% tags=["defines:grammars.advance"]
 def advance(state, character, grammar):
     after = set()
     for top, *rest in filter(None, state):
@@ -746,7 +746,7 @@ for text in (" take 2", " re", " reverse sort"):
 # all tokens on it.
 
 
-# %%
+# %% tags=["defines:grammars.trie"]
 def trie(texts):
     root = {}
     for token, text in texts.items():
@@ -757,7 +757,7 @@ def trie(texts):
     return root
 
 
-# %%
+# %% tags=["defines:grammars.allowed"]
 def allowed(state, node, grammar):
     found = list(node.get("", ()))
     for character, below in node.items():
