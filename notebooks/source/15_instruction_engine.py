@@ -143,30 +143,39 @@ print("value:", trace.value)
 # such program. Here is one, with all the stations between.
 
 # %%
-text = "reverse | take 2 | sum"
-steps = programs.parse(text)
-kinds = ["list"]
-for step in steps:
-    kinds.append(programs.type_of(step, kinds[-1]))
-trail = programs.run(steps, [3, 1, 4]).records
-stations = [
-    ("text", text),
-    ("tokens", "  ".join(f"{t.text}@{t.at}" for t in programs.tokens(text) if t.text)),
-    ("tree", "program(" + ", ".join(f"{s.name}[{s.number or ''}]" for s in steps) + ")"),
-    ("types", "  →  ".join(kinds)),
-    ("trail", "[3, 1, 4]  →  " + "  →  ".join(str(r.after) for r in trail)),
-]
-
-# %%
-figure, axis = plotting.axes(width=7.4, height=3.4, dpi=90)
-errors = ("unknown character", "what cannot stand here", "types that do not fit", "a limit, an empty list")
-for i, (name, shown) in enumerate(stations):
-    axis.text(0.02, -i, name, weight="bold", va="center")
-    axis.text(0.15, -i, shown, family="monospace", fontsize=8, va="center", bbox=dict(fc="white", ec="black"))
+text = "if length > 2 then ( take 2 | sum ) else ( sum )"
+(step,) = programs.parse(text)
+then, otherwise = map(programs.render, step.bodies)
+trail = programs.run((step,), [3, 1, 4]).records
+stations = {
+    "text": (text, ""),
+    "tokens": (" ".join(f"{t.text}@{t.at}" for t in programs.tokens(text) if t.text), "an unknown character"),
+    "tree": (
+        f"if ── {step.measure} {step.test} ── then: {then}\n   └─ else: {otherwise}",
+        "what cannot stand here",
+    ),
+    "types": (
+        f"list → [ list → list → number  or  list → number ] → {programs.check((step,))}",
+        "types that do not fit",
+    ),
+    "trail": (
+        "\n".join(
+            f"{'  ' * r.depth}{r.before} → {r.after}   {r.step if len(r.step) < 12 else 'if …'}"
+            for r in trail
+        ),
+        "a limit, an empty list",
+    ),
+}
+figure, axis = plotting.axes(width=6.8, height=3.9, dpi=90)
+for i, (name, (shown, refused)) in enumerate(stations.items()):
+    axis.text(0.01, -i, name, weight="bold", va="center")
+    axis.text(
+        0.13, -i, shown, family="monospace", fontsize=6.5, va="center", bbox=dict(fc="white", ec="black")
+    )
     if i:
-        axis.annotate("", (0.06, -i + 0.2), (0.06, -i + 0.8), arrowprops=dict(arrowstyle="->"))
-        axis.text(0.09, -i + 0.5, f"refuses: {errors[i - 1]}", fontsize=7, style="italic", va="center")
-axis.set(xlim=(0, 1), ylim=(-4.5, 0.5))
+        axis.annotate("", (0.04, -i + 0.3), (0.04, -i + 0.75), arrowprops=dict(arrowstyle="->"))
+        axis.text(0.06, -i + 0.52, f"refuses {refused}", fontsize=7, style="italic", va="center")
+axis.set(xlim=(0, 1), ylim=(-4.5, 0.4))
 axis.axis("off")
 _ = run.figure(figure, "15_stations")
 
@@ -185,8 +194,7 @@ _ = run.figure(figure, "15_stations")
 # | $m$ | the probability that a model gives to $A(q)$: what a mask keeps |
 # | $u$, $v_r$ | the embedding of a request; of instruction $r$ |
 # | $\tau$ | the threshold below which a request is refused |
-
-# %% [markdown]
+#
 # ## 2 The language
 #
 # ```
@@ -653,7 +661,7 @@ for panel, values, title in (
     (panels[1], near.numpy(), "cosine to its symbol"),
 ):
     image = panel.imshow(values, cmap="Greys", vmin=-0.2, vmax=1)
-    panel.set_xticks(range(5), names, rotation=45, fontsize=7)
+    panel.set_xticks(range(5), [*names[:3], "+ 1", "+ 2"], fontsize=7)
     panel.set_yticks(range(5), [f"c{k}" for k in range(5)])
     panel.grid(False)
     panel.set_title(title, fontsize=9)
