@@ -25,11 +25,11 @@ Value = int | list[int]
 LONGEST = 4000  # characters of a program
 DEEPEST = 12  # brackets in brackets
 DIGITS = 6  # of a number in a program
-TOKEN = re.compile(r"[a-z]+|[0-9]+|[|()<>=]")
+TOKEN = re.compile(r"[a-z]+|[0-9]+|[|()<>=]|(?P<other>[^ \t\n])")
 
 
 class Kind(NamedTuple):
-    """What a step takes and gives ("list" or "number"), whether a number stands behind it, and what it computes."""
+    """What a step takes and gives ("list" or "number"), whether a number follows it, and what it computes."""
 
     takes: str
     gives: str
@@ -121,101 +121,109 @@ def tokens(text: str) -> list[Token]:
     """The tokens of a program, and one empty token at the end. Raises ProgramError for any other character."""
     if len(text) > LONGEST:
         raise ProgramError(LONGEST, f"the program has {len(text)} characters; {LONGEST} are allowed")
-    found, place = [], 0
+    found = []
     for match in TOKEN.finditer(text):
-        _blank(text, place, match.start())
+        if match["other"]:
+            raise ProgramError(match.start() + 1, f"{match[0]!a} is no character of the language")
         found.append(Token(match[0], match.start() + 1))
-        place = match.end()
-    _blank(text, place, len(text))
     return [*found, Token("", len(text) + 1)]
 
 
-def _blank(text: str, start: int, end: int) -> None:
-    """ProgramError where something other than blanks stands between two tokens."""
-    for place in range(start, end):
-        if text[place] not in " \t\n":
-            raise ProgramError(place + 1, f"{text[place]!a} is no character of the language")
-
-
-class Parser:
-    """Recursive descent: one method for each rule of the grammar. ``next`` is the token that is read next."""
+class Reader:
+    """A place in the tokens of a program, and the number of brackets that are open there."""
 
     def __init__(self, text: str) -> None:
-        self.tokens = tokens(text)
-        self.place = self.depth = 0
+        self.tokens, self.place, self.open = tokens(text), 0, 0
 
     @property
     def next(self) -> Token:
+        """The token that is read next."""
         return self.tokens[self.place]
 
     def take(self, *wanted: str) -> str:
-        """The next token's text, if it is one of ``wanted``; then the one behind it is next."""
+        """The next token's text, if it is one of ``wanted``; then the one after it is next."""
         text, at = self.next
         if text not in wanted:
-            near = difflib.get_close_matches(text, wanted, 1) if text else []
-            some = (
-                " or ".join(map(repr, wanted)) if len(wanted) < 6 else "the name of a step, such as 'reverse'"
-            )
-            hint = f"did you mean {near[0]!r}?" if near else f"expected {some or 'the end'}"
-            raise ProgramError(at, f"{repr(text) if text else 'the end'} cannot stand here; {hint}")
+            raise ProgramError(at, complaint(text, wanted))
         self.place += 1
         return text
 
-    def number(self) -> int:
-        """The next token as a number."""
-        text, at = self.next
-        if not text.isdigit():
-            raise ProgramError(
-                at, f"{repr(text) if text else 'the end'} cannot stand here; expected a number"
-            )
-        if len(text) > DIGITS:
-            raise ProgramError(at, f"the number has {len(text)} digits; {DIGITS} are allowed")
-        self.place += 1
-        return int(text)
 
-    def test(self) -> Test:
-        relation = self.take("even", "odd", ">", "<", "=")
-        return Test(relation, self.number() if relation in "><=" else None)
+def complaint(text: str, wanted: Sequence[str]) -> str:
+    """What is wrong with a token, and what could stand in its place."""
+    found = repr(text) if text else "the end"
+    if near := difflib.get_close_matches(text, wanted, 1) if text else []:
+        return f"{found} cannot stand here; did you mean {near[0]!r}?"
+    some = " or ".join(repr(word) if word else "the end" for word in wanted)
+    some = some if len(wanted) < 6 else "the name of a step, such as 'reverse'"
+    return f"{found} cannot stand here; expected {some}"
 
-    def body(self) -> Program:
-        """A program in brackets."""
-        self.depth += 1
-        if self.depth > DEEPEST:
-            raise ProgramError(self.next.at, f"more than {DEEPEST} brackets in brackets")
-        self.take("(")
-        found = self.program()
-        self.take(")")
-        self.depth -= 1
-        return found
 
-    def step(self) -> Step:
-        at = self.next.at
-        name = self.take("map", "filter", "if", *STEPS)
-        if name == "map":
-            return Step(name, bodies=(self.body(),), at=at)
-        if name == "filter":
-            return Step(name, test=self.test(), at=at)
-        if name == "if":
-            measure, test = self.take("it", *MEASURES), self.test()
-            self.take("then")
-            then = self.body()
-            self.take("else")
-            return Step(name, test=test, measure=measure, bodies=(then, self.body()), at=at)
-        return Step(name, self.number() if STEPS[name].numbered else None, at=at)
+def read_number(reader: Reader) -> int:
+    """The next token as a number."""
+    text, at = reader.next
+    if not text.isdigit():
+        raise ProgramError(at, f"{repr(text) if text else 'the end'} cannot stand here; expected a number")
+    if len(text) > DIGITS:
+        raise ProgramError(at, f"the number has {len(text)} digits; {DIGITS} are allowed")
+    reader.place += 1
+    return int(text)
 
-    def program(self) -> Program:
-        found = [self.step()]
-        while self.next.text == "|":
-            self.take("|")
-            found.append(self.step())
-        return tuple(found)
+
+def read_test(reader: Reader) -> Test:
+    """``even``, ``odd``, or a relation and a number."""
+    relation = reader.take("even", "odd", ">", "<", "=")
+    return Test(relation, read_number(reader) if relation in "><=" else None)
+
+
+def read_body(reader: Reader) -> Program:
+    """A program in brackets."""
+    if reader.open >= DEEPEST:
+        raise ProgramError(reader.next.at, f"more than {DEEPEST} brackets in brackets")
+    reader.open += 1
+    reader.take("(")
+    found = read_program(reader)
+    reader.take(")")
+    reader.open -= 1
+    return found
+
+
+def read_if(reader: Reader, at: int) -> Step:
+    """What stands after the word ``if``."""
+    measure, test = reader.take("it", *MEASURES), read_test(reader)
+    reader.take("then")
+    then = read_body(reader)
+    reader.take("else")
+    return Step("if", test=test, measure=measure, bodies=(then, read_body(reader)), at=at)
+
+
+def read_step(reader: Reader) -> Step:
+    """One step of a program."""
+    at = reader.next.at
+    name = reader.take("map", "filter", "if", *STEPS)
+    if name == "map":
+        return Step(name, bodies=(read_body(reader),), at=at)
+    if name == "filter":
+        return Step(name, test=read_test(reader), at=at)
+    if name == "if":
+        return read_if(reader, at)
+    return Step(name, read_number(reader) if STEPS[name].numbered else None, at=at)
+
+
+def read_program(reader: Reader) -> Program:
+    """Steps with ``|`` between them."""
+    found = [read_step(reader)]
+    while reader.next.text == "|":
+        reader.take("|")
+        found.append(read_step(reader))
+    return tuple(found)
 
 
 def parse(text: str) -> Program:
     """The steps of a program. Raises ProgramError, with the column of the first token that does not fit."""
-    parser = Parser(text)
-    found = parser.program()
-    parser.take("")  # the end
+    reader = Reader(text)
+    found = read_program(reader)
+    reader.take("")  # the end
     return found
 
 
@@ -225,30 +233,24 @@ def parse(text: str) -> Program:
 def check(program: Program, given: str = "list") -> str:
     """The type that the program gives for a ``given`` type. Raises ProgramError at the first step that does not fit."""
     for step in program:
-        given = _gives(step, given)
+        given = type_of(step, given)
     return given
 
 
-def _gives(step: Step, given: str) -> str:
-    if step.name == "if":
-        wanted = "number" if step.measure == "it" else "list"
-        _fits(step, given, wanted)
-        then, otherwise = (check(body, given) for body in step.bodies)
-        if then != otherwise:
-            raise ProgramError(
-                step.at, f"'then' gives a {then} and 'else' a {otherwise}; both must give the same"
-            )
-        return then
+def type_of(step: Step, given: str) -> str:
+    """The type that one step gives for a ``given`` type. Raises ProgramError where it does not fit."""
     takes, gives = STEPS[step.name][:2] if step.name in STEPS else ("list", "list")
-    _fits(step, given, takes)
-    if step.name == "map" and (inner := check(step.bodies[0], "number")) != "number":
-        raise ProgramError(step.at, f"the body of 'map' gives a {inner}; it must give a number")
-    return gives
-
-
-def _fits(step: Step, given: str, wanted: str) -> None:
-    if given != wanted:
-        raise ProgramError(step.at, f"{step.name!r} needs a {wanted}, and gets a {given}")
+    takes = "number" if step.measure == "it" else takes
+    if given != takes:
+        raise ProgramError(step.at, f"{step.name!r} needs a {takes}, and gets a {given}")
+    inside = [check(body, "number" if step.name == "map" else given) for body in step.bodies]
+    if step.name == "map" and inside != ["number"]:
+        raise ProgramError(step.at, f"the body of 'map' gives a {inside[0]}; it must give a number")
+    if len(set(inside)) > 1:
+        raise ProgramError(
+            step.at, f"'then' gives a {inside[0]} and 'else' a {inside[1]}; both must give the same"
+        )
+    return inside[0] if step.name == "if" else gives
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -288,18 +290,19 @@ def run(program: Program, value: Value, limits: Limits = Limits()) -> Trace:
     limit that is reached. The error's ``records`` hold the trail until there.
     """
     check(program, "number" if isinstance(value, int) else "list")
-    trace = Trace(_within(value, limits, 0))
+    trace = Trace(within(value, limits, 0))
     try:
-        trace.value = _walk(program, trace.value, limits, trace.records, 0)
+        trace.value = walk(program, trace.value, limits, trace.records)
     except ProgramError as error:
         error.records = trace.records
         raise
     return trace
 
 
-def _walk(program: Program, value: Value, limits: Limits, records: list[Record], depth: int) -> Value:
+def walk(program: Program, value: Value, limits: Limits, records: list[Record], depth: int = 0) -> Value:
+    """The steps one after another, each with its line in ``records``."""
     for step in program:
-        after = _within(_apply(step, value, limits, records, depth), limits, step.at)
+        after = within(apply(step, value, limits, records, depth), limits, step.at)
         if len(records) >= limits.steps:
             raise ProgramError(step.at, f"the run needs more than {limits.steps} steps")
         records.append(Record(str(step), step.at, depth, value, after))
@@ -307,21 +310,23 @@ def _walk(program: Program, value: Value, limits: Limits, records: list[Record],
     return value
 
 
-def _apply(step: Step, value: Any, limits: Limits, records: list[Record], depth: int) -> Value:
+def apply(step: Step, value: Any, limits: Limits, records: list[Record], depth: int) -> Any:
+    """What one step makes of a value."""
     if step.name == "map":
-        return [_walk(step.bodies[0], n, limits, records, depth + 1) for n in value]  # type: ignore[misc]
+        return [walk(step.bodies[0], n, limits, records, depth + 1) for n in value]
     if step.name == "filter":
         return [n for n in value if step.test.holds(n)]  # type: ignore[union-attr]
     if step.name == "if":
-        n = value if step.measure == "it" else _compute(step, str(step.measure), value)
+        n = value if step.measure == "it" else compute(step, str(step.measure), value)
         chosen = step.bodies[0] if step.test.holds(n) else step.bodies[1]  # type: ignore[union-attr]
-        return _walk(chosen, value, limits, records, depth + 1)
+        return walk(chosen, value, limits, records, depth + 1)
     if step.name == "upto" and value > limits.length:  # before the memory is spent
         raise ProgramError(step.at, f"a list of more than {limits.length} numbers")
-    return _compute(step, step.name, value, *([step.number] if step.number is not None else []))
+    return compute(step, step.name, value, *([step.number] if step.number is not None else []))
 
 
-def _compute(step: Step, name: str, *values: Any) -> Any:
+def compute(step: Step, name: str, *values: Any) -> Any:
+    """Look a step up in the table, and do what stands there."""
     try:
         return STEPS[name].compute(*values)
     except (IndexError, ValueError):
@@ -330,7 +335,7 @@ def _compute(step: Step, name: str, *values: Any) -> Any:
         raise ProgramError(step.at, f"{name!r} has no result for 0") from None
 
 
-def _within(value: Value, limits: Limits, at: int) -> Value:
+def within(value: Value, limits: Limits, at: int) -> Value:
     """The value, if it keeps the limits."""
     numbers = [value] if isinstance(value, int) else value
     if len(numbers) > limits.length:

@@ -40,17 +40,25 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def small_decoder(
-    vocabulary: int, *, width: int = 64, layers: int = 2, heads: int = 4, window: int = 96, seed: int = 0
+    vocabulary: int,
+    *,
+    width: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+    window: int = 96,
+    std: float = 0.02,
+    seed: int = 0,
 ) -> LlamaForCausalLM:
     """A Llama with random first values: ``width`` d, RMSNorm, rotary positions, SwiGLU of 3 d, tied embeddings; float32.
 
-    Its dropout is 0, so training mode changes nothing. ``window``: positions.
+    Its dropout is 0, so training mode changes nothing. ``window``: positions; ``std``: of the first values of all matrices. A
+    narrow network learns sooner from larger ones (0.08 at width 64).
     """
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
         num_attention_heads=heads, max_position_embeddings=window, tie_word_embeddings=True,
-        pad_token_id=0, eos_token_id=1, bos_token_id=None,
+        pad_token_id=0, eos_token_id=1, bos_token_id=None, initializer_range=std,
     )  # fmt: skip
     return LlamaForCausalLM(config).float().eval()
 
