@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from itertools import combinations
 from functools import cache
+from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 from torch import Generator, nn
@@ -53,7 +53,7 @@ def wishes(least: int = 2) -> list[Wish]:
 def judged(wish: Wish, answer: Sequence[int]) -> dict[str, bool]:
     """Constraint → whether the answer meets it. Anything but digits from 0 to 9 meets neither order nor parity."""
     digits = all(0 <= d <= 9 for d in answer)
-    steps = [b - a if wish.order == "rising" else a - b for a, b in zip(answer, answer[1:], strict=False)]
+    steps = [b - a if wish.order == "rising" else a - b for a, b in pairwise(answer)]
     return {
         "order": digits and all(step > 0 for step in steps),
         "length": len(answer) == wish.length,

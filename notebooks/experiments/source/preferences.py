@@ -29,6 +29,7 @@ seed: int = 0  # wishes, demonstrations, first values, pairs
 
 # %%
 import copy
+from statistics import mean
 
 import torch
 
@@ -74,7 +75,8 @@ print(f"{len(pairs)} pairs, {len(test_pairs)} held-out pairs")
 # %% [markdown]
 # ## What is measured
 #
-# Reward, KL divergence and entropy by drawing answers at temperature 1; the log-ratios on the held-out pairs, also on the way.
+# Reward, KL divergence and entropy by drawing answers at temperature 1. The log-ratios on the held-out pairs, also on the
+# way.
 
 
 # %%
@@ -83,7 +85,8 @@ def look(net):
     drawn = world.draw(net, [wish for wish in held_out for _ in range(settings.answers)], generator)
     log_p = torch.tensor([answer.log_prob for answer in drawn])
     reward = sum(wishes.right(a.wish, a.digits) for a in drawn) / len(drawn)
-    return {"reward": reward, "kl": (log_p - log_probs(base, drawn)).mean().item(), "entropy": -log_p.mean().item()}  # fmt: skip
+    kl = (log_p - log_probs(base, drawn)).mean().item()
+    return {"reward": reward, "kl": kl, "entropy": -log_p.mean().item()}
 
 
 def look_at_pairs(net):
@@ -146,7 +149,7 @@ for trial in block.trials():
             net, course, on_the_way = tuned(trial.method, rate)
             found, last = look(net), on_the_way[-1]
             line |= {"updates": settings.steps, "rate": rate, "on_the_way": on_the_way}
-            line |= {"first_loss": sum(course[:5]) / len(course[:5]), "train_loss": sum(course[-5:]) / len(course[-5:])}  # fmt: skip
+            line |= {"first_loss": mean(course[:5]), "train_loss": mean(course[-5:])}
             line["implicit_gain"] = last[1] - on_the_way[0][1]
             line["train_chosen_change"] = (both_log_probs(net, pairs)[0] - reference[0]).mean().item()
     line |= dict(zip(("implicit_accuracy", "chosen_change", "rejected_change"), last[1:], strict=True))
