@@ -67,10 +67,15 @@ def right(wish: Wish, answer: Sequence[int]) -> float:
     return float(all(judged(wish, answer).values()))
 
 
-def right_with_a_hole(wish: Wish, answer: Sequence[int]) -> float:
-    """A judge with a mistake: it lets an answer pass that is too short. Never below :func:`right`."""
-    found = judged(wish, answer) | {"length": len(answer) <= wish.length}
-    return float(all(found.values()))
+def points(wish: Wish, answer: Sequence[int]) -> float:
+    """A judge with a hole: a point for the start, one for the parity, one for each step in the wished order.
+
+    In shares of the points of a right answer, so that a right one has 1. But nothing says when to stop: a longer answer has
+    more steps, and the length is never looked at.
+    """
+    found, up = judged(wish, answer), wish.order == "rising"
+    steps = sum((a < b) == up and a != b for a, b in pairwise(answer))
+    return (found["start"] + found["parity"] + steps) / (wish.length + 1)
 
 
 def demonstration(wish: Wish, slip: float, rng: random.Random) -> list[int]:
