@@ -94,6 +94,29 @@ def demonstration(wish: Wish, slip: float, rng: random.Random) -> list[int]:
     return digits
 
 
+# --- the same wish in other words -------------------------------------------------------------------------------------
+
+WORDINGS = (
+    ({"rising": "rising", "falling": "falling"}, {"rising": "upwards", "falling": "downwards"},
+     {"rising": "climbing", "falling": "sinking"}),
+    ("length {}", "count {}", "size {}"),
+    ("from {}", "first {}", "start {}"),
+    ("to {}", "last {}", "end {}"),
+)  # fmt: skip
+MORE_WORDS = ("upwards", "downwards", "climbing", "sinking", "count", "size", "first", "start", "last", "end")
+Wording = tuple[int, int, int, int]  # which of three for each part of a wish
+
+
+def worded(wish: Wish, wording: Wording = (0, 0, 0, 0)) -> str:
+    """The wish in one of 81 wordings; the first is ``str(wish)``."""
+    order, length, start, parity = (options[i] for options, i in zip(WORDINGS, wording, strict=True))
+    parts = (length.format(wish.length), start.format(wish.start), parity.format(wish.parity))  # type: ignore[attr-defined]
+    return " ".join((order[wish.order], *parts))  # type: ignore[index]
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------
+
+
 class Draw(NamedTuple):
     """An answer drawn from a policy: its wish, its digits, its token ids, its log-probability in nats."""
 
