@@ -8,7 +8,6 @@
 #     minutes: {smoke: 1, laptop: 3, gpu: 3}
 #     class_minutes: 180
 #     budget:
-#       n_shown: {smoke: 400, laptop: 6000, gpu: 6000}
 #       imitation_steps: {smoke: 40, laptop: 400, gpu: 400}
 #       n_drawn: {smoke: 8, laptop: 32, gpu: 32}
 #       updates: {smoke: 3, laptop: 100, gpu: 100}
@@ -51,7 +50,7 @@
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
 seed: int = 0  # wishes held out, demonstrations, first values, all draws
-slip: float = 0.15  # how often a demonstration forgets each of its four constraints
+slip: float = 0.1  # how often a demonstration forgets each of its four constraints
 beta: float = 0.1  # the price of leaving the reference, in section 5
 
 # %%
@@ -63,16 +62,13 @@ import random
 import tempfile
 
 import torch
-from torch import nn
 
 from instructlab_utils import (
     expect_error,
-    generation,
     intervals,
     models,
     plotting,
     scoring,
-    small,
     start,
     tasks,
     training,
@@ -80,6 +76,7 @@ from instructlab_utils import (
 )
 from instructlab_utils.errors import ParameterError, TrainingError
 from instructlab_utils.losses import binary_cross_entropy, cross_entropy, sequence_log_probs, upcast
+from instructlab_utils.training import clip_gradients
 
 run = start("17", profile=profile, seed=seed)
 
@@ -90,11 +87,11 @@ run = start("17", profile=profile, seed=seed)
 # can become narrower: both will happen. **Predict.** Which of these four answers does the judge accept?
 
 # %% tags=["nbval-check-output"]
-wish = wishes.Wish(order="rising", length=4, inside=7, without=2)
+wish = wishes.Wish(order="rising", length=4, start=2, parity="even")
 print(wish)
-for answer in ([1, 3, 7, 8], [4, 5, 6, 7], [1, 2, 7, 8], [7, 8, 9]):
-    missed = [name for name, met in wishes.judged(wish, answer).items() if not met]
-    print(answer, "reward", wishes.right(wish, answer), "misses", missed)
+for digits in ([2, 3, 5, 8], [2, 4, 7, 8], [2, 3, 5, 7], [2, 6, 8]):
+    missed = [name for name, met in wishes.judged(wish, digits).items() if not met]
+    print(digits, "reward", wishes.right(wish, digits), "misses", missed)
 
 # %% [markdown]
 # The reward $r(x, y)$ of an answer $y$ to a wish $x$ is 1 if all four constraints hold, else 0.
@@ -103,46 +100,34 @@ for answer in ([1, 3, 7, 8], [4, 5, 6, 7], [1, 2, 7, 8], [7, 8, 9]):
 # Nobody tells it which demonstrations are wrong.
 
 # %%
-rng = random.Random(seed)
-every = wishes.wishes()
-rng.shuffle(every)
-held_out, known = every[:240], every[240:]
-tokenizer = small.word_tokenizer(wishes.WORDS)
-shown = [(w, wishes.demonstration(w, slip, rng)) for w in rng.choices(known, k=run.budget.n_shown)]
-texts = [(str(w), " ".join(map(str, digits))) for w, digits in shown]
-imitator = small.small_decoder(len(tokenizer), seed=seed)
-history = training.train(
-    imitator, [generation.encode_completion(*pair, tokenizer) for pair in texts], pad_id=0, seed=seed,
-    steps=run.budget.imitation_steps, learning_rate=3e-3, batch_size=64, objective=generation.causal_losses,
-)  # fmt: skip
-of_shown = sum(wishes.right(w, digits) for w, digits in shown) / len(shown)
-print(f"loss {history.losses[0]:.2f} → {history.losses[-1]:.2f} nats a token")
-print(f"{of_shown:.2f} of the demonstrations are right")
+world, rng = wishes.World(seed), random.Random(seed)
+known, held_out = world.train, world.test
+print(f"{len(known)} wishes to learn from, {len(held_out)} held out for this lesson's measurements")
+shown = [wishes.demonstration(wish, slip, rng) for _ in range(1000)]
+print("demonstrations for", wish, shown[:4])
+print(f"{sum(wishes.right(wish, digits) for digits in shown) / 1000:.2f} of them are right")
+imitator = world.base(seed, steps=run.budget.imitation_steps, slip=slip)
+print(
+    f"a decoder of {sum(values.numel() for values in imitator.parameters())} weights, trained on 8,000 of them"
+)
+
 
 # %%
-PROMPTS = {w: tokenizer(str(w))["input_ids"] for w in every}
-ZERO, END, LONGEST = tokenizer.convert_tokens_to_ids("0"), tokenizer.eos_token_id, wishes.LONGEST
+def write(net, wanted, draw):
+    """One answer of the model to each wish, at temperature 1: wish, digits, token ids, log-probability."""
+    return world.draw(net, wanted, torch.Generator().manual_seed(draw))
 
 
-def write(net, asked, draw, temperature=1.0):
-    """One answer for each wish, as digits; 10 and more stand for words, which are never right."""
-    g = torch.Generator().manual_seed(draw)
-    prompts = [PROMPTS[w] for w in asked]
-    rows, _ = small.sample(net, prompts, LONGEST, END, temperature=temperature, generator=g)
-    return [[token - ZERO for token in row] for row in rows]
+def rewards(answers, judge=wishes.right):
+    return torch.tensor([judge(a.wish, a.digits) for a in answers])
 
 
-def rewards(asked, answers, judge=wishes.right):
-    """The judge's rewards; an answer with a word in it gets 0."""
-    return torch.tensor(
-        [judge(w, y) * all(0 <= d < 10 for d in y) for w, y in zip(asked, answers, strict=True)]
+for a in write(imitator, held_out[:4], draw=1):
+    print(
+        f"{a.wish!s:36s} {a.digits} {[c for c, met in wishes.judged(a.wish, a.digits).items() if not met] or 'right'}"
     )
-
-
-first = write(imitator, held_out, draw=1)
-for w, y in list(zip(held_out, first, strict=True))[:4]:
-    print(f"{w!s:38s} {y} {[name for name, met in wishes.judged(w, y).items() if not met] or 'right'}")
-print(f"mean reward on held-out wishes: {rewards(held_out, first).mean():.3f}")
+every_time = [w for w in held_out for _ in range(40)]  # forty answers to each
+print(f"mean reward on held-out wishes: {rewards(write(imitator, every_time, draw=2)).mean():.3f}")
 
 # %% [markdown]
 # **Observe.** A good imitator of a careless person is careless. More of the same training would not mend that.
@@ -163,20 +148,24 @@ print(f"mean reward on held-out wishes: {rewards(held_out, first).mean():.3f}")
 
 # %%
 sizes = [n for n in (1, 2, 4, 8, 16, 32) if n <= run.budget.n_drawn]
-answers = [write(imitator, held_out, draw=100 + k) for k in range(2 * run.budget.n_drawn)]
-drawn = torch.stack([rewards(held_out, row) for row in answers], 1).double()
-fresh, p = drawn[:, : run.budget.n_drawn], drawn[:, run.budget.n_drawn :].mean(1)
-seen = [fresh[:, :n].amax(1).mean().item() for n in sizes]
-one_p = [1 - (1 - p.mean().item()) ** n for n in sizes]
-each_p = [(1 - (1 - p) ** n).mean().item() for n in sizes]
-bound = [math.log(n) - (n - 1) / n for n in sizes]
+answers = write(imitator, [w for w in held_out for _ in range(2 * run.budget.n_drawn)], draw=3)
+fresh, others = rewards(answers).double().view(len(held_out), 2, -1).unbind(1)
+p = others.mean(1)  # one for each wish
 P = [1 - (1 - p) ** n for n in sizes]
-kl_n = [
-    (torch.special.xlogy(q, q / p).nan_to_num() + torch.special.xlogy(1 - q, (1 - q) / (1 - p)).nan_to_num())
-    .mean()
-    .item()
-    for q in P
-]
+seen = [fresh.view(len(held_out), -1, n).amax(2).mean().item() for n in sizes]
+one_p = [1 - (1 - p.mean().item()) ** n for n in sizes]
+each_p = [right.mean().item() for right in P]
+
+
+# %%
+def exact_kl(P, p):
+    """Mean over the wishes of the KL divergence from the formula; 0 log 0 is 0."""
+    parts = torch.special.xlogy(P, P / p), torch.special.xlogy(1 - P, (1 - P) / (1 - p))
+    return sum(part.nan_to_num() for part in parts).mean().item()
+
+
+bound = [math.log(n) - (n - 1) / n for n in sizes]
+kl_n = [exact_kl(right, p) for right in P]
 print(" n   seen  one p  a p for each wish  KL    bound")
 for row in zip(sizes, seen, one_p, each_p, kl_n, bound, strict=True):
     print("{:2d}  {:.3f}  {:.3f}  {:.3f}              {:.3f}  {:.3f}".format(*row))
@@ -192,32 +181,38 @@ run.record(imitator=p.mean().item(), best_of_4=seen[sizes.index(4)], one_p_of_4=
 # this lesson puts the judge's opinion into the weights.
 
 # %%
-figure, axis = plotting.axes(width=7.6, height=2.9, dpi=85)
 boxes = {
     "prompt x": (0.2, 1.5), "policy π\n(weights move)": (2.2, 1.5), "answers\ny₁ … yₙ": (4.2, 1.5),
-    "judge\n(a program)": (6.3, 2.4), "reference π_ref\n(frozen copy)": (6.3, 0.6), "loss": (8.6, 1.5),
+    "judge\n(a program)": (6.3, 2.4), "reference π_ref\n(frozen copy)": (6.3, 0.6), "loss": (8.9, 1.5),
 }  # fmt: skip
-for name, (x, y) in boxes.items():
-    axis.text(
-        x, y, name, ha="center", va="center", fontsize=8.5, bbox=dict(boxstyle="round,pad=0.5", fc="white")
-    )
-arrow = dict(arrowstyle="->", shrinkA=32, shrinkB=34)
+notes = {
+    "y_w better than y_l,\nor a reward r": (8.1, 2.45),
+    "log π_ref(y|x)": (8.1, 0.6),
+    "gradient": (5.4, -0.75),
+}
+places = list(boxes.values())
+figure, axis = plotting.axes(width=7.6, height=2.9, dpi=85)
 for a, b in ((0, 1), (1, 2), (2, 3), (2, 4), (3, 5), (4, 5)):
-    places = list(boxes.values())
-    axis.annotate("", places[b], places[a], arrowprops=arrow)
-axis.annotate(
-    "",
-    (2.2, 1.15),
-    (8.6, 1.15),
-    arrowprops=dict(arrowstyle="->", linestyle="--", connectionstyle="arc3,rad=-0.42"),
-)
-for x, y, text in (
-    (7.8, 2.35, "y_w better than y_l,\nor a reward r"),
-    (7.9, 0.55, "log π_ref(y|x)"),
-    (5.4, -0.55, "gradient"),
-):
-    axis.text(x, y, text, ha="left" if x > 6 else "center", fontsize=8)
-axis.set(xlim=(-0.6, 9.9), ylim=(-0.9, 3.0))
+    axis.annotate("", places[b], places[a], arrowprops={"arrowstyle": "->", "shrinkA": 30, "shrinkB": 34})
+bent = {
+    "arrowstyle": "->",
+    "linestyle": "--",
+    "connectionstyle": "arc3,rad=-0.42",
+    "shrinkA": 12,
+    "shrinkB": 12,
+}
+axis.annotate("", places[1], places[5], arrowprops=bent)
+for text, at in (boxes | notes).items():
+    box = {"boxstyle": "round,pad=0.5", "fc": "white"} if text in boxes else None
+    axis.text(
+        *at,
+        text,
+        ha="center" if text in boxes or text == "gradient" else "left",
+        va="center",
+        fontsize=8,
+        bbox=box,
+    )
+axis.set(xlim=(-0.6, 10.2), ylim=(-1.0, 3.0))
 axis.axis("off")
 _ = run.figure(figure, "17_mechanism")
 
@@ -228,26 +223,17 @@ _ = run.figure(figure, "17_mechanism")
 
 # %%
 figure, panels = plotting.axes(1, 2, width=3.8, height=2.9, dpi=85)
-for index, (name, values) in enumerate(
-    {"seen": seen, "one p for all": one_p, "a p for each wish": each_p}.items()
-):
-    panels[0].plot(sizes, values, label=name, **plotting.style(index))
-panels[0].set(
-    xscale="log",
-    xlabel="answers drawn, n",
-    ylabel="share of wishes met",
-    ylim=(0, 1),
-    title="what best-of-n gains",
-)
-panels[0].set_xticks(sizes, list(map(str, sizes)))
-panels[0].minorticks_off()
-panels[0].legend(fontsize=8)
-panels[1].plot(sizes, bound, label="log n − (n − 1) / n", **plotting.style(3))
-panels[1].plot(sizes, kl_n, label="exact, reward 0 or 1", **plotting.style(0))
-panels[1].set(xscale="log", xlabel="answers drawn, n", ylabel="KL to the model, nats", title="what it costs")
-panels[1].set_xticks(sizes, list(map(str, sizes)))
-panels[1].minorticks_off()
-panels[1].legend(fontsize=8)
+gains = {"seen": seen, "one p for all": one_p, "a p for each wish": each_p}
+costs = {"log n − (n − 1) / n": bound, "exact, reward 0 or 1": kl_n}
+for panel, curves in zip(panels, (gains, costs), strict=True):
+    for index, (name, values) in enumerate(curves.items()):
+        panel.plot(sizes, values, label=name, **plotting.style(index))
+    panel.set(xscale="log", xlabel="answers drawn, n")
+    panel.set_xticks(sizes, list(map(str, sizes)))
+    panel.minorticks_off()
+    panel.legend(fontsize=8)
+panels[0].set(title="what best-of-n gains", ylabel="share of wishes met", ylim=(0, 1))
+panels[1].set(title="what it costs", ylabel="KL to the model, nats")
 _ = run.figure(figure, "17_best_of_n")
 
 # %% [markdown]
@@ -301,21 +287,26 @@ print(three_ways(lambda s: bradley_terry(s[0], s[1]).sum(), torch.stack([-push, 
 
 # %%
 slips = (0.02, 0.1, 0.2, 0.35, 0.6)
+
+
+def kept(w, k):
+    """How many constraints of wish w writer k keeps, once; the fraction is the coin for ties."""
+    return sum(wishes.judged(w, wishes.demonstration(w, slips[k], rng)).values()) + rng.random() / 2
+
+
 wins = torch.zeros(5, 5, dtype=torch.float64)
-for w in rng.choices(every, k=400):
+for w in rng.choices(known, k=400):
     i, j = rng.sample(range(5), 2)
-    kept = [
-        sum(wishes.judged(w, wishes.demonstration(w, slips[k], rng)).values()) + rng.random() / 2
-        for k in (i, j)
-    ]
-    wins[(i, j) if kept[0] > kept[1] else (j, i)] += 1
+    wins[(i, j) if kept(w, i) > kept(w, j) else (j, i)] += 1
+print("wins of row over column:", wins.int().tolist())
 
 
+# %%
 def tournament_loss(s):
     return (wins * bradley_terry(s[:, None], s[None, :])).sum()
 
 
-s = torch.zeros(5, dtype=torch.float64)
+s = torch.linspace(0.1, -0.1, 5, dtype=torch.float64)
 for _ in range(20):  # Newton's method; the pseudo-inverse steps over the flat direction
     slope = torch.func.grad(tournament_loss)(s)
     curvature = torch.func.hessian(tournament_loss)(s)
@@ -334,11 +325,11 @@ print("eigenvalues of the curvature:", [round(v, 2) for v in torch.linalg.eigval
 # %% tags=["nbval-check-output"]
 margin = torch.zeros(1, dtype=torch.float64, requires_grad=True)
 optimizer = torch.optim.SGD([margin], lr=1.0)
-for step in range(1, 10_001):
+for step in range(1, 1001):
     bradley_terry(margin, torch.zeros(1)).sum().backward()
     optimizer.step()
     optimizer.zero_grad()
-    if step in (10, 100, 1000, 10_000):
+    if step in (10, 100, 1000):
         print(
             f"after {step:5d} steps: margin {margin.item():5.2f}, loss {math.log1p(math.exp(-margin.item())):.5f}"
         )
@@ -379,23 +370,22 @@ for step in range(1, 10_001):
 g = torch.Generator().manual_seed(seed)
 pi_ref = torch.randn(5, generator=g).double().softmax(0)
 r = torch.randn(5, generator=g).double()
+others = torch.randn(2000, 5, generator=g).double().softmax(1)
 
 
 def objective(pi, price):
-    return (pi * r).sum() - price * (pi * (pi / pi_ref).log()).sum()
+    return (pi * r).sum(-1) - price * (pi * (pi / pi_ref).log()).sum(-1)
 
 
 for price in (0.1, 1.0, 10.0):
     weights = pi_ref * torch.exp(r / price)
     Z, best = weights.sum(), weights / weights.sum()
-    others = torch.randn(10_000, 5, generator=g).double().softmax(1)
-    gap = objective(best, price) - max(objective(pi, price) for pi in others[:2000])
+    gap = objective(best, price) - objective(others, price).max()
     implied = price * (best / pi_ref).log() + price * Z.log()
     print(
-        f"beta {price:4}: best reward {(best * r).sum():+.2f}, beats 2,000 others by {gap:.3f} or more,",
+        f"beta {price:4}: reward {(best * r).sum():+.2f}, ahead of 2,000 other policies by {gap:.3f},",
         end=" ",
     )
-    print(f"objective − beta log Z = {(objective(best, price) - price * Z.log()).abs():.0e},", end=" ")
     print(f"reward found again to {(implied - r).abs().max():.0e}")
 
 # %% [markdown]
@@ -464,7 +454,7 @@ def answer_log_probs(model, batch):
 
 # %% [markdown]
 # trl's `DPOTrainer` gets the same pairs, and a LoRA on the imitator. Then the reference needs no second copy: it is the
-# same model *with the LoRA switched off*. The LoRA's values are set at random, so that policy and reference differ.
+# same model *with the LoRA switched off*.
 
 # %%
 from datasets import Dataset, disable_progress_bars
@@ -474,52 +464,54 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
 logging.set_verbosity_error()
 disable_progress_bars()
-HOW = dict(bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none")
+HOW = {"bf16": False, "gradient_checkpointing": False, "use_cpu": True, "report_to": "none"}
+lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+
+
+def move_lora(net):
+    """Random values for the half of the LoRA that starts at 0, so that policy and reference differ."""
+    for name, values in net.named_parameters():
+        if "lora_B" in name:
+            values.data.copy_(0.3 * torch.randn(values.shape, generator=g))
+
+
+# %%
 few = known[:6]
 sides = {"chosen": 0.0, "rejected": 0.8}  # how careless the demonstration is
-pair_texts = {
-    side: [" ".join(map(str, wishes.demonstration(w, q, rng))) for w in few] for side, q in sides.items()
-}
-rows = Dataset.from_dict({"prompt": [f"{w} " for w in few], **pair_texts})
-lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+told = {k: [" ".join(map(str, wishes.demonstration(w, q, rng))) for w in few] for k, q in sides.items()}
+rows = Dataset.from_dict({"prompt": [f"{w} " for w in few], **told})
 with contextlib.redirect_stderr(io.StringIO()):
     settings = DPOConfig(tempfile.mkdtemp(), per_device_train_batch_size=6, **HOW)
     trainer = DPOTrainer(
-        copy.deepcopy(imitator),
-        args=settings,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        peft_config=lora,
-    )
+        copy.deepcopy(imitator), args=settings, train_dataset=rows, processing_class=world.tokenizer, peft_config=lora
+    )  # fmt: skip
 tuned = trainer.model.eval()
-for name, values in tuned.named_parameters():
-    if "lora_B" in name:
-        values.data.copy_(0.3 * torch.randn(values.shape, generator=g))
+move_lora(tuned)
+theirs = trainer.data_collator([trainer.train_dataset[i] for i in range(6)])
+
 
 # %%
-batches = {
-    side: training.collate_tokens(
-        answer_examples(
-            [PROMPTS[w] for w in few], [tokenizer(t)["input_ids"] for t in pair_texts[side]], END, 20
-        ),
-        0,
-    )
-    for side in sides
-}
-log_ratio = {}
-with torch.no_grad():
-    for side, batch in batches.items():
+def log_ratios(batch):
+    """log π − log π_ref of each answer; the reference is the LoRA switched off."""
+    with torch.no_grad():
         with tuned.disable_adapter():
-            reference = answer_log_probs(tuned, batch)
-        log_ratio[side] = answer_log_probs(tuned, batch) - reference
-    theirs, largest = trainer.data_collator([trainer.train_dataset[i] for i in range(6)]), 0.0
-    for trainer.beta in (0.01, 0.1, 0.5, 2.0):
-        ours = dpo_loss(log_ratio["chosen"], log_ratio["rejected"], trainer.beta).mean()
-        apart = abs(ours - trainer.compute_loss(tuned, dict(theirs))).item()
-        largest = max(largest, apart)
-        print(f"beta {trainer.beta}: ours {ours:.6f}, difference to trl {apart:.0e}")
-run.record(dpo_difference=largest)
-assert largest < 1e-6
+            of_reference = answer_log_probs(tuned, batch)
+        return answer_log_probs(tuned, batch) - of_reference
+
+
+prompts = [world.prompt(w) for w in few]
+tokens = {side: [world.tokenizer(text)["input_ids"] for text in told[side]] for side in sides}
+batches = [
+    training.collate_tokens(answer_examples(prompts, tokens[side], world.end, 20), 0) for side in sides
+]
+c, l = (log_ratios(batch) for batch in batches)  # chosen, rejected
+apart = {}
+for trainer.beta in (0.01, 0.1, 0.5, 2.0):
+    ours, trls = dpo_loss(c, l, trainer.beta).mean(), trainer.compute_loss(tuned, dict(theirs))
+    apart[trainer.beta] = (abs(ours - trls) / trls).item()
+    print(f"beta {trainer.beta}: ours {ours:.6f}, relative difference to trl {apart[trainer.beta]:.0e}")
+run.record(dpo_difference=max(apart.values()))
+assert max(apart.values()) < 1e-5
 
 # %% [markdown]
 # **Observe.** The same loss for every $\beta$. The prompt is masked, the end token counts, the reference is the LoRA off.
@@ -537,22 +529,13 @@ def with_prompt(batch):
     return batch | {"labels": labels}
 
 
-def log_ratios(batch):
-    with torch.no_grad(), tuned.disable_adapter():
-        reference = answer_log_probs(tuned, batch)
-    with torch.no_grad():
-        return answer_log_probs(tuned, batch) - reference
-
-
-lengths = {side: (batch["labels"] != -100).sum(1) for side, batch in batches.items()}
-c, l = log_ratio["chosen"], log_ratio["rejected"]
-c_all, l_all = (log_ratios(with_prompt(batch)) for batch in batches.values())
+lengths = [(batch["labels"] != -100).sum(1) for batch in batches]
+c_all, l_all = (log_ratios(with_prompt(batch)) for batch in batches)
 print(f"right:           {dpo_loss(c, l).mean():.6f}")
-print(f"mean, not sum:   {dpo_loss(c / lengths['chosen'], l / lengths['rejected']).mean():.6f}")
-print(
-    f"prompt counted:  {dpo_loss(c_all, l_all).mean():.6f}; but the chosen reward moves by {beta * (c_all - c).abs().max():.3f}"
-)
+print(f"mean, not sum:   {dpo_loss(c / lengths[0], l / lengths[1]).mean():.6f}")
 print(f"pair swapped:    {dpo_loss(l, c).mean():.6f}")
+print(f"prompt counted:  {dpo_loss(c_all, l_all).mean():.6f},", end=" ")
+print(f"but the rewards in the log move by up to {beta * (c_all - c).abs().max():.3f}")
 
 # %% [markdown]
 # **Observe.** *Counting the prompt* changes nothing: both answers share it, so it cancels in $h$, as $Z(x)$ did. Do not
@@ -571,7 +554,7 @@ with torch.no_grad():
     margins = {}
     for mode in (False, True):
         noisy.train(mode)
-        two = [answer_log_probs(imitator, b) - answer_log_probs(noisy, b) for b in batches.values()]
+        two = [answer_log_probs(imitator, b) - answer_log_probs(noisy, b) for b in batches]
         margins[mode] = two[0] - two[1]
 print("margins with the reference in eval mode: ", [f"{h:.2f}" for h in margins[False].tolist()])
 print("margins with the reference in train mode:", [f"{h:.2f}" for h in margins[True].tolist()])
@@ -605,10 +588,8 @@ def kto_loss(log_ratios, desirable, kl, beta=0.1):
 # %%
 h = torch.linspace(-40, 40, 161, dtype=torch.float64, requires_grad=True)
 none, good = torch.zeros_like(h), torch.ones(161, dtype=torch.bool)
-curves = {
-    "DPO": dpo_loss(h, none, 0.1), "IPO / 100": ipo_loss(h, none, 0.1) / 100, "KTO, a good answer": kto_loss(h, good, 0.0, 0.1),
-    "KTO, a bad answer": kto_loss(h, ~good, 0.0, 0.1),
-}  # fmt: skip
+curves = {"DPO": dpo_loss(h, none), "IPO / 100": ipo_loss(h, none) / 100}
+curves |= {"KTO, a good answer": kto_loss(h, good, 0.0), "KTO, a bad answer": kto_loss(h, ~good, 0.0)}
 figure, panels = plotting.axes(1, 2, width=3.8, height=2.9, dpi=85)
 for index, (name, values) in enumerate(curves.items()):
     look = plotting.style(index) | {"markevery": 20, "markersize": 4}
@@ -630,8 +611,7 @@ _ = run.figure(figure, "17_losses")
 # %%
 with torch.no_grad():
     trainer.loss_types, trainer.beta = ["ipo"], 0.1
-    per_token = [log_ratio[side] / lengths[side] for side in sides]
-    ours, as_printed = ipo_loss(*per_token).mean(), ipo_loss(c, l).mean()
+    ours, as_printed = ipo_loss(c / lengths[0], l / lengths[1]).mean(), ipo_loss(c, l).mean()
     apart = abs(ours - trainer.compute_loss(tuned, dict(theirs))).item() / ours.item()
 print(
     f"IPO per token {ours:.4f}, relative difference to trl {apart:.0e}; with sums it would be {as_printed:.4f}"
@@ -648,68 +628,66 @@ del trainer
 
 
 # %%
-def pairs_of(asked, rows, judge=wishes.right):
-    """For each wish that has both: one accepted and one rejected answer."""
-    found = []
-    for w, mine in zip(asked, zip(*rows, strict=True), strict=True):
-        ok = rewards([w] * len(mine), mine, judge).bool().tolist()
-        good, bad = ([y for y, o in zip(mine, ok, strict=True) if o == side] for side in (True, False))
-        found += [(w, yw, yl) for yw, yl in zip(good[:2], bad[:2], strict=False)]
-    return found
-
-
-def as_batch(asked, some):
-    """Prompts and answers (digits) as one padded batch."""
-    tokens = [[d + ZERO for d in y] for y in some]
-    return training.collate_tokens(answer_examples([PROMPTS[w] for w in asked], tokens, END, LONGEST), 0)
+def pairs_of(answers):
+    """Neighbours that answer one wish, and of which the judge accepts exactly one: (chosen, rejected)."""
+    judged = zip(answers[::2], answers[1::2], rewards(answers).view(-1, 2).tolist(), strict=True)
+    return [(a, b) if x > y else (b, a) for a, b, (x, y) in judged if x != y]
 
 
 def both(net, pairs):
-    """log π of the chosen and of the rejected answers, each (B,)."""
-    asked, chosen, rejected = zip(*pairs, strict=True)
-    return answer_log_probs(net, as_batch(asked * 2, chosen + rejected)).chunk(2)
+    """log π of the chosen and of the rejected answers, (2, B)."""
+    return torch.stack([answer_log_probs(net, world.batch(side)) for side in zip(*pairs, strict=True)])
 
 
-# %%
-train_pairs = pairs_of(known, [write(imitator, known, draw=1000 + k) for k in range(run.budget.n_drawn)])
-test_pairs = pairs_of(held_out, answers)
-if len(train_pairs) < 8:  # a smoke run's imitator may have nothing right to show
-    train_pairs = test_pairs = [
-        (w, wishes.demonstration(w, 0, rng), wishes.demonstration(w, 1, rng)) for w in known[:32]
-    ]
+train_pairs = pairs_of(write(imitator, [w for w in known for _ in range(2 * run.budget.n_drawn)], draw=4))
+test_pairs = pairs_of(answers)
 print(f"{len(train_pairs)} pairs to tune on, {len(test_pairs)} held out; one of them:")
-print("  ", *train_pairs[0][:1], "chosen", train_pairs[0][1], "rejected", train_pairs[0][2])
+print("  ", train_pairs[0][0].wish, "chosen", train_pairs[0][0].digits, "rejected", train_pairs[0][1].digits)
 reference = copy.deepcopy(imitator).eval().requires_grad_(False)
 with torch.no_grad():
-    ref_train, ref_test = (torch.stack(both(reference, pairs)) for pairs in (train_pairs, test_pairs))
+    ref_train, ref_test = both(reference, train_pairs), both(reference, test_pairs)
+
+
+# %% tags=["defines:preferences.update"]
+def update(model, optimizer, loss, rate):
+    if not loss.isfinite():
+        raise TrainingError(f"the loss is {loss.item()}: lower the learning rate")
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad()
+    loss.backward()
+    clip_gradients(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
 
 
 # %%
-def tune(net, loss_of, steps, rate, look=None, every_steps=10):
-    """AdamW on loss_of(net, step); calls look(net, step) now and then. Returns what it saw."""
-    optimizer, saw = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.0), []
+def tune(net, loss_of, steps, rate, look):
+    """Updates by loss_of(net, step); look(net) ten times on the way. Returns what it saw."""
+    optimizer, saw = torch.optim.AdamW(net.parameters(), weight_decay=0.0), []
     for step in range(steps + 1):
-        if look is not None and (step % every_steps == 0 or step == steps):
+        if step % max(1, steps // 10) == 0:
             with torch.no_grad():
-                saw.append({"step": step, **look(net, step)})
+                saw.append({"step": step, **look(net)})
         if step < steps:
-            loss_of(net, step).backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+            update(net, optimizer, loss_of(net, step), rate)
     return saw
 
 
-def measure(net, step=0):
-    """On held-out wishes, two draws each: reward, what a judge with a hole would say, KL to the reference, variety."""
-    asked = held_out * 2
-    some = write(net, asked, draw=5000 + step)
-    batch = as_batch(asked, some)
-    with torch.no_grad():
-        kl = (answer_log_probs(net, batch) - answer_log_probs(reference, batch)).mean().item()
-    true, holed = (rewards(asked, some, j).mean().item() for j in (wishes.right, wishes.right_with_a_hole))
-    same = sum(a == b for a, b in zip(some[:240], some[240:], strict=True)) / 240
-    return {"reward": true, "holed": holed, "kl": kl, "length": sum(map(len, some)) / len(some), "same": same}
+def measure(net):
+    """On held-out wishes: reward, what a judge with a hole would say, KL to the reference, entropy, length."""
+    some = write(net, every_time, draw=5)
+    log_p = torch.tensor([a.log_prob for a in some])
+    kl = (log_p - answer_log_probs(reference, world.batch(some))).mean().item()
+    found = {
+        "reward": rewards(some).mean().item(),
+        "holed": rewards(some, wishes.right_with_a_hole).mean().item(),
+    }
+    return found | {
+        "kl": kl,
+        "entropy": -log_p.mean().item(),
+        "length": sum(len(a.digits) for a in some) / len(some),
+    }
 
 
 # %% [markdown]
@@ -719,37 +697,27 @@ def measure(net, step=0):
 
 # %%
 def dpo_step(net, step):
-    chosen = torch.randint(len(train_pairs), (64,), generator=torch.Generator().manual_seed(step))
-    now = torch.stack(both(net, [train_pairs[i] for i in chosen.tolist()]))
-    return dpo_loss(*(now - ref_train[:, chosen]), beta).mean()
+    rows = torch.randint(len(train_pairs), (64,), generator=torch.Generator().manual_seed(step))
+    now = both(net, [train_pairs[i] for i in rows.tolist()])
+    return dpo_loss(*(now - ref_train[:, rows]), beta).mean()
 
 
-def look_at_pairs(net, step):
-    now = torch.stack(both(net, test_pairs))
-    gained = now - ref_test
-    margin = gained[0] - gained[1]
-    found = {
-        "chosen": gained[0].mean().item(),
-        "rejected": gained[1].mean().item(),
-        "margin": margin.mean().item(),
-    }
-    return found | {"accuracy": (margin > 0).double().mean().item(), **measure(net, step)}
+# %%
+def look_at_pairs(net):
+    gained = both(net, test_pairs) - ref_test
+    chosen, rejected = gained.mean(1).tolist()
+    in_order = (gained[0] > gained[1]).double().mean().item()
+    return {"chosen": chosen, "rejected": rejected, "accuracy": in_order, **measure(net)}
 
 
 dpo_net = copy.deepcopy(imitator)
 dpo_curve = tune(dpo_net, dpo_step, run.budget.updates, 3e-4, look_at_pairs)
-print("update  chosen  rejected  margin  accuracy  reward  KL")
+print("update  chosen  rejected  in order  reward  KL")
 for row in dpo_curve:
     print(
-        "{step:6d}  {chosen:+6.2f}  {rejected:+8.2f}  {margin:6.2f}  {accuracy:8.3f}  {reward:6.3f}  {kl:.3f}".format(
-            **row
-        )
+        "{step:6d}  {chosen:+6.2f}  {rejected:+8.2f}  {accuracy:8.3f}  {reward:6.3f}  {kl:.3f}".format(**row)
     )
-run.record(
-    dpo_reward=dpo_curve[-1]["reward"],
-    dpo_chosen=dpo_curve[-1]["chosen"],
-    dpo_rejected=dpo_curve[-1]["rejected"],
-)
+run.record(**{f"dpo_{name}": dpo_curve[-1][name] for name in ("reward", "chosen", "rejected", "accuracy")})
 
 # %%
 figure, panels = plotting.axes(1, 3, width=2.9, height=2.7, dpi=85)
@@ -893,63 +861,53 @@ with expect_error(ParameterError, match="two answers"):
 
 
 # %%
+BY_TEXT = {str(w): w for w in known}
+asked = [str(w) for w in known[:8]]
+
+
 def judged_text(prompts, completions, **_):
     """A reward function as trl wants it: texts in, numbers out."""
-    found = {str(w): w for w in every}
-    return [
-        wishes.right(found[p], [int(t) for t in c.split() if t.isdigit()])
-        for p, c in zip(prompts, completions, strict=True)
-    ]
+    digits = [[int(t) if t.isdigit() else -1 for t in text.split()] for text in completions]
+    return [wishes.right(BY_TEXT[p], y) for p, y in zip(prompts, digits, strict=True)]
 
 
-asked_rows = Dataset.from_list([{"prompt": str(w)} for w in known[:8]])
 with contextlib.redirect_stderr(io.StringIO()):
     settings = GRPOConfig(
-        tempfile.mkdtemp(), per_device_train_batch_size=32, num_generations=4, max_completion_length=LONGEST,
+        tempfile.mkdtemp(), per_device_train_batch_size=32, num_generations=4, max_completion_length=wishes.LONGEST,
         loss_type="grpo", beta=0.05, num_iterations=2, use_bias_correction_kl=False, **HOW,
     )  # fmt: skip
-    grpo_trainer = GRPOTrainer(
-        copy.deepcopy(imitator),
-        judged_text,
-        args=settings,
-        train_dataset=asked_rows,
-        processing_class=tokenizer,
-        peft_config=lora,
-    )
-    theirs = grpo_trainer._generate_and_score_completions([row for row in asked_rows for _ in range(4)])
-for name, values in grpo_trainer.model.named_parameters():
-    if "lora_B" in name:
-        values.data.copy_(0.3 * torch.randn(values.shape, generator=g))
+    trainer = GRPOTrainer(
+        copy.deepcopy(imitator), judged_text, args=settings, train_dataset=Dataset.from_dict({"prompt": asked}),
+        processing_class=world.tokenizer, peft_config=lora,
+    )  # fmt: skip
 
 # %%
-new_ids, seen_mask = (
-    theirs["completion_ids"],
-    torch.cat([theirs["prompt_mask"], theirs["completion_mask"]], 1),
-)
-ids = torch.cat([theirs["prompt_ids"], new_ids], 1)
-labels = ids.masked_fill(seen_mask == 0, -100)
-labels[:, : -new_ids.shape[1]] = -100
-drawn_texts = tokenizer.batch_decode(new_ids, skip_special_tokens=True)
-A = group_advantages(
-    torch.tensor(judged_text([str(w) for w in known[:8] for _ in range(4)], drawn_texts)).view(8, 4)
-).flatten()
-grpo_trainer.current_gradient_accumulation_steps = 1
+theirs = trainer._generate_and_score_completions([{"prompt": text} for text in asked for _ in range(4)])
+move_lora(trainer.model)
+T = theirs["completion_ids"].shape[1]
+ids, mask = (torch.cat([theirs[f"prompt_{k}"], theirs[f"completion_{k}"]], 1) for k in ("ids", "mask"))
+labels = ids.masked_fill(mask == 0, -100)
+labels[:, :-T] = -100
+texts = world.tokenizer.batch_decode(theirs["completion_ids"], skip_special_tokens=True)
+scores = torch.tensor(judged_text([text for text in asked for _ in range(4)], texts))
+A = group_advantages(scores.view(8, 4)).flatten()
 with torch.no_grad():
-    log_p, mask = token_log_probs(grpo_trainer.model(input_ids=ids, attention_mask=seen_mask).logits, labels)
-    log_p, mask = log_p[:, -new_ids.shape[1] :], mask[:, -new_ids.shape[1] :]
-    per_token = grpo_loss(
-        log_p, theirs["old_per_token_logps"], A, reference=theirs["ref_per_token_logps"], beta=0.05
-    )
-    ours, trls = answer_mean(per_token, mask).mean(), grpo_trainer._compute_loss(grpo_trainer.model, theirs)
-    grpo_trainer.args.use_bias_correction_kl = True
-    default = grpo_trainer._compute_loss(grpo_trainer.model, theirs)
-apart = abs(ours - trls).item(), (A - theirs["advantages"]).abs().max().item()
-print(
-    f"loss: ours {ours:.6f}, difference to trl {apart[0]:.0e}; advantages {apart[1]:.0e}; trl's default {default:.6f}"
-)
+    log_p, counts = token_log_probs(trainer.model(input_ids=ids, attention_mask=mask).logits, labels)
+log_p, counts = log_p[:, -T:], counts[:, -T:]
+
+# %%
+old, of_reference = theirs["old_per_token_logps"], theirs["ref_per_token_logps"]
+ours = answer_mean(grpo_loss(log_p, old, A, reference=of_reference, beta=0.05), counts).mean()
+trainer.current_gradient_accumulation_steps, trls = 1, {}
+for trainer.args.use_bias_correction_kl in (False, True):
+    with torch.no_grad():
+        trls[trainer.args.use_bias_correction_kl] = trainer._compute_loss(trainer.model, theirs)
+apart = abs(ours - trls[False]).item(), (A - theirs["advantages"]).abs().max().item()
+print(f"loss: ours {ours:.6f}, difference to trl {apart[0]:.0e}; advantages {apart[1]:.0e}")
+print(f"with trl's default for the KL term: {trls[True]:.6f}")
 run.record(grpo_difference=apart[0])
 assert max(apart) < 1e-5
-del grpo_trainer
+del trainer
 
 # %% [markdown]
 # **Observe.** Equal, advantages too. One switch had to be turned: `use_bias_correction_kl=False`. By default this trl
@@ -970,10 +928,12 @@ weights = pi.detach()  # the draws are data: autograd does not see where they co
 for name, k in {"k1": k1, "k2": k1**2 / 2, "k3": kl_k3(log_pi, pi_ref.log())}.items():
     slope = torch.autograd.grad((weights * k).sum(), theta, retain_graph=True)[0]
     mean, spread = (weights * k).sum(), ((weights * k**2).sum() - (weights * k).sum() ** 2).sqrt()
-    print(f"{name}: mean {mean:.3f} (KL is {kl:.3f}), spread {spread:.3f};", end=" ")
     print(
-        f"gradient off by {(slope - true_slope).abs().max():.0e}, from that of KL(ref‖π) by {(slope - other_slope).abs().max():.0e}"
+        f"{name}: mean {mean:.3f} (KL is {kl:.3f}), spread {spread:.3f}; gradient: size {slope.norm():.3f},",
+        end=" ",
     )
+    print(f"off by {(slope - true_slope).norm():.0e} from that of KL(π‖ref),", end=" ")
+    print(f"by {(slope - other_slope).norm():.0e} from that of KL(ref‖π)")
 
 # %% [markdown]
 # **Observe.** All three tell another story. $k_1$ has the right mean, and as a loss its gradient is 0 in the mean: it
@@ -995,55 +955,42 @@ def grpo_step(judge):
     """One round: G fresh answers to each of some wishes, one update of the very policy that drew them."""
 
     def loss_of(net, step):
-        asked = [w for w in random.Random(step).sample(known, WISHES) for _ in range(G)]
-        some = write(net, asked, draw=9000 + step)
-        batch = as_batch(asked, some)
-        A = group_advantages(rewards(asked, some, judge).view(WISHES, G)).flatten()
-        log_p, mask = token_log_probs(
-            net(batch["input_ids"], attention_mask=batch["attention_mask"]).logits, batch["labels"]
-        )
-        return answer_mean(grpo_loss(log_p, log_p.detach(), A), mask).mean()
+        wanted = random.Random(step).sample(known, WISHES)
+        some = write(net, [w for w in wanted for _ in range(G)], draw=9000 + step)
+        batch = world.batch(some)
+        logits = net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        log_p, counts = token_log_probs(logits, batch["labels"])
+        A = group_advantages(rewards(some, judge).view(WISHES, G)).flatten()
+        return answer_mean(grpo_loss(log_p, log_p.detach(), A), counts).mean()
 
     return loss_of
 
 
-nets = {name: copy.deepcopy(imitator) for name in ("exact judge", "judge with a hole")}
+# %%
 judges = {"exact judge": wishes.right, "judge with a hole": wishes.right_with_a_hole}
-paths = {
-    name: tune(net, grpo_step(judges[name]), ROUNDS, 1e-3, measure, every_steps=5)
-    for name, net in nets.items()
-}
+nets = {name: copy.deepcopy(imitator) for name in judges}
+paths = {name: tune(net, grpo_step(judges[name]), ROUNDS, 1e-3, measure) for name, net in nets.items()}
+form = "{:18s} round {step:3d}: true {reward:.3f}, holed {holed:.3f}, KL {kl:.2f}, length {length:.2f}"
 for name, path in paths.items():
-    for row in (path[0], path[-1]):
-        print(
-            "{:18s} round {step:3d}: true {reward:.3f}, holed judge {holed:.3f}, KL {kl:.2f}, length {length:.2f}, same twice {same:.2f}".format(
-                name, **row
-            )
-        )
+    print(form.format(name, **path[0]))
+    print(form.format(name, **path[-1]))
+run.record(grpo_reward=paths["exact judge"][-1]["reward"])
 run.record(
-    grpo_reward=paths["exact judge"][-1]["reward"],
-    hole_true=paths["judge with a hole"][-1]["reward"],
-    hole_proxy=paths["judge with a hole"][-1]["holed"],
+    hole_true=paths["judge with a hole"][-1]["reward"], hole_proxy=paths["judge with a hole"][-1]["holed"]
 )
+for a in write(nets["judge with a hole"], held_out[:4], draw=6):
+    print(f"{a.wish!s:36s} {a.digits}")
 
 # %%
 figure, panels = plotting.axes(1, 2, width=3.8, height=2.9, dpi=85, sharey=True)
 for panel, (name, path) in zip(panels, paths.items(), strict=True):
-    for index, (metric, label) in enumerate(
-        (("reward", "true reward"), ("holed", "what the holed judge says"))
-    ):
-        panel.plot(
-            [row["step"] for row in path],
-            [row[metric] for row in path],
-            label=label,
-            **plotting.style(3 * index),
-        )
-    panel.set(title=f"paid by the {name}", xlabel="round", ylim=(0, 1))
-panels[0].set_ylabel("share of held-out wishes")
+    for index, (metric, label) in enumerate((("reward", "true reward"), ("holed", "the holed judge"))):
+        values = [row[metric] for row in path]
+        panel.plot([row["step"] for row in path], values, label=label, **plotting.style(3 * index))
+    panel.set(title=f"paid by the {name}", xlabel="round", ylim=(0, 1.02))
+panels[0].set_ylabel("share of held-out answers")
 panels[1].legend(fontsize=8)
 _ = run.figure(figure, "17_hacking")
-for w, y in list(zip(held_out, write(nets["judge with a hole"], held_out, draw=2), strict=True))[:4]:
-    print(f"{w!s:38s} {y}")
 
 # %% [markdown]
 # *Figure: left, paid by the exact judge, both curves rise together. Right, paid by the judge with a hole, his own number
@@ -1057,45 +1004,36 @@ for w, y in list(zip(held_out, write(nets["judge with a hole"], held_out, draw=2
 # GRPO drew in all its rounds. Keep the right ones. Tune on them as in lesson 14. That is all.
 
 # %%
-budget = ROUNDS * WISHES * G
-asked = [w for w in known for _ in range(max(1, budget // len(known)))]
-some = write(imitator, asked, draw=77)
-kept = [(w, y) for w, y, ok in zip(asked, some, rewards(asked, some).tolist(), strict=True) if ok] or shown[
-    :64
-]
-print(f"{len(asked)} answers drawn (GRPO: {budget}), {len(kept)} kept")
+each = max(1, ROUNDS * WISHES * G // len(known))
+drawn = write(imitator, [w for w in known for _ in range(each)], draw=7)
+kept = [a for a, ok in zip(drawn, rewards(drawn).tolist(), strict=True) if ok]
+print(f"{len(drawn)} answers drawn (GRPO: {ROUNDS * WISHES * G}), {len(kept)} kept")
 
 
 def rejection_step(net, step):
-    chosen = random.Random(step).choices(kept, k=WISHES * G)
-    return -answer_log_probs(net, as_batch(*zip(*chosen, strict=True))).mean() / LONGEST
+    return -answer_log_probs(net, world.batch(random.Random(step).choices(kept, k=WISHES * G))).mean()
 
 
-rejection_net = copy.deepcopy(imitator)
-paths["rejection sampling"] = tune(rejection_net, rejection_step, ROUNDS, 1e-3, measure, every_steps=5)
-for name in ("exact judge", "rejection sampling"):
-    print(
-        "{:18s} true {reward:.3f}, KL {kl:.2f}, same answer twice {same:.2f}".format(name, **paths[name][-1])
-    )
+paths["rejection sampling"] = tune(copy.deepcopy(imitator), rejection_step, ROUNDS, 1e-3, measure)
+paths["DPO"] = dpo_curve
+for name in ("exact judge", "rejection sampling", "DPO"):
+    last = paths[name][-1]
+    print("{:18s} true {reward:.3f}, KL {kl:.2f}, entropy {entropy:.2f} nats".format(name, **last))
 print(
-    f"DPO                true {dpo_curve[-1]['reward']:.3f}, KL {dpo_curve[-1]['kl']:.2f}, same answer twice {dpo_curve[-1]['same']:.2f}"
+    f"{'imitator':18s} true {dpo_curve[0]['reward']:.3f}, KL 0.00, entropy {dpo_curve[0]['entropy']:.2f} nats"
 )
 run.record(rejection_reward=paths["rejection sampling"][-1]["reward"])
 
 # %%
 figure, axis = plotting.axes(width=6.2, height=3.3, dpi=85)
-lines = {
-    "best-of-n": (kl_n, seen),
-    "DPO": ([row["kl"] for row in dpo_curve], [row["reward"] for row in dpo_curve]),
-}
-for name, path in paths.items():
-    lines[name if "judge" not in name else f"GRPO, {name}"] = (
-        [row["kl"] for row in path],
-        [row["reward"] for row in path],
-    )
-for index, (name, (x, y)) in enumerate(lines.items()):
-    axis.plot(x, y, label=name, **plotting.style(index) | {"markersize": 4})
-axis.set(xlabel="KL(π‖π_ref) on held-out wishes, nats", ylabel="true reward", ylim=(0, 1), xlim=(-0.1, None))
+axis.plot(kl_n, seen, label="best-of-n", **plotting.style(6))
+names = {"exact judge": "GRPO", "judge with a hole": "GRPO, judge with a hole"}
+for index, (name, path) in enumerate(paths.items()):
+    x, y = [row["kl"] for row in path], [row["reward"] for row in path]
+    axis.plot(x, y, label=names.get(name, name), **plotting.style(index) | {"markersize": 4})
+axis.set(
+    xlabel="KL(π‖π_ref) on held-out wishes, nats", ylabel="true reward", ylim=(0, 1.02), xlim=(-0.1, None)
+)
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 _ = run.figure(figure, "17_frontier")
 
@@ -1166,24 +1104,21 @@ _ = run.figure(figure, "17_loop")
 # chance, and *the shorter answer wins*, since a sum over fewer tokens is larger.
 
 # %%
-real_tokenizer = models.load_tokenizer("decoder")
 decoder = models.load_decoder(device=run.device).float().eval()
 items = list(tasks.load("social-iqa").splits["train"])[: run.budget.n_items]
-options = [[f" {row['options'][row['answer']]}", f" {row['options'][row['answer'] - 1]}"] for row in items]
-contexts = [f"{row['input']}\nAnswer:" for row in items]
-found = scoring.option_log_probs(decoder, real_tokenizer, contexts, options)
-print(contexts[0], options[0])
-rules = {
-    "sum": [s.log_probs for s in found], "mean a token": [s.log_probs / s.tokens for s in found],
-    "shorter wins": [-s.tokens.double() for s in found],
-}  # fmt: skip
+pairs = [[f" {item['options'][k]}" for k in (item["answer"], item["answer"] - 1)] for item in items]
+contexts = [f"{item['input']}\nAnswer:" for item in items]
+found = scoring.option_log_probs(decoder, models.load_tokenizer("decoder"), contexts, pairs)
+print(contexts[0], pairs[0])
+rules = {"sum": [s.log_probs for s in found], "mean": [s.log_probs / s.tokens for s in found]}
+rules["shorter"] = [-s.tokens.double() for s in found]
 for name, values in rules.items():
     hits = sum((v[0] > v[1]).item() + 0.5 * (v[0] == v[1]).item() for v in values)
     share = intervals.wilson_interval(round(hits), len(values))
     print(
-        f"{name:13s} prefers the right answer in {hits / len(values):.2f} of {len(values)} [{share.low:.2f}, {share.high:.2f}]; chance 0.50"
+        f"{name:8s} {hits / len(values):.2f} of {len(values)} pairs in order [{share.low:.2f}, {share.high:.2f}]; chance 0.50"
     )
-    run.record(**{f"real_{name.replace(' ', '_')}": hits / len(values)})
+    run.record(**{f"real_{name}": hits / len(values)})
 del decoder
 
 # %% [markdown]
@@ -1200,9 +1135,8 @@ del decoder
 # %%
 r = run.metrics
 print(f"profile {run.profile}, seed {seed}")
-print(
-    f"largest difference to trl: DPO {r['dpo_difference']:.0e}, IPO {r['ipo_difference']:.0e}, GRPO {r['grpo_difference']:.0e}"
-)
+parity = ", ".join(f"{name} {r[name.lower() + '_difference']:.0e}" for name in ("DPO", "IPO", "GRPO"))
+print(f"largest difference to trl: {parity}")
 print(
     f"held-out wishes met: imitator {r['imitator']:.3f}, best of 4 {r['best_of_4']:.3f}, DPO {r['dpo_reward']:.3f},",
     end=" ",
@@ -1226,8 +1160,8 @@ print(f"paid by a judge with a hole: he says {r['hole_proxy']:.3f}, true is {r['
 # |---|---|---|
 # | a judge at answer time, and patience | best-of-n; report a $p$ for each prompt, not one | – |
 # | a judge that is a program | rejection sampling first; it is the baseline to beat | `SFTTrainer` on what was kept |
-# | the same, and room on the curve | GRPO, groups of 8 or more, exact judge, held-out *true* reward | `GRPOConfig(num_generations=8, scale_rewards="group", beta=0.0, epsilon=0.2)` |
-# | a fixed set of pairs | DPO; log the chosen answer's log-probability | `DPOConfig(beta=0.1, loss_type=["sigmoid"], precompute_ref_log_probs=True)` |
+# | the same, and time | GRPO, groups of 8, watch a *true* reward | `GRPOConfig(num_generations=8, beta=0.0, epsilon=0.2)` |
+# | a fixed set of pairs | DPO; log the chosen answers' log π | `DPOConfig(beta=0.1, precompute_ref_log_probs=True)` |
 # | noisy pairs | a larger `beta`, `label_smoothing`, or IPO | `DPOConfig(loss_type=["ipo"])` |
 # | thumbs up or down, no pairs | KTO | `KTOConfig` |
 # | little memory | LoRA: the reference is the LoRA off | `peft_config=LoraConfig(…)` |
