@@ -9,7 +9,7 @@
 #     class_minutes: 180
 #     budget:
 #       imitation_steps: {smoke: 40, laptop: 400, gpu: 400}
-#       n_drawn: {smoke: 8, laptop: 32, gpu: 32}
+#       n_drawn: {smoke: 8, laptop: 128, gpu: 128}
 #       updates: {smoke: 3, laptop: 100, gpu: 100}
 #       rounds: {smoke: 2, laptop: 60, gpu: 60}
 #       n_loops: {smoke: 20, laptop: 1000, gpu: 1000}
@@ -123,6 +123,9 @@ def rewards(answers, judge=wishes.right):
 
 
 for a in write(imitator, held_out[:4], draw=1):
+    missed = [name for name, met in wishes.judged(a.wish, a.digits).items() if not met]
+    print(f"{a.wish!s:36s} {a.digits} {missed or 'right'}")
+
     print(
         f"{a.wish!s:36s} {a.digits} {[c for c, met in wishes.judged(a.wish, a.digits).items() if not met] or 'right'}"
     )
@@ -182,37 +185,23 @@ run.record(imitator=p.mean().item(), best_of_4=seen[sizes.index(4)], one_p_of_4=
 
 # %%
 boxes = {
-    "prompt x": (0.2, 1.5), "policy π\n(weights move)": (2.2, 1.5), "answers\ny₁ … yₙ": (4.2, 1.5),
-    "judge\n(a program)": (6.3, 2.4), "reference π_ref\n(frozen copy)": (6.3, 0.6), "loss": (8.9, 1.5),
+    "prompt x": (0.2, 1.5), "policy π\n(weights move)": (2.3, 1.5), "answers\ny₁ … yₙ": (4.4, 1.5),
+    "judge\n(a program)": (6.6, 2.5), "reference π_ref\n(frozen copy)": (6.6, 0.5), "loss": (9.3, 1.5),
 }  # fmt: skip
 notes = {
-    "y_w better than y_l,\nor a reward r": (8.1, 2.45),
-    "log π_ref(y|x)": (8.1, 0.6),
-    "gradient": (5.4, -0.75),
+    "y_w beats y_l,\nor a reward r": (8.8, 2.45),
+    "log π_ref(y|x)": (8.8, 0.55),
+    "gradient": (5.8, -0.45),
 }
-places = list(boxes.values())
 figure, axis = plotting.axes(width=7.6, height=2.9, dpi=85)
+places, look = list(boxes.values()), {"ha": "center", "va": "center", "fontsize": 8}
 for a, b in ((0, 1), (1, 2), (2, 3), (2, 4), (3, 5), (4, 5)):
-    axis.annotate("", places[b], places[a], arrowprops={"arrowstyle": "->", "shrinkA": 30, "shrinkB": 34})
-bent = {
-    "arrowstyle": "->",
-    "linestyle": "--",
-    "connectionstyle": "arc3,rad=-0.42",
-    "shrinkA": 12,
-    "shrinkB": 12,
-}
-axis.annotate("", places[1], places[5], arrowprops=bent)
+    axis.annotate("", places[b], places[a], arrowprops={"arrowstyle": "->", "shrinkA": 32, "shrinkB": 34})
+axis.plot([9.3, 9.3, 2.3, 2.3], [1.2, -0.25, -0.25, 0.9], "--", color="black", linewidth=1)
+axis.annotate("", (2.3, 1.1), (2.3, 0.7), arrowprops={"arrowstyle": "->"})
 for text, at in (boxes | notes).items():
-    box = {"boxstyle": "round,pad=0.5", "fc": "white"} if text in boxes else None
-    axis.text(
-        *at,
-        text,
-        ha="center" if text in boxes or text == "gradient" else "left",
-        va="center",
-        fontsize=8,
-        bbox=box,
-    )
-axis.set(xlim=(-0.6, 10.2), ylim=(-1.0, 3.0))
+    axis.text(*at, text, **look, bbox={"boxstyle": "round,pad=0.5", "fc": "white"} if text in boxes else None)
+axis.set(xlim=(-0.6, 10.2), ylim=(-0.7, 3.0))
 axis.axis("off")
 _ = run.figure(figure, "17_mechanism")
 
@@ -639,8 +628,8 @@ def both(net, pairs):
     return torch.stack([answer_log_probs(net, world.batch(side)) for side in zip(*pairs, strict=True)])
 
 
-train_pairs = pairs_of(write(imitator, [w for w in known for _ in range(2 * run.budget.n_drawn)], draw=4))
-test_pairs = pairs_of(answers)
+train_pairs = pairs_of(write(imitator, [w for w in known for _ in range(32)], draw=4))
+test_pairs = pairs_of(answers)[:: max(1, run.budget.n_drawn // 32)]
 print(f"{len(train_pairs)} pairs to tune on, {len(test_pairs)} held out; one of them:")
 print("  ", train_pairs[0][0].wish, "chosen", train_pairs[0][0].digits, "rejected", train_pairs[0][1].digits)
 reference = copy.deepcopy(imitator).eval().requires_grad_(False)
@@ -675,13 +664,13 @@ def tune(net, loss_of, steps, rate, look):
 
 
 def measure(net):
-    """On held-out wishes: reward, what a judge with a hole would say, KL to the reference, entropy, length."""
+    """On held-out wishes: reward, points of the judge of section 7, KL to the reference, entropy, length."""
     some = write(net, every_time, draw=5)
     log_p = torch.tensor([a.log_prob for a in some])
     kl = (log_p - answer_log_probs(reference, world.batch(some))).mean().item()
     found = {
         "reward": rewards(some).mean().item(),
-        "holed": rewards(some, wishes.right_with_a_hole).mean().item(),
+        "points": rewards(some, wishes.points).mean().item(),
     }
     return found | {
         "kl": kl,
@@ -706,7 +695,7 @@ def dpo_step(net, step):
 def look_at_pairs(net):
     gained = both(net, test_pairs) - ref_test
     chosen, rejected = gained.mean(1).tolist()
-    in_order = (gained[0] > gained[1]).double().mean().item()
+    in_order = (0.5 + 0.5 * (gained[0] - gained[1]).sign()).mean().item()  # a tie counts half
     return {"chosen": chosen, "rejected": rejected, "accuracy": in_order, **measure(net)}
 
 
@@ -918,34 +907,34 @@ del trainer
 # the right *gradient* if you put them into a loss and let autograd work?
 
 # %%
-theta = theta.clone().requires_grad_()
-pi, log_pi = theta.softmax(0), theta.log_softmax(0)
-kl = (pi * (log_pi - pi_ref.log())).sum()
-true_slope = torch.autograd.grad(kl, theta, retain_graph=True)[0]
-other_slope = torch.autograd.grad((pi_ref * (pi_ref.log() - log_pi)).sum(), theta, retain_graph=True)[0]
-k1 = log_pi - pi_ref.log()
-weights = pi.detach()  # the draws are data: autograd does not see where they come from
-for name, k in {"k1": k1, "k2": k1**2 / 2, "k3": kl_k3(log_pi, pi_ref.log())}.items():
-    slope = torch.autograd.grad((weights * k).sum(), theta, retain_graph=True)[0]
-    mean, spread = (weights * k).sum(), ((weights * k**2).sum() - (weights * k).sum() ** 2).sqrt()
+theta = (pi_ref.log() + 0.5 * torch.randn(5, generator=g).double()).requires_grad_()  # near the reference
+pi, log_pi, log_ref = theta.softmax(0), theta.log_softmax(0), pi_ref.log()
+kl, other = (pi * (log_pi - log_ref)).sum(), (pi_ref * (log_ref - log_pi)).sum()
+slopes = [torch.autograd.grad(value, theta, retain_graph=True)[0] for value in (kl, other)]
+k1, weights = log_pi - log_ref, pi.detach()  # the draws are data: autograd does not see where they come from
+print(f"KL(π‖ref) {kl:.4f}, its gradient has size {slopes[0].norm():.3f}")
+for name, k in {"k1": k1, "k2": k1**2 / 2, "k3": kl_k3(log_pi, log_ref)}.items():
+    (slope,) = torch.autograd.grad((weights * k).sum(), theta, retain_graph=True)
+    mean = (weights * k).sum()
+    spread = (weights * (k - mean) ** 2).sum().sqrt()
     print(
-        f"{name}: mean {mean:.3f} (KL is {kl:.3f}), spread {spread:.3f}; gradient: size {slope.norm():.3f},",
-        end=" ",
+        f"{name}: mean {mean:.4f}, spread {spread:.3f}; gradient of size {slope.norm():.3f}, off by", end=" "
     )
-    print(f"off by {(slope - true_slope).norm():.0e} from that of KL(π‖ref),", end=" ")
-    print(f"by {(slope - other_slope).norm():.0e} from that of KL(ref‖π)")
+    print(f"{(slope - slopes[0]).norm():.0e} (from that of KL(ref‖π): {(slope - slopes[1]).norm():.0e})")
 
 # %% [markdown]
-# **Observe.** All three tell another story. $k_1$ has the right mean, and as a loss its gradient is 0 in the mean: it
-# does nothing. $k_2$ has a wrong mean and the right gradient. $k_3$ has the right mean, the smaller spread, is never
-# negative, and its gradient is that of the *other* KL, $\mathrm{KL}(\pi_{\text{ref}} \Vert \pi)$. Multiplied by $\rho$,
-# $k_3$ gets the right gradient back: that is trl's switch. A good number to log is not always a good number to minimise.
+# **Observe.** Each tells another story. $k_1$ has the right mean, and as a loss its gradient is 0 in the mean: it does
+# nothing. $k_2$ has a wrong mean and the right gradient. $k_3$ has the right mean, is never negative, and near the
+# reference it has a small spread; but its gradient is that of the *other* KL, $\mathrm{KL}(\pi_{\text{ref}} \Vert \pi)$.
+# Multiplied by $\rho$, $k_3$ gets the right gradient back: that is trl's switch. A good number to log is not always a
+# good number to minimise.
 #
 # ## 7 Reward hacking, on purpose
 #
-# Our judge gets a hole, of a kind that everybody has written once: where the wish says "length 4" he checks `len(answer)
-# <= 4`. He never rejects a right answer. **Predict.** What will a policy do that is paid by him? What happens to the
-# *true* reward?
+# Our judge gets a hole, of a kind that everybody has written once. He gives *points*: one for the right start, one for
+# the right parity, one for each step in the wished order, as shares of a right answer's points. A right answer gets 1.
+# Nobody looks at the length. **Predict.** What will a policy do that is paid in points? What happens to the *true*
+# reward?
 
 # %%
 ROUNDS, WISHES, G = run.budget.rounds, 32, 8
@@ -967,16 +956,16 @@ def grpo_step(judge):
 
 
 # %%
-judges = {"exact judge": wishes.right, "judge with a hole": wishes.right_with_a_hole}
+judges = {"exact judge": wishes.right, "judge with a hole": wishes.points}
 nets = {name: copy.deepcopy(imitator) for name in judges}
 paths = {name: tune(net, grpo_step(judges[name]), ROUNDS, 1e-3, measure) for name, net in nets.items()}
-form = "{:18s} round {step:3d}: true {reward:.3f}, holed {holed:.3f}, KL {kl:.2f}, length {length:.2f}"
+form = "{:18s} round {step:3d}: true {reward:.3f}, points {points:.3f}, KL {kl:.2f}, length {length:.2f}"
 for name, path in paths.items():
     print(form.format(name, **path[0]))
     print(form.format(name, **path[-1]))
 run.record(grpo_reward=paths["exact judge"][-1]["reward"])
 run.record(
-    hole_true=paths["judge with a hole"][-1]["reward"], hole_proxy=paths["judge with a hole"][-1]["holed"]
+    hole_true=paths["judge with a hole"][-1]["reward"], hole_proxy=paths["judge with a hole"][-1]["points"]
 )
 for a in write(nets["judge with a hole"], held_out[:4], draw=6):
     print(f"{a.wish!s:36s} {a.digits}")
@@ -984,11 +973,11 @@ for a in write(nets["judge with a hole"], held_out[:4], draw=6):
 # %%
 figure, panels = plotting.axes(1, 2, width=3.8, height=2.9, dpi=85, sharey=True)
 for panel, (name, path) in zip(panels, paths.items(), strict=True):
-    for index, (metric, label) in enumerate((("reward", "true reward"), ("holed", "the holed judge"))):
+    for index, (metric, label) in enumerate((("reward", "true reward"), ("points", "points"))):
         values = [row[metric] for row in path]
         panel.plot([row["step"] for row in path], values, label=label, **plotting.style(3 * index))
-    panel.set(title=f"paid by the {name}", xlabel="round", ylim=(0, 1.02))
-panels[0].set_ylabel("share of held-out answers")
+    panel.set(title=f"paid by the {name}", xlabel="round", ylim=(0, None))
+panels[0].set_ylabel("mean over held-out answers")
 panels[1].legend(fontsize=8)
 _ = run.figure(figure, "17_hacking")
 
@@ -1026,7 +1015,10 @@ run.record(rejection_reward=paths["rejection sampling"][-1]["reward"])
 
 # %%
 figure, axis = plotting.axes(width=6.2, height=3.3, dpi=85)
-axis.plot(kl_n, seen, label="best-of-n", **plotting.style(6))
+prices = torch.logspace(-1, 1, 30, dtype=torch.float64)[:, None]
+best = torch.sigmoid(torch.logit(p, 1e-6) + 1 / prices)  # how often π* is right, for each price and wish
+axis.plot([exact_kl(q, p) for q in best], best.mean(1), "k", linewidth=1, label="best possible, π*")
+axis.plot(kl_n, seen, label="best-of-n", **plotting.style(6) | {"linestyle": "none"})
 names = {"exact judge": "GRPO", "judge with a hole": "GRPO, judge with a hole"}
 for index, (name, path) in enumerate(paths.items()):
     x, y = [row["kl"] for row in path], [row["reward"] for row in path]
@@ -1145,7 +1137,7 @@ print(f"GRPO {r['grpo_reward']:.3f}, rejection sampling {r['rejection_reward']:.
 print(
     f"DPO moved the chosen answers by {r['dpo_chosen']:+.2f} nats, the rejected ones by {r['dpo_rejected']:+.2f}"
 )
-print(f"paid by a judge with a hole: he says {r['hole_proxy']:.3f}, true is {r['hole_true']:.3f}")
+print(f"paid by a judge with a hole: {r['hole_proxy']:.3f} points, true reward {r['hole_true']:.3f}")
 
 # %% [markdown]
 # **What we have not shown.**
