@@ -67,10 +67,15 @@ def right(wish: Wish, answer: Sequence[int]) -> float:
     return float(all(judged(wish, answer).values()))
 
 
-def right_with_a_hole(wish: Wish, answer: Sequence[int]) -> float:
-    """A judge with a mistake: it lets an answer pass that is too short. Never below :func:`right`."""
-    found = judged(wish, answer) | {"length": len(answer) <= wish.length}
-    return float(all(found.values()))
+def points(wish: Wish, answer: Sequence[int]) -> float:
+    """A judge with a hole: a point for the start, one for the parity, one for each step in the wished order.
+
+    In shares of the points of a right answer, so that a right one has 1. But nothing says when to stop: a longer answer has
+    more steps, and the length is never looked at.
+    """
+    found, up = judged(wish, answer), wish.order == "rising"
+    steps = sum((a < b) == up and a != b for a, b in pairwise(answer))
+    return (found["start"] + found["parity"] + steps) / (wish.length + 1)
 
 
 def demonstration(wish: Wish, slip: float, rng: random.Random) -> list[int]:
@@ -87,6 +92,29 @@ def demonstration(wish: Wish, slip: float, rng: random.Random) -> list[int]:
     if forgets["order"]:
         digits[1:] = rng.sample(digits[1:], len(digits) - 1)
     return digits
+
+
+# --- the same wish in other words -------------------------------------------------------------------------------------
+
+WORDINGS = (
+    ({"rising": "rising", "falling": "falling"}, {"rising": "upwards", "falling": "downwards"},
+     {"rising": "climbing", "falling": "sinking"}),
+    ("length {}", "count {}", "size {}"),
+    ("from {}", "first {}", "start {}"),
+    ("to {}", "last {}", "end {}"),
+)  # fmt: skip
+MORE_WORDS = ("upwards", "downwards", "climbing", "sinking", "count", "size", "first", "start", "last", "end")
+Wording = tuple[int, int, int, int]  # which of three for each part of a wish
+
+
+def worded(wish: Wish, wording: Wording = (0, 0, 0, 0)) -> str:
+    """The wish in one of 81 wordings; the first is ``str(wish)``."""
+    order, length, start, parity = (options[i] for options, i in zip(WORDINGS, wording, strict=True))
+    parts = (length.format(wish.length), start.format(wish.start), parity.format(wish.parity))  # type: ignore[attr-defined]
+    return " ".join((order[wish.order], *parts))  # type: ignore[index]
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------
 
 
 class Draw(NamedTuple):
