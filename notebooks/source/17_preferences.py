@@ -26,9 +26,9 @@
 # **The question.** You cannot write the right answer down. You can only say *this one is better than that one*. Is that
 # enough to teach a model?
 #
-# In this lesson a model answers, a judge says which answer is better, and the model changes. You build each part by hand:
-# best-of-n, Bradley–Terry, DPO, the policy gradient, GRPO. Then you break each one on purpose. The judge is a *program*,
-# so we know at every moment what is true, and can see when the number that we push up stops to mean what we want.
+# A model answers, a judge says which answer is better, the model changes. You build each part by hand: best-of-n,
+# Bradley–Terry, DPO, the policy gradient, GRPO. Then you break it on purpose. The judge is a *program*, so we always know
+# what is true, and can see when the number that we push up stops to mean what we want.
 #
 # | | |
 # |---|---|
@@ -107,9 +107,8 @@ shown = [wishes.demonstration(wish, slip, rng) for _ in range(1000)]
 print("demonstrations for", wish, shown[:4])
 print(f"{sum(wishes.right(wish, digits) for digits in shown) / 1000:.2f} of them are right")
 imitator = world.base(seed, steps=run.budget.imitation_steps, slip=slip)
-print(
-    f"a decoder of {sum(values.numel() for values in imitator.parameters())} weights, trained on 8,000 of them"
-)
+size = sum(values.numel() for values in imitator.parameters())
+print(f"a decoder of {size} weights, trained on 8,000 such demonstrations for many wishes")
 
 
 # %%
@@ -125,10 +124,6 @@ def rewards(answers, judge=wishes.right):
 for a in write(imitator, held_out[:4], draw=1):
     missed = [name for name, met in wishes.judged(a.wish, a.digits).items() if not met]
     print(f"{a.wish!s:36s} {a.digits} {missed or 'right'}")
-
-    print(
-        f"{a.wish!s:36s} {a.digits} {[c for c, met in wishes.judged(a.wish, a.digits).items() if not met] or 'right'}"
-    )
 every_time = [w for w in held_out for _ in range(40)]  # forty answers to each
 print(f"mean reward on held-out wishes: {rewards(write(imitator, every_time, draw=2)).mean():.3f}")
 
@@ -188,11 +183,8 @@ boxes = {
     "prompt x": (0.2, 1.5), "policy π\n(weights move)": (2.3, 1.5), "answers\ny₁ … yₙ": (4.4, 1.5),
     "judge\n(a program)": (6.6, 2.5), "reference π_ref\n(frozen copy)": (6.6, 0.5), "loss": (9.3, 1.5),
 }  # fmt: skip
-notes = {
-    "y_w beats y_l,\nor a reward r": (8.8, 2.45),
-    "log π_ref(y|x)": (8.8, 0.55),
-    "gradient": (5.8, -0.45),
-}
+notes = {"y_w beats y_l,\nor a reward r": (8.8, 2.45), "log π_ref(y|x)": (8.8, 0.55)}
+notes["gradient"] = (5.8, -0.45)
 figure, axis = plotting.axes(width=7.6, height=2.9, dpi=85)
 places, look = list(boxes.values()), {"ha": "center", "va": "center", "fontsize": 8}
 for a, b in ((0, 1), (1, 2), (2, 3), (2, 4), (3, 5), (4, 5)):
@@ -251,7 +243,6 @@ def bradley_terry(better, worse):
     return binary_cross_entropy(margin, torch.ones_like(margin))
 
 
-# %%
 def three_ways(loss, closed, z):
     """Distances of the closed-form gradient from autograd's and from finite differences, at z in float64."""
     z = z.clone().requires_grad_()
@@ -320,7 +311,7 @@ for step in range(1, 1001):
     optimizer.zero_grad()
     if step in (10, 100, 1000):
         print(
-            f"after {step:5d} steps: margin {margin.item():5.2f}, loss {math.log1p(math.exp(-margin.item())):.5f}"
+            f"after {step:4d} steps: margin {margin.item():.2f}, loss {-math.log(torch.sigmoid(margin)):.5f}"
         )
 
 # %% [markdown]
@@ -729,7 +720,14 @@ _ = run.figure(figure, "17_dpo")
 # *Figure: held-out pairs. Left, both curves move, and the margin is the distance between them. Middle, the share of pairs
 # whose order the implicit reward $\beta (\log \pi - \log \pi_{\text{ref}})$ gets right; dotted, chance.*
 #
-# **Observe.** OBSERVE-DPO
+# **Observe.** In the stored run three things happen, and only one of them is in the loss.
+#
+# - The margin grows and the implicit reward orders more held-out pairs as the judge does. That is what the loss asks for.
+# - The *chosen* answers become less probable, from early on. The loss sees a difference, so two falling numbers serve it
+#   as well as a rising one. The probability goes to answers that are neither chosen nor rejected.
+# - The share of wishes met rises for some twenty updates. Then it falls, while the loss and the accuracy in the log go on
+#   improving, and the KL grows and grows. The runaway margin of section 2 is at work. Without drawing answers and judging
+#   them nobody would have noticed.
 #
 # ## 6 The policy gradient
 #
@@ -982,10 +980,14 @@ panels[1].legend(fontsize=8)
 _ = run.figure(figure, "17_hacking")
 
 # %% [markdown]
-# *Figure: left, paid by the exact judge, both curves rise together. Right, paid by the judge with a hole, his own number
-# rises and the true reward does not follow.*
+# *Figure: left, paid by the exact judge, both curves rise. Right, paid by the judge with a hole, the points rise beyond
+# what a right answer gets, and the true reward falls.*
 #
-# **Observe.** OBSERVE-HACK
+# **Observe.** Look at the answers in the stored run. The policy has found the hole: it goes on writing as long as it may,
+# since each further step in order is a point. Its points are nearly twice those of a right answer, and not one answer is
+# right. Nothing in its training log would tell you: reward up, loss fine. Three things would: a second judge that is not
+# paid for, the KL, and reading ten answers. The hole is closed by one comparison of lengths; the left panel shows the
+# result.
 #
 # ## 8 The honest baseline: rejection sampling
 #
@@ -1023,18 +1025,20 @@ names = {"exact judge": "GRPO", "judge with a hole": "GRPO, judge with a hole"}
 for index, (name, path) in enumerate(paths.items()):
     x, y = [row["kl"] for row in path], [row["reward"] for row in path]
     axis.plot(x, y, label=names.get(name, name), **plotting.style(index) | {"markersize": 4})
-axis.set(
-    xlabel="KL(π‖π_ref) on held-out wishes, nats", ylabel="true reward", ylim=(0, 1.02), xlim=(-0.1, None)
-)
+axis.set(xlabel="KL(π‖π_ref) on held-out wishes, nats", ylabel="true reward", ylim=(0, 1.02), xlim=(-0.1, 6))
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 _ = run.figure(figure, "17_frontier")
 
 # %% [markdown]
-# *Figure: what each method pays in KL for its reward, along its training. Higher and further left is better. Best-of-n
-# needs no training and is hard to beat at small KL. The path of the hacked policy bends down: its KL is spent on
-# something else (Gao et al., 2023, call this overoptimisation).*
+# *Figure: what each method pays in KL for its reward, along its training. Higher and further left is better. The black
+# line is the best possible: $\pi^*$ of section 3 for every $\beta$, computed for each held-out wish from its $p$. The
+# hacked policy leaves the picture to the right (Gao et al., 2023, call this overoptimisation).*
 #
-# **Observe.** OBSERVE-FRONTIER
+# **Observe.** Best-of-n is close to the best possible: for each wish it, too, weighs right answers up and changes nothing
+# else. It stops at $\mathrm{KL} = \log(1/p)$, where all answers are right. Rejection sampling aims at the same point,
+# since it imitates all right answers, and gets most of the way. In the stored run GRPO ends higher and pays several times
+# the KL. Look at the entropy: it meets wishes in few ways. DPO, from its fixed pairs, ends where it began, far away. One
+# seed, one rate each; section 11 has more.
 #
 # ## 9 The loop of the articles
 #
@@ -1044,8 +1048,8 @@ _ = run.figure(figure, "17_frontier")
 #
 # In each round there is one rewrite of the instruction in use. Its true accuracy is that of the old text plus a little
 # luck, good or bad, from $N(0, \tau^2)$ with $\tau = 0.05$. A text is scored on $m = 20$ inputs; the better score stays.
-# Two ways of book-keeping. *Same* inputs in all rounds: the old text keeps the score that it had. *Fresh* inputs in each
-# round: the old text is scored again, beside the new one. As a control, a coin decides: *random*.
+# Two ways of book-keeping. *Remembered*: the old text keeps the score that it had when it was taken. *Fresh*: it is
+# scored again in each round, on new inputs, beside the rewrite. As a control, a coin decides: *random*.
 #
 # **Predict.** After 20 rounds: which way shows the highest score? Which way has the highest true accuracy?
 
@@ -1071,10 +1075,10 @@ def loops(rule, m=20, rounds=20, tau=0.05, start_at=0.5):
 
 # %%
 figure, panels = plotting.axes(1, 2, width=3.8, height=2.9, dpi=85, sharey=True)
-for index, rule in enumerate(("same", "fresh", "random")):
+for index, rule in enumerate(("remembered", "fresh", "random")):
     shown_now, real = loops(rule)
     print(
-        f"{rule:9s} shows {shown_now[-1]:.3f}, true {real[-1]:.3f}, optimism {shown_now[-1] - real[-1]:+.3f}"
+        f"{rule:10s} shows {shown_now[-1]:.3f}, true {real[-1]:.3f}, optimism {shown_now[-1] - real[-1]:+.3f}"
     )
     for panel, values in zip(panels, (shown_now, real), strict=True):
         panel.plot(values, label=rule, **plotting.style(index) | {"markevery": 4})
@@ -1087,7 +1091,10 @@ _ = run.figure(figure, "17_loop")
 # %% [markdown]
 # *Figure: a thousand loops, means. Left, what a report would show. Right, what is true. The axis begins at 0.4.*
 #
-# **Observe.** OBSERVE-LOOP
+# **Observe.** With remembered scores the loop *shows* the highest number and has gained the least. A lucky score is never
+# asked again, so it stays, and shuts the door to better texts: the winner's curse. Fresh inputs let a lucky text lose its
+# crown. But even there the number shown is too high, since it is the larger of two. The truth needs a third look, on
+# inputs that decided nothing. (And note how modest the honest gain is, with 20 inputs a round.)
 #
 # ## 10 A look at a real model
 #
@@ -1114,11 +1121,101 @@ for name, values in rules.items():
 del decoder
 
 # %% [markdown]
-# **Observe.** OBSERVE-REAL
+# **Observe.** By the sum the untouched model is at chance, by the mean it looks as if it had a preference. Now read the
+# third line: in these pairs the right answer is mostly the *longer* one, so the rule "the longer one wins" does as well
+# as the mean. With a few dozen pairs no more can be said. Length is the first thing to check in any set of preferences.
 #
 # ## 11 The experiments
 #
-# RECORDED
+# What you saw live was one seed. Three grids, in the same world, with claims that were written before the first run and
+# wishes that no method has seen. One dot is one seed, the bar is their mean.
+#
+# **Predict.** Give each claim a verdict. DP1: the implicit reward orders held-out pairs as the judge does, and better at
+# the end than early. DP4: DPO makes the *chosen* answers less probable. DP5: DPO beats tuning on the chosen answers. DP6:
+# with shuffled preferences the gain is gone.
+
+# %%
+from instructlab_repro import lesson
+
+
+def dots(panel, name, metric, title, at=None):
+    """One dot for each method and seed, a bar at the mean."""
+    spec, lines = lesson.experiment(name), lesson.results(name)
+    for place, method in enumerate(reversed(spec.methods)):
+        mine = [line for line in lines if line["method"] == method and (at is None or line["part"] == at)]
+        values = [line[metric] for line in mine if metric in line]
+        panel.plot(values, [place] * len(values), "o", color=plotting.COLOURS[0], alpha=0.5, markersize=4)
+        if values:
+            panel.plot(sum(values) / len(values), place, "|", color="black", markersize=16, markeredgewidth=2)
+    names = [spec.labels[method] for method in reversed(spec.methods)]
+    panel.set(title=title, yticks=range(len(names)), yticklabels=names)
+    panel.tick_params(axis="y", labelsize=7)
+
+
+# %%
+print("verdicts:", lesson.words("DP1", "DP4", "DP5", "DP6"))
+figure, panels = plotting.axes(1, 3, width=2.9, height=2.6, dpi=85, sharey=True)
+dots(panels[0], "preferences", "reward", "reward")
+dots(panels[1], "preferences", "kl", "KL, nats")
+dots(panels[2], "preferences", "chosen_change", "log π of the chosen, change")
+panels[2].axvline(0, color="grey", linestyle=":")
+_ = run.figure(figure, "17_preferences")
+
+# %%
+lesson.show("DP1", "DP4", "DP5", "DP6")
+lesson.table("preferences")
+
+# %% [markdown]
+# **Observe.** OBSERVE-PREFERENCES
+#
+# **Predict.** GR1: at equal samples and updates GRPO beats rejection sampling. RH1: paid by the judge with a hole, the
+# policy gets more points and fewer right answers. RH2: a KL penalty of `0.3` keeps it from the hole.
+
+# %%
+print("verdicts:", lesson.words("GR1", "RH1", "RH2"))
+figure, panels = plotting.axes(1, 3, width=2.9, height=2.6, dpi=85, sharey=True)
+for panel, metric, title in zip(
+    panels, ("reward", "points", "kl"), ("true reward", "points", "KL, nats"), strict=True
+):
+    dots(panel, "policy_gradient", metric, title)
+_ = run.figure(figure, "17_policy_gradient")
+
+# %%
+lesson.show("GR1", "RH1", "RH2")
+lesson.table("policy_gradient")
+
+# %% [markdown]
+# **Observe.** OBSERVE-GRADIENT
+#
+# **The articles' loop**, claim C9. A frozen model knows some wordings of a wish well and others hardly, as a pre-trained
+# model does. In each of ten rounds one part of the wording is rewritten at random, and lesson 00's rule decides on eight
+# fresh items. **Predict.** Does accuracy rise? Does it go on rising?
+
+# %%
+print("verdict:", lesson.words("C9"))
+spec, lines = lesson.experiment("feedback_loop"), lesson.results("feedback_loop")
+figure, axis = plotting.axes(width=6.2, height=3.2, dpi=85)
+for index, method in enumerate(spec.methods):
+    parts = sorted({line["part"] for line in lines})
+    each = [
+        [line["accuracy"] for line in lines if (line["method"], line["part"]) == (method, x)] for x in parts
+    ]
+    axis.plot(
+        [10 * x for x in parts],
+        [sum(v) / len(v) for v in each],
+        label=spec.labels[method],
+        **plotting.style(index),
+    )
+axis.set(xlabel="round", ylabel="accuracy on fresh items", ylim=(0, 1))
+axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+_ = run.figure(figure, "17_feedback_loop")
+
+# %%
+lesson.show("C9")
+lesson.table("feedback_loop", "optimism")
+
+# %% [markdown]
+# **Observe.** OBSERVE-C9
 #
 # ## 12 What we have shown
 #
