@@ -56,12 +56,14 @@ beta: float = 0.1  # the price of leaving the reference, in section 5
 # %%
 import contextlib
 import copy
+import html
 import io
 import math
 import random
 import tempfile
 
 import torch
+from torch import Tensor
 
 from instructlab_utils import (
     expect_error,
@@ -560,7 +562,7 @@ def ipo_loss(chosen, rejected, beta=0.1):
 
 def kto_loss(log_ratios, desirable, kl, beta=0.1):
     _within(beta)
-    z = kl.detach() if isinstance(kl, torch.Tensor) else kl
+    z = kl.detach() if isinstance(kl, Tensor) else kl
     sign = torch.where(desirable, 1.0, -1.0).to(log_ratios.device)
     return 1 - torch.sigmoid(sign * beta * (upcast(log_ratios) - z))
 
@@ -1135,6 +1137,8 @@ del decoder
 # with shuffled preferences the gain is gone.
 
 # %%
+from IPython.display import HTML
+
 from instructlab_repro import lesson
 
 
@@ -1152,6 +1156,17 @@ def dots(panel, name, metric, title, at=None):
     panel.tick_params(axis="y", labelsize=7)
 
 
+def folded(name, *claims, metrics=(None,)):
+    """The claims with their intervals, and tables of the experiment, behind one line to open."""
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        lesson.show(*claims)
+    tables = "".join(
+        lesson.table(name, metric).data if metric else lesson.table(name).data for metric in metrics
+    )
+    told = f"<pre>{html.escape(text.getvalue())}</pre>{tables}"
+    return HTML(f"<details><summary>{', '.join(claims)}: intervals, and the table</summary>{told}</details>")
+
+
 # %%
 print("verdicts:", lesson.words("DP1", "DP4", "DP5", "DP6"))
 figure, panels = plotting.axes(1, 3, width=2.9, height=2.6, dpi=85, sharey=True)
@@ -1162,8 +1177,7 @@ panels[2].axvline(0, color="grey", linestyle=":")
 _ = run.figure(figure, "17_preferences")
 
 # %%
-lesson.show("DP1", "DP4", "DP5", "DP6")
-lesson.table("preferences")
+folded("preferences", "DP1", "DP4", "DP5", "DP6")
 
 # %% [markdown]
 # **Observe.** OBSERVE-PREFERENCES
@@ -1181,8 +1195,7 @@ for panel, metric, title in zip(
 _ = run.figure(figure, "17_policy_gradient")
 
 # %%
-lesson.show("GR1", "RH1", "RH2")
-lesson.table("policy_gradient")
+folded("policy_gradient", "GR1", "RH1", "RH2")
 
 # %% [markdown]
 # **Observe.** OBSERVE-GRADIENT
@@ -1211,8 +1224,7 @@ axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 _ = run.figure(figure, "17_feedback_loop")
 
 # %%
-lesson.show("C9")
-lesson.table("feedback_loop", "optimism")
+folded("feedback_loop", "C9", metrics=(None, "optimism"))
 
 # %% [markdown]
 # **Observe.** OBSERVE-C9
