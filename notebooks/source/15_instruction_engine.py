@@ -37,7 +37,7 @@
 # | | |
 # |---|---|
 # | before this | lesson 00 (instructions, $p^d$), lesson 06 (decoding), lesson 10 (soft prompts), lesson 14 (chat format) |
-# | time | smoke: about a minute · laptop: about four minutes on one core · gpu: about three minutes |
+# | time | smoke: about a minute · laptop: about four minutes on one core · gpu: not measured yet |
 # | memory | under 3 GB |
 # | models | a decoder of a tenth of a million weights, trained here; SmolLM2-135M-Instruct (4-bit, de-quantised); MiniLM |
 # | data | our own programs; BIG-bench: `intent_recognition` (7 intents, after SNIPS), 8 `list_functions` (Rule, 2020) |
@@ -1433,7 +1433,7 @@ for name, claims in CLAIMS.items():
 
 
 def folded(name):
-    """The verdicts with their intervals, and the tables, behind one line."""
+    """The verdicts with their intervals, and the table, folded under one line."""
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         lesson.show(*CLAIMS[name])
     told = f"<pre>{html.escape(shown.getvalue())}</pre>{lesson.table(name).data}"
@@ -1557,9 +1557,9 @@ print(f"puzzles: one guess {r['guess_1']:.3f}, tested draws {r['guess_n']:.3f}")
 #
 # - Lake, B., and Baroni, M. (2018). Generalization without systematicity: on the compositional skills of sequence-to-sequence
 #   recurrent networks. *ICML 2018*.
-# - Nye, M., et al. (2021). Show your work: scratchpads for intermediate computation with language models. arXiv 2112.00114.
+# - Nye, M., et al. (2021). Show your work: scratchpads for intermediate computation with language models. arXiv:2112.00114.
 # - Rule, J. (2020). The child as hacker: building more human-like models of learning. PhD thesis, MIT.
 # - Schick, T., et al. (2023). Toolformer: language models can teach themselves to use tools. *NeurIPS 2023*.
 # - Srivastava, A., et al. (2023). Beyond the imitation game: quantifying and extrapolating the capabilities of language
 #   models. *TMLR*.
-# - Willard, B., and Louf, R. (2023). Efficient guided generation for large language models. arXiv 2307.09702.
+# - Willard, B., and Louf, R. (2023). Efficient guided generation for large language models. arXiv:2307.09702.
