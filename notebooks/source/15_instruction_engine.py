@@ -12,7 +12,7 @@
 #       batch: {smoke: 16, laptop: 32, gpu: 64}
 #       n_train: {smoke: 96, laptop: 12000, gpu: 40000}
 #       n_test: {smoke: 8, laptop: 200, gpu: 1000}
-#       soft_steps: {smoke: 3, laptop: 120, gpu: 400}
+#       soft_steps: {smoke: 3, laptop: 300, gpu: 400}
 #       n_prefixes: {smoke: 100, laptop: 1000, gpu: 3000}
 #       n_requests: {smoke: 3, laptop: 12, gpu: 12}
 #       n_calls: {smoke: 2, laptop: 8, gpu: 8}
@@ -586,7 +586,7 @@ for item in tests[4][:4]:
 # and outputs, and train the vectors alone, by the gradient that lesson 10 derived for soft prompts:
 #
 # $$ c_k \leftarrow c_k - \eta \, \frac{\partial L}{\partial c_k}, \qquad
-# L = -\sum_t \log p\big(y_t \mid c_{k_1}, c_{k_2}, x, y_{<t}\big). $$
+# L = -\sum_t \log p\big(y_t \mid c_k, x, y_{<t}\big). $$
 #
 # **Predict.** Five vectors, no names. Will vector $k$ become step $k$? Will it lie near the embedding of its symbol?
 
@@ -615,9 +615,9 @@ def soft_logits(batch):
     return body(inputs_embeds=inputs, attention_mask=batch["attention_mask"]).logits
 
 
-optimizer = torch.optim.Adam([soft], lr=0.02)
+optimizer = torch.optim.Adam([soft], lr=0.05)
 for _ in range(run.budget.soft_steps):
-    drawn = [soft_example(draw(rng.choice((1, 2)), rng)) for _ in range(run.budget.batch)]
+    drawn = [soft_example(draw(1, rng)) for _ in range(run.budget.batch)]
     batch = training.move(training.collate_tokens(drawn, 0), run.device)
     counts = batch["labels"][:, 1:] != -100
     loss = F.cross_entropy(soft_logits(batch)[:, :-1][counts], batch["labels"][:, 1:][counts])
@@ -676,6 +676,7 @@ for panel, values, title in (
             color="white" if value > 0.5 else "black",
         )
 _ = run.figure(figure, "15_soft")
+print(f"length of a soft vector {soft.norm(dim=1).mean():.2f}, of an embedding {E.norm(dim=1).mean():.2f}")
 run.record(soft=float(np.diag(behaviour).mean()), soft_cosine=float(near.diag().mean()))
 
 # %% [markdown]
@@ -1032,7 +1033,7 @@ print(f"{same} of {len(failed)} repairs are the old draft, letter by letter")
 # %%
 spent, again = 0, {k: [] for k in failed}
 for turn in range(3):
-    if not failed or spent >= cost:
+    if not failed or spent + spent / max(turn, 1) > cost:  # the next draw would cost more than the repair did
         break
     drawn = write([prompts[k] for k in failed], temperature=0.7, seed=seed + turn)
     spent += sum(
@@ -1465,6 +1466,14 @@ axis.set(xlabel="steps d (grey: trained)", ylabel="share of right results", ylim
 axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 _ = run.figure(figure, "15_composition")
 folded("composition")
+
+# %%
+six = [x for x in lines["composition"] if x["depth"] == 6 and x["method"] == "natural-steps"]
+for name, key in (("the last list", "accuracy"), ("every list", "whole_trail"), ("p^6", "power")):
+    if six:
+        print(
+            f"in words, step by step, six steps: {name:14} {np.mean([x[key] for x in six]):.3f} (exploratory)"
+        )
 
 # %%
 labels = lesson.experiment("program_writing").labels
