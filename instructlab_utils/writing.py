@@ -6,6 +6,7 @@ The language is that of :mod:`instructlab_utils.programs`. Used by lesson 15 and
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from instructlab_utils.errors import ProgramError
 from instructlab_utils.grammars import Stacks, WordMasks
 from instructlab_utils.programs import STEPS, Program, Step, Test, Value
 
+PLAIN = re.compile(r"[a-z]+|[0-9]+|[|()<>=]")  # of what an error says
 NUMBERS = range(1, 6)
 SIGNS = (*STEPS, *programs.WORDS, *"|()<>=", *map(str, NUMBERS))
 NESTED = ("map", "filter", "if")
@@ -56,7 +58,7 @@ def fault(text: str) -> str:
     try:
         programs.check(programs.parse(text))
     except ProgramError as error:
-        told = " ".join(programs.TOKEN.findall(error.reason.lower()))
+        told = " ".join(PLAIN.findall(error.reason.lower()))
         return f"{text[: error.at - 1].count(' ') + 1} : {told}"
     return ""
 
