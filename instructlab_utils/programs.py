@@ -149,9 +149,14 @@ class Reader:
         return text
 
 
+def shown(text: str) -> str:
+    """A token as a message names it: not more than 40 characters of it."""
+    return repr(text if len(text) <= 40 else f"{text[:40]}…") if text else "the end"
+
+
 def complaint(text: str, wanted: Sequence[str]) -> str:
     """What is wrong with a token, and what could stand in its place."""
-    found = repr(text) if text else "the end"
+    found = shown(text)
     if near := difflib.get_close_matches(text, wanted, 1) if text else []:
         return f"{found} cannot stand here; did you mean {near[0]!r}?"
     some = " or ".join(repr(word) if word else "the end" for word in wanted)
@@ -163,7 +168,7 @@ def read_number(reader: Reader) -> int:
     """The next token as a number."""
     text, at = reader.next
     if not text.isdigit():
-        raise ProgramError(at, f"{repr(text) if text else 'the end'} cannot stand here; expected a number")
+        raise ProgramError(at, f"{shown(text)} cannot stand here; expected a number")
     if len(text) > DIGITS:
         raise ProgramError(at, f"the number has {len(text)} digits; {DIGITS} are allowed")
     reader.place += 1
@@ -286,17 +291,27 @@ class Trace:
 def run(program: Program, value: Value, limits: Limits = Limits()) -> Trace:
     """Execute the program on ``value``; types are checked first, and ``value`` is not changed.
 
-    Raises ProgramError for types that do not fit, a step that has no result (the first number of an empty list), and a
-    limit that is reached. The error's ``records`` hold the trail until there.
+    Raises ProgramError for a value that is no whole number or list of them, types that do not fit, a step that has no
+    result (the first number of an empty list), and a limit that is reached. The error's ``records`` hold the trail until
+    there.
     """
-    check(program, "number" if isinstance(value, int) else "list")
-    trace = Trace(within(value, limits, 0))
+    check(program, kind_of(value))
+    trace = Trace(within(value if isinstance(value, int) else [*value], limits, 0))
     try:
         trace.value = walk(program, trace.value, limits, trace.records)
     except ProgramError as error:
         error.records = trace.records
         raise
     return trace
+
+
+def kind_of(value: Any) -> str:
+    """ "number" or "list"; ProgramError for anything but whole numbers and lists of them (True is no number here)."""
+    if isinstance(value, list) and all(type(n) is int for n in value):
+        return "list"
+    if type(value) is int:
+        return "number"
+    raise ProgramError(0, "the input must be a whole number or a list of whole numbers")
 
 
 def walk(program: Program, value: Value, limits: Limits, records: list[Record], depth: int = 0) -> Value:

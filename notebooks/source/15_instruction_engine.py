@@ -12,7 +12,7 @@
 #       batch: {smoke: 16, laptop: 32, gpu: 64}
 #       n_train: {smoke: 96, laptop: 12000, gpu: 40000}
 #       n_test: {smoke: 8, laptop: 200, gpu: 1000}
-#       soft_steps: {smoke: 3, laptop: 120, gpu: 400}
+#       soft_steps: {smoke: 3, laptop: 300, gpu: 400}
 #       n_prefixes: {smoke: 100, laptop: 1000, gpu: 3000}
 #       n_requests: {smoke: 3, laptop: 12, gpu: 12}
 #       n_calls: {smoke: 2, laptop: 8, gpu: 8}
@@ -37,7 +37,7 @@
 # | | |
 # |---|---|
 # | before this | lesson 00 (instructions, $p^d$), lesson 06 (decoding), lesson 10 (soft prompts), lesson 14 (chat format) |
-# | time | smoke: about a minute · laptop: about four minutes on one core · gpu: about three minutes |
+# | time | smoke: about a minute · laptop: about four minutes on one core · gpu: not measured yet |
 # | memory | under 3 GB |
 # | models | a decoder of a tenth of a million weights, trained here; SmolLM2-135M-Instruct (4-bit, de-quantised); MiniLM |
 # | data | our own programs; BIG-bench: `intent_recognition` (7 intents, after SNIPS), 8 `list_functions` (Rule, 2020) |
@@ -586,7 +586,7 @@ for item in tests[4][:4]:
 # and outputs, and train the vectors alone, by the gradient that lesson 10 derived for soft prompts:
 #
 # $$ c_k \leftarrow c_k - \eta \, \frac{\partial L}{\partial c_k}, \qquad
-# L = -\sum_t \log p\big(y_t \mid c_{k_1}, c_{k_2}, x, y_{<t}\big). $$
+# L = -\sum_t \log p\big(y_t \mid c_k, x, y_{<t}\big). $$
 #
 # **Predict.** Five vectors, no names. Will vector $k$ become step $k$? Will it lie near the embedding of its symbol?
 
@@ -615,9 +615,9 @@ def soft_logits(batch):
     return body(inputs_embeds=inputs, attention_mask=batch["attention_mask"]).logits
 
 
-optimizer = torch.optim.Adam([soft], lr=0.02)
+optimizer = torch.optim.Adam([soft], lr=0.05)
 for _ in range(run.budget.soft_steps):
-    drawn = [soft_example(draw(rng.choice((1, 2)), rng)) for _ in range(run.budget.batch)]
+    drawn = [soft_example(draw(1, rng)) for _ in range(run.budget.batch)]
     batch = training.move(training.collate_tokens(drawn, 0), run.device)
     counts = batch["labels"][:, 1:] != -100
     loss = F.cross_entropy(soft_logits(batch)[:, :-1][counts], batch["labels"][:, 1:][counts])
@@ -676,6 +676,7 @@ for panel, values, title in (
             color="white" if value > 0.5 else "black",
         )
 _ = run.figure(figure, "15_soft")
+print(f"length of a soft vector {soft.norm(dim=1).mean():.2f}, of an embedding {E.norm(dim=1).mean():.2f}")
 run.record(soft=float(np.diag(behaviour).mean()), soft_cosine=float(near.diag().mean()))
 
 # %% [markdown]
@@ -1032,7 +1033,7 @@ print(f"{same} of {len(failed)} repairs are the old draft, letter by letter")
 # %%
 spent, again = 0, {k: [] for k in failed}
 for turn in range(3):
-    if not failed or spent >= cost:
+    if not failed or spent + spent / max(turn, 1) > cost:  # the next draw would cost more than the repair did
         break
     drawn = write([prompts[k] for k in failed], temperature=0.7, seed=seed + turn)
     spent += sum(
@@ -1433,7 +1434,7 @@ for name, claims in CLAIMS.items():
 
 
 def folded(name):
-    """The verdicts with their intervals, and the tables, behind one line."""
+    """The verdicts with their intervals, and the table, folded under one line."""
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         lesson.show(*CLAIMS[name])
     told = f"<pre>{html.escape(shown.getvalue())}</pre>{lesson.table(name).data}"
@@ -1465,6 +1466,14 @@ axis.set(xlabel="steps d (grey: trained)", ylabel="share of right results", ylim
 axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 _ = run.figure(figure, "15_composition")
 folded("composition")
+
+# %%
+six = [x for x in lines["composition"] if x["depth"] == 6 and x["method"] == "natural-steps"]
+for name, key in (("the last list", "accuracy"), ("every list", "whole_trail"), ("p^6", "power")):
+    if six:
+        print(
+            f"in words, step by step, six steps: {name:14} {np.mean([x[key] for x in six]):.3f} (exploratory)"
+        )
 
 # %%
 labels = lesson.experiment("program_writing").labels
@@ -1557,9 +1566,9 @@ print(f"puzzles: one guess {r['guess_1']:.3f}, tested draws {r['guess_n']:.3f}")
 #
 # - Lake, B., and Baroni, M. (2018). Generalization without systematicity: on the compositional skills of sequence-to-sequence
 #   recurrent networks. *ICML 2018*.
-# - Nye, M., et al. (2021). Show your work: scratchpads for intermediate computation with language models. arXiv 2112.00114.
+# - Nye, M., et al. (2021). Show your work: scratchpads for intermediate computation with language models. arXiv:2112.00114.
 # - Rule, J. (2020). The child as hacker: building more human-like models of learning. PhD thesis, MIT.
 # - Schick, T., et al. (2023). Toolformer: language models can teach themselves to use tools. *NeurIPS 2023*.
 # - Srivastava, A., et al. (2023). Beyond the imitation game: quantifying and extrapolating the capabilities of language
 #   models. *TMLR*.
-# - Willard, B., and Louf, R. (2023). Efficient guided generation for large language models. arXiv 2307.09702.
+# - Willard, B., and Louf, R. (2023). Efficient guided generation for large language models. arXiv:2307.09702.
