@@ -560,13 +560,17 @@ axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 _ = run.figure(figure, "15_depth")
 
 # %% [markdown]
-# **Figure and observe.** Same weights, same programs. Called step by step, the model stays near $p^d$: its steps are nearly
-# independent, and each is one that it knows. Asked for the last list at once, it falls far below $p^d$, also at depths
-# on which it was trained. Deeper than that, little is left. $p^d$ is the forecast for a model that *does* the steps. A
-# model that jumps does something else, and $p^d$ says nothing about it.
+# **Figure and observe.** Same weights, same programs. Asked for the last list at once, the model falls far below $p^d$, also
+# at depths on which it was trained. A model that jumps does not do the steps, and the forecast does not speak of it.
+# Called step by step, it stays *above* $p^d$. So the other two assumptions fail as well, in the good direction. Errors
+# *depend*: a list that is easy for one step tends to be easy for the next. And some errors are *healed*: two numbers
+# change places by mistake, then `sort` comes. Section 10 says how much of the difference is healing.
 #
 # So the audit trail of section 1 is more than a report: for a model, *written states are the computation*. Scratchpads
 # (Nye et al., 2021) let a model write them into its own answer; our loop writes them outside, where each can be checked.
+#
+# Words do worse than symbols here. One reason can be read in the example of section 3: words have no brackets. Does ", then"
+# join two steps of the program, or two steps inside of "change every number"?
 #
 # **Where does it go wrong?** Look at a few answers of depth four.
 
@@ -681,9 +685,9 @@ run.record(soft=float(np.diag(behaviour).mean()), soft_cosine=float(near.diag().
 
 # %% [markdown]
 # **Figure and observe.** Left: row $k$ is vector $c_k$ used as an instruction; dark on the diagonal means that it does what
-# its step does. Right: how near it lies to the embedding of its symbol. Gradient descent finds vectors that *work*; they need
-# not be the vector of the word. A soft instruction is executable, and nobody can read it. That is the price beside the gain,
-# and why a system that must be audited keeps symbols.
+# its step does. (Off the diagonal: lists on which two steps happen to agree.) Right: how near it lies to the embedding of its
+# symbol, the mean over its tokens. Gradient descent finds vectors that *work*. They are longer than any word's, and point
+# elsewhere. A soft instruction is executable, and nobody can read it: a system that must be audited keeps symbols.
 
 # %% [markdown]
 # ## 5 A model that can write nothing else
