@@ -85,11 +85,11 @@ HELLO = [("user", "Hello"), ("assistant", "Good day.")]
         (
             {
                 "messages": [
-                    {"role": "user", "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]},
+                    {"role": "user", "content": [{"type": "text", "text": "Good"}, {"type": "text", "text": "morning"}]},
                     {"role": "assistant", "content": "Good day.", "tool_calls": None, "refusal": None},
                 ]
             },
-            [("user", "Hel\nlo"), ("assistant", "Good day.")],
+            [("user", "Good\nmorning"), ("assistant", "Good day.")],
             "messages",
             {},
         ),
@@ -190,7 +190,7 @@ REFUSED = {
     "half a pair": (ALPACA | {"note": "\ud800"}, "note", "half of a surrogate pair"),
     "an empty output": (ALPACA | {"output": " \n"}, "output", "it is empty"),
     "a number": (ALPACA | {"output": 4}, "output", "it is a number"),
-    "no output": ({"instruction": "a", "outptu": "b"}, "output", "there is none"),
+    "no output": ({"instruction": "a", "outputt": "b"}, "output", "there is none"),
     "two outputs": (ALPACA | {"response": "b"}, "response", "'output' says the same"),
     "a wrapper": ({"version": 1, "data": [ALPACA]}, "instruction", "is it the list 'data'"),
     "a list": ([ALPACA], "whole line", "it is a list"),
