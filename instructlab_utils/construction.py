@@ -219,7 +219,7 @@ def answer(program: Program, value: list[int]) -> programs.Value | None:
 def useful(program: Program, lists: Sequence[list[int]]) -> bool:
     """Whether every step changes something: on most lists a result, not empty, and not that of a shorter program."""
     full = [answer(program, x) for x in lists]
-    shorter = [program[:i] + program[i + 1 :] for i in range(len(program))]
+    shorter = [(), *(program[:i] + program[i + 1 :] for i in range(len(program)))]
     same = [sum(answer(p, x) == y for x, y in zip(lists, full, strict=True)) for p in shorter]
     return sum(y is None or y == [] for y in full) < len(lists) / 2 and max(same) < 0.8 * len(lists)
 
@@ -279,13 +279,11 @@ def bootstrap(
     for made in seeds:
         known.add(made.text)
     while len(pool) < size and left["proposed"] < most:
-        wanted = leaves[len(pool) % len(leaves)] if leaves else None
-        new = proposal(pool, wanted, rng)
+        new = proposal(pool, leaves[len(pool) % len(leaves)] if leaves else None, rng)
         left["proposed"] += 1
-        for name, holds in checks(filtered, banned, lists, known).items():
-            if new is None or not holds(new):
-                left[f"refused: {name}"] += 1
-                break
+        fault = refusal(new, filtered, banned, lists, known)
+        if fault or new is None:
+            left[f"refused: {fault}"] += 1
         else:
             pool.append(new)
             known.add(new.text)
@@ -302,19 +300,17 @@ def proposal(pool: Sequence[Made], leaf: str | None, rng: random.Random) -> Made
     return _with(made, len(made.clauses) - 1, rng.choice(mine or [described(rng.choice(LEAVES[leaf]), rng)]))
 
 
-def checks(
-    filtered: bool, banned: frozenset[str], lists: Sequence[list[int]], known: Pool
-) -> dict[str, Callable[[Made], bool]]:
-    """The checks in their order, by name."""
-    found: dict[str, Callable[[Made], bool]] = {
-        "no label": lambda made: labelled(made.program),
-        "held out": lambda made: programs.render(made.program) not in banned,
-    }
-    more: dict[str, Callable[[Made], bool]] = {
-        "useless": lambda made: useful(made.program, lists),
-        "near copy": lambda made: not known.near(made.text),
-    }
-    return found | (more if filtered else {})
+def refusal(
+    new: Made | None, filtered: bool, banned: frozenset[str], lists: Sequence[list[int]], known: Pool
+) -> str:
+    """The first check that a proposal does not pass; empty where it passes all."""
+    if new is None or not labelled(new.program):
+        return "no label"
+    if programs.render(new.program) in banned:
+        return "held out"
+    if filtered and not useful(new.program, lists):
+        return "useless"
+    return "near copy" if filtered and known.near(new.text) else ""
 
 
 # --- words to programs --------------------------------------------------------------------------------------------------
