@@ -1091,7 +1091,7 @@ panels[1].legend(fontsize=8)
 _ = run.figure(figure, "17_loop")
 
 # %% [markdown]
-# *Figure: a thousand loops, means. Left, what a report would show. Right, what is true. The axis begins at 0.4.*
+# *Figure: a thousand loops, means. Left, what a report would show. Right, what is true. The axis begins at `0.4`.*
 #
 # **Observe.** With remembered scores the loop *shows* the highest number and has gained the least. A lucky score is never
 # asked again, so it stays, and shuts the door to better texts: the winner's curse. Fresh inputs let a lucky text lose its
