@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from instructlab_utils.errors import ParameterError, TrainingError
-from instructlab_utils.losses import binary_cross_entropy, cross_entropy, sequence_log_probs, upcast
+from instructlab_utils.losses import cross_entropy, sequence_log_probs, upcast
 from instructlab_utils.training import Batch, Example, clip_gradients
 
 # --- answers and their probabilities --------------------------------------------------------------------------------
@@ -81,11 +81,13 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rat
 def bradley_terry(better: Tensor, worse: Tensor) -> Tensor:
     """−log σ(r_w − r_l): the cross-entropy of "the first one wins", one value per pair.
 
-    ``better``, ``worse``: rewards of the preferred and of the other answer, the same shape. The gradient with respect to
-    ``better`` is −σ(r_l − r_w). Source: Bradley and Terry (1952); lesson 17, section 1.
+    ``better``, ``worse``: rewards of the preferred and of the other answer, the same shape; one may be infinite. The
+    gradient with respect to ``better`` is −σ(r_l − r_w). Raises TrainingError where the difference is not a number.
+
+    Source: Bradley and Terry (1952); lesson 17, section 1.
     """
-    margin = upcast(better) - upcast(worse)
-    return binary_cross_entropy(margin, torch.ones_like(margin))
+    margin = _margin(better, worse)
+    return torch.maximum(-margin, torch.zeros_like(margin)) + torch.log1p(torch.exp(-margin.abs()))
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1, smoothing: float = 0.0) -> Tensor:
@@ -104,11 +106,13 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1, smoothing: flo
     Raises:
         ParameterError: β or ε lies outside its range. TrainingError: the shapes differ, or a log-ratio is not a number.
 
-    Source: Rafailov et al. (2023), equation 7; ε: Mitchell (2023). Lesson 17, section 3. Equal to trl's "sigmoid".
+    Source: Rafailov et al. (2023), equation 7; ε: Mitchell (2023). Lesson 17, section 3. Equal to trl's "sigmoid", which has
+    no ε.
     """
     _within(beta, smoothing)
-    margin = beta * _margin(chosen, rejected)
-    return binary_cross_entropy(margin, torch.full_like(margin, 1 - smoothing))
+    rewards = beta * upcast(chosen), beta * upcast(rejected)
+    loss = bradley_terry(*rewards)
+    return loss if smoothing == 0 else (1 - smoothing) * loss + smoothing * bradley_terry(*rewards[::-1])
 
 
 def ipo_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1) -> Tensor:
@@ -128,7 +132,8 @@ def kto_loss(log_ratios: Tensor, desirable: Tensor, kl: Tensor | float, beta: fl
         log_ratios: (B,). ``desirable``: (B,), bool.
         kl: z, the estimate of KL(π ‖ π_ref) at which an answer counts as neither; a constant, no gradient flows into it.
 
-    Source: Ethayarajh et al. (2024), equation 8 with both weights 1; lesson 17, section 4.
+    Source: Ethayarajh et al. (2024), section 4, with both weights 1; lesson 17, section 4. trl's z is the
+    mean log-ratio of answers that belong to other prompts, 0 where it is negative.
     """
     _within(beta)
     z = kl.detach() if isinstance(kl, Tensor) else kl
