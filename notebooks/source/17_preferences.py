@@ -8,7 +8,7 @@
 #     minutes: {smoke: 1, laptop: 3, gpu: 3}
 #     class_minutes: 180
 #     budget:
-#       imitation_steps: {smoke: 40, laptop: 400, gpu: 400}
+#       imitation_steps: {smoke: 100, laptop: 400, gpu: 400}
 #       n_drawn: {smoke: 8, laptop: 128, gpu: 128}
 #       updates: {smoke: 3, laptop: 100, gpu: 100}
 #       rounds: {smoke: 2, laptop: 60, gpu: 60}
@@ -228,10 +228,10 @@ _ = run.figure(figure, "17_best_of_n")
 # A judge who compares needs no scale. Bradley and Terry (1952) suppose that each candidate $i$ has a hidden score $s_i$,
 # and
 #
-# $$ \Pr(i \text{ beats } j) = \sigma(s_i - s_j), \qquad \sigma(z) = \frac{1}{1 + e^{-z}} . $$
+# $$ \Pr(i \text{ beats } j) = \sigma(s_i - s_j), \qquad \sigma(t) = \frac{1}{1 + e^{-t}} . $$
 #
 # If $i$ won, the loss is $-\log \sigma(s_i - s_j)$: the binary cross-entropy of lesson 01, whose logit is a *difference*.
-# From $\sigma'(z) = \sigma(z)\,\sigma(-z)$,
+# From $\sigma'(t) = \sigma(t)\,\sigma(-t)$,
 #
 # $$ \frac{\partial}{\partial s_i}\big(-\log \sigma(s_i - s_j)\big) = -\sigma(s_j - s_i), \qquad
 # \frac{\partial}{\partial s_j}\big(-\log \sigma(s_i - s_j)\big) = +\sigma(s_j - s_i) . $$
@@ -913,12 +913,14 @@ kl, other = (pi * (log_pi - log_ref)).sum(), (pi_ref * (log_ref - log_pi)).sum()
 slopes = [torch.autograd.grad(value, theta, retain_graph=True)[0] for value in (kl, other)]
 k1, weights = log_pi - log_ref, pi.detach()  # the draws are data: autograd does not see where they come from
 print(f"KL(π‖ref) {kl:.4f}, its gradient has size {slopes[0].norm():.3f}")
-for name, k in {"k1": k1, "k2": k1**2 / 2, "k3": kl_k3(log_pi, log_ref)}.items():
+k3, rho = kl_k3(log_pi, log_ref), torch.exp(log_pi - log_pi.detach())  # rho is 1, and has a gradient
+for name, k in {"k1": k1, "k2": k1**2 / 2, "k3": k3, "rho k3": rho * k3}.items():
     (slope,) = torch.autograd.grad((weights * k).sum(), theta, retain_graph=True)
     mean = (weights * k).sum()
     spread = (weights * (k - mean) ** 2).sum().sqrt()
     print(
-        f"{name}: mean {mean:.4f}, spread {spread:.3f}; gradient of size {slope.norm():.3f}, off by", end=" "
+        f"{name:6s} mean {mean:.4f}, spread {spread:.3f}; gradient of size {slope.norm():.3f}, off by",
+        end=" ",
     )
     print(f"{(slope - slopes[0]).norm():.0e} (from that of KL(ref‖π): {(slope - slopes[1]).norm():.0e})")
 
@@ -926,8 +928,8 @@ for name, k in {"k1": k1, "k2": k1**2 / 2, "k3": kl_k3(log_pi, log_ref)}.items()
 # **Observe.** Each tells another story. $k_1$ has the right mean, and as a loss its gradient is 0 in the mean: it does
 # nothing. $k_2$ has a wrong mean and the right gradient. $k_3$ has the right mean, is never negative, and near the
 # reference it has a small spread; but its gradient is that of the *other* KL, $\mathrm{KL}(\pi_{\text{ref}} \Vert \pi)$.
-# Multiplied by $\rho$, $k_3$ gets the right gradient back: that is trl's switch. A good number to log is not always a
-# good number to minimise.
+# Multiplied by $\rho$, which is 1 here but has a gradient, $k_3$ gets the right one back: that is trl's switch. A good
+# number to log is not always a good number to minimise.
 #
 # ## 7 Reward hacking, on purpose
 #
@@ -988,8 +990,8 @@ _ = run.figure(figure, "17_hacking")
 # **Observe.** Look at the answers in the stored run. The policy has found the hole: it goes on writing as long as it may,
 # since each further step in order is a point. Its points are nearly twice those of a right answer, and not one answer is
 # right. Nothing in its training log would tell you: reward up, loss fine. Three things would: a second judge that is not
-# paid for, the KL, and reading ten answers. The hole is closed by one comparison of lengths; the left panel shows the
-# result.
+# paid for, the KL, and reading ten answers. The judge on the left also compares the lengths: no hole,
+# no such end.
 #
 # ## 8 The honest baseline: rejection sampling
 #
@@ -1091,7 +1093,7 @@ panels[1].legend(fontsize=8)
 _ = run.figure(figure, "17_loop")
 
 # %% [markdown]
-# *Figure: a thousand loops, means. Left, what a report would show. Right, what is true. The axis begins at 0.4.*
+# *Figure: a thousand loops, means. Left, what a report would show. Right, what is true. The axis begins at `0.4`.*
 #
 # **Observe.** With remembered scores the loop *shows* the highest number and has gained the least. A lucky score is never
 # asked again, so it stays, and shuts the door to better texts: the winner's curse. Fresh inputs let a lucky text lose its
@@ -1100,9 +1102,9 @@ _ = run.figure(figure, "17_loop")
 #
 # ## 10 A look at a real model
 #
-# SmolLM2 was tuned on preferences before we got it. An untouched model has preferences too: its log-probabilities. For
-# items of social-iqa we make a pair of the right answer and a wrong one. Is the right one more probable? Two baselines:
-# chance, and *the shorter answer wins*, since a sum over fewer tokens is larger.
+# A language model that nobody asked has preferences too: its log-probabilities. (This checkpoint was also tuned on some.)
+# For items of social-iqa we make a pair of the right answer and a wrong one. Is the right one more probable? Two
+# baselines: chance, and *the shorter answer wins*, since a sum over fewer tokens is larger.
 
 # %%
 decoder = models.load_decoder(device=run.device).float().eval()
@@ -1123,7 +1125,7 @@ for name, values in rules.items():
 del decoder
 
 # %% [markdown]
-# **Observe.** By the sum the untouched model is at chance, by the mean it looks as if it had a preference. Now read the
+# **Observe.** By the sum the model is not told from chance, by the mean it looks as if it had a preference. Now read the
 # third line: in these pairs the right answer is mostly the *longer* one, so the rule "the longer one wins" does as well
 # as the mean. With a few dozen pairs no more can be said. Length is the first thing to check in any set of preferences.
 #
@@ -1180,7 +1182,16 @@ _ = run.figure(figure, "17_preferences")
 folded("preferences", "DP1", "DP4", "DP5", "DP6")
 
 # %% [markdown]
-# **Observe.** OBSERVE-PREFERENCES
+# **Observe.** *DP1 and DP4 supported, DP5 refuted, DP6 undecided.* DPO does what its loss says: the order of held-out
+# pairs is learned, and both kinds of answers become less probable. But the *reward* does not follow. With $\beta = 0.1$,
+# DPO ends where the base policy is, at a large KL. The dullest method, tuning on the chosen answers, has the highest
+# reward and the smallest KL of all that were tuned, and (printed beside DP1) its log-ratios order the held-out pairs
+# better than DPO's do. DP6 stays open for that reason alone: shuffled preferences clearly do harm, but there was no gain
+# of DPO to take away.
+#
+# Before you throw DPO away: here every chosen answer is *right*, so imitating it is all that is needed. Where the chosen
+# answer is only the lesser evil, imitation learns the evil. The pairs are few, and all runs make the same number of
+# updates; section 5 shows that DPO was better when it was stopped early.
 #
 # **Predict.** GR1: at equal samples and updates GRPO beats rejection sampling. RH1: paid by the judge with a hole, the
 # policy gets more points and fewer right answers. RH2: a KL penalty of `0.3` keeps it from the hole.
@@ -1271,7 +1282,7 @@ print(f"paid by a judge with a hole: {r['hole_proxy']:.3f} points, true reward {
 #
 # | symbol | meaning |
 # |---|---|
-# | $x, y$ | prompt (a wish), answer |
+# | $x, y; \sigma$ | prompt (a wish), answer; logistic function |
 # | $y_w, y_l$ | the chosen and the rejected answer of a pair |
 # | $\pi, \pi_{\text{ref}}, \pi_{\text{old}}, \pi^*, \pi_n$ | policy; reference; policy that drew; best policy; best-of-n |
 # | $\theta$ | weights of the policy |
