@@ -17,9 +17,9 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. The page needs no network and no file. 17.4 trains a
-# small model from scratch: its checker takes about twenty seconds. 17.5 is a project. These five are worth an evening or
-# two, not an hour.
+# that you do not see here, so test more than the checker does. The page needs no network and no file. Exercise 17.4
+# trains a small model from scratch: its checker takes about twenty seconds. Exercise 17.5 is a project. These five are
+# worth an evening or two, not an hour.
 #
 # {{overview}}
 
@@ -1033,10 +1033,10 @@ check_17_4(step, improve)
 # > ●●●●● · 120 minutes · practice · prediction
 #
 # Plan an experiment with two ways to learn from rewards, and plan it so that it can be *decided*. For example: rejection
-# sampling against `step` of 17.4 with equally many rewards; many answers a prompt against many prompts; with and without
-# division by the standard deviation; DPO on pairs of right and wrong answers against tuning on the right ones. Run a
-# pilot of at least five seeds with `world` and `success` (or with a system of your own), and write the plan **before**
-# you run the rest. `plan()` returns a dict with exactly these keys:
+# sampling against `step` of exercise 17.4 with equally many rewards; many answers a prompt against many prompts; with
+# and without division by the standard deviation; DPO on pairs of right and wrong answers against tuning on the right
+# ones. Run a pilot of at least five seeds with `world` and `success` (or with a system of your own), and write the
+# plan **before** you run the rest. `plan()` returns a dict with exactly these keys:
 #
 # - `claim`: one sentence that can turn out false. A text of at least $40$ characters that holds both names of `arms`.
 # - `arms`: the two procedures, the one that you bet on first. A list or tuple of two different names, not empty.
