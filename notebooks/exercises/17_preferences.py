@@ -17,9 +17,9 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. The page needs no network and no file. 17.4 trains a
-# small model from scratch: its checker takes about twenty seconds. 17.5 is a project. These five are worth an evening or
-# two, not an hour.
+# that you do not see here, so test more than the checker does. The page needs no network and no file. Exercise 17.4
+# trains a small model from scratch: its checker takes about twenty seconds. Exercise 17.5 is a project. These five are
+# worth an evening or two, not an hour.
 #
 # {{overview}}
 
@@ -41,11 +41,11 @@ from instructlab_utils import checking, intervals, small
 #
 # Some systems were compared in pairs. `wins[i][j]` counts how often system $i$ was preferred to system $j$, and
 # `ties[i][j] = ties[j][i]` how often the judge could not decide. In the Bradley–Terry model system $i$ is preferred with
-# probability $\sigma(\theta_i - \theta_j)$. A tie counts as half a win for each of the two. With a `prior` $a > 0$ it is
+# probability $\sigma(s_i - s_j)$. A tie counts as half a win for each of the two. With a `prior` $a > 0$ it is
 # **as if** each system had also met an imaginary opponent of score $0$ and had won $a$ and lost $a$ of these games.
-# This adds $a \sum_i (\ln \sigma(\theta_i) + \ln \sigma(-\theta_i))$ to the log-likelihood.
+# This adds $a \sum_i (\ln \sigma(s_i) + \ln \sigma(-s_i))$ to the log-likelihood.
 #
-# Return the scores $\theta$ that make the log-likelihood largest, in nats, as a list of floats. Three digits are enough.
+# Return the scores $s$ that make the log-likelihood largest, in nats, as a list of floats. Three digits are enough.
 #
 # - With `prior` $= 0$ only differences matter: shift the scores so that their mean is $0$. With a positive prior there is
 #   nothing to shift.
@@ -269,18 +269,18 @@ hidden_17_1(scores)
 # \mathrm{softmax}(z)_k$; row $k$ of `features` is $\phi_k$. The reference is the same model with other weights. For a
 # chosen answer $w$ and a rejected one $l$ let
 #
-# $$m = \ln \frac{\pi(w)}{\pi_\mathrm{ref}(w)} - \ln \frac{\pi(l)}{\pi_\mathrm{ref}(l)}, \qquad
-# L = -(1 - \varepsilon) \ln \sigma(\beta m) - \varepsilon \ln \sigma(-\beta m).$$
+# $$h = \ln \frac{\pi(w)}{\pi_\mathrm{ref}(w)} - \ln \frac{\pi(l)}{\pi_\mathrm{ref}(l)}, \qquad
+# L = -(1 - \lambda) \ln \sigma(\beta h) - \lambda \ln \sigma(-\beta h).$$
 #
-# $\varepsilon$ (`smoothing`, from $0$ to below $1/2$) is the share of labels that may be the wrong way round. Derive
+# $\lambda$ (`smoothing`, from $0$ to below $1/2$) is the share of labels that may be the wrong way round. Derive
 # in closed form, on paper first, and return three floats:
 #
-# - the *weight* $u = -\partial L / \partial m$: how hard the pair pulls;
+# - the *weight* $u = -\partial L / \partial h$: how hard the pair pulls;
 # - the *slopes* of $\ln \pi(w)$ and of $\ln \pi(l)$ at the start of gradient descent on $\theta$: the derivatives of
 #   $\ln \pi_{\theta - \eta \nabla L}(w)$ and of $\ln \pi_{\theta - \eta \nabla L}(l)$ with respect to $\eta$ at $\eta
 #   = 0$.
 #
-# Six digits are asked for, relative to the value, also where $\beta m$ is $40$, $-40$ or $\pm 1000$.
+# Six digits are asked for, relative to the value, also where $\beta h$ is $40$, $-40$ or $\pm 1000$.
 #
 # Then build an example, `both_fall`: at least three answers, one set of weights that is both policy and reference, chosen
 # answer $0$ and rejected answer $1$, $\beta = 0.1$, no smoothing, where *both* probabilities fall in the first small
@@ -292,9 +292,9 @@ def pull(features, theta, reference, chosen, rejected, beta, smoothing=0.0):
     """features (K, d), theta and reference (d,), all float64. Return (weight, slope of chosen, slope of rejected)."""
     ### BEGIN SOLUTION
     apart = features[chosen] - features[rejected]
-    m = float(apart @ (theta - reference))  # the two logarithms of sums cancel
-    left = float(torch.sigmoid(torch.tensor(-beta * m, dtype=torch.float64)))
-    right = float(torch.sigmoid(torch.tensor(beta * m, dtype=torch.float64)))
+    h = float(apart @ (theta - reference))  # the two logarithms of sums cancel
+    left = float(torch.sigmoid(torch.tensor(-beta * h, dtype=torch.float64)))
+    right = float(torch.sigmoid(torch.tensor(beta * h, dtype=torch.float64)))
     weight = beta * ((1 - smoothing) * left - smoothing * right)
     mean = torch.softmax(features @ theta, 0) @ features
     slopes = [weight * float((features[k] - mean) @ apart) for k in (chosen, rejected)]
@@ -316,13 +316,13 @@ def by_autograd(features, theta, reference, chosen, rejected, beta, smoothing=0.
     theta = theta.clone().requires_grad_()
     log_p = torch.log_softmax(features @ theta, 0)
     log_r = torch.log_softmax(features @ reference, 0)
-    m = (log_p[chosen] - log_r[chosen]) - (log_p[rejected] - log_r[rejected])
-    loss = -(1 - smoothing) * F.logsigmoid(beta * m) - smoothing * F.logsigmoid(-beta * m)
-    slope_m, down = torch.autograd.grad(loss, [m, theta], retain_graph=True)
+    h = (log_p[chosen] - log_r[chosen]) - (log_p[rejected] - log_r[rejected])
+    loss = -(1 - smoothing) * F.logsigmoid(beta * h) - smoothing * F.logsigmoid(-beta * h)
+    slope_h, down = torch.autograd.grad(loss, [h, theta], retain_graph=True)
     slopes = [
         -float(torch.autograd.grad(log_p[k], theta, retain_graph=True)[0] @ down) for k in (chosen, rejected)
     ]
-    return -float(slope_m), *slopes
+    return -float(slope_h), *slopes
 
 
 def check_17_2(pull, both_fall):
@@ -333,7 +333,7 @@ def check_17_2(pull, both_fall):
     got, want = call(*case), by_autograd(*case)
     checking.form(got, want, "(weight, slopes)")
     apart, p = features[0] - features[1], torch.softmax(features @ theta, 0)
-    m, z = float(apart @ (theta - reference)), float(apart @ theta)
+    h, z = float(apart @ (theta - reference)), float(apart @ theta)
 
     def sigma(x):
         return 1 / (1 + math.exp(-x))
@@ -341,17 +341,16 @@ def check_17_2(pull, both_fall):
     before = [float(torch.log_softmax(features @ v, 0)[k].exp()) for v in (theta, reference) for k in (0, 1)]
     plain = 0.5 * sigma(-0.5 * (before[0] - before[2] - before[1] + before[3]))
     wrong = {
-        "weight: σ(βm) is the chance that the pair is right already. It pulls where it is wrong: σ(−βm).": 0.5
-        * sigma(0.5 * m),
-        "weight: the factor β is missing. It stands in front of m, so it comes out of the derivative.": sigma(
-            -0.5 * m
+        "weight: σ(βh) is the chance that the pair is right already. It pulls where it is wrong: σ(−βh).": 0.5
+        * sigma(0.5 * h),
+        "weight: the factor β is missing. It stands in front of h, so it comes out of the derivative.": sigma(
+            -0.5 * h
         ),
-        "weight: the reference is missing. m compares what has changed since.": 0.5 * sigma(-0.5 * z),
-        "weight: β is missing inside of σ.": 0.5 * sigma(-m),
-        "weight: this is ∂L/∂m. Descent pulls the other way, so the weight is positive here.": -want[0],
-        "weight: m is made of logarithms of probabilities, not of probabilities.": plain,
-        "weight: this is the loss, not its derivative.": math.log1p(math.exp(-0.5 * m)),
-        "weight: the margin is turned round: chosen minus rejected.": 0.5 * sigma(0.5 * m) + 0.0,
+        "weight: the reference is missing. h compares what has changed since.": 0.5 * sigma(-0.5 * z),
+        "weight: β is missing inside of σ.": 0.5 * sigma(-h),
+        "weight: this is ∂L/∂h. Descent pulls the other way, so the weight is positive here.": -want[0],
+        "weight: h is made of logarithms of probabilities, not of probabilities.": plain,
+        "weight: this is the loss, not its derivative.": math.log1p(math.exp(-0.5 * h)),
     }
     checking.equal(got[0], want[0], "weight", wrong, says="weight: no smoothing, β = 0.5.")
     mean, other = p @ features, torch.softmax(features @ reference, 0) @ features
@@ -385,28 +384,28 @@ def check_17_2(pull, both_fall):
     checking.equal(tuple(got[1:]), want[1:], "slopes", wrong, says="slopes: along the first step of descent.")
     case = (features, theta, reference, 2, 3, 0.5, 0.2)
     got, want = call(*case), by_autograd(*case)
-    m = float((features[2] - features[3]) @ (theta - reference))
+    h = float((features[2] - features[3]) @ (theta - reference))
     wrong = {
         "weight: smoothing only shrinks your weight. The flipped label pulls back as well.": 0.4
-        * sigma(-0.5 * m),
-        "weight: smoothing is missing.": 0.5 * sigma(-0.5 * m),
-        "weight: the flipped label adds to the pull. It pulls the other way.": 0.4 * sigma(-0.5 * m)
-        + 0.1 * sigma(0.5 * m),
+        * sigma(-0.5 * h),
+        "weight: smoothing is missing.": 0.5 * sigma(-0.5 * h),
+        "weight: the flipped label adds to the pull. It pulls the other way.": 0.4 * sigma(-0.5 * h)
+        + 0.1 * sigma(0.5 * h),
     }
     checking.equal(got[0], want[0], "weight", wrong, says="weight: smoothing 0.2.")
     checking.equal(got, want, "(weight, slopes)", says="The slopes with smoothing 0.2.")
     far = torch.tensor([[40.0, 0.0], [0.0, 0.0], [3.0, 1.0]], dtype=torch.float64)
     one, none = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    says = "βm = 40: the weight is tiny, but not 0. 1 − σ(βm) loses all its digits; σ(−βm) keeps them."
+    says = "βh = 40: the weight is tiny, but not 0. 1 − σ(βh) loses all its digits; σ(−βh) keeps them."
     call.agrees(by_autograd, (far, none, -one, 0, 1, 1.0), name="(weight, slopes)", says=says)
-    over = "βm = −1000: an exponential overflows. torch.sigmoid and F.logsigmoid do not."
+    over = "βh = −1000: an exponential overflows. torch.sigmoid and F.logsigmoid do not."
     with checking.means(OverflowError, over):
         for case, says in (
-            ((far, none, one, 0, 1, 1.0), "βm = −40: the whole pull, β."),
+            ((far, none, one, 0, 1, 1.0), "βh = −40: the whole pull, β."),
             ((25 * far, none, one, 0, 1, 1.0), over),
             (
                 (25 * far, none, -one, 0, 1, 1.0, 0.1),
-                "βm = 1000 with smoothing: the flipped label pulls back.",
+                "βh = 1000 with smoothing: the flipped label pulls back.",
             ),
             ((far, one, one, 2, 2, 0.3), "Chosen and rejected are one answer: nothing can move."),
         ):
@@ -439,7 +438,7 @@ check_17_2(pull, both_fall)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# In $m$ the two logarithms of sums cancel, so $m$ is linear in $\theta$. That makes $\nabla L = -u\,(\phi_w - \phi_l)$.
+# In $h$ the two logarithms of sums cancel, so $h$ is linear in $\theta$. That makes $\nabla L = -u\,(\phi_w - \phi_l)$.
 #
 # </details>
 #
@@ -496,9 +495,9 @@ print("won by the new system:", [round(x, 2) for x in broken_report(*equal_world
 #   the chosen answer and the old answer, both by the reading that did not choose: a win counts $1$, a tie $1/2$, a
 #   loss $0$. A prompt's value $v_i$ is the mean of its two halves.
 # - `rate` is the mean of $v_i$ over the $N$ prompts. Wordings of one question are not independent, so the error is
-#   that of $G$ clusters:
-#   $$\mathrm{se}^2 = \frac{G}{G - 1} \cdot \frac{1}{N^2} \sum_{g} \Big(\sum_{i \in g} (v_i - \bar v)\Big)^2 .$$
-# - The interval is $\bar v \pm t\,\mathrm{se}$ with the $0.975$ quantile $t$ of the t distribution with $G - 1$ degrees
+#   that of $Q$ clusters:
+#   $$\mathrm{se}^2 = \frac{Q}{Q - 1} \cdot \frac{1}{N^2} \sum_{q} \Big(\sum_{i \in q} (v_i - \bar v)\Big)^2 .$$
+# - The interval is $\bar v \pm t\,\mathrm{se}$ with the $0.975$ quantile $t$ of the t distribution with $Q - 1$ degrees
 #   of freedom (`scipy.stats.t.ppf`), cut at $0$ and $1$.
 # - Raise `ValueError` with fewer than two questions, or where $\mathrm{se}$ is $0$ (below $10^{-12}$): such an
 #   interval would claim to know everything.
@@ -620,10 +619,10 @@ def check_17_3(report):
         "the interval: the prompts count as independent, with 1.96.": variants(
             *world, apart=True, normal=True
         )[1:],
-        "the interval: 1.96 belongs to a known spread. With G questions it is t with G − 1 degrees of freedom.": variants(
+        "the interval: 1.96 belongs to a known spread. With Q questions it is t with Q − 1 degrees of freedom.": variants(
             *world, normal=True
         )[1:],
-        "the interval: the factor G/(G − 1) is missing.": variants(*world, no_correction=True)[1:],
+        "the interval: the factor Q/(Q − 1) is missing.": variants(*world, no_correction=True)[1:],
     }
     checking.equal(tuple(got[1:]), want[1:], "(low, high)", ends, says="The interval of clusters:")
     few = torch.tensor([[1.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
@@ -691,12 +690,9 @@ hidden_17_3(report)
 
 
 # %%
-SEP, END, LONGEST, BUDGET = (
-    2,
-    1,
-    4,
-    1200,
-)  # token ids; the most new tokens of an answer; answers that may be rewarded
+SEP, END = 2, 1  # token ids
+LONGEST, BUDGET = 4, 1200  # the most new tokens of an answer; the answers that may be rewarded
+REFERENCE, SPREAD, START = 0.89, 0.19, 0.25  # success on held-out prompts, measured once on the seeds 0 to 19
 
 
 def world(seed):
@@ -740,21 +736,24 @@ def success(model, prompts, reward, draws=20):
 #
 # - For each prompt draw `size` $\ge 2$ completions at temperature $1$, of at most `LONGEST` new tokens, with `generator`
 #   (`small.sample` does all of it; it returns ids without `END`). Call `reward` exactly once for each completion.
-# - The *advantage* is the reward minus the mean reward of the prompt's own group; it is **not** divided by the standard
-#   deviation (that is the variant of Liu et al., 2025), and no gradient flows through it.
+# - The *advantage* is the reward minus the mean reward of the prompt's own group. It is **not** divided by the standard
+#   deviation, other than in the lesson (Liu et al., 2025, give reasons), and no gradient flows through it.
 # - The loss is minus the mean, over *all* completions, of the advantage times the log-probability of the completion:
-#   the **sum** over its tokens. `END` is one of them, if it was drawn; a completion that was cut after `LONGEST`
-#   tokens has none. The prompt's tokens are not. There is no clipping and no KL term, since the answers are fresh.
+#   the **sum** over its tokens (the lesson takes their mean). `END` is one of them, if it was drawn; a completion that
+#   was cut after `LONGEST` tokens has none. The prompt's tokens are not. There is no clipping and no KL term, since
+#   the answers are fresh.
 # - Then one `optimizer` step. Return the mean reward, a float. Prompts can have different lengths; their positions
 #   count from $0$ at their own first token, as `small.sample` has them.
+#
+# The cell also has a stub for a helper, `log_p`. It is not checked on its own: use it, or throw it away.
 #
 # `improve(model, prompts, reward, budget, seed)` is **yours**: make the model better with at most `budget` calls of
 # `reward`, for the given prompts only; change the model or return another one, and return it. Draw all random numbers
 # from `seed`. You may use `step`, several passes over old answers, rejection sampling (tune on what was rewarded), or
 # your own idea; the only teacher is the reward. The checker trains on seeds $100$, $101$ and $102$ and measures
-# `success` on held-out prompts. The reference reaches 0.89 on average (twenty other seeds, standard deviation 0.19)
-# from 0.25; your mean must not lie more than $0.1$ under the reference's. One seed may take ten seconds of processor
-# time. Develop on seeds below $100$.
+# `success` on held-out prompts. The solution below reaches `REFERENCE` on average, from `START`, with the standard
+# deviation `SPREAD` over seeds; the mean of your three seeds must not lie more than $0.1$ under `REFERENCE`. One seed
+# may take ten seconds of processor time. Develop on seeds below $100$.
 
 
 # %% nbgrader={"grade_id": "answer_17_4", "solution": true}
@@ -969,7 +968,7 @@ def metered(reward, prompts, budget):
 def check_improve(improve):
     slow = "Fewer passes, or larger batches."
     call = checking.calls(improve, limit=10, slow=slow, changes=("model", "reward"))
-    reached, reference = [], 0.89
+    reached = []
     over = f"improve: more than {BUDGET} rewards were asked for. Every call counts, and so does every round."
     foreign = "improve: a reward was asked for a prompt that was not given. Pass the prompt whole, without the answer."
     for seed in (100, 101, 102):
@@ -992,8 +991,8 @@ def check_improve(improve):
             "learned not depend on the reward?"
         )
     mean = sum(reached) / len(reached)
-    assert mean >= reference - 0.1, (
-        f"improve: {mean:.2f} on held-out prompts; the reference has {reference:.2f} from as many "
+    assert mean >= REFERENCE - 0.1, (
+        f"improve: {mean:.2f} on held-out prompts; the reference has {REFERENCE:.2f} from as many "
         "rewards. Is each answer used "
         "only once, and all of the budget spent?"
     )
@@ -1003,7 +1002,9 @@ def check_improve(improve):
 def check_17_4(step, improve):
     check_step(step)
     mean = check_improve(improve)
-    print(f"17.4 passed. {mean:.2f} on held-out prompts with {BUDGET} rewards; the reference has 0.89.")
+    print(
+        f"17.4 passed. {mean:.2f} on held-out prompts with {BUDGET} rewards; the reference has {REFERENCE:.2f}."
+    )
 
 
 check_17_4(step, improve)
@@ -1032,10 +1033,10 @@ check_17_4(step, improve)
 # > ●●●●● · 120 minutes · practice · prediction
 #
 # Plan an experiment with two ways to learn from rewards, and plan it so that it can be *decided*. For example: rejection
-# sampling against `step` of 17.4 with equally many rewards; many answers a prompt against many prompts; with and without
-# division by the standard deviation; DPO on pairs of right and wrong answers against tuning on the right ones. Run a
-# pilot of at least five seeds with `world` and `success` (or with a system of your own), and write the plan **before**
-# you run the rest. `plan()` returns a dict with exactly these keys:
+# sampling against `step` of exercise 17.4 with equally many rewards; many answers a prompt against many prompts; with
+# and without division by the standard deviation; DPO on pairs of right and wrong answers against tuning on the right
+# ones. Run a pilot of at least five seeds with `world` and `success` (or with a system of your own), and write the
+# plan **before** you run the rest. `plan()` returns a dict with exactly these keys:
 #
 # - `claim`: one sentence that can turn out false. A text of at least $40$ characters that holds both names of `arms`.
 # - `arms`: the two procedures, the one that you bet on first. A list or tuple of two different names, not empty.
