@@ -26,6 +26,7 @@ RIGHT = [item for answers in ANSWERS.values() for item in answers["right"].items
 RIGHT += [
     (also["exercise"], also["code"]) for answers in ANSWERS.values() for also in answers.get("also", [])
 ]
+TRAINS = {"16.4": 12}  # seconds, of exercises whose checker trains models; the others have one second
 HEAD = """# ---
 # jupyter:
 #   kernelspec: {display_name: Python 3, language: python, name: python3}
@@ -103,7 +104,7 @@ def test_checker_accepts_the_solution_in_less_than_a_second(id):
     proof.prove(EXERCISES[id])  # the first call of a library function may compile or load something
     verdict = proof.prove(EXERCISES[id])
     assert verdict.accepted, f"{verdict.error}: {verdict.message}"
-    assert verdict.seconds < 1
+    assert verdict.seconds < TRAINS.get(id, 1)
     assert verdict.output.startswith(f"{id} passed")
 
 
@@ -131,7 +132,8 @@ def test_checker_rejects_a_wrong_answer_with_its_own_message(index):
     assert all_cases.error == "AssertionError", f"{all_cases.error}: {all_cases.message}"
     assert wrong["says"] in all_cases.message, f"it said: {all_cases.message}"
     assert seen.accepted == wrong.get("hidden", False), f"visible cases: {seen.message or 'accepted'}"
-    assert all_cases.seconds < (5 if wrong.get("blind") else 1)  # one tries all sequences until it is stopped
+    limit = TRAINS.get(wrong["exercise"], 5 if wrong.get("blind") else 1)
+    assert all_cases.seconds < limit  # one tries all sequences until it is stopped
 
 
 @pytest.mark.parametrize(("id", "code"), RIGHT, ids=[id for id, _ in RIGHT])
