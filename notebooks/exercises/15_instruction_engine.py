@@ -18,7 +18,7 @@
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
 # that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
-# Exercise 15.4 trains a small model in a second or two; 15.5 is an open project.
+# Exercise 15.4 trains a small model in a second or two; exercise 15.5 is an open project.
 #
 # {{overview}}
 
@@ -353,7 +353,7 @@ check_15_2(prediction)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# The same $\hat p$ stands six times in $\hat p^6$: an error of one percent becomes one of six.
+# The same $\hat p$ stands six times in $\hat p^6$: a small relative error becomes one that is six times as large.
 #
 # </details>
 #

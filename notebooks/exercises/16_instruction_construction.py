@@ -18,7 +18,7 @@
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
 # that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
-# Exercise 16.4 trains small models for some seconds; 16.5 is an open project.
+# Exercise 16.4 trains small models for some seconds; exercise 16.5 is an open project.
 #
 # {{overview}}
 
@@ -188,7 +188,7 @@ hidden_16_1(keep)
 # - `error`: its standard error, and `low`: the lower end of the interval, $\kappa - 1.96$ errors;
 # - `balanced`: the kappa of another sheet with the same $p_o$: 45, 5, 5, 45;
 # - `top`: A calls 95 of 100 good, and B only 75. What is the largest kappa that these two can reach?
-# - `items`: how many records, with the shares of the first sheet, until 1.96 errors are $0.1$?
+# - `items`: how many records, with the shares of the first sheet, until $1.96$ errors are $0.1$?
 # - `all_good`: both judges say good 100 times. Kappa is `"0"`, `"1"` or `"undefined"`;
 # - `right`: one model judges all records twice, and the two passes agree with $\kappa = 1$. Does that show that the
 #   judgements are right, `"yes"` or `"no"`?
