@@ -180,13 +180,13 @@ hidden_16_1(keep)
 # > ●●●○○ · 20 minutes · practice · prediction
 #
 # Two judges have read the same 100 generated records. Both say good: 85. Only A says good: 5. Only B says good: 5. Both say
-# bad: 5. With $p_o$ the share of equal judgements, and $p_e$ the share of equal ones by chance (each judge keeps the own
-# share of good), $\kappa = (p_o - p_e) / (1 - p_e)$. For its standard error take
-# $\sqrt{p_o (1 - p_o) / n} \, / \, (1 - p_e)$. Predict with a pocket calculator, to three digits:
+# bad: 5. With $P_o$ the share of equal judgements, and $P_e$ the share of equal ones by chance (each judge keeps the own
+# share of good), $\kappa = (P_o - P_e) / (1 - P_e)$. For its standard error take
+# $\sqrt{P_o (1 - P_o) / n} \, / \, (1 - P_e)$. Predict with a pocket calculator, to three digits:
 #
 # - `kappa` for this sheet;
 # - `error`: its standard error, and `low`: the lower end of the interval, $\kappa - 1.96$ errors;
-# - `balanced`: the kappa of another sheet with the same $p_o$: 45, 5, 5, 45;
+# - `balanced`: the kappa of another sheet with the same $P_o$: 45, 5, 5, 45;
 # - `top`: A calls 95 of 100 good, and B only 75. What is the largest kappa that these two can reach?
 # - `items`: how many records, with the shares of the first sheet, until $1.96$ errors are $0.1$?
 # - `all_good`: both judges say good 100 times. Kappa is `"0"`, `"1"` or `"undefined"`;
@@ -230,12 +230,12 @@ def check_16_2(prediction):
         "kappa: this is the agreement. Judges who say good to nearly all agree by chance.": 0.9,
         "kappa: chance is not one half here. Each judge says good 90 times of 100.": 0.8,
         "kappa: agreement on bad counts in the chance, too: 0.9 · 0.9 + 0.1 · 0.1.": 0.09 / 0.19,
-        "kappa: divide by what chance leaves, 1 - p_e.": 0.08,
+        "kappa: divide by what chance leaves, 1 - P_e.": 0.08,
         "kappa: this is the share of equal judgements by chance.": 0.82,
     }
     checking.equal(mine["kappa"], kappa, "kappa", wrong, tol=0.012, says="kappa: (0.9 - 0.82) / (1 - 0.82).")
     wrong = {
-        "error: this is the error of the agreement. Kappa divides it by 1 - p_e, and so its error.": 0.03,
+        "error: this is the error of the agreement. Kappa divides it by 1 - P_e, and so its error.": 0.03,
         "error: you took kappa for a share. The counted share is the agreement.": math.sqrt(
             kappa * (1 - kappa) / 100
         ),
@@ -259,7 +259,7 @@ def check_16_2(prediction):
         "balanced: this is the agreement.": 0.9,
         "balanced: divide by what chance leaves, one half.": 0.4,
     }
-    checking.equal(mine["balanced"], 0.8, "balanced", wrong, tol=0.012, says="balanced: p_e is 0.5.")
+    checking.equal(mine["balanced"], 0.8, "balanced", wrong, tol=0.012, says="balanced: P_e is 0.5.")
     wrong = {
         "top: 1 needs equal shares of good. Twenty records at least are judged differently.": 1.0,
         "top: this is the largest agreement. Put it into kappa.": 0.8,
@@ -279,7 +279,7 @@ def check_16_2(prediction):
         mine["items"], 100 * (1.96 * error / 0.1) ** 2, "items", wrong, tol=0.02, says="items: solve for n."
     )
     wrong = {
-        "all_good: p_o is 1, and so is p_e: 0 / 0. Nobody can tell judges who agree from judges who always say good.": "1",
+        "all_good: P_o is 1, and so is P_e: 0 / 0. Nobody can tell judges who agree from judges who always say good.": "1",
         "all_good: 0 / 0 is no 0. Report it as undefined, with the counts.": "0",
     }
     checking.equal(mine["all_good"], "undefined", "all_good", wrong)
@@ -301,7 +301,7 @@ check_16_2(prediction)
 #
 # <details><summary>Hint 2</summary>
 #
-# Kappa is a straight line in $p_o$, with the slope $1 / (1 - p_e)$.
+# Kappa is a straight line in $P_o$, with the slope $1 / (1 - P_e)$.
 #
 # </details>
 #
