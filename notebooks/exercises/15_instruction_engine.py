@@ -18,7 +18,7 @@
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
 # that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
-# Exercise 15.4 trains a small model in a second or two; 15.5 is an open project.
+# Exercise 15.4 trains a small model in a second or two; exercise 15.5 is an open project.
 #
 # {{overview}}
 
@@ -30,8 +30,7 @@ import statistics
 
 import torch
 
-from instructlab_utils import checking, generation, intervals, training
-from instructlab_utils.small import small_decoder, word_tokenizer
+from instructlab_utils import checking
 
 # %% [markdown]
 # ## 15.1 Count before you run
@@ -354,7 +353,7 @@ check_15_2(prediction)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# The same $\hat p$ stands six times in $\hat p^6$: an error of one percent becomes one of six.
+# The same $\hat p$ stands six times in $\hat p^6$: a small relative error becomes one that is six times as large.
 #
 # </details>
 #
@@ -666,6 +665,9 @@ hidden_15_3(allowed, witnesses)
 
 
 # %%
+from instructlab_utils import generation, training
+from instructlab_utils.small import small_decoder, word_tokenizer
+
 WORDS = ["start", "reverse", "sort", "sum", "take", "1", "2", "|"]
 LIST_STEPS = ["reverse", "sort", "take 1", "take 2"]
 
@@ -898,6 +900,8 @@ check_15_4(draw, corrected)
 
 
 # %%
+from instructlab_utils import intervals
+
 PILOT = {
     "seeds": [100, 101, 102],
     "prompt": 40,  # tokens
@@ -920,6 +924,9 @@ def cost(method, calls):
 def power(effect, spread, models):
     """The chance that a two-sided t test over the models finds the effect, at the level of 5 %."""
     return intervals.power_of_t(effect, spread / math.sqrt(models), models - 1)
+
+
+power(0.03, 0.04, 10)  # for example
 
 
 # %% nbgrader={"grade_id": "answer_15_5", "solution": true}
