@@ -364,7 +364,7 @@ def type_of(step, given):
 # counts. `apply` does one step; for `map` and `if` it walks through the body, one level deeper.
 
 
-# %% tags=["defines:programs.walk"]
+# %% tags=["defines:programs.walk", "defines:programs.apply"]
 def walk(program, value, limits, records, depth=0):
     for step in program:
         after = within(apply(step, value, limits, records, depth), limits, step.at)
@@ -375,7 +375,6 @@ def walk(program, value, limits, records, depth=0):
     return value
 
 
-# %% tags=["defines:programs.apply"]
 def apply(step, value, limits, records, depth):
     if step.name == "map":
         return [walk(step.bodies[0], n, limits, records, depth + 1) for n in value]
@@ -759,7 +758,7 @@ for text in (" take 2", " re", " reverse sort"):
 # all tokens on it.
 
 
-# %% tags=["defines:grammars.trie"]
+# %% tags=["defines:grammars.trie", "defines:grammars.allowed"]
 def trie(texts):
     root = {}
     for token, text in texts.items():
@@ -770,7 +769,6 @@ def trie(texts):
     return root
 
 
-# %% tags=["defines:grammars.allowed"]
 def allowed(state, node, grammar):
     found = list(node.get("", ()))
     for character, below in node.items():
@@ -1501,7 +1499,7 @@ for panel, length, title in (
             )
             if values:
                 panel.plot([np.mean(values)], [-i - 0.3 * k], marker="|", markersize=14, color="black")
-    panel.set(title=title, xlabel="share of programs (circles valid, squares right)", xlim=(0, 1.02))
+    panel.set(title=title, xlabel="circles: valid; squares: right", xlim=(0, 1.02))
     panel.set_yticks([-i - 0.15 for i in range(len(labels))], list(labels.values()), fontsize=7)
 _ = run.figure(figure, "15_writing")
 folded("program_writing")
@@ -1535,6 +1533,7 @@ print(
 )
 print(f"router: coverage {r['coverage']:.3f}, risk {r['risk']:.3f}")
 print(f"puzzles: one guess {r['guess_1']:.3f}, tested draws {r['guess_n']:.3f}")
+print("verdicts:", lesson.words(*sum(CLAIMS.values(), ())))
 
 # %% [markdown]
 # **What we have not shown.**
