@@ -31,8 +31,8 @@
 # **The question.** A language model answers your instruction in fluent sentences. How do you know that it *did* what you
 # asked? In this lesson an instruction becomes a *plan*: a small program that can be checked before it runs, that leaves a
 # trail, and that is stopped when it goes too far. You write the language, its parser and its executor. You train a small
-# model that follows such plans, and measure how it fails as they grow. You force a real model to write nothing but valid
-# plans. Then you ask what validity is worth.
+# model that follows such plans, and see how it fails as they grow. You force a real model to write nothing but valid plans,
+# and ask what validity is worth.
 #
 # | | |
 # |---|---|
@@ -364,7 +364,7 @@ def type_of(step, given):
 # counts. `apply` does one step; for `map` and `if` it walks through the body, one level deeper.
 
 
-# %% tags=["defines:programs.walk"]
+# %% tags=["defines:programs.walk", "defines:programs.apply"]
 def walk(program, value, limits, records, depth=0):
     for step in program:
         after = within(apply(step, value, limits, records, depth), limits, step.at)
@@ -375,7 +375,6 @@ def walk(program, value, limits, records, depth=0):
     return value
 
 
-# %% tags=["defines:programs.apply"]
 def apply(step, value, limits, records, depth):
     if step.name == "map":
         return [walk(step.bodies[0], n, limits, records, depth + 1) for n in value]
@@ -560,13 +559,17 @@ axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 _ = run.figure(figure, "15_depth")
 
 # %% [markdown]
-# **Figure and observe.** Same weights, same programs. Called step by step, the model stays near $p^d$: its steps are nearly
-# independent, and each is one that it knows. Asked for the last list at once, it falls far below $p^d$, also at depths
-# on which it was trained. Deeper than that, little is left. $p^d$ is the forecast for a model that *does* the steps. A
-# model that jumps does something else, and $p^d$ says nothing about it.
+# **Figure and observe.** Same weights, same programs. Asked for the last list at once, the model falls far below $p^d$, also
+# at depths on which it was trained. A model that jumps does not do the steps, and the forecast does not speak of it.
+# Called step by step, it stays *above* $p^d$. So the other two assumptions fail as well, in the good direction. Errors
+# *depend*: a list that is easy for one step tends to be easy for the next. And some errors are *healed*: two numbers
+# change places by mistake, then `sort` comes. Section 10 says how much of the difference is healing.
 #
 # So the audit trail of section 1 is more than a report: for a model, *written states are the computation*. Scratchpads
 # (Nye et al., 2021) let a model write them into its own answer; our loop writes them outside, where each can be checked.
+#
+# Words do worse than symbols here. One reason can be read in the example of section 3: words have no brackets. Does ", then"
+# join two steps of the program, or two steps inside of "change every number"?
 #
 # **Where does it go wrong?** Look at a few answers of depth four.
 
@@ -681,9 +684,9 @@ run.record(soft=float(np.diag(behaviour).mean()), soft_cosine=float(near.diag().
 
 # %% [markdown]
 # **Figure and observe.** Left: row $k$ is vector $c_k$ used as an instruction; dark on the diagonal means that it does what
-# its step does. Right: how near it lies to the embedding of its symbol. Gradient descent finds vectors that *work*; they need
-# not be the vector of the word. A soft instruction is executable, and nobody can read it. That is the price beside the gain,
-# and why a system that must be audited keeps symbols.
+# its step does. (Off the diagonal: lists on which two steps happen to agree.) Right: how near it lies to the embedding of its
+# symbol, the mean over its tokens. Gradient descent finds vectors that *work*. They are longer than any word's, and point
+# elsewhere. A soft instruction is executable, and nobody can read it: a system that must be audited keeps symbols.
 
 # %% [markdown]
 # ## 5 A model that can write nothing else
@@ -755,7 +758,7 @@ for text in (" take 2", " re", " reverse sort"):
 # all tokens on it.
 
 
-# %% tags=["defines:grammars.trie"]
+# %% tags=["defines:grammars.trie", "defines:grammars.allowed"]
 def trie(texts):
     root = {}
     for token, text in texts.items():
@@ -766,7 +769,6 @@ def trie(texts):
     return root
 
 
-# %% tags=["defines:grammars.allowed"]
 def allowed(state, node, grammar):
     found = list(node.get("", ()))
     for character, below in node.items():
@@ -804,7 +806,7 @@ with expect_error(ProgramError, match="cannot stand here"):
 
 # %% [markdown]
 # **Observe.** *Whole words* throws the model out of the language: it may write `sort` after `re`, and not `verse`. *First
-# character* lets long tokens through that begin well and go wrong. Both masks look sensible in a code review.
+# character* lets long tokens through that begin well and go wrong.
 #
 # **With the library.** `llguidance` does this in Rust, for large grammars. Same language, random walks through it, and at
 # each prefix the two sets of tokens. It has a habit to know: where the next *characters* are forced, it allows only the
@@ -1053,7 +1055,7 @@ print(f"tokens through the model: repair {cost}, resample {spent}")
 # %% [markdown]
 # **Observe.** A model of this size does not *use* the error: it copies its own draft, since a text that has just been seen
 # is the most probable continuation (lesson 12). A mending prompt carries the mistake in it. New draws at least differ. Before
-# you build a repair loop, give its tokens to plain resampling, and compare. The grid below does that with a model that was
+# you build a repair loop, give its tokens to plain resampling, and compare. Section 10 does that with a model that was
 # *trained* to repair.
 
 # %% [markdown]
@@ -1411,12 +1413,13 @@ _ = run.figure(figure, "15_feedback")
 #
 # **Grid 2, `program_writing`.** The other direction: a small decoder translates words into programs. Twenty seeds.
 #
-# - **CD1**: a grammar raises the share of valid programs, and of right ones by less than half as much.
-# - **CD2**: a grammar that knows the types gives more right programs than the grammar alone.
+# - **CD1**: a grammar that also knows the types raises the share of valid programs, and that of right ones by less than
+#   half as much.
+# - **CD2**: the types give more right programs than the grammar alone.
 # - **PR1**: showing the model its error gives more right programs than drawing again, at equal cost in tokens. This model was
 #   *trained* on such errors.
 #
-# **Predict.** Seven intervals. Which lie wholly on one side?
+# All claims were written before the first run. **Predict.** Give each of the eight a verdict before you look.
 
 # %%
 from IPython.display import HTML
@@ -1496,13 +1499,26 @@ for panel, length, title in (
             )
             if values:
                 panel.plot([np.mean(values)], [-i - 0.3 * k], marker="|", markersize=14, color="black")
-    panel.set(title=title, xlabel="share of programs (circles valid, squares right)", xlim=(0, 1.02))
+    panel.set(title=title, xlabel="circles: valid; squares: right", xlim=(0, 1.02))
     panel.set_yticks([-i - 0.15 for i in range(len(labels))], list(labels.values()), fontsize=7)
 _ = run.figure(figure, "15_writing")
 folded("program_writing")
 
 # %% [markdown]
-# **Observe.** (This text is written when the grids are there.)
+# **Observe.** All eight are decided.
+#
+# - *Depth.* C7 is refuted, and by far: at once, six steps in words hardly ever come out right. For this network "however
+#   complex" ends where training ended. EX2 says what helps: let it write every list.
+# - *$p^d$.* At once it is far too bright (EX1). Step by step it is too *dark*: EX3 is refuted in the good direction. The
+#   three printed lines, looked at afterwards, say why. *Every* list is right more often than $p^6$: errors depend. The
+#   *last* list is right more often still: that part is healing, and it is the larger one.
+# - *Symbols.* C8 is supported, by a few points. Mind what was compared: symbols as they are with words as they are, twice
+#   as long, in many wordings and without brackets. And "a machine" is one small network.
+# - *Validity.* With grammar and types nearly every program is valid, also where programs are longer than trained. The
+#   share of *right* ones hardly moves (CD1): a mask cannot know what the model does not know.
+# - *Refuted by size.* CD2 and PR1 have intervals above zero. Both gains exist, and are smaller than one point, which was
+#   fixed beforehand as the least that matters. Repair did not fail: it is not worth more than new draws, even for a model
+#   that was trained to repair.
 #
 # ## 11 What we have shown
 
@@ -1517,17 +1533,15 @@ print(
 )
 print(f"router: coverage {r['coverage']:.3f}, risk {r['risk']:.3f}")
 print(f"puzzles: one guess {r['guess_1']:.3f}, tested draws {r['guess_n']:.3f}")
+print("verdicts:", lesson.words(*sum(CLAIMS.values(), ())))
 
 # %% [markdown]
 # **What we have not shown.**
 #
 # - Nothing about large models. They follow deeper instructions; whether their curve has another *shape* is a question for
 #   the same figure with another model in it.
-# - Our language is small and total by force: each run is cut by a limit. A language with loops needs the same limits,
-#   and more care.
 # - The requests of sections 5 to 7 are a dozen. They show *how* things fail. How often is the grid's business.
 # - The router knows five sentences. A few labelled requests for each instruction would make it better (lesson 03).
-# - A sandbox is safe against what it was built for. Ours looks names up in a table; a tool that *acts* needs permissions too.
 #
 # ### What should I do?
 #
@@ -1540,7 +1554,6 @@ print(f"puzzles: one guess {r['guess_1']:.3f}, tested draws {r['guess_n']:.3f}")
 # | a plan fails | first resample at equal tokens; repair only if it wins | `num_return_sequences`, `temperature` |
 # | you have tests | draw, run, keep what passes; hold some tests back | never `exec`: an interpreter with limits |
 # | many instructions | route, with a threshold from dev, and report risk *and* coverage | cosine of mean-pooled states |
-# | nobody must read the instruction | a soft one is cheap; else keep symbols | lesson 10 |
 #
 # **Recall.** Answer without scrolling.
 #
