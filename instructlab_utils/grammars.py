@@ -2,7 +2,7 @@
 
 Two machines with one idea, a set of stacks of what is still to come. The first reads *characters*, so it serves a tokenizer
 whose tokens are pieces of text: :func:`opened`, :func:`advance`, :func:`trie`, :func:`allowed`, together :class:`Constraint`.
-The second reads *words* and knows the types of lesson 15's programs: :class:`Stacks`, :class:`WordMasks`.
+The second reads *words* and knows the types of programs: :class:`Stacks`, :class:`WordMasks`. Taught in lesson 15.
 """
 
 from __future__ import annotations

@@ -110,9 +110,6 @@ def render(program: Program) -> str:
     return " | ".join(map(str, program))
 
 
-# --- from text to steps -----------------------------------------------------------------------------------------------
-
-
 class Token(NamedTuple):
     """A word, number or sign, and its column, from 1."""
 
@@ -235,9 +232,6 @@ def parse(text: str) -> Program:
     return found
 
 
-# --- types ------------------------------------------------------------------------------------------------------------
-
-
 def check(program: Program, given: str = "list") -> str:
     """The type that the program gives for a ``given`` type. Raises ProgramError at the first step that does not fit."""
     for step in program:
@@ -259,9 +253,6 @@ def type_of(step: Step, given: str) -> str:
             step.at, f"'then' gives a {inside[0]} and 'else' a {inside[1]}; both must give the same"
         )
     return inside[0] if step.name == "if" else gives
-
-
-# --- the run ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -292,12 +283,8 @@ class Trace:
 
 
 def run(program: Program, value: Value, limits: Limits = Limits()) -> Trace:
-    """Execute the program on ``value``; types are checked first, and ``value`` is not changed.
-
-    Raises ProgramError for a value that is no whole number or list of them, types that do not fit, a step that has no
-    result (the first number of an empty list), and a limit that is reached. The error's ``records`` hold the trail until
-    there.
-    """
+    """Execute the program on ``value``, which is not changed. Raises ProgramError for a value that is no whole number or
+    list of them, types that do not fit, a step without a result, a limit; its ``records`` hold the trail until there."""
     check(program, kind_of(value))
     trace = Trace(within(value if isinstance(value, int) else [*value], limits, 0))
     try:
@@ -387,10 +374,7 @@ def programs(
     """All well-typed programs of ``depth`` plain steps out of ``names``, in the order of ``names`` and ``numbers``."""
     if depth == 0:
         yield ()
-        return
-    for name in names:
-        takes, gives, numbered, _ = STEPS[name]
-        if takes == given:
-            for number in numbers if numbered else (None,):
-                for rest in programs(depth - 1, names, numbers, gives):
-                    yield (Step(name, number), *rest)
+    for name in (name for name in names if depth and STEPS[name].takes == given):
+        for number in numbers if STEPS[name].numbered else (None,):
+            for rest in programs(depth - 1, names, numbers, STEPS[name].gives):
+                yield (Step(name, number), *rest)

@@ -1,6 +1,6 @@
 """Programs that a model writes: drawn at random, broken on purpose, what is wrong with them, and what they compute.
 
-The language is that of :mod:`instructlab_utils.programs`. Used by lesson 15 and its experiments.
+The language is that of :mod:`instructlab_utils.programs`. Taught in lesson 15.
 """
 
 from __future__ import annotations

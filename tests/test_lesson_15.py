@@ -227,6 +227,6 @@ def test_broken_programs_are_invalid_and_outputs_say_error():
         text = programs.render(writing.draw(rng, 3))
         assert not writing.fault(text) and writing.fault(writing.broken(rng, text))
     assert writing.outputs("first", [[4, 2], []]) == [4, writing.ERROR]
-    assert writing.outputs("furst", [[4, 2]]) == [writing.ERROR]
+    assert writing.outputs("turn", [[4, 2]]) == [writing.ERROR]
     with pytest.raises(ProgramError):
-        programs.parse("furst")
+        programs.parse("turn")

@@ -31,8 +31,8 @@
 # **The question.** A language model answers your instruction in fluent sentences. How do you know that it *did* what you
 # asked? In this lesson an instruction becomes a *plan*: a small program that can be checked before it runs, that leaves a
 # trail, and that is stopped when it goes too far. You write the language, its parser and its executor. You train a small
-# model that follows such plans, and measure how it fails as they grow. You force a real model to write nothing but valid
-# plans. Then you ask what validity is worth.
+# model that follows such plans, and see how it fails as they grow. You force a real model to write nothing but valid plans,
+# and ask what validity is worth.
 #
 # | | |
 # |---|---|
@@ -364,7 +364,7 @@ def type_of(step, given):
 # counts. `apply` does one step; for `map` and `if` it walks through the body, one level deeper.
 
 
-# %% tags=["defines:programs.walk"]
+# %% tags=["defines:programs.walk", "defines:programs.apply"]
 def walk(program, value, limits, records, depth=0):
     for step in program:
         after = within(apply(step, value, limits, records, depth), limits, step.at)
@@ -375,7 +375,6 @@ def walk(program, value, limits, records, depth=0):
     return value
 
 
-# %% tags=["defines:programs.apply"]
 def apply(step, value, limits, records, depth):
     if step.name == "map":
         return [walk(step.bodies[0], n, limits, records, depth + 1) for n in value]
@@ -759,7 +758,7 @@ for text in (" take 2", " re", " reverse sort"):
 # all tokens on it.
 
 
-# %% tags=["defines:grammars.trie"]
+# %% tags=["defines:grammars.trie", "defines:grammars.allowed"]
 def trie(texts):
     root = {}
     for token, text in texts.items():
@@ -770,7 +769,6 @@ def trie(texts):
     return root
 
 
-# %% tags=["defines:grammars.allowed"]
 def allowed(state, node, grammar):
     found = list(node.get("", ()))
     for character, below in node.items():
@@ -808,7 +806,7 @@ with expect_error(ProgramError, match="cannot stand here"):
 
 # %% [markdown]
 # **Observe.** *Whole words* throws the model out of the language: it may write `sort` after `re`, and not `verse`. *First
-# character* lets long tokens through that begin well and go wrong. Both masks look sensible in a code review.
+# character* lets long tokens through that begin well and go wrong.
 #
 # **With the library.** `llguidance` does this in Rust, for large grammars. Same language, random walks through it, and at
 # each prefix the two sets of tokens. It has a habit to know: where the next *characters* are forced, it allows only the
@@ -1057,7 +1055,7 @@ print(f"tokens through the model: repair {cost}, resample {spent}")
 # %% [markdown]
 # **Observe.** A model of this size does not *use* the error: it copies its own draft, since a text that has just been seen
 # is the most probable continuation (lesson 12). A mending prompt carries the mistake in it. New draws at least differ. Before
-# you build a repair loop, give its tokens to plain resampling, and compare. The grid below does that with a model that was
+# you build a repair loop, give its tokens to plain resampling, and compare. Section 10 does that with a model that was
 # *trained* to repair.
 
 # %% [markdown]
@@ -1415,12 +1413,13 @@ _ = run.figure(figure, "15_feedback")
 #
 # **Grid 2, `program_writing`.** The other direction: a small decoder translates words into programs. Twenty seeds.
 #
-# - **CD1**: a grammar raises the share of valid programs, and of right ones by less than half as much.
-# - **CD2**: a grammar that knows the types gives more right programs than the grammar alone.
+# - **CD1**: a grammar that also knows the types raises the share of valid programs, and that of right ones by less than
+#   half as much.
+# - **CD2**: the types give more right programs than the grammar alone.
 # - **PR1**: showing the model its error gives more right programs than drawing again, at equal cost in tokens. This model was
 #   *trained* on such errors.
 #
-# **Predict.** Seven intervals. Which lie wholly on one side?
+# All claims were written before the first run. **Predict.** Give each of the eight a verdict before you look.
 
 # %%
 from IPython.display import HTML
@@ -1500,13 +1499,26 @@ for panel, length, title in (
             )
             if values:
                 panel.plot([np.mean(values)], [-i - 0.3 * k], marker="|", markersize=14, color="black")
-    panel.set(title=title, xlabel="share of programs (circles valid, squares right)", xlim=(0, 1.02))
+    panel.set(title=title, xlabel="circles: valid; squares: right", xlim=(0, 1.02))
     panel.set_yticks([-i - 0.15 for i in range(len(labels))], list(labels.values()), fontsize=7)
 _ = run.figure(figure, "15_writing")
 folded("program_writing")
 
 # %% [markdown]
-# **Observe.** (This text is written when the grids are there.)
+# **Observe.** All eight are decided.
+#
+# - *Depth.* C7 is refuted, and by far: at once, six steps in words hardly ever come out right. For this network "however
+#   complex" ends where training ended. EX2 says what helps: let it write every list.
+# - *$p^d$.* At once it is far too bright (EX1). Step by step it is too *dark*: EX3 is refuted in the good direction. The
+#   three printed lines, looked at afterwards, say why. *Every* list is right more often than $p^6$: errors depend. The
+#   *last* list is right more often still: that part is healing, and it is the larger one.
+# - *Symbols.* C8 is supported, by a few points. Mind what was compared: symbols as they are with words as they are, twice
+#   as long, in many wordings and without brackets. And "a machine" is one small network.
+# - *Validity.* With grammar and types nearly every program is valid, also where programs are longer than trained. The
+#   share of *right* ones hardly moves (CD1): a mask cannot know what the model does not know.
+# - *Refuted by size.* CD2 and PR1 have intervals above zero. Both gains exist, and are smaller than one point, which was
+#   fixed beforehand as the least that matters. Repair did not fail: it is not worth more than new draws, even for a model
+#   that was trained to repair.
 #
 # ## 11 What we have shown
 
@@ -1521,17 +1533,15 @@ print(
 )
 print(f"router: coverage {r['coverage']:.3f}, risk {r['risk']:.3f}")
 print(f"puzzles: one guess {r['guess_1']:.3f}, tested draws {r['guess_n']:.3f}")
+print("verdicts:", lesson.words(*sum(CLAIMS.values(), ())))
 
 # %% [markdown]
 # **What we have not shown.**
 #
 # - Nothing about large models. They follow deeper instructions; whether their curve has another *shape* is a question for
 #   the same figure with another model in it.
-# - Our language is small and total by force: each run is cut by a limit. A language with loops needs the same limits,
-#   and more care.
 # - The requests of sections 5 to 7 are a dozen. They show *how* things fail. How often is the grid's business.
 # - The router knows five sentences. A few labelled requests for each instruction would make it better (lesson 03).
-# - A sandbox is safe against what it was built for. Ours looks names up in a table; a tool that *acts* needs permissions too.
 #
 # ### What should I do?
 #
@@ -1544,7 +1554,6 @@ print(f"puzzles: one guess {r['guess_1']:.3f}, tested draws {r['guess_n']:.3f}")
 # | a plan fails | first resample at equal tokens; repair only if it wins | `num_return_sequences`, `temperature` |
 # | you have tests | draw, run, keep what passes; hold some tests back | never `exec`: an interpreter with limits |
 # | many instructions | route, with a threshold from dev, and report risk *and* coverage | cosine of mean-pooled states |
-# | nobody must read the instruction | a soft one is cheap; else keep symbols | lesson 10 |
 #
 # **Recall.** Answer without scrolling.
 #
