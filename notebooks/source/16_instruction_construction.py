@@ -24,7 +24,7 @@
 # %% [markdown]
 # # 16 Automatic construction of instructions
 #
-# **The promise.** You have sixty instructions that a person wrote. You write a loop that makes several hundred out of
+# **The promise.** You have sixty instructions, written one by one. You write a loop that makes several hundred out of
 # them, and you watch it make mistakes. You write the filters that stop most of these, count what each filter costs, and
 # audit what gets through. Then you ask what hardly anybody asks: are they worth as much as hand-written ones? A grid
 # with small models and a teacher that is never wrong decides it, with claims that were written before.
@@ -71,9 +71,11 @@ run = start("16", profile=profile, seed=seed)
 #
 # You have 60 instructions. Can a program make 480 out of them, and are they worth anything?
 #
-# Ours come from a file of hand-written ones: a text, and the program of lesson 15 that says what it means. What the
-# last step does is the *leaf* of an instruction. We take four of each leaf for the loop, eight (these four among them)
-# for a comparison, and keep the rest for the test. No program of the test may be made by the loop.
+# Ours come from a file of *hand-written* ones: a text, and the program of lesson 15 that says what it means. ("By hand"
+# means one at a time, each in wording of its own. The hand is that of an author of this course, a large language model;
+# the card beside the file says so.) What the last step does is the *leaf* of an instruction. We take four of each leaf
+# for the loop, eight (these four among them) for a comparison, and keep the rest for the test. No program of the test
+# may be made by the loop.
 
 # %%
 hand, LEAVES = construction.load(find_root() / "data/instructions/lists.jsonl"), list(construction.LEAVES)
@@ -107,7 +109,7 @@ print("by hand:", [(one.text, programs.render(one.program)) for one in origin])
 
 # %% [markdown]
 # **Observe.** Most read well. But *the others leave* never asked to add three to anything. The last line says where it
-# comes from. A person wrote one sentence with two parts and one program with two steps. The loop cut the sentence at
+# comes from. Its author wrote one sentence with two parts and one program with two steps. The loop cut the sentence at
 # its *and*, and gave the first step to the first part, the second to the second. That was a guess from the form, and
 # here it is wrong. A model that learns from this record learns something false, and no check in the loop has noticed.
 #
@@ -1126,8 +1128,8 @@ print("verdicts:", lesson.words(*CLAIMS))
 #
 # - Nothing about a strong model as proposer or teacher. Ours is a set of operators, and SmolLM2 failed at both jobs.
 # - Lists of numbers only. The leaves of real tasks are not known, and a person has to write that tree.
-# - The hand-written texts come from one hand. Another writer's words may be further away.
-# - The audit has one reader. Two people who read would also differ.
+# - The hand-written texts come from one author, a language model. Other writers' words may be further away.
+# - The audit has one reader, the same author. Two people who read would also differ.
 # - The test is hand-written and small; its items are shared out among few skills.
 #
 # ### What should I do?
