@@ -104,8 +104,10 @@ ten, _ = construction.bootstrap(seeds, 70, random.Random(seed + 3), banned=banne
 for one in ten[60:]:
     result = construction.answer(one.program, [3, 8, 4, 1, 6])
     print(f"{one.text!r}  {programs.render(one.program)}  → {result}")
+wrong = [one for one in ten[60:] if "the others leave" in one.text]  # found by reading
+print(f"programs that do not do what the words say: {len(wrong)} of 10")
 origin = [one for one in by_hand if "the others leave" in one.text]
-print("by hand:", [(one.text, programs.render(one.program)) for one in origin])
+print("where it comes from:", [(one.text, programs.render(one.program)) for one in origin])
 
 # %% [markdown]
 # **Observe.** Most read well. But *the others leave* never asked to add three to anything. The last line says where it
@@ -423,7 +425,9 @@ assert pool == again and left == counted, "the package's loop is the same"
 made = pool[len(seeds) :]
 for name, n in left.items():
     print(f"{name:20s} {n:6d}  {n / left['proposed']:6.1%}")
-print(f"{'kept':20s} {len(made):6d}  {len(made) / left['proposed']:6.1%}")
+print(
+    f"{'kept':20s} {len(made):6d}  {len(made) / left['proposed']:6.1%}: one of {left['proposed'] / len(made):.1f}"
+)
 there = {programs.render(one.program) for one in pool}
 new_meaning = sum(programs.render(one.program) not in there for one in copies)
 print(f"near copies whose program is not in the pool: {new_meaning} of {len(copies)}")
