@@ -24,10 +24,10 @@
 # %% [markdown]
 # # 16 Automatic construction of instructions
 #
-# **The promise.** You have sixty instructions, written one by one. You write a loop that makes several hundred out of
-# them, and you watch it make mistakes. You write the filters that stop most of these, count what each filter costs, and
-# audit what gets through. Then you ask what hardly anybody asks: are they worth as much as hand-written ones? A grid
-# with small models and a teacher that is never wrong decides it, with claims that were written before.
+# **The question.** You have sixty instructions, written one by one. Can a program make several hundred out of them, and
+# are those worth anything? You write the loop, and watch it make mistakes. You write the filters that stop most of
+# these, count what each filter costs, and audit what gets through. A grid with small models and a teacher that is never
+# wrong then decides whether they are worth as much as hand-written ones, by claims that were written before.
 #
 # | | |
 # |---|---|
@@ -69,13 +69,11 @@ run = start("16", profile=profile, seed=seed)
 # %% [markdown]
 # ## 1 Sixty instructions, and a loop
 #
-# You have 60 instructions. Can a program make 480 out of them, and are they worth anything?
-#
 # Ours come from a file of *hand-written* ones: a text, and the program of lesson 15 that says what it means. ("By hand"
 # means one at a time, each in wording of its own. The hand is that of an author of this course, a large language model;
-# the card beside the file says so.) What the last step does is the *leaf* of an instruction. We take four of each leaf
-# for the loop, eight (these four among them) for a comparison, and keep the rest for the test. No program of the test
-# may be made by the loop.
+# the card beside the file says so.) What the last step does is the *leaf* of an instruction: `filter odd | max` has the
+# leaf *max*. We take four of each leaf for the loop, eight (these four among them) for a comparison, and keep the rest
+# for the test. No program of the test may be made by the loop.
 
 # %%
 hand, LEAVES = construction.load(find_root() / "data/instructions/lists.jsonl"), list(construction.LEAVES)
@@ -110,13 +108,11 @@ origin = [one for one in by_hand if "the others leave" in one.text]
 print("where it comes from:", [(one.text, programs.render(one.program)) for one in origin])
 
 # %% [markdown]
-# **Observe.** Most read well. But *the others leave* never asked to add three to anything. The last line says where it
-# comes from. Its author wrote one sentence with two parts and one program with two steps. The loop cut the sentence at
-# its *and*, and gave the first step to the first part, the second to the second. That was a guess from the form, and
+# **Observe.** Nine of ten, for a generous reader: *the opening two numbers* has no verb, and the length of a number of
+# entries is an odd wish. But *the others leave* never asked to add three to anything. The last line says where it comes
+# from. Its author wrote one sentence with two parts and one program with two steps. The loop cut the sentence between
+# its parts, and gave the first step to the first part, the second to the second. That was a guess from the form, and
 # here it is wrong. A model that learns from this record learns something false, and no check in the loop has noticed.
-#
-# So there are three questions. How do we make new instructions? How do we find the bad ones? And what do the bad ones
-# cost? The rest of the lesson takes them in this order.
 #
 # ## 2 A chain that somebody promised
 #
@@ -221,7 +217,7 @@ with expect_error(KeyError, match="messages"):
 # Then the fifth stops the program, with no word about where it stands.
 #
 # A standardiser that can be trusted has one rule: each row becomes *one record, complete*, or *one refusal with file,
-# line, field, reason and fix*. Nothing is repaired by guessing. By hand, for three of the shapes:
+# line, field, reason and fix*. Nothing is repaired by guessing. By hand, for all of these but the table:
 
 # %%
 from instructlab_utils import records
@@ -236,12 +232,12 @@ def messages_of(row):
     else:
         names = ("messages", "role", "content") if "messages" in row else ("conversations", "from", "value")
         turns = [(records.ROLES[turn[names[1]]], turn[names[2]]) for turn in row[names[0]]]
-    start = turns[0][0] == "system"
-    for k, (role, text) in enumerate(turns):
-        if k >= start and role != ("user", "assistant")[(k - start) % 2]:
-            raise Refused(f"turn {k}", f"the {role} speaks", "let the turns alternate, the user's first")
+    first = int(turns[0][0] == "system")
+    for place, (role, text) in enumerate(turns):
+        if place >= first and role != ("user", "assistant")[(place - first) % 2]:
+            raise Refused(f"turn {place}", f"the {role} speaks", "let the turns alternate, the user's first")
         if not isinstance(text, str) or not text.strip():
-            raise Refused(f"turn {k}", "it holds no text", "write one, or delete the record")
+            raise Refused(f"turn {place}", "it holds no text", "write one, or delete the record")
     return [{"role": role, "content": text.strip()} for role, text in turns]
 
 
@@ -261,8 +257,8 @@ run.record(refused=len(problems), accepted=len(found))
 
 # %% [markdown]
 # **Observe.** Records and refusals add up to the rows. The fifth row is only another dialect, and is read. The sixth is
-# the attack of lesson 14: a text with the marks of a chat template. A maker of data can answer a list of refusals.
-# Nobody can answer a file that was quietly repaired.
+# the attack of lesson 14: a text with the marks of a chat template. A maker of data can act on a list of refusals.
+# Nobody can act on a file that was quietly repaired.
 #
 # ## 4 Self-Instruct
 #
@@ -301,9 +297,9 @@ for name, operator in construction.OPERATORS.items():
 #
 # ### How near is near?
 #
-# A proposal is kept only if it is not too near to anything in the pool. *Near* is ROUGE-L: how long is the longest row of
-# words that both texts have in this order, other words in between allowed? Let $a$ and $b$ have $m$ and $n$ words, and
-# $c_{ij}$ be that length for the first $i$ words of $a$ and the first $j$ of $b$:
+# A proposal is kept only if it is not too near to anything in the pool. *Near* is ROUGE-L (Lin, 2004): how long is the
+# longest row of words that both texts have in this order, other words in between allowed? Let $a$ and $b$ have $m$ and
+# $n$ words, and $c_{ij}$ be that length for the first $i$ words of $a$ and the first $j$ of $b$:
 #
 # $$ c_{ij} = \begin{cases} 0 & i = 0 \text{ or } j = 0 \\ c_{i-1,\,j-1} + 1 & a_i = b_j \\
 # \max(c_{i-1,\,j},\; c_{i,\,j-1}) & \text{else} \end{cases}
@@ -332,12 +328,12 @@ def rouge_l(a, b):
 from rouge_score.rouge_scorer import RougeScorer
 
 scorer, words_of = RougeScorer(["rougeL"]), construction.WORD.findall
-drawn = [rng.sample(hand, 2) for _ in range(run.budget.n_pairs)]
+couples = [rng.sample(hand, 2) for _ in range(run.budget.n_pairs)]
 apart = max(
     abs(rouge_l(words_of(a.text), words_of(b.text)) - scorer.score(a.text, b.text)["rougeL"].fmeasure)
-    for a, b in drawn
+    for a, b in couples
 )
-print(f"by hand and rouge_score, {len(drawn)} pairs: largest difference {apart:.0e}")
+print(f"by hand and rouge_score, {len(couples)} pairs: largest difference {apart:.0e}")
 run.record(rouge_difference=apart)
 assert apart < 1e-12
 
@@ -381,6 +377,10 @@ _ = run.figure(figure, "16_rouge")
 # upper left. All others copy the larger of their upper and left neighbour. The answer is at the lower right.*
 #
 # ### The whole loop
+#
+# Four checks, in this order. *No label*: no child, types that do not fit, or more than two steps. *Held out*: a program
+# of the test. *Useless*: some step changes next to nothing on sixteen random lists, or most results are empty. *Near
+# copy*: ROUGE-L.
 #
 # **Predict.** To get from 60 to the full pool, how many proposals are needed for each one that is kept? Which check
 # refuses most?
@@ -456,14 +456,9 @@ _ = run.figure(figure, "16_funnel")
 # %% [markdown]
 # *Figure: left, the proposals that are left after each check; right, how near each text kept is to the nearest seed.*
 #
-# **Observe.** Two checks do nearly all the work. *No label*: the operator found nothing to do, the types do not fit
-# (*give the largest number, then reverse it*), or there are more than two steps. *Near copy*: such words are in the
-# pool already. Now look at the last line above the figure. A good part of the near copies asks for a program that the
-# pool does *not* hold: one digit or one word makes another task. The filter by words throws new meanings away.
-#
-# The published loop went from $175$ seeds to $52{,}445$ instructions. Its audit found a valid task in $92\,\%$ of the
-# records, a right output in $58\,\%$, everything right in $54\,\%$ (Wang et al., 2023). Remember the last number for
-# section 9.
+# **Observe.** In the laptop profile two checks do nearly all the work: *no label* and *near copy*. Look at the last
+# line above the figure. A good part of the near copies asks for a program that the pool does *not* hold: one digit or
+# one word makes another task. The filter by words throws new meanings away.
 #
 # ## 5 Harder on purpose
 #
@@ -641,14 +636,16 @@ for name, p in cases.items():
     run.record(**{f"draws_{name.split()[0]}": expected_draws(p)})
 
 # %% [markdown]
-# **Observe.** The integral and the sum agree for equal shares, and both agree with the game. Rare leaves make the wait
-# long: about $\tfrac{1}{p}$ for the rarest, times a logarithm. That is the price for *one* example of each leaf, and
-# one is not enough to learn from. Whether the taxonomy also helps the *worst* leaves of a tuned model is claim LA1.
+# **Observe.** The integral and the sum agree for equal shares, and both agree with the game. A rare leaf makes the wait
+# long: about $1/p$ draws for the rarest, and more if several are as rare. That is the price for *one* example of each
+# leaf, and one is not enough to learn from. Whether the taxonomy also helps the *worst* leaves of a tuned model is
+# claim LA1.
 #
 # ## 7 Copies
 #
 # ROUGE-L compares a proposal with the whole pool. For a few hundred texts that is nothing; for fifty million it is
-# impossible. Large sets use *shingles*, here all pairs of neighbouring words, and *MinHash*.
+# impossible. Large sets use *shingles*, here all pairs of neighbouring words (*sort the list* has two: *sort the* and
+# *the list*), and *MinHash* (Broder, 1997).
 #
 # Give every shingle a random rank $h$. The *signature* of a set is the smallest rank in it. When do sets $A$ and $B$ have
 # the same? The smallest rank in $A \cup B$ belongs to each of its elements with the same probability. The signatures are
@@ -765,7 +762,7 @@ _ = run.figure(figure, "16_minhash")
 # does.
 #
 # And a real model? SmolLM2 has 135 million weights and has been tuned on instructions. It gets two worked examples, and
-# then generated instructions from the sheet of section 9, only such as a reader found sensible.
+# then generated instructions from the sheet of section 9, only such as a reader found sensible, with a right answer.
 #
 # **Predict.** In how many of the printed rows will its numbers be right? And how often will it at least keep a
 # requirement that a program can check, such as *only even numbers*?
@@ -803,7 +800,7 @@ for row, reply in zip(asked, replies, strict=True):
     said, last = [int(n) for n in re.findall(r"\d{1,6}", reply)], programs.parse(row["program"])[-1]
     right += said == wanted
     if construction.leaf_of((last,)) in CHECKABLE:
-        checkable, kept = checkable + 1, kept + keeps(last, said)
+        checkable, kept = checkable + 1, kept + (said != [] and keeps(last, said))  # silence keeps everything
     print(f"{row['text']!r} {row['input']} → {reply!r}; right: {row['answer']}")
 print(f"right: {right} of {len(asked)}; requirement kept: {kept} of {checkable}")
 run.record(smollm_right=right / len(asked))
@@ -811,7 +808,7 @@ run.record(smollm_right=right / len(asked))
 # %% [markdown]
 # **Observe.** (In the laptop profile.) It has understood the form: numbers only. They are numbers of the list, or other
 # ones. Compare the two counts: an answer can keep its requirement and be wrong. A check of *constraints* is not a check
-# of *answers*. Nor would it help to keep only the right ones: there are hardly any.
+# of *answers*.
 #
 # Can it at least *invent*? It reads eight of our instructions as a numbered list, and continues.
 
@@ -836,9 +833,9 @@ run.record(smollm_lines=len(kept_lines))
 
 # %% [markdown]
 # **Observe.** Read its lines. A small model finds one pattern and counts on, or says again what it has read. What the
-# filter leaves has new words, but nobody can say what to do with a list of numbers. That is the documented failure: at
-# this size the model can neither invent nor answer, and what it yields is next to nothing. The published numbers are
-# those of GPT-3, with a thousand times the weights. From here on the teacher is the program.
+# filter leaves has new words, but nobody can say what to do with a list of numbers. That is the documented failure: the
+# model did neither invent nor answer here (one prompt, greedy). The published numbers are those of GPT-3, with more
+# than a thousand times the weights. From here on the teacher is the program.
 #
 # ## 9 An audit
 #
@@ -849,8 +846,9 @@ run.record(smollm_lines=len(kept_lines))
 # - *sensible*: do the words say one thing to do with this list, does each part do something, is something left to answer?
 # - *right*: is the answer what a careful person would write who sees only the words and the list?
 #
-# Judge one *read*: the words, the list and the answer, not the program; reasons stand in
-# `data/instructions/audit.jsonl`, and were written before judge two was run. Judge two is a *rule*: sensible if the
+# Judge one *read*: the words, the list and the answer, not the program. It is an author of this course, a language
+# model like the author of the texts, so no stranger to their meaning. Its reasons stand in
+# `data/instructions/audit.jsonl`; they were written before judge two was run. Judge two is a *rule*: sensible if the
 # program is useful and gives something; right if, for each clause, the nearest wording that we trust (a hand-written
 # clause of one step, or a phrase of the language) belongs to the same leaf.
 
@@ -879,7 +877,7 @@ for row in [row for row in sheet if not row["right"]][:3]:
 # %% [markdown]
 # How well do the judges agree? The share of equal verdicts, $P_o$, is not enough: two judges who say *yes* nearly always
 # agree nearly always. Let $q_1$ and $q_2$ be their shares of *yes*. If they judged independently they would agree with
-# probability $P_e$, and Cohen's $\kappa$ asks which part of the room above that is used:
+# probability $P_e$, and Cohen's $\kappa$ (1960) asks which part of the room above that is used:
 #
 # $$ P_e = q_1 q_2 + (1 - q_1)(1 - q_2), \qquad \kappa = \frac{P_o - P_e}{1 - P_e} . $$
 #
@@ -903,8 +901,8 @@ for k, question in enumerate(("sensible", "right")):
     one, two = by_rule[:, k], by_reading[:, k]
     agree, chance, value = kappa(one, two)
     apart = max(apart, abs(value - cohen_kappa_score(one, two)))
-    drawn = g.integers(len(sheet), size=(run.budget.n_boot, len(sheet)))
-    low, high = np.nanquantile([kappa(one[i], two[i])[2] for i in drawn], (0.025, 0.975))
+    again = g.integers(len(sheet), size=(run.budget.n_boot, len(sheet)))
+    low, high = np.nanquantile([kappa(one[i], two[i])[2] for i in again], (0.025, 0.975))
     judged[question] = (1 - agree, (one.mean() + two.mean()) / 2, value, low, high)
     print(f"{question:8s} yes: rule {one.mean():.2f}, reading {two.mean():.2f}; agree {agree:.2f}", end="; ")
     print(f"by chance {chance:.2f}; kappa {value:.2f}, 95 % bootstrap {low:.2f} to {high:.2f}")
@@ -942,15 +940,18 @@ for index, (question, (d, q, value, low, high)) in enumerate(judged.items()):
                 label=f"{question}: disagree on {d:.2f}")  # fmt: skip
 ax.set(xlabel="share of yes", ylabel="kappa", ylim=(-0.1, 1), xlim=(0, 1))
 ax.legend(loc="lower center", fontsize=8)
+for question, (_, q, value, *_) in judged.items():
+    ax.annotate(question, (q, value), (-8, -4), textcoords="offset points", ha="right")
 _ = run.figure(figure, "16_kappa")
 
 # %% [markdown]
-# *Figure: $\kappa$ by the share of* yes*, with the disagreement of each question held fixed; the dots are our two
-# questions with their intervals.*
+# *Figure: $\kappa$ by the share of* yes*, with the disagreement of each question held fixed; dots: our two questions
+# with their intervals. The judges' shares differ a little; the dots stand at their mean, and so not exactly on the
+# curves.*
 #
-# **The filters.** By the reader's judgement most of both halves is in order, and more of the filtered half. The
-# published audit found far less in order ($54\,\%$): there a model wrote the answers, and here a program did. What is
-# left is the fault of section 1: a sentence cut at the wrong place.
+# **The filters.** By the reader's judgement most of both halves is in order, and more of the filtered half; these are
+# shares of the small, older pools. The published audit found far less in order ($54\,\%$). One reason: there a model
+# wrote the answers. Another: our tasks are simple. Most of what is not *right* here is the fault of section 1.
 #
 # ## 10 What are they worth?
 #
@@ -959,8 +960,9 @@ _ = run.figure(figure, "16_kappa")
 # arithmetic is out of the way: what is tested is whether the words were understood. The test is hand-written:
 # instructions that neither the loop nor the model has seen.
 #
-# **Predict.** Order these training sets by the share of the test that they get right: the 60 seeds, 120 by hand, the
-# first 120 of the pool, the whole pool, and the whole pool with four in ten programs exchanged among each other.
+# **Predict.** Order these training sets by the share of the test that they get right: the 60 seeds; 120 by hand, these
+# 60 among them; the first 120 of the pool, again with the 60; the whole pool, and the whole pool with four in ten
+# programs exchanged among each other.
 
 # %%
 from instructlab_utils import small, training
@@ -996,9 +998,9 @@ for name, rows in arms.items():
         net.get_input_embeddings().weight[-len(vocabulary) :] = vectors  # after the special tokens
     losses = training.train(net, examples, steps=run.budget.steps, **how).losses
     share = understood(net)
-    print(
-        f"{name:21s} {len(rows):4d} instructions; loss {losses[0]:.2f} → {losses[-1]:.2f}; understood {share:.1%}"
-    )
+    seen = 32 * run.budget.steps / len(rows)
+    print(f"{name:21s} {len(rows):4d} instructions, each seen {seen:4.1f} times; loss", end=" ")
+    print(f"{losses[0]:.2f} → {losses[-1]:.2f}; understood {share:.1%}")
     run.record(**{f"live_{name.replace(' ', '_').replace(',', '')}": share})
 # %% [markdown]
 # ### The grid
@@ -1075,7 +1077,8 @@ _ = run.figure(figure, "16_sizes")
 
 # %% [markdown]
 # *Figure: share of the hand-written test that is understood, by the size of the training set. Small dots: one for each
-# seed; large: their mean. Permuted labels show what a set without meaning gives.*
+# seed; large: their mean. What is not the curve stands a little to the right of its size ($120$ or $480$). Permuted
+# labels show what a set without meaning gives.*
 
 # %%
 figure, panels = plotting.axes(1, 2, width=3.9, height=2.9, dpi=85, sharey=True)
@@ -1130,7 +1133,7 @@ print("verdicts:", lesson.words(*CLAIMS))
 # %% [markdown]
 # **What we have not shown.**
 #
-# - Nothing about a strong model as proposer or teacher. Ours is a set of operators, and SmolLM2 failed at both jobs.
+# - Nothing about a strong model as proposer or teacher.
 # - Lists of numbers only. The leaves of real tasks are not known, and a person has to write that tree.
 # - The hand-written texts come from one author, a language model. Other writers' words may be further away.
 # - The audit has one reader, the same author. Two people who read would also differ.
