@@ -352,6 +352,15 @@ def same(a: Program, b: Program, lists: Sequence[list[int]]) -> bool:
     return all(answer(a, x) == answer(b, x) for x in lists)
 
 
+def marked(
+    answers: Sequence[str], wanted: Sequence[Clause | Made], lists: Sequence[list[int]]
+) -> tuple[list[bool], list[bool]]:
+    """For each answer, whether its program does the right thing, and whether its last step is of the right leaf."""
+    found = [(parsed(said), one.program) for said, one in zip(answers, wanted, strict=True)]
+    right = [a is not None and same(a, b, lists) for a, b in found]
+    return right, [a is not None and LEAF_OF.get(str(a[-1])) == leaf_of(b) for a, b in found]
+
+
 def word_vectors(words: Sequence[str], width: int, scale: float = 0.05) -> Tensor:
     """First values for the words' embeddings, (len(words), width): MiniLM's vectors, centred, their main directions.
 

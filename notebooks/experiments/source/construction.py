@@ -29,8 +29,8 @@ seed: int = 0  # the split, the seeds of the construction, its proposals, first 
 
 # %%
 import random
-from collections import defaultdict
 from functools import cache
+from statistics import fmean
 
 import torch
 
@@ -39,31 +39,23 @@ from instructlab_utils import construction, generation, programs, small
 from instructlab_utils.project import find_root
 
 block = blocks.open_block("construction", profile, stage, seed=seed)
-settings, rng = block.settings, random.Random(seed)
+settings, rng, leaves = block.settings, random.Random(seed), sorted(construction.LEAVES)
 
 # %% [markdown]
 # ## Hand-written instructions
 #
 # Two of each leaf are dev instructions, the same for all seeds. The seed draws the others: as many for the training pool as
-# `by_hand` says, the rest for the test. A program of two steps that stands in the pool leaves the test; and one that stands
-# in the test may not be constructed.
+# `by_hand` says, in which the leaves take turns, the rest for the test. A program of two steps that stands in the pool
+# leaves the test; and one that stands in the test may not be constructed.
 
 # %%
 every = construction.load(find_root() / "data" / "instructions" / "lists.jsonl")
-leaves = defaultdict(list)
-for one in every:
-    leaves[construction.leaf_of(one.program)].append(one)
-dev = [one for mine in leaves.values() for one in mine[:: settings.each_dev]]
-drawn = {leaf: rng.sample([one for one in mine if one not in dev], len(mine) - len(mine[:: settings.each_dev]))
-         for leaf, mine in leaves.items()}  # fmt: skip
-pool = [mine[i] for i in range(settings.by_hand) for mine in drawn.values()]  # the leaves take turns
-taken = {programs.render(one.program) for one in pool if len(one.program) > 1}
-test = [
-    one
-    for mine in drawn.values()
-    for one in mine[settings.by_hand :]
-    if programs.render(one.program) not in taken
-]
+mine = [[one for one in every if construction.leaf_of(one.program) == leaf] for leaf in leaves]
+dev = [one for some in mine for one in some[:: settings.each_dev]]
+drawn = [rng.sample(rest, len(rest)) for some in mine for rest in [[one for one in some if one not in dev]]]
+pool = [some[i] for i in range(settings.by_hand) for some in drawn]
+taken = {one.program for one in pool if len(one.program) > 1}
+test = [one for some in drawn for one in some[settings.by_hand :] if one.program not in taken]
 banned = frozenset(programs.render(one.program) for one in test if len(one.program) > 1)
 print(f"{len(pool)} by hand for training, {len(dev)} dev, {len(test)} test, {len(banned)} programs held out")
 
@@ -74,36 +66,23 @@ print(f"{len(pool)} by hand for training, {len(dev)} dev, {len(test)} test, {len
 # The sizes of the filtered set are nested.
 
 # %%
-size, n_seeds = len(pool), settings.seeds_each * len(leaves)
+n_seeds, largest = settings.seeds_each * len(leaves), max(settings.sizes.values())
 whole = [construction.split(one) for one in pool]
-rich = rng.sample(sorted(leaves), settings.rich)
-skewed = whole[: len(leaves)] + [
-    made for made in whole[len(leaves) :] if construction.leaf_of(made.program) in rich
-]  # fmt: skip
-
-
-@cache
-def grown(kind):
-    """A constructed set and its counts."""
-    start = skewed if kind in ("uniform", "taxonomy") else whole[:n_seeds]
-    wanted = max(settings.sizes.values()) if kind == "filtered" else settings.sizes[kind]
-    return construction.bootstrap(
-        start, wanted, random.Random(seed), filtered=kind != "unfiltered", banned=banned,
-        leaves=sorted(leaves) if kind == "taxonomy" else (),
-    )  # fmt: skip
+rich = rng.sample(leaves, settings.rich)
+skewed = [m for i, m in enumerate(whole) if i < len(leaves) or construction.leaf_of(m.program) in rich]
 
 
 def pairs(made):
     return [(one.text, programs.render(one.program)) for one in made]
 
 
-def wrong(rows, share):
-    """Each label behind the seeds is, with this probability, that of another row."""
-    others = random.Random(seed + 1)
-    return rows[:n_seeds] + [
-        (text, others.choice(rows)[1] if others.random() < share else program)
-        for text, program in rows[n_seeds:]
-    ]  # fmt: skip
+@cache
+def grown(kind, size):
+    """Pairs of text and program, seeds first, and how many proposals each check refused."""
+    start = skewed if kind in ("uniform", "taxonomy") else whole[:n_seeds]
+    knobs = {"filtered": kind != "unfiltered", "leaves": leaves if kind == "taxonomy" else ()}
+    made, left = construction.bootstrap(start, size, random.Random(seed), banned=banned, **knobs)
+    return pairs(made), {"n_" + name.split()[-1]: n for name, n in left.items()}
 
 
 # %% [markdown]
@@ -115,75 +94,63 @@ def wrong(rows, share):
 
 # %%
 words = construction.vocabulary(one.text for one in every)
-tokenizer, known = small.word_tokenizer(words), construction.word_vectors(words, settings.width)
-knobs = {"objective": generation.causal_losses}
+tokenizer, vectors = small.word_tokenizer(words), construction.word_vectors(words, settings.width)
 lists = construction.inputs(settings.lists, random.Random(seed + 2))
 
 
+def encoded(rows):
+    return [construction.example(*row, tokenizer) for row in rows]
+
+
 def trained(rows, learning_rate):
-    examples = [construction.example(*row, tokenizer) for row in rows]
     net = small.small_decoder(len(tokenizer), width=settings.width, layers=settings.layers, seed=seed)
     with torch.no_grad():
-        net.get_input_embeddings().weight[-len(words) :] = known  # the special tokens stand before them
-    return blocks.fit(block, net, examples, 0, learning_rate=learning_rate, **knobs)
+        net.get_input_embeddings().weight[-len(words) :] = vectors  # the special tokens stand before them
+    knobs = {"learning_rate": learning_rate, "objective": generation.causal_losses}
+    return blocks.fit(block, net, encoded(rows), 0, **knobs)
 
 
 def look(net, wanted):
     """What a model makes of hand-written instructions."""
     answers = construction.translate(net, tokenizer, [one.text for one in wanted])
-    read = [construction.parsed(answer) for answer in answers]
-    right, skill = defaultdict(list), defaultdict(list)
-    for program, one in zip(read, wanted, strict=True):
-        leaf = construction.leaf_of(one.program)
-        right[leaf].append(program is not None and construction.same(program, one.program, lists))
-        skill[leaf].append(program is not None and construction.LEAF_OF.get(str(program[-1])) == leaf)
-    shares = {leaf: sum(found) / len(found) for leaf, found in skill.items()}
-    examples = [construction.example(one.text, programs.render(one.program), tokenizer) for one in wanted]
-    worst = sorted(shares.values())[: len(shares) // 3]
-    rare = [shares[leaf] for leaf in shares if leaf not in rich]
-    return {
-        "accuracy": sum(map(sum, right.values())) / len(wanted),
-        "accuracy_skill": sum(map(sum, skill.values())) / len(wanted),
-        "accuracy_worst_leaf": min(shares.values()),
-        "accuracy_worst_third": sum(worst) / len(worst),
-        "accuracy_rare_leaves": sum(rare) / len(rare),
-        "valid": sum(program is not None for program in read) / len(wanted),
-        "loss": blocks.completion_scores(net, examples, 0)["nll"],
-        "one_class": len(set(answers)) == 1,
-    }
+    right, skill = construction.marked(answers, wanted, lists)
+    own = [construction.leaf_of(one.program) for one in wanted]
+    share = {leaf: fmean(s for s, at in zip(skill, own, strict=True) if at == leaf) for leaf in leaves}
+    worst, rare = sorted(share.values()), [share[leaf] for leaf in leaves if leaf not in rich]
+    parts = {"worst_leaf": worst[:1], "worst_third": worst[: len(worst) // 3], "rare_leaves": rare}
+    found = {f"accuracy_{name}": fmean(shares) for name, shares in (parts | {"skill": skill}).items()}
+    found |= {"accuracy": fmean(right), "one_class": len(set(answers)) == 1}
+    return found | {"loss": blocks.completion_scores(net, encoded(pairs(wanted)), 0)["nll"]}
 
 
 # %% [markdown]
 # ## Which set a method learns from
+#
+# `wrong`: each label after the seeds is, with a probability, that of another row. `self`: the labels are what a model writes
+# that learned from the seeds alone, where it can be parsed.
 
 
 # %%
-@cache
-def taught(learning_rate):
-    """The constructed instructions with programs that a model writes which learned from the seeds alone."""
-    net = trained(pairs(whole[:n_seeds]), learning_rate)[0]
-    made = grown("filtered")[0][n_seeds:]
-    answers = construction.translate(net, tokenizer, [one.text for one in made])
-    rows = [(one.text, said) for one, said in zip(made, answers, strict=True) if construction.parsed(said)]
-    right = [said == programs.render(one.program) for one, said in zip(made, answers, strict=True)]
-    return pairs(whole[:n_seeds]) + rows[: settings.sizes["self"] - n_seeds], sum(right) / max(1, len(right))
-
-
 def set_of(method, learning_rate):
     """Pairs of text and program, and what a line says of them."""
-    if method == "self":
-        rows, share = taught(learning_rate)
-        return rows, {"right_labels": share}
+    kind = method if method in ("unfiltered", "uniform", "taxonomy") else "filtered"
+    size, others = settings.sizes.get(method, len(pool)), random.Random(seed + 1)
     if method in ("hand", "shuffled"):
-        rows = pairs(whole)
-        said = random.Random(seed).sample([program for _, program in rows], len(rows))
-        return (
-            rows if method == "hand" else [(text, s) for (text, _), s in zip(rows, said, strict=True)]
-        ), {}
-    made, left = grown(method if method in ("unfiltered", "uniform", "taxonomy") else "filtered")
-    rows = pairs(made[: settings.sizes.get(method, size)])
-    counts = {f"n_{name.removeprefix('refused: ').replace(' ', '_')}": n for name, n in left.items()}
-    return (wrong(rows, settings.wrong) if method == "wrong" else rows), counts
+        rows, line = pairs(whole), {}
+    else:
+        rows, line = grown(kind, largest if kind == "filtered" else size)
+    start, more = rows[:n_seeds], rows[n_seeds:size]
+    if method == "wrong":
+        more = [(text, others.choice(rows)[1] if others.random() < settings.wrong else p) for text, p in more]
+    if method == "self":
+        net = trained(start, learning_rate)[0]
+        said = construction.translate(net, tokenizer, [text for text, _ in more])
+        line = line | {"right_labels": fmean(a == p for a, (_, p) in zip(said, more, strict=True))}
+        more = [(text, a) for a, (text, _) in zip(said, more, strict=True) if construction.parsed(a)]
+    if method == "shuffled":
+        labels = others.sample([p for _, p in rows], len(rows))
+        start, more = [], [(text, p) for (text, _), p in zip(rows, labels, strict=True)]
+    return start + more, line
 
 
 # %% [markdown]
@@ -193,16 +160,14 @@ def set_of(method, learning_rate):
 for trial in block.trials():
     rows, line = set_of(trial.method, **trial.tuned)
     net, found, cost = trained(rows, **trial.tuned)
-    line |= found | {"size": len(rows), "programs": len({program for _, program in rows})}
+    line = line | found | {"size": len(rows), "programs": len({program for _, program in rows})}
     if net is not None:
-        scores = look(net, dev if block.tuning else test)
-        held_out = "dev" if block.tuning else "test"
-        line |= {"one_class": scores.pop("one_class"), f"{held_out}_loss": scores.pop("loss")}
-        line |= {f"dev_{name}": x for name, x in scores.items()} if block.tuning else scores
+        looked = look(net, dev if block.tuning else test)
+        line |= {f"dev_{name}": x for name, x in looked.items()} if block.tuning else looked
     block.line(trial, cost, **line)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-block.close("accuracy", "accuracy_skill", "accuracy_worst_third", "test_loss", "dev_loss")
+block.close("accuracy", "accuracy_skill", "accuracy_worst_third", "loss", "dev_loss")
