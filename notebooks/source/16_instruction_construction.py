@@ -69,11 +69,11 @@ run = start("16", profile=profile, seed=seed)
 # %% [markdown]
 # ## 1 Sixty instructions, and a loop
 #
-# Ours come from a file of *hand-written* ones: a text, and the program of lesson 15 that says what it means. ("By hand"
-# means one at a time, each in wording of its own. The hand is that of an author of this course, a large language model;
-# the card beside the file says so.) What the last step does is the *leaf* of an instruction: `filter odd | max` has the
-# leaf *max*. We take four of each leaf for the loop, eight (these four among them) for a comparison, and keep the rest
-# for the test. No program of the test may be made by the loop.
+# Ours come from a file of *hand-written* ones: a text, and the program of lesson 15 that says what it means. ("By
+# hand": one at a time, in wordings of their own, by an author of this course, a large language model; a card stands
+# beside the file.) The *leaf* of an instruction is what its last step does: `filter odd | max` is of the leaf *max*.
+# Four of each leaf go into the loop, eight (these among them) into a comparison, the rest into the test, whose programs
+# the loop may not make.
 
 # %%
 hand, LEAVES = construction.load(find_root() / "data/instructions/lists.jsonl"), list(construction.LEAVES)
@@ -108,11 +108,10 @@ origin = [one for one in by_hand if "the others leave" in one.text]
 print("where it comes from:", [(one.text, programs.render(one.program)) for one in origin])
 
 # %% [markdown]
-# **Observe.** Nine of ten, for a generous reader: *the opening two numbers* has no verb, and the length of a number of
-# entries is an odd wish. But *the others leave* never asked to add three to anything. The last line says where it comes
-# from. Its author wrote one sentence with two parts and one program with two steps. The loop cut the sentence between
-# its parts, and gave the first step to the first part, the second to the second. That was a guess from the form, and
-# here it is wrong. A model that learns from this record learns something false, and no check in the loop has noticed.
+# **Observe.** Nine of ten, for a generous reader: *the opening two numbers* has no verb. But *the others leave* never
+# asked to add three. The last line says where it comes from: one sentence of two parts, one program of two steps. The
+# loop cut the sentence between its parts and gave each part a step. That was a guess from the form, and here it is
+# wrong. A model that learns from this record learns something false, and no check has noticed.
 #
 # ## 2 A chain that somebody promised
 #
@@ -127,14 +126,14 @@ label|a data set that/does not exist|a program; an audit/(sections 8, 9)
 tune|a loop that stops/at its first batch|a small decoder,/many seeds/(section 10)
 decode|an argmax over an/axis that is not there|a program, which/the executor runs
 deploy|“collect feedback”|lesson 17"""
-figure, ax = plotting.axes(width=9.6, height=2.3, dpi=85)
+figure, ax = plotting.axes(width=10.4, height=2.4, dpi=68)
 ax.set(xlim=(-0.95, 5.6), ylim=(-2.75, 0.6))
 ax.axis("off")
 for x, (box, promised, here) in enumerate(row.replace("/", "\n").split("|") for row in BOXES.split("\n")):
     frame = {"boxstyle": "round,pad=0.4", "facecolor": "0.85", "edgecolor": "black"}
     ax.text(x, 0.2, box, ha="center", va="center", weight="bold", bbox=frame)
-    ax.text(x, -0.9, promised, ha="center", va="center", fontsize=7.5, style="italic")
-    ax.text(x, -2.1, here, ha="center", va="center", fontsize=7.5)
+    ax.text(x, -0.9, promised, ha="center", va="center", fontsize=8.5, style="italic")
+    ax.text(x, -2.1, here, ha="center", va="center", fontsize=8.5)
     if x:
         ax.annotate("", (x - 0.36, 0.2), (x - 0.6, 0.2), arrowprops={"arrowstyle": "->", "lw": 1.5})
 for y, who in ((-0.9, "article"), (-2.1, "lesson")):
@@ -156,11 +155,9 @@ with expect_error(ValueError, match="axis 1 is out of bounds"):
     np.argmax(column, axis=1)
 
 # %% [markdown]
-# **Observe.** It keeps the probability of the first position and then looks for the best position in it. No number can
-# come out of this program. The `0.920` is introduced by the word "suppose", and the data set in its sentence, question
-# answering on CoNLL-2003, does not exist. Claim **C23** says so without a run (lesson 05).
-#
-# The *idea* of the chain is sound, though. We build it.
+# **Observe.** It keeps the probability of the first position, and looks for the best position in it. No number can come
+# out. The `0.920` is introduced by the word "suppose", and question answering on CoNLL-2003 does not exist: claim
+# **C23** (lesson 05). The *idea* of the chain is sound. We build it.
 #
 # ## 3 One record, four formats
 #
@@ -212,12 +209,12 @@ with expect_error(KeyError, match="messages"):
     naive(export[4])
 
 # %% [markdown]
-# **Observe.** Four rows, four records, no error, and one of them is right. One teaches the answer `None`. One has lost
-# a question that stood after the answer. In one the system message asks, and the user answers. All would be trained on.
-# Then the fifth stops the program, with no word about where it stands.
+# **Observe.** Four rows, four records, no error, and one of them is right. One teaches the answer `None`, one has lost a
+# question, and in one the system message asks and the user answers. The fifth stops the program, with no word about where
+# it stands.
 #
 # A standardiser that can be trusted has one rule: each row becomes *one record, complete*, or *one refusal with file,
-# line, field, reason and fix*. Nothing is repaired by guessing. By hand, for all of these but the table:
+# line, field, reason and fix*. By hand, for all of these but the table:
 
 # %%
 from instructlab_utils import records
@@ -256,18 +253,15 @@ for problem in problems:
 run.record(refused=len(problems), accepted=len(found))
 
 # %% [markdown]
-# **Observe.** Records and refusals add up to the rows. The fifth row is only another dialect, and is read. The sixth is
-# the attack of lesson 14: a text with the marks of a chat template. A maker of data can act on a list of refusals.
-# Nobody can act on a file that was quietly repaired.
+# **Observe.** Records and refusals add up to the rows. The fifth row is another dialect, and is read; the sixth is
+# lesson 14's attack. A maker of data can act on a list of refusals, not on a file that was quietly repaired.
 #
 # ## 4 Self-Instruct
 #
-# The loop of Self-Instruct (Wang et al., 2023) has three steps: *propose* from the pool, *label*, *filter*; what is left
-# joins the pool, and the loop starts again. There a large language model does the first two. We take that model out.
-# Our proposals come from five operators, and our labels from the program that each clause carries.
-#
-# A clause is words and the steps they ask for. Where does a sentence come apart? Where it has as many parts between its
-# joining words as its program has steps. Otherwise it stays whole. You have seen that this is a guess.
+# Self-Instruct (Wang et al., 2023) loops over three steps: *propose* from the pool, *label*, *filter*; what is left
+# joins the pool. There a large language model does the first two. Here five operators propose, and the label is the
+# program that each *clause* carries: words, and the steps that they ask for. A sentence comes apart where it has as
+# many parts between its joining words as its program has steps; else it stays whole.
 
 
 # %% tags=["defines:construction.split"]
@@ -292,8 +286,7 @@ for name, operator in construction.OPERATORS.items():
     print(f"{name:15s} " + (f"{child.text!r}  {programs.render(child.program)}" if child else "nothing"))
 
 # %% [markdown]
-# **Observe.** Each operator changes words *and* program together. That is what makes the teacher programmatic: no model
-# has to guess the meaning of the new text.
+# **Observe.** Each operator changes words *and* program together, so no model has to guess what the new text means.
 #
 # ### How near is near?
 #
@@ -352,16 +345,14 @@ for a, b in PAIRS:
     print(f"{value:.2f} {'copy' if value >= construction.CLOSE else 'new ':4s} {a!r} / {b!r}")
 
 # %% [markdown]
-# **Observe.** The filter reads words. *Take* and *drop* are opposites, and it would refuse the second. *Reverse the
-# list* and *turn the row around* are the same, and it lets both in. It asks for new words, not for new meaning. Whether
-# that is a good question is claim SI2.
-#
-# Here is the table of $c_{ij}$ for the second pair.
+# **Observe.** The filter reads words. *Take* and *drop* are opposites, and the second would be refused. *Reverse the
+# list* and *turn the row around* are the same, and both get in. Whether asking for new words is a good idea is claim
+# SI2. Here is the table of $c_{ij}$ for the second pair.
 
 # %%
 a, b = (text.split() for text in PAIRS[1])
 table = np.array([[common_words(a[:i], b[:j]) for j in range(len(b) + 1)] for i in range(len(a) + 1)])
-figure, ax = plotting.axes(width=4.6, height=3.4, dpi=85)
+figure, ax = plotting.axes(width=4.6, height=3.4, dpi=68)
 ax.imshow(table, cmap="Greys", vmax=1.6 * table.max())
 for (i, j), value in np.ndenumerate(table):
     equal = i and j and a[i - 1] == b[j - 1]
@@ -373,8 +364,8 @@ ax.grid(False)
 _ = run.figure(figure, "16_rouge")
 
 # %% [markdown]
-# *Figure: the table of lengths. A bold number stands where two words are equal: it is one more than its neighbour at the
-# upper left. All others copy the larger of their upper and left neighbour. The answer is at the lower right.*
+# *Figure: the table of lengths. Bold where two words are equal: one more than the neighbour at the upper left. All
+# others copy the larger of their upper and left neighbour. The answer is at the lower right.*
 #
 # ### The whole loop
 #
@@ -441,7 +432,7 @@ for name in order:
     rest -= left[f"refused: {name}"]
     heights.append(rest)
 nearest = [max(rouge_l(words_of(m.text), words_of(s.text)) for s in seeds) for m in made]
-figure, (one, two) = plotting.axes(1, 2, width=4.6, height=2.9, dpi=85)
+figure, (one, two) = plotting.axes(1, 2, width=4.6, height=2.9, dpi=68)
 names = ["proposed", "has a label", "not of the test", "useful", "new words"]
 one.barh(names[::-1], heights[::-1], color="0.75", edgecolor="black")
 for y, n in enumerate(heights[::-1]):
@@ -450,15 +441,15 @@ one.set(title="what is left after each check", xlabel="proposals", xlim=(0, 1.18
 two.hist(nearest, bins=np.linspace(0, 1, 21), color=plotting.COLOURS[0], edgecolor="black")
 two.axvline(construction.CLOSE, color="black", linestyle="--", label="refused from here on")
 two.set(title="how near to the seeds", xlabel="ROUGE-L to the nearest of them", ylabel="instructions kept")
-two.legend(fontsize=7)
+two.legend(fontsize=8)
 _ = run.figure(figure, "16_funnel")
 
 # %% [markdown]
 # *Figure: left, the proposals that are left after each check; right, how near each text kept is to the nearest seed.*
 #
-# **Observe.** In the laptop profile two checks do nearly all the work: *no label* and *near copy*. Look at the last
-# line above the figure. A good part of the near copies asks for a program that the pool does *not* hold: one digit or
-# one word makes another task. The filter by words throws new meanings away.
+# **Observe.** In the laptop profile *no label* and *near copy* do nearly all the work. Look at the last line above the
+# figure: many near copies ask for a program that the pool does *not* hold. One digit or one word makes another task,
+# and the filter by words throws it away.
 #
 # ## 5 Harder on purpose
 #
@@ -510,7 +501,7 @@ print(repr(max((one.text for one in rounds[-1] if len(one.program) == 4), key=le
 
 # %%
 depths = np.array([[sum(len(one.program) == d for one in r) / len(r) for d in range(1, 5)] for r in rounds])
-figure, ax = plotting.axes(width=6.2, height=2.7, dpi=85)
+figure, ax = plotting.axes(width=5.4, height=2.5, dpi=68)
 bottom = np.zeros(4)
 for d in range(4):
     looks = dict(color=plotting.COLOURS[d], hatch=("", "//", "..", "xx")[d], edgecolor="black")
@@ -526,10 +517,9 @@ run.record(four_steps=depths[3, 3], one_step=depths[3, 0])
 # %% [markdown]
 # *Figure: how many steps the instructions ask for, after each round.*
 #
-# **Observe.** "Harder" is not free. A question for one number, such as *name the top value*, takes no further step: its
-# type does not fit. And many requirements are met already: what is sorted cannot be made more sorted. A rewriter that
-# sees only words would have kept both. No answer of the teacher broke its requirement; if one had, the executor or the
-# check would be wrong.
+# **Observe.** "Harder" is not free. A question for one number takes no further step: its type does not fit. Many
+# requirements are met already: what is sorted cannot be more sorted. A rewriter that sees only words would have kept
+# both.
 #
 # ## 6 A taxonomy instead of luck
 #
@@ -563,7 +553,7 @@ def grid(pool):
     return found
 
 
-figure, panels = plotting.axes(1, 2, width=4.7, height=3.6, dpi=80, sharey=True)
+figure, panels = plotting.axes(1, 2, width=4.7, height=3.6, dpi=68, sharey=True)
 for panel, (name, each) in zip(panels, pools.items(), strict=True):
     shown = panel.imshow(np.log2(1 + grid(each)), cmap="Greys", vmin=0, vmax=6)
     panel.set(title=name, xlabel="leaf of the last step")
@@ -578,11 +568,10 @@ _ = run.figure(figure, "16_leaves")
 # *Figure: how many instructions the pool holds of each kind; rows: what the first step does, columns: what the last one
 # does. White: none.*
 #
-# **Observe.** The loop prefers what it already has: a leaf with many clauses in the pool gives many proposals. Nobody
-# chose this, and nobody would see it in a list of 480 texts. LAB, the method of InstructLab (Sudalairaj et al., 2024),
-# starts from a *taxonomy* of skills that a person wrote, and goes through its leaves. Here the leaves take turns: the
-# columns are even. The rows are not, since only the last step has a turn. A taxonomy balances what it names, and
-# nothing else.
+# **Observe.** The loop prefers what it already has: a leaf with many clauses gives many proposals. LAB, the method of
+# InstructLab (Sudalairaj et al., 2024), starts from a *taxonomy* of skills that a person wrote, and goes through its
+# leaves. Here the leaves take turns: the columns are even. The rows are not, since only the last step has a turn. A
+# taxonomy balances what it names, and nothing else.
 #
 # ### How many draws until every leaf is seen?
 #
@@ -636,16 +625,13 @@ for name, p in cases.items():
     run.record(**{f"draws_{name.split()[0]}": expected_draws(p)})
 
 # %% [markdown]
-# **Observe.** The integral and the sum agree for equal shares, and both agree with the game. A rare leaf makes the wait
-# long: about $1/p$ draws for the rarest, and more if several are as rare. That is the price for *one* example of each
-# leaf, and one is not enough to learn from. Whether the taxonomy also helps the *worst* leaves of a tuned model is
-# claim LA1.
+# **Observe.** Integral, sum and game agree. A rare leaf makes the wait long: about $1/p$ draws for the rarest, and more
+# if several are as rare. Whether the taxonomy also helps the *worst* leaves of a tuned model is claim LA1.
 #
 # ## 7 Copies
 #
-# ROUGE-L compares a proposal with the whole pool. For a few hundred texts that is nothing; for fifty million it is
-# impossible. Large sets use *shingles*, here all pairs of neighbouring words (*sort the list* has two: *sort the* and
-# *the list*), and *MinHash* (Broder, 1997).
+# ROUGE-L compares a proposal with the whole pool: nothing for a few hundred texts, impossible for fifty million. Large
+# sets use *shingles*, here all pairs of neighbouring words (*sort the list* has two), and *MinHash* (Broder, 1997).
 #
 # Give every shingle a random rank $h$. The *signature* of a set is the smallest rank in it. When do sets $A$ and $B$ have
 # the same? The smallest rank in $A \cup B$ belongs to each of its elements with the same probability. The signatures are
@@ -724,8 +710,8 @@ for name, each in {"no filter": loose, "filtered": pool, "leaves take turns": by
     run.record(**{f"programs_{name.replace(' ', '_')}": len(meant)})
 
 # %%
-figure, (one, two) = plotting.axes(1, 2, width=4.6, height=2.9, dpi=80)
-x, few = np.linspace(0, 1, 201), np.random.default_rng(0).permutation(np.flatnonzero(exact > 0))[:1500]
+figure, (one, two) = plotting.axes(1, 2, width=4.6, height=2.9, dpi=68)
+x, few = np.linspace(0, 1, 201), np.random.default_rng(0).permutation(np.flatnonzero(exact > 0))[:400]
 one.plot(exact[few], equal[few], ".", color="0.5", markersize=3)
 one.plot(x, x, color="black", label="J")
 for sign in (-2, 2):
@@ -740,7 +726,7 @@ two.plot([exact[at == k].mean() for k in places], [looked[at == k].mean() for k 
 two.plot(x, 1 - (1 - x**4) ** 32, color="black", label="derived")
 two.set(xlabel="exact Jaccard similarity J", ylabel="share of pairs looked at", title="32 bands of 4")
 for panel in (one, two):
-    panel.legend(fontsize=7)
+    panel.legend(fontsize=8)
 _ = run.figure(figure, "16_minhash")
 
 # %% [markdown]
@@ -750,19 +736,17 @@ _ = run.figure(figure, "16_minhash")
 # **Observe.** What was derived is what is seen. The bands look at few pairs and lose none of the near copies.
 # `tasks.near_duplicates` (lesson 03) uses these bands, and decides by the exact similarity.
 #
-# **Programs.** Copies of words are half of the story. Without a filter many texts stand there twice or more. The filter
-# gives as many *texts* as asked for, but hardly more *programs*: it pushes towards new words. Turns of the leaves push
-# towards new programs. So "how many instructions" has two answers, and only an executor can give the second.
+# **Programs.** Copies of words are half of the story. Without a filter many texts stand there more than once. The
+# filter gives as many *texts* as asked for, but hardly more *programs*; turns of the leaves give more.
 #
 # ## 8 Who writes the answers?
 #
-# In Self-Instruct one model invents the instruction *and* answers it. So two things are mixed: the new instruction may
-# help, and its wrong answer may harm. A *programmatic teacher* takes them apart. Our operators bring the program along,
-# and the program's answer is right by definition; what can be wrong is only whether the words say what the program
-# does.
+# In Self-Instruct one model invents the instruction *and* answers it: what new instructions give and what wrong answers
+# cost are mixed. A *programmatic teacher* takes them apart. The program's answer is right by definition; only the words
+# can miss what the program does.
 #
-# And a real model? SmolLM2 has 135 million weights and has been tuned on instructions. It gets two worked examples, and
-# then generated instructions from the sheet of section 9, only such as a reader found sensible, with a right answer.
+# And a real model? SmolLM2 has 135 million weights and was tuned on instructions. It gets two worked examples, then
+# generated instructions from the sheet of section 9: sensible ones, with right answers.
 #
 # **Predict.** In how many of the printed rows will its numbers be right? And how often will it at least keep a
 # requirement that a program can check, such as *only even numbers*?
@@ -931,7 +915,7 @@ for name, which in (("filtered", filtered), ("no filter", ~filtered)):
     run.record(**{f"both_{name.split()[0]}": both.mean()})
 
 # %%
-figure, ax = plotting.axes(width=5.6, height=3.1, dpi=85)
+figure, ax = plotting.axes(width=5.6, height=3.1, dpi=68)
 for index, (question, (d, q, value, low, high)) in enumerate(judged.items()):
     x = np.linspace(max(0.02, d / 2 + 1e-3), min(0.98, 1 - d / 2 - 1e-3), 300)
     looks = plotting.style(index)
@@ -955,10 +939,10 @@ _ = run.figure(figure, "16_kappa")
 #
 # ## 10 What are they worth?
 #
-# Now tune on them. The model is a small decoder with random first values; only the vectors of its words come from MiniLM,
-# so that *final* lies near *last*. It reads an instruction and writes the *program*; lesson 15's executor runs it. So
-# arithmetic is out of the way: what is tested is whether the words were understood. The test is hand-written:
-# instructions that neither the loop nor the model has seen.
+# Now tune on them. The model is a small decoder with random first values; only the vectors of its words come from
+# MiniLM, so that *final* lies near *last*. It reads an instruction and writes the *program*, which lesson 15's executor
+# runs: what is tested is whether the words were understood. The test is hand-written, and neither loop nor model has
+# seen it.
 #
 # **Predict.** Order these training sets by the share of the test that they get right: the 60 seeds; 120 by hand, these
 # 60 among them; the first 120 of the pool, again with the 60; the whole pool, and the whole pool with four in ten
@@ -1005,10 +989,9 @@ for name, rows in arms.items():
 # %% [markdown]
 # ### The grid
 #
-# One split and one training of each is a picture. The grid `construction` does it with twenty splits, each with its own
-# seeds, pool, training and test. The learning rate was chosen before, by dev loss, on three splits that no result uses.
-# All runs have the same number of updates. An answer counts if its program gives the right result on 32 fresh lists.
-# The claims were written before the first run:
+# One split and one training of each is a picture. The grid `construction` does it with twenty splits. The learning rate
+# was chosen before, by dev loss, on three splits that no result uses. All runs have the same number of updates. The
+# claims were written before the first run:
 #
 # - **C22** (from the source article): constructed instructions can take the place of hand-written ones. At equal size
 #   they cost less than two points.
@@ -1061,7 +1044,7 @@ BESIDE = {
     "self": 576,
 }  # drawn a little to the right
 series = {"constructed, filtered": SIZES} | {labels[m].split(" (")[0]: {m: at} for m, at in BESIDE.items()}
-figure, ax = plotting.axes(width=6.4, height=3.3, dpi=85)
+figure, ax = plotting.axes(width=6.4, height=3.3, dpi=68)
 for index, (label, points) in enumerate(series.items()):
     looks, means = plotting.style(index), []
     for method, at in points.items():
@@ -1072,7 +1055,7 @@ for index, (label, points) in enumerate(series.items()):
 ax.set(xscale="log", xlabel="instructions in the training set", ylabel="test understood (%)", ylim=(0, None))
 ax.set_xticks([60, 120, 240, 480], ["60", "120", "240", "480"])
 ax.minorticks_off()
-ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 _ = run.figure(figure, "16_sizes")
 
 # %% [markdown]
@@ -1081,7 +1064,7 @@ _ = run.figure(figure, "16_sizes")
 # labels show what a set without meaning gives.*
 
 # %%
-figure, panels = plotting.axes(1, 2, width=3.9, height=2.9, dpi=85, sharey=True)
+figure, panels = plotting.axes(1, 2, width=3.9, height=2.9, dpi=68, sharey=True)
 for panel, metric, title in (
     (panels[0], "accuracy_worst_third", "the worst five leaves"),
     (panels[1], "accuracy_skill", "all leaves"),
