@@ -24,10 +24,10 @@
 # %% [markdown]
 # # 16 Automatic construction of instructions
 #
-# **The promise.** You have sixty instructions that a person wrote. You write a loop that makes several hundred out of
-# them, and you watch it make mistakes. You write the filters that stop most of these, count what each filter costs, and
-# audit what gets through. Then you ask what hardly anybody asks: are they worth as much as hand-written ones? Grids
-# with small models and a teacher that is never wrong decide it, with claims that were written before.
+# **The question.** You have sixty instructions, written one by one. Can a program make several hundred out of them, and
+# are those worth anything? You write the loop, and watch it make mistakes. You write the filters that stop most of
+# these, count what each filter costs, and audit what gets through. A grid with small models and a teacher that is never
+# wrong then decides whether they are worth as much as hand-written ones, by claims that were written before.
 #
 # | | |
 # |---|---|
@@ -69,11 +69,11 @@ run = start("16", profile=profile, seed=seed)
 # %% [markdown]
 # ## 1 Sixty instructions, and a loop
 #
-# You have 60 instructions. Can a program make 480 out of them, and are they worth anything?
-#
-# Ours come from a file of hand-written ones: a text, and the program of lesson 15 that says what it means. What the
-# last step does is the *leaf* of an instruction. We take four of each leaf for the loop, eight (these four among them)
-# for a comparison, and keep the rest for the test. No program of the test may be made by the loop.
+# Ours come from a file of *hand-written* ones: a text, and the program of lesson 15 that says what it means. ("By
+# hand": one at a time, in wordings of their own, by an author of this course, a large language model; a card stands
+# beside the file.) The *leaf* of an instruction is what its last step does: `filter odd | max` is of the leaf *max*.
+# Four of each leaf go into the loop, eight (these among them) into a comparison, the rest into the test, whose programs
+# the loop may not make.
 
 # %%
 hand, LEAVES = construction.load(find_root() / "data/instructions/lists.jsonl"), list(construction.LEAVES)
@@ -99,19 +99,19 @@ for made in seeds[:3]:
 
 # %%
 ten, _ = construction.bootstrap(seeds, 70, random.Random(seed + 3), banned=banned)
-for made in ten[60:]:
-    print(
-        f"{made.text!r}  {programs.render(made.program)}  → {construction.answer(made.program, [3, 8, 4, 1, 6])}"
-    )
+for one in ten[60:]:
+    result = construction.answer(one.program, [3, 8, 4, 1, 6])
+    print(f"{one.text!r}  {programs.render(one.program)}  → {result}")
+wrong = [one for one in ten[60:] if "the others leave" in one.text]  # found by reading
+print(f"programs that do not do what the words say: {len(wrong)} of 10")
+origin = [one for one in by_hand if "the others leave" in one.text]
+print("where it comes from:", [(one.text, programs.render(one.program)) for one in origin])
 
 # %% [markdown]
-# **Observe.** Most read well. But *the others leave* never asked to add three to anything. Where does it come from?
-# A person wrote that what is above some number gets three more, and the others leave. The loop cut this sentence at its
-# *and*, and gave the first step to the first half and the second step to the second. That was a guess from the form, and
-# here it is wrong. A model that learns from the record learns something false. No check in the loop has noticed.
-#
-# So there are three questions. How do we make new instructions? How do we find the bad ones? And what do the bad ones
-# cost? The rest of the lesson takes them in this order.
+# **Observe.** Nine of ten, for a generous reader: *the opening two numbers* has no verb. But *the others leave* never
+# asked to add three. The last line says where it comes from: one sentence of two parts, one program of two steps. The
+# loop cut the sentence between its parts and gave each part a step. That was a guess from the form, and here it is
+# wrong. A model that learns from this record learns something false, and no check has noticed.
 #
 # ## 2 A chain that somebody promised
 #
@@ -126,14 +126,14 @@ label|a data set that/does not exist|a program; an audit/(sections 8, 9)
 tune|a loop that stops/at its first batch|a small decoder,/many seeds/(section 10)
 decode|an argmax over an/axis that is not there|a program, which/the executor runs
 deploy|“collect feedback”|lesson 17"""
-figure, ax = plotting.axes(width=9.6, height=2.3, dpi=85)
+figure, ax = plotting.axes(width=10.4, height=2.4, dpi=68)
 ax.set(xlim=(-0.95, 5.6), ylim=(-2.75, 0.6))
 ax.axis("off")
 for x, (box, promised, here) in enumerate(row.replace("/", "\n").split("|") for row in BOXES.split("\n")):
     frame = {"boxstyle": "round,pad=0.4", "facecolor": "0.85", "edgecolor": "black"}
     ax.text(x, 0.2, box, ha="center", va="center", weight="bold", bbox=frame)
-    ax.text(x, -0.9, promised, ha="center", va="center", fontsize=7.5, style="italic")
-    ax.text(x, -2.1, here, ha="center", va="center", fontsize=7.5)
+    ax.text(x, -0.9, promised, ha="center", va="center", fontsize=8.5, style="italic")
+    ax.text(x, -2.1, here, ha="center", va="center", fontsize=8.5)
     if x:
         ax.annotate("", (x - 0.36, 0.2), (x - 0.6, 0.2), arrowprops={"arrowstyle": "->", "lw": 1.5})
 for y, who in ((-0.9, "article"), (-2.1, "lesson")):
@@ -155,12 +155,10 @@ with expect_error(ValueError, match="axis 1 is out of bounds"):
     np.argmax(column, axis=1)
 
 # %% [markdown]
-# **Observe.** It keeps the probability of the first position and then looks for the best position in it. No number can
-# come out of this program. The `0.920` is introduced by the word "suppose", and the data set in its sentence, question
-# answering on CoNLL-2003, does not exist. Claim **C23** says so without a run (lesson 05).
+# **Observe.** It keeps the probability of the first position, and looks for the best position in it. No number can come
+# out. The `0.920` is introduced by the word "suppose", and question answering on CoNLL-2003 does not exist: claim
+# **C23** (lesson 05). The *idea* of the chain is sound. We build it.
 #
-# The *idea* of the chain is sound, though. We build it.
-# %% [markdown]
 # ## 3 One record, four formats
 #
 # Instruction data come in the shapes that their makers found handy. These four files say the same:
@@ -211,12 +209,12 @@ with expect_error(KeyError, match="messages"):
     naive(export[4])
 
 # %% [markdown]
-# **Observe.** Four rows, four records, no error, and one of them is right. One teaches the answer `None`. One has lost
-# a question that stood after the answer. In one the system message asks, and the user answers. All would be trained on.
-# Then the fifth stops the program, with no word about where it stands.
+# **Observe.** Four rows, four records, no error, and one of them is right. One teaches the answer `None`, one has lost a
+# question, and in one the system message asks and the user answers. The fifth stops the program, with no word about where
+# it stands.
 #
 # A standardiser that can be trusted has one rule: each row becomes *one record, complete*, or *one refusal with file,
-# line, field, reason and fix*. Nothing is repaired by guessing. By hand, for three of the shapes:
+# line, field, reason and fix*. By hand, for all of these but the table:
 
 # %%
 from instructlab_utils import records
@@ -231,12 +229,12 @@ def messages_of(row):
     else:
         names = ("messages", "role", "content") if "messages" in row else ("conversations", "from", "value")
         turns = [(records.ROLES[turn[names[1]]], turn[names[2]]) for turn in row[names[0]]]
-    start = turns[0][0] == "system"
-    for k, (role, text) in enumerate(turns):
-        if k >= start and role != ("user", "assistant")[(k - start) % 2]:
-            raise Refused(f"turn {k}", f"the {role} speaks", "let the turns alternate, the user's first")
+    first = int(turns[0][0] == "system")
+    for place, (role, text) in enumerate(turns):
+        if place >= first and role != ("user", "assistant")[(place - first) % 2]:
+            raise Refused(f"turn {place}", f"the {role} speaks", "let the turns alternate, the user's first")
         if not isinstance(text, str) or not text.strip():
-            raise Refused(f"turn {k}", "it holds no text", "write one, or delete the record")
+            raise Refused(f"turn {place}", "it holds no text", "write one, or delete the record")
     return [{"role": role, "content": text.strip()} for role, text in turns]
 
 
@@ -255,19 +253,15 @@ for problem in problems:
 run.record(refused=len(problems), accepted=len(found))
 
 # %% [markdown]
-# **Observe.** Records and refusals add up to the rows. The fifth row is only another dialect, and is read. The sixth is
-# the attack of lesson 14: a text with the marks of a chat template. A maker of data can answer a list of refusals.
-# Nobody can answer a file that was quietly repaired.
-
-# %% [markdown]
+# **Observe.** Records and refusals add up to the rows. The fifth row is another dialect, and is read; the sixth is
+# lesson 14's attack. A maker of data can act on a list of refusals, not on a file that was quietly repaired.
+#
 # ## 4 Self-Instruct
 #
-# The loop of Self-Instruct (Wang et al., 2023) has three steps: *propose* from the pool, *label*, *filter*; what is left
-# joins the pool, and the loop starts again. There a large language model does the first two. We take that model out.
-# Our proposals come from five operators, and our labels from the program that each clause carries.
-#
-# A clause is words and the steps they ask for. Where does a sentence come apart? Where it has as many parts between its
-# joining words as its program has steps. Otherwise it stays whole. You have seen that this is a guess.
+# Self-Instruct (Wang et al., 2023) loops over three steps: *propose* from the pool, *label*, *filter*; what is left
+# joins the pool. There a large language model does the first two. Here five operators propose, and the label is the
+# program that each *clause* carries: words, and the steps that they ask for. A sentence comes apart where it has as
+# many parts between its joining words as its program has steps; else it stays whole.
 
 
 # %% tags=["defines:construction.split"]
@@ -292,14 +286,13 @@ for name, operator in construction.OPERATORS.items():
     print(f"{name:15s} " + (f"{child.text!r}  {programs.render(child.program)}" if child else "nothing"))
 
 # %% [markdown]
-# **Observe.** Each operator changes words *and* program together. That is what makes the teacher programmatic: no model
-# has to guess the meaning of the new text. An operator may find nothing to do, for instance where no number is written.
+# **Observe.** Each operator changes words *and* program together, so no model has to guess what the new text means.
 #
 # ### How near is near?
 #
-# A proposal is kept only if it is not too near to anything in the pool. *Near* is ROUGE-L: how long is the longest row of
-# words that both texts have in this order, other words in between allowed? Let $a$ and $b$ have $m$ and $n$ words, and
-# $c_{ij}$ be that length for the first $i$ words of $a$ and the first $j$ of $b$:
+# A proposal is kept only if it is not too near to anything in the pool. *Near* is ROUGE-L (Lin, 2004): how long is the
+# longest row of words that both texts have in this order, other words in between allowed? Let $a$ and $b$ have $m$ and
+# $n$ words, and $c_{ij}$ be that length for the first $i$ words of $a$ and the first $j$ of $b$:
 #
 # $$ c_{ij} = \begin{cases} 0 & i = 0 \text{ or } j = 0 \\ c_{i-1,\,j-1} + 1 & a_i = b_j \\
 # \max(c_{i-1,\,j},\; c_{i,\,j-1}) & \text{else} \end{cases}
@@ -328,12 +321,12 @@ def rouge_l(a, b):
 from rouge_score.rouge_scorer import RougeScorer
 
 scorer, words_of = RougeScorer(["rougeL"]), construction.WORD.findall
-drawn = [rng.sample(hand, 2) for _ in range(run.budget.n_pairs)]
+couples = [rng.sample(hand, 2) for _ in range(run.budget.n_pairs)]
 apart = max(
     abs(rouge_l(words_of(a.text), words_of(b.text)) - scorer.score(a.text, b.text)["rougeL"].fmeasure)
-    for a, b in drawn
+    for a, b in couples
 )
-print(f"by hand and rouge_score, {len(drawn)} pairs: largest difference {apart:.0e}")
+print(f"by hand and rouge_score, {len(couples)} pairs: largest difference {apart:.0e}")
 run.record(rouge_difference=apart)
 assert apart < 1e-12
 
@@ -352,16 +345,14 @@ for a, b in PAIRS:
     print(f"{value:.2f} {'copy' if value >= construction.CLOSE else 'new ':4s} {a!r} / {b!r}")
 
 # %% [markdown]
-# **Observe.** The filter reads words. *Take* and *drop* are opposites, and it would refuse the second. *Reverse the
-# list* and *turn the row around* are the same, and it lets both in. It asks for new words, not for new meaning. Whether
-# that is a good question is claim SI2.
-#
-# The table of $c_{ij}$ for the second pair shows how the order of words is lost and what remains.
+# **Observe.** The filter reads words. *Take* and *drop* are opposites, and the second would be refused. *Reverse the
+# list* and *turn the row around* are the same, and both get in. Whether asking for new words is a good idea is claim
+# SI2. Here is the table of $c_{ij}$ for the second pair.
 
 # %%
 a, b = (text.split() for text in PAIRS[1])
 table = np.array([[common_words(a[:i], b[:j]) for j in range(len(b) + 1)] for i in range(len(a) + 1)])
-figure, ax = plotting.axes(width=4.6, height=3.4, dpi=85)
+figure, ax = plotting.axes(width=4.6, height=3.4, dpi=68)
 ax.imshow(table, cmap="Greys", vmax=1.6 * table.max())
 for (i, j), value in np.ndenumerate(table):
     equal = i and j and a[i - 1] == b[j - 1]
@@ -373,10 +364,14 @@ ax.grid(False)
 _ = run.figure(figure, "16_rouge")
 
 # %% [markdown]
-# *Figure: the table of lengths. A bold number stands where two words are equal: it is one more than its neighbour at the
-# upper left. All others copy the larger of their upper and left neighbour. The answer is at the lower right.*
+# *Figure: the table of lengths. Bold where two words are equal: one more than the neighbour at the upper left. All
+# others copy the larger of their upper and left neighbour. The answer is at the lower right.*
 #
 # ### The whole loop
+#
+# Four checks, in this order. *No label*: no child, types that do not fit, or more than two steps. *Held out*: a program
+# of the test. *Useless*: some step changes next to nothing on sixteen random lists, or most results are empty. *Near
+# copy*: ROUGE-L.
 #
 # **Predict.** To get from 60 to the full pool, how many proposals are needed for each one that is kept? Which check
 # refuses most?
@@ -421,7 +416,9 @@ assert pool == again and left == counted, "the package's loop is the same"
 made = pool[len(seeds) :]
 for name, n in left.items():
     print(f"{name:20s} {n:6d}  {n / left['proposed']:6.1%}")
-print(f"{'kept':20s} {len(made):6d}  {len(made) / left['proposed']:6.1%}")
+print(
+    f"{'kept':20s} {len(made):6d}  {len(made) / left['proposed']:6.1%}: one of {left['proposed'] / len(made):.1f}"
+)
 there = {programs.render(one.program) for one in pool}
 new_meaning = sum(programs.render(one.program) not in there for one in copies)
 print(f"near copies whose program is not in the pool: {new_meaning} of {len(copies)}")
@@ -435,7 +432,7 @@ for name in order:
     rest -= left[f"refused: {name}"]
     heights.append(rest)
 nearest = [max(rouge_l(words_of(m.text), words_of(s.text)) for s in seeds) for m in made]
-figure, (one, two) = plotting.axes(1, 2, width=4.6, height=2.9, dpi=85)
+figure, (one, two) = plotting.axes(1, 2, width=4.6, height=2.9, dpi=68)
 names = ["proposed", "has a label", "not of the test", "useful", "new words"]
 one.barh(names[::-1], heights[::-1], color="0.75", edgecolor="black")
 for y, n in enumerate(heights[::-1]):
@@ -444,26 +441,20 @@ one.set(title="what is left after each check", xlabel="proposals", xlim=(0, 1.18
 two.hist(nearest, bins=np.linspace(0, 1, 21), color=plotting.COLOURS[0], edgecolor="black")
 two.axvline(construction.CLOSE, color="black", linestyle="--", label="refused from here on")
 two.set(title="how near to the seeds", xlabel="ROUGE-L to the nearest of them", ylabel="instructions kept")
-two.legend(fontsize=7)
+two.legend(fontsize=8)
 _ = run.figure(figure, "16_funnel")
 
 # %% [markdown]
-# *Figure: left, the funnel; right, the how near each text kept is to the nearest hand-written one.*
+# *Figure: left, the proposals that are left after each check; right, how near each text kept is to the nearest seed.*
 #
-# **Observe.** Two checks do nearly all the work. *No label*: the operator found nothing to do, the types do not fit
-# (*give the largest number, then reverse it*), or there are more than two steps. *Near copy*: such words are in the
-# pool already, and the fuller it is, the more often. *Held out* is ours alone: programs of the test. On the right,
-# nothing lies beyond the limit, since the hand-written texts are in the pool themselves. The hump near the limit is the
-# pool's own words once more, a little changed.
+# **Observe.** In the laptop profile *no label* and *near copy* do nearly all the work. Look at the last line above the
+# figure: many near copies ask for a program that the pool does *not* hold. One digit or one word makes another task,
+# and the filter by words throws it away.
 #
-# The published loop went from $175$ seeds to $52{,}445$ instructions, and most of its were far from the nearest seed. Its
-# own audit found a valid task in $92\,\%$ of the records, a right output in $58\,\%$, everything right in $54\,\%$ (Wang
-# et al., 2023). Remember the last number for section 9.
-# %% [markdown]
 # ## 5 Harder on purpose
 #
 # Evol-Instruct (Xu et al., 2024) asks a large model to rewrite an instruction into a harder one: *deeper* (one more
-# requirement) or *broader* (another topic). Whether the new one is harder, nobody checks there. We add only
+# requirement) or *broader* (another topic). There a model also judges whether the new one says more. We add only
 # requirements that a program can check on an answer, as IFEval does (Zhou et al., 2023).
 #
 # **Predict.** Three rounds each try to make every one-step instruction of the pool one step longer. What share has all
@@ -510,7 +501,7 @@ print(repr(max((one.text for one in rounds[-1] if len(one.program) == 4), key=le
 
 # %%
 depths = np.array([[sum(len(one.program) == d for one in r) / len(r) for d in range(1, 5)] for r in rounds])
-figure, ax = plotting.axes(width=6.2, height=2.7, dpi=85)
+figure, ax = plotting.axes(width=5.4, height=2.5, dpi=68)
 bottom = np.zeros(4)
 for d in range(4):
     looks = dict(color=plotting.COLOURS[d], hatch=("", "//", "..", "xx")[d], edgecolor="black")
@@ -526,11 +517,10 @@ run.record(four_steps=depths[3, 3], one_step=depths[3, 0])
 # %% [markdown]
 # *Figure: how many steps the instructions ask for, after each round.*
 #
-# **Observe.** "Harder" is not free. A question for one number, such as *name the top value*, takes no further step: its
-# type does not fit. And many requirements are kept already: what is sorted cannot be made more sorted. A rewriting model
-# would have written these anyway, and would have called them harder. No answer of the teacher broke a requirement: if one
-# had, the executor or the check would be wrong.
-# %% [markdown]
+# **Observe.** "Harder" is not free. A question for one number takes no further step: its type does not fit. Many
+# requirements are met already: what is sorted cannot be more sorted. A rewriter that sees only words would have kept
+# both.
+#
 # ## 6 A taxonomy instead of luck
 #
 # Look at what the loop has made. Each instruction has a *leaf*: the skill that its last step needs.
@@ -563,7 +553,7 @@ def grid(pool):
     return found
 
 
-figure, panels = plotting.axes(1, 2, width=4.7, height=3.6, dpi=80, sharey=True)
+figure, panels = plotting.axes(1, 2, width=4.7, height=3.6, dpi=68, sharey=True)
 for panel, (name, each) in zip(panels, pools.items(), strict=True):
     shown = panel.imshow(np.log2(1 + grid(each)), cmap="Greys", vmin=0, vmax=6)
     panel.set(title=name, xlabel="leaf of the last step")
@@ -578,10 +568,10 @@ _ = run.figure(figure, "16_leaves")
 # *Figure: how many instructions the pool holds of each kind; rows: what the first step does, columns: what the last one
 # does. White: none.*
 #
-# **Observe.** The loop prefers what it already has: a leaf with many clauses in the pool gives many proposals. Nobody
-# chose this; no one would see it in a list of 480 texts. LAB, the method of InstructLab (Sudalairaj et al., 2024),
-# starts from a *taxonomy* of skills that a person wrote, and lets the leaves take turns. The picture fills from all
-# sides.
+# **Observe.** The loop prefers what it already has: a leaf with many clauses gives many proposals. LAB, the method of
+# InstructLab (Sudalairaj et al., 2024), starts from a *taxonomy* of skills that a person wrote, and goes through its
+# leaves. Here the leaves take turns: the columns are even. The rows are not, since only the last step has a turn. A
+# taxonomy balances what it names, and nothing else.
 #
 # ### How many draws until every leaf is seen?
 #
@@ -635,14 +625,13 @@ for name, p in cases.items():
     run.record(**{f"draws_{name.split()[0]}": expected_draws(p)})
 
 # %% [markdown]
-# **Observe.** The integral and the sum agree for equal shares, and both agree with the game. Rare leaves make the wait
-# long: about $\tfrac{1}{p}$ for the rarest, times a logarithm. That is the price for *one* example of each leaf, and
-# one is not enough to learn from. Whether the taxonomy also helps the *worst* leaf of a tuned model is claim LA1.
-# %% [markdown]
+# **Observe.** Integral, sum and game agree. A rare leaf makes the wait long: about $1/p$ draws for the rarest, and more
+# if several are as rare. Whether the taxonomy also helps the *worst* leaves of a tuned model is claim LA1.
+#
 # ## 7 Copies
 #
-# ROUGE-L compares a proposal with the whole pool. For a few hundred texts that is nothing; for fifty million it is
-# impossible. Large sets use *shingles*, here all pairs of neighbouring words, and *MinHash*.
+# ROUGE-L compares a proposal with the whole pool: nothing for a few hundred texts, impossible for fifty million. Large
+# sets use *shingles*, here all pairs of neighbouring words (*sort the list* has two), and *MinHash* (Broder, 1997).
 #
 # Give every shingle a random rank $h$. The *signature* of a set is the smallest rank in it. When do sets $A$ and $B$ have
 # the same? The smallest rank in $A \cup B$ belongs to each of its elements with the same probability. The signatures are
@@ -658,7 +647,7 @@ for name, p in cases.items():
 
 # %%
 def mixed(x):
-    """The last steps of MurmurHash3 (uint32): every bit of x moves every bit of the result."""
+    """The last steps of MurmurHash3 (uint32), a bijection: near values land far apart."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
     return x ^ (x >> np.uint32(16))
@@ -721,8 +710,8 @@ for name, each in {"no filter": loose, "filtered": pool, "leaves take turns": by
     run.record(**{f"programs_{name.replace(' ', '_')}": len(meant)})
 
 # %%
-figure, (one, two) = plotting.axes(1, 2, width=4.6, height=2.9, dpi=80)
-x, few = np.linspace(0, 1, 201), np.random.default_rng(0).permutation(np.flatnonzero(exact > 0))[:1500]
+figure, (one, two) = plotting.axes(1, 2, width=4.6, height=2.9, dpi=68)
+x, few = np.linspace(0, 1, 201), np.random.default_rng(0).permutation(np.flatnonzero(exact > 0))[:400]
 one.plot(exact[few], equal[few], ".", color="0.5", markersize=3)
 one.plot(x, x, color="black", label="J")
 for sign in (-2, 2):
@@ -737,7 +726,7 @@ two.plot([exact[at == k].mean() for k in places], [looked[at == k].mean() for k 
 two.plot(x, 1 - (1 - x**4) ** 32, color="black", label="derived")
 two.set(xlabel="exact Jaccard similarity J", ylabel="share of pairs looked at", title="32 bands of 4")
 for panel in (one, two):
-    panel.legend(fontsize=7)
+    panel.legend(fontsize=8)
 _ = run.figure(figure, "16_minhash")
 
 # %% [markdown]
@@ -747,20 +736,17 @@ _ = run.figure(figure, "16_minhash")
 # **Observe.** What was derived is what is seen. The bands look at few pairs and lose none of the near copies.
 # `tasks.near_duplicates` (lesson 03) uses these bands, and decides by the exact similarity.
 #
-# **Programs.** Copies of words are half of the story. Without a filter many texts stand there twice or more. The filter
-# gives as many *texts* as asked for, but hardly more *programs*: it pushes towards new words. Turns of the leaves push
-# towards new programs. So "how many instructions" has two answers, and only an executor can give the second.
-
-# %% [markdown]
+# **Programs.** Copies of words are half of the story. Without a filter many texts stand there more than once. The
+# filter gives as many *texts* as asked for, but hardly more *programs*; turns of the leaves give more.
+#
 # ## 8 Who writes the answers?
 #
-# In Self-Instruct one model invents the instruction *and* answers it. So two things are mixed: the new instruction may
-# help, and its wrong answer may harm. A *programmatic teacher* takes them apart. Our operators bring the program along,
-# and the program's answer is right by definition; what can be wrong is only whether the words say what the program
-# does.
+# In Self-Instruct one model invents the instruction *and* answers it: what new instructions give and what wrong answers
+# cost are mixed. A *programmatic teacher* takes them apart. The program's answer is right by definition; only the words
+# can miss what the program does.
 #
-# And a real model? SmolLM2 has 135 million weights and has been tuned on instructions. It gets two worked examples, and
-# then generated instructions from the sheet of section 9, only such as a reader found sensible.
+# And a real model? SmolLM2 has 135 million weights and was tuned on instructions. It gets two worked examples, then
+# generated instructions from the sheet of section 9: sensible ones, with right answers.
 #
 # **Predict.** In how many of the printed rows will its numbers be right? And how often will it at least keep a
 # requirement that a program can check, such as *only even numbers*?
@@ -798,15 +784,15 @@ for row, reply in zip(asked, replies, strict=True):
     said, last = [int(n) for n in re.findall(r"\d{1,6}", reply)], programs.parse(row["program"])[-1]
     right += said == wanted
     if construction.leaf_of((last,)) in CHECKABLE:
-        checkable, kept = checkable + 1, kept + keeps(last, said)
+        checkable, kept = checkable + 1, kept + (said != [] and keeps(last, said))  # silence keeps everything
     print(f"{row['text']!r} {row['input']} → {reply!r}; right: {row['answer']}")
 print(f"right: {right} of {len(asked)}; requirement kept: {kept} of {checkable}")
 run.record(smollm_right=right / len(asked))
 
 # %% [markdown]
-# **Observe.** (In the laptop profile.) It has understood the form: numbers only. It mostly repeats what it sees. A
-# requirement can be kept by a wrong answer: a check of *constraints* is not a check of *answers*. Filtering by agreement
-# would not help: there is hardly anything right to keep.
+# **Observe.** (In the laptop profile.) It has understood the form: numbers only. They are numbers of the list, or other
+# ones. Compare the two counts: an answer can keep its requirement and be wrong. A check of *constraints* is not a check
+# of *answers*.
 #
 # Can it at least *invent*? It reads eight of our instructions as a numbered list, and continues.
 
@@ -818,30 +804,35 @@ start_text = f"Come up with new tasks for a list of numbers. Each task is one li
 )
 print(listed + "9." + tokenizer.decode(new))
 del decoder
-known = construction.Pool()
+known, kept_lines = construction.Pool(), []
 for one in hand:
     known.add(one.text)
-lines = [re.sub(r"^\d+\. *", "", line).strip() for line in tokenizer.decode(new).split("\n")]
-lines = [line for line in lines if re.search("[a-z]", line)]
-print(f"{len(lines)} lines; near copies of our own: {sum(known.near(line) for line in lines)}")
-run.record(smollm_lines=len(lines), smollm_copies=sum(known.near(line) for line in lines))
+for line in tokenizer.decode(new).split("\n"):
+    line = re.sub(r"^\d+\. *", "", line).strip()
+    if re.search("[a-z]", line) and not known.near(line):
+        kept_lines.append(line)
+        known.add(line)
+print("left after the near-copy filter:", kept_lines)
+run.record(smollm_lines=len(kept_lines))
 
 # %% [markdown]
-# **Observe.** It copies. The near-copy filter throws all of it away, and nothing is left to label. That is the
-# documented failure: at this size the model can neither invent nor answer, and a pipeline built on it has a yield of
-# about zero. GPT-3, with a thousand times the weights, was needed for the published numbers. From here on the teacher
-# is the program.
+# **Observe.** Read its lines. A small model finds one pattern and counts on, or says again what it has read. What the
+# filter leaves has new words, but nobody can say what to do with a list of numbers. That is the documented failure: the
+# model did neither invent nor answer here (one prompt, greedy). The published numbers are those of GPT-3, with more
+# than a thousand times the weights. From here on the teacher is the program.
 #
 # ## 9 An audit
 #
-# What is in the pool, really? One hundred records were drawn from ten pools, half of them without filters. Each was
-# judged twice, on two questions:
+# What is in a pool, really? One hundred records were drawn from ten small pools, half of which had no filters. (They
+# grew from 24 seeds each, of an earlier state of the hand-written file.) Each record was judged twice, on two
+# questions:
 #
 # - *sensible*: do the words say one thing to do with this list, does each part do something, is something left to answer?
 # - *right*: is the answer what a careful person would write who sees only the words and the list?
 #
-# Judge one *read*: the words, the list and the answer, not the program; reasons stand in
-# `data/instructions/audit.jsonl`, and were written before judge two was run. Judge two is a *rule*: sensible if the
+# Judge one *read*: the words, the list and the answer, not the program. It is an author of this course, a language
+# model like the author of the texts, so no stranger to their meaning. Its reasons stand in
+# `data/instructions/audit.jsonl`; they were written before judge two was run. Judge two is a *rule*: sensible if the
 # program is useful and gives something; right if, for each clause, the nearest wording that we trust (a hand-written
 # clause of one step, or a phrase of the language) belongs to the same leaf.
 
@@ -870,7 +861,7 @@ for row in [row for row in sheet if not row["right"]][:3]:
 # %% [markdown]
 # How well do the judges agree? The share of equal verdicts, $P_o$, is not enough: two judges who say *yes* nearly always
 # agree nearly always. Let $q_1$ and $q_2$ be their shares of *yes*. If they judged independently they would agree with
-# probability $P_e$, and Cohen's $\kappa$ asks which part of the room above that is used:
+# probability $P_e$, and Cohen's $\kappa$ (1960) asks which part of the room above that is used:
 #
 # $$ P_e = q_1 q_2 + (1 - q_1)(1 - q_2), \qquad \kappa = \frac{P_o - P_e}{1 - P_e} . $$
 #
@@ -894,8 +885,8 @@ for k, question in enumerate(("sensible", "right")):
     one, two = by_rule[:, k], by_reading[:, k]
     agree, chance, value = kappa(one, two)
     apart = max(apart, abs(value - cohen_kappa_score(one, two)))
-    drawn = g.integers(len(sheet), size=(run.budget.n_boot, len(sheet)))
-    low, high = np.nanquantile([kappa(one[i], two[i])[2] for i in drawn], (0.025, 0.975))
+    again = g.integers(len(sheet), size=(run.budget.n_boot, len(sheet)))
+    low, high = np.nanquantile([kappa(one[i], two[i])[2] for i in again], (0.025, 0.975))
     judged[question] = (1 - agree, (one.mean() + two.mean()) / 2, value, low, high)
     print(f"{question:8s} yes: rule {one.mean():.2f}, reading {two.mean():.2f}; agree {agree:.2f}", end="; ")
     print(f"by chance {chance:.2f}; kappa {value:.2f}, 95 % bootstrap {low:.2f} to {high:.2f}")
@@ -924,7 +915,7 @@ for name, which in (("filtered", filtered), ("no filter", ~filtered)):
     run.record(**{f"both_{name.split()[0]}": both.mean()})
 
 # %%
-figure, ax = plotting.axes(width=5.6, height=3.1, dpi=85)
+figure, ax = plotting.axes(width=5.6, height=3.1, dpi=68)
 for index, (question, (d, q, value, low, high)) in enumerate(judged.items()):
     x = np.linspace(max(0.02, d / 2 + 1e-3), min(0.98, 1 - d / 2 - 1e-3), 300)
     looks = plotting.style(index)
@@ -933,26 +924,29 @@ for index, (question, (d, q, value, low, high)) in enumerate(judged.items()):
                 label=f"{question}: disagree on {d:.2f}")  # fmt: skip
 ax.set(xlabel="share of yes", ylabel="kappa", ylim=(-0.1, 1), xlim=(0, 1))
 ax.legend(loc="lower center", fontsize=8)
+for question, (_, q, value, *_) in judged.items():
+    ax.annotate(question, (q, value), (-8, -4), textcoords="offset points", ha="right")
 _ = run.figure(figure, "16_kappa")
 
 # %% [markdown]
-# *Figure: $\kappa$ by the share of* yes*, with the disagreement of each question held fixed; the dots are our two
-# questions with their intervals.*
+# *Figure: $\kappa$ by the share of* yes*, with the disagreement of each question held fixed; dots: our two questions
+# with their intervals. The judges' shares differ a little; the dots stand at their mean, and so not exactly on the
+# curves.*
 #
-# **The filters.** By the reader's judgement most of both halves is in order, and more of the filtered half. Each half
-# holds fifty records, and by the rule of three a fault that never occurs in fifty may still be in six of a hundred. The
-# published audit found far less in order ($54\,\%$): there a model wrote the answers. Here a program did, and what is
-# left is the fault of section 1, a sentence cut at the wrong place.
-# %% [markdown]
+# **The filters.** By the reader's judgement most of both halves is in order, and more of the filtered half; these are
+# shares of the small, older pools. The published audit found far less in order ($54\,\%$). One reason: there a model
+# wrote the answers. Another: our tasks are simple. Most of what is not *right* here is the fault of section 1.
+#
 # ## 10 What are they worth?
 #
-# Now tune on them. The model is a small decoder with random first values; only the vectors of its words come from MiniLM,
-# so that *final* lies near *last*. It reads an instruction and writes the *program*; lesson 15's executor runs it. So
-# arithmetic is out of the way: what is tested is whether the words were understood. The test is hand-written:
-# instructions that neither the loop nor the model has seen.
+# Now tune on them. The model is a small decoder with random first values; only the vectors of its words come from
+# MiniLM, so that *final* lies near *last*. It reads an instruction and writes the *program*, which lesson 15's executor
+# runs: what is tested is whether the words were understood. The test is hand-written, and neither loop nor model has
+# seen it.
 #
-# **Predict.** Order these training sets by the share of the test that they get right: the 60 seeds, 120 by hand, the
-# first 120 of the pool, the whole pool, and the whole pool with four in ten programs exchanged among each other.
+# **Predict.** Order these training sets by the share of the test that they get right: the 60 seeds; 120 by hand, these
+# 60 among them; the first 120 of the pool, again with the 60; the whole pool, and the whole pool with four in ten
+# programs exchanged among each other.
 
 # %%
 from instructlab_utils import small, training
@@ -975,34 +969,29 @@ how = dict(learning_rate=3e-3, pad_id=0, batch_size=32, objective=generation.cau
 
 # %%
 def understood(net):
-    """For each test instruction: does the written program give the right answer on every list?"""
+    """Share of the test instructions whose written program gives the right answer on every list."""
     answers = construction.translate(net, tok, [one.text for one in test])
-    read = [construction.parsed(answer) for answer in answers]
-    return [
-        p is not None and construction.same(p, one.program, probes) for p, one in zip(read, test, strict=True)
-    ]
+    pairs = zip(map(construction.parsed, answers), test, strict=True)
+    return sum(p is not None and construction.same(p, one.program, probes) for p, one in pairs) / len(test)
 
 
 for name, rows in arms.items():
     examples = [construction.example(text, programs.render(program), tok) for text, program in rows]
     net = small.small_decoder(len(tok), width=128, layers=1, seed=seed)
     with torch.no_grad():
-        net.get_input_embeddings().weight[-len(vocabulary) :] = (
-            vectors  # the special tokens stand before them
-        )
+        net.get_input_embeddings().weight[-len(vocabulary) :] = vectors  # after the special tokens
     losses = training.train(net, examples, steps=run.budget.steps, **how).losses
-    share = sum(understood(net)) / len(test)
-    print(
-        f"{name:21s} {len(rows):4d} instructions; loss {losses[0]:.2f} → {losses[-1]:.2f}; understood {share:.1%}"
-    )
+    share = understood(net)
+    seen = 32 * run.budget.steps / len(rows)
+    print(f"{name:21s} {len(rows):4d} instructions, each seen {seen:4.1f} times; loss", end=" ")
+    print(f"{losses[0]:.2f} → {losses[-1]:.2f}; understood {share:.1%}")
     run.record(**{f"live_{name.replace(' ', '_').replace(',', '')}": share})
 # %% [markdown]
 # ### The grid
 #
-# One split and one training of each is a picture. The grid `construction` does it with twenty splits, each with its own
-# seeds, pool, training and test. The learning rate was chosen before, by dev loss, on three splits that no result uses.
-# All runs have the same number of updates. An answer counts if its program gives the right result on 32 fresh lists.
-# The claims were written before the first run:
+# One split and one training of each is a picture. The grid `construction` does it with twenty splits. The learning rate
+# was chosen before, by dev loss, on three splits that no result uses. All runs have the same number of updates. The
+# claims were written before the first run:
 #
 # - **C22** (from the source article): constructed instructions can take the place of hand-written ones. At equal size
 #   they cost less than two points.
@@ -1010,7 +999,8 @@ for name, rows in arms.items():
 # - **SI3**: the gain from more of them dies away: large from 60 to 120, small from 240 to 480.
 # - **SI5**: a model that labels its own new instructions, and learns from these, gets better.
 # - **SI6**: wrong labels cost more than near copies.
-# - **LA1**: with skewed seeds (one of most leaves, eight of three leaves), sampling by taxonomy helps the *worst* leaf.
+# - **LA1**: with skewed seeds (one of most leaves, eight of three leaves), sampling by taxonomy helps the *worst five*
+#   leaves.
 #
 # Published numbers, for the *shape* only: at another scale, with other data and another test.
 #
@@ -1046,32 +1036,37 @@ def seeds_of(method, metric):
 
 # %%
 SIZES = {"s60": 60, "filtered": 120, "s240": 240, "s480": 480}
-figure, ax = plotting.axes(width=6.4, height=3.3, dpi=85)
-for index, (method, at) in enumerate(
-    {**SIZES, "hand": 120, "shuffled": 120, "unfiltered": 480, "wrong": 480}.items()
-):
-    y, x = seeds_of(method, "accuracy"), at * (1 + 0.05 * max(0, index - 3))
-    looks = dict(color=plotting.COLOURS[max(0, index - 3)], marker=plotting.MARKERS[max(0, index - 3)])
-    spread = np.linspace(0.985, 1.015, len(y)) if len(y) else y
-    ax.plot(x * spread, y, linestyle="", markersize=3, alpha=0.5, **looks)
-    name = "constructed, filtered" if index == 3 else labels[method].split(" (")[0] if index > 3 else None
-    ax.plot([x], [y.mean()] if len(y) else [np.nan], markersize=9, linestyle="", label=name, **looks)
-means = [seeds_of(method, "accuracy").mean() if rows else np.nan for method in SIZES]
-ax.plot(list(SIZES.values()), means, color=plotting.COLOURS[0])
+BESIDE = {
+    "hand": 126,
+    "shuffled": 133,
+    "unfiltered": 510,
+    "wrong": 542,
+    "self": 576,
+}  # drawn a little to the right
+series = {"constructed, filtered": SIZES} | {labels[m].split(" (")[0]: {m: at} for m, at in BESIDE.items()}
+figure, ax = plotting.axes(width=6.4, height=3.3, dpi=68)
+for index, (label, points) in enumerate(series.items()):
+    looks, means = plotting.style(index), []
+    for method, at in points.items():
+        y = seeds_of(method, "accuracy")
+        ax.plot([at] * len(y), y, **looks | {"linestyle": "", "markersize": 3, "alpha": 0.5})
+        means.append(y.mean() if len(y) else np.nan)
+    ax.plot(list(points.values()), means, markersize=8, label=label, **looks)
 ax.set(xscale="log", xlabel="instructions in the training set", ylabel="test understood (%)", ylim=(0, None))
 ax.set_xticks([60, 120, 240, 480], ["60", "120", "240", "480"])
 ax.minorticks_off()
-ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 _ = run.figure(figure, "16_sizes")
 
 # %% [markdown]
 # *Figure: share of the hand-written test that is understood, by the size of the training set. Small dots: one for each
-# seed; large: their mean. Permuted labels show what a set without meaning gives.*
+# seed; large: their mean. What is not the curve stands a little to the right of its size ($120$ or $480$). Permuted
+# labels show what a set without meaning gives.*
 
 # %%
-figure, panels = plotting.axes(1, 2, width=3.9, height=2.9, dpi=85, sharey=True)
+figure, panels = plotting.axes(1, 2, width=3.9, height=2.9, dpi=68, sharey=True)
 for panel, metric, title in (
-    (panels[0], "accuracy_worst_leaf", "the worst leaf"),
+    (panels[0], "accuracy_worst_third", "the worst five leaves"),
     (panels[1], "accuracy_skill", "all leaves"),
 ):
     pair = [seeds_of(method, metric) for method in ("uniform", "taxonomy")]
@@ -1087,13 +1082,16 @@ _ = run.figure(figure, "16_worst_leaf")
 # *Figure: skewed seeds, 240 instructions. Each grey line is one seed, black their mean. A skill is recognised if the
 # last step of the answer is of the right leaf.*
 #
-# [[OBSERVE]]
+# **Observe.** Read the words above first, then the figures. *By hand or constructed:* the height of the square above
+# the curve, at the same number of instructions, is what a text written by hand is worth beyond a constructed one.
+# *Along the curve:* what more of the same brings at equal updates. *At 480:* what filters, wrong labels and labels of
+# one's own do. An undecided claim says that twenty splits cannot tell; it does not say that there is no difference.
 
 # %%
 said = io.StringIO()
 with contextlib.redirect_stdout(said):
     lesson.show(*CLAIMS)
-tables = lesson.table("construction", "accuracy", "test_loss", "accuracy_worst_leaf").data
+tables = lesson.table("construction", "accuracy", "loss", "accuracy_worst_third").data
 folded = f"<pre>{html.escape(said.getvalue())}</pre>{tables}"
 HTML(f"<details><summary>The intervals that decide, and the tables</summary>{folded}</details>")
 
@@ -1121,10 +1119,10 @@ print("verdicts:", lesson.words(*CLAIMS))
 # %% [markdown]
 # **What we have not shown.**
 #
-# - Nothing about a strong model as proposer or teacher. Ours is a set of operators, and SmolLM2 failed at both jobs.
+# - Nothing about a strong model as proposer or teacher.
 # - Lists of numbers only. The leaves of real tasks are not known, and a person has to write that tree.
-# - The hand-written texts come from one hand. Another writer's words may be further away.
-# - The audit has one reader. Two people who read would also differ.
+# - The hand-written texts come from one author, a language model. Other writers' words may be further away.
+# - The audit has one reader, the same author. Two people who read would also differ.
 # - The test is hand-written and small; its items are shared out among few skills.
 #
 # ### What should I do?
@@ -1137,7 +1135,7 @@ print("verdicts:", lesson.words(*CLAIMS))
 # | a large pool | shingles, MinHash, bands; then the exact similarity | `datasketch.MinHashLSH(params=…)` |
 # | no right answers | no small model as teacher; tasks whose answers a program checks | lesson 15, IFEval |
 # | a pool to be trusted | two judges, a hundred records, $\kappa$ *and* the shares of yes | `cohen_kappa_score` |
-# | a day of writing | [[verdict]] | |
+# | a day to spend | write; construct from it; compare on texts that were *not* constructed | C22, SI3 |
 #
 # | symbol | meaning |
 # |---|---|
