@@ -86,7 +86,7 @@ def bradley_terry(better: Tensor, worse: Tensor) -> Tensor:
 
     Source: Bradley and Terry (1952); lesson 17, section 1.
     """
-    margin = _margin(better, worse)
+    margin = margins(better, worse)
     return torch.maximum(-margin, torch.zeros_like(margin)) + torch.log1p(torch.exp(-margin.abs()))
 
 
@@ -109,7 +109,7 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1, smoothing: flo
     Source: Rafailov et al. (2023), equation 7; ε: Mitchell (2023). Lesson 17, section 3. Equal to trl's "sigmoid", which has
     no ε.
     """
-    _within(beta, smoothing)
+    check_beta(beta, smoothing)
     rewards = beta * upcast(chosen), beta * upcast(rejected)
     loss = bradley_terry(*rewards)
     return loss if smoothing == 0 else (1 - smoothing) * loss + smoothing * bradley_terry(*rewards[::-1])
@@ -121,8 +121,8 @@ def ipo_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1) -> Tensor:
     Args, Raises: as :func:`dpo_loss`; β is the paper's τ. trl divides each log-ratio by its number of tokens first: then
     so must the caller. Source: Azar et al. (2024), equation 17; lesson 17, section 4.
     """
-    _within(beta)
-    return (_margin(chosen, rejected) - 1 / (2 * beta)) ** 2
+    check_beta(beta)
+    return (margins(chosen, rejected) - 1 / (2 * beta)) ** 2
 
 
 def kto_loss(log_ratios: Tensor, desirable: Tensor, kl: Tensor | float, beta: float = 0.1) -> Tensor:
@@ -135,19 +135,23 @@ def kto_loss(log_ratios: Tensor, desirable: Tensor, kl: Tensor | float, beta: fl
     Source: Ethayarajh et al. (2024), section 4, with both weights 1; lesson 17, section 4. trl's z is the
     mean log-ratio of answers that belong to other prompts, 0 where it is negative.
     """
-    _within(beta)
+    check_beta(beta)
     z = kl.detach() if isinstance(kl, Tensor) else kl
     sign = torch.where(desirable, 1.0, -1.0).to(log_ratios.device)
     return 1 - torch.sigmoid(sign * beta * (upcast(log_ratios) - z))
 
 
-def _within(beta: float, smoothing: float = 0.0) -> None:
+def check_beta(beta: float, smoothing: float = 0.0) -> None:
+    """ParameterError for a β that is not positive and finite, or an ε outside [0, 1/2). Source: lesson 17, section 3."""
     if not 0 < beta < float("inf") or not 0 <= smoothing < 0.5:
         raise ParameterError(f"beta {beta}, smoothing {smoothing}: need 0 < beta and 0 <= smoothing < 0.5")
 
 
-def _margin(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """The difference of two log-ratios; TrainingError where it is not a number or the shapes differ."""
+def margins(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """chosen − rejected, float32 or wider; TrainingError where one is not a number, or the shapes differ.
+
+    Source: lesson 17, section 1.
+    """
     if chosen.shape != rejected.shape:
         raise TrainingError(f"chosen {tuple(chosen.shape)}, rejected {tuple(rejected.shape)}: shapes differ")
     margin = upcast(chosen) - upcast(rejected)

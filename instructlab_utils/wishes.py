@@ -152,8 +152,10 @@ class World:
         wanted = [self.rng.choice(self.train) for _ in range(rows)]
         shown = [(w, [self.ids[str(d)] for d in demonstration(w, slip, self.rng)]) for w in wanted]
         net = small.small_decoder(len(self.tokenizer), window=16, seed=seed)
-        knobs = {"batch_size": 64, "learning_rate": 3e-3, "pad_id": 0, "seed": seed}
-        training.train(net, self.examples(shown), steps=steps, objective=generation.causal_losses, **knobs)
+        training.train(
+            net, self.examples(shown), steps=steps, learning_rate=3e-3, pad_id=0, batch_size=64, seed=seed,
+            objective=generation.causal_losses,
+        )  # fmt: skip
         return net
 
     def draw(self, net: nn.Module, wanted: Sequence[Wish], generator: Generator) -> list[Draw]:

@@ -344,7 +344,8 @@ def grpo_difference(folder: Path, beta: float, clip: float = 0.2) -> dict[str, f
 
     arguments = GRPOConfig(
         str(folder), bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none",
-        use_bias_correction_kl=False, epsilon=clip, loss_type="grpo", num_generations=2, per_device_train_batch_size=4, max_completion_length=8,
+        use_bias_correction_kl=False,
+        epsilon=clip, loss_type="grpo", num_generations=2, per_device_train_batch_size=4, max_completion_length=8,
     )  # fmt: skip
     net, old, reference = decoder(1), decoder(1), decoder(2)
     with torch.no_grad():
