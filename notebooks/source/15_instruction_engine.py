@@ -166,7 +166,7 @@ stations = {
         "a limit, an empty list",
     ),
 }
-figure, axis = plotting.axes(width=6.8, height=3.9, dpi=90)
+figure, axis = plotting.axes(width=6.8, height=3.9, dpi=72)
 for i, (name, (shown, refused)) in enumerate(stations.items()):
     axis.text(0.01, -i, name, weight="bold", va="center")
     axis.text(
@@ -549,7 +549,7 @@ for name, values in curves.items():
 run.record(p=p, direct_6=curves["symbols, at once"][5], called_6=curves["symbols, called step by step"][5])
 
 # %%
-figure, axis = plotting.axes(width=6.2, height=3.5, dpi=90)
+figure, axis = plotting.axes(width=6.2, height=3.5, dpi=72)
 for i, (name, values) in enumerate(curves.items()):
     axis.plot(depths, values, label=name, **plotting.style(i))
 axis.axvspan(0.8, 3.5, color="grey", alpha=0.12)
@@ -658,7 +658,7 @@ near = (
     F.normalize(soft.detach().cpu(), dim=1)
     @ F.normalize(torch.stack([E[i].mean(0) for i in rows.values()]).cpu(), dim=1).T
 )
-figure, panels = plotting.axes(1, 2, width=3.6, height=3.0, dpi=90)
+figure, panels = plotting.axes(1, 2, width=3.6, height=3.0, dpi=72)
 for panel, values, title in (
     (panels[0], behaviour, "does what step does"),
     (panels[1], near.numpy(), "cosine to its symbol"),
@@ -684,9 +684,11 @@ run.record(soft=float(np.diag(behaviour).mean()), soft_cosine=float(near.diag().
 
 # %% [markdown]
 # **Figure and observe.** Left: row $k$ is vector $c_k$ used as an instruction; dark on the diagonal means that it does what
-# its step does. (Off the diagonal: lists on which two steps happen to agree.) Right: how near it lies to the embedding of its
-# symbol, the mean over its tokens. Gradient descent finds vectors that *work*. They are longer than any word's, and point
-# elsewhere. A soft instruction is executable, and nobody can read it: a system that must be audited keeps symbols.
+# its step does. (Off the diagonal stand also lists on which two steps agree.) In the stored run three vectors work, the
+# one for `sort` always. The two whose symbols are eight tokens long work only sometimes. Right: the cosine to the symbol
+# (the mean over its tokens). `reverse` and `sort` were found where their words lie, only several times as long; `swap`
+# works too and points elsewhere. Gradient descent finds instructions without their names, but nobody can read
+# what it found: a system that must be audited keeps symbols.
 
 # %% [markdown]
 # ## 5 A model that can write nothing else
@@ -870,7 +872,7 @@ run.record(mask_difference=apart)
 assert apart == 0
 
 # %%
-figure, axis = plotting.axes(width=6.2, height=2.9, dpi=90)
+figure, axis = plotting.axes(width=6.2, height=2.9, dpi=72)
 shown, path = " take 2 | map ( add 1 )", []
 ids = tokenizer(shown, add_special_tokens=False)["input_ids"]
 for k in range(len(ids) + 1):
@@ -1139,9 +1141,11 @@ for how, texts in calls.items():
     run.record(**{f"calls_{how}_valid": sum(f is not None for f in found), f"calls_{how}_right": hits})
 
 # %% [markdown]
-# **Observe.** Every masked answer is JSON that a program can act on. Read the names. A tool call that is valid and wrong is
-# *more* dangerous than a sentence about the weather, because something will happen. So a valid call still needs a check of
-# its meaning: a second opinion, a limit, or a person.
+# **Observe.** Every masked answer is JSON that a program can act on. Here the mask also helps to find the right *tool*: there
+# are only four names, and free text invents others. The arguments tell the other half. Each text is copied from the request,
+# and some are nonsense all the same: a place called *Book*, a table that nobody asked for. A call that is valid and wrong
+# is *more* dangerous than a sentence about the weather, because something will happen. So it still needs a check of its
+# meaning: a second opinion, a limit, or a person.
 #
 # ## 8 A router that may refuse
 #
@@ -1201,6 +1205,9 @@ def risk_coverage(scores, gold):
     return best[order], taken / len(gold), wrong / taken
 
 
+tables = [text for text, label in utterances("test", ["book_restaurant"], 40)]
+sent = Counter(list(SERVED)[i] for i in (embed(tables) @ v.T).argmax(1).tolist())
+print("requests to book a table, nothing refused:", dict(sent))
 dev, test = routed("dev", run.budget.n_dev), routed("test", run.budget.n_route)
 taus, coverage, risk = risk_coverage(*dev)
 good = np.flatnonzero(risk <= 0.1)
@@ -1217,7 +1224,7 @@ run.record(tau=float(tau), coverage=float(taken.mean()), risk=float((guess != go
 table = np.zeros((6, 6), int)
 np.add.at(table, (gold_rows, guess), 1)
 short = ["playlist", "weather", "music", "rate", "cinema", "none"]
-figure, (left, right_panel) = plotting.axes(1, 2, width=3.7, height=3.1, dpi=90)
+figure, (left, right_panel) = plotting.axes(1, 2, width=3.7, height=3.1, dpi=72)
 left.imshow(table, cmap="Greys")
 left.set_xticks(range(6), short, rotation=45, fontsize=7)
 left.set_yticks(range(6), short, fontsize=7)
@@ -1385,7 +1392,7 @@ print(f"the greedy guess: {shares[0][1]:.3f} right; after {draws[-1]} tested dra
 run.record(guess_1=shares[0][1], guess_n=shares[-1][1])
 
 # %%
-figure, axis = plotting.axes(width=5.2, height=3.0, dpi=90)
+figure, axis = plotting.axes(width=5.2, height=3.0, dpi=72)
 for i, name in enumerate(("fits the three pairs that it saw", "also right on eight new lists")):
     axis.plot(draws, [pair[i] for pair in shares], label=name, **plotting.style(i))
 axis.set(xlabel="programs drawn and tested (1: the greedy guess)", ylabel="share of puzzles", ylim=(0, 1.02))
@@ -1394,8 +1401,9 @@ _ = run.figure(figure, "15_feedback")
 
 # %% [markdown]
 # **Figure and observe.** Test feedback buys a lot, without any update of the weights: the interpreter is a judge that
-# does not err on the tests that it has. The gap between the two curves is what three tests cannot see. Lesson 17 turns
-# this judge into a reward.
+# does not err on the tests that it has. Here the two curves lie on each other: in this small world three pairs tell
+# all programs apart. In `list_functions` eight pairs did not. Hold some tests back, or you will not know in which
+# world you are. Lesson 17 turns this judge into a reward.
 #
 # ## 10 The experiments
 #
@@ -1440,13 +1448,15 @@ def folded(name):
     """The verdicts with their intervals, and the table, folded under one line."""
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         lesson.show(*CLAIMS[name])
-    told = f"<pre>{html.escape(shown.getvalue())}</pre>{lesson.table(name).data}"
+    told = (
+        f"<pre style='white-space: pre-wrap'>{html.escape(shown.getvalue())}</pre>{lesson.table(name).data}"
+    )
     return HTML(f"<details><summary>{name}: verdicts with intervals, and the table</summary>{told}</details>")
 
 
 # %%
 labels = lesson.experiment("composition").labels
-figure, axis = plotting.axes(width=6.2, height=3.6, dpi=90)
+figure, axis = plotting.axes(width=6.2, height=3.6, dpi=72)
 for i, (method, label) in enumerate(labels.items()):
     cells = {
         d: [x for x in lines["composition"] if x["method"] == method and x["depth"] == d] for d in depths
@@ -1480,7 +1490,7 @@ for name, key in (("the last list", "accuracy"), ("every list", "whole_trail"), 
 
 # %%
 labels = lesson.experiment("program_writing").labels
-figure, panels = plotting.axes(1, 2, width=3.9, height=2.9, dpi=90, sharey=True)
+figure, panels = plotting.axes(1, 2, width=3.9, height=2.9, dpi=72, sharey=True)
 for panel, length, title in (
     (panels[0], "seen", "one or two steps (trained)"),
     (panels[1], "longer", "three steps"),
@@ -1507,8 +1517,9 @@ folded("program_writing")
 # %% [markdown]
 # **Observe.** All eight are decided.
 #
-# - *Depth.* C7 is refuted, and by far: at once, six steps in words hardly ever come out right. For this network "however
-#   complex" ends where training ended. EX2 says what helps: let it write every list.
+# - *Depth.* C7 is refuted, and by far: at once, six steps in words hardly ever come out right; a control that carries
+#   out only the last step is no worse. For this network "however complex" ends about where training ended. EX2 says what
+#   helps: let it write every list.
 # - *$p^d$.* At once it is far too bright (EX1). Step by step it is too *dark*: EX3 is refuted in the good direction. The
 #   three printed lines, looked at afterwards, say why. *Every* list is right more often than $p^6$: errors depend. The
 #   *last* list is right more often still: that part is healing, and it is the larger one.
