@@ -104,7 +104,7 @@ def load(path: str | Path) -> list[Clause]:
 def split(one: Clause) -> Made:
     """Clause by clause, where there are as many parts between joins as there are steps; else the whole is one clause.
 
-    A guess from the form alone: "from the even ones the first , as a list" comes apart at the wrong place.
+    A guess from the form alone: "from the even ones the first , as a list" comes apart at the wrong place. Source: lesson 16.
     """
     parts, joins = JOIN.split(one.text), JOIN.findall(one.text)
     if len(parts) == len(one.program) > 1:
@@ -225,7 +225,7 @@ def useful(program: Program, lists: Sequence[list[int]]) -> bool:
 
 
 def common_words(a: Sequence[str], b: Sequence[str]) -> int:
-    """The length of the longest common subsequence."""
+    """The length of the longest common subsequence. Source: lesson 16."""
     row = [0] * (len(b) + 1)
     for word in a:
         before = row[:]
@@ -235,7 +235,7 @@ def common_words(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def rouge_l(a: Sequence[str], b: Sequence[str]) -> float:
-    """ROUGE-L F1 of two lists of words: 2 l / (|a| + |b|), 0 for two empty ones."""
+    """ROUGE-L F1 of two lists of words: 2 l / (|a| + |b|), 0 for two empty ones. Source: Lin (2004); lesson 16."""
     return 2 * common_words(a, b) / max(1, len(a) + len(b))
 
 
@@ -303,7 +303,7 @@ def proposal(pool: Sequence[Made], leaf: str | None, rng: random.Random) -> Made
 def refusal(
     new: Made | None, filtered: bool, banned: frozenset[str], lists: Sequence[list[int]], known: Pool
 ) -> str:
-    """The first check that a proposal does not pass; empty where it passes all."""
+    """The first check that a proposal does not pass; empty where it passes all. Source: lesson 16."""
     if new is None or not labelled(new.program):
         return "no label"
     if programs.render(new.program) in banned:

@@ -120,6 +120,7 @@ def look(net, wanted):
     parts = {"worst_leaf": worst[:1], "worst_third": worst[: len(worst) // 3], "rare_leaves": rare}
     found = {f"accuracy_{name}": fmean(shares) for name, shares in (parts | {"skill": skill}).items()}
     found |= {"accuracy": fmean(right), "one_class": len(set(answers)) == 1}
+    found |= {f"leaf_{leaf}": x for leaf, x in share.items()}
     return found | {"loss": blocks.completion_scores(net, encoded(pairs(wanted)), 0)["nll"]}
 
 
