@@ -990,7 +990,7 @@ for name, rows in arms.items():
 # %% [markdown]
 # ### The grid
 #
-# One split and one training of each is a picture. The grid `construction` does it with twenty splits. The learning rate
+# One split and one training of each is a picture. The grid `construction` does it with one split for each of its seeds. The learning rate
 # was chosen before, by dev loss, on three splits that no result uses. All runs have the same number of updates. The
 # claims were written before the first run:
 #
@@ -1086,7 +1086,7 @@ _ = run.figure(figure, "16_worst_leaf")
 # **Observe.** Read the words above first, then the figures. *By hand or constructed:* the height of the square above
 # the curve, at the same number of instructions, is what a text written by hand is worth beyond a constructed one.
 # *Along the curve:* what more of the same brings at equal updates. *At 480:* what filters, wrong labels and labels of
-# one's own do. An undecided claim says that twenty splits cannot tell; it does not say that there is no difference.
+# one's own do. An undecided claim says that these splits cannot tell; it does not say that there is no difference.
 
 # %%
 said = io.StringIO()
