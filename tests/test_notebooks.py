@@ -156,6 +156,13 @@ def test_each_kind_of_difference_is_told(built, write_lesson, old, new, said):
     assert any(said in line for line in notebooks.check()), notebooks.check()
 
 
+def test_an_empty_line_more_is_a_difference(built):
+    notebook = nbformat.read(built, 4)
+    notebook.cells[2].source += "\n\n"
+    nbformat.write(notebook, built)
+    assert any("cell 3 (code) differs from the source at ''" in line for line in notebooks.check())
+
+
 def test_missing_and_stray_notebooks_are_told(built):
     built.rename(built.with_name("05_stray.ipynb"))
     assert notebooks.check() == [
