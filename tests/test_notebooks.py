@@ -142,6 +142,7 @@ def test_in_step_means_no_difference(built):
     [
         ("print(1 + 1)", "print(1 + 3)", "cell 3 (code) differs from the source at 'print(1 + 3)'"),
         ("# # A tiny", "# # A changed", "cell 1 (markdown) differs from the source at '# A changed lesson'"),
+        ("print(1 + 1)", "print(1 + 1)\n\nprint(2)", "cell 3 (code) differs from the source at ''"),
         (
             'tags=["nbval-check-output"]',
             'tags=["other"]',

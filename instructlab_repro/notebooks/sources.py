@@ -257,7 +257,7 @@ def _compare(expected: Any, actual: Any) -> list[str]:
             found.append(f"cell {number} is {have.cell_type}, in the source {want.cell_type}")
         elif want.source != have.source:
             pairs = itertools.zip_longest(want.source.splitlines(), have.source.splitlines())
-            line = next((row or other for row, other in pairs if row != other), "").strip()[:80]
+            line = next((row or other or "" for row, other in pairs if row != other), "").strip()[:80]
             found.append(f"cell {number} ({want.cell_type}) differs from the source at {line!r}")
         elif _tags(want) != _tags(have):
             found.append(f"cell {number}: tags {_tags(have)}, in the source {_tags(want)}")
