@@ -62,7 +62,11 @@ import math
 import random
 import tempfile
 
+import matplotlib.pyplot as plt
 import torch
+from IPython.display import HTML, display
+from IPython.display import Image as Picture
+from PIL import Image
 from torch import Tensor
 
 from instructlab_utils import (
@@ -81,6 +85,15 @@ from instructlab_utils.losses import cross_entropy, sequence_log_probs, upcast
 from instructlab_utils.training import clip_gradients
 
 run = start("17", profile=profile, seed=seed)
+
+
+def show(figure, name):
+    """Save the figure, and show it in 32 colours, so that the notebook stays small."""
+    data = io.BytesIO()
+    Image.open(run.figure(figure, name)).convert("RGB").quantize(32).save(data, "PNG", optimize=True)
+    plt.close(figure)
+    display(Picture(data.getvalue()))
+
 
 # %% [markdown]
 # ## 1 A model, a judge, and the cheapest loop
@@ -197,7 +210,7 @@ for text, at in (boxes | notes).items():
     axis.text(*at, text, **look, bbox={"boxstyle": "round,pad=0.5", "fc": "white"} if text in boxes else None)
 axis.set(xlim=(-0.6, 10.2), ylim=(-0.7, 3.0))
 axis.axis("off")
-_ = run.figure(figure, "17_mechanism")
+show(figure, "17_mechanism")
 
 # %% [markdown]
 # *Figure: one turn of the loop. The judge sees answers, never weights. The reference is the copy of the policy from which
@@ -217,7 +230,7 @@ for panel, curves in zip(panels, (gains, costs), strict=True):
     panel.legend(fontsize=8)
 panels[0].set(title="what best-of-n gains", ylabel="share of wishes met", ylim=(0, 1))
 panels[1].set(title="what it costs", ylabel="KL to the model, nats")
-_ = run.figure(figure, "17_best_of_n")
+show(figure, "17_best_of_n")
 
 # %% [markdown]
 # *Figure: left, the seen curve follows the prediction with a $p$ for each wish and stays under the one with a single $p$.
@@ -582,7 +595,7 @@ for index, (name, values) in enumerate(curves.items()):
 panels[0].set(xlabel="margin or log-ratio, nats", title="loss", ylim=(0, 4.2))
 panels[1].set(xlabel="margin or log-ratio, nats", title="its slope", ylim=(-0.12, 0.12))
 panels[0].legend(fontsize=7)
-_ = run.figure(figure, "17_losses")
+show(figure, "17_losses")
 
 # %% [markdown]
 # *Figure: $\beta = 0.1$. DPO's slope goes to $-\beta$ on the left and to 0 on the right, and never changes its sign.
@@ -721,7 +734,7 @@ for panel, name, title in (
     panel.plot(updates, [row[name] for row in dpo_curve], **plotting.style(0))
     panel.set(title=title, xlabel="update", ylim=(0, 1))
 panels[1].axhline(0.5, color="grey", linestyle=":")
-_ = run.figure(figure, "17_dpo")
+show(figure, "17_dpo")
 
 # %% [markdown]
 # *Figure: held-out pairs. Left, both curves move, and the margin is the distance between them. Middle, the share of pairs
@@ -733,9 +746,9 @@ _ = run.figure(figure, "17_dpo")
 # - The mean log-probability of the *chosen* answers falls, from early on. The loss sees a difference, so two falling
 #   numbers serve it as well as one that rises. It is a mean of logarithms: the column "chosen rose" shows that some
 #   chosen answers do become more probable, while others are lost altogether.
-# - The share of wishes met rises for some twenty updates. Then it falls, while the loss and the accuracy in the log go on
-#   improving, and the KL grows and grows. The runaway margin of section 2 is at work. Without drawing answers and judging
-#   them nobody would have noticed.
+# - The share of wishes met rises for some twenty updates. Then it falls back to where it began, while the loss and the
+#   accuracy in the log go on improving, and the KL grows and grows. The runaway margin of section 2 is at work. Without
+#   drawing answers and judging them nobody would have noticed.
 #
 # ## 6 The policy gradient
 #
@@ -790,7 +803,7 @@ axis.axvline(J, color="grey", linestyle="--", label="b = mean reward")
 axis.axvline(best_b, color="black", linestyle=":", label="the best b")
 axis.set(xlabel="baseline b", ylabel="variance of the gradient", ylim=(0, None))
 axis.legend(fontsize=8)
-_ = run.figure(figure, "17_baseline")
+show(figure, "17_baseline")
 
 # %% [markdown]
 # *Figure: the variance is a parabola in $b$. Its lowest point is $\mathbb{E}[r\,|\nabla \log \pi|^2] /
@@ -987,7 +1000,7 @@ for panel, (name, path) in zip(panels, paths.items(), strict=True):
     panel.set(title=f"paid by the {name}", xlabel="round", ylim=(0, 2.1))
 panels[0].set_ylabel("mean over held-out answers")
 panels[1].legend(fontsize=8)
-_ = run.figure(figure, "17_hacking")
+show(figure, "17_hacking")
 
 # %% [markdown]
 # *Figure: left, paid by the exact judge, both curves rise. Right, paid by the judge with a hole, the points rise beyond
@@ -1037,7 +1050,7 @@ for index, (name, path) in enumerate(paths.items()):
     axis.plot(x, y, label=names.get(name, name), **plotting.style(index) | {"markersize": 4})
 axis.set(xlabel="KL(π‖π_ref) on held-out wishes, nats", ylabel="true reward", ylim=(0, 1.02), xlim=(-0.1, 6))
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-_ = run.figure(figure, "17_frontier")
+show(figure, "17_frontier")
 
 # %% [markdown]
 # *Figure: what each method pays in KL for its reward, along its training. Higher and further left is better. The black
@@ -1096,7 +1109,7 @@ for index, rule in enumerate(("remembered", "fresh", "random")):
 for panel, title in zip(panels, ("the score that the loop shows", "the true accuracy"), strict=True):
     panel.set(title=title, xlabel="round", ylim=(0.4, 1))
 panels[1].legend(fontsize=8)
-_ = run.figure(figure, "17_loop")
+show(figure, "17_loop")
 
 # %% [markdown]
 # *Figure: a thousand loops, means. Left, what a report would show. Right, what is true. The axis begins at `0.4`.*
@@ -1145,8 +1158,6 @@ del decoder
 # with shuffled preferences the gain is gone.
 
 # %%
-from IPython.display import HTML
-
 from instructlab_repro import lesson
 
 
@@ -1179,7 +1190,7 @@ dots(panels[0], "preferences", "reward", "reward")
 dots(panels[1], "preferences", "kl", "KL, nats")
 dots(panels[2], "preferences", "chosen_change", "log π of the chosen, change")
 panels[2].axvline(0, color="grey", linestyle=":")
-_ = run.figure(figure, "17_preferences")
+show(figure, "17_preferences")
 
 # %%
 folded("preferences", "DP1", "DP4", "DP5", "DP6")
@@ -1206,7 +1217,7 @@ for panel, metric, title in zip(
     panels, ("reward", "points", "kl"), ("true reward", "points", "KL, nats"), strict=True
 ):
     dots(panel, "policy_gradient", metric, title)
-_ = run.figure(figure, "17_policy_gradient")
+show(figure, "17_policy_gradient")
 
 # %%
 folded("policy_gradient", "GR1", "RH1", "RH2")
@@ -1234,17 +1245,22 @@ for panel, metric in zip(panels, ("accuracy", "optimism"), strict=True):
         means = [[line[metric] for line in mine if line["part"] == x] for x in parts]
         if mine:
             y = [sum(values) / len(values) for values in means]
-            panel.plot([10 * x for x in parts], y, label=spec.labels[method], **plotting.style(index))
+            look = plotting.style(index)
+            panel.plot([10 * x for x in parts], y, label=spec.labels[method], **look | {"markersize": 4})
+            panel.plot([10.6 + 0.4 * index] * len(means[-1]), means[-1], ".", color=look["color"], alpha=0.5)
     panel.set(
         xlabel="round", title={"accuracy": "right, fresh items", "optimism": "score minus that"}[metric]
     )
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
-_ = run.figure(figure, "17_feedback_loop")
+show(figure, "17_feedback_loop")
 
 # %%
 folded("feedback_loop", "C9")
 
 # %% [markdown]
+# *Figure: means over seeds; the dots on the right are the single seeds after the last round. Left, accuracy on items that
+# decided nothing. Right, how far the score by which the text was kept lies above it.*
+#
 # **Observe.** *C9 supported*: the article's loop does improve, and it ends above "no rule" and "random rewrites". Read
 # the small print too. The gain comes in the first rounds; over the last five no slope can be told from 0, as if eight
 # items could not see the rest. With 32 items the loop gets further. The right panel is section 9 again: every loop's own
