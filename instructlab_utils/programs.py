@@ -118,7 +118,7 @@ class Token(NamedTuple):
 
 
 def tokens(text: str) -> list[Token]:
-    """The tokens of a program, and one empty token at the end. Raises ProgramError for any other character."""
+    """The tokens of a program, and one empty token at the end (lesson 15). Raises ProgramError for any other character."""
     if len(text) > LONGEST:
         raise ProgramError(LONGEST, f"the program has {len(text)} characters; {LONGEST} are allowed")
     found = []
@@ -129,8 +129,8 @@ def tokens(text: str) -> list[Token]:
     return [*found, Token("", len(text) + 1)]
 
 
-class Reader:
-    """A place in the tokens of a program, and the number of brackets that are open there."""
+class Cursor:
+    """A place in the tokens of a program, and the number of brackets that are open there. Lesson 15."""
 
     def __init__(self, text: str) -> None:
         self.tokens, self.place, self.open = tokens(text), 0, 0
@@ -164,83 +164,83 @@ def complaint(text: str, wanted: Sequence[str]) -> str:
     return f"{found} cannot stand here; expected {some}"
 
 
-def read_number(reader: Reader) -> int:
+def read_number(cursor: Cursor) -> int:
     """The next token as a number."""
-    text, at = reader.next
+    text, at = cursor.next
     if not text.isdigit():
         raise ProgramError(at, f"{shown(text)} cannot stand here; expected a number")
     if len(text) > DIGITS:
         raise ProgramError(at, f"the number has {len(text)} digits; {DIGITS} are allowed")
-    reader.place += 1
+    cursor.place += 1
     return int(text)
 
 
-def read_test(reader: Reader) -> Test:
-    """``even``, ``odd``, or a relation and a number."""
-    relation = reader.take("even", "odd", ">", "<", "=")
-    return Test(relation, read_number(reader) if relation in "><=" else None)
+def read_test(cursor: Cursor) -> Test:
+    """``even``, ``odd``, or a relation and a number. Lesson 15."""
+    relation = cursor.take("even", "odd", ">", "<", "=")
+    return Test(relation, read_number(cursor) if relation in "><=" else None)
 
 
-def read_body(reader: Reader) -> Program:
-    """A program in brackets."""
-    if reader.open >= DEEPEST:
-        raise ProgramError(reader.next.at, f"more than {DEEPEST} brackets in brackets")
-    reader.open += 1
-    reader.take("(")
-    found = read_program(reader)
-    reader.take(")")
-    reader.open -= 1
+def read_body(cursor: Cursor) -> Program:
+    """A program in brackets. Lesson 15."""
+    if cursor.open >= DEEPEST:
+        raise ProgramError(cursor.next.at, f"more than {DEEPEST} brackets in brackets")
+    cursor.open += 1
+    cursor.take("(")
+    found = read_program(cursor)
+    cursor.take(")")
+    cursor.open -= 1
     return found
 
 
-def read_if(reader: Reader, at: int) -> Step:
+def read_if(cursor: Cursor, at: int) -> Step:
     """What stands after the word ``if``."""
-    measure, test = reader.take("it", *MEASURES), read_test(reader)
-    reader.take("then")
-    then = read_body(reader)
-    reader.take("else")
-    return Step("if", test=test, measure=measure, bodies=(then, read_body(reader)), at=at)
+    measure, test = cursor.take("it", *MEASURES), read_test(cursor)
+    cursor.take("then")
+    then = read_body(cursor)
+    cursor.take("else")
+    return Step("if", test=test, measure=measure, bodies=(then, read_body(cursor)), at=at)
 
 
-def read_step(reader: Reader) -> Step:
-    """One step of a program."""
-    at = reader.next.at
-    name = reader.take("map", "filter", "if", *STEPS)
+def read_step(cursor: Cursor) -> Step:
+    """One step of a program. Lesson 15."""
+    at = cursor.next.at
+    name = cursor.take("map", "filter", "if", *STEPS)
     if name == "map":
-        return Step(name, bodies=(read_body(reader),), at=at)
+        return Step(name, bodies=(read_body(cursor),), at=at)
     if name == "filter":
-        return Step(name, test=read_test(reader), at=at)
+        return Step(name, test=read_test(cursor), at=at)
     if name == "if":
-        return read_if(reader, at)
-    return Step(name, read_number(reader) if STEPS[name].numbered else None, at=at)
+        return read_if(cursor, at)
+    return Step(name, read_number(cursor) if STEPS[name].numbered else None, at=at)
 
 
-def read_program(reader: Reader) -> Program:
-    """Steps with ``|`` between them."""
-    found = [read_step(reader)]
-    while reader.next.text == "|":
-        reader.take("|")
-        found.append(read_step(reader))
+def read_program(cursor: Cursor) -> Program:
+    """Steps with ``|`` between them. Lesson 15."""
+    found = [read_step(cursor)]
+    while cursor.next.text == "|":
+        cursor.take("|")
+        found.append(read_step(cursor))
     return tuple(found)
 
 
 def parse(text: str) -> Program:
-    """The steps of a program. Raises ProgramError, with the column of the first token that does not fit."""
-    reader = Reader(text)
-    found = read_program(reader)
-    reader.take("")  # the end
+    """The steps of a program (lesson 15). Raises ProgramError, with the column of the first token that does not fit."""
+    cursor = Cursor(text)
+    found = read_program(cursor)
+    cursor.take("")  # the end
     return found
 
 
 def check(program: Program, given: str = "list") -> str:
-    """The type that the program gives for a ``given`` type. Raises ProgramError at the first step that does not fit."""
+    """The type that a program gives for a ``given`` one (lesson 15). ProgramError at the first step that does not fit."""
     for step in program:
         given = type_of(step, given)
     return given
 
 
 def type_of(step: Step, given: str) -> str:
-    """The type that one step gives for a ``given`` type. Raises ProgramError where it does not fit."""
+    """The type that one step gives for a ``given`` one (lesson 15). Raises ProgramError where it does not fit."""
     takes, gives = STEPS[step.name][:2] if step.name in STEPS else ("list", "list")
     takes = "number" if step.measure == "it" else takes
     if given != takes:
@@ -305,7 +305,7 @@ def kind_of(value: Any) -> str:
 
 
 def walk(program: Program, value: Value, limits: Limits, records: list[Record], depth: int = 0) -> Value:
-    """The steps one after another, each with its line in ``records``."""
+    """The steps one after another, each with its line in ``records``. Lesson 15."""
     for step in program:
         after = within(apply(step, value, limits, records, depth), limits, step.at)
         if len(records) >= limits.steps:
@@ -316,7 +316,7 @@ def walk(program: Program, value: Value, limits: Limits, records: list[Record], 
 
 
 def apply(step: Step, value: Any, limits: Limits, records: list[Record], depth: int) -> Any:
-    """What one step makes of a value."""
+    """What one step makes of a value. Lesson 15."""
     if step.name == "map":
         return [walk(step.bodies[0], n, limits, records, depth + 1) for n in value]
     if step.name == "filter":

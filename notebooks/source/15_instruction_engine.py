@@ -248,12 +248,12 @@ def tokens(text):
 
 
 # %% [markdown]
-# **Recursive descent.** A *reader* is a place in these tokens. `take` moves it one token on, if that token may stand here.
+# **Recursive descent.** A *cursor* is a place in these tokens. `take` moves it one token on, if that token may stand here.
 # Then the parser is one function for each rule of the grammar, and each function calls those that its rule names.
 
 
-# %% tags=["defines:programs.Reader"]
-class Reader:
+# %% tags=["defines:programs.Cursor"]
+class Cursor:
     def __init__(self, text):
         self.tokens, self.place, self.open = tokens(text), 0, 0
 
@@ -270,52 +270,52 @@ class Reader:
 
 
 # %% tags=["defines:programs.read_program", "defines:programs.read_step"]
-def read_program(reader):
-    found = [read_step(reader)]
-    while reader.next.text == "|":
-        reader.take("|")
-        found.append(read_step(reader))
+def read_program(cursor):
+    found = [read_step(cursor)]
+    while cursor.next.text == "|":
+        cursor.take("|")
+        found.append(read_step(cursor))
     return tuple(found)
 
 
-def read_step(reader):
-    at = reader.next.at
-    name = reader.take("map", "filter", "if", *STEPS)
+def read_step(cursor):
+    at = cursor.next.at
+    name = cursor.take("map", "filter", "if", *STEPS)
     if name == "map":
-        return Step(name, bodies=(read_body(reader),), at=at)
+        return Step(name, bodies=(read_body(cursor),), at=at)
     if name == "filter":
-        return Step(name, test=read_test(reader), at=at)
+        return Step(name, test=read_test(cursor), at=at)
     if name == "if":
-        return read_if(reader, at)
-    return Step(name, read_number(reader) if STEPS[name].numbered else None, at=at)
+        return read_if(cursor, at)
+    return Step(name, read_number(cursor) if STEPS[name].numbered else None, at=at)
 
 
 # %% [markdown]
 # `read_step` calls `read_body`, which calls `read_program`, which calls `read_step`: the circle makes *nested* programs
-# possible. It also lets a hostile text dig a hole as deep as Python's stack. So the reader counts open brackets.
+# possible. It also lets a hostile text dig a hole as deep as Python's stack. So the cursor counts open brackets.
 
 
 # %% tags=["defines:programs.read_body", "defines:programs.read_test", "defines:programs.parse"]
-def read_body(reader):
-    if reader.open >= DEEPEST:
-        raise ProgramError(reader.next.at, f"more than {DEEPEST} brackets in brackets")
-    reader.open += 1
-    reader.take("(")
-    found = read_program(reader)
-    reader.take(")")
-    reader.open -= 1
+def read_body(cursor):
+    if cursor.open >= DEEPEST:
+        raise ProgramError(cursor.next.at, f"more than {DEEPEST} brackets in brackets")
+    cursor.open += 1
+    cursor.take("(")
+    found = read_program(cursor)
+    cursor.take(")")
+    cursor.open -= 1
     return found
 
 
-def read_test(reader):
-    relation = reader.take("even", "odd", ">", "<", "=")
-    return Test(relation, read_number(reader) if relation in "><=" else None)
+def read_test(cursor):
+    relation = cursor.take("even", "odd", ">", "<", "=")
+    return Test(relation, read_number(cursor) if relation in "><=" else None)
 
 
 def parse(text):
-    reader = Reader(text)
-    found = read_program(reader)
-    reader.take("")  # the end
+    cursor = Cursor(text)
+    found = read_program(cursor)
+    cursor.take("")  # the end
     return found
 
 
