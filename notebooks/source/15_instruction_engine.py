@@ -31,8 +31,8 @@
 # **The question.** A language model answers your instruction in fluent sentences. How do you know that it *did* what you
 # asked? In this lesson an instruction becomes a *plan*: a small program that can be checked before it runs, that leaves a
 # trail, and that is stopped when it goes too far. You write the language, its parser and its executor. You train a small
-# model that follows such plans, and see how it fails as they grow. You force a real model to write nothing but valid plans,
-# and ask what validity is worth.
+# model that follows such plans, and see how it fails as the plans grow. You force a real model to write nothing but valid
+# plans, and ask what validity is worth.
 #
 # | | |
 # |---|---|
@@ -46,7 +46,7 @@
 # **You will be able to**
 #
 # - *write* a recursive-descent parser whose errors name a column, and an executor with types, limits and a trail;
-# - *derive* accuracy against depth, and *say* when $p^d$ is too dark or too bright;
+# - *derive* accuracy against depth, and *say* when $p^d$ is too pessimistic or too optimistic;
 # - *train* a model on words, symbols or soft instructions, with or without intermediate states;
 # - *compute* the tokens that a grammar allows, equal to a library, multi-character tokens included;
 # - *tell* validity from meaning, repair from resampling, and a program that fits the examples from one that is right;
@@ -180,7 +180,8 @@ axis.axis("off")
 _ = run.figure(figure, "15_stations")
 
 # %% [markdown]
-# **Figure.** From text to trail. Between two stations stands what the arrow *refuses*. Each refusal happens before the next
+# **Figure.** From text to trail (`take@22`: the token begins in column 22). Between two stations stands what the arrow
+# *refuses*. Each refusal happens before the next
 # station is reached: no step runs in a program whose types do not fit.
 #
 # | letter | meaning |
@@ -191,6 +192,8 @@ _ = run.figure(figure, "15_stations")
 # | $E$, $e_w$ | the embedding matrix of the small model; its row for token $w$ |
 # | $c_k$ | a *soft instruction*: the trained vector in place of the words of step $k$ |
 # | $q$; $A(q)$ | a state of the grammar's automaton; the tokens that may come next there |
+# | $p(\cdot)$, $p'(\cdot)$ | a model's distribution of the next token; the same under a mask |
+# | $L$; $\eta$; $y_t$ | a loss; a learning rate; the $t$-th token of the answer |
 # | $m$ | the probability that a model gives to $A(q)$: what a mask keeps |
 # | $u$, $v_r$ | the embedding of a request; of instruction $r$ |
 # | $\tau$ | the threshold below which a request is refused |
@@ -406,11 +409,18 @@ hostile = {
     "memory": " | ".join(["twice"] * 60),
     "time": "sum | upto | map ( upto | map ( upto | sum ) | sum )",
 }
-for text in hostile.values():
-    with expect_error(ProgramError):
-        found, records = parse(text), []
+for name, text in hostile.items():
+    try:
+        station = "tokens"
+        tokens(text)
+        station = "parser"
+        found = parse(text)
+        station = "types"
         check(found)
-        walk(found, [50, 50, 50], Limits(), records)
+        station = "run"
+        walk(found, [50, 50, 50], Limits(), [])
+    except ProgramError as error:
+        print(f"{name:12} stopped by the {station:7} {error}")
 
 # %% [markdown]
 # **Observe.** All seven end in one sentence with a column, and not in a traceback. The last two are correct, well-typed
@@ -419,8 +429,9 @@ for text in hostile.values():
 # %% [markdown]
 # ## 3 Composition, and $p^d$
 #
-# The same source articles promise more: any instruction that follows the rules of a language is understood and carried
-# out, however complex it is. For our *executor* that is true by construction, up to its limits. Is it true for a *model*?
+# The same source articles promise more: any instruction that follows the rules of a language is understood and carried out,
+# however complex it is. For our *executor* that is true by construction, up to its limits. Is it true for a *model*? (Lake
+# and Baroni, 2018, asked this of networks that translate commands into actions, and found that they break on longer ones.)
 #
 # Let a program have $d$ steps, with the true states $s_0 = x, s_1, \dots, s_d$. Suppose that a model does each step right
 # with probability $p$, whatever happened before, and that one wrong state spoils all later ones. Then
@@ -585,8 +596,8 @@ for item in tests[4][:4]:
 # ### Soft instructions
 #
 # Words and symbols are two names for one step. Is there a third, that nobody wrote? A *soft instruction* is a vector $c_k$
-# that stands where the words of step $k$ would stand. We freeze the model. We do not tell it the names. We show it inputs
-# and outputs, and train the vectors alone, by the gradient that lesson 10 derived for soft prompts:
+# that stands where the words of step $k$ would stand. We freeze the model. Vector $k$ never sees a name. It sees
+# inputs and outputs of step $k$, and the vectors alone are trained, by the gradient that lesson 10 derived for soft prompts:
 #
 # $$ c_k \leftarrow c_k - \eta \, \frac{\partial L}{\partial c_k}, \qquad
 # L = -\sum_t \log p\big(y_t \mid c_k, x, y_{<t}\big). $$
@@ -663,7 +674,7 @@ for panel, values, title in (
     (panels[0], behaviour, "does what step does"),
     (panels[1], near.numpy(), "cosine to its symbol"),
 ):
-    image = panel.imshow(values, cmap="Greys", vmin=-0.2, vmax=1)
+    image = panel.imshow(values, cmap="Greys", vmin=0, vmax=1)
     panel.set_xticks(range(5), [*names[:3], "+ 1", "+ 2"], fontsize=7)
     panel.set_yticks(range(5), [f"c{k}" for k in range(5)])
     panel.grid(False)
@@ -807,12 +818,12 @@ with expect_error(ProgramError, match="cannot stand here"):
     parse((" re" + token_texts[min(first - right)]).strip())
 
 # %% [markdown]
-# **Observe.** *Whole words* throws the model out of the language: it may write `sort` after `re`, and not `verse`. *First
-# character* lets long tokens through that begin well and go wrong.
+# **Observe.** *Whole words* locks the model out of the language (its count is the same in every state): it may write `sort`
+# after `re`, and not `verse`. *First character* lets long tokens through that begin well and go wrong.
 #
 # **With the library.** `llguidance` does this in Rust, for large grammars. Same language, random walks through it, and at
-# each prefix the two sets of tokens. It has a habit to know: where the next *characters* are forced, it allows only the
-# one token that its tokenizer would choose. `no_forcing` turns that off.
+# each prefix the two sets of tokens. One habit of it you must know: where the next *characters* are forced, it allows only
+# the one token that its tokenizer would choose. `no_forcing` turns that off.
 
 # %%
 import llguidance
@@ -1008,15 +1019,16 @@ print(f"smallest {min(masses):.1e}; below one half in {np.mean(np.array(masses) 
 
 
 # %% [markdown]
-# **Observe.** Read the pairs. The mask repairs spelling and brackets. It does not repair understanding: most of what it
-# makes valid is still wrong, and wrong *silently*, since a parser no longer complains. Two kinds of failure stay: types (our
-# grammar does not know them) and texts that the limit cuts before their last bracket. Validity rises; meaning need not. One
-# of the experiments below measures how far.
+# **Observe.** Read the pairs. The mask repairs spelling, and brackets if there is room for them. It does not repair
+# understanding: most of what it makes valid is still wrong, and wrong *silently*, since a parser no longer complains. Two
+# kinds of failure stay: types (our grammar does not know them) and texts that the limit cuts before their last bracket.
+# Validity rises; meaning need not. One of the experiments below measures how far.
 #
 # ## 6 Repair or try again?
 #
 # An executor's error says what is wrong and where. A natural loop puts it back into the prompt, and lets the model mend
-# its plan. The honest rival spends the same number of tokens on *new* drafts, and takes the first one that is valid.
+# its plan. The honest rival spends at most as many tokens on *new* drafts, and takes the first one that is valid. (A repair
+# reads its own draft and the error as well, so one repair costs more than one draw.)
 #
 # **Predict.** Which of the two finds more valid programs? More right ones?
 
@@ -1055,17 +1067,18 @@ for name, texts in outcome.items():
 print(f"tokens through the model: repair {cost}, resample {spent}")
 
 # %% [markdown]
-# **Observe.** A model of this size does not *use* the error: it copies its own draft, since a text that has just been seen
-# is the most probable continuation (lesson 12). A mending prompt carries the mistake in it. New draws at least differ. Before
+# **Observe.** Most repairs are the old draft, letter by letter. A model of this size hardly *uses* the error: a text that has
+# just been seen is a probable continuation. A prompt for repair contains the mistake. New draws at least differ. Before
 # you build a repair loop, give its tokens to plain resampling, and compare. Section 10 does that with a model that was
 # *trained* to repair.
 
 # %% [markdown]
 # ## 7 Tool calls
 #
-# A tool call is a program of depth one. Its grammar is a *schema*: which tools there are, which arguments each takes, and of
-# which type. The same automaton enforces it. One more idea: an argument of type *text* must be **copied from the
-# request**, at most four words in a row. So no argument can be invented.
+# A tool call (Schick et al., 2023) is a program of depth one. Its grammar is a *schema*: which tools there are, which
+# arguments each takes, and of which type. The same automaton enforces it. One more idea: an argument of type *text* must be
+# **copied from the request**, at most four words in a row. So no *text* can be invented. A number can: the schema demands
+# one, and any digit will do. Watch what that does.
 
 # %%
 SCHEMA = {
@@ -1141,11 +1154,12 @@ for how, texts in calls.items():
     run.record(**{f"calls_{how}_valid": sum(f is not None for f in found), f"calls_{how}_right": hits})
 
 # %% [markdown]
-# **Observe.** Every masked answer is JSON that a program can act on. Here the mask also helps to find the right *tool*: there
-# are only four names, and free text invents others. The arguments tell the other half. Each text is copied from the request,
-# and some are nonsense all the same: a place called *Book*, a table that nobody asked for. A call that is valid and wrong
-# is *more* dangerous than a sentence about the weather, because something will happen. So it still needs a check of its
-# meaning: a second opinion, a limit, or a person.
+# **Observe.** Every masked answer in the stored run is JSON that a program can act on (a longer one could be cut by the
+# limit). Here the mask also helps to find the right *tool*: there are only four names, and free text invents others. The
+# arguments tell the other half. Each text is copied from the request, and some are nonsense all the same: a place called
+# *Book*. And where the schema demands a number of people, one is invented. A call that is valid and wrong is *more*
+# dangerous than a sentence about the weather, because something will happen. So it still needs a check of its meaning: a
+# second opinion, a limit, or a person.
 #
 # ## 8 A router that may refuse
 #
@@ -1154,7 +1168,8 @@ for how, texts in calls.items():
 #
 # $$ \hat r = \arg\max_r \; u^\top v_r, \qquad \text{refuse if } \max_r u^\top v_r < \tau . $$
 #
-# Five of BIG-bench's seven intents are instructions of ours. The other two are requests that we do *not* serve. Without
+# Another assistant than that of section 7: five of BIG-bench's seven intents are its instructions. The other two, a table
+# among them, are requests that it does *not* serve. Without
 # $\tau$ each of them is sent somewhere.
 
 # %%
@@ -1244,14 +1259,15 @@ right_panel.legend(fontsize=7)
 _ = run.figure(figure, "15_router")
 
 # %% [markdown]
-# **Figure and observe.** Left: rows are what was wanted, columns where it went; the last column is *refused*. Right: the more
-# requests are accepted, the more of them are wrong. One threshold buys one point on this curve. What was promised on dev
-# (one error in ten) need not hold on test to the last error: a threshold is an estimate too.
+# **Figure and observe.** Left: rows are what was wanted, columns where it went; the last column is *refused*. Right: the
+# more requests are accepted, the more of them are wrong, apart from the noisy left end. One threshold gives one point on
+# this curve. What was promised on dev (one error in ten) need not hold on test to the last error: a threshold is an
+# estimate too.
 #
 # ## 9 Automatic programming
 #
 # Now the other direction: given inputs and outputs, find the program. The articles list *automatic programming* among
-# their applications. First without any model. **Enumeration**: all programs of one step, of two, of three. Most do the same
+# their applications. First without any model. **Enumeration**: all programs of one step, then of two. Most do the same
 # as a shorter one. So keep one program for each *behaviour* on the given inputs (*observational equivalence*; lesson 00
 # counted such meanings), and grow only these.
 
@@ -1329,10 +1345,11 @@ for name in FUNCTIONS:
 run.record(functions_solved=solved)
 
 # %% [markdown]
-# **Observe.** Pruning is what makes this possible: a few hundred or thousand behaviours stand for all programs, and the
-# number of *programs* grows much faster. Enumeration knows nothing and finds the shortest program that fits. Shortest and
-# right are two things: one of the eight fits its examples and is wrong later. The last task is outside of the language. The
-# search *says* so; a model would answer something.
+# **Observe.** (In the laptop profile.) Pruning is what makes this possible. The last task, which the search could not
+# solve, shows it: its behaviours are far fewer than the programs that they stand for, and with depth the gap grows.
+# Enumeration knows nothing and finds the shortest program that fits. Shortest and right are two things: one of the eight
+# fits its examples and is wrong later. The last task is outside of the language. The search *says* so; a model would answer
+# something.
 #
 # **By a model.** A neural guess could tell the search where to look. We train a second small decoder to write a program from
 # three pairs, and use its samples in two ways: the single best guess, and **test feedback**: draw several, run
@@ -1407,14 +1424,14 @@ _ = run.figure(figure, "15_feedback")
 #
 # ## 10 The experiments
 #
-# Two articles, two sentences to test, quoted shortly. One says that *any* instruction that keeps to the rules of a language
+# Two articles, two sentences to test, told briefly. One says that *any* instruction that keeps to the rules of a language
 # is understood and carried out, however complex it is. The other says that instructions in symbols are more executable than
 # instructions in natural language. Neither shows a run ([lesson 00](00_instruction_set.ipynb) has more of both).
 #
 # **Grid 1, `composition`.** The small decoder of section 4, trained longer, ten seeds, fresh programs for each. One network
 # a seed: half of its examples in words, half in symbols ("signs" in the tables).
 #
-# - **C7** (an article): six steps in words are right as often as one, less two points at most.
+# - **C7** (an article): six steps in words are right at most two points less often than one step.
 # - **C8** (an article): one to three steps are right more often in symbols than in words.
 # - **EX1**: six steps at once are right less often than $p^6$. **EX2**: with four to six steps, step by step beats at once.
 # - **EX3**: six steps, step by step, agree with $p^6$ within three points.
@@ -1520,9 +1537,9 @@ folded("program_writing")
 # - *Depth.* C7 is refuted, and by far: at once, six steps in words hardly ever come out right; a control that carries
 #   out only the last step is no worse. For this network "however complex" ends about where training ended. EX2 says what
 #   helps: let it write every list.
-# - *$p^d$.* At once it is far too bright (EX1). Step by step it is too *dark*: EX3 is refuted in the good direction. The
-#   three printed lines, looked at afterwards, say why. *Every* list is right more often than $p^6$: errors depend. The
-#   *last* list is right more often still: that part is healing, and it is the larger one.
+# - *$p^d$.* At once it is far too optimistic (EX1). Step by step it is too *pessimistic*: EX3 is refuted in the good
+#   direction. The three printed lines, looked at afterwards, say why. *Every* list is right more often than $p^6$: errors
+#   depend. The *last* list is right more often still: that part is healing, and it is the larger one.
 # - *Symbols.* C8 is supported, by a few points. Mind what was compared: symbols as they are with words as they are, twice
 #   as long, in many wordings and without brackets. And "a machine" is one small network.
 # - *Validity.* With grammar and types nearly every program is valid, also where programs are longer than trained. The
