@@ -126,7 +126,7 @@ label|a data set that/does not exist|a program; an audit/(sections 8, 9)
 tune|a loop that stops/at its first batch|a small decoder,/many seeds/(section 10)
 decode|an argmax over an/axis that is not there|a program, which/the executor runs
 deploy|“collect feedback”|lesson 17"""
-figure, ax = plotting.axes(width=10.4, height=2.4, dpi=68)
+figure, ax = plotting.axes(width=9.6, height=2.3, dpi=66)
 ax.set(xlim=(-0.95, 5.6), ylim=(-2.75, 0.6))
 ax.axis("off")
 for x, (box, promised, here) in enumerate(row.replace("/", "\n").split("|") for row in BOXES.split("\n")):
@@ -712,7 +712,7 @@ for name, each in {"no filter": loose, "filtered": pool, "leaves take turns": by
 
 # %%
 figure, (one, two) = plotting.axes(1, 2, width=3.9, height=2.5, dpi=68)
-x, few = np.linspace(0, 1, 201), np.random.default_rng(0).permutation(np.flatnonzero(exact > 0))[:400]
+x, few = np.linspace(0, 1, 201), np.random.default_rng(0).permutation(np.flatnonzero(exact > 0))[:150]
 one.plot(exact[few], equal[few], ".", color="0.5", markersize=3)
 one.plot(x, x, color="black", label="J")
 for sign in (-2, 2):
@@ -1027,7 +1027,7 @@ from instructlab_repro import lesson
 CLAIMS = ("C22", "SI2", "SI3", "SI5", "SI6", "LA1")
 for name, word in lesson.words(*CLAIMS).items():
     print(f"{name:4s} {word}")
-rows, labels = lesson.results("construction"), lesson.experiment("construction").labels
+rows = lesson.results("construction")
 
 
 def seeds_of(method, metric):
@@ -1042,15 +1042,15 @@ if rows:
 
 # %%
 SIZES = {"s60": 60, "filtered": 120, "s240": 240, "s480": 480}
-BESIDE = {
-    "hand": 126,
-    "shuffled": 133,
-    "unfiltered": 510,
-    "wrong": 542,
-    "self": 576,
-}  # drawn a little to the right
-series = {"constructed, filtered": SIZES} | {labels[m].split(" (")[0]: {m: at} for m, at in BESIDE.items()}
-figure, ax = plotting.axes(width=5.6, height=2.9, dpi=68)
+BESIDE = {  # drawn a little to the right of 120 and 480
+    "by hand": {"hand": 128},
+    "by hand, labels permuted": {"shuffled": 137},
+    "no filter": {"unfiltered": 525},
+    "4 in 10 labels wrong": {"wrong": 574},
+    "labels of its own": {"self": 628},
+}
+series = {"constructed, filtered": SIZES} | BESIDE
+figure, ax = plotting.axes(width=5.8, height=2.8, dpi=68)
 for index, (label, points) in enumerate(series.items()):
     looks, means = plotting.style(index), []
     for method, at in points.items():
@@ -1081,7 +1081,7 @@ for panel, metric, title in (
     if rows:
         panel.plot((0, 1), [each.mean() for each in pair], color="black", marker="o", linewidth=2)
     panel.set_xticks((0, 1), ("uniform", "by taxonomy"))
-    panel.set(title=title, ylim=(0, 100), xlim=(-0.3, 1.3), ylabel="skill recognised (%)")
+    panel.set(title=title, ylim=(0, 60), xlim=(-0.3, 1.3), ylabel="skill recognised (%)")
 _ = run.figure(figure, "16_worst_leaf")
 
 # %% [markdown]
@@ -1094,20 +1094,21 @@ _ = run.figure(figure, "16_worst_leaf")
 #   constructed ones do not make up for it: **C22** is refuted here. The words of a constructed text are those of its
 #   seeds, or of the phrase book. A new text by hand brings new words, and the test is full of them.
 # - *How many?* The curve rises, and then it is flat (**SI3**). But all runs have the same number of updates, so each of
-#   480 is seen less often than each of 240.
-# - *The filter* brings little that can be told from nothing (**SI2**). It was to bring diversity; section 7 shows that it
-#   brings other words for the same programs.
+#   480 is seen less often than each of 240; and the loss, folded below, still falls.
+# - *The filter* brings a little (**SI2**): few points, but they can be told from nothing. By section 7 it gives new
+#   words rather than new programs, and new words are what this test asks for.
 # - *Labels* are what counts (**SI6**, **SI5**). With four wrong ones in ten, 480 instructions are worth less than the
 #   60 seeds that they grew from. A model that labels its own instructions gives itself mostly wrong ones, and gets
 #   worse.
-# - *The taxonomy* helps the worst five leaves (**LA1**), by a few points. It moves instructions to where they are rare;
-#   for the whole test the right panel shows about the same.
+# - *The taxonomy* helps the worst five leaves (**LA1**), by a few points. It moves instructions to where they are rare.
+#   For the whole test the right panel shows about the same, and even the taxonomy stays far below seeds that are not
+#   skewed.
 
 # %%
 said = io.StringIO()
 with contextlib.redirect_stdout(said):
     lesson.show(*CLAIMS)
-tables = lesson.table("construction", "accuracy", "loss", "accuracy_worst_third").data
+tables = lesson.table("construction", "accuracy", "accuracy_worst_third").data
 folded = f"<pre>{html.escape(said.getvalue())}</pre>{tables}"
 HTML(f"<details><summary>The intervals that decide, and the tables</summary>{folded}</details>")
 
