@@ -90,9 +90,9 @@ run = start("17", profile=profile, seed=seed)
 
 
 def show(figure, name):
-    """Save the figure, and show it in 32 colours, so that the notebook stays small."""
+    """Save the figure, and show it in 128 colours, so that the notebook stays small."""
     data = io.BytesIO()
-    Image.open(run.figure(figure, name)).convert("RGB").quantize(32).save(data, "PNG", optimize=True)
+    Image.open(run.figure(figure, name)).convert("RGB").quantize(128).save(data, "PNG", optimize=True)
     plt.close(figure)
     display(Picture(data.getvalue()))
 
@@ -145,12 +145,12 @@ every_time = [w for w in held_out for _ in range(40)]  # forty answers to each
 print(f"mean reward on held-out wishes: {rewards(write(imitator, every_time, draw=2)).mean():.3f}")
 
 # %% [markdown]
-# **Observe.** A good imitator of a careless person is careless. More of the same training would not mend that.
+# **Observe.** A good imitator of a careless person is careless.
 #
 # **The cheapest loop** changes no weight. Draw $n$ answers, let the judge read them, keep the best: *best-of-n*. If one
 # answer is right with probability $p$, one of $n$ independent ones is with probability $1 - (1 - p)^n$. It also has a
-# price: the answers come from another distribution $\pi_n$ than the model's own $\pi$. Its bound is well known (Beirami
-# et al., 2024, show that it is a bound, and no equality):
+# price: the answers come from another distribution $\pi_n$ than the model's own $\pi$. For it there is a bound (Beirami
+# et al., 2024):
 #
 # $$ \mathrm{KL}(\pi_n \,\Vert\, \pi) \;\le\; \log n - \frac{n - 1}{n} . $$
 #
@@ -348,8 +348,7 @@ print("eigenvalues of the curvature:", [round(v, 2) for v in torch.linalg.eigval
 
 # %% [markdown]
 # **Observe.** The order of the writers is found from comparisons alone. Only differences enter, so scores are known *up
-# to a constant*: the curvature has one eigenvalue 0, and its direction is $(1, \dots, 1)$. The constant will save us in
-# the next section.
+# to a constant*: the curvature has one eigenvalue 0, and its direction is $(1, \dots, 1)$.
 #
 # A second fact will hurt us. If a writer wins *every* comparison, the loss has no minimum. Its score runs away:
 
@@ -362,12 +361,11 @@ for step in range(1, 1001):
     optimizer.zero_grad()
     if step in (10, 100, 1000):
         print(
-            f"after {step:4d} steps: margin {margin.item():.2f}, loss {-math.log(torch.sigmoid(margin)):.5f}"
+            f"after {step:4d} steps: margin {margin.item():.2f}, loss {math.log1p(math.exp(-margin.item())):.5f}"
         )
 
 # %% [markdown]
-# **Observe.** Slower and slower, and never at rest. A pair that is seen once is such a case. Keep it in mind for section
-# 5.
+# **Observe.** Slower and slower, and never at rest. A pair that is seen once is such a case.
 #
 # ## 3 From rewards to DPO
 #
@@ -394,8 +392,8 @@ for step in range(1, 1001):
 # $$ L_{\text{DPO}} = -\log \sigma(\beta h), \qquad
 # h = \log \frac{\pi(y_w|x)}{\pi_{\text{ref}}(y_w|x)} - \log \frac{\pi(y_l|x)}{\pi_{\text{ref}}(y_l|x)} . $$
 #
-# No reward model, no sampling: *your language model is secretly a reward model* (Rafailov et al., 2023). We check steps 2
-# and 3 on a policy that is small enough to write down.
+# No reward model, no sampling (Rafailov et al., 2023). We check steps 2 and 3 on a policy that is small enough to write
+# down.
 
 # %%
 g = torch.Generator().manual_seed(seed)
@@ -428,6 +426,7 @@ for price in (0.1, 1.0, 10.0):
 # \big( \nabla_\theta \log \pi(y_w|x) - \nabla_\theta \log \pi(y_l|x) \big) . $$
 #
 # A pair that is already in order ($\beta h \gg 0$) gets weight near 0, a pair in the wrong order weight near $\beta$.
+# (`smoothing`, 0 in this lesson, counts that share of each pair turned around.)
 
 
 # %% tags=["defines:preferences.check_beta", "defines:preferences.dpo_loss"]
@@ -443,11 +442,6 @@ def dpo_loss(chosen, rejected, beta=0.1, smoothing=0.0):
     return loss if smoothing == 0 else (1 - smoothing) * loss + smoothing * bradley_terry(*rewards[::-1])
 
 
-# %% [markdown]
-# (`smoothing` is the share of preferences that you believe to be the wrong way round: that share of each pair counts
-# turned around. It is 0 in this lesson.)
-
-# %%
 ratios = torch.randn(2, 6, generator=g).double() * 5
 weight = beta * torch.sigmoid(-beta * (ratios[0] - ratios[1]))
 print(three_ways(lambda z: dpo_loss(z[0], z[1], beta).sum(), torch.stack([-weight, weight]), ratios))
@@ -561,8 +555,8 @@ print(f"but the rewards in the log move by up to {beta * (c_all - c).abs().max()
 
 # %% [markdown]
 # **Observe.** *Counting the prompt* changes nothing: both answers share it, so it cancels in $h$, as $Z(x)$ did. Do not
-# rely on that. It moves the rewards that are logged, and losses that look at one answer at a time (KTO, below) or divide
-# by the length are wrong with it.
+# rely on that: it moves the logged rewards, and spoils losses that look at one answer (KTO, below) or divide by the
+# length.
 #
 # The fourth mistake needs a model with dropout. At the first update policy and reference are the same weights. Then every
 # margin must be 0, and every loss $\log 2$.
@@ -584,8 +578,7 @@ run.record(dropout_margin=found[True].abs().max().item())
 
 # %% [markdown]
 # **Observe.** Nothing crashes. The margins are noise of the size of a real signal, and the accuracy in the log would be a
-# coin's. trl switches dropout off for both models (`disable_dropout=True`) and puts the reference into eval mode. Your
-# own loop must do so itself.
+# coin's. trl switches dropout off for both models (`disable_dropout=True`) and puts the reference into eval mode.
 #
 # ## 4 Two relatives
 #
@@ -726,7 +719,6 @@ def dpo_step(net, step):
     return dpo_loss(*(now - ref_train[:, rows]), beta).mean()
 
 
-# %%
 def look_at_pairs(net):
     gained = both(net, test_pairs) - ref_test
     chosen, rejected = gained.mean(1).tolist()
@@ -776,7 +768,7 @@ show(figure, "17_dpo")
 #   pair.
 # - The share of wishes met is highest near update 20. At the end it is back where it began, while the loss on the same
 #   held-out pairs is lower than it was then, the order of the pairs better, and the KL has grown and grown. The runaway
-#   margin of section 2 is at work. Without drawing answers and judging them nobody would have noticed.
+#   margin of section 2 is at work. Only drawn and judged answers show it.
 #
 # ## 6 The policy gradient
 #
@@ -888,7 +880,6 @@ def answer_mean(values, mask):
     return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
-# %%
 print("rewards 1 0 0 0:", [round(a, 2) for a in group_advantages(torch.tensor([[1.0, 0, 0, 0]]))[0].tolist()])
 print("rewards 1 1 1 1:", group_advantages(torch.ones(1, 4))[0].tolist())
 with expect_error(ParameterError, match="two answers"):
@@ -982,7 +973,7 @@ for name, k in {"k1": k1, "k2": k1**2 / 2, "k3": k3, "rho k3": rho * k3}.items()
 # nothing. $k_2$ has a wrong mean and the right gradient. $k_3$ has the right mean, is never negative, and near the
 # reference it has a small spread; but its gradient is that of the *other* KL, $\mathrm{KL}(\pi_{\text{ref}} \Vert \pi)$.
 # Multiplied by $\rho$, which is 1 here but has a gradient, $k_3$ gets the right one back: that is trl's switch. A good
-# number to log is not always a good number to minimise.
+# number to log need not be a good one to minimise.
 #
 # ## 7 Reward hacking, on purpose
 #
@@ -1049,13 +1040,13 @@ show(figure, "17_hacking")
 #
 # **Observe.** Look at the answers in the stored run. The policy has found the hole: it goes on writing as long as it may,
 # since each further step in order is a point. Its points are nearly twice those of a right answer, and not one answer is
-# right. Nothing in its training log would tell you: reward up, loss fine. Three things would: a second judge that is not
-# paid for, the KL, and reading ten answers. The judge on the left also compares the lengths: no hole, no such end.
+# right. Its training log looks fine. Three things would tell you: a second judge that nobody is paid by, the KL, and
+# reading ten answers. The judge on the left also compares the lengths: no hole, no such end.
 #
 # ## 8 The honest baseline: rejection sampling
 #
-# Before you believe in reinforcement learning, try the simplest use of a judge. Draw as many answers from the imitator as
-# GRPO drew in all its rounds. Keep the right ones. Tune on them as in lesson 14, in as many updates. That is all.
+# The simplest use of a judge: draw as many answers from the imitator as GRPO drew in all its rounds. Keep the right ones.
+# Tune on them as in lesson 14, in as many updates.
 
 # %%
 each = max(1, ROUNDS * WISHES * G // len(known))
@@ -1108,7 +1099,7 @@ show(figure, "17_frontier")
 #
 # One of the source articles promises that a feedback loop, which corrects the instructions by the output, "gradually
 # improves" the accuracy. Lesson 00 wrote such a rule: of a few texts keep the one with the most passes on development
-# inputs. Let us run it for many rounds, a thousand times, in a world where we know the truth.
+# inputs. We run it a thousand times in a world where we know the truth.
 #
 # In each round there is one rewrite of the instruction in use. Its true accuracy is that of the old text plus a change
 # from $N(0, \tau^2)$ with $\tau = 0.05$: as often worse as better. A text is scored on $m = 20$ inputs; the better score
@@ -1159,9 +1150,9 @@ show(figure, "17_loop")
 #
 # **Observe.** With remembered scores the loop *shows* the highest number, and that number is far from the truth. A lucky
 # score is never measured again, so it stays, and shuts the door to better texts: the winner's curse. With 20 inputs the
-# gain is less than half of that with fresh inputs. With 40, at equal cost, it is nearly the same: then the harm is in the
+# gain is about half of that with fresh inputs. With 40, at equal cost, it is nearly the same: then the harm is in the
 # report, not in the text. Even the fresh loop's number is too high, since it is the larger of two. The truth needs a
-# third look, on inputs that decided nothing. (And note how modest the honest gain is.)
+# third look, on inputs that decided nothing.
 #
 # ## 10 A look at a real model
 #
@@ -1191,12 +1182,12 @@ del decoder
 # %% [markdown]
 # **Observe.** By the sum the model is not told from chance, by the mean it looks as if it had a preference. Now read the
 # third line: in these pairs the right answer is mostly the *longer* one, so the rule "the longer one wins" does as well
-# as the mean. With a few dozen pairs no more can be said. Length is the first thing to check in any set of preferences.
+# as the mean. Length is the first thing to check in any set of preferences.
 #
 # ## 11 The experiments
 #
-# What you saw live was one seed. Three grids, in the same world, with claims that were written before the first run and
-# wishes that no method has seen. One dot is one seed, the bar is their mean.
+# Three grids, in the same world, with claims that were written before the first run and wishes that no method has seen.
+# One dot is one seed, the bar is their mean.
 #
 # **Predict.** Give each claim a verdict. DP1: the implicit reward orders held-out pairs as the judge does, and better at
 # the end than early. DP4: DPO makes the *chosen* answers less probable. DP5: DPO beats tuning on the chosen answers. DP6:
@@ -1236,8 +1227,6 @@ dots(panels[1], "preferences", "kl", "KL, nats")
 dots(panels[2], "preferences", "chosen_change", "log π of the chosen, change")
 panels[2].axvline(0, color="grey", linestyle=":")
 show(figure, "17_preferences")
-
-# %%
 folded("preferences", "DP1", "DP4", "DP5", "DP6")
 
 # %% [markdown]
@@ -1245,12 +1234,11 @@ folded("preferences", "DP1", "DP4", "DP5", "DP6")
 # pairs is learned, and both kinds of answers become less probable. But the *reward* does not follow. With $\beta = 0.1$,
 # DPO ends where the base policy is, at a large KL. The dullest method, tuning on the chosen answers, has the highest
 # reward and the smallest KL of all that were tuned, and (printed beside DP1) its log-ratios order the held-out pairs
-# better than DPO's do. DP6 stays open for that reason alone: shuffled preferences clearly do harm, but there was no gain
-# of DPO to take away.
+# better than DPO's do. DP6 stays open for that reason: shuffled preferences do harm, but there was no gain to take away.
 #
 # Before you throw DPO away: here every chosen answer is *right*, so imitating it is all that is needed. Where the chosen
-# answer is only the lesser evil, imitation learns the evil. The pairs are few, and all runs make the same number of
-# updates; section 5 shows that DPO was better when it was stopped early.
+# answer is only the lesser evil, imitation learns the evil. And all runs make the same number of updates; in section 5
+# DPO was better when it was stopped early.
 #
 # **Predict.** GR1: at equal samples and updates GRPO beats rejection sampling. RH1: paid by the judge with a hole, the
 # policy gets more points and fewer right answers. RH2: a KL penalty of `0.3` keeps it from the hole.
@@ -1263,8 +1251,6 @@ for panel, metric, title in zip(
 ):
     dots(panel, "policy_gradient", metric, title)
 show(figure, "17_policy_gradient")
-
-# %%
 folded("policy_gradient", "GR1", "RH1", "RH2")
 
 # %% [markdown]
@@ -1298,8 +1284,6 @@ for panel, metric in zip(panels, ("accuracy", "optimism"), strict=True):
     )
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
 show(figure, "17_feedback_loop")
-
-# %%
 folded("feedback_loop", "C9")
 
 # %% [markdown]
@@ -1310,8 +1294,8 @@ folded("feedback_loop", "C9")
 # the small print too. The gain comes in the first rounds; over the last five no slope can be told from 0, as if eight
 # items could not see the rest. With 32 items the loop gets further. The right panel is section 9 again: every loop's own
 # score is too high, the remembered one by far. (In accuracy the remembered score did no harm that could be seen here.)
-# And the world was made for the claim: some wordings are nearly unknown to the model. In a pilot where it knew all of
-# them, the rule gained nothing.
+# And the world was made for the claim: some wordings are nearly unknown to the model. In a pilot where it knew all, the
+# rule gained nothing.
 #
 # ## 12 What we have shown
 #
@@ -1349,8 +1333,9 @@ print(f"paid by a judge with a hole: {r['hole_proxy']:.3f} points, true reward {
 # | a judge at answer time, and patience | best-of-n; report a $p$ for each prompt, not one | – |
 # | a judge that is a program | rejection sampling first; it is the baseline to beat | `SFTTrainer` on what was kept |
 # | the same, and time | GRPO, groups of 8, watch a *true* reward | `GRPOConfig(num_generations=8, beta=0.0, epsilon=0.2)` |
-# | a fixed set of pairs | DPO; log the chosen answers' log π | `DPOConfig(beta=0.1, precompute_ref_log_probs=True)` |
-# | noisy pairs | a larger `beta`, `label_smoothing`, or IPO | `DPOConfig(loss_type=["ipo"])` |
+# | pairs whose chosen answers are good | tune on the chosen answers first | `SFTTrainer` |
+# | a fixed set of pairs | DPO; stop by judged draws, log log π of the chosen | `DPOConfig(beta=0.1, precompute_ref_log_probs=True)` |
+# | noisy pairs | IPO, or DPO that expects a share of errors | `loss_type=["ipo"]`; `["robust"]` with `label_smoothing` |
 # | thumbs up or down, no pairs | KTO | `KTOConfig` |
 # | little memory | LoRA: the reference is the LoRA off | `peft_config=LoraConfig(…)` |
 # | no GPU | switch off what is on by default | `bf16=False, gradient_checkpointing=False, use_cpu=True` |
