@@ -26,9 +26,11 @@
 # **The question.** You cannot write the right answer down. You can only say *this one is better than that one*. Is that
 # enough to teach a model?
 #
-# A model answers, a judge says which answer is better, the model changes. You build each part by hand: best-of-n,
-# Bradley–Terry, DPO, the policy gradient, GRPO. Then you break it on purpose. The judge is a *program*, so we always know
-# what is true, and can see when the number that we push up stops to mean what we want.
+# A model (the *policy* $\pi$: it gives each answer a probability) answers, a judge says which answer is better, the model
+# changes. When the judges are people this is called RLHF, reinforcement learning from human feedback (Ouyang et al.,
+# 2022). You build each part by hand: best-of-n, Bradley–Terry, DPO, the policy gradient, GRPO. Then you break it on
+# purpose. The judge is a *program*, so we always know what is true, and can see when the number that we push up stops
+# meaning what we want.
 #
 # | | |
 # |---|---|
@@ -88,9 +90,9 @@ run = start("17", profile=profile, seed=seed)
 
 
 def show(figure, name):
-    """Save the figure, and show it in 32 colours, so that the notebook stays small."""
+    """Save the figure, and show it in 128 colours, so that the notebook stays small."""
     data = io.BytesIO()
-    Image.open(run.figure(figure, name)).convert("RGB").quantize(32).save(data, "PNG", optimize=True)
+    Image.open(run.figure(figure, name)).convert("RGB").quantize(128).save(data, "PNG", optimize=True)
     plt.close(figure)
     display(Picture(data.getvalue()))
 
@@ -143,11 +145,12 @@ every_time = [w for w in held_out for _ in range(40)]  # forty answers to each
 print(f"mean reward on held-out wishes: {rewards(write(imitator, every_time, draw=2)).mean():.3f}")
 
 # %% [markdown]
-# **Observe.** A good imitator of a careless person is careless. More of the same training would not mend that.
+# **Observe.** A good imitator of a careless person is careless.
 #
 # **The cheapest loop** changes no weight. Draw $n$ answers, let the judge read them, keep the best: *best-of-n*. If one
 # answer is right with probability $p$, one of $n$ independent ones is with probability $1 - (1 - p)^n$. It also has a
-# price: the answers come from another distribution $\pi_n$ than the model's own $\pi$. It can be shown that
+# price: the answers come from another distribution $\pi_n$ than the model's own $\pi$. For it there is a bound (Beirami
+# et al., 2024):
 #
 # $$ \mathrm{KL}(\pi_n \,\Vert\, \pi) \;\le\; \log n - \frac{n - 1}{n} . $$
 #
@@ -182,13 +185,14 @@ kl_n = [exact_kl(right, p) for right in P]
 print(" n   seen  one p  a p for each wish  KL    bound")
 for row in zip(sizes, seen, one_p, each_p, kl_n, bound, strict=True):
     print("{:2d}  {:.3f}  {:.3f}  {:.3f}              {:.3f}  {:.3f}".format(*row))
-run.record(imitator=p.mean().item(), best_of_4=seen[sizes.index(4)], one_p_of_4=one_p[sizes.index(4)])
+run.record(best_of_4=seen[sizes.index(4)], one_p_of_4=one_p[sizes.index(4)])
 
 # %% [markdown]
 # **Observe.** Best-of-n lifts the reward at once, and no weight has moved. But the formula with one $p$ promises too
 # much. The function $1 - (1 - p)^n$ is concave in $p$, wishes differ in $p$, and by Jensen's inequality the mean of the
-# function lies below the function of the mean. With a $p$ for each wish the prediction is right. Whoever reports "pass at
-# n" from one mean is too optimistic.
+# function lies below the function of the mean. With a $p$ for each wish the prediction is much nearer. It is still a
+# little high at large $n$, since the $p$ of a wish that is rarely met is itself a guess from the draws. Whoever reports
+# "pass at n" from one mean is too optimistic.
 #
 # What best-of-n cannot do: it pays $n$ answers for *each* question, for ever, and needs the judge at hand. The rest of
 # this lesson puts the judge's opinion into the weights.
@@ -236,9 +240,29 @@ show(figure, "17_best_of_n")
 # *Figure: left, the seen curve follows the prediction with a $p$ for each wish and stays under the one with a single $p$.
 # Right, the exact cost stays under the bound, and levels off: once a right answer is found, more draws change nothing.*
 #
+# The letters of this lesson, for looking up:
+#
+# | symbol | meaning |
+# |---|---|
+# | $x, y; \sigma$ | prompt (a wish), answer; logistic function |
+# | $y_w, y_l$ | the chosen and the rejected answer of a pair |
+# | $\pi, \pi_{\text{ref}}, \pi_{\text{old}}, \pi^*, \pi_n$ | policy; reference; policy that drew; best policy; best-of-n |
+# | $\theta$ | weights of the policy |
+# | $r, s_i$ | reward of an answer; score of candidate $i$ |
+# | $\beta$ | price of leaving the reference |
+# | $h$ | margin: difference of the two log-ratios |
+# | $Z$ | normaliser of $\pi^*$ |
+# | $J, b, A$ | expected reward; baseline; advantage |
+# | $\rho, \epsilon$ | ratio $\pi / \pi_{\text{old}}$; half-width of the clip |
+# | $k_1, k_2, k_3$ | estimates of a KL from one draw |
+# | $n, G, m$ | answers of best-of-n; answers in a group; inputs of a round |
+# | $p, P$ | probability that one answer is right; that the best of $n$ is |
+# | $z$ | KTO's zero point |
+# | $\tau$ | spread of a rewrite's luck |
+#
 # ## 2 From pairs to scores
 #
-# A judge who compares needs no scale. Bradley and Terry (1952) suppose that each candidate $i$ has a hidden score $s_i$,
+# A judge that compares needs no scale. Bradley and Terry (1952) suppose that each candidate $i$ has a hidden score $s_i$,
 # and
 #
 # $$ \Pr(i \text{ beats } j) = \sigma(s_i - s_j), \qquad \sigma(t) = \frac{1}{1 + e^{-t}} . $$
@@ -324,10 +348,9 @@ print("eigenvalues of the curvature:", [round(v, 2) for v in torch.linalg.eigval
 
 # %% [markdown]
 # **Observe.** The order of the writers is found from comparisons alone. Only differences enter, so scores are known *up
-# to a constant*: the curvature has one eigenvalue 0, and its direction is $(1, \dots, 1)$. The constant will save us in
-# the next section.
+# to a constant*: the curvature has one eigenvalue 0, and its direction is $(1, \dots, 1)$.
 #
-# A second fact will hurt us. If a writer wins *every* comparison, the loss has no minimum. His score runs away:
+# A second fact will hurt us. If a writer wins *every* comparison, the loss has no minimum. Its score runs away:
 
 # %% tags=["nbval-check-output"]
 margin = torch.zeros(1, dtype=torch.float64, requires_grad=True)
@@ -338,12 +361,11 @@ for step in range(1, 1001):
     optimizer.zero_grad()
     if step in (10, 100, 1000):
         print(
-            f"after {step:4d} steps: margin {margin.item():.2f}, loss {-math.log(torch.sigmoid(margin)):.5f}"
+            f"after {step:4d} steps: margin {margin.item():.2f}, loss {math.log1p(math.exp(-margin.item())):.5f}"
         )
 
 # %% [markdown]
-# **Observe.** Slower and slower, and never at rest. A pair that is seen once is such a case. Keep it in mind for section
-# 5.
+# **Observe.** Slower and slower, and never at rest. A pair that is seen once is such a case.
 #
 # ## 3 From rewards to DPO
 #
@@ -353,13 +375,13 @@ for step in range(1, 1001):
 # $$ \max_{\pi} \; \mathbb{E}_{y \sim \pi}\big[ r(x, y) \big] - \beta \, \mathrm{KL}\big(\pi \,\Vert\, \pi_{\text{ref}}\big),
 # \qquad \mathrm{KL} = \mathbb{E}_{y \sim \pi} \log \frac{\pi(y|x)}{\pi_{\text{ref}}(y|x)} . $$
 #
-# **Step 1.** Put both under one expectation, divide by $-\beta$:
-# $\;\min_\pi \mathbb{E}_{\pi}\big[ \log \frac{\pi}{\pi_{\text{ref}}} - \frac{r}{\beta} \big]
-# = \min_\pi \mathbb{E}_{\pi} \log \frac{\pi}{\pi_{\text{ref}}\, e^{r / \beta}} .$
+# **Step 1.** Put both under one expectation, divide by $-\beta$: $\;\min_\pi \mathbb{E}_{\pi}\big[ \log
+# \frac{\pi}{\pi_{\text{ref}}} - \frac{r}{\beta} \big] = \min_\pi \mathbb{E}_{\pi} \log \frac{\pi}{\pi_{\text{ref}}\, e^{r
+# / \beta}} .$
 #
 # **Step 2.** The denominator does not sum to 1. With $Z(x) = \sum_y \pi_{\text{ref}}(y|x)\, e^{r(x,y)/\beta}$ define
-# $\pi^*(y|x) = \pi_{\text{ref}}(y|x)\, e^{r(x,y)/\beta} / Z(x)$. Then the objective is
-# $\mathrm{KL}(\pi \Vert \pi^*) - \log Z(x)$. It is smallest at $\pi = \pi^*$, since a KL divergence is 0 only there.
+# $\pi^*(y|x) = \pi_{\text{ref}}(y|x)\, e^{r(x,y)/\beta} / Z(x)$. Then the objective is $\mathrm{KL}(\pi \Vert \pi^*) -
+# \log Z(x)$. It is smallest at $\pi = \pi^*$, since a KL divergence is 0 only there.
 #
 # **Step 3.** Solve for the reward: $\; r(x, y) = \beta \log \frac{\pi^*(y|x)}{\pi_{\text{ref}}(y|x)} + \beta \log Z(x) .$
 #
@@ -370,8 +392,8 @@ for step in range(1, 1001):
 # $$ L_{\text{DPO}} = -\log \sigma(\beta h), \qquad
 # h = \log \frac{\pi(y_w|x)}{\pi_{\text{ref}}(y_w|x)} - \log \frac{\pi(y_l|x)}{\pi_{\text{ref}}(y_l|x)} . $$
 #
-# No reward model, no sampling: *your language model is secretly a reward model* (Rafailov et al., 2023). We check steps 2
-# and 3 on a policy that is small enough to write down.
+# No reward model, no sampling (Rafailov et al., 2023). We check steps 2 and 3 on a policy that is small enough to write
+# down.
 
 # %%
 g = torch.Generator().manual_seed(seed)
@@ -396,7 +418,7 @@ for price in (0.1, 1.0, 10.0):
     print(f"reward found again to {(implied - r).abs().max():.0e}")
 
 # %% [markdown]
-# **Observe.** A small $\beta$ buys reward, a large one stays at home.
+# **Observe.** A small $\beta$ buys reward, a large one stays near the reference.
 #
 # The gradient. The margin has slope $+1$ in the chosen log-ratio and $-1$ in the rejected one, so
 #
@@ -404,6 +426,7 @@ for price in (0.1, 1.0, 10.0):
 # \big( \nabla_\theta \log \pi(y_w|x) - \nabla_\theta \log \pi(y_l|x) \big) . $$
 #
 # A pair that is already in order ($\beta h \gg 0$) gets weight near 0, a pair in the wrong order weight near $\beta$.
+# (`smoothing`, 0 in this lesson, counts that share of each pair turned around.)
 
 
 # %% tags=["defines:preferences.check_beta", "defines:preferences.dpo_loss"]
@@ -419,10 +442,6 @@ def dpo_loss(chosen, rejected, beta=0.1, smoothing=0.0):
     return loss if smoothing == 0 else (1 - smoothing) * loss + smoothing * bradley_terry(*rewards[::-1])
 
 
-# %% [markdown]
-# (`smoothing` is the share of preferences that you believe to be the wrong way round. Leave it at 0 for now.)
-
-# %%
 ratios = torch.randn(2, 6, generator=g).double() * 5
 weight = beta * torch.sigmoid(-beta * (ratios[0] - ratios[1]))
 print(three_ways(lambda z: dpo_loss(z[0], z[1], beta).sum(), torch.stack([-weight, weight]), ratios))
@@ -536,8 +555,8 @@ print(f"but the rewards in the log move by up to {beta * (c_all - c).abs().max()
 
 # %% [markdown]
 # **Observe.** *Counting the prompt* changes nothing: both answers share it, so it cancels in $h$, as $Z(x)$ did. Do not
-# rely on that. It moves the rewards that are logged, and losses that look at one answer at a time (KTO, below) or divide
-# by the length are wrong with it.
+# rely on that: it moves the logged rewards, and spoils losses that look at one answer (KTO, below) or divide by the
+# length.
 #
 # The fourth mistake needs a model with dropout. At the first update policy and reference are the same weights. Then every
 # margin must be 0, and every loss $\log 2$.
@@ -558,9 +577,8 @@ print("margins with the reference in train mode:", [f"{h:.2f}" for h in found[Tr
 run.record(dropout_margin=found[True].abs().max().item())
 
 # %% [markdown]
-# **Observe.** Nothing crashes. The margins are noise of the size of a real signal, and the accuracy that the log shows is
-# a coin. trl switches dropout off for both models (`disable_dropout=True`) and puts the reference into eval mode. Your
-# own loop must do so itself.
+# **Observe.** Nothing crashes. The margins are noise of the size of a real signal, and the accuracy in the log would be a
+# coin's. trl switches dropout off for both models (`disable_dropout=True`) and puts the reference into eval mode.
 #
 # ## 4 Two relatives
 #
@@ -599,8 +617,9 @@ show(figure, "17_losses")
 
 # %% [markdown]
 # *Figure: $\beta = 0.1$. DPO's slope goes to $-\beta$ on the left and to 0 on the right, and never changes its sign.
-# IPO's is a straight line through 0 at $h = 1/(2\beta) = 5$: beyond that it pulls back. KTO's slope is largest near $z$
-# and vanishes on both sides: it gives up on answers that are hopeless.*
+# IPO's is a straight line through 0 at $h = 1/(2\beta) = 5$: beyond that it pulls back (it is drawn divided by 100, and
+# its loss goes on above the cut). KTO's slope is largest near $z$ and vanishes on both sides: it gives up on answers that
+# are hopeless.*
 #
 # A detail that parity needs: trl's IPO divides each log-ratio by the number of answer tokens first. The paper does not
 # say so.
@@ -620,8 +639,9 @@ del trainer
 # %% [markdown]
 # ## 5 Tune by DPO
 #
-# The pairs come from the imitator itself: for a wish, one of its answers that the judge accepts, and one that he rejects.
-# Nobody writes an answer. The reference's log-probabilities never change, so we compute them once.
+# The pairs come from the imitator itself: for a wish, one of its answers that the judge accepts, and one that it rejects.
+# Nobody writes an answer. The reference's log-probabilities never change, so we compute them once. `measure` always looks
+# at the same held-out wishes with the same random seed, so that curves can be compared.
 
 
 # %%
@@ -675,7 +695,7 @@ def measure(net):
     """On held-out wishes: reward, points of the judge of section 7, KL to the reference, entropy, length."""
     some = write(net, every_time, draw=5)
     log_p = torch.tensor([a.log_prob for a in some])
-    kl = (log_p - answer_log_probs(reference, world.batch(some))).mean().item()
+    kl = (log_p - answer_log_probs(reference, world.batch(some))).mean().clamp(min=0).item()  # never below 0
     found = {
         "reward": rewards(some).mean().item(),
         "points": rewards(some, wishes.points).mean().item(),
@@ -699,25 +719,24 @@ def dpo_step(net, step):
     return dpo_loss(*(now - ref_train[:, rows]), beta).mean()
 
 
-# %%
 def look_at_pairs(net):
     gained = both(net, test_pairs) - ref_test
     chosen, rejected = gained.mean(1).tolist()
     in_order = (0.5 + 0.5 * (gained[0] - gained[1]).sign()).mean().item()  # a tie counts half
     rose = (gained[0] > 0).double().mean().item()
-    return {"chosen": chosen, "rejected": rejected, "rose": rose, "accuracy": in_order, **measure(net)}
+    loss = dpo_loss(*gained, beta).mean().item()
+    found = {"loss": loss, "chosen": chosen, "rejected": rejected, "rose": rose, "accuracy": in_order}
+    return found | measure(net)
 
 
 dpo_net = copy.deepcopy(imitator)
 dpo_curve = tune(dpo_net, dpo_step, run.budget.updates, 3e-4, look_at_pairs)
-print("update  chosen  rejected  chosen rose  in order  reward  KL")
+print("update  loss   chosen  rejected  chosen rose  in order  reward  KL")
+form = "{step:6d}  {loss:.3f}  {chosen:+6.2f}  {rejected:+8.2f}  {rose:11.2f}  {accuracy:8.3f}"
 for row in dpo_curve:
-    print(
-        "{step:6d}  {chosen:+6.2f}  {rejected:+8.2f}  {rose:11.2f}  {accuracy:8.3f}  {reward:6.3f}  {kl:.3f}".format(
-            **row
-        )
-    )
+    print((form + "  {reward:6.3f}  {kl:.3f}").format(**row))
 run.record(**{f"dpo_{name}": dpo_curve[-1][name] for name in ("reward", "chosen", "rejected", "accuracy")})
+run.record(imitator=dpo_curve[0]["reward"])
 
 # %%
 figure, panels = plotting.axes(1, 3, width=2.9, height=2.7, dpi=85)
@@ -745,14 +764,15 @@ show(figure, "17_dpo")
 # - The margin grows and the implicit reward orders more held-out pairs as the judge does. That is what the loss asks for.
 # - The mean log-probability of the *chosen* answers falls, from early on. The loss sees a difference, so two falling
 #   numbers serve it as well as one that rises. It is a mean of logarithms: the column "chosen rose" shows that some
-#   chosen answers do become more probable, while others are lost altogether.
-# - The share of wishes met rises for some twenty updates. Then it falls back to where it began, while the loss and the
-#   accuracy in the log go on improving, and the KL grows and grows. The runaway margin of section 2 is at work. Without
-#   drawing answers and judging them nobody would have noticed.
+#   chosen answers do become more probable, while others lose much. The probability must go to answers that stand in no
+#   pair.
+# - The share of wishes met is highest near update 20. At the end it is back where it began, while the loss on the same
+#   held-out pairs is lower than it was then, the order of the pairs better, and the KL has grown and grown. The runaway
+#   margin of section 2 is at work. Only drawn and judged answers show it.
 #
 # ## 6 The policy gradient
 #
-# DPO learns from a fixed set of pairs. If the judge is a program, why not ask him all the time? We want the gradient of
+# DPO learns from a fixed set of pairs. If the judge is a program, why not ask it all the time? We want the gradient of
 # $J(\theta) = \sum_y \pi_\theta(y)\, r(y)$. The reward has no gradient; the probability has one:
 #
 # $$ \nabla J = \sum_y \nabla \pi_\theta(y)\, r(y) = \sum_y \pi_\theta(y)\, \frac{\nabla \pi_\theta(y)}{\pi_\theta(y)}\, r(y)
@@ -809,14 +829,20 @@ show(figure, "17_baseline")
 # *Figure: the variance is a parabola in $b$. Its lowest point is $\mathbb{E}[r\,|\nabla \log \pi|^2] /
 # \mathbb{E}[\,|\nabla \log \pi|^2]$, and the mean reward, which is far easier to get, lies close to it.*
 #
-# **Observe.** The mean is right each time; the luck is not the same. A judge who says 10 for bad and 11 for good is hard
-# to learn from, unless the 10 is taken off.
+# **Observe.** The mean is right each time; the spread is not. A judge that says 10 for bad and 11 for good is hard to
+# learn from, unless the 10 is taken off.
 #
 # **GRPO** (Shao et al., 2024) takes the baseline from the data: $G$ answers to *one* prompt, and the advantage of an
 # answer is $A = (r - \text{mean}) / \text{standard deviation}$ within the group. If the batch is used for several
 # updates, the policy is no longer the one that drew. Then the ratio $\rho = \pi / \pi_{\text{old}}$ of each token
 # corrects for that, clipped to $[1 - \epsilon, 1 + \epsilon]$ so that no answer is trusted too far. A term $\beta k_3$
-# (below) may hold it near the reference.
+# (below) may hold it near the reference. For an answer of $T$ tokens the loss is
+#
+# $$ L = -\frac1T \sum_{t=1}^{T} \Big[ \min\big( \rho_t A, \;
+# \mathrm{clip}(\rho_t, 1 - \epsilon, 1 + \epsilon)\, A \big) - \beta\, k_{3,t} \Big] , $$
+#
+# and then the mean over answers. The deviation has $G - 1$ in its denominator, and `1e-4` keeps it from 0. Dividing by it
+# gives very easy and very hard prompts large pushes; `scale=False` leaves it out.
 
 
 # %% tags=["defines:preferences.group_advantages", "defines:preferences.kl_k3"]
@@ -854,7 +880,6 @@ def answer_mean(values, mask):
     return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
-# %%
 print("rewards 1 0 0 0:", [round(a, 2) for a in group_advantages(torch.tensor([[1.0, 0, 0, 0]]))[0].tolist()])
 print("rewards 1 1 1 1:", group_advantages(torch.ones(1, 4))[0].tolist())
 with expect_error(ParameterError, match="two answers"):
@@ -948,14 +973,21 @@ for name, k in {"k1": k1, "k2": k1**2 / 2, "k3": k3, "rho k3": rho * k3}.items()
 # nothing. $k_2$ has a wrong mean and the right gradient. $k_3$ has the right mean, is never negative, and near the
 # reference it has a small spread; but its gradient is that of the *other* KL, $\mathrm{KL}(\pi_{\text{ref}} \Vert \pi)$.
 # Multiplied by $\rho$, which is 1 here but has a gradient, $k_3$ gets the right one back: that is trl's switch. A good
-# number to log is not always a good number to minimise.
+# number to log need not be a good one to minimise.
 #
 # ## 7 Reward hacking, on purpose
 #
-# Our judge gets a hole, of a kind that everybody has written once. He gives *points*: one for the right start, one for
+# Our judge gets a hole, of a kind that everybody has written once. It gives *points*: one for the right start, one for
 # the right parity, one for each step in the wished order, as shares of a right answer's points. A right answer gets 1.
-# Nobody looks at the length. **Predict.** What will a policy do that is paid in points? What happens to the *true*
-# reward?
+# Nobody looks at the length.
+
+# %% tags=["nbval-check-output"]
+for digits in ([2, 4, 6, 8], [2, 4, 6], [2, 3, 4, 5, 6, 8]):
+    print(wish, digits, f"points {wishes.points(wish, digits):.2f}, reward {wishes.right(wish, digits):.0f}")
+
+# %% [markdown]
+# **Predict.** What will a policy do that is paid in points? What happens to the *true* reward?
+
 
 # %%
 ROUNDS, WISHES, G = run.budget.rounds, 32, 8
@@ -1008,14 +1040,13 @@ show(figure, "17_hacking")
 #
 # **Observe.** Look at the answers in the stored run. The policy has found the hole: it goes on writing as long as it may,
 # since each further step in order is a point. Its points are nearly twice those of a right answer, and not one answer is
-# right. Nothing in its training log would tell you: reward up, loss fine. Three things would: a second judge that is not
-# paid for, the KL, and reading ten answers. The judge on the left also compares the lengths: no hole,
-# no such end.
+# right. Its training log looks fine. Three things would tell you: a second judge that nobody is paid by, the KL, and
+# reading ten answers. The judge on the left also compares the lengths: no hole, no such end.
 #
 # ## 8 The honest baseline: rejection sampling
 #
-# Before you believe in reinforcement learning, try the simplest use of a judge. Draw as many answers from the imitator as
-# GRPO drew in all its rounds. Keep the right ones. Tune on them as in lesson 14. That is all.
+# The simplest use of a judge: draw as many answers from the imitator as GRPO drew in all its rounds. Keep the right ones.
+# Tune on them as in lesson 14, in as many updates.
 
 # %%
 each = max(1, ROUNDS * WISHES * G // len(known))
@@ -1061,18 +1092,20 @@ show(figure, "17_frontier")
 # else. It stops at $\mathrm{KL} = \log(1/p)$, where all answers are right. Rejection sampling aims at the same point,
 # since it imitates all right answers, and gets most of the way. In the stored run GRPO ends higher and pays several times
 # the KL. Look at the entropy: it meets wishes in few ways. DPO, from its fixed pairs, ends where it began, far away. One
-# seed, one rate each; section 11 has more.
+# seed, one rate each; section 11 has more. Two things favour the dull methods beyond the picture: rejection sampling may
+# use its answers in more updates for nothing, and best of 4 beats all of them.
 #
 # ## 9 The loop of the articles
 #
 # One of the source articles promises that a feedback loop, which corrects the instructions by the output, "gradually
 # improves" the accuracy. Lesson 00 wrote such a rule: of a few texts keep the one with the most passes on development
-# inputs. Let us run it for many rounds, a thousand times, in a world where we know the truth.
+# inputs. We run it a thousand times in a world where we know the truth.
 #
-# In each round there is one rewrite of the instruction in use. Its true accuracy is that of the old text plus a little
-# luck, good or bad, from $N(0, \tau^2)$ with $\tau = 0.05$. A text is scored on $m = 20$ inputs; the better score stays.
-# Two ways of book-keeping. *Remembered*: the old text keeps the score that it had when it was taken. *Fresh*: it is
-# scored again in each round, on new inputs, beside the rewrite. As a control, a coin decides: *random*.
+# In each round there is one rewrite of the instruction in use. Its true accuracy is that of the old text plus a change
+# from $N(0, \tau^2)$ with $\tau = 0.05$: as often worse as better. A text is scored on $m = 20$ inputs; the better score
+# stays. Two ways of book-keeping. *Remembered*: the old text keeps the score that it had when it was taken. *Fresh*: it
+# is scored again in each round, on new inputs, beside the rewrite. That costs twice the inputs, so *remembered* also runs
+# with 40. As a control, a coin decides: *random*.
 #
 # **Predict.** After 20 rounds: which way shows the highest score? Which way has the highest true accuracy?
 
@@ -1098,14 +1131,15 @@ def loops(rule, m=20, rounds=20, tau=0.05, start_at=0.5):
 
 # %%
 figure, panels = plotting.axes(1, 2, width=3.8, height=2.9, dpi=85, sharey=True)
-for index, rule in enumerate(("remembered", "fresh", "random")):
-    shown_now, real = loops(rule)
+ways = {"remembered": 20, "remembered, 40": 40, "fresh": 20, "random": 20}
+for index, (rule, m) in enumerate(ways.items()):
+    shown_now, real = loops(rule, m)
     print(
-        f"{rule:10s} shows {shown_now[-1]:.3f}, true {real[-1]:.3f}, optimism {shown_now[-1] - real[-1]:+.3f}"
+        f"{rule:14s} shows {shown_now[-1]:.3f}, true {real[-1]:.3f}, optimism {shown_now[-1] - real[-1]:+.3f}"
     )
     for panel, values in zip(panels, (shown_now, real), strict=True):
         panel.plot(values, label=rule, **plotting.style(index) | {"markevery": 4})
-    run.record(**{f"loop_{rule}_shown": shown_now[-1], f"loop_{rule}_true": real[-1]})
+    run.record(**{f"loop_{rule}": real[-1]})
 for panel, title in zip(panels, ("the score that the loop shows", "the true accuracy"), strict=True):
     panel.set(title=title, xlabel="round", ylim=(0.4, 1))
 panels[1].legend(fontsize=8)
@@ -1114,16 +1148,18 @@ show(figure, "17_loop")
 # %% [markdown]
 # *Figure: a thousand loops, means. Left, what a report would show. Right, what is true. The axis begins at `0.4`.*
 #
-# **Observe.** With remembered scores the loop *shows* the highest number and has gained the least. A lucky score is never
-# asked again, so it stays, and shuts the door to better texts: the winner's curse. Fresh inputs let a lucky text lose its
-# crown. But even there the number shown is too high, since it is the larger of two. The truth needs a third look, on
-# inputs that decided nothing. (And note how modest the honest gain is, with 20 inputs a round.)
+# **Observe.** With remembered scores the loop *shows* the highest number, and that number is far from the truth. A lucky
+# score is never measured again, so it stays, and shuts the door to better texts: the winner's curse. With 20 inputs the
+# gain is about half of that with fresh inputs. With 40, at equal cost, it is nearly the same: then the harm is in the
+# report, not in the text. Even the fresh loop's number is too high, since it is the larger of two. The truth needs a
+# third look, on inputs that decided nothing.
 #
 # ## 10 A look at a real model
 #
 # A language model that nobody asked has preferences too: its log-probabilities. (This checkpoint was also tuned on some.)
 # For items of social-iqa we make a pair of the right answer and a wrong one. Is the right one more probable? Two
-# baselines: chance, and *the shorter answer wins*, since a sum over fewer tokens is larger.
+# baselines: chance, and the rule *the longer answer wins*. (A sum over more tokens is smaller, so the sum leans the other
+# way.)
 
 # %%
 decoder = models.load_decoder(device=run.device).float().eval()
@@ -1133,7 +1169,7 @@ contexts = [f"{item['input']}\nAnswer:" for item in items]
 found = scoring.option_log_probs(decoder, models.load_tokenizer("decoder"), contexts, pairs)
 print(contexts[0], pairs[0])
 rules = {"sum": [s.log_probs for s in found], "mean": [s.log_probs / s.tokens for s in found]}
-rules["shorter"] = [-s.tokens.double() for s in found]
+rules["longer"] = [s.tokens.double() for s in found]
 for name, values in rules.items():
     hits = sum((v[0] > v[1]).item() + 0.5 * (v[0] == v[1]).item() for v in values)
     share = intervals.wilson_interval(round(hits), len(values))
@@ -1146,12 +1182,12 @@ del decoder
 # %% [markdown]
 # **Observe.** By the sum the model is not told from chance, by the mean it looks as if it had a preference. Now read the
 # third line: in these pairs the right answer is mostly the *longer* one, so the rule "the longer one wins" does as well
-# as the mean. With a few dozen pairs no more can be said. Length is the first thing to check in any set of preferences.
+# as the mean. Length is the first thing to check in any set of preferences.
 #
 # ## 11 The experiments
 #
-# What you saw live was one seed. Three grids, in the same world, with claims that were written before the first run and
-# wishes that no method has seen. One dot is one seed, the bar is their mean.
+# Three grids, in the same world, with claims that were written before the first run and wishes that no method has seen.
+# One dot is one seed, the bar is their mean.
 #
 # **Predict.** Give each claim a verdict. DP1: the implicit reward orders held-out pairs as the judge does, and better at
 # the end than early. DP4: DPO makes the *chosen* answers less probable. DP5: DPO beats tuning on the chosen answers. DP6:
@@ -1191,8 +1227,6 @@ dots(panels[1], "preferences", "kl", "KL, nats")
 dots(panels[2], "preferences", "chosen_change", "log π of the chosen, change")
 panels[2].axvline(0, color="grey", linestyle=":")
 show(figure, "17_preferences")
-
-# %%
 folded("preferences", "DP1", "DP4", "DP5", "DP6")
 
 # %% [markdown]
@@ -1200,12 +1234,11 @@ folded("preferences", "DP1", "DP4", "DP5", "DP6")
 # pairs is learned, and both kinds of answers become less probable. But the *reward* does not follow. With $\beta = 0.1$,
 # DPO ends where the base policy is, at a large KL. The dullest method, tuning on the chosen answers, has the highest
 # reward and the smallest KL of all that were tuned, and (printed beside DP1) its log-ratios order the held-out pairs
-# better than DPO's do. DP6 stays open for that reason alone: shuffled preferences clearly do harm, but there was no gain
-# of DPO to take away.
+# better than DPO's do. DP6 stays open for that reason: shuffled preferences do harm, but there was no gain to take away.
 #
 # Before you throw DPO away: here every chosen answer is *right*, so imitating it is all that is needed. Where the chosen
-# answer is only the lesser evil, imitation learns the evil. The pairs are few, and all runs make the same number of
-# updates; section 5 shows that DPO was better when it was stopped early.
+# answer is only the lesser evil, imitation learns the evil. And all runs make the same number of updates; in section 5
+# DPO was better when it was stopped early.
 #
 # **Predict.** GR1: at equal samples and updates GRPO beats rejection sampling. RH1: paid by the judge with a hole, the
 # policy gets more points and fewer right answers. RH2: a KL penalty of `0.3` keeps it from the hole.
@@ -1218,8 +1251,6 @@ for panel, metric, title in zip(
 ):
     dots(panel, "policy_gradient", metric, title)
 show(figure, "17_policy_gradient")
-
-# %%
 folded("policy_gradient", "GR1", "RH1", "RH2")
 
 # %% [markdown]
@@ -1253,8 +1284,6 @@ for panel, metric in zip(panels, ("accuracy", "optimism"), strict=True):
     )
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
 show(figure, "17_feedback_loop")
-
-# %%
 folded("feedback_loop", "C9")
 
 # %% [markdown]
@@ -1265,8 +1294,8 @@ folded("feedback_loop", "C9")
 # the small print too. The gain comes in the first rounds; over the last five no slope can be told from 0, as if eight
 # items could not see the rest. With 32 items the loop gets further. The right panel is section 9 again: every loop's own
 # score is too high, the remembered one by far. (In accuracy the remembered score did no harm that could be seen here.)
-# And the world was made for the claim: some wordings are nearly unknown to the model. In a pilot where it knew all of
-# them, the rule gained nothing.
+# And the world was made for the claim: some wordings are nearly unknown to the model. In a pilot where it knew all, the
+# rule gained nothing.
 #
 # ## 12 What we have shown
 #
@@ -1291,7 +1320,7 @@ print(f"paid by a judge with a hole: {r['hole_proxy']:.3f} points, true reward {
 # %% [markdown]
 # **What we have not shown.**
 #
-# - Nothing about people. Our judge is a program: he does not get tired, and two of him agree.
+# - Nothing about people. Our judge is a program: it does not get tired, and two of it agree.
 # - Nothing about large models. A decoder of this size, one family of tasks, answers of a few tokens.
 # - One seed in each live section. The experiments have ten or twelve.
 # - Nothing about clipping: in the grid each batch is used once, so $\rho = 1$. And DPO was given one number of updates,
@@ -1304,30 +1333,13 @@ print(f"paid by a judge with a hole: {r['hole_proxy']:.3f} points, true reward {
 # | a judge at answer time, and patience | best-of-n; report a $p$ for each prompt, not one | – |
 # | a judge that is a program | rejection sampling first; it is the baseline to beat | `SFTTrainer` on what was kept |
 # | the same, and time | GRPO, groups of 8, watch a *true* reward | `GRPOConfig(num_generations=8, beta=0.0, epsilon=0.2)` |
-# | a fixed set of pairs | DPO; log the chosen answers' log π | `DPOConfig(beta=0.1, precompute_ref_log_probs=True)` |
-# | noisy pairs | a larger `beta`, `label_smoothing`, or IPO | `DPOConfig(loss_type=["ipo"])` |
+# | pairs whose chosen answers are good | tune on the chosen answers first | `SFTTrainer` |
+# | a fixed set of pairs | DPO; stop by judged draws, log log π of the chosen | `DPOConfig(beta=0.1, precompute_ref_log_probs=True)` |
+# | noisy pairs | IPO, or DPO that expects a share of errors | `loss_type=["ipo"]`; `["robust"]` with `label_smoothing` |
 # | thumbs up or down, no pairs | KTO | `KTOConfig` |
 # | little memory | LoRA: the reference is the LoRA off | `peft_config=LoraConfig(…)` |
 # | no GPU | switch off what is on by default | `bf16=False, gradient_checkpointing=False, use_cpu=True` |
 # | a loop that keeps winners | score old and new on fresh inputs, report a second, untouched set | – |
-#
-# | symbol | meaning |
-# |---|---|
-# | $x, y; \sigma$ | prompt (a wish), answer; logistic function |
-# | $y_w, y_l$ | the chosen and the rejected answer of a pair |
-# | $\pi, \pi_{\text{ref}}, \pi_{\text{old}}, \pi^*, \pi_n$ | policy; reference; policy that drew; best policy; best-of-n |
-# | $\theta$ | weights of the policy |
-# | $r, s_i$ | reward of an answer; score of candidate $i$ |
-# | $\beta$ | price of leaving the reference |
-# | $h$ | margin: difference of the two log-ratios |
-# | $Z$ | normaliser of $\pi^*$ |
-# | $J, b, A$ | expected reward; baseline; advantage |
-# | $\rho, \epsilon$ | ratio $\pi / \pi_{\text{old}}$; half-width of the clip |
-# | $k_1, k_2, k_3$ | estimates of a KL from one draw |
-# | $n, G, m$ | answers of best-of-n; answers in a group; inputs of a round |
-# | $p, P$ | probability that one answer is right; that the best of $n$ is |
-# | $z$ | KTO's zero point |
-# | $\tau$ | spread of a rewrite's luck |
 #
 # **Recall.** Answer without scrolling.
 #
@@ -1353,6 +1365,7 @@ print(f"paid by a judge with a hole: {r['hole_proxy']:.3f} points, true reward {
 #
 # - Azar, M. G., et al. (2024). A general theoretical paradigm to understand learning from human preferences. *AISTATS
 #   2024*.
+# - Beirami, A., et al. (2024). Theoretical guarantees on the best-of-n alignment policy. arXiv:2401.01879.
 # - Bradley, R. A., and Terry, M. E. (1952). Rank analysis of incomplete block designs: I. The method of paired
 #   comparisons. *Biometrika 39*.
 # - Ethayarajh, K., et al. (2024). KTO: model alignment as prospect theoretic optimization. *ICML 2024*.
@@ -1362,5 +1375,6 @@ print(f"paid by a judge with a hole: {r['hole_proxy']:.3f} points, true reward {
 #   2023*.
 # - Schulman, J. (2020). Approximating KL divergence. A post on the author's own page.
 # - Shao, Z., et al. (2024). DeepSeekMath: pushing the limits of mathematical reasoning in open language models.
+#   arXiv:2402.03300.
 # - Williams, R. J. (1992). Simple statistical gradient-following algorithms for connectionist reinforcement learning.
 #   *Machine Learning 8*.
