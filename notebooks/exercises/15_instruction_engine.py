@@ -776,7 +776,10 @@ def check_15_4(draw, corrected):
         "shares: these are frequencies. A draw counts with its weight.": {a: 0.5, b: 0.5},
         "shares: the last draw of a program replaces the others. Add them.": {a: 0.25 / 1.2, b: 0.2 / 1.2},
         "shares: they add up to the mean weight. Divide by the sum of all weights.": {a: 0.1875, b: 0.1125},
-        "shares: one draw of each program was counted. Add the weights of all of its draws.": {a: 5 / 9, b: 4 / 9},
+        "shares: one draw of each program was counted. Add the weights of all of its draws.": {
+            a: 5 / 9,
+            b: 4 / 9,
+        },
         "shares: they do not add up to 1. Add a program's weights, then divide by the sum over all draws.": {
             a: 1.25,
             b: 0.75,

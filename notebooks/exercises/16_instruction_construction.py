@@ -155,7 +155,9 @@ def hidden_16_1(keep):
         random.Random(seed).shuffle(steps)
         call.agrees(keep_16_1, (list(steps), 0.7), name="what stays", says=says)
     says = "The text with the fewest tokens stays, not the one with the fewest characters."
-    call.agrees(keep_16_1, (["sort the list a z", "sort the list alphabetically"], 0.6), name="what stays", says=says)
+    call.agrees(
+        keep_16_1, (["sort the list a z", "sort the list alphabetically"], 0.6), name="what stays", says=says
+    )
     says = "F = 6 / 7. The ratio of difflib can be smaller: it takes the longest block first, and never comes back."
     call.agrees(keep_16_1, (["a b a a", "a a a"], 0.8), name="what stays", says=says)
     for texts, says in (

@@ -123,7 +123,10 @@ def check_17_1(scores):
         "The scores need the mean 0; you hold the last one at 0.": [math.log(3), 0.0],
         "This is Elo's scale. Nats are asked for.": [elo, -elo],
         "These are logarithms of shares, not yet shifted to the mean 0.": [math.log(0.75), math.log(0.25)],
-        "The difference is twice too large. A share of wins is σ of the difference of two scores.": [math.log(3), -math.log(3)],
+        "The difference is twice too large. A share of wins is σ of a difference of scores.": [
+            math.log(3),
+            -math.log(3),
+        ],
     }
     says = "Two systems, three games to one: the difference is ln 3."
     same_scores(call([[0, 3], [1, 0]], none2), [math.log(3) / 2, -math.log(3) / 2], wrong, says)
