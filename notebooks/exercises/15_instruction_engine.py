@@ -192,6 +192,14 @@ def hidden_15_1(plan):
         checking.equal(call(text, total), (kind, total), "(type, steps)", says=f"Wrong for {text!r}.")
         if total:
             call.refuses(RuntimeError, text, total - 1, says=f"{text!r} needs {total} steps.")
+    says = "A mistake that stands beyond the limit is a mistake: RuntimeError is for a program without one."
+    with checking.means(RuntimeError, says):
+        for start, rest in (
+            ("repeat 99 ( reverse | double ) | ", "revers"),
+            ("repeat 99 ( reverse | double ) | sum | ", "sort"),
+            ("reverse | ", "repeat 99 ( reverse | double | sum )"),
+        ):
+            column_15_1(call, start + rest, len(start) + 1, says)
     text = "repeat 999999999 ( " * 6 + "reverse" + " )" * 6
     checking.equal(call(text, 10**60), ("list", 999_999_999**6), "(type, steps)", says="Six loops.")
     call.refuses(RuntimeError, text, 10**9, says="Six loops of 999999999 rounds are beyond the limit.")
@@ -660,6 +668,7 @@ hidden_15_3(allowed, witnesses)
 #   and the generator). `prompt` is a list of ids; `allowed(ids)` gets the new ids so far, as a list, and returns the
 #   list of ids that may follow; `END_ID` is among them where a program may end, and alone where it must. Return
 #   `(programs, log_w)`: `n` tuples of ids without `END_ID`, and `n` numbers, the logarithm of the weight of each.
+#   Draw all `n` side by side, one token of each at a time: the checker draws thousands.
 # - `corrected(programs, log_w)` returns `(log_z, shares)`: the logarithm of the mean weight, and a dict that gives each
 #   program that was drawn its share of all the weight, all of its draws added. Weights may be $e^{-2000}$.
 
@@ -767,6 +776,14 @@ def check_15_4(draw, corrected):
         "shares: these are frequencies. A draw counts with its weight.": {a: 0.5, b: 0.5},
         "shares: the last draw of a program replaces the others. Add them.": {a: 0.25 / 1.2, b: 0.2 / 1.2},
         "shares: they add up to the mean weight. Divide by the sum of all weights.": {a: 0.1875, b: 0.1125},
+        "shares: one draw of each program was counted. Add the weights of all of its draws.": {
+            a: 5 / 9,
+            b: 4 / 9,
+        },
+        "shares: they do not add up to 1. Add a program's weights, then divide by the sum over all draws.": {
+            a: 1.25,
+            b: 0.75,
+        },
         "shares: they add up to the sum of weights. Divide by it.": {a: 0.75, b: 0.45},
     }
     checking.equal(shares, {a: 0.625, b: 0.375}, "shares", wrong, says="Two programs, each drawn twice.")
@@ -888,7 +905,8 @@ check_15_4(draw, corrected)
 # The numbers `spread`, `power` and `tokens` are right within $2\%$.
 #
 # `verdict(differences, effect)` gets one difference per model (repair minus resampling) and returns `"supported"`
-# (repair solves more), `"refuted"` (it does not gain as much as `effect`) or `"open"`. The checker lets 200 studies
+# (repair solves more), `"refuted"` (it does not gain as much as `effect`) or `"open"`. An interval between 0 and
+# `effect` shows both: choose beforehand which word it gets; all are accepted. The checker lets 200 studies
 # run: with your plan's spread, where nothing is gained, and where `effect` is. It allows $6\%$ of "supported" where
 # nothing is gained, $6\%$ of "refuted" where `effect` is, and asks for at least $70\%$ of the right verdict in both.
 #

@@ -40,7 +40,7 @@ from instructlab_utils import checking
 # - The tokens of a text are `text.lower().split()`. Two texts of $m$ and $n$ tokens, whose longest common subsequence
 #   has $L$ tokens (in the same order, other tokens may stand between), are alike by $F = 2L / (m + n)$. $F$ is 0 if
 #   one of the two has no token, and 1 if both have none.
-# - Two texts are neighbours if $F$ is at least `threshold`, which is above 0.
+# - Two texts are neighbours if $F$ is at least `threshold`, which is above 0 and at most 1.
 # - Texts that a chain of neighbours joins are one group, also where the ends of the chain are no neighbours.
 # - Of each group the text with the fewest tokens stays; of several such ones the first in Python's order of strings.
 #
@@ -154,6 +154,12 @@ def hidden_16_1(keep):
     for seed in range(4):
         random.Random(seed).shuffle(steps)
         call.agrees(keep_16_1, (list(steps), 0.7), name="what stays", says=says)
+    says = "The text with the fewest tokens stays, not the one with the fewest characters."
+    call.agrees(
+        keep_16_1, (["sort the list a z", "sort the list alphabetically"], 0.6), name="what stays", says=says
+    )
+    says = "F = 6 / 7. The ratio of difflib can be smaller: it takes the longest block first, and never comes back."
+    call.agrees(keep_16_1, (["a b a a", "a a a"], 0.8), name="what stays", says=says)
     for texts, says in (
         ([], "No text at all."),
         (["", "  ", "a"], "Two texts without a token are alike; a text with one is not like them."),
