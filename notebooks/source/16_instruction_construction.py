@@ -5,7 +5,7 @@
 #     title: Automatic construction of instructions
 #     outcome: make many instructions out of a few, filter, audit and count them, and measure what they are worth
 #     assets: [smollm2, minilm]
-#     minutes: {smoke: 1, laptop: 4, gpu: 3}
+#     minutes: {smoke: 1, laptop: 2, gpu: 2}
 #     class_minutes: 180
 #     budget:
 #       n_pool: {smoke: 90, laptop: 480, gpu: 480}
@@ -32,8 +32,8 @@
 # | | |
 # |---|---|
 # | before this | lesson 14 (tuning on instructions), lesson 15 (the language of programs), lesson 06 (ROUGE-L) |
-# | time | smoke: about a minute · laptop: about four minutes on one core · gpu: not measured yet |
-# | memory | under 3 GB |
+# | time | smoke: about a minute · laptop: about two minutes on one core · gpu: not measured yet |
+# | memory | under 2 GB |
 # | model | a decoder of a few hundred thousand weights, trained here; SmolLM2-135M-Instruct as a bad teacher |
 # | data | instructions for lists of numbers, written by hand for this course; their answers come from a program |
 # | box of lesson 00's chain | *written*: the instructions themselves |
@@ -115,7 +115,7 @@ print("where it comes from:", [(one.text, programs.render(one.program)) for one 
 #
 # ## 2 A chain that somebody promised
 #
-# The fourth of the articles that this course takes apart (lesson 00 introduces them) promises "automatic construction
+# One of the articles that this course takes apart (lesson 00) promises "automatic construction
 # of instructions": standardise the input, encode the instruction, tune, decode, deploy. Then it shows an accuracy of
 # `0.920`. What is in each box?
 
@@ -126,7 +126,7 @@ label|a data set that/does not exist|a program; an audit/(sections 8, 9)
 tune|a loop that stops/at its first batch|a small decoder,/many seeds/(section 10)
 decode|an argmax over an/axis that is not there|a program, which/the executor runs
 deploy|“collect feedback”|lesson 17"""
-figure, ax = plotting.axes(width=9.6, height=2.3, dpi=66)
+figure, ax = plotting.axes(width=9.4, height=2.2, dpi=62)
 ax.set(xlim=(-0.95, 5.6), ylim=(-2.75, 0.6))
 ax.axis("off")
 for x, (box, promised, here) in enumerate(row.replace("/", "\n").split("|") for row in BOXES.split("\n")):
@@ -432,7 +432,7 @@ for name in order:
     rest -= left[f"refused: {name}"]
     heights.append(rest)
 nearest = [max(rouge_l(words_of(m.text), words_of(s.text)) for s in seeds) for m in made]
-figure, (one, two) = plotting.axes(1, 2, width=3.9, height=2.5, dpi=68)
+figure, (one, two) = plotting.axes(1, 2, width=3.8, height=2.4, dpi=64)
 names = ["proposed", "has a label", "not of the test", "useful", "new words"]
 one.barh(names[::-1], heights[::-1], color="0.75", edgecolor="black")
 for y, n in enumerate(heights[::-1]):
@@ -502,7 +502,7 @@ print(f"{deepest.text!r}  {programs.render(deepest.program)}")
 
 # %%
 depths = np.array([[sum(len(one.program) == d for one in r) / len(r) for d in range(1, 5)] for r in rounds])
-figure, ax = plotting.axes(width=4.8, height=2.2, dpi=68)
+figure, ax = plotting.axes(width=4.6, height=2.1, dpi=64)
 bottom = np.zeros(4)
 for d in range(4):
     looks = dict(color=plotting.COLOURS[d], hatch=("", "//", "..", "xx")[d], edgecolor="black")
@@ -554,7 +554,7 @@ def grid(pool):
     return found
 
 
-figure, panels = plotting.axes(1, 2, width=4.2, height=3.4, dpi=66, sharey=True)
+figure, panels = plotting.axes(1, 2, width=4.0, height=3.2, dpi=64, sharey=True)
 for panel, (name, each) in zip(panels, pools.items(), strict=True):
     shown = panel.imshow(np.log2(1 + grid(each)), cmap="Greys", vmin=0, vmax=6)
     panel.set(title=name, xlabel="leaf of the last step")
@@ -711,7 +711,7 @@ for name, each in {"no filter": loose, "filtered": pool, "leaves take turns": by
     run.record(**{f"programs_{name.replace(' ', '_')}": len(meant)})
 
 # %%
-figure, (one, two) = plotting.axes(1, 2, width=3.9, height=2.5, dpi=68)
+figure, (one, two) = plotting.axes(1, 2, width=3.8, height=2.4, dpi=64)
 x, few = np.linspace(0, 1, 201), np.random.default_rng(0).permutation(np.flatnonzero(exact > 0))[:150]
 one.plot(exact[few], equal[few], ".", color="0.5", markersize=3)
 one.plot(x, x, color="black", label="J")
@@ -916,7 +916,7 @@ for name, which in (("filtered", filtered), ("no filter", ~filtered)):
     run.record(**{f"both_{name.split()[0]}": both.mean()})
 
 # %%
-figure, ax = plotting.axes(width=4.6, height=2.7, dpi=68)
+figure, ax = plotting.axes(width=4.4, height=2.5, dpi=64)
 for index, (question, (d, q, value, low, high)) in enumerate(judged.items()):
     x = np.linspace(max(0.02, d / 2 + 1e-3), min(0.98, 1 - d / 2 - 1e-3), 300)
     looks = plotting.style(index)
@@ -990,10 +990,8 @@ for name, rows in arms.items():
 # %% [markdown]
 # ### The grid
 #
-# One split and one training of each is a picture. The grid `construction` does it with one split for each of its seeds.
-# All sets have one learning rate: of three, the one with the least dev loss, averaged over the sets and over three
-# splits that no result uses. (By its own dev loss the hand-written set would take a smaller one, where fewer of its dev
-# answers are right.) All runs have the same number of updates. The claims were written before the first run:
+# One split and one training of each is a picture. The grid `construction` does it with one split for each of its seeds,
+# at equal updates. The claims were written before the first run:
 #
 # - **C22** (from the source article): constructed instructions can take the place of hand-written ones. At equal size
 #   they cost less than two points.
@@ -1050,7 +1048,7 @@ BESIDE = {  # drawn a little to the right of 120 and 480
     "labels of its own": {"self": 628},
 }
 series = {"constructed, filtered": SIZES} | BESIDE
-figure, ax = plotting.axes(width=5.8, height=2.8, dpi=68)
+figure, ax = plotting.axes(width=5.6, height=2.7, dpi=64)
 for index, (label, points) in enumerate(series.items()):
     looks, means = plotting.style(index), []
     for method, at in points.items():
@@ -1070,47 +1068,54 @@ _ = run.figure(figure, "16_sizes")
 # labels show what a set without meaning gives.*
 
 # %%
-figure, panels = plotting.axes(1, 2, width=3.4, height=2.5, dpi=66, sharey=True)
-for panel, metric, title in (
-    (panels[0], "accuracy_worst_third", "the worst five leaves"),
-    (panels[1], "accuracy_skill", "all leaves"),
+figure, panels = plotting.axes(
+    1, 2, width=3.7, height=2.7, dpi=66, sharey=True, gridspec_kw={"width_ratios": (2, 5)}
+)
+pair = [seeds_of(method, "accuracy_worst_third") for method in ("uniform", "taxonomy")]
+for low, high in zip(*pair, strict=True):
+    panels[0].plot((0, 1), (low, high), color="0.7", marker=".", linewidth=0.8)
+if rows:
+    panels[0].plot((0, 1), [each.mean() for each in pair], color="black", marker="o", linewidth=2)
+for index, (method, label) in enumerate(
+    {"hand": "by hand", "s480": "480 constructed", "s60": "seeds"}.items()
 ):
-    pair = [seeds_of(method, metric) for method in ("uniform", "taxonomy")]
-    for low, high in zip(*pair, strict=True):
-        panel.plot((0, 1), (low, high), color="0.7", marker=".", linewidth=0.8)
-    if rows:
-        panel.plot((0, 1), [each.mean() for each in pair], color="black", marker="o", linewidth=2)
-    panel.set_xticks((0, 1), ("uniform", "by taxonomy"))
-    panel.set(title=title, ylim=(0, 60), xlim=(-0.3, 1.3), ylabel="skill recognised (%)")
+    y = [seeds_of(method, f"leaf_{leaf}").mean() if rows else np.nan for leaf in LEAVES]
+    panels[1].plot(LEAVES, y, label=label, **plotting.style(index) | {"linestyle": ""})
+panels[0].set_xticks((0, 1), ("uniform", "taxonomy"), rotation=90)
+panels[0].set(title="worst five", ylim=(0, 80), xlim=(-0.4, 1.4), ylabel="skill recognised (%)")
+panels[1].tick_params("x", rotation=90)
+panels[1].set(title="each leaf (exploratory)")
+panels[1].legend(fontsize=8, ncols=3)
 _ = run.figure(figure, "16_worst_leaf")
 
 # %% [markdown]
-# *Figure: skewed seeds, 240 instructions. Each grey line is one seed, black their mean. A skill is recognised if the
-# last step of the answer is of the right leaf.*
+# *Figure: how often the last step of the answer is of the right leaf. Left: skewed seeds, 240 instructions, one grey
+# line a seed, black their mean. Right: means over the seeds.*
 #
 # **Observe.**
 #
-# - *By hand or constructed?* At equal size the hand-written texts teach clearly more, and four times as many
-#   constructed ones do not make up for it: **C22** is refuted here. The words of a constructed text are those of its
-#   seeds, or of the phrase book. A new text by hand brings new words, and the test is full of them.
-# - *How many?* The curve rises, and then it is flat (**SI3**). But all runs have the same number of updates, so each of
-#   480 is seen less often than each of 240; and the loss, folded below, still falls.
-# - *The filter* brings a little (**SI2**): few points, but they can be told from nothing. By section 7 it gives new
-#   words rather than new programs, and new words are what this test asks for.
-# - *Labels* are what counts (**SI6**, **SI5**). With four wrong ones in ten, 480 instructions are worth less than the
-#   60 seeds that they grew from. A model that labels its own instructions gives itself mostly wrong ones, and gets
-#   worse.
-# - *The taxonomy* helps the worst five leaves (**LA1**), by a few points. It moves instructions to where they are rare.
-#   For the whole test the right panel shows about the same, and even the taxonomy stays far below seeds that are not
-#   skewed.
+# - *By hand or constructed?* **C22** is refuted. At equal size the hand-written set teaches clearly more, although half
+#   of the constructed one *is* written by hand, and four times as many constructed instructions do not make up for it.
+# - *How many?* The curve rises and then is flat (**SI3**), at equal updates. The loss, folded below, still falls.
+# - *The filter* (**SI2**): a few points, narrowly, and the loss cannot tell.
+# - *Labels* cost most (**SI6**, **SI5**). With four wrong in ten, 480 instructions are worth less than the 60 seeds
+#   that they grew from. A model that labels its own instructions mostly errs, and gets worse.
+# - *The taxonomy* lifts the worst five leaves (**LA1**), and not the whole: it moves the floor.
+# - *Why?* Looked at afterwards: where a step can stand anywhere, construction comes near to the hand. The five measures,
+#   `first` to `length`, end a program, so that *deepened* cannot follow them. The pool drifts away from them.
+#
+# Two things to know. The planned power at two points was below $0.8$ for most of the claims: they are decided since the
+# effects are larger, SI2 with some luck. And tuning each set apart had first given the hand-written set another rate
+# than the constructed ones, at nearly the same dev loss: C22 would have compared rates (lesson 14, L1). The grid was
+# stopped, what was there was thrown away unread, and all sets got the one rate that is best on average.
 
 # %%
 said = io.StringIO()
 with contextlib.redirect_stdout(said):
     lesson.show(*CLAIMS)
-tables = lesson.table("construction", "accuracy", "accuracy_worst_third").data
+tables = lesson.table("construction").data
 folded = f"<pre>{html.escape(said.getvalue())}</pre>{tables}"
-HTML(f"<details><summary>The intervals that decide, and the tables</summary>{folded}</details>")
+HTML(f"<details><summary>The intervals that decide, and the table</summary>{folded}</details>")
 
 # %% [markdown]
 # ## 11 What we have shown
