@@ -1334,7 +1334,7 @@ print(f"paid by a judge with a hole: {r['hole_proxy']:.3f} points, true reward {
 # | a judge that is a program | rejection sampling first; it is the baseline to beat | `SFTTrainer` on what was kept |
 # | the same, and time | GRPO, groups of 8, watch a *true* reward | `GRPOConfig(num_generations=8, beta=0.0, epsilon=0.2)` |
 # | pairs whose chosen answers are good | tune on the chosen answers first | `SFTTrainer` |
-# | a fixed set of pairs | DPO; stop by judged draws, log log π of the chosen | `DPOConfig(beta=0.1, precompute_ref_log_probs=True)` |
+# | a fixed set of pairs | DPO; watch judged draws and the chosen | `DPOConfig(beta=0.1, precompute_ref_log_probs=True)` |
 # | noisy pairs | IPO, or DPO that expects a share of errors | `loss_type=["ipo"]`; `["robust"]` with `label_smoothing` |
 # | thumbs up or down, no pairs | KTO | `KTOConfig` |
 # | little memory | LoRA: the reference is the LoRA off | `peft_config=LoraConfig(…)` |
