@@ -67,8 +67,12 @@ import random
 import re
 from collections import Counter
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import Image as Picture
+from IPython.display import display
+from PIL import Image
 from torch.nn import functional as F
 
 from instructlab_utils import (
@@ -88,6 +92,15 @@ from instructlab_utils.errors import ProgramError
 
 run = start("15", profile=profile, seed=seed)
 rng = random.Random(seed)
+
+
+def show(figure, name):
+    """Save the figure, and show it in 128 colours, so that the notebook stays small."""
+    data = io.BytesIO()
+    Image.open(run.figure(figure, name)).convert("RGB").quantize(128).save(data, "PNG", optimize=True)
+    plt.close(figure)
+    display(Picture(data.getvalue()))
+
 
 # %% [markdown]
 # ## 1 Ask, and look
@@ -177,7 +190,7 @@ for i, (name, (shown, refused)) in enumerate(stations.items()):
         axis.text(0.06, -i + 0.52, f"refuses {refused}", fontsize=7, style="italic", va="center")
 axis.set(xlim=(0, 1), ylim=(-4.5, 0.4))
 axis.axis("off")
-_ = run.figure(figure, "15_stations")
+show(figure, "15_stations")
 
 # %% [markdown]
 # **Figure.** From text to trail (`take@22`: the token begins in column 22). Between two stations stands what the arrow
@@ -567,7 +580,7 @@ axis.axvspan(0.8, 3.5, color="grey", alpha=0.12)
 axis.text(0.95, 0.03, "trained", fontsize=8)
 axis.set(xlabel="depth d", ylabel="share of right last lists", ylim=(-0.02, 1.02), xlim=(0.8, 6.2))
 axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-_ = run.figure(figure, "15_depth")
+show(figure, "15_depth")
 
 # %% [markdown]
 # **Figure and observe.** Same weights, same programs. Asked for the last list at once, the model falls far below $p^d$, also
@@ -689,7 +702,7 @@ for panel, values, title in (
             fontsize=7,
             color="white" if value > 0.5 else "black",
         )
-_ = run.figure(figure, "15_soft")
+show(figure, "15_soft")
 print(f"length of a soft vector {soft.norm(dim=1).mean():.2f}, of an embedding {E.norm(dim=1).mean():.2f}")
 run.record(soft=float(np.diag(behaviour).mean()), soft_cosine=float(near.diag().mean()))
 
@@ -896,7 +909,7 @@ axis.set_xticks(range(len(path)), [f"{label!r}" for label in labels], fontsize=7
 axis.set(
     yscale="log", ylim=(0.5, 300), xlabel="the token that comes next", ylabel="tokens allowed there (log)"
 )
-_ = run.figure(figure, "15_allowed")
+show(figure, "15_allowed")
 
 # %% [markdown]
 # **Figure.** One program, token by token. Above each token stands how many of the 49,152 were allowed in its place. Where
@@ -1256,7 +1269,7 @@ right_panel.axhline(0.1, color="grey", linestyle=":", label="wanted risk")
 right_panel.axvline(taken.mean(), color="black", linewidth=0.8, label="chosen on dev")
 right_panel.set(xlabel="coverage", ylabel="risk", ylim=(0, 1), xlim=(0, 1))
 right_panel.legend(fontsize=7)
-_ = run.figure(figure, "15_router")
+show(figure, "15_router")
 
 # %% [markdown]
 # **Figure and observe.** Left: rows are what was wanted, columns where it went; the last column is *refused*. Right: the
@@ -1414,7 +1427,7 @@ for i, name in enumerate(("fits the three pairs that it saw", "also right on eig
     axis.plot(draws, [pair[i] for pair in shares], label=name, **plotting.style(i))
 axis.set(xlabel="programs drawn and tested (1: the greedy guess)", ylabel="share of puzzles", ylim=(0, 1.02))
 axis.legend(fontsize=8)
-_ = run.figure(figure, "15_feedback")
+show(figure, "15_feedback")
 
 # %% [markdown]
 # **Figure and observe.** Test feedback buys a lot, without any update of the weights: the interpreter is a judge that
@@ -1494,7 +1507,7 @@ for i, (method, label) in enumerate(labels.items()):
 axis.axvspan(0.8, 3.5, color="grey", alpha=0.12)
 axis.set(xlabel="steps d (grey: trained)", ylabel="share of right results", ylim=(-0.02, 1.02))
 axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-_ = run.figure(figure, "15_composition")
+show(figure, "15_composition")
 folded("composition")
 
 # %%
@@ -1528,7 +1541,7 @@ for panel, length, title in (
                 panel.plot([np.mean(values)], [-i - 0.3 * k], marker="|", markersize=14, color="black")
     panel.set(title=title, xlabel="circles: valid; squares: right", xlim=(0, 1.02))
     panel.set_yticks([-i - 0.15 for i in range(len(labels))], list(labels.values()), fontsize=7)
-_ = run.figure(figure, "15_writing")
+show(figure, "15_writing")
 folded("program_writing")
 
 # %% [markdown]
