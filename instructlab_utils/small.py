@@ -110,7 +110,8 @@ def sample(
             ids = logits.argmax(-1, keepdim=True)
         else:
             log_p = log_softmax(logits / temperature)
-            ids = torch.multinomial(log_p.exp(), 1, generator=generator)
+            drawn = torch.multinomial(log_p.exp().cpu(), 1, generator=generator)  # the same on every device
+            ids = drawn.to(device)
             total = total + torch.where(done, 0.0, log_p.gather(-1, ids).squeeze(-1))
         for i, (token, over) in enumerate(zip(ids.squeeze(-1).tolist(), done.tolist(), strict=True)):
             if not over and token != eos_id:

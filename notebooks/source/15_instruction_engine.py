@@ -992,7 +992,7 @@ def write(prompts, mask=None, temperature=0.0, seed=0, longest=16):
     """What SmolLM2 writes up to the end of the line."""
     ids, g = (
         [tokenizer(prompt)["input_ids"] for prompt in prompts],
-        torch.Generator(run.device).manual_seed(seed),
+        torch.Generator().manual_seed(seed),
     )
     how = dict(temperature=temperature, generator=g, allowed=mask)
     return [tokenizer.decode(new).strip() for new in small.sample(decoder, ids, longest, newline, **how)[0]]
@@ -1402,7 +1402,7 @@ ids = [words_of(prompt)["input_ids"] for _, prompt, _ in puzzles]
 
 
 def guess_all(temperature, seed=0):
-    g = torch.Generator(run.device).manual_seed(seed)
+    g = torch.Generator().manual_seed(seed)
     new, _ = small.sample(guesser, ids, 8, words_of.eos_token_id, temperature=temperature, generator=g)
     return [words_of.decode(i) for i in new]
 
