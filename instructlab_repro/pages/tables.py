@@ -132,6 +132,8 @@ def figure(name: str, profile: str = "laptop", metric: str | None = None) -> Fig
             panel.set_xlabel(summary.title)
     if axis is None:
         grid[0][0].invert_yaxis()  # shared by all: the first method stands on top
+        longest = max(len(summary.label(method)) for method in methods)
+        drawing.set_figwidth(drawing.get_figwidth() + 0.08 * max(0, longest - 30))  # room beside long labels
         return drawing
     for row in grid:
         row[0].set_ylabel(summary.title)
