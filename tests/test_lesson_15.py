@@ -3,6 +3,7 @@
 import json
 import random
 
+import byte_grammars
 import llguidance
 import llguidance.hf
 import numpy as np
@@ -66,9 +67,9 @@ def of_schema(schema):
 
 
 GRAMMARS = {
-    "programs": (grammars.program_grammar(), LANGUAGE),
-    "call": (grammars.schema_grammar(CALL), of_schema(CALL)),
-    "note": (grammars.schema_grammar(NOTE), of_schema(NOTE)),
+    "programs": (byte_grammars.program_grammar(), LANGUAGE),
+    "call": (byte_grammars.schema_grammar(CALL), of_schema(CALL)),
+    "note": (byte_grammars.schema_grammar(NOTE), of_schema(NOTE)),
 }
 
 
@@ -106,7 +107,7 @@ def walk(rng, ours, theirs, end, prefixes, length=24):
 @pytest.mark.parametrize("name", GRAMMARS)
 def test_allowed_tokens_are_the_librarys(name, tokenizer, library, capsys):
     ours, theirs = GRAMMARS[name]
-    constraint = grammars.Constraint(tokenizer, ours)
+    constraint = byte_grammars.Constraint(tokenizer, ours)
     seen, worst = walk(
         random.Random(name), lambda new: constraint.allowed(0, new),
         lambda: llguidance.LLMatcher(library, FREE + theirs), tokenizer.eos_token_id, 400,
@@ -181,7 +182,7 @@ def test_brackets_are_allowed_as_deep_as_the_parser_goes(nested):
 
 def test_a_token_may_end_inside_a_character(tokenizer):
     """Bytes, not characters: "café" is written through tokens that hold half of "é"."""
-    constraint = grammars.Constraint(tokenizer, grammars.schema_grammar({"enum": ["café", "cafe"]}))
+    constraint = byte_grammars.Constraint(tokenizer, byte_grammars.schema_grammar({"enum": ["café", "cafe"]}))
     halves = {id_ for id_, text in constraint.texts.items() if text == "\xc3"}
     prefix = tokenizer('"caf', add_special_tokens=False)["input_ids"]
     assert halves & set(constraint.allowed(0, prefix))
@@ -195,14 +196,16 @@ def test_a_token_may_end_inside_a_character(tokenizer):
 )
 def test_another_schema_is_refused(schema):
     with pytest.raises(ParameterError, match="none that this grammar knows"):
-        grammars.schema_grammar(schema)
+        byte_grammars.schema_grammar(schema)
 
 
 @pytest.mark.parametrize("value", [0, -12, True, None, 'a "b" \\ é 😀', {"k": 1}])
 def test_what_json_writes_is_read(value):
     kinds = {int: {"type": "integer"}, bool: {"type": "boolean"}, str: {"type": "string"}}
     nested = {"type": "object", "properties": {"k": {"type": "integer"}}, "required": ["k"]}
-    grammar = grammars.schema_grammar(kinds.get(type(value), {"const": None} if value is None else nested))
+    grammar = byte_grammars.schema_grammar(
+        kinds.get(type(value), {"const": None} if value is None else nested)
+    )
     state = grammars.opened([("<start>",)], grammar)
     for character in json.dumps(value, ensure_ascii=False).encode().decode("latin-1"):
         state = grammars.advance(state, character, grammar)
