@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -307,6 +308,17 @@ def test_a_block_goes_on_where_it_stopped_and_a_finished_one_is_left_alone(root,
     assert calls[-1][-1] == 6
 
 
+def test_fresh_repeats_a_block_whose_lines_are_committed_and_else_they_count(root, monkeypatch):
+    toy.run_all()
+    calls = fake_notebook(monkeypatch)
+    for fresh, repeated in ((False, 0), (True, 6)):
+        shutil.rmtree(root / "build")
+        (job,) = (job for job in jobs.all_jobs(["toy"], "laptop") if job.name == "toy/tune-a")
+        snakemake._clear([job], fresh)
+        experiments.run_block("toy", "tune-a", "laptop")
+        assert calls[-1][-1] == repeated
+
+
 def test_lines_of_other_code_are_dropped_before_a_block_runs_again(root, monkeypatch):
     calls = fake_notebook(monkeypatch)
     experiments.run_block("toy", "tune-a", "laptop")
@@ -415,8 +427,6 @@ def test_missing_and_refused_blocks_are_named_and_never_averaged(root):
 def test_in_a_fresh_clone_committed_lines_of_the_present_key_count_as_done(root):
     experiment = toy.run_all()
     committed = (root / "data/results/toy.jsonl").read_bytes()
-    import shutil
-
     shutil.rmtree(root / "build")
     found = jobs.all_jobs(["toy"], "laptop")
     assert len(found) == 14 and all(job.done for job in found)

@@ -99,10 +99,12 @@ def run_graph(
 
 
 def _clear(jobs: list[Job], fresh: bool) -> None:
-    """Forget how these jobs ended; ``fresh`` also removes what they have stored."""
+    """Forget how these jobs ended; ``fresh`` also empties what they have stored, so that no committed line steps in."""
     for job in jobs:
-        for name in ("done", "lines.jsonl", "manifest.json") if fresh else ("done",):
+        for name in ("done", "manifest.json") if fresh else ("done",):
             (job.out / name).unlink(missing_ok=True)
+        if fresh:
+            files.write_lines(job.out / "lines.jsonl", [])
         job.manifest, job.before = None, stored.version(job.out / "manifest.json")
 
 

@@ -82,7 +82,9 @@ def run_block(
         return runner.read_manifest(out)
     trials = experiment.trials(chosen)  # says so if the tuned values are not there yet
     kept = files.salvage(path) if path.is_file() and not fresh else []
-    if not kept and under == "runs" and not fresh:  # after a change of methods, the others' lines still count
+    if (
+        not path.is_file() and under == "runs" and not fresh
+    ):  # after a change of methods, the others' lines still count
         kept = rows_by_block(name, profile).get(block, [])
     key = experiment.key(chosen)
     files.write_lines(path, [line for line in kept if line.get("key") == key])
