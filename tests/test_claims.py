@@ -581,6 +581,13 @@ def test_an_argument_is_as_good_as_its_test(root):
 
 def test_what_changed_since_the_runs_is_flagged(root):
     record_all(clear)
+    path = experiments.results_path("sim", "laptop")
+    rows = files.read_lines(path)
+    files.write_lines(
+        path, [*rows, rows[0] | {"stage": "tune", "claims": {"T1": "as it was before the runs"}}]
+    )
+    assert not claims.verdict("T1")["changed"]
+    files.write_lines(path, rows)
     write(root, DIFFERENCE, "threshold = 0.0", "threshold = -0.5")
     found = claims.verdict("T1")
     assert found["changed"] and not found["outdated"] and "text has changed since" in claims.render(found)

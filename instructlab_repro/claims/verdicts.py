@@ -183,7 +183,7 @@ def verdict(name: str, profile: str = "laptop", stored: list[dict[str, Any]] | N
     now = provenance.claims_sha([name])[name]
     return found | {
         "edition": runs.edition,
-        "changed": any(line.get("claims", {}).get(name) != now for line in runs.lines),
+        "changed": any(x.get("claims", {}).get(name) != now for x in runs.lines if x.get("stage") != "tune"),
         "outdated": runs.outdated(),
         "stale": repeat.stale(runs.experiment),
         "secondary": [_measure(claim, other, runs)[0] for other in claim.secondary],
