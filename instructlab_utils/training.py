@@ -85,8 +85,13 @@ def collate_tokens(examples: Sequence[Example], pad_id: int) -> Batch:
 
 
 def _batch(examples: Sequence[Example], pad_id: int) -> Batch:
-    plain = not isinstance(examples[0]["labels"], list) and examples[0].keys() == {"input_ids", "labels"}
-    return (collate if plain else collate_tokens)(examples, pad_id)
+    if isinstance(examples[0]["labels"], list):
+        return collate_tokens(examples, pad_id)
+    batch = collate(examples, pad_id)
+    if more := examples[0].keys() - batch.keys():
+        lists = [{name: e[name] for name in ("input_ids", *more)} for e in examples]
+        batch |= collate_tokens(lists, pad_id)
+    return batch
 
 
 def length_buckets(

@@ -312,6 +312,17 @@ def test_collate_tokens_pads_each_list_with_its_own_mark():
     assert spans["labels"].tolist() == [[0, 1], [1, 1]]
 
 
+def test_one_label_a_text_goes_with_further_lists():
+    pairs = [
+        {"input_ids": [5, 6, 7], "labels": 1, "token_type_ids": [0, 0, 1]},
+        {"input_ids": [5, 6], "labels": 0, "token_type_ids": [0, 1]},
+    ]
+    batch = next(training.batches_of(pairs, 2, pad_id=9, seed=0))
+    rows = dict(zip(batch["labels"].tolist(), batch["token_type_ids"].tolist(), strict=True))
+    assert rows == {1: [0, 0, 1], 0: [0, 1, 0]}
+    assert batch.keys() == {"input_ids", "attention_mask", "labels", "token_type_ids"}
+
+
 def token_model() -> torch.nn.Module:
     class Head(torch.nn.Module):
         def __init__(self) -> None:
