@@ -65,6 +65,13 @@ class Power(Strict):
     sides: Literal["one", "two"] = "two"
 
 
+class Edition(Strict):
+    """``why`` there is a second edition, in a sentence; ``first`` is the first one's id where it had another."""
+
+    why: Annotated[str, Field(min_length=1)]
+    first: str | None = None
+
+
 class Claim(Strict):
     """data/claims/<id>.toml. ``expected`` is what we thought before the run; it has no influence.
 
@@ -90,6 +97,7 @@ class Claim(Strict):
     secondary: list[AnyStatistic] = []
     argument: Argument | None = None
     power: Power | None = None
+    edition: Edition | None = None
     unit: Literal["seed", "item", "task", "method"] = "seed"
 
     @model_validator(mode="after")
@@ -181,10 +189,8 @@ def load(name: str) -> Claim:
     if claim.id != name:
         raise ConfigError(f"{file}: id is {claim.id!r}, the file is called {name!r}; make them equal.")
     for path in sorted((root / experiments.FOLDER).glob("*.toml")):
-        listed, named = (
-            name in _toml(path, experiments.FOLDER).get("claims", ()),
-            claim.experiment == path.stem,
-        )
+        listed = name in _toml(path, experiments.FOLDER).get("claims", ())
+        named = claim.experiment == path.stem
         where = f"{file}: experiment: {experiments.FOLDER}/{path.name}"
         if listed and not named:
             raise ConfigError(f"{where} lists this claim; name {path.stem!r} here.")

@@ -102,9 +102,8 @@ def _rounded(value: Any) -> Any:
 
 def _short(found: Mapping[str, Any]) -> dict[str, Any]:
     """What a row keeps of one statistic."""
-    row = {key: found[key] for key in KEPT if key in found} | {
-        key: found[key] for key in NEW if found.get(key)
-    }
+    row = {key: found[key] for key in KEPT if key in found}
+    row |= {key: found[key] for key in NEW if found.get(key)}
     return _rounded(row) | {"seeds": len(found["seeds"])}
 
 

@@ -37,9 +37,7 @@ class Tuning(Strict):
     better: Literal["higher", "lower"] = "higher"
     tie: str | None = None  # a metric that decides between equal means; the higher is the better
     values: dict[str, Knobs] = {}
-    same: list[
-        Annotated[list[str], Field(min_length=1)]
-    ] = []  # groups of methods whose knobs go in the same steps
+    same: list[Annotated[list[str], Field(min_length=1)]] = []  # methods whose knobs go in the same steps
     limits: dict[str, list[float]] = {}  # knob → the least and the largest value that makes sense
 
     @property

@@ -28,9 +28,7 @@ BOX = re.compile(
     r"(?: · (?P<flavour>bug hunt|prediction))?$",
     re.MULTILINE,
 )
-SOLUTION = re.compile(
-    r"^[ ]*### BEGIN SOLUTION\n(?P<body>.*?)^[ ]*### END SOLUTION\n?", re.MULTILINE | re.DOTALL
-)
+SOLUTION = re.compile(r"^[ ]*### BEGIN SOLUTION\n(?P<body>.*?)^[ ]*### END SOLUTION\n?", re.M | re.S)
 HIDDEN = re.compile(
     r"^[ ]*### BEGIN HIDDEN TESTS\n(?P<body>.*?)^[ ]*### END HIDDEN TESTS(?:\n|\Z)", re.MULTILINE | re.DOTALL
 )

@@ -18,9 +18,7 @@ from instructlab_utils import files
 from instructlab_utils.errors import ConfigError
 from instructlab_utils.project import text_of
 
-GENERATED = re.compile(
-    r"(<!-- generated:(?P<name>[\w.-]+) -->\n)(?P<text>.*?)(<!-- /generated -->)", re.DOTALL
-)
+GENERATED = re.compile(r"(<!-- generated:(?P<name>[\w.-]+) -->\n)(?P<text>.*?)(<!-- /generated -->)", re.S)
 MARK = re.compile(r"<!-- (/?)generated(?::[\w.-]+)? -->")
 SIGNS = dict(zip("±<>−·×≤≥†", r"\pm < > - \cdot \times \le \ge \dagger".split(), strict=True))
 TEX = str.maketrans(
