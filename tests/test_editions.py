@@ -14,6 +14,7 @@ import test_claims as sim
 from instructlab_repro import claims, experiments
 from instructlab_repro.claims.statistic import KINDS, spearman
 from instructlab_repro.engine import cli
+from instructlab_repro.pages import ledger
 from instructlab_utils import files
 from instructlab_utils.decisions import decide, decide_several
 from instructlab_utils.errors import ConfigError
@@ -248,6 +249,34 @@ def test_seeds_that_change_nothing_are_refused_unless_the_item_is_the_unit(root)
     sim.write(root, sim.DIFFERENCE, 'kind = "difference"\n', 'kind = "difference"\nunit = "method"\n')
     with pytest.raises(ConfigError, match="unit: 'ten of the new .*' has no number for each method"):
         claims.load("T1")
+
+
+def test_a_count_is_what_it_is_and_needs_no_interval(root):
+    """The ratio of two numbers of parameters is the same in every run; the seeds need not change it."""
+    part = sim.STATISTIC.replace('"paired_difference"', '"ratio"').replace(
+        '"accuracy"', '"trainable_parameters"'
+    )
+    several = sim.SEVERAL.replace("threshold = 0.1", "threshold = 1.0").split("\n[[comparisons]]")
+    several[2] = several[2].split("[comparisons.statistic]")[0] + "[comparisons.statistic]" + part
+    text = sim.HEAD.format(kind="conjunction", more="") + "\n[[comparisons]]".join(several)
+    (root / "data/claims/T1.toml").write_text(text, encoding="utf-8")
+    sim.record_all(sim.clear, schema=3)
+    path = experiments.results_path("sim")
+    lines = files.read_lines(path)
+    files.write_lines(path, [x | {"trainable_parameters": 80 if x["method"] == "new" else 10} for x in lines])
+    found = claims.verdict("T1")
+    assert found["verdict"] == "supported" and found["comparisons"][1]["mean"] == 3.0
+    assert "+3.000, the same in every run" in claims.render(found)
+    assert "+3.000, the same in every run" in ledger.finding(found["comparisons"][1])
+
+
+def test_scores_of_something_else_do_not_hide_the_right_answers(root):
+    """A run may store which answers were right and, beside it, a log-likelihood of each."""
+    rows = store(answers(0.02, 1.0, 0.3))
+    wanted = claims.verdict("T1", stored=rows)
+    found = claims.verdict("T1", stored=[row | {"scores": np.full(60, -3.0)} for row in rows])
+    assert found["basis"] == wanted["basis"] and "shared items" in found["basis"]
+    assert found["low"] == wanted["low"]
 
 
 @pytest.mark.parametrize(("stuck", "word"), [(0, "supported"), (3, "supported"), (4, "not tested")])

@@ -42,12 +42,11 @@ def example_cells(
     def one(cell: Where, metric: str) -> np.ndarray:
         place = tuple(cell[axis] for axis in axes)
         row = arrays.get(place, {})
-        found = row.get("scores")
-        if found is None and metric == "accuracy" and "predictions" in row and "targets" in row:
-            found = np.equal(row["predictions"], row["targets"])
-        if found is None or not np.isclose(np.mean(found), table[place][metric], atol=1e-4):
-            return np.zeros(0)
-        return np.asarray(found, dtype=float)
+        known = [row["scores"]] if "scores" in row else []
+        if metric == "accuracy" and "predictions" in row and "targets" in row:
+            known.append(np.equal(row["predictions"], row["targets"]))
+        fits = (x for x in known if np.isclose(np.mean(x), table[place][metric], atol=1e-4))
+        return np.asarray(next(fits, ()), dtype=float)
 
     cells = []
     curves, points = statistic.curves.values(), statistic.points(axes)

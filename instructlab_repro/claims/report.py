@@ -28,7 +28,8 @@ def _sentence(found: Mapping[str, Any]) -> str:
     if found["mean"] is None:
         return f"{found['statistic']}: not tested, {len(found['seeds'])} complete seeds"
     ends = [found["low"], found["high"]]
-    text = f"{found['statistic']}: {round(found['mean'], 6):+.3f} {_ends(found, ends)}"  # rounded as in the ledger
+    width = f" {_ends(found, ends)}" if ends[0] < ends[1] else ", the same in every run"
+    text = f"{found['statistic']}: {round(found['mean'], 6):+.3f}{width}"  # rounded as in the ledger
     if found["bootstrap"] is not None:
         text += f", bootstrap {_ends(found, found['bootstrap'])}"
     if found["basis"] is not None:

@@ -17,7 +17,7 @@ from instructlab_repro import experiments, provenance
 from instructlab_repro.claims import repeat
 from instructlab_repro.claims.claim import Claim, axes_of, load, methods_of
 from instructlab_repro.claims.evidence import estimate, example_cells, numbers_of, own_items, under_no_effect
-from instructlab_repro.claims.statistic import AnyStatistic, Axes, per_seed
+from instructlab_repro.claims.statistic import COUNTS, AnyStatistic, Axes, per_seed
 from instructlab_repro.experiments import Experiment
 from instructlab_utils import files
 from instructlab_utils.decisions import decide, decide_equivalence, decide_several, holm_level
@@ -98,7 +98,10 @@ def _measure(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[dict[st
             basis, control = kept["basis"], kept["control"]
         seeds = over_units(numbers.values, chosen.bounds).interval(level)
         found |= {"error": chosen.error, "df": chosen.df, "basis": basis, "control": control}
-        found |= {"seeds_only": [seeds.low, seeds.high], "ties": numbers.ties}
+        found |= {
+            "seeds_only": [seeds.low, seeds.high] if seeds.low < seeds.high else None,
+            "ties": numbers.ties,
+        }
     interval = chosen.interval(level)
     return found | {"mean": interval.mean, "low": interval.low, "high": interval.high}, chosen
 
@@ -109,7 +112,8 @@ def _refusal(claim: Claim, runs: Runs, parts: list[dict[str, Any]]) -> str | Non
         return None
     if runs.untrained(methods_of(claim, runs.experiment)):
         return "did not train"
-    if claim.unit == "seed" and any(np.ptp(part["values"]) < 1e-12 for part in parts):
+    drawn = [part for s, part in zip(claim.deciding, parts, strict=True) if s.metric not in COUNTS]
+    if claim.unit == "seed" and any(np.ptp(part["values"]) < 1e-12 for part in drawn):
         return "the seeds change nothing"
     if claim.unit == "item" and any("items" not in part["basis"] for part in parts):
         return "no number is stored for each item"

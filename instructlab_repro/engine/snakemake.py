@@ -198,9 +198,8 @@ def executor_profile(name: str) -> tuple[Path, str]:
         options = yaml.safe_load(text_of(folder / "config.yaml"))
         kind = str(options.get("executor", "local"))
     except (yaml.YAMLError, AttributeError) as e:
-        raise ConfigError(
-            f"{folder}/config.yaml: not a table of YAML ({' '.join(str(e).split())})."
-        ) from None
+        why = " ".join(str(e).split())
+        raise ConfigError(f"{folder}/config.yaml: not a table of YAML ({why}).") from None
     extra = f"snakemake_executor_plugin_{kind.replace('-', '_')}"
     if kind != "local" and importlib.util.find_spec(extra) is None:
         raise ConfigError(f"executor {kind!r} is not installed; run `pip install {extra.replace('_', '-')}`.")

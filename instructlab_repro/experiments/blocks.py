@@ -126,10 +126,8 @@ class Experiment(Spec):
             value = str(block.coordinates[axis])
             for name, table in settings.items():
                 if value not in table:
-                    raise ConfigError(
-                        f"{FOLDER}/{self.name}.toml: settings_by.{axis}.{name} has no entry for {axis} = {value}; "
-                        f"known: {', '.join(table)}"
-                    )
+                    what = f"{FOLDER}/{self.name}.toml: settings_by.{axis}.{name} has no entry"
+                    raise ConfigError(f"{what} for {axis} = {value}; known: {', '.join(table)}")
                 found[name] = table[value]
         return SimpleNamespace(**found)
 
@@ -138,15 +136,13 @@ class Experiment(Spec):
         if stage not in STAGES:
             raise ParameterError(f"unknown stage {stage!r}: choose {', '.join(STAGES)}")
         if set(coordinates) != set(self.outside):
-            raise ParameterError(
-                f"{self.name}: a block needs {', '.join(self.outside)}, not {', '.join(coordinates)}"
-            )
+            needed, given = ", ".join(self.outside), ", ".join(coordinates)
+            raise ParameterError(f"{self.name}: a block needs {needed}, not {given}")
         for axis, value in coordinates.items():
             known = [str(v) for v in self.axes[axis]]
             if isinstance(value, str) and value not in known:
-                raise ParameterError(
-                    f"unknown {axis} {value!r}{closest(value, known)}; known: {', '.join(known)}"
-                )
+                near = closest(value, known)
+                raise ParameterError(f"unknown {axis} {value!r}{near}; known: {', '.join(known)}")
         place = {axis: coordinates[axis] for axis in self.outside}
         kind, round_ = stage.partition("-")[0], TUNE.index(stage) if stage in TUNE else 0
         before = range(round_ if kind == "tune" else self._rule.rounds)

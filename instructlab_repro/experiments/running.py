@@ -22,9 +22,8 @@ def _read(path: Path, _: tuple[int, ...]) -> Experiment:
     file = f"{FOLDER}/{path.name}"
     experiment = Experiment.checked(read_toml(path, file), file)
     if experiment.name != path.stem:
-        raise ConfigError(
-            f"{file}: name is {experiment.name!r}, but the file is called {path.stem!r}; make them equal."
-        )
+        what = f"{file}: name is {experiment.name!r}, but the file is called {path.stem!r}"
+        raise ConfigError(f"{what}; make them equal.")
     for profile in PROFILES:
         experiment.at(profile)
     return experiment
@@ -43,9 +42,8 @@ def load(name: str) -> Experiment:
     path = find_root() / FOLDER / f"{name}.toml"
     if not path.is_file():
         known = names()
-        raise ConfigError(
-            f"unknown experiment {name!r}{closest(name, known)}; known: {', '.join(known) or 'none'}"
-        )
+        told = ", ".join(known) or "none"
+        raise ConfigError(f"unknown experiment {name!r}{closest(name, known)}; known: {told}")
     return _read(path, version(path)).model_copy(deep=True)
 
 

@@ -58,7 +58,8 @@ def finding(part: Row, unit: Unit = (1.0, ""), *, beside: bool = True, side: boo
     if mean is not None:
         text += f": {scale * mean:+.{places}f}{name}"
     if mean is not None and low is not None:
-        text += f" {ends((low, high))}" + (f" over {part['basis']}" if part.get("basis") else "")
+        told = f" {ends((low, high))}" + (f" over {part['basis']}" if part.get("basis") else "")
+        text += told if low < high else ", the same in every run"
         text += " (cut at the bound: this t interval is wider than possible)" * (low < least or high > most)
     for key in (key for key in BESIDE if beside and part.get(key)):
         text += f", {BESIDE[key]} {ends(part[key])}"

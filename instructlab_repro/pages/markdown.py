@@ -90,9 +90,8 @@ def _replaced(path: Path, mapping: Mapping[str, str]) -> tuple[str, list[str]]:
     old, different = text_of(path), []
     marks = MARK.findall(old)
     if marks != ["", "/"] * (len(marks) // 2):
-        raise ConfigError(
-            f"{path.name}: each generated block must be closed by <!-- /generated --> before the next."
-        )
+        what = "each generated block must be closed by <!-- /generated --> before the next."
+        raise ConfigError(f"{path.name}: {what}")
 
     def fill(match: re.Match[str]) -> str:
         text = f"{mapping[match['name']].strip()}\n" if match["name"] in mapping else match["text"]
