@@ -28,7 +28,8 @@ ELSEWHERE = {
     "benchmark",
     "benchmarks",
     "coverage",
-}  # test_slurm.py, test_bench.py
+    "worked-example",
+}  # test_slurm.py, test_bench.py, test_claims.py, test_recompute.py
 FOLDERS = ("source", "exercises", "experiments/source")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / "notebooks" / folder).glob("*.py"))
 
@@ -50,7 +51,7 @@ def test_generated_blocks_are_what_is_regenerated_now(page: Path, regenerated: d
 def test_each_block_stands_on_a_page() -> None:
     there = {name for page in PAGES for name in blocks_of(page)}
     shown = {"lessons", "remember", "experiments", "claims", "ledger-page", "teaching", "before", *ELSEWHERE}
-    assert shown | {"table-arena", "table-baselines", "determinism-baselines"} <= there
+    assert shown | {"table-arena", "table-baselines", "repetitions", "power", "editions"} <= there
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import test_claims as sim
 
 from instructlab_repro import claims, experiments
 from instructlab_repro.claims.statistic import KINDS, spearman
-from instructlab_repro.engine import cli
+from instructlab_repro.engine import cli, course, jobs, snakemake
 from instructlab_repro.pages import ledger
 from instructlab_utils import files
 from instructlab_utils.decisions import decide, decide_several
@@ -107,6 +107,25 @@ def test_a_claim_s_file_is_read_again_only_when_it_changes(root, monkeypatch):
     assert claims.load("T1").threshold == 0 and len(reads) == 2
     sim.write(root, sim.DIFFERENCE, "threshold = 0.0", "threshold = 0.25")
     assert claims.load("T1").threshold == 0.25 and len(reads) == 3
+
+
+def test_the_first_edition_stands_beside_the_second(monkeypatch):
+    monkeypatch.delenv("INSTRUCTLAB_ROOT", raising=False)
+    (old,) = [row for row in ledger.rows() if row["claim"] == "D1"]
+    new = old | {"edition": 2, "verdict": "refuted", "statement": "Now | then.", "mean": 0.004}
+    monkeypatch.setattr(ledger, "rows", lambda: [new])
+    plan = {"claim": "CD1", "planned": True, "smallest": 0.02, "seeds": 20, "items": 300, "power": 0.954}
+    monkeypatch.setattr(ledger.claims, "plan", lambda: [plan, {"claim": "X", "planned": False}])
+    found = ledger.sure()
+    assert "| 2 points | 20 | 300, own | 0.95 | nothing yet | program_writing, " in found["power"]
+    head, table = found["editions"].split("\n\n")
+    assert head.startswith("1 claims of the first edition were run again; 0 of them had been decided.")
+    assert "1 of them are decided. 1 have another word" in head
+    (line,) = table.splitlines()[2:]
+    cells = [cell.strip() for cell in line.replace(r"\|", "!").split("|")[1:-1]]
+    assert len(cells) == 4 and cells[0] == "D1" and "<br>**undecided**<br>" in cells[1]
+    assert cells[2].startswith("Now ! then.<br>**refuted**<br>") and "+0.4 points" in cells[2]
+    assert cells[3].startswith('"No difference" could not be told')
 
 
 def test_a_second_edition_says_why(root):
@@ -411,3 +430,72 @@ def test_where_items_are_few_the_plan_asks_for_items(root, monkeypatch):
     monkeypatch.setattr(experiments, "predictions", lambda *_: rows)
     (row,) = claims.plan()
     assert row["missing"].endswith("times the items") and row["power"] < 0.3  # more seeds would not help
+
+
+TUNED = """
+[tuning]
+seeds = [100, 101, 102]
+at = { n_train = 10 }
+metric = "dev_loss"
+better = "lower"
+[tuning.values]
+new = { rate = [1, 3] }
+old = { rate = [1, 3] }
+"""
+
+
+@pytest.fixture
+def tuned(root):
+    """The tuning of a second design has run, on dev; what was recorded before is of the first."""
+    sim.write(root, sim.DIFFERENCE + "\n" + POWER, "n_train = 40", "n_train = 10")
+    sim.record_all(lambda t, n, s, m: 0.5 + 0.1 * s * (m == "new"))
+    path, rng = experiments.results_path("sim"), np.random.default_rng(0)
+    first = files.read_lines(path)
+    toml = root / "data/experiments/sim.toml"
+    text = toml.read_text(encoding="utf-8").replace("revision = 1", "revision = 2")
+    toml.write_text(text.replace("[resources]", TUNED + "[resources]"), encoding="utf-8")
+    experiment, lines = experiments.load("sim").at("laptop"), []
+    for block in (b for b in experiment.blocks() if b.stage == "tune"):
+        for trial in experiment.trials(block, lines):
+            place = {"schema": 3, "block": block.id, "stage": "tune", **block.coordinates, **trial.key}
+            luck, bad = 0.01 * float(rng.normal()), trial.tuned["rate"] == 3
+            place |= {"dev_loss": 1.0 + bad, "dev_accuracy": 0.5 + luck - 0.4 * bad}
+            lines.append(place)
+    files.write_lines(path, [*first, *lines])
+    return lines
+
+
+def test_the_tuning_alone_gives_a_plan(tuned):
+    (row,) = claims.plan()
+    chosen = {
+        (x["task"], x["seed"], x["method"]): x["dev_accuracy"] for x in tuned if x["tuned"]["rate"] == 1
+    }
+    by_seed = [np.mean([chosen[t, s, "new"] - chosen[t, s, "old"] for t in "ab"]) for s in (100, 101, 102)]
+    assert row["source"] == "3 tuning seeds on dev" and row["spread"] == pytest.approx(
+        np.std(by_seed, ddof=1)
+    )
+    assert row["power"] == pytest.approx(power_of_t(0.02, row["spread"] / 5**0.5, 4))
+    assert "(3 tuning seeds on dev): power " in claims.plan_text([row])
+    path = experiments.results_path("sim")
+    files.write_lines(path, [line for line in files.read_lines(path) if line.get("seed") != 101])
+    assert claims.plan()[0]["source"] == "5 seeds of an earlier design"  # the tuning has not finished
+
+
+def test_the_plan_is_printed_between_the_tuning_and_the_runs(tuned, monkeypatch, capsys):
+    asked = []
+
+    def graph(targets: list[str], *_: Any, **__: Any) -> snakemake.GraphResult:
+        asked.append((targets, capsys.readouterr().out))
+        return snakemake.GraphResult()
+
+    left = [jobs.Job(f"sim/{b}", ROOT, ROOT, "", "", {}) for b in ("tune-a-s100", "a-n10-s0")]
+    monkeypatch.setattr(snakemake, "run_graph", graph)
+    monkeypatch.setattr(jobs, "all_jobs", lambda *_: left)
+    for name in ("prepare", "_warn_if_out_of_step", "write_tables"):
+        monkeypatch.setattr(course, name, lambda *_, **__: 0)
+    monkeypatch.setattr(course, "needed_assets", lambda *_: [])
+    assert course.run_experiments(["sim"], "laptop") == 0
+    assert [targets for targets, _ in asked] == [["sim/tune-a-s100"], ["sim"]]
+    assert asked[1][1].startswith("T1: smallest effect 0.02") and "on dev): power" in asked[1][1]
+    course.run_experiments(["sim"], "laptop", fresh=True)
+    assert [targets for targets, _ in asked[2:]] == [["sim"]]

@@ -1,5 +1,6 @@
 """The script that recomputes every verdict agrees with the ledger, and it would say so if it did not."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import recompute
 import test_claims as sim
 
 from instructlab_repro import claims, experiments
+from instructlab_repro.pages import blocks_of
 
 ROOT = Path(__file__).resolve().parents[1]
 root = sim.root  # the fixture: a project with one experiment and one claim
@@ -62,6 +64,20 @@ def test_a_changed_verdict_and_an_absent_row_are_seen(copy, monkeypatch, capsys)
     path.write_text("[]", encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["recompute.py", str(copy.parent)])
     assert recompute.main() == 1 and capsys.readouterr().out.startswith("SF1: the ledger says 'nothing'")
+
+
+def test_the_worked_example_of_the_page_is_what_the_script_writes():
+    place = importlib.util.spec_from_file_location("how_sure", ROOT / "benchmarks" / "how_sure.py")
+    script = importlib.util.module_from_spec(place)
+    place.loader.exec_module(script)
+    text = script.block()
+    assert blocks_of(script.PAGE)["worked-example"].strip() == text.strip(), "run benchmarks/how_sure.py"
+    _, numbers = script.numbers()
+    found = [np.nan_to_num(task[:, ~np.isnan(task).all(axis=0)]) for task in numbers]
+    other = recompute.crossed(found, None)
+    one = script.intervals(numbers)["seeds and items"]
+    assert other.interval(0.95) == pytest.approx((one.low, one.high))
+    assert 0 < script.PICTURE.stat().st_size < 100_000
 
 
 # --- worlds that no committed line shows -----------------------------------------------------------

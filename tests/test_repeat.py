@@ -115,7 +115,7 @@ def test_a_difference_is_judged_by_the_environment_and_the_bands(ready, changes,
     assert found == word and any(said in reason for reason in reasons), reasons
 
 
-def test_a_method_that_the_study_did_not_see_gets_the_widest_band(ready):
+def test_a_method_without_a_twin_gets_the_widest_band(ready):
     experiment, block = ready
     recorded, again = parts(experiment, block, test_loss=0.305)
     again = [line | {"environment": line["environment"] | {"torch": "9"}} for line in again]
@@ -195,13 +195,22 @@ def test_nothing_to_verify_is_one_sentence(root):
 
 
 @pytest.mark.usefixtures("ready")
-def test_the_bands_are_those_of_the_twins_or_of_the_recorded_study(monkeypatch):
+def test_the_bands_are_twice_what_the_twins_changed(monkeypatch):
     assert repeat.bands("toy") == {}
-    recorded = {"large": {"test_loss": 0.02}}
-    files.write_json(repeat.study_path("toy"), {"bands": recorded})
-    assert repeat.bands("toy") == recorded
     monkeypatch.setattr(repeat.experiments, "bands", lambda *_: {"large": {"test_loss": 0.3}})
     assert repeat.bands("toy") == {"large": {"test_loss": 0.3 * repeat.MARGIN}}
+
+
+def test_without_twins_a_loss_may_differ_by_what_single_precision_loses(ready):
+    experiment, block = ready
+
+    def word(changed: float, **environment: str) -> str:
+        recorded, again = parts(experiment, block, test_loss=0.3 * (1 + changed))
+        again = [line | {"environment": line["environment"] | environment} for line in again]
+        return repeat.judge(repeat.compare(experiment, block, recorded, again), {})[0]
+
+    assert word(2e-5, hardware="another") == "within" and word(5e-4, hardware="another") == "different"
+    assert word(2e-5) == "different"  # the same hardware: every bit
 
 
 # --- explain ----------------------------------------------------------------------------------------

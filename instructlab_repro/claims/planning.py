@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from instructlab_repro import experiments
 from instructlab_repro.claims.claim import Claim, load, names
 from instructlab_repro.claims.evidence import estimate, example_cells, numbers_of, own_items
 from instructlab_repro.claims.statistic import AnyStatistic, per_seed
@@ -22,33 +21,53 @@ MOST = 200  # seeds that are tried
 Spread = Callable[[int, float], Estimate]  # of so many seeds and so many times the items
 
 
-def _tuning_numbers(statistic: AnyStatistic, runs: Runs) -> np.ndarray:
-    """The statistic on the tuning seeds, with the values that were chosen there; empty where it is not recorded."""
-    experiment = runs.experiment
-    lines = experiments.results(experiment.name, experiment.profile, stage="tune")
+def _tuned(experiment: Experiment) -> list[dict[str, Any]] | None:
+    """The lines of the tuning with the values that were chosen, as if they were runs; None while it goes on."""
+    fixed, kept = experiment.tuning.places if experiment.tuning else {}, []
     try:
-        trials = [t for b in experiment.blocks() if b.stage == "run" for t in experiment.trials(b)]
-    except RecordError:  # the tuning has not finished
-        return np.zeros(0)
-    chosen = {trial.method: dict(trial.tuned) for trial in trials}
-    kept = [{**x, "stage": "run"} for x in lines if x["tuned"] == chosen.get(x["method"])]
-    return per_seed(statistic, kept, {**runs.axes, "seed": sorted({x["seed"] for x in lines})}).values
+        lines = [x for b in experiment.blocks() if b.stage == "tune" for x in experiment.lines(b) or ()]
+        for block in (b for b in experiment.blocks() if b.stage == "run"):
+            if lines and block.coordinates["seed"] == experiment.axes["seed"][0]:
+                for trial in experiment.trials(block):
+                    place = {**block.coordinates, **trial.inside, "method": trial.method}
+                    asked = {k: v for k, v in place.items() if k not in fixed} | {"tuned": dict(trial.tuned)}
+                    kept += [{**x, "stage": "run"} for x in lines if asked.items() <= x.items()]
+    except RecordError:
+        return None
+    return kept
 
 
-def _spread(claim: Claim, statistic: AnyStatistic, runs: Runs) -> tuple[Spread, float, str] | None:
-    """The error of a plan, the standard deviation of a seed, and where they come from; None with nothing recorded."""
-    numbers = per_seed(statistic, runs.lines, runs.axes)
+def _on_tuning_seeds(
+    statistic: AnyStatistic, kept: list[dict[str, Any]], runs: Runs
+) -> tuple[np.ndarray, str]:
+    """The statistic on the tuning seeds, and where: of dev, where the lines lack its metric but have that of dev."""
+    axes = {**runs.axes, **(runs.experiment.tuning.places if runs.experiment.tuning else {})}
+    for metric in (statistic.metric, f"dev_{statistic.metric.removeprefix('test_')}"):
+        found = per_seed(statistic.model_copy(update={"metric": metric}), kept, axes).values
+        if len(found) >= 3:
+            return found, "tuning seeds" + " on dev" * (metric != statistic.metric)
+    return np.zeros(0), ""
+
+
+def _spread(claim: Claim, statistic: AnyStatistic, runs: Runs, kept: Any) -> tuple[Spread, float, str] | None:
+    """The error of a plan, the standard deviation of a seed, and where they come from; None with nothing recorded.
+
+    Runs of another design count only where the tuning of today says nothing.
+    """
+    tuning, source = _on_tuning_seeds(statistic, kept or [], runs)
+    old = runs.outdated()
+    lines, earlier = [] if old and source else runs.lines, " of an earlier design" * old
+    numbers = per_seed(statistic, lines, runs.axes)
     own, examples = own_items(claim, runs.stored, runs.axes), None
     if len(numbers.seeds) >= 2:
-        cells = example_cells(statistic, runs.stored, runs.lines, runs.axes, numbers.seeds)
+        cells = example_cells(statistic, runs.stored, lines, runs.axes, numbers.seeds)
         examples = numbers_of(statistic, cells)
         if claim.unit != "seed":
             one, basis = estimate(claim, statistic, numbers, examples, own)
-            return lambda _, f: Estimate(0.0, one.error / f**0.5, one.df * f), one.error, basis
-    tuning = _tuning_numbers(statistic, runs)
-    if len(tuning) < 3 and len(numbers.seeds) < 2:
+            return lambda _, f: Estimate(0.0, one.error / f**0.5, one.df * f), one.error, basis + earlier
+    if not source and len(numbers.seeds) < 2:
         return None
-    values, source = (tuning, "tuning seeds") if len(tuning) >= 3 else (numbers.values, "seeds")
+    values, source = (tuning, source) if source else (numbers.values, "seeds" + earlier)
     found = Components(float(values.var(ddof=1)), 0.0, 0.0, (len(values) - 1.0, np.inf))
     if examples is not None and not own and examples.shape[2] > 1:
         found = components(examples)
@@ -98,10 +117,11 @@ def plan(wanted: Sequence[str] = (), profile: str = "laptop") -> list[dict[str, 
     each seed (None where no setting says), ``power``, ``missing`` to 0.8 (None: nothing), ``hours`` and
     ``hours_needed``; power and what follows are None where nothing is recorded yet.
     """
-    return [_row(load(name), profile) for name in wanted or names()]
+    known: dict[str, Any] = {}  # experiment → what its tuning chose, since claims share it
+    return [_row(load(name), profile, known) for name in wanted or names()]
 
 
-def _row(claim: Claim, profile: str) -> dict[str, Any]:
+def _row(claim: Claim, profile: str, known: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"claim": claim.id, "planned": bool(claim.power and claim.experiment)}
     if claim.power is None or claim.experiment is None:
         return row
@@ -109,7 +129,10 @@ def _row(claim: Claim, profile: str) -> dict[str, Any]:
     seeds = len(runs.axes["seed"])
     row |= claim.power.model_dump() | {"seeds": seeds, "items": runs.experiment.settings.get("test")}
     row |= {"power": None, "missing": None, "hours": _hours(runs.experiment), "hours_needed": None}
-    found = [each for s in claim.deciding if (each := _spread(claim, s, runs)) is not None]
+    if claim.experiment not in known:
+        known[claim.experiment] = _tuned(runs.experiment)
+    kept = known[claim.experiment]
+    found = [each for s in claim.deciding if (each := _spread(claim, s, runs, kept)) is not None]
     if not found:
         return row
     row["spread"], row["source"] = max((sd, source) for _, sd, source in found)

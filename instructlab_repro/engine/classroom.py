@@ -43,10 +43,8 @@ def classroom(folder: Path | str) -> Grades:
             for student, notebook in zip(STUDENTS, (solved(released, path), released), strict=True):
                 write_notebook(notebook, folder / "submitted" / student / path.stem / f"{path.stem}.ipynb")
                 results[student][path.stem] = found = grade(api, folder, path.stem, student)
-                print(
-                    f"{student:10}{path.stem:26}{found['score']:3g} of {found['max_score']:g} points",
-                    flush=True,
-                )
+                points = f"{found['score']:3g} of {found['max_score']:g} points"
+                print(f"{student:10}{path.stem:26}{points}", flush=True)
     seconds = round(time.perf_counter() - began, 1)
     write_json(folder / "results.json", {"students": results, "seconds": seconds})
     _judge(results, folder / "autograded")
@@ -69,9 +67,7 @@ def opened(folder: Path) -> Iterator[Any]:
     if folder.exists():
         others = {path.name for path in folder.glob("submitted/*")} - set(STUDENTS)
         if any(folder.iterdir()) and (others or not (folder / MARKER).is_file()):
-            what = (
-                f"holds submissions ({min(others)})" if others else "is not empty, not made by this command"
-            )
+            what = f"holds submissions ({min(others)})" if others else "has files that this did not make"
             raise ConfigError(f"{folder} {what}: choose another folder with --out, or empty it")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

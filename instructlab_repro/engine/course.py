@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from instructlab_repro import assets, experiments, notebooks
 from instructlab_repro.engine import jobs, snakemake
@@ -107,10 +108,17 @@ def run_experiments(
     code = 0
     if left:
         prepare(needed_assets([experiment.notebook for experiment in loaded]))
+        planned = [c for one in loaded for c in one.claims if profile != "smoke" and claims.load(c).power]
+        tuned = {claims.load(claim).experiment for claim in planned}
+        first = [job.name for job in left if "/tune-" in job.name and job.name.split("/")[0] in tuned]
+        how: dict[str, Any] = {"fresh": fresh, "executor": executor}
         with progress() as on_progress:
-            result = snakemake.run_graph(
-                chosen, profile, workers, fresh=fresh, executor=executor, on_progress=on_progress
-            )
+            if (
+                first and not fresh
+            ):  # what the tuned values let a claim see is said before the results are there
+                snakemake.run_graph(first, profile, workers, executor=executor, on_progress=on_progress)
+                print(claims.plan_text(claims.plan(planned, profile)), flush=True)
+            result = snakemake.run_graph(chosen, profile, workers, **how, on_progress=on_progress)
         code = report(result, profile, name="reproduce")
     else:
         snakemake.end_killed()
@@ -161,8 +169,6 @@ def verify_experiments(names: list[str], profile: str) -> int:
 
 
 # --- for a person who waits -------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[list[Job]], None]]:
     """A text progress bar over notebooks, and a line for each one that has ended."""

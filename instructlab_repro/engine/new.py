@@ -30,9 +30,8 @@ class Skeleton:
     then: str
 
 
-KINDS = {
-    kind: Skeleton(**row) for kind, row in tomllib.loads(text_of(TEMPLATES.with_name("kinds.toml"))).items()
-}
+_KINDS = tomllib.loads(text_of(TEMPLATES.with_name("kinds.toml")))
+KINDS = {kind: Skeleton(**row) for kind, row in _KINDS.items()}
 
 
 def new(kind: str, name: str, *, own_notebook: bool = False) -> list[Path]:

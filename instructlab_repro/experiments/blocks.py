@@ -170,9 +170,8 @@ class Experiment(Spec):
             for place in self._places(self.outside, self._fixed(stage)):
                 block = self.block(stage=stage, **place)
                 if found.setdefault(block.id, block) != block:
-                    raise ConfigError(
-                        f"{FOLDER}/{self.name}.toml: two blocks would be called {block.id!r}; rename a value."
-                    )
+                    what = f"two blocks would be called {block.id!r}; rename a value."
+                    raise ConfigError(f"{FOLDER}/{self.name}.toml: {what}")
         return list(found.values())
 
     def _places(self, axes: list[str], fixed: Mapping[str, list[Value]]) -> list[dict[str, Value]]:

@@ -30,7 +30,7 @@ BOX = re.compile(
 )
 SOLUTION = re.compile(r"^[ ]*### BEGIN SOLUTION\n(?P<body>.*?)^[ ]*### END SOLUTION\n?", re.M | re.S)
 HIDDEN = re.compile(
-    r"^[ ]*### BEGIN HIDDEN TESTS\n(?P<body>.*?)^[ ]*### END HIDDEN TESTS(?:\n|\Z)", re.MULTILINE | re.DOTALL
+    r"^[ ]*### BEGIN HIDDEN TESTS\n(?P<body>.*?)^[ ]*### END HIDDEN TESTS(?:\n|\Z)", re.M | re.S
 )
 PLACEHOLDER, OVERVIEW = "{{solution}}", "{{overview}}"
 STUB = 'raise NotImplementedError("write your answer here")'
@@ -61,8 +61,6 @@ class Exercise:
 
 
 # --- reading ------------------------------------------------------------------------------------------
-
-
 def sources(root: Path | None = None) -> dict[str, Path]:
     """The exercise sources by lesson id, in order."""
     folder = (root or find_root()) / "notebooks" / "exercises"
@@ -149,8 +147,6 @@ def _notebook(path: Path) -> Any:
 
 
 # --- the same text for teachers and for students -----------------------------------------------------------
-
-
 def solution(answer: str) -> str:
     """An answer cell with its solution and without the marker lines."""
     return SOLUTION.sub(lambda match: match["body"], answer)

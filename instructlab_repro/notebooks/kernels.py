@@ -86,8 +86,6 @@ def socket_path(env: Mapping[str, str]) -> Path:
 
 
 # --- who asks ---------------------------------------------------------------------------------------
-
-
 class Forked:
     """A process that the server has forked, as ``subprocess.Popen`` shows one; dropping it ends the process."""
 

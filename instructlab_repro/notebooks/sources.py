@@ -64,8 +64,6 @@ class Notebook(Strict, extra="ignore"):
 
 
 # --- finding --------------------------------------------------------------------------------------
-
-
 def read_header(source: Path) -> dict[str, Any]:
     """The YAML header of a source as a dictionary (its ``jupyter`` part). NotebookError if it has none."""
     import yaml
@@ -138,8 +136,6 @@ def _selected(names: Iterable[str] | None) -> list[Notebook]:
 
 
 # --- source -> notebook ---------------------------------------------------------------------------
-
-
 def from_source(source: Path) -> Any:
     """The notebook of a py:percent source, without outputs; ids come from the content, so builds repeat."""
     import jupytext
@@ -239,9 +235,8 @@ def check(names: Iterable[str] | None = None) -> list[str]:
         folder = find_root() / "notebooks"
         there = [*sorted(folder.glob("*.ipynb")), *sorted((folder / "experiments").glob("*.ipynb"))]
         known = {lesson.notebook for lesson in selected}
-        differences += [
-            f"{shown(stray)}: no source; `import` it or delete it" for stray in there if stray not in known
-        ]
+        strays = (shown(stray) for stray in there if stray not in known)
+        differences += [f"{stray}: no source; `import` it or delete it" for stray in strays]
     return differences
 
 
@@ -267,8 +262,6 @@ def _compare(expected: Any, actual: Any) -> list[str]:
 
 
 # --- notebook -> source, and its outputs ------------------------------------------------------------
-
-
 def import_back(path: str | Path) -> Path:
     """Write what somebody edited in Jupyter back into the source; the header stays as it is written there.
 
@@ -339,8 +332,6 @@ def _storable(output: Any) -> bool:
 
 
 # --- reading --------------------------------------------------------------------------------------
-
-
 def read(path: Path) -> Any:
     """An .ipynb as an nbformat 4.5 notebook. NotebookError if it is missing, not JSON, or not a notebook."""
     import nbformat

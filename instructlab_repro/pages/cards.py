@@ -93,9 +93,8 @@ def ratings(task: Task) -> dict[str, Any]:
 def splits(task: Task) -> str:
     """The sizes of the splits; of a classification also the labels'."""
     classes = task.kind == "classification"
-    rows = [
-        ["split", *(["texts", "groups", *task.labels, "largest class"] if classes else ["rows", "groups"])]
-    ]
+    heads = ["texts", "groups", *task.labels, "largest class"] if classes else ["rows", "groups"]
+    rows = [["split", *heads]]
     for split, part in task.splits.items():
         rows.append([split, f"{len(part):,}", f"{len(set(part['group'])):,}"])
         if classes:

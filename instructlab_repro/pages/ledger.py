@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from instructlab_repro import claims, experiments
-from instructlab_repro.pages.markdown import grid, render
+from instructlab_repro.pages.markdown import blocks_in, grid, render
 from instructlab_utils import files
 from instructlab_utils.project import find_root
 
@@ -142,3 +143,22 @@ def page() -> str:
     count = {word: sum(row["verdict"] == word for row in every) for word in index}
     tools = dict(told=_told, reads=_reads, links=_links, flags=_flags, flag_texts=claims.FLAGS)
     return render("ledger.md.j2", every=every, drafts=drafts, index=index, count=count, **tools)
+
+
+def sure() -> dict[str, str]:
+    """The blocks of templates/how-sure.md.j2: the planned power of each claim; the first edition beside the second."""
+    path, after = find_root() / claims.FOLDER / "edition-1" / "verdicts.json", defaultdict(list)
+    known = {name: claims.load(name) for name in claims.names()}
+    for row in (row for row in rows() if row.get("edition") == 2 and row["claim"] in known):
+        edition = known[row["claim"]].edition
+        after[(edition and edition.first) or row["claim"]].append(row)
+    values = dict(first=files.read_json(path) if path.is_file() else {}, after=after, known=known)
+    plans = [plan | {"of": known[plan["claim"]]} for plan in claims.plan() if plan["planned"]]
+    tools = dict(finding=finding, told=_told, unit=unit, minutes=_minutes)
+    return blocks_in(render("how-sure.md.j2", plans=plans, **values, **tools))
+
+
+def _minutes(experiment: str) -> float:
+    """What all recorded blocks of an experiment took, tuning and twins with them."""
+    lines = files.read_lines(experiments.results_path(experiment))
+    return sum({line["block"]: line.get("block_seconds", 0) for line in lines}.values()) / 60

@@ -6,14 +6,12 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from instructlab_repro import claims, experiments, notebooks
 from instructlab_repro.claims import repeat
 from instructlab_repro.notebooks import exercises
 from instructlab_repro.pages import ledger, tables
-from instructlab_repro.pages.markdown import blocks_in, check_blocks, render, update_blocks
-from instructlab_utils.files import read_json
+from instructlab_repro.pages.markdown import blocks_in, check_blocks, grid, render, update_blocks
 from instructlab_utils.project import find_root, text_of
 
 REMEMBER = ("C23", "LR6", "H3", "Z3", "AE3")  # decided beyond doubt; README tells them
@@ -43,11 +41,10 @@ def blocks(*, measured: bool = False) -> dict[str, str]:
         "ledger-page": ledger.page(),
         "remember": ledger.remember(REMEMBER),
         **lists(),
+        **ledger.sure(),
+        "repetitions": repetitions(),
         **tables.generated(),
     }
-    for name in experiments.names():
-        if repeat.study_path(name).is_file():
-            found[f"determinism-{name}"] = study_table(name)
     if measured and (path := find_root() / "build" / "smoke" / "summary.md").is_file():
         found["course"] = path.read_text(encoding="utf-8").split("\n\n", 1)[1]
     return found
@@ -67,19 +64,30 @@ def lists() -> dict[str, str]:
     return blocks_in(text)
 
 
-def study_table(name: str, profile: str = "laptop") -> str:
-    """The determinism study: per method and condition, how many runs are equal to the last bit, and the band."""
-    found, experiment = read_json(repeat.study_path(name, profile)), experiments.load(name).at(profile)
-    metrics = [table.metric for table in experiment.tables]
-    metrics += ["test_loss"] * any("test_loss" in run["metrics"] for run in found["conditions"][0]["runs"])
-    for run in (run for condition in found["conditions"] for run in condition["runs"]):
-        run["same"] = not run["differences"] and not run["predictions_changed"]
-
-    def worst(runs: list[dict[str, Any]], metric: str) -> float:
-        return max(abs(run["differences"].get(metric, 0.0)) for run in runs)
-
-    values = dict(found=found, experiment=experiment, metrics=metrics, worst=worst)
-    return render("determinism.md.j2", **values, margin=repeat.MARGIN, least=repeat.LEAST) + "\n"
+def repetitions() -> str:
+    """Of every experiment: the last verification, and what its rounding twins changed, as a Markdown table."""
+    head = [
+        "experiment",
+        "repeated",
+        "found",
+        "methods with a twin",
+        "predictions that a twin changes, at most",
+    ]
+    lines, there = [head], filter(experiments.results, experiments.names())
+    for experiment in (experiments.load(name).at("laptop") for name in there):
+        found, twins = repeat.last(experiment), experiments.bands(experiment.name)
+        where = "the same hardware" if found and found.get("same_environment", True) else "another machine"
+        told = [f"{found['date']}, {where}", found["status"]] if found else ["not since it was changed", "–"]
+        moved = [band["predictions_changed"] for band in twins.values() if "predictions_changed" in band]
+        lines.append(
+            [
+                experiment.name,
+                *told,
+                f"{len(twins)} of {len(experiment.methods)}",
+                str(max(moved, default="–")),
+            ]
+        )
+    return grid(lines, [True, True, True, False, False]) + "\n"
 
 
 def write_tables(names: list[str], profile: str, *, check: bool = False, measured: bool = False) -> int:

@@ -100,7 +100,8 @@ class Summary:
         Only where the metric is an accuracy over the classes of one task; [] where the experiment runs it as a method.
         """
         experiment, metric, found = self.experiment, self.table.metric, {}
-        if "majority" in experiment.methods or "test" not in experiment.settings:
+        settings = {*experiment.settings, *itertools.chain(*experiment.settings_by.values())}
+        if "majority" in experiment.methods or "test" not in settings:
             return []
         runs = {(line["method"], *(line[axis] for axis in experiment.axes)): line for line in self.lines}
         for row in experiments.predictions(experiment.name, experiment.profile):

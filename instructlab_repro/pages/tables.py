@@ -109,10 +109,8 @@ def figure(name: str, profile: str = "laptop", metric: str | None = None) -> Fig
             there = [column for column in columns if (method, *column) in summary.cells]
             cells = [summary.cells[method, *column] for column in there]
             means, look = [scale * cell.mean for cell in cells], plotting.style(index)
-            ends = [
-                (cell.interval.low, cell.interval.high) if cell.interval else (cell.mean,) * 2
-                for cell in cells
-            ]
+            bars = [(cell, cell.interval or cell) for cell in cells]
+            ends = [(getattr(b, "low", c.mean), getattr(b, "high", c.mean)) for c, b in bars]
             low, high = scale * np.array(ends).reshape(-1, 2).T
             if axis:
                 at = [column[summary.spread.index(axis)] for column in there]
