@@ -37,9 +37,7 @@ def _tuned(experiment: Experiment) -> list[dict[str, Any]] | None:
     return kept
 
 
-def _on_tuning_seeds(
-    statistic: AnyStatistic, kept: list[dict[str, Any]], runs: Runs
-) -> tuple[np.ndarray, str]:
+def _on_tuning_seeds(statistic: AnyStatistic, kept: Any, runs: Runs) -> tuple[np.ndarray, str]:
     """The statistic on the tuning seeds, and where: of dev, where the lines lack its metric but have that of dev."""
     axes = {**runs.axes, **(runs.experiment.tuning.places if runs.experiment.tuning else {})}
     for metric in (statistic.metric, f"dev_{statistic.metric.removeprefix('test_')}"):

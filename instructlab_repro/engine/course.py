@@ -113,9 +113,8 @@ def run_experiments(
         first = [job.name for job in left if "/tune-" in job.name and job.name.split("/")[0] in tuned]
         how: dict[str, Any] = {"fresh": fresh, "executor": executor}
         with progress() as on_progress:
-            if (
-                first and not fresh
-            ):  # what the tuned values let a claim see is said before the results are there
+            # what the tuned values let a claim see is said before the results are there
+            if first and not fresh:
                 snakemake.run_graph(first, profile, workers, executor=executor, on_progress=on_progress)
                 print(claims.plan_text(claims.plan(planned, profile)), flush=True)
             result = snakemake.run_graph(chosen, profile, workers, **how, on_progress=on_progress)

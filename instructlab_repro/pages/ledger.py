@@ -160,5 +160,5 @@ def sure() -> dict[str, str]:
 
 def _minutes(experiment: str) -> float:
     """What all recorded blocks of an experiment took, tuning and twins with them."""
-    lines = files.read_lines(experiments.results_path(experiment))
-    return sum({line["block"]: line.get("block_seconds", 0) for line in lines}.values()) / 60
+    blocks = experiments.rows_by_block(experiment).values()
+    return sum(lines[0].get("block_seconds", 0) for lines in blocks) / 60

@@ -11,7 +11,7 @@ from instructlab_repro import claims, experiments, notebooks
 from instructlab_repro.claims import repeat
 from instructlab_repro.notebooks import exercises
 from instructlab_repro.pages import ledger, tables
-from instructlab_repro.pages.markdown import blocks_in, check_blocks, grid, render, update_blocks
+from instructlab_repro.pages.markdown import blocks_in, check_blocks, render, update_blocks
 from instructlab_utils.project import find_root, text_of
 
 REMEMBER = ("C23", "LR6", "H3", "Z3", "AE3")  # decided beyond doubt; README tells them
@@ -42,7 +42,6 @@ def blocks(*, measured: bool = False) -> dict[str, str]:
         "remember": ledger.remember(REMEMBER),
         **lists(),
         **ledger.sure(),
-        "repetitions": repetitions(),
         **tables.generated(),
     }
     if measured and (path := find_root() / "build" / "smoke" / "summary.md").is_file():
@@ -58,36 +57,12 @@ def lists() -> dict[str, str]:
         header=lambda lesson: notebooks.read_header(lesson.source)["instructlab"],
         before=lambda lesson: BEFORE.findall(text_of(lesson.source)),
         boxes={name: exercises.load(path) for name, path in exercises.sources().items()},
-        grids=map(experiments.load, experiments.names()),
+        grids=[*map(experiments.load, experiments.names())],
         results=experiments.results,
+        repeated=lambda grid: repeat.last(grid.at("laptop")),
+        bands=experiments.bands,
     )
     return blocks_in(text)
-
-
-def repetitions() -> str:
-    """Of every experiment: the last verification, and what its rounding twins changed, as a Markdown table."""
-    head = [
-        "experiment",
-        "repeated",
-        "found",
-        "methods with a twin",
-        "predictions that a twin changes, at most",
-    ]
-    lines, there = [head], filter(experiments.results, experiments.names())
-    for experiment in (experiments.load(name).at("laptop") for name in there):
-        found, twins = repeat.last(experiment), experiments.bands(experiment.name)
-        where = "the same hardware" if found and found.get("same_environment", True) else "another machine"
-        told = [f"{found['date']}, {where}", found["status"]] if found else ["not since it was changed", "–"]
-        moved = [band["predictions_changed"] for band in twins.values() if "predictions_changed" in band]
-        lines.append(
-            [
-                experiment.name,
-                *told,
-                f"{len(twins)} of {len(experiment.methods)}",
-                str(max(moved, default="–")),
-            ]
-        )
-    return grid(lines, [True, True, True, False, False]) + "\n"
 
 
 def write_tables(names: list[str], profile: str, *, check: bool = False, measured: bool = False) -> int:
