@@ -80,7 +80,7 @@ def texts_of(task):
 def drawn(task, n):
     """This seed's eight demonstrations, its own n test texts, and the label that is most frequent in the train split."""
     found, _ = texts_of(task)
-    every = [*found["test"], *found["dev"], *found["train"]]
+    every = list(dict.fromkeys([*found["test"], *found["dev"], *found["train"]]))  # no text twice
     tested = sorted(every[: n * settings.shares], key=lambda pair: pair[1])
     left = every[max(settings.test * settings.shares, len(found["test"]) + len(found["dev"])) :]
     frequent = torch.tensor([label for _, label in found["train"]]).bincount().argmax().item()
