@@ -588,7 +588,8 @@ run.record(
 )
 
 # %% [markdown]
-# The last number is an *upper bound*, called oracle in the grids: it is fitted on the labels that it is judged on.
+# The last number is an *upper bound*: the threshold is fitted on the labels that it is judged on, so some of its height is
+# luck. The grids have an *oracle* without this luck: its weights are found on some texts and judged on others.
 #
 # ## 7 The format is part of the model
 #
@@ -655,18 +656,21 @@ for form, verbaliser in both.items():
 # characters that it hardly saw.
 # ## 8 One draw is not a result
 #
-# The grids repeat all this: four tasks, five draws of demonstrations and test texts, zero to eight demonstrations; six
-# orders of the same four demonstrations; ten tasks with options of their own. Nothing was tuned, neither format nor words,
-# and the claims were written before the first run:
+# The grids repeat all this: four tasks, twenty draws of demonstrations, each with test texts of its own, zero to eight
+# demonstrations; eight orders of the same four demonstrations; ten tasks with options of their own. Nothing was tuned,
+# neither format nor words, and the claims were written before the runs. It is their second edition. The first had five draws,
+# an oracle that was judged on its own texts, random labels that were right by chance, and spreads that were mostly luck:
+# [How far a verdict can be trusted](../docs/how-sure.md) shows both.
 #
 # - **C4** (from the articles): zero-shot and with four demonstrations, accuracy is above the larger class.
-# - **G1**, an *expected negative*: accuracy rises with the number of demonstrations. Brown et al. (2020) show it for models
-#   up to a thousand times as large.
+# - **G1**, an *expected negative*: one demonstration is better than none, and eight are better than one. Brown et al. (2020)
+#   show it for models up to a thousand times as large.
 # - **Z1**: calibration raises four-shot accuracy on at least three of four tasks. **Z5**: it comes within three points of
 #   the oracle weights.
-# - **Z4**: the order alone moves accuracy by ten points. **Z2**: calibration makes that less. **Z3**: the last label is
-#   favoured.
-# - **G2**: random labels in the demonstrations cost less than five points. **SF1**: PMI beats the sum.
+# - **Z4**: the order alone moves accuracy by ten points, beyond luck. **Z2**: after calibration the log-odds of the right
+#   label depend less on the order. **Z3**: the last label is favoured, on each of two tasks.
+# - **G2**: *wrong* labels in all demonstrations cost less than five points. **SF1**: PMI beats the sum, in the mean of ten
+#   tasks.
 #
 # **Predict.** Give each a verdict before you look.
 #
@@ -733,10 +737,21 @@ for method in ("raw", "calibrated", "oracle"):
 # tasks one demonstration gives one label a larger share, and more of them take that back. Calibration lowers the
 # share at every $k$. The oracle flatters itself on small samples, so its height means less than its flatness.
 #
-# **The order.**
+# **The order.** First a trap. The best minus the worst of several accuracies is never negative. **Predict:** how far do
+# eight accuracies on two dozen texts lie apart if the orders do not matter at all?
+
+# %% tags=["nbval-check-output"]
+g = torch.Generator().manual_seed(0)
+luck = (torch.rand(1000, 8, 24, generator=g) < 0.6).double().mean(2)  # a thousand times eight accuracies
+print(f"best minus worst of eight, by luck alone: {(luck.max(1).values - luck.min(1).values).mean():.2f}")
+
+# %% [markdown]
+# So a spread says nothing until its luck is known. Two ways out. *Shuffle*: let the answers to each text change places among
+# the orders; the spread that is left is luck. *Cross-fit*: choose the best and the worst order on four fifths of the texts,
+# and compare them on the last fifth; where orders do not matter, that is zero on average.
 
 # %%
-lesson.table("demonstration_order")
+lesson.table("demonstration_order", "accuracy", "spread", "luck", "beyond_luck")
 
 # %%
 lesson.show("Z4", "Z2", "Z3")
