@@ -700,7 +700,7 @@ def deltas(net):
     }
 
 
-# %%
+# %% tags=["defines:updates.overlap"]
 def overlap(D, E, i, j):
     """phi for all sizes up to i and j, from the right singular vectors of D and E: array (i, j)."""
     V, V_ = (torch.linalg.svd(part).Vh[:k].T for part, k in ((D, i), (E, j)))
