@@ -821,8 +821,8 @@ lesson.show("A2", "A4", "D2")
 
 # %% [markdown]
 # **Observe.** The map above was no anecdote: feed-forward matrices keep more triplets than attention, upper layers more than
-# lower ones (A2). Two runs agree about the matrices more than any of our exchanges of matrices did, and still far from
-# completely (A4): trust the rows and columns of the map, not its cells.
+# lower ones (A2). Two runs agree about the matrices more than they do when the matrices of one change places, and still far
+# from completely (A4): trust the rows and columns of the map, not its cells.
 #
 # D2 falls. In all three methods lengths and directions grow together, for a plain reason: both grow while training goes on,
 # and the published picture pools four points in time. What is left of it is the order. LoRA ties the two almost perfectly,
