@@ -720,8 +720,8 @@ lesson.show("C4", "G1", "Z1", "Z5", "G2")
 #   distance was luck. Weights that are found on other texts lie about as far ahead as the claim allows, and the interval
 #   holds the threshold. More texts would find better weights, so the true distance is rather larger.
 # - **G2** is undecided against our margin. Wrong labels did cost something, since the interval lies above zero, and they cost
-#   more after calibration: this model uses the mapping, on intents most of all. Yet with *only* wrong labels and calibration it
-#   is still above the larger class. Some of what demonstrations teach is not in their labels.
+#   more after calibration: this model uses the mapping, on intents most of all. Yet with *only* wrong labels and calibration
+#   it is still above the larger class. Some of what demonstrations teach is not in their labels.
 #
 # Now a question that we did not register: what do demonstrations *change*, the ranking or the threshold? The oracle's
 # accuracy tells something about the ranking. **Predict:** does it rise with the number of demonstrations as the calibrated
