@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import peft
 import pytest
 import torch
@@ -14,7 +18,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from test_training import invented
 from test_tuners import IDS, bert, llama, moved
 
-from instructlab_utils import models, training, tuners
+from instructlab_utils import models, training, tuners, updates
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.tuners import base
 from instructlab_utils.tuners.adalora import AdaLoraLinear
@@ -445,3 +449,90 @@ def test_rs1_gradient_norms_against_the_rank():
             norms.append(torch.stack(gradients).norm().log2())
         slopes[rslora] = ((norms[-1] - norms[0]) / 6).item()
     assert abs(slopes[False] + 0.5) < 0.1 and abs(slopes[True]) < 0.1
+
+
+# --- what stands in an update: examples worked out by hand -------------------------------------------------------------
+
+
+def outer(*parts):
+    """The sum of size u v^T, in six dimensions."""
+    return sum(size * torch.outer(u, v) for size, u, v in parts)
+
+
+e = torch.eye(6, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3, 1.2])
+def test_overlap_of_subspaces_with_a_known_angle(angle):
+    c = np.cos(angle)
+    turned = c * e[0] + np.sin(angle) * e[2]
+    D, E = outer((3, e[4], e[0]), (2, e[5], e[1])), outer((5, e[0], turned), (1, e[3], -e[1]))
+    phi = updates.overlap(D, E, 2, 2)
+    assert np.allclose(phi, [[c**2, c**2], [c**2, (c**2 + 1) / 2]])
+    assert np.allclose(updates.overlap(E, D, 2, 2), phi.T)
+    assert np.allclose(updates.overlap(7 * D, -E, 2, 2), phi)  # neither size nor sign counts
+
+
+def test_overlap_of_random_directions_is_that_of_chance():
+    torch.manual_seed(0)
+    found = [updates.overlap(torch.randn(40, 40), torch.randn(40, 40), 1, 8)[0] for _ in range(60)]
+    assert np.allclose(np.mean(found, axis=0)[[0, 7]], [1 / 40, 8 / 40], atol=0.03)
+
+
+def test_projection_is_what_the_weight_does_in_the_updates_directions():
+    W = torch.diag(torch.tensor([6.0, 5, 4, 3, 2, 1], dtype=torch.float64))
+    assert updates.projection(outer((9, e[1], e[1])), W, 1) == pytest.approx(5)
+    assert updates.projection(outer((9, e[1], e[2])), W, 1) == pytest.approx(
+        0, abs=1e-12
+    )  # W never leads there
+    assert updates.projection(outer((9, e[1], e[1]), (1, e[3], e[3])), W, 2) == pytest.approx((25 + 9) ** 0.5)
+    assert updates.projection(W, W, 2) == pytest.approx((36 + 25) ** 0.5)
+
+
+def test_lengths_and_directions_by_hand():
+    W0, W = torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([[6.0, 8.0], [2.0, 0.0]])
+    assert updates.lengths_and_directions(W, W0) == pytest.approx(
+        (2.5, 0.5)
+    )  # longer by 5; turned by 90 degrees
+    assert updates.lengths_and_directions(-W0, W0) == pytest.approx((0, 2))
+
+
+def test_dora_turns_what_lora_cannot_hold_apart():
+    """Of a DoRA layer only m changes the lengths, and the merged weight is the one that multiplies."""
+    layer = moved(tuners.inject(bert(), METHODS["dora"])).get_submodule(
+        "bert.encoder.layer.0.attention.self.query"
+    )
+    with torch.no_grad():
+        W0, norm = layer.base.weight, layer.base.weight.norm(dim=1)
+        layer.m.copy_(norm)
+        longer, turned = updates.lengths_and_directions(layer.folded(W0), W0)
+        assert longer < 1e-12 < turned
+        layer.m.copy_(norm + 0.25)
+        assert updates.lengths_and_directions(layer.folded(W0), W0) == pytest.approx((0.25, turned))
+
+
+def of_the_experiment(**known):
+    """The functions of the notebook of `lora_weights` that need no model."""
+    path = Path(__file__).parents[1] / "notebooks" / "experiments" / "source" / "lora_weights.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree.body = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in ("z", "places")]
+    from scipy import stats
+
+    found = {"np": np, "stats": stats, **known}
+    exec(compile(tree, str(path), "exec"), found)
+    return SimpleNamespace(**found)
+
+
+def test_statistics_of_the_experiment_by_hand():
+    theirs = of_the_experiment(seed=0, settings=SimpleNamespace(shuffles=200))
+    kept = np.array([[1, 1, 1, 1, 3, 3]] * 3 + [[2, 2, 2, 2, 4, 4]] * 3).ravel().tolist()
+    found = theirs.places(kept, kept)
+    assert found["ffn"] == pytest.approx(2) and found["upper"] == pytest.approx(1)
+    assert found["agreement"] == pytest.approx(1) and found["chance"] <= 0.01
+    assert theirs.places(kept, [5 - each for each in kept])["agreement"] == pytest.approx(-1)
+    # 36 matrices, nine of each number: 1 of 6 pairs of numbers stands in the wrong order, 5 in the right one
+    assert theirs.places([1, 2, 3, 4] * 9, [1, 2, 4, 3] * 9)["agreement"] == pytest.approx(4 / 6)
+    points = np.array(
+        [[[0.0, 1.0], [1.0, 3.0]], [[2.0, 2.0], [3.0, 4.0]]]
+    )  # lengths 0 1 2 3, directions 1 3 2 4
+    assert theirs.z(points) == pytest.approx(np.arctanh(0.8))

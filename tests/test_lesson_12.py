@@ -93,7 +93,7 @@ def test_a_row_by_hand_equals_the_pairs_and_the_package(lesson, tokenizer):
 
 
 ROW_OF = load(LESSON, "row_of").row_of
-ORACLE = load(EXPERIMENTS / "in_context.py", "oracle").oracle
+FITTED = load(EXPERIMENTS / "in_context.py", "oracle", "cross_fitted")
 
 
 @many
@@ -154,8 +154,9 @@ def settings_of(name):
 def in_context(tokenizer):
     _, chosen = settings_of("in_context")
     block = SimpleNamespace(run=Measured())
-    scope = {"tokenizer": tokenizer, "settings": chosen, "seed": 3, "net": None, "block": block}
-    return load(EXPERIMENTS / "in_context.py", "FORMATS", "as_pair", "drawn", "scored", "oracle", **scope)
+    scope = {"tokenizer": tokenizer, "settings": chosen, "net": None, "block": block}
+    names = ("FORMATS", "shuffled", "texts_of", "drawn", "scored")
+    return {seed: load(EXPERIMENTS / "in_context.py", *names, **scope, seed=seed) for seed in (0, 3)}
 
 
 class Measured:
@@ -165,38 +166,52 @@ class Measured:
         return contextlib.nullcontext(Cost())
 
 
-@pytest.mark.parametrize("random_labels", [False, True])
 @pytest.mark.parametrize("task", ["movie-sentiment", "bbc-topics", "vitaminc", "intent"])
-def test_what_the_model_reads_is_one_more_demonstration(
-    in_context, tokenizer, monkeypatch, task, random_labels
-):
-    seen = {}
+def test_what_the_model_reads_is_one_more_demonstration(in_context, tokenizer, monkeypatch, task):
+    seen, block = {}, in_context[3]
+    chosen = block.scope["settings"]
 
     def record(net, tokenizer, contexts, options, *, prefix):
         seen.update(contexts=contexts, options=options, prefix=prefix)
         return [scoring.OptionScores(torch.zeros(len(o)), torch.ones(len(o))) for o in options]
 
     monkeypatch.setattr(scoring, "option_log_probs", record)
-    form = in_context.FORMATS[task][0]
-    (pairs, words), (test, same) = in_context.drawn(task, "train", 8), in_context.drawn(task, "test", 48)
-    assert words == same and len(pairs) == 8 and len({text for text, _ in test}) == 48
+    form, words = block.FORMATS[task][0], block.texts_of(task)[1]
+    pairs, test, _ = block.drawn(task, 24)
+    assert len(pairs) == 8 and len({text for text, _ in test}) == 24
     assert not {text for text, _ in pairs} & {text for text, _ in test}
-    for k in (0, 4):
-        scores, free, labels, _ = in_context.scored(task, k, random_labels)
-        assert scores.shape == (48, len(words)) and free.shape == (3, len(words)) and len(labels) == k
+    for k, wrong, n in ((0, False, 24), (4, False, 24), (4, True, 24), (8, False, 12)):
+        scores, free, labels, targets, _, _ = block.scored(task, k, wrong)
+        assert scores.shape == (n, len(words)) and free.shape == (3, len(words)) and len(labels) == k
+        assert targets.tolist() == [label for _, label in block.drawn(task, n)[1]]
         shown = [form.format(text) + words[label] for (text, _), label in zip(pairs, labels, strict=False)]
-        whole = [*shown, form.format(test[0][0])]
+        whole = [*shown, form.format(block.drawn(task, n)[1][0][0])]
         assert seen["prefix"] + seen["contexts"][0] == "\n\n".join(whole)
-        assert seen["options"] == [words] * 51 and all(word[0] == " " for word in words)
+        assert seen["options"] == [words] * (n + 3) and all(word[0] == " " for word in words)
         assert all(any(nothing in c for nothing in ("N/A", "[MASK]", form.format(""))) or task != "movie-sentiment"
-                   for c in seen["contexts"][48:])  # fmt: skip
-        if not random_labels:
-            assert labels == [label for _, label in pairs[:k]]
-    assert all(len(tokenizer(text)["input_ids"]) <= 48 for text, _ in [*pairs, *test])
+                   for c in seen["contexts"][n:])  # fmt: skip
+        true = [label for _, label in pairs[:k]]
+        assert all(a != b for a, b in zip(labels, true, strict=True)) if wrong else labels == true
+    longest = chosen.max_tokens[task]
+    assert all(len(tokenizer(text)["input_ids"]) <= longest for text, _ in [*pairs, *test])
+
+
+@pytest.mark.parametrize("task", ["bbc-topics", "intent"])
+def test_seeds_share_no_test_text_and_have_the_labels_in_the_same_shares(in_context, task):
+    counts, seen = [], []
+    for block in in_context.values():
+        _, test, frequent = block.drawn(task, 24)
+        labels = [label for _, label in test]
+        counts.append([labels.count(c) for c in range(len(block.texts_of(task)[1]))])
+        seen.append({text for text, _ in test})
+        train = [label for _, label in block.texts_of(task)[0]["train"]]
+        assert train.count(frequent) == max(map(train.count, set(train)))
+    assert not seen[0] & seen[1] and all(abs(a - b) <= 1 for a, b in zip(*counts, strict=True))
 
 
 def test_content_free_texts_keep_the_tasks_own_form(in_context):
-    asked = {task: form.format(empty.format("N/A")) for task, (form, empty) in in_context.FORMATS.items()}
+    forms = in_context[0].FORMATS
+    asked = {task: form.format(empty.format("N/A")) for task, (form, empty) in forms.items()}
     assert asked["movie-sentiment"] == "Review: N/A\nSentiment:"
     assert asked["vitaminc"] == "Passage: N/A\nClaim: N/A\nTrue, False, or Neither?"
     assert asked["intent"] == "Utterance: N/A\nIntent:"
@@ -212,7 +227,7 @@ def test_the_oracle_is_never_below_its_starts_and_exact_for_two_labels(seed, K):
     def right(bias):
         return ((scores + bias).argmax(1) == targets).sum().item()
 
-    found = (ORACLE(scores.clone(), targets, starts).argmax(1) == targets).sum().item()
+    found = right(FITTED.oracle(scores.clone(), targets, starts))
     assert found >= max(map(right, starts))
     if K == 2:
         gaps = (scores[:, 0] - scores[:, 1]).sort().values
@@ -220,10 +235,24 @@ def test_the_oracle_is_never_below_its_starts_and_exact_for_two_labels(seed, K):
         assert found == max(right(torch.stack([torch.zeros(()).double(), cut])) for cut in cuts)
 
 
+def test_the_cross_fitted_oracle_never_sees_the_label_that_it_is_judged_by():
+    g = torch.Generator().manual_seed(0)
+    scores, targets = torch.randn(24, 3, generator=g).double(), torch.randint(3, (24,), generator=g)
+    starts = [torch.zeros(3).double(), torch.randn(3, generator=g).double()]
+    found = FITTED.cross_fitted(scores, targets, starts)
+    for i in (0, 7, 23):
+        other = targets.clone()
+        other[i] = (targets[i] + 1) % 3
+        again = FITTED.cross_fitted(scores, other, starts)
+        assert torch.equal(found[i], again[i])
+    inside = (scores + FITTED.oracle(scores, targets, starts)).argmax(1) == targets
+    assert (found.argmax(1) == targets).sum() <= inside.sum()
+
+
 @pytest.fixture(scope="module")
 def order_of(tokenizer):
     _, chosen = settings_of("demonstration_order")
-    names = ("FORMATS", "drawn", "balanced", "orders")
+    names = ("FORMATS", "short", "balanced", "orders", "tested")
     return {
         seed: load(
             EXPERIMENTS / "demonstration_order.py", *names, tokenizer=tokenizer, settings=chosen, seed=seed
@@ -239,7 +268,40 @@ def test_demonstrations_are_balanced_and_their_orders_differ(order_of):
         assert sorted(movies) == [0, 0, 1, 1] and len(set(topics)) == 4
         every = block.orders(4)
         assert len(set(every)) == 24 and {tuple(sorted(order)) for order in every} == {(0, 1, 2, 3)}
-        assert every[:6] != order_of[(seed + 1) % 3].orders(4)[:6]
+        assert every[:8] != order_of[(seed + 1) % 3].orders(4)[:8]
+
+
+def test_all_orders_answer_a_seed_s_own_texts(order_of):
+    texts = [{text for text, _ in block.tested("bbc-topics")} for block in order_of.values()]
+    assert all(len(own) == 24 for own in texts) and len(set.union(*texts)) == 72
+    shown = {text for block in order_of.values() for text, _ in block.balanced("bbc-topics", 4)}
+    assert not shown & set.union(*texts)
+
+
+SPREAD = load(EXPERIMENTS / "demonstration_order.py", "beyond_luck", "by_luck", "log_odds")
+
+
+def test_the_cross_fitted_spread_is_zero_by_luck_and_the_true_one_where_orders_differ():
+    g = torch.Generator().manual_seed(0)
+    luck = torch.rand(2000, 8, 24, generator=g) < 0.5  # orders that do not matter
+    found = torch.tensor([SPREAD.beyond_luck(right.double()) for right in luck]).double()
+    assert abs(found.mean()) < 3 * found.std() / 2000**0.5
+    plain = torch.tensor(
+        [right.double().mean(1).max() - right.double().mean(1).min() for right in luck[:300]]
+    )
+    shuffled = torch.tensor([SPREAD.by_luck(right.double()) for right in luck[:300]])
+    assert plain.mean() > 0.2 and abs(plain.mean() - shuffled.mean()) < 0.02
+    ends = torch.tensor([0.1, *[0.5] * 6, 0.9])[:, None]
+    true = (torch.rand(300, 8, 100, generator=g) < ends).double()
+    assert torch.tensor([SPREAD.beyond_luck(right) for right in true]).mean() == pytest.approx(0.8, abs=0.02)
+    assert SPREAD.beyond_luck(torch.ones(8, 24).double()) == 0  # all orders tie
+
+
+def test_log_odds_are_those_of_the_normalised_probabilities():
+    g = torch.Generator().manual_seed(0)
+    scores, targets = torch.randn(8, 24, 5, generator=g).double(), torch.randint(5, (24,), generator=g)
+    p = scores.softmax(-1)[:, range(24), targets]
+    torch.testing.assert_close(SPREAD.log_odds(scores, targets), (p / (1 - p)).log())
 
 
 @many

@@ -22,9 +22,9 @@
 # # 00 An instruction set in thirty lines
 #
 # **The promise.** You write down what an instruction is, so exactly that a machine can refuse a bad one. You build
-# the whole chain around it in thirty lines: written, rendered, answered by a real language model, scored, and
-# repaired by what the scores say. You measure the repair on inputs that it never saw. And you learn to see when a
-# published number cannot exist.
+# the chain around it, five functions of thirty lines in all: written, rendered, answered by a real language model,
+# scored, and repaired by what the scores say. You measure the repair on inputs that it never saw. And you learn to
+# see when a published number cannot exist.
 #
 # | | |
 # |---|---|
@@ -36,9 +36,9 @@
 # | last verified | `python 3.11`, `torch 2.13`, `transformers 5.23`, CPU |
 # | box of the chain | all five, in their simplest form; later lessons replace them (section 8) |
 #
-# This course grew out of five Chinese-language blog articles about an "infinite instruction set" for language
-# models. We call them **the source articles**. Their idea is good, and none of their programs runs as printed. The
-# course keeps the idea and repairs the programs.
+# This course grew out of five Chinese-language blog articles about an "infinite instruction set" for language models.
+# We call them **the source articles**. Their idea is good. Their programs that we take apart, in lessons 03 and 05,
+# stop with an error as printed. The course keeps the idea and repairs the programs.
 #
 # **You will be able to**
 #
@@ -320,7 +320,7 @@ for p in (0.99, 0.95, 0.9, 0.7):
 
 # %% [markdown]
 # This is a model, not a result: real errors need be neither independent nor final. One source article claims that
-# *any* instruction is executed, however complex. Lesson 15 will test the claim with accuracy against depth.
+# *any* instruction is executed, however complex. Lesson 15 tests the claim with accuracy against depth.
 #
 # ## 3 From instruction to executable instruction
 #
@@ -383,7 +383,8 @@ print(f"{rendered}\n--- {n_all} tokens, {n_yours} of them yours")
 # %% [markdown]
 # **Observe.** The template slipped in a system message: a name, a maker, a character. No argument asked for it, no
 # warning told you. Every score in this lesson is a score of *your text and theirs together*. If you want another
-# system message, say so. A run that does not record the rendered string cannot be repeated.
+# system message, say so. And record the rendered string with a run: your text alone does not tell what the model has
+# read.
 #
 # ## 4 Answered
 #
@@ -414,7 +415,8 @@ print(repr(tokenizer.decode(by_hand)))
 
 # %% [markdown]
 # **With the library.** `generate` does the same, and remembers what it computed for earlier tokens, so that it need
-# not read the prompt again for every new token. It must give the same tokens.
+# not read the prompt again for every new token. It must give the same tokens, as long as no two logits are so close
+# that rounding decides between them.
 
 
 # %%
@@ -447,8 +449,8 @@ print("alone", repr(alone))
 
 # %% [markdown]
 # **Observe.** Padded on the left, the short prompt is answered as it would be alone (wrongly, but that is its own
-# answer). Padded on the right, the model has to continue from behind the padding: it ends the turn before saying
-# anything. No exception; the library logged one line.
+# answer). Padded on the right, the model has to continue after the padding: here it prints a line break and ends the
+# turn. No exception; the library logged one line.
 #
 # The same trap has a second jaw. Which token is the padding? The tokenizer also makes an *attention mask*: one for
 # each real token, zero for padding.
@@ -529,10 +531,10 @@ for i in (i for i in instructions if i.outputs):
     print(i.name, "says", Counter(" and ".join(sorted(labels)) or "none of them" for labels in said))
 
 # %% [markdown]
-# **How far does a count carry?** Wilson's interval answers: all shares that would make such a count unsurprising.
-# The recipe catches the true share about nineteen times in twenty. It does not collapse to a point when every answer
-# passes or none does. It covers *new inputs of the same kind* (as if ours were drawn at random), for this text and
-# this model. Lesson 03 derives it.
+# **How far does a count carry?** Wilson's interval answers: all shares that would make such a count unsurprising. The
+# recipe catches the true share about nineteen times in twenty, for some shares and sizes a little less. It does not
+# collapse to a point when every answer passes or none does. It covers *new inputs of the same kind* (as if ours were
+# drawn at random), for this text and this model. Lesson 03 has the formula.
 #
 # **Observe.** A share near one half on a balanced set of two outputs can mean "knows half of them", or "always says
 # the same word". The last lines tell which: this model has a favourite word for `animal`, and one for `sentiment`.
@@ -570,8 +572,9 @@ for i in failing:
 #
 # We need an interval for a **paired** comparison. Each held-out input was answered twice. Inputs with the same
 # verdict both times say nothing about the difference. Let $m$ be the number of inputs whose verdict changed, and $r$
-# those that changed from wrong to right. If the repair did nothing, each change is the toss of a fair coin. So ask:
-# for which $q$ would $r$ heads in $m$ tosses be unsurprising, if heads had probability $q$?
+# those that changed from wrong to right. If the old and the new text are equally good on inputs of this kind, each
+# change is the toss of a fair coin. So ask: for which $q$ would $r$ heads in $m$ tosses be unsurprising, if heads had
+# probability $q$?
 #
 # $$ \Pr(X \ge r \mid q) \ge \tfrac{\alpha}{2} \quad\text{and}\quad \Pr(X \le r \mid q) \ge \tfrac{\alpha}{2},
 # \qquad X \sim \text{Binomial}(m, q). $$
@@ -652,16 +655,20 @@ _ = run.figure(figure, "00_before_after")
 #
 # - `json` is a real repair. In the example above the right city was there, but inside a code fence, and cut off: no
 #   parser accepts that. The stop rule is part of $I_{\text{exec}}$.
-# - `animal` looked as good: nearly all development inputs passed. On held-out inputs the new text breaks almost as
-#   many as it repairs. The winner was chosen *because* its score was high, and part of that height may be luck.
+# - `animal` looked nearly as good: most development inputs passed. On held-out inputs the columns *repaired* and
+#   *broken* are both large, and one half is inside the interval. The winner was chosen *because* its score was high,
+#   and part of that height may be luck.
 # - `sum` is a warning. One more pass on the development inputs made the rule change the text, and the held-out count
-#   went *down*. A feedback loop can make things worse while its own score goes up.
-# - `sentiment` and `upper` kept their text. They stay in the set as known failures. `upper` has the strictest check,
-#   and a model that reads tokens does not see letters. A fifth text may still work.
+#   went *down*. One half is still inside, so this is no proof of harm. But a score that rises inside the loop is no
+#   evidence of good outside it.
+# - `sentiment` and `upper` kept their text. They stay in the set as known failures. `upper` has the strictest check:
+#   the answer is compared as a whole. The answer to *river* that section 5 printed is a sentence, so it fails
+#   whatever its letters are, and the row does not say whether the model could spell the word. A fifth text may still
+#   work.
 #
 # One source article expects its feedback loop to improve accuracy step by step. Ours improved one instruction
-# clearly, and perhaps spoiled another. *Undecided* is a result: these data do not carry more. And the more repairs
-# you test, the more luck you find. Lesson 17 runs such a loop for many rounds.
+# clearly. For the two others that it changed, *undecided* is the result: these data do not carry more. And the more
+# repairs you test, the more luck you find. Lesson 17 runs such a loop for many rounds.
 #
 # ## 7 Count the lines
 #
@@ -682,7 +689,8 @@ print(f"{'together':29} {sum(lines.values()):2} lines, docstrings included")
 assert sum(lines.values()) <= 30
 
 # %% [markdown]
-# The record, the checks and `generate` come on top.
+# So the title counts these five functions and nothing that they call. The record, its validation, the checks,
+# `generate` and the imports come on top.
 #
 # ## 8 The map of the course
 #
@@ -806,8 +814,9 @@ print(f"{len(printed)} different outputs for all k/n up to n = 500, all of lengt
 print("0.920 among them:", "0.920" in printed)
 
 # %% [markdown]
-# `.2f` means two digits after the point, for every finite number. The shown output was not printed by the shown
-# program. That is a proof. It does not tell *why*: the program may have been edited later, or the output invented.
+# `.2f` means two digits after the point, for every finite number. So the answer is: for none, and what the article
+# shows was not printed by the program that it shows. That is a proof. It does not tell *why*: the program may have
+# been edited later, or the output invented.
 #
 # **Second: the data set.** CoNLL-2003 is a shared task on named-entity recognition: words, tagged as persons,
 # places, organisations (Tjong Kim Sang and De Meulder, 2003). It has no questions. There is no "CoNLL-2003 QA" to
@@ -852,8 +861,9 @@ ax.legend()
 _ = run.figure(figure, "00_grim")
 
 # %% [markdown]
-# **Observe.** With three decimals the test bites for a few hundred items and is blunt from a thousand on. A test
-# set of usual size could well give `0.920`. The sample size alone does not convict; the format string does. *Use
+# **Observe.** With three decimals the curve reaches one at a thousand items: from there on every text is possible,
+# and the test is blunt. The printed list says the same of one text: the sizes that can give `0.920` become frequent.
+# A test set of usual size could well give it. The sample size alone does not convict; the format string does. *Use
 # the test that can fail.* And use it on yourself: our own counts are printed as counts, so that nobody has to guess
 # $n$.
 #
@@ -923,7 +933,7 @@ if run.profile == "smoke":
 # - That the intervals hold for other *kinds* of input. They cover more nouns, more countries; not riddles.
 # - That the rule *learns*. It selects among texts that we wrote. Lessons 13 and 16 let programs write them, lesson 17
 #   changes the model.
-# - That eight development inputs are enough to choose by. Two of our repairs suggest that they are not.
+# - That eight development inputs are enough to choose by. Of three texts that they chose, one held.
 # - That composition works in a language model. Section 2 counts programs; lesson 15 measures competence against
 #   depth.
 # - That the author of a wrong number lied. Forensics proves *that* something cannot be, never *why*.

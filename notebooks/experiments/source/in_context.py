@@ -16,33 +16,35 @@
 # # Experiment `in_context`: one block
 #
 # SmolLM2-135M-Instruct (de-quantised from a 4-bit checkpoint, already tuned on instructions) chooses among label words. Its
-# prompt holds zero to eight solved examples of the task. No weight changes. A block is one seed: demonstrations and test
-# sample of all four tasks. The grid stands in `data/experiments/in_context.toml`, the claims that it serves in
+# prompt holds zero to eight solved examples of the task. No weight changes. A block is one seed: its own demonstrations and
+# its own test texts of all four tasks. The grid stands in `data/experiments/in_context.toml`, the claims that it serves in
 # `data/claims/`; lesson 12 explains the methods.
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
 stage: str = "run"  # there is no tuning: data/experiments/in_context.toml says why
-seed: int = 0  # demonstrations, their order, random labels, test sample
+seed: int = 0  # demonstrations, their order, wrong labels, test texts
 
 # %%
-import itertools
 from functools import cache
 
 import torch
 
-from instructlab_repro.block import decoder, open_block
+from instructlab_repro import block as blocks
 from instructlab_utils import scoring, tasks
 
-block = open_block("in_context", profile, stage, seed=seed)
-settings, (net, tokenizer) = block.settings, decoder(block)
+block = blocks.open_block("in_context", profile, stage, seed=seed)
+settings, (net, tokenizer) = block.settings, blocks.decoder(block)
+if stage == "twin":
+    blocks.nudge(net)
 
 # %% [markdown]
 # ## Data
 #
-# A format per task, and the text that stands in it where there is nothing to say. Demonstrations come from the train split
-# and are drawn blindly, so that they may be all of one label. The test sample comes from the test split. Long texts are
-# not drawn.
+# A format per task, and the text that stands in it where there is nothing to say. Nothing is trained, so test texts may come
+# from every split: one fixed order of all short texts, the test split's first. The first of them are the test texts of all
+# seeds, sorted by label and dealt out one by one: no seed shares a text, and each has the labels in the same shares. The
+# demonstrations come from the train texts that are left, drawn blindly, so that they may be all of one label.
 
 # %%
 FORMATS = {
@@ -53,61 +55,77 @@ FORMATS = {
 }
 
 
-def as_pair(task, row, labels):
-    """(text, number of the label); a topic is judged by the first words of its article."""
-    if "options" in row:
-        return row["input"], labels.index(row["options"][row["answer"]])
-    words = row["text"].split()[: settings.words]
-    return " ".join(words) if task == "bbc-topics" else row["text"], row["label"]
+def shuffled(items, seed):
+    return [items[i] for i in torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))]
 
 
 @cache
-def drawn(task, split, n):
-    """``n`` pairs of the split and the label words, by the seed."""
+def texts_of(task):
+    """The short (text, label) pairs by split, each in one fixed order, and the label words."""
     corpus = tasks.load(task)
-    rows = corpus.splits[split]
-    labels = list(corpus.labels) or sorted(rows[0]["options"])
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    pairs = (as_pair(task, rows[i], labels) for i in order)
-    short = (pair for pair in pairs if len(tokenizer(pair[0])["input_ids"]) <= settings.max_tokens)
-    return list(itertools.islice(short, n)), [" " + label.replace("_", " ") for label in labels]
+    labels = list(corpus.labels) or sorted(corpus.splits["train"][0]["options"])
+    found = {}
+    for split, rows in corpus.splits.items():
+        if corpus.labels:  # a topic is judged by the first words of its article
+            cut = settings.words if task == "bbc-topics" else None
+            pairs = [(" ".join(row["text"].split()[:cut]), row["label"]) for row in rows]
+        else:
+            pairs = [(row["input"], labels.index(row["options"][row["answer"]])) for row in rows]
+        ids = tokenizer([text for text, _ in pairs])["input_ids"]
+        short = [pair for pair, own in zip(pairs, ids, strict=True) if len(own) <= settings.max_tokens[task]]
+        found[split] = shuffled(short, 0)
+    return found, [" " + label.replace("_", " ") for label in labels]
+
+
+def drawn(task, n):
+    """This seed's eight demonstrations, its own n test texts, and the label that is most frequent in the train split."""
+    found, _ = texts_of(task)
+    every = list(dict.fromkeys([*found["test"], *found["dev"], *found["train"]]))  # no text twice
+    tested = sorted(every[: n * settings.shares], key=lambda pair: pair[1])
+    left = every[max(settings.test * settings.shares, len(found["test"]) + len(found["dev"])) :]
+    frequent = torch.tensor([label for _, label in found["train"]]).bincount().argmax().item()
+    return shuffled(left, seed)[:8], tested[seed :: settings.shares], frequent
 
 
 # %% [markdown]
 # ## Scores
 #
-# The prefix is the solved examples; it goes through the model once. Behind it come the test texts and the content-free
-# texts, each with all label words. A score is the sum of the log-probabilities of a label word's tokens.
+# The prefix is the solved examples; it goes through the model once. After it come the test texts and the content-free
+# texts, each with all label words. A score is the sum of the log-probabilities of a label word's tokens. A *wrong* label is
+# drawn from the labels that are not the true one.
 
 
 # %%
-def scored(task, k, random_labels=False):
-    """Scores (N, K) of the test texts and (3, K) of the content-free ones, the shown labels, and the cost."""
-    (shown, words), (test, _) = drawn(task, "train", 8), drawn(task, "test", settings.test)
-    shown = shown[:k]
-    if random_labels:
+def scored(task, k, wrong=False):
+    """Scores (N, K) of the test texts and (3, K) of the content-free ones, shown labels, targets, majority, the cost."""
+    shown, test, frequent = drawn(task, settings.test_at.get(str(k), settings.test))
+    words, shown = texts_of(task)[1], shown[:k]
+    if wrong:
         g = torch.Generator().manual_seed(1000 + seed)
-        shown = [(text, torch.randint(len(words), (1,), generator=g).item()) for text, _ in shown]
+        steps = torch.randint(1, len(words), (k,), generator=g).tolist()
+        shown = [(t, (label + step) % len(words)) for (t, label), step in zip(shown, steps, strict=True)]
     form, empty = FORMATS[task]
     texts = [*(text for text, _ in test), *map(empty.format, settings.content_free)]
     contexts = ["\n\n" * (k > 0) + form.format(text) for text in texts]
     prefix = "\n\n".join(form.format(text) + words[label] for text, label in shown)
     with block.run.measure() as cost:
         found = scoring.option_log_probs(net, tokenizer, contexts, [words] * len(contexts), prefix=prefix)
-    scores = torch.stack([torch.as_tensor(f.log_probs) for f in found])
-    return scores[: len(test)], scores[len(test) :], [label for _, label in shown], cost
+    scores, n = torch.stack([torch.as_tensor(f.log_probs) for f in found]), len(test)
+    targets = torch.tensor([label for _, label in test])
+    return scores[:n], scores[n:], [label for _, label in shown], targets, frequent, cost
 
 
 # %% [markdown]
 # ## The methods
 #
-# The oracle looks for a weight per label that makes the most predictions right, on the test labels themselves: label by
-# label, until nothing improves, starting from the better of no weights and the calibrated ones. So it is never below them.
+# The oracle looks for a weight per label that makes the most predictions right, by the true labels: label by label, until
+# nothing improves, starting from the better of no weights and the calibrated ones. It is cross-fitted: the weights for an
+# eighth of the texts are found on the other texts.
 
 
 # %%
 def oracle(scores, targets, starts):
-    """Scores with the log-weight of each label that the search found."""
+    """The log-weight of each label that the search found."""
 
     def right(bias):
         return ((scores + bias).argmax(1) == targets).sum().item()
@@ -121,44 +139,58 @@ def oracle(scores, targets, starts):
             cuts = (others.max(1).values - scores[:, c]).sort().values  # here an item turns to label c
             cuts = [cuts[0] - 1, *((cuts[1:] + cuts[:-1]) / 2), cuts[-1] + 1]
             best = max([best, *(best.index_fill(0, torch.tensor(c), cut) for cut in cuts)], key=right)
-    return scores + best
+    return best
+
+
+def cross_fitted(scores, targets, starts, folds=8):
+    """Scores with weights that were found on other texts."""
+    found, fold = scores.clone(), torch.arange(len(scores)) % folds
+    for part in fold.unique():
+        rest = fold != part
+        found[~rest] += oracle(scores[rest], targets[rest], starts) if rest.any() else 0
+    return found
 
 
 # %% [markdown]
 # ## Run
 #
-# Methods that share their scores share the cost of them. `recency`: share of predictions equal to the last demonstration's
-# label; `majority_bias`: to a most frequent label of the demonstrations, minus the same share of the true labels.
+# Methods that share their scores share the cost of them. `log_right`: the log-probability of the right label among the
+# labels. `recency_excess`: the share of predictions equal to the last demonstration's label, above its true share;
+# `majority_bias`: the same for the most frequent labels of the demonstrations.
 
 
 # %%
 once = cache(scored)
 for trial in block.trials():
-    (task, k), random_labels = trial.inside.values(), trial.method.startswith("random")
-    fields = dict.fromkeys(["accuracy", "top_share", "recency", "recency_excess", "majority_bias"])
+    (task, k), wrong = trial.inside.values(), trial.method.startswith("wrong")
+    fields = dict.fromkeys(["accuracy", "log_right", "top_share", "recency_excess", "majority_bias"])
     cost = None
-    if not random_labels or k == settings.random_labels_at:
-        scores, free, shown, cost = once(task, k, random_labels)
-        targets = torch.tensor([label for _, label in drawn(task, "test", settings.test)[0]])
+    if not wrong or k == settings.wrong_labels_at:
+        scores, free, shown, targets, frequent, cost = once(task, k, wrong)
         if trial.method == "oracle":
-            scores = oracle(scores, targets, [torch.zeros_like(scores[0]), -free.softmax(1).mean(0).log()])
+            scores = cross_fitted(
+                scores, targets, [torch.zeros_like(scores[0]), -free.softmax(1).mean(0).log()]
+            )
         if trial.method.endswith("calibrated"):
             scores = scoring.contextual_calibration(scores, free)
-        majority = targets.bincount().argmax().expand(len(targets))
-        found = majority if trial.method == "majority" else scores.argmax(1)
+        found, cost = scores.argmax(1), None if trial.method == "majority" else cost
+        if cost is None:
+            found = torch.full_like(targets, frequent)
+        else:
+            fields["log_right"] = scores.log_softmax(1)[range(len(targets)), targets].mean().item()
         fields["accuracy"] = (found == targets).double().mean().item()
         fields["top_share"] = (found.bincount().max() / len(found)).item()
         fields |= {"predictions": found.tolist(), "targets": targets.tolist()}
         if k:
-            last, counts = shown[-1], torch.tensor(shown).bincount(minlength=scores.shape[1])
-            top, recency = counts == counts.max(), (found == last).double().mean().item()
-            fields["recency"] = recency
-            fields["recency_excess"] = recency - (targets == last).double().mean().item()
+            counts = torch.tensor(shown).bincount(minlength=scores.shape[1])
+            top, last = counts == counts.max(), shown[-1]
+            both = [(y == last).double().mean().item() for y in (found, targets)]
+            fields["recency_excess"] = both[0] - both[1]
             fields["majority_bias"] = (top[found].double().mean() - top[targets].double().mean()).item()
-    block.line(trial, None if trial.method == "majority" else cost, **fields)
+    block.line(trial, cost, **fields)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-block.close("accuracy", "recency", "majority_bias")
+block.close("accuracy", "log_right", "majority_bias")

@@ -30,16 +30,18 @@ from functools import cache
 
 import torch
 
-from instructlab_repro.block import decoder, open_block
+from instructlab_repro import block as blocks
 from instructlab_utils import scoring, tasks
 
-block = open_block("zero_shot", profile, stage, seed=seed)
-settings, (net, tokenizer) = block.settings, decoder(block)
+block = blocks.open_block("zero_shot", profile, stage, seed=seed)
+settings, (net, tokenizer) = block.settings, blocks.decoder(block)
+if stage == "twin":
+    blocks.nudge(net)
 
 # %% [markdown]
 # ## Data
 #
-# A format per task, and its *premise*: what the format says without the question. PMI asks how probable an option is behind
+# A format per task, and its *premise*: what the format says without the question. PMI asks how probable an option is after
 # the premise alone.
 
 # %%
@@ -72,31 +74,44 @@ def sample(task):
 
 # %%
 def scored(task):
-    """The options' scores behind the question and behind the premise, the right options, and the cost."""
+    """The options' scores after the question and after the premise, the right options, and the cost."""
     rows, (form, premise) = sample(task), FORMATS[task]
     options = [[" " + option for option in row["options"]] for row in rows]
     contexts = [form.format(row["input"].strip()) for row in rows]
+    each = {tuple(own): own for own in options}  # some tasks have the same options for every question
     with block.run.measure() as cost:
         behind = scoring.option_log_probs(net, tokenizer, contexts, options)
-        alone = scoring.option_log_probs(net, tokenizer, [premise] * len(rows), options)
-    return behind, alone, [row["answer"] for row in rows], cost
+        alone = scoring.option_log_probs(net, tokenizer, [premise] * len(each), list(each.values()))
+    alone = dict(zip(each, alone, strict=True))
+    return behind, [alone[tuple(own)] for own in options], [row["answer"] for row in rows], cost
 
 
 # %% [markdown]
 # ## Run
 #
 # `chosen_tokens` shows what the sum prefers: it falls with every token. For `chance` it is the mean over all options.
+# `log_right` is the log-probability of the right option among the options, if the scores were logits.
+
 
 # %%
+def values(rule, behind, alone):
+    """What the rule compares, one number an option."""
+    divisor = behind.tokens if rule == "mean" else 1
+    return behind.log_probs / divisor - (alone.log_probs if rule == "pmi" else 0)
+
+
 once = cache(scored)
 for trial in block.trials():
     method, (behind, alone, answers, cost) = trial.method, once(trial.inside["task"])
     if method == "chance":
         scores = [1 / len(s.tokens) for s in behind]
         tokens = [float(sum(s.tokens)) / len(s.tokens) for s in behind]
+        log_right = [-float(torch.tensor(len(s.tokens)).log()) for s in behind]
     else:
-        pairs = zip(behind, alone, strict=True)
+        pairs = list(zip(behind, alone, strict=True))
         found = [scoring.choose(s, method, base=b if method == "pmi" else None) for s, b in pairs]
+        each = (values(method, *pair).log_softmax(0) for pair in pairs)
+        log_right = [float(v[answer]) for v, answer in zip(each, answers, strict=True)]
         scores = [float(c == answer) for c, answer in zip(found, answers, strict=True)]
         tokens = [int(s.tokens[c]) for s, c in zip(behind, found, strict=True)]
     right = [int(s.tokens[answer]) for s, answer in zip(behind, answers, strict=True)]
@@ -104,6 +119,7 @@ for trial in block.trials():
         trial,
         None if method == "chance" else cost,
         accuracy=sum(scores) / len(scores),
+        log_right=sum(log_right) / len(log_right),
         chosen_tokens=sum(tokens) / len(tokens),
         right_tokens=sum(right) / len(right),
         test=len(scores),
