@@ -591,6 +591,7 @@ def test_the_blocks_are_those_of_the_pages(root):
     toy.run_all()
     found = readme.blocks()
     lists = {"claims", "ledger-page", "remember", "lessons", "experiments", "teaching", "before"}
+    lists |= {"power", "editions", "repetitions"}
     assert set(found) == lists | {"table-toy"}
     assert "(LEDGER.md#t1)" in found["table-toy"] and found["claims"] == ledger.table()
     inside = readme.for_page(root / "docs" / "x.md", found)

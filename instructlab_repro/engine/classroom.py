@@ -67,7 +67,7 @@ def opened(folder: Path) -> Iterator[Any]:
     if folder.exists():
         others = {path.name for path in folder.glob("submitted/*")} - set(STUDENTS)
         if any(folder.iterdir()) and (others or not (folder / MARKER).is_file()):
-            what = f"holds submissions ({min(others)})" if others else "has files that this did not make"
+            what = f"holds submissions ({min(others)})" if others else "is not empty, not of our making"
             raise ConfigError(f"{folder} {what}: choose another folder with --out, or empty it")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
