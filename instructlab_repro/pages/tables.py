@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 import os
+import textwrap
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,8 @@ def figure(name: str, profile: str = "laptop", metric: str | None = None) -> Fig
     from instructlab_utils import plotting
 
     summary = summarise(name, profile, metric)
-    methods, axis, scale = summary.experiment.methods, summary.curve, summary.table.scale
+    axis, scale, all_methods = summary.curve, summary.table.scale, list(summary.experiment.methods)
+    methods = [method for method in all_methods if any(place[0] == method for place in summary.cells)]
     panels: dict[str, list[tuple]] = defaultdict(list)
     for column in summary.columns:
         panels[summary.name(column, [axis or ""])].append(column)
@@ -108,7 +110,7 @@ def figure(name: str, profile: str = "laptop", metric: str | None = None) -> Fig
         for index, method in enumerate(methods):
             there = [column for column in columns if (method, *column) in summary.cells]
             cells = [summary.cells[method, *column] for column in there]
-            means, look = [scale * cell.mean for cell in cells], plotting.style(index)
+            means, look = [scale * cell.mean for cell in cells], plotting.style(all_methods.index(method))
             bars = [(cell, cell.interval or cell) for cell in cells]
             ends = [(getattr(b, "low", c.mean), getattr(b, "high", c.mean)) for c, b in bars]
             low, high = scale * np.array(ends).reshape(-1, 2).T
@@ -127,14 +129,13 @@ def figure(name: str, profile: str = "laptop", metric: str | None = None) -> Fig
             panel.set_xlabel("training examples" if axis == "n_train" else axis.replace("_", " "))
         else:
             panel.set_yticks(range(len(methods)), map(summary.label, methods))
-            panel.set_xlabel(summary.title)
     if axis is None:
-        grid[0][0].invert_yaxis()  # shared by all: the first method stands on top
+        drawing.supxlabel(textwrap.fill(summary.title, 50 * shape[1]), fontsize="medium")
+        grid[0][0].set_ylim(len(methods) - 0.5, -0.5)  # shared by all: the first method stands on top
         longest = max(len(summary.label(method)) for method in methods)
         drawing.set_figwidth(drawing.get_figwidth() + 0.08 * max(0, longest - 30))  # room beside long labels
         return drawing
-    for row in grid:
-        row[0].set_ylabel(summary.title)
+    drawing.supylabel(textwrap.fill(summary.title, 30 * shape[0]), fontsize="medium")
     drawing.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return drawing
 
