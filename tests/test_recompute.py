@@ -37,6 +37,7 @@ def copy(tmp_path):
         "claims/SF1.toml",
         "experiments/zero_shot.toml",
         "results/zero_shot.jsonl",
+        "results/zero_shot.predictions.parquet",
         "results/ledger.json",
     ):
         shutil.copy(ROOT / "data" / name, tmp_path / "data" / name)
