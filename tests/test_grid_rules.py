@@ -182,6 +182,23 @@ def test_a_tuning_block_per_seed_and_round_comes_before_the_runs(second):
     assert again == known["tune-a-s101-x1"]
 
 
+def test_a_value_with_runs_that_did_not_train_comes_after_those_with_fewer(second):
+    """A network that fits too closely can have a higher dev loss than one that answers the same to everything."""
+    experiment = experiments.load("toy").at("laptop")
+    best = {"large": 3e-3, "small": 1e-2, "floor": 1.0}
+    for block in (b for b in experiment.blocks() if b.stage == "tune"):
+        run(experiment, block, best)
+        path = block.out / "lines.jsonl"
+        rows = files.read_lines(path)
+        for row in rows:
+            stuck = row["tuned"].get("learning_rate") == 3e-3 and row["seed"] == 100
+            row |= {"first_loss": 1.0, "train_loss": 1.0 if stuck else 0.1}
+        files.write_lines(path, rows)
+    block = next(b for b in experiment.blocks() if b.stage == "run")
+    chosen = {trial.method: trial.tuned.get("learning_rate") for trial in experiment.trials(block)}
+    assert chosen["large"] == 1e-3 and chosen["small"] == 1e-2  # 3e-3 has the lowest loss for "large"
+
+
 def test_a_round_follows_from_the_rounds_before_and_the_runs_take_the_best_of_all(second):
     experiment = experiments.load("toy").at("laptop")
     blocks = {block.id: block for block in experiment.blocks()}

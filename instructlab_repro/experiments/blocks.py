@@ -23,7 +23,7 @@ from typing import Any
 
 from instructlab_repro import assets, notebooks, provenance
 from instructlab_repro.experiments import stored
-from instructlab_repro.experiments.spec import FOLDER, Spec, Value
+from instructlab_repro.experiments.spec import FOLDER, Spec, Value, did_not_train
 from instructlab_repro.experiments.stored import Rows
 from instructlab_repro.experiments.tuning import ROUNDS, Lines, Tuning
 from instructlab_repro.notebooks import runner
@@ -213,6 +213,7 @@ class Experiment(Spec):
             for inside in self._places(self.inside, self._fixed(block.stage)):
                 place = {"method": method} | {a: v for a, v in inside.items() if a not in tuning.places}
                 cell = [line for line in before if place.items() <= line.items()]
+                cell = [{**line, "failed": did_not_train(line, self)} for line in cell]
                 asked = [tuning.best(method, cell)]
                 if block.stage == "tune":
                     rounds = tuning.called_for(method, cell)

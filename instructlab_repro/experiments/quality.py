@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from instructlab_repro.experiments.running import load
-from instructlab_repro.experiments.spec import Spec, Value
+from instructlab_repro.experiments.spec import Value, did_not_train, trains
 from instructlab_repro.experiments.stored import EDITIONS, predictions, results
 from instructlab_utils import files
 
@@ -47,30 +47,12 @@ def chosen(name: str, profile: str = "laptop") -> dict[tuple[str, Place], dict[s
     return found
 
 
-def _trains(line: Mapping[str, Any]) -> bool:
-    """Whether the run trained a network at all: a majority class is not a failure to train."""
-    signs = ("first_loss", "train_loss", "steps", "updates", "diverged")
-    return any(line.get(sign) for sign in signs) or "learning_rate" in line.get("tuned", {})
-
-
-def did_not_train(line: Mapping[str, Any], experiment: Spec) -> bool:
-    """Whether a run diverged, kept the stated share of its first loss, or predicts one class (its ``one_class``).
-
-    A line of the first edition has no ``first_loss``; there only the predictions can tell.
-    """
-    if not _trains(line):
-        return False
-    first, last = line.get("first_loss"), line.get("train_loss")
-    stuck = first is not None and (last is None or not last <= experiment.training.share * first)
-    return bool(line.get("diverged") or line.get("one_class") or stuck)
-
-
 def judged(name: str, profile: str = "laptop") -> list[tuple[dict[str, Any], bool]]:
     """Each recorded run of a method that trains, and whether it did not train."""
     spec, found = load(name).at(profile), []
     cells = [*spec.axes, "method"]
     said = {tuple(row[c] for c in cells): row for row in predictions(name, profile)}
-    for line in filter(_trains, results(name, profile)):
+    for line in filter(trains, results(name, profile)):
         row = said.get(tuple(line[c] for c in cells), {})
         if "one_class" not in line and {"predictions", "targets"} <= row.keys():
             several = len(set(row["targets"].tolist())) > 1

@@ -219,3 +219,21 @@ def _merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
+
+
+def trains(line: Mapping[str, Any]) -> bool:
+    """Whether the run trained a network at all: a majority class is not a failure to train."""
+    signs = ("first_loss", "train_loss", "steps", "updates", "diverged")
+    return any(line.get(sign) for sign in signs) or "learning_rate" in line.get("tuned", {})
+
+
+def did_not_train(line: Mapping[str, Any], experiment: Spec) -> bool:
+    """Whether a run diverged, kept the stated share of its first loss, or predicts one class (its ``one_class``).
+
+    A line of the first edition has no ``first_loss``; there only the predictions can tell.
+    """
+    if not trains(line):
+        return False
+    first, last = line.get("first_loss"), line.get("train_loss")
+    stuck = first is not None and (last is None or not last <= experiment.training.share * first)
+    return bool(line.get("diverged") or line.get("one_class") or stuck)

@@ -103,12 +103,14 @@ class Tuning(Strict):
                 raise ValueError(f"tuning.limits.{knob}: write the least and the largest value")
 
     def _least(self, tried: list[Values], lines: Lines) -> Values:
-        """The best of ``tried``: by the mean of the metric, then by that of ``tie``, then by the order."""
+        """The best of ``tried``: with the fewest runs that did not train, whose dev loss can be lower than that of a
+        network which fits too closely; then by the mean of the metric, by that of ``tie``, by the order."""
         sign = -1 if self.better == "higher" else 1
 
-        def rank(values: Values) -> tuple[float, float]:
+        def rank(values: Values) -> tuple[int, float, float]:
             runs = _of(values, lines)
-            return _mean(runs, self.metric, sign), _mean(runs, self.tie, -1) if self.tie else 0.0
+            failed = sum(bool(line.get("failed")) for line in runs) if self.seeds else 0
+            return failed, _mean(runs, self.metric, sign), _mean(runs, self.tie, -1) if self.tie else 0.0
 
         return min(tried, key=rank)  # min keeps the first of equals
 
