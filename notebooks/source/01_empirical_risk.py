@@ -451,7 +451,7 @@ side = torch.linspace(-3, 3, 13)
 first, second = torch.meshgrid(side, side, indexing="xy")
 plane = torch.stack([first, second], dim=-1)  # every place is a pair of logits
 arrows = torch.tensor([0.0, 1.0]) - log_softmax(plane).exp()  # e_y - p, for y = 1
-figure, ax = axes(width=4.4, height=4.2)
+figure, ax = axes(width=4.4, height=4.2, dpi=80)
 lines = ax.contour(first, second, -log_softmax(plane)[..., 1], levels=[0.1, 0.5, 1, 2, 4], colors="0.6")
 ax.clabel(lines, fontsize=8)
 ax.quiver(first, second, arrows[..., 0], arrows[..., 1], color=style(0)["color"], angles="xy", scale=14)
@@ -583,7 +583,7 @@ print(f"eps 0.1, formula: gap {(q[0] / q[1]).log():.3f}, floor {-(q * q.log()).s
 # %%
 gaps = torch.linspace(-1, 8, 91)
 logits = torch.stack([gaps, *[torch.zeros_like(gaps)] * (K - 1)], dim=1)
-figure, ax = axes(width=5.2)
+figure, ax = axes(width=5.2, dpi=80)
 for i, eps in enumerate((0.0, 0.1, 0.3)):
     curve = cross_entropy(logits, torch.zeros(len(gaps), dtype=torch.long), eps)
     ax.plot(gaps, curve, **style(i), markevery=15, label=rf"$\varepsilon$ = {eps}")
@@ -630,7 +630,7 @@ for step in (0, 20, 59):
 print(f"accuracy: right {right[1]:.2f}, flipped {flipped[1]:.2f}; guessing 0.50")
 
 # %%
-figure, ax = axes(width=5.2)
+figure, ax = axes(width=5.2, dpi=80)
 for i, (name, history) in enumerate((("risk as in section 1", right[0]), ("sign flipped", flipped[0]))):
     ax.plot(history, **style(i), markevery=10, label=name)
 ax.axhline(math.log(2), color="0.5", linewidth=0.8, linestyle=":")
@@ -1003,7 +1003,7 @@ for k, decay in enumerate(decays):
         print(f"{decay:6g} {n:5d}  ", " ".join(f"{cell!s:21}" for cell in cells))
 
 # %%
-figure, panels = axes(1, 2, width=4.4, sharey=True)
+figure, panels = axes(1, 2, width=4.4, sharey=True, dpi=80)
 for k, ax in enumerate(panels):
     for i, (name, values) in enumerate((("train risk", train_risk), ("test risk", test_risk))):
         bands = [t_interval(row) for row in values[k]]
@@ -1077,7 +1077,7 @@ for k in (steps, 10 * steps):
     print("difference", t_interval(small - large))
 
 # %%
-figure, panels = axes(1, 2, width=4.4, sharey=True)
+figure, panels = axes(1, 2, width=4.4, sharey=True, dpi=80)
 for ax, n, path in zip(panels, (sizes[0], sizes[-1]), paths, strict=True):
     for i, name in enumerate(("train risk", "test risk")):
         ax.plot(ladder, path[:, :, i].mean(0), **style(i), markersize=4, label=name)
