@@ -96,6 +96,8 @@ def decoder(block: OpenBlock) -> tuple[Any, Any]:
 
 
 # --- labelled sentences and the encoder ------------------------------------------------------------------------------
+
+
 @dataclass
 class Sentences:
     """One task's sentences by split: rows, encoded ``examples``, and their labels ``targets``, int64 of shape (N,)."""
@@ -173,6 +175,8 @@ def sentences(block: OpenBlock, task: str, n_train: int | None = None) -> Senten
 
 
 # --- a model, tuned as a table of the TOML says ------------------------------------------------------------------------
+
+
 def tuned(net: nn.Module, table: Mapping[str, Any], seed: int) -> tuple[nn.Module, dict[str, Any]]:
     """``net`` with the method of a ``[methods.NAME]`` table, and what it adds to the arguments of ``training.train``.
 

@@ -26,7 +26,7 @@ ROOMS = (
     ("engine",),
 )  # a module imports from its own place and from those before it
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}
-MODULE_LINES, ENGINE_LINES = 400, 8000
+MODULE_LINES, ENGINE_LINES = 400, 6540  # those of the engine without blank ones, which cost nobody anything
 PAGES = {"README.md": (12_288, 220), "CONTRIBUTING.md": (6_144, None)}  # bytes, lines
 FROM_THE_ENGINE = {
     "notebooks/source": {f"{ENGINE}.lesson"},
@@ -149,13 +149,14 @@ def notebook_imports(root: Path) -> list[str]:
 
 
 def long_modules(root: Path) -> list[str]:
-    counted = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in files(root).items()}
+    read = {name: path.read_text(encoding="utf-8").splitlines() for name, path in files(root).items()}
+    counted = {name: len(lines) for name, lines in read.items()}
     said = [
         f"{name}: {lines} lines, the limit is {MODULE_LINES}"
         for name, lines in counted.items()
         if lines > MODULE_LINES
     ]
-    total = sum(lines for name, lines in counted.items() if name.startswith(ENGINE))
+    total = sum(bool(line.strip()) for name in read if name.startswith(ENGINE) for line in read[name])
     return said + [f"{ENGINE}: {total} lines, the limit is {ENGINE_LINES}"] * (total > ENGINE_LINES)
 
 

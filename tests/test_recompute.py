@@ -33,13 +33,10 @@ def copy(tmp_path):
     """The data of two claims of a small experiment, to be spoilt."""
     for folder in ("data/claims", "data/results", "data/experiments"):
         (tmp_path / folder).mkdir(parents=True)
-    for name in (
-        "claims/SF1.toml",
-        "experiments/zero_shot.toml",
-        "results/zero_shot.jsonl",
-        "results/zero_shot.predictions.parquet",
-        "results/ledger.json",
-    ):
+    results = [
+        f"results/{name}" for name in ("zero_shot.jsonl", "zero_shot.predictions.parquet", "ledger.json")
+    ]
+    for name in ["claims/SF1.toml", "experiments/zero_shot.toml", *results]:
         shutil.copy(ROOT / "data" / name, tmp_path / "data" / name)
     assert recompute.disagreements(tmp_path) == []
     return tmp_path / "data"
@@ -51,8 +48,9 @@ def test_a_changed_line_is_seen(copy):
     chosen = next(line for line in lines if line["method"] == "pmi" and line["stage"] == "run")
     chosen["accuracy"] += 0.01
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    said = recompute.disagreements(copy.parent)
-    assert said and all(one.startswith("SF1") for one in said)
+    said = recompute.disagreements(copy.parent)  # the questions no longer have the mean that the line states
+    assert said[0] == "SF1: the ledger says 'supported', recomputed 'not tested'"
+    assert said[1].startswith("SF1, part 1, mean: the ledger says ")
 
 
 def test_a_changed_verdict_and_an_absent_row_are_seen(copy, monkeypatch, capsys):

@@ -435,7 +435,7 @@ def test_the_figure_has_a_panel_per_task_and_every_series_differs_in_grey(root):
     toy.run_all()
     panels = tables.figure("toy").axes
     assert [p.get_title() for p in panels] == ["a", "b"]
-    assert panels[0].figure.get_supylabel() == "Test accuracy (%)"
+    assert panels[0].get_ylabel() == "Test accuracy (%)"
     for panel in panels:
         looks = {(line.get_marker(), line.get_linestyle()) for line in panel.get_lines()}
         assert len(panel.get_lines()) == len(looks) == 3 and len(panel.collections) == 3

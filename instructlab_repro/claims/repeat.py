@@ -38,6 +38,8 @@ Lines = Sequence[Mapping[str, Any]]
 
 
 # --- comparing --------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Repetition:
     """One run against its recorded one.
@@ -147,6 +149,8 @@ def _word(each: Repetition, metric: str, bands: Bands) -> int:
 
 
 # --- running a block again ---------------------------------------------------------------------------
+
+
 def repeat(experiment: Experiment, block: Block, threads: int) -> Lines:
     """The lines of the block, run once more into build/verify/ with ``threads``.
 
@@ -190,6 +194,8 @@ def _error(experiment: Experiment, block: str, text: str) -> RecordError:
 
 
 # --- verification -----------------------------------------------------------------------------------
+
+
 def verified_path() -> Path:
     """What was verified last, by "<experiment>.<profile>"."""
     return find_root() / "data" / "results" / "verified.json"

@@ -168,6 +168,8 @@ def verify_experiments(names: list[str], profile: str) -> int:
 
 
 # --- for a person who waits -------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[list[Job]], None]]:
     """A text progress bar over notebooks, and a line for each one that has ended."""

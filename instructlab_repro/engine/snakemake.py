@@ -209,6 +209,8 @@ def executor_profile(name: str) -> tuple[Path, str]:
 
 
 # --- one at a time, and nothing left behind --------------------------------------------------------
+
+
 def end_killed() -> None:
     """End what a killed call has left at work, where there is nothing else to do. ConfigError while another call runs."""
     build = find_root() / "build"

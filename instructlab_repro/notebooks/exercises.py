@@ -61,6 +61,8 @@ class Exercise:
 
 
 # --- reading ------------------------------------------------------------------------------------------
+
+
 def sources(root: Path | None = None) -> dict[str, Path]:
     """The exercise sources by lesson id, in order."""
     folder = (root or find_root()) / "notebooks" / "exercises"
@@ -147,6 +149,8 @@ def _notebook(path: Path) -> Any:
 
 
 # --- the same text for teachers and for students -----------------------------------------------------------
+
+
 def solution(answer: str) -> str:
     """An answer cell with its solution and without the marker lines."""
     return SOLUTION.sub(lambda match: match["body"], answer)

@@ -86,6 +86,8 @@ def socket_path(env: Mapping[str, str]) -> Path:
 
 
 # --- who asks ---------------------------------------------------------------------------------------
+
+
 class Forked:
     """A process that the server has forked, as ``subprocess.Popen`` shows one; dropping it ends the process."""
 

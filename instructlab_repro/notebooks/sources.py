@@ -64,6 +64,8 @@ class Notebook(Strict, extra="ignore"):
 
 
 # --- finding --------------------------------------------------------------------------------------
+
+
 def read_header(source: Path) -> dict[str, Any]:
     """The YAML header of a source as a dictionary (its ``jupyter`` part). NotebookError if it has none."""
     import yaml
@@ -136,6 +138,8 @@ def _selected(names: Iterable[str] | None) -> list[Notebook]:
 
 
 # --- source -> notebook ---------------------------------------------------------------------------
+
+
 def from_source(source: Path) -> Any:
     """The notebook of a py:percent source, without outputs; ids come from the content, so builds repeat."""
     import jupytext
@@ -262,6 +266,8 @@ def _compare(expected: Any, actual: Any) -> list[str]:
 
 
 # --- notebook -> source, and its outputs ------------------------------------------------------------
+
+
 def import_back(path: str | Path) -> Path:
     """Write what somebody edited in Jupyter back into the source; the header stays as it is written there.
 
@@ -332,6 +338,8 @@ def _storable(output: Any) -> bool:
 
 
 # --- reading --------------------------------------------------------------------------------------
+
+
 def read(path: Path) -> Any:
     """An .ipynb as an nbformat 4.5 notebook. NotebookError if it is missing, not JSON, or not a notebook."""
     import nbformat

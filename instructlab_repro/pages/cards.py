@@ -74,8 +74,8 @@ def ratings(task: Task) -> dict[str, Any]:
     bins = histogram(rows)
     density, middle = [number / (high - low) for low, high, number in bins], len(bins) // 2
     higher = sum(max(side) > density[middle] for side in (density[:middle], density[middle + 1 :]))
-    places = [f"{place} the peak of the ratings" for place in ("at", "beside")]
-    places += ["in the valley between two peaks"]
+    peak = "the peak of the ratings"
+    places = (f"at {peak}", f"beside {peak}", "in the valley between two peaks")
     names, retest = zip(*rated_twice(), strict=True)
     body = [[f"{low:g} to {high:g}", f"{n:,}", f"{n / (high - low):,.0f}"] for low, high, n in bins]
     return {

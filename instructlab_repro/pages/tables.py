@@ -133,9 +133,14 @@ def figure(name: str, profile: str = "laptop", metric: str | None = None) -> Fig
         drawing.supxlabel(textwrap.fill(summary.title, 50 * shape[1]), fontsize="medium")
         grid[0][0].set_ylim(len(methods) - 0.5, -0.5)  # shared by all: the first method stands on top
         longest = max(len(summary.label(method)) for method in methods)
-        drawing.set_figwidth(drawing.get_figwidth() + 0.08 * max(0, longest - 30))  # room beside long labels
+        more = (
+            0.08 * max(0, longest - 30),
+            0.2 * max(0, len(methods) - 12) * shape[0],
+        )  # for long labels, many rows
+        drawing.set_size_inches(*(drawing.get_size_inches() + more))
         return drawing
-    drawing.supylabel(textwrap.fill(summary.title, 30 * shape[0]), fontsize="medium")
+    for row in grid:
+        row[0].set_ylabel(textwrap.fill(summary.title, 30))
     drawing.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return drawing
 
