@@ -757,10 +757,16 @@ run.record(overlap_first=np.mean(list(first.values())), overlap_random=np.mean(f
 # **Predict.** Order the three factors.
 
 
+# %% tags=["defines:updates.projection"]
+def projection(D, W, r):
+    """What the weight W does in the first r pairs of directions of its change D: the norm of U^T W V."""
+    U, _, Vt = torch.linalg.svd(D)
+    return (U[:, :r].T @ W @ Vt[:r].T).norm().item()
+
+
 # %%
 def factor(D, W, r):
-    U, _, Vt = torch.linalg.svd(D)
-    return (D.norm() / (U[:, :r].T @ W @ Vt[:r].T).norm()).item()
+    return D.norm().item() / projection(D, W, r)
 
 
 table = []
@@ -810,6 +816,29 @@ lesson.show("LR4", "LR7", "LR8", "LR9", "LR5")
 # All three parts of LR5 hold, and the second is the small one: in the update's directions the weight does a little more than
 # in random ones, and far less than in its own strongest.
 #
+# One more pair of numbers, for DoRA's question of section 5.1. A changed weight has rows $w'_i$ of another length, and of
+# another direction:
+#
+# $$ \Delta_{\text{length}} = \frac1n \sum_i \big|\, \lVert w'_i \rVert - \lVert w_i \rVert \,\big|, \qquad
+# \Delta_{\text{direction}} = 1 - \frac1n \sum_i \cos(w'_i, w_i). $$
+
+
+# %% tags=["defines:updates.lengths_and_directions"]
+def lengths_and_directions(W, W0):
+    """How far W lies from W0, split as DoRA does: the mean over rows of the change of length, and of 1 - cosine."""
+    longer = (W.norm(dim=1) - W0.norm(dim=1)).abs().mean()
+    turned = 1 - torch.cosine_similarity(W.double(), W0.double(), dim=1).mean()
+    return longer.item(), turned.item()
+
+
+# %%
+for number in (0, 5):
+    key = f"bert.encoder.layer.{number}.attention.self.query"
+    W0 = plain.get_submodule(key).weight.detach().cpu()
+    longer, turned = lengths_and_directions(W0 + small[key], W0)
+    print(f"queries of layer {number}, LoRA of section 4: length {longer:.1e}, direction {turned:.1e}")
+
+# %% [markdown]
 # **Predict.** Does AdaLoRA's map look alike in ten seeds? And do lengths and directions move together: with all weights free,
 # in LoRA, in DoRA?
 

@@ -52,6 +52,7 @@ seed: int = 0  # demonstrations and samples of the live parts
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch import Tensor
@@ -344,7 +345,22 @@ for row in seen.int().tolist():
     print("  pre", *row[:2], "| first", *row[2:5], "| second", *row[5:])
 
 
+# %%
+names = ["p1", "p2", "a1", "a2", "a3", "b1", "b2"]
+figure, ax = plotting.axes(width=4.2, height=2.7, dpi=80)
+ax.imshow(seen.int(), cmap="Greys", vmin=0, vmax=1.6)
+for (i, j), sees in np.ndenumerate(seen.numpy()):
+    ax.text(j, i, "sees" if sees else "", ha="center", va="center", color="white", fontsize=8)
+ax.set_xticks(range(7), names)
+ax.set_yticks(range(5), [f"{n}, position {p}" for n, p in zip(names[2:], places.tolist(), strict=True)])
+ax.set(title="who reads whom in one row", xlabel="prefix p, context a, context b")
+ax.grid(False)
+_ = run.figure(figure, "12_mask")
+
 # %% [markdown]
+# *What to see.* Both contexts read the prefix, each reads its own past, and neither reads the other: the white block below
+# `a`. Both begin at the same position, as if the other were not there.
+#
 # By hand, for label words of one token:
 
 
@@ -756,6 +772,25 @@ print(f"best minus worst of eight, by luck alone: {(luck.max(1).values - luck.mi
 
 # %%
 lesson.table("demonstration_order", "accuracy", "spread", "luck", "beyond_luck")
+
+# %%
+drawn = [line for line in lesson.results("demonstration_order") if line["method"] == "raw"]
+if drawn:
+    figure, panels = plotting.axes(1, 2, width=4.2, height=2.8, sharey=True, dpi=75)
+    for ax, task in zip(panels, ("movie-sentiment", "bbc-topics"), strict=True):
+        for height, key in enumerate(("beyond_luck", "luck", "spread")):
+            found = np.array([line[key] for line in drawn if line["task"] == task])
+            shift = np.linspace(-0.18, 0.18, len(found))
+            ax.plot(found, height + shift, ".", color=plotting.COLOURS[height], alpha=0.7)
+            ax.plot([found.mean()] * 2, [height - 0.3, height + 0.3], color="black")
+        ax.set(title=task, xlabel="best minus worst of eight orders")
+        ax.axvline(0, color="grey", linewidth=0.8)
+    panels[0].set_yticks(range(3), ["cross-fitted", "luck alone", "plain"])
+    _ = run.figure(figure, "12_orders")
+
+# %% [markdown]
+# *What to see.* A dot is a draw, a bar the mean of the draws, raw scores. The plain spread is never near zero, and most of it
+# is there by luck alone. The cross-fitted distance scatters widely, below zero too, and its mean lies well above zero.
 
 # %%
 lesson.show("Z4", "Z2", "Z3")

@@ -213,7 +213,19 @@ by_pad_id = row.masked_fill(filled == tokenizer.pad_token_id, -100)
 print("labels on an end token, right mask:", int((row == tokenizer.eos_token_id).sum()))
 print("labels on an end token, mask by pad id:", int((by_pad_id == tokenizer.eos_token_id).sum()))
 
+# %%
+figure, ax = plotting.axes(width=8.6, height=1.9, dpi=75)
+ax.imshow(torch.stack([row != -100, by_pad_id != -100]).int(), cmap="Greys", vmin=0, vmax=1.4, aspect="auto")
+ax.set_yticks([0, 1], ["right mask", "mask by pad id"])
+ax.set_xticks(range(len(row)), [tokenizer.decode(i).replace("\n", "⏎") for i in filled.tolist()], rotation=90)
+ax.tick_params(axis="x", labelsize=6)
+ax.grid(False)
+_ = run.figure(figure, "14_mask")
+
 # %% [markdown]
+# *What to see.* Dark tokens count in the loss. Everything before the answer is read and not predicted. The two rows differ
+# in one place only: the end of the answer.
+#
 # **Observe.** They are one token. A mask by padding id erases the end of *every* answer. Nothing crashes and the loss looks
 # fine. Section 6 trains both ways, so that you can see what is lost. The repair is what you did above: never ask an id
 # whether it is padding. Ask the length.
@@ -861,7 +873,26 @@ for other in ("vague", "complex", "none") if measured else ():
     lower = sum(x < 0 for x in apart)
     print(f"clear minus {other:7s}: {t_interval(apart)} nats over tasks; lower on {lower} of {len(apart)}")
 
+# %%
+if measured:
+    figure, panels = plotting.axes(1, 3, width=2.9, height=2.8, sharey=True, sharex=True, dpi=75)
+    place = {(e["task"], e["seed"], e["method"]): e["choice_nll"] for e in measured}
+    kinds = sorted({task for task, _, _ in place})
+    for ax, other in zip(panels, ("vague", "complex", "none"), strict=True):
+        for height, task in enumerate(kinds):
+            seeds = [seed for name, seed, method in place if (name, method) == (task, "clear")]
+            apart = [place[task, seed, "clear"] - place[task, seed, other] for seed in seeds]
+            ax.plot(apart, [height] * len(apart), ".", color="grey", alpha=0.6)
+            ax.plot(sum(apart) / len(apart), height, "D", color=plotting.COLOURS[0])
+        ax.set(title=f"clear minus {other}", xlabel="loss (nats)")
+        ax.axvline(0, color="black", linewidth=0.8)
+    panels[0].set_yticks(range(len(kinds)), kinds)
+    _ = run.figure(figure, "14_wordings")
+
 # %% [markdown]
+# *What to see.* Grey dots are seeds, the diamond is a task's mean; left of the line the clear wording is better. Against
+# *vague* the tasks lie on both sides.
+#
 # **Observe.** *Undecided* as a whole, and each part says why.
 #
 # - *Too complex wordings cost*: this part is supported. The same request in nested clauses leaves the right option less
