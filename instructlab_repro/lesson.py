@@ -5,6 +5,7 @@ The only module of the engine that a lesson imports. It reads data/results/ and 
 
 from __future__ import annotations
 
+import html
 from typing import TYPE_CHECKING, Any
 
 from instructlab_repro import claims, experiments
@@ -36,6 +37,15 @@ def table(name: str, *metrics: str) -> HTML:
 def show(*names: str) -> None:
     """Print these claims with their verdicts, and the intervals that decide."""
     print("\n\n".join(claims.render(verdict(name)) for name in names))
+
+
+def folded(name: str, *names: str) -> HTML:
+    """The claims ``names`` with their intervals, and the table of experiment ``name``, behind one line to open."""
+    from IPython.display import HTML
+
+    told = html.escape("\n\n".join(claims.render(verdict(claim)) for claim in names))
+    told = f"<pre style='white-space: pre-wrap'>{told}</pre>{table(name).data}"
+    return HTML(f"<details><summary>{', '.join(names)}: intervals, and the table</summary>{told}</details>")
 
 
 def words(*names: str) -> dict[str, str]:

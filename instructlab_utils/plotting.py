@@ -5,12 +5,15 @@ From lesson 00 on.
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from instructlab_utils.run import Run
 
 # Okabe and Ito's palette (2008), ordered so that neighbours also differ in lightness.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#999933")
@@ -52,6 +55,31 @@ def axes(
 
     plt.rcParams.update(RC)
     return plt.subplots(rows, columns, figsize=(width * columns, height * rows), **kwargs)
+
+
+def show(run: Run, figure: Figure, name: str) -> None:
+    """Save the figure as ``name`` and show it in 128 colours, so that the stored notebook stays small (lesson 15)."""
+    import matplotlib.pyplot as plt
+    from IPython.display import Image as Picture
+    from IPython.display import display
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.open(run.figure(figure, name)).convert("RGB").quantize(128).save(data, "PNG", optimize=True)
+    plt.close(figure)
+    display(Picture(data.getvalue()))
+
+
+def dots(panel: Any, values: Mapping[str, Sequence[float]], title: str) -> None:
+    """One row for each name, from the top: a dot for each of its values (one a seed), a bar at their mean (lesson 17)."""
+    names = list(values)[::-1]
+    for place, name in enumerate(names):
+        found = list(values[name])
+        panel.plot(found, [place] * len(found), "o", color=COLOURS[0], alpha=0.5, markersize=4)
+        if found:
+            panel.plot(sum(found) / len(found), place, "|", color="black", markersize=16, markeredgewidth=2)
+    panel.set(title=title, yticks=range(len(names)), yticklabels=names)
+    panel.tick_params(axis="y", labelsize=7)
 
 
 def label_points(

@@ -58,21 +58,15 @@ seed: int = 0  # programs drawn, first values, order of batches, samples
 learning_rate: float = 3e-3  # peak of the schedule for the small decoder
 
 # %%
-import contextlib
-import html
-import io
+import functools
 import itertools
 import json
 import random
 import re
 from collections import Counter
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Image as Picture
-from IPython.display import display
-from PIL import Image
 from torch.nn import functional as F
 
 from instructlab_utils import (
@@ -92,15 +86,7 @@ from instructlab_utils.errors import ProgramError
 
 run = start("15", profile=profile, seed=seed)
 rng = random.Random(seed)
-
-
-def show(figure, name):
-    """Save the figure, and show it in 128 colours, so that the notebook stays small."""
-    data = io.BytesIO()
-    Image.open(run.figure(figure, name)).convert("RGB").quantize(128).save(data, "PNG", optimize=True)
-    plt.close(figure)
-    display(Picture(data.getvalue()))
-
+show = functools.partial(plotting.show, run)
 
 # %% [markdown]
 # ## 1 Ask, and look
@@ -1460,8 +1446,6 @@ show(figure, "15_feedback")
 # All claims were written before the first run. **Predict.** Give each of the eight a verdict before you look.
 
 # %%
-from IPython.display import HTML
-
 from instructlab_repro import lesson
 
 CLAIMS = {"composition": ("C7", "C8", "EX1", "EX2", "EX3"), "program_writing": ("CD1", "CD2", "PR1")}
@@ -1472,16 +1456,6 @@ for name, claims in CLAIMS.items():
         f"{name}, {len(seeds)} seeds:",
         "; ".join(f"{c} {verdict}" for c, verdict in lesson.words(*claims).items()),
     )
-
-
-def folded(name):
-    """The verdicts with their intervals, and the table, folded under one line."""
-    with contextlib.redirect_stdout(io.StringIO()) as shown:
-        lesson.show(*CLAIMS[name])
-    told = (
-        f"<pre style='white-space: pre-wrap'>{html.escape(shown.getvalue())}</pre>{lesson.table(name).data}"
-    )
-    return HTML(f"<details><summary>{name}: verdicts with intervals, and the table</summary>{told}</details>")
 
 
 # %%
@@ -1508,7 +1482,7 @@ axis.axvspan(0.8, 3.5, color="grey", alpha=0.12)
 axis.set(xlabel="steps d (grey: trained)", ylabel="share of right results", ylim=(-0.02, 1.02))
 axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 show(figure, "15_composition")
-folded("composition")
+lesson.folded("composition", *CLAIMS["composition"])
 
 # %%
 six = [x for x in lines["composition"] if x["depth"] == 6 and x["method"] == "natural-steps"]
@@ -1542,7 +1516,7 @@ for panel, length, title in (
     panel.set(title=title, xlabel="circles: valid; squares: right", xlim=(0, 1.02))
     panel.set_yticks([-i - 0.15 for i in range(len(labels))], list(labels.values()), fontsize=7)
 show(figure, "15_writing")
-folded("program_writing")
+lesson.folded("program_writing", *CLAIMS["program_writing"])
 
 # %% [markdown]
 # **Observe.** All eight are decided.

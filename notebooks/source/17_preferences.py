@@ -58,17 +58,13 @@ beta: float = 0.1  # the price of leaving the reference, in section 5
 # %%
 import contextlib
 import copy
-import html
+import functools
 import io
 import math
 import random
 import tempfile
 
-import matplotlib.pyplot as plt
 import torch
-from IPython.display import HTML, display
-from IPython.display import Image as Picture
-from PIL import Image
 from torch import Tensor
 
 from instructlab_utils import (
@@ -87,15 +83,7 @@ from instructlab_utils.losses import cross_entropy, sequence_log_probs, upcast
 from instructlab_utils.training import clip_gradients
 
 run = start("17", profile=profile, seed=seed)
-
-
-def show(figure, name):
-    """Save the figure, and show it in 128 colours, so that the notebook stays small."""
-    data = io.BytesIO()
-    Image.open(run.figure(figure, name)).convert("RGB").quantize(128).save(data, "PNG", optimize=True)
-    plt.close(figure)
-    display(Picture(data.getvalue()))
-
+show = functools.partial(plotting.show, run)
 
 # %% [markdown]
 # ## 1 A model, a judge, and the cheapest loop
@@ -1199,24 +1187,10 @@ from instructlab_repro import lesson
 
 def dots(panel, name, metric, title, at=None):
     """One dot for each method and seed, a bar at the mean."""
-    spec, lines = lesson.experiment(name), lesson.results(name)
-    for place, method in enumerate(reversed(spec.methods)):
-        mine = [line for line in lines if line["method"] == method and (at is None or line["part"] == at)]
-        values = [line[metric] for line in mine if metric in line]
-        panel.plot(values, [place] * len(values), "o", color=plotting.COLOURS[0], alpha=0.5, markersize=4)
-        if values:
-            panel.plot(sum(values) / len(values), place, "|", color="black", markersize=16, markeredgewidth=2)
-    names = [spec.labels[method] for method in reversed(spec.methods)]
-    panel.set(title=title, yticks=range(len(names)), yticklabels=names)
-    panel.tick_params(axis="y", labelsize=7)
-
-
-def folded(name, *claims):
-    """The claims with their intervals, and the table of the experiment, behind one line to open."""
-    with contextlib.redirect_stdout(io.StringIO()) as text:
-        lesson.show(*claims)
-    told = f"<pre>{html.escape(text.getvalue())}</pre>{lesson.table(name).data}"
-    return HTML(f"<details><summary>{', '.join(claims)}: intervals, and the table</summary>{told}</details>")
+    spec = lesson.experiment(name)
+    lines = [line for line in lesson.results(name) if metric in line and at in (None, line.get("part"))]
+    values = {method: [x[metric] for x in lines if x["method"] == method] for method in spec.methods}
+    plotting.dots(panel, {spec.labels[method]: found for method, found in values.items()}, title)
 
 
 # %%
@@ -1227,7 +1201,7 @@ dots(panels[1], "preferences", "kl", "KL, nats")
 dots(panels[2], "preferences", "chosen_change", "log π of the chosen, change")
 panels[2].axvline(0, color="grey", linestyle=":")
 show(figure, "17_preferences")
-folded("preferences", "DP1", "DP4", "DP5", "DP6")
+lesson.folded("preferences", "DP1", "DP4", "DP5", "DP6")
 
 # %% [markdown]
 # **Observe.** *DP1 and DP4 supported, DP5 refuted, DP6 undecided.* DPO does what its loss says: the order of held-out
@@ -1251,7 +1225,7 @@ for panel, metric, title in zip(
 ):
     dots(panel, "policy_gradient", metric, title)
 show(figure, "17_policy_gradient")
-folded("policy_gradient", "GR1", "RH1", "RH2")
+lesson.folded("policy_gradient", "GR1", "RH1", "RH2")
 
 # %% [markdown]
 # **Observe.** *GR1 undecided, RH1 supported, RH2 refuted.* Both uses of the judge lift the reward far above the base
@@ -1284,7 +1258,7 @@ for panel, metric in zip(panels, ("accuracy", "optimism"), strict=True):
     )
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
 show(figure, "17_feedback_loop")
-folded("feedback_loop", "C9")
+lesson.folded("feedback_loop", "C9")
 
 # %% [markdown]
 # *Figure: means over seeds; the dots on the right are the single seeds after the last round. Left, accuracy on items that
