@@ -699,9 +699,9 @@ run.record(soft=float(np.diag(behaviour).mean()), soft_cosine=float(near.diag().
 # **Figure and observe.** Left: row $k$ is vector $c_k$ used as an instruction; dark on the diagonal means that it does what
 # its step does. (Off the diagonal stand also lists on which two steps agree.) In the stored run three vectors work, the
 # one for `sort` always. The two whose symbols are eight tokens long work only sometimes. Right: the cosine to the symbol
-# (the mean over its tokens); the last line compares it with the cosines to the four other symbols. `reverse` and `sort` were found where their words lie, only several times as long; `swap`
-# works too and points elsewhere. Gradient descent finds instructions without their names, but nobody can read
-# what it found: a system that must be audited keeps symbols.
+# (the mean over its tokens); the last line compares it with the cosines to the four other symbols. `reverse` and `sort`
+# were found where their words lie, only several times as long; `swap` works too and points elsewhere. Gradient descent
+# finds instructions without their names, but nobody can read what it found: a system that must be audited keeps symbols.
 
 # %% [markdown]
 # ## 5 A model that can write nothing else
@@ -1264,8 +1264,8 @@ show(figure, "15_router")
 # %% [markdown]
 # **Figure and observe.** Left: rows are what was wanted, columns where it went; the last column is *refused*. Right: the
 # more requests are accepted, the more of them are wrong, apart from the noisy left end. One threshold gives one point on
-# this curve, and the interval printed above says how well these requests know it. What was promised on dev (one error in ten) need not hold on test to the last error: a threshold is an
-# estimate too.
+# this curve, and the interval printed above says how well these requests know it. What was promised on dev (one error in
+# ten) need not hold on test to the last error: a threshold is an estimate too.
 #
 # ## 9 Automatic programming
 #
