@@ -19,7 +19,9 @@ from pathlib import Path
 from book import pages
 from instructlab_utils.project import find_root
 
-MATHJAX = "sphinx-mathjax-offline"  # MathJax 3.2.2 as a package of pip's; we need its files, not its extension
+MATHJAX = (
+    "sphinx-mathjax-offline"  # MathJax 3.2.2 as a package of pip's; we need its files, not its extension
+)
 NEEDED = ("tex-chtml.js", "output/chtml/fonts/", "input/tex/extensions/")
 
 
@@ -50,7 +52,10 @@ def main(only: list[str]) -> int:
         _mathjax("build/book/static/mathjax")
     except importlib.metadata.PackageNotFoundError:
         lock = "book/requirements.lock is not installed in this environment"
-        print(f"error: {lock}; `make book` makes one, or: pip install -r book/requirements.lock", file=sys.stderr)
+        print(
+            f"error: {lock}; `make book` makes one, or: pip install -r book/requirements.lock",
+            file=sys.stderr,
+        )
         return 2
     folder = build / "part" if only else build
     source, html = folder / "source", folder / "html"

@@ -63,4 +63,6 @@ if _repository:
 
 # MathJax lies in the site: it works offline, from file://, and asks nobody.
 mathjax_path = "mathjax/tex-chtml.js"
-mathjax3_config = {"options": {"enableMenu": False}}  # the menu's speech engine would load files that are not there
+mathjax3_config = {
+    "options": {"enableMenu": False}
+}  # the menu's speech engine would load files that are not there

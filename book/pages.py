@@ -75,7 +75,10 @@ def glossary() -> list[dict[str, Any]]:
 @functools.cache
 def experiments() -> dict[str, dict[str, Any]]:
     """Experiment → its file, for those that have a table."""
-    found = {path.stem: tomllib.loads(text_of(path)) for path in sorted((root() / "data/experiments").glob("*.toml"))}
+    found = {
+        path.stem: tomllib.loads(text_of(path))
+        for path in sorted((root() / "data/experiments").glob("*.toml"))
+    }
     return {name: spec for name, spec in found.items() if (root() / TABLES / f"{name}.md").is_file()}
 
 
@@ -103,7 +106,11 @@ def changed() -> dict[str, str]:
 @functools.cache
 def site() -> Links:
     """Where each file of the repository stands in the site."""
-    places = {"README.md": "index.md", "docs/glossary.toml": "docs/glossary.md", "data/cards": "data/cards/index.md"}
+    places = {
+        "README.md": "index.md",
+        "docs/glossary.toml": "docs/glossary.md",
+        "data/cards": "data/cards/index.md",
+    }
     for lesson in lessons().values():
         places[f"notebooks/source/{lesson.source.name}"] = places[_nb(lesson)] = _nb(lesson)
     for path in exercises.sources().values():
@@ -157,7 +164,9 @@ def verified(lines: list[str], paths: list[str]) -> str:
     days = [changed()[path] for path in paths if path in changed()]
     lines = [*lines, *([f"This page's text last changed on {max(days)}."] if days else [])]
     told = "\n".join(f"- {line}" for line in lines)
-    return f"\n\n:::{{admonition}} What was last verified\n:class: verified\n\n{told}\n:::\n" if lines else "\n"
+    return (
+        f"\n\n:::{{admonition}} What was last verified\n:class: verified\n\n{told}\n:::\n" if lines else "\n"
+    )
 
 
 def repeated(name: str) -> str:
@@ -189,7 +198,9 @@ def mentions(at: str, page: str) -> Mentions:
     for word, term in sorted(spellings, key=lambda pair: len(pair[0]), reverse=True):
         case = "(?-i:" if any(letter.isupper() for letter in word[1:]) else "(?i:"
         spelled = re.escape(word).replace(r"\ ", r"\s+")
-        rows.append((term, word, rf"{case}{spelled})(?:s|es)?\b(?![-.]\w)", f"{{{{term}}}}`{{text}} <{term}>`"))
+        rows.append(
+            (term, word, rf"{case}{spelled})(?:s|es)?\b(?![-.]\w)", f"{{{{term}}}}`{{text}} <{term}>`")
+        )
     return Mentions(rows, page)
 
 
@@ -204,14 +215,16 @@ def lesson(one: Any) -> str:
             headings = (re.findall(r"^#+ (.+)$", source, re.MULTILINE) or [headings])[-1]
             if number == 0:
                 source = re.sub(r"\A(# .+\n)", lambda m: f"{m[1]}\n{_glance(one, at)}\n", source)
-            source = re.sub(rf"`{BOXES}/(\w+)\.py`", rf"[Exercises of this lesson](exercises/\1.py)", source)
+            source = re.sub(rf"`{BOXES}/(\w+)\.py`", r"[On a page of their own](exercises/\1.py)", source)
             cells.append(cell | {"source": spoken.link(site().rewrite(source, at))})
             continue
         cell = copy.deepcopy(cell)
         for output in cell["outputs"]:
             data = output.get("data", {})
             if "text/html" in data:
-                data["text/html"] = re.sub(r'href="\.\./LEDGER\.md#', 'href="../LEDGER.html#', "".join(data["text/html"]))
+                data["text/html"] = re.sub(
+                    r'href="\.\./LEDGER\.md#', 'href="../LEDGER.html#', "".join(data["text/html"])
+                )
             if "image/png" in data:
                 cell["metadata"]["mystnb"] = {"image": {"alt": _alt(stored["cells"], number, headings)}}
         cells.append(cell)
@@ -231,7 +244,9 @@ def _glance(one: Any, at: str) -> str:
     minutes = sum(box.minutes for box in found)
     claims = [claim for claim in ledger() if _lesson_of(claim) == one.id]
     tables = dict.fromkeys(e for c in claims if (e := ledger()[c]["experiment"]) in experiments())
-    lines = [f"**Exercises:** [{len(found)} boxes, {minutes} minutes]({_to(f'{BOXES}/{one.source.stem}.md', at)})"]
+    lines = [
+        f"**Exercises:** [{len(found)} boxes, {minutes} minutes]({_to(f'{BOXES}/{one.source.stem}.md', at)})"
+    ]
     by: dict[str, list[str]] = {"supported": [], "refuted": [], "undecided": [], "not tested": []}
     for claim in claims:
         by[ledger()[claim]["verdict"]].append(f"[{claim}](#{claim.lower()})")
@@ -243,7 +258,9 @@ def _glance(one: Any, at: str) -> str:
         lines.append(f"**Recorded runs:** {links}")
     told = "\n".join(f"- {line}" for line in lines)
     repository, branch = settings()
-    if repository:  # the buttons open the notebook as it is stored, in a machine that has nothing of the course
+    if (
+        repository
+    ):  # the buttons open the notebook as it is stored, in a machine that has nothing of the course
         first = f"!git clone --depth 1 -b {branch} {repository} course\n%cd course\n%pip install -q -e ."
         how = "The button *Colab* opens this notebook without the course. Put this into a first cell (not tried by us):"
         told += f"\n\n<details><summary>In Colab</summary>\n\n{how}\n\n```\n{first}\n```\n\n</details>"
@@ -264,7 +281,9 @@ def _alt(cells: list[dict[str, Any]], number: int, heading: str) -> str:
             return words(caption[1])
     code = "".join(cells[number]["source"])
     titles = re.findall(r"title(?:=|\()\s*f?\"([^\"{}]+)\"", code)
-    return words(f"Figure: {'; '.join(dict.fromkeys(titles)) or heading}")
+    axes = [f"{axis}: {told}" for axis, told in re.findall(r"([xy])label(?:=|\()\s*f?\"([^\"{}]+)\"", code)]
+    told = "; ".join(dict.fromkeys(titles)) or f"of the section “{heading}”"
+    return words(f"Figure: {told}. " + ", ".join(dict.fromkeys(axes)))
 
 
 def _below(code: str, at: str) -> str:
@@ -272,7 +291,11 @@ def _below(code: str, at: str) -> str:
     shown = re.findall(r"lesson\.(?:show|words|folded|verdict|table)\(([^)]*)\)", code)
     names = re.findall(r'"(\w+)"', " ".join(shown))
     claims = [_claim(name) for name in dict.fromkeys(names) if name in ledger()]
-    links = [f"[{name}]({_to(f'{TABLES}/{name}.md', at)})" for name in dict.fromkeys(names) if name in experiments()]
+    links = [
+        f"[{name}]({_to(f'{TABLES}/{name}.md', at)})"
+        for name in dict.fromkeys(names)
+        if name in experiments()
+    ]
     parts = [("In the ledger: ", claims), ("Full tables: ", links)]
     told = " — ".join(head + " · ".join(found) for head, found in parts if found)
     return f":::{{container}} record\n{told}\n:::" if told else ""
@@ -283,9 +306,13 @@ def _verified_lesson(one: Any, stored: dict[str, Any]) -> str:
         "".join(output.get("text", "")) for cell in stored["cells"] for output in cell.get("outputs", ())
     )
     lines = []
+    day = f"; stored on {changed()[_nb(one)]}" if _nb(one) in changed() else ""
     if run := re.search(r"^\d\d · (profile .+)\n(python .+)$", printed, re.MULTILINE):
-        day = changed().get(_nb(one))
-        lines.append(f"Outputs of this page: {run[1]}; {run[2]}" + (f"; stored on {day}" if day else ""))
+        lines.append(f"Outputs of this page: {run[1]}; {run[2]}{day}")
+    elif run := re.search(
+        r"^(profile \w+, seed \d+)", printed, re.MULTILINE
+    ):  # the set-up cell prints nothing
+        lines.append(f"Outputs of this page: {run[1]}{day}")
     names = dict.fromkeys(row["experiment"] for claim, row in ledger().items() if _lesson_of(claim) == one.id)
     lines += [f"Recorded runs: {repeated(name)}" for name in names if name in experiments()]
     return verified(lines, [f"notebooks/source/{one.source.name}"])
@@ -311,9 +338,17 @@ def exercise(path: Path) -> str:
         folded = f"<details class='checker'><summary>The checker</summary>\n\n{block}\n\n</details>"
         parts.append(folded if grading.get("locked") else block)
     text, back = "\n\n".join(parts), f"Lesson: [{one.id} {one.title}]({_to(_nb(one), at)}) · {MAKE}."
-    text = re.sub(r"^(# .+)$", lambda m: f"{m[1]}\n\n:::{{container}} glance\n{back}\n:::", text, count=1, flags=re.MULTILINE)
+    text = re.sub(
+        r"^(# .+)$",
+        lambda m: f"{m[1]}\n\n:::{{container}} glance\n{back}\n:::",
+        text,
+        count=1,
+        flags=re.MULTILINE,
+    )
     # a heading of a box is "09.1 …": its points and stars follow
-    lines = ["Each checker accepts the solution and rejects the wrong answers of `tests/answers` (`make test`)."]
+    lines = [
+        "Each checker accepts the solution and rejects the wrong answers of `tests/answers` (`make test`)."
+    ]
     return text + verified(lines, [f"{BOXES}/{path.name}"])
 
 
@@ -325,17 +360,24 @@ def exercise_index() -> str:
     """All boxes of all lessons in one table."""
     lines = [
         "# Exercises", "",
-        "Stars are the difficulty. *Practice* has two hints and a solution, folded; *graded* has hidden cases. A checker "
-        f"below every answer explains the likely mistake. {MAKE}; [how grading works](../../TEACHING.md#exercises-and-grading).",
+        "Stars are the difficulty. *Practice* has two hints and a solution, folded; *graded* has hidden cases. "
+        f"A checker below every answer explains the likely mistake. {MAKE}; "
+        "[how grading works](../../TEACHING.md#exercises-and-grading).",
         "", "| exercise | difficulty | minutes | kind |", "|:--|:--|--:|:--|",
     ]  # fmt: skip
     for path in exercises.sources().values():
         for box in boxes(path):
-            kind = " · ".join(filter(None, (box.kind, box.flavour, f"{box.points} points" if box.graded else "")))
+            kind = " · ".join(
+                filter(None, (box.kind, box.flavour, f"{box.points} points" if box.graded else ""))
+            )
             stars = "●" * box.difficulty + "○" * (5 - box.difficulty)
             link = f"[{box.id} {box.title}]({path.stem}.md#{_slug(f'{box.id} {box.title}')})"
             lines.append(f"| {link} | {stars} | {box.minutes} | {kind} |")
-    return "\n".join(lines) + "\n\n" + toctree("", [path.stem for path in exercises.sources().values()])
+    return (
+        "\n".join(lines)
+        + "\n\n"
+        + toctree("", [f"{one.id} {one.title} <{one.source.stem}>" for one in lessons().values()])
+    )
 
 
 def _slug(title: str) -> str:
@@ -349,7 +391,12 @@ def _slug(title: str) -> str:
 def ledger_page() -> str:
     """LEDGER.md with a label for each claim, so that any page can link it."""
     found = site().rewrite(text("LEDGER.md"), "LEDGER.md")
-    found = re.sub(r"^## (\w+)$", lambda m: (f"({m[1].lower()})=\n" if m[1] in ledger() else "") + m[0], found, flags=re.M)
+    found = re.sub(
+        r"^## (\w+)$",
+        lambda m: (f"({m[1].lower()})=\n" if m[1] in ledger() else "") + m[0],
+        found,
+        flags=re.M,
+    )
     found = re.sub(r'^- <a id="([\w-]+)"></a>', r"- (\1)=\n  ", found, flags=re.MULTILINE)
     lines = ["The verdicts follow from the recorded runs (`make test` computes them again). The page of each "
              f"[experiment]({TABLES}/index.md) says when a block of it was last repeated."]  # fmt: skip
@@ -374,7 +421,7 @@ def table_page(name: str) -> str:
         files.append((f"{TABLES}/{stem}.csv", f"{table['metric']} as CSV"))
         parts += ["", f"({name}-{table['metric']})=", f"## {table['title']}", ""]
         if (root() / f"figures/{stem}.png").is_file():
-            alt = f"Figure: {table['title']}, by method, with 95 % intervals over seeds; the numbers stand in the table below."
+            alt = f"Figure: {table['title']}, by method, with 95 % intervals; the numbers are in the table below."
             parts += [site().rewrite(f"![{alt}](../../../figures/{stem}.png)", at), ""]
         parts.append(site().rewrite(re.sub(r"\A\s*\*\*.+?\*\*\n", "", body), f"{TABLES}/{stem}.md", at))
     offered = [f"[{word}]({_to(path, at)})" for path, word in files if (root() / path).is_file()]
@@ -415,15 +462,24 @@ def index_page() -> str:
     readme = re.sub(r"<!--.*?-->\n?", "", readme)
     start = ("[Lessons](#lessons) · [Exercises](notebooks/exercises) · [Ledger of claims](LEDGER.md) · "
              f"[Tables]({TABLES}) · [Glossary, English and Chinese](docs/glossary.toml)")  # fmt: skip
-    readme = re.sub(r"^(# .+)$", lambda m: f"{m[1]}\n\n:::{{container}} glance\n{start}\n:::", readme, count=1, flags=re.M)
+    readme = re.sub(
+        r"^(# .+)$", lambda m: f"{m[1]}\n\n:::{{container}} glance\n{start}\n:::", readme, count=1, flags=re.M
+    )
     found = site().rewrite(readme, "README.md", "index.md")
     trees = [
         toctree("Lessons", [_nb(one)[: -len(".ipynb")] for one in lessons().values()]),
-        toctree("Exercises and results", [f"{BOXES}/index", "LEDGER", f"{TABLES}/index", "benchmarks/RESULTS"]),
+        toctree(
+            "Exercises and results", [f"{BOXES}/index", "LEDGER", f"{TABLES}/index", "benchmarks/RESULTS"]
+        ),
     ]
     listed: set[str] = set()
     for title, patterns in GROUPS.items():
-        names = [path for pattern in patterns for path in sorted(site().pages) if fnmatch.fnmatchcase(path, pattern)]
+        names = [
+            path
+            for pattern in patterns
+            for path in sorted(site().pages)
+            if fnmatch.fnmatchcase(path, pattern)
+        ]
         names = [path for path in dict.fromkeys(names) if path not in listed | LEFT_OUT]
         listed |= set(names)
         trees.append(toctree(title, [os.path.splitext(site().pages[path])[0] for path in names]))
@@ -439,8 +495,11 @@ def toctree(caption: str, names: list[str]) -> str:
 def glossary_page() -> str:
     """The terms, letter by letter: English, Chinese, one or two sentences, the lesson."""
     numbers = lessons()
-    parts = ["# Glossary", "", f"{len(glossary())} terms of the course, in English and in Chinese (中英文术语表). On the pages "
-             "of lessons and exercises the first use of a term leads here. To mend or add one: `docs/glossary.toml`."]  # fmt: skip
+    told = (
+        f"{len(glossary())} terms of the course, in English and in Chinese (中英文术语表). On the pages of lessons and "
+        "exercises the first use of a term leads here. To mend or add one: `docs/glossary.toml`."
+    )
+    parts = ["# Glossary", "", told]
     letter = ""
     for row in glossary():
         first = row["en"][0].upper()
@@ -456,7 +515,12 @@ def glossary_page() -> str:
 
 def cards_index() -> str:
     """The data cards."""
-    rows = ["# Data cards", "", "Where each data set comes from, who labelled it, its licence, its splits, and examples.", ""]
+    rows = [
+        "# Data cards",
+        "",
+        "Where each data set comes from, who labelled it, its licence, its splits, and examples.",
+        "",
+    ]
     names = sorted(path.stem for path in (root() / "data/cards").glob("*.md"))
     for name in names:
         what = re.search(r"\*\*What it is:\*\* (.+)", text(f"data/cards/{name}.md"))

@@ -72,7 +72,7 @@ class Links:
                 return f"#{anchor}"
             relative = posixpath.relpath(page, posixpath.dirname(to) or ".")
             return relative + (f"#{anchor}" if anchor else "")
-        if picture or path.endswith((".toml", ".csv")) and self.exists(path):
+        if picture or (path.endswith((".toml", ".csv")) and self.exists(path)):
             self.files.add(path)
             return posixpath.relpath(path, posixpath.dirname(to) or ".")
         if self.repository:

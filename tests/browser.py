@@ -33,10 +33,20 @@ class Browser:
         inbox, self._to = os.pipe()
         self._from, outbox = os.pipe()
         options = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --hide-scrollbars --no-first-run"
-        command = [path, *options.split(), "--remote-debugging-pipe", f"--user-data-dir={self.folder}", "about:blank"]
+        command = [
+            path,
+            *options.split(),
+            "--remote-debugging-pipe",
+            f"--user-data-dir={self.folder}",
+            "about:blank",
+        ]
         # The browser reads from descriptor 3 and writes to 4; the shell puts the two pipes there.
         shell = ["bash", "-c", f'exec "$@" 3<&{inbox} 4>&{outbox}', "bash", *command]
-        quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        quiet: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.DEVNULL,
+        }
         self.process = subprocess.Popen(shell, pass_fds=(inbox, outbox), **quiet)
         os.close(inbox), os.close(outbox)
         os.set_blocking(self._from, False)
@@ -91,7 +101,9 @@ class Browser:
         if method == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(told["exceptionDetails"])[:500])
         elif method == "Runtime.consoleAPICalled" and told["type"] == "error":
-            self.complaints.append(" ".join(str(part.get("value", part.get("description"))) for part in told["args"]))
+            self.complaints.append(
+                " ".join(str(part.get("value", part.get("description"))) for part in told["args"])
+            )
         elif method == "Log.entryAdded" and told["entry"]["level"] == "error":
             self.complaints.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
         elif method == "Network.requestWillBeSent":
@@ -100,7 +112,9 @@ class Browser:
     def open(self, url: str, width: int = 1280, dark: bool = False) -> None:
         """Load a page in a window of this width, and wait until it and its mathematics stand."""
         mobile = width < 600
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=mobile)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=mobile
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=url)
