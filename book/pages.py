@@ -267,10 +267,15 @@ def _glance(one: Any, at: str) -> str:
     return f":::{{container}} glance\n{told}\n:::\n"
 
 
-def before(one: Any) -> str:
+def before(one: Any, at: str) -> str:
     """The prerequisites, from the table at the top of a lesson, each lesson a link."""
-    found = re.search(r"^(?:# )?\| before this \| (.+?) \|$", text_of(one.source), re.MULTILINE)
-    return found[1] if found else "nothing"
+    found = re.search(r"^# \| before this \| (.+?) \|$", text_of(one.source), re.MULTILINE)
+
+    def link(match: re.Match[str]) -> str:
+        other = lessons().get(match[2])
+        return f"[{match[0]}]({_to(_nb(other), at)})" if other else match[0]
+
+    return re.sub(r"\b(lessons? )?(\d\d)\b", link, found[1]) if found else "nothing"
 
 
 def _alt(cells: list[dict[str, Any]], number: int, heading: str) -> str:
@@ -455,7 +460,9 @@ def index_page() -> str:
         found = boxes(exercises.sources()[one.id])
         link = f"[{len(found)}, {sum(box.minutes for box in found)} min]({BOXES}/{one.source.stem}.md)"
         title = f"[{one.id} {one.title}]({_nb(one)})"
-        lines.append(f"| {title} | {one.outcome} | {one.minutes['laptop']:g} | {before(one)} | {link} |")
+        lines.append(
+            f"| {title} | {one.outcome} | {one.minutes['laptop']:g} | {before(one, 'index.md')} | {link} |"
+        )
     readme = text_of(root() / "README.md")
     readme = re.sub(r"(<!-- generated:lessons -->\n).*?(?=<!-- /generated)", lambda m: m[1] + "\n".join(lines) + "\n",
                     readme, flags=re.DOTALL)  # fmt: skip
@@ -482,7 +489,7 @@ def index_page() -> str:
         ]
         names = [path for path in dict.fromkeys(names) if path not in listed | LEFT_OUT]
         listed |= set(names)
-        trees.append(toctree(title, [os.path.splitext(site().pages[path])[0] for path in names]))
+        trees.append(toctree(title, [os.path.splitext(site().pages[name])[0] for name in names]))
     return found + verified([], ["README.md"]) + "\n" + "\n".join(trees)
 
 
@@ -555,12 +562,12 @@ def everything(only: list[str]) -> Iterator[tuple[str, Callable[[], str]]]:
             yield f"{TABLES}/{name}.md", functools.partial(table_page, name)
     if not only:
         yield "data/cards/index.md", cards_index
-    for path, page in site().pages.items():
-        if path == page and path.endswith(".md") and path not in LEFT_OUT and not path.startswith(TABLES):
-            if not (root() / path).is_file():
+    for place, page in site().pages.items():
+        if place == page and place.endswith(".md") and place not in LEFT_OUT and not place.startswith(TABLES):
+            if not (root() / place).is_file():
                 continue  # made above
-            if not only or not path.startswith("data/cards"):
-                yield path, functools.partial(plain_page, path)
+            if not only or not place.startswith("data/cards"):
+                yield place, functools.partial(plain_page, place)
 
 
 def write(folder: Path, only: list[str]) -> int:
