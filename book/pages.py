@@ -122,7 +122,9 @@ def site() -> Links:
         places[f"{TABLES}/{name}.md"] = f"{TABLES}/{name}.md"
         for table in spec["tables"][1:]:
             places[f"{TABLES}/{name}.{table['metric']}.md"] = f"{TABLES}/{name}.md"
-    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "data/cards/*.md"):
+    for name in ("LEDGER.md", *re.findall(r"\]\((\w+\.md)\b", text("README.md"))):
+        places[name] = name  # at the root: what the front page leads to
+    for pattern in ("docs/*.md", "benchmarks/*.md", "data/cards/*.md"):
         for path in sorted(root().glob(pattern)):
             places.setdefault(path.relative_to(root()).as_posix(), path.relative_to(root()).as_posix())
     places = {page: page for page in places.values()} | places
@@ -227,6 +229,8 @@ def lesson(one: Any) -> str:
                 )
             if "image/png" in data:
                 cell["metadata"]["mystnb"] = {"image": {"alt": _alt(stored["cells"], number, headings)}}
+        if "lesson.show(" in source:  # the words of claims: long lines, no columns
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", ()), "wrapped"]
         cells.append(cell)
         if below := _below(source, at):
             cells.append(_markdown(f"record-{number}", below))
@@ -516,7 +520,7 @@ def glossary_page() -> str:
         one = numbers.get(row.get("lesson", ""))
         where = f" [Lesson {one.id}](../{_nb(one)})." if one else ""
         body = " ".join(row["text"].split())
-        parts += [row["en"], row["zh"], f"  {body}{where}", ""]
+        parts += [row["en"], f"  {row['zh']}", "", f"  {body}{where}", ""]
     return "\n".join([*parts, ":::"]) + verified([], ["docs/glossary.toml"])
 
 

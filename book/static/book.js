@@ -14,3 +14,9 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   new MutationObserver(name).observe(results, { childList: true, subtree: true });
 });
+
+// From a search the glossary opens at what was looked for, also where that was a Chinese word.
+window.addEventListener("load", () => {
+  const found = location.hash ? null : document.querySelector("dl.glossary .highlighted");
+  if (found) found.scrollIntoView({ block: "center" });
+});
