@@ -12,8 +12,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # Its name holds a sum of what it was made from: contents decide, not dates.
 READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml | cksum | cut -d ' ' -f 1)
+BOOK := .venv-book
+BOOK_READY := $(BOOK)/.ready-$(shell cksum < book/requirements.lock | cut -d ' ' -f 1)
 RUN := OMP_NUM_THREADS=1 $(PY) -m instructlab_utils
-CODE := instructlab_utils instructlab_repro tests scripts benchmarks classroom notebooks/source notebooks/experiments/source notebooks/exercises
+CODE := instructlab_utils instructlab_repro tests scripts benchmarks classroom book notebooks/source notebooks/experiments/source notebooks/exercises
 
 # What a shell or a home folder says of Python, IPython and matplotlib changes no result.
 unexport PYTHONOPTIMIZE PYTHONPATH PYTHONSTARTUP PYTHONHOME PYTHONWARNINGS PYTHONIOENCODING PYTHONSAFEPATH MPLBACKEND
@@ -21,7 +23,7 @@ export PYTHONUTF8 := 1
 export MATPLOTLIBRC := /dev/null
 export IPYTHONDIR := $(CURDIR)/build/ipython
 
-.PHONY: help setup course test lab notebooks import reproduce bench classroom drill rehearsal clean
+.PHONY: help setup course test lab notebooks import reproduce bench classroom book drill rehearsal clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -78,6 +80,18 @@ bench: $(READY)  ## the training loop measured against others
 
 classroom: $(READY)  ## student versions of the exercises, and their automatic grading
 	@$(RUN) classroom
+
+# The site's environment is small and apart: no torch, and requirements.lock does not know it.
+$(BOOK_READY): VENV := $(BOOK)
+$(BOOK_READY):
+	@$(BOOK)/bin/python -m pip --version >/dev/null 2>&1 || { $(make_venv); }
+	@echo "environment: the exact versions of book/requirements.lock, in $(BOOK)"
+	@$(BOOK)/bin/python -m pip install --quiet --disable-pip-version-check -r book/requirements.lock
+	@rm -f $(BOOK)/.ready*
+	@touch $(BOOK_READY)
+
+book: $(BOOK_READY)  ## the rendered site, from the stored outputs: build/book/html; nothing is run, no network is needed to read it
+	@$(BOOK)/bin/python -m book
 
 drill: $(READY)  ## kill -9, full disk, damage at random moments, TIMES=20 times; the next call must finish with equal results
 	@$(RUN) drill --times $(TIMES)

@@ -4,6 +4,7 @@ In the project's environment, after `pip install --upgrade -e '.[dev,bench,lab,c
 
     python scripts/lock.py            # rewrite requirements.lock
     python scripts/lock.py --check    # exit 1 and say what differs, write nothing
+    python scripts/lock.py --book     # in the environment of the site: book/requirements.lock
 
 The walk starts at pyproject.toml and follows the metadata of the installed packages, so that a package that
 merely happens to be installed is left out. Build labels (torch 2.13.0+cpu) are dropped: CPU and CUDA users share
@@ -24,11 +25,16 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
+APART = {"book": ROOT / "book" / "requirements.lock"}  # extras with an environment of their own
 HEADER = """\
 # Exact versions of all dependencies, extras included: what every stored result was made with.
 # Made by `python scripts/lock.py` on Python {python}; do not edit. Ranges are in pyproject.toml.
 # Install: `pip install -r requirements.lock && pip install --no-deps -e .` (`make course` does it).
 # torch: docs/torch.md, for a CPU-only or a CUDA build.
+"""
+APART_HEADER = """\
+# Exact versions of what renders the site. `make book` installs them into .venv-book, not into the course's environment.
+# Made there by `python scripts/lock.py --book` on Python {python}; do not edit. Ranges: the extra [book] of pyproject.toml.
 """
 TOOLS = {"pip", "setuptools", "wheel"}  # every environment brings its own
 
@@ -38,12 +44,15 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def wanted(pyproject: Path) -> list[Requirement]:
-    """The requirements of the project with all its extras."""
+def wanted(pyproject: Path, apart: str = "") -> list[Requirement]:
+    """The requirements of the project with its extras, or of one extra that has an environment of its own."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    if apart:
+        return [Requirement(line) for line in extras[apart]]
     lines = list(project["dependencies"])
-    for extra in project["optional-dependencies"].values():
-        lines += extra
+    for name, extra in extras.items():
+        lines += [] if name in APART else extra
     return [Requirement(line) for line in lines]
 
 
@@ -79,10 +88,10 @@ def closure(start: list[Requirement]) -> dict[str, str]:
     return {name: version for name, version in found.items() if name not in TOOLS}
 
 
-def render(versions: dict[str, str]) -> str:
+def render(versions: dict[str, str], header: str = HEADER) -> str:
     """The text of the lock file, sorted."""
     lines = [f"{name}=={version}\n" for name, version in sorted(versions.items())]
-    return HEADER.format(python=f"{sys.version_info.major}.{sys.version_info.minor}") + "".join(lines)
+    return header.format(python=f"{sys.version_info.major}.{sys.version_info.minor}") + "".join(lines)
 
 
 def parse(text: str) -> dict[str, str]:
@@ -102,7 +111,14 @@ def main() -> int:
     """Write or check the lock file; the exit status."""
     parser = argparse.ArgumentParser(description="Write requirements.lock from the installed environment.")
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 where they differ")
-    check = parser.parse_args().check
+    parser.add_argument("--book", action="store_true", help="the lock file of the site's environment")
+    asked = parser.parse_args()
+    if asked.book:
+        found = closure(wanted(ROOT / "pyproject.toml", "book"))
+        APART["book"].write_text(render(found, APART_HEADER), encoding="utf-8")
+        print(f"book/requirements.lock: {len(found)} packages")
+        return 0
+    check = asked.check
     text = render(closure(wanted(ROOT / "pyproject.toml")))
     if not check:
         LOCK.write_text(text, encoding="utf-8")

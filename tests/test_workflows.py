@@ -53,7 +53,7 @@ def _zizmor(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_workflows_are_there() -> None:
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "conda.yml", "gpu.yml", "nightly.yml"]
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "conda.yml", "gpu.yml", "nightly.yml", "pages.yml"]
 
 
 def test_schema() -> None:
