@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks" / "experiments" / "source").glob("*.py"))
 LONGEST = 80
 EXCEPTIONS = {  # the limit of those that cannot keep the common one, and why
-    "clusters": (205, "a decoder in two halves, invented rules and four ways to ask"),
     "in_context": (102, "four tasks' texts dealt out to the seeds, wrong labels, a cross-fitted oracle"),
     "demonstration_order": (86, "spreads with and without luck, log-odds, two measures of recency"),
     "arena": (140, "two kinds of tasks, a probe, frozen features, memory and bytes of each method"),
