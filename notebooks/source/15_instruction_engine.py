@@ -74,6 +74,7 @@ from instructlab_utils import (
     chat,
     expect_error,
     generation,
+    intervals,
     models,
     plotting,
     programs,
@@ -690,15 +691,17 @@ for panel, values, title in (
         )
 show(figure, "15_soft")
 print(f"length of a soft vector {soft.norm(dim=1).mean():.2f}, of an embedding {E.norm(dim=1).mean():.2f}")
+others = near[~torch.eye(len(POOL), dtype=bool)]
+print(f"cosine to its own symbol, mean {near.diag().mean():.2f}; to the other four {others.mean():.2f}")
 run.record(soft=float(np.diag(behaviour).mean()), soft_cosine=float(near.diag().mean()))
 
 # %% [markdown]
 # **Figure and observe.** Left: row $k$ is vector $c_k$ used as an instruction; dark on the diagonal means that it does what
 # its step does. (Off the diagonal stand also lists on which two steps agree.) In the stored run three vectors work, the
 # one for `sort` always. The two whose symbols are eight tokens long work only sometimes. Right: the cosine to the symbol
-# (the mean over its tokens). `reverse` and `sort` were found where their words lie, only several times as long; `swap`
-# works too and points elsewhere. Gradient descent finds instructions without their names, but nobody can read
-# what it found: a system that must be audited keeps symbols.
+# (the mean over its tokens); the last line compares it with the cosines to the four other symbols. `reverse` and `sort`
+# were found where their words lie, only several times as long; `swap` works too and points elsewhere. Gradient descent
+# finds instructions without their names, but nobody can read what it found: a system that must be audited keeps symbols.
 
 # %% [markdown]
 # ## 5 A model that can write nothing else
@@ -1230,9 +1233,10 @@ scores, gold_rows = test
 guess = np.where(scores.max(1) >= tau, scores.argmax(1), len(SERVED))
 taken = guess < len(SERVED)
 print(f"tau {tau:.3f} from {len(dev[1])} dev requests; {len(gold_rows)} test requests")
-print(f"coverage {taken.mean():.3f}, risk {(guess != gold_rows)[taken].mean():.3f},", end=" ")
+errors = (guess != gold_rows)[taken]
+print(f"coverage {taken.mean():.3f}, risk {intervals.wilson_interval(errors.sum(), len(errors))},", end=" ")
 print(f"unknown requests refused {1 - taken[gold_rows == len(SERVED)].mean():.3f}")
-run.record(tau=float(tau), coverage=float(taken.mean()), risk=float((guess != gold_rows)[taken].mean()))
+run.record(tau=float(tau), coverage=float(taken.mean()), risk=float(errors.mean()))
 
 # %%
 table = np.zeros((6, 6), int)
@@ -1260,8 +1264,8 @@ show(figure, "15_router")
 # %% [markdown]
 # **Figure and observe.** Left: rows are what was wanted, columns where it went; the last column is *refused*. Right: the
 # more requests are accepted, the more of them are wrong, apart from the noisy left end. One threshold gives one point on
-# this curve. What was promised on dev (one error in ten) need not hold on test to the last error: a threshold is an
-# estimate too.
+# this curve, and the interval printed above says how well these requests know it. What was promised on dev (one error in
+# ten) need not hold on test to the last error: a threshold is an estimate too.
 #
 # ## 9 Automatic programming
 #
@@ -1592,6 +1596,8 @@ print("verdicts:", lesson.words(*sum(CLAIMS.values(), ())))
 #
 # **References.**
 #
+# - Coucke, A., et al. (2018). Snips voice platform: an embedded spoken language understanding system for private-by-design
+#   voice interfaces. arXiv:1805.10190. (The seven intents.)
 # - Lake, B., and Baroni, M. (2018). Generalization without systematicity: on the compositional skills of sequence-to-sequence
 #   recurrent networks. *ICML 2018*.
 # - Nye, M., et al. (2021). Show your work: scratchpads for intermediate computation with language models. arXiv:2112.00114.
