@@ -26,8 +26,8 @@
 # **The promise.** You look at what a chat model really receives. You decide which of these tokens its loss counts, and
 # watch what a mask by padding id does to its manners. You mix tasks of very different size. Then you write the loop of
 # supervised fine-tuning (SFT), equal to trl's loss, and tune a decoder on our own instructions. Last comes the hard
-# question: does any of it help on tasks that were *held out*? You see what "held out" can still hide. Then two grids answer,
-# with claims that were written first; one of them with a small network whose whole past is known.
+# question: does any of it help on tasks that were *held out*? Two grids answer, with claims that were written first, and
+# with two controls that show what "held out" can still hide.
 #
 # | | |
 # |---|---|
@@ -669,8 +669,8 @@ run.record(chance=chance, n_live=len(every))
 # %% [markdown]
 # **Observe.** The rule of choice moves the number as much as the tuning does: by the mean the untuned model is not
 # above chance, by the sum it is. So we fixed the rule before. And with so few items a difference of a few answers is
-# noise: the standard error of one accuracy is $\sqrt{a (1 - a) / n}$. One seed, one small test: a picture. The grid of
-# section 8 has more of both.
+# noise: the standard error of one accuracy is $\sqrt{a (1 - a) / n}$. One seed, one small test: a picture. The grid
+# has more of both.
 #
 # ### What "held out" cannot mean here
 #
@@ -678,8 +678,9 @@ run.record(chance=chance, n_live=len(every))
 # are probably among that. Our tuning has not seen the held-out clusters. The checkpoint may have. So we can measure a
 # *change*; we cannot measure what a model does with truly new tasks. Two controls narrow it down.
 #
-# - **Random weights.** The same architecture, nothing learned. It shows what the items give away to a model that knows
-#   nothing.
+# - **Random weights.** The same architecture, nothing learned. In the grid it gets the same tuning, so that what it
+#   reaches there is owed to the tuning alone. The cell below does not tune it: it shows what the items give away to a
+#   model that knows nothing.
 # - **Invented rules.** Two rules of ours, with words, a marker and labels that the seed makes up. No corpus can hold
 #   these items.
 
@@ -728,38 +729,25 @@ del random_net
 # %% [markdown]
 # **Observe.** In the stored run the random weights look *better* than the trained ones, and lie above chance. So
 # "above chance" on a few dozen items is no proof of knowledge. These items are also simply the first rows of each
-# task: where the answers are fixed, a habit of saying one of them need not be at chance.
+# task: where the answers are fixed, a habit of saying one of them need not be at chance. The grid balances them, and
+# has five seeds.
 #
 # Look once more at the three models of the table before. In the stored run the one that cannot stop has the best ranks.
 # Rank classification never asks whether a model can end an answer. A measure is blind to what it does not ask.
 #
-# Both controls are crutches. What we want is a model whose whole past is known, and items whose answer can be executed.
-# The next section has both, at the price of a very small world.
-#
 # ## 8 The experiments
 #
-# **Grid 1, `clusters`.** A decoder from scratch, so small that it trains in half a minute (lesson 15 builds this kind).
-# *First* it learns sentences about lists of five digits. They hold ten *selections* (five places, five ranks) and four
-# *reports* (the number itself, the number plus one, is it even, is it above four). *Then* it is tuned on instructions. A
-# *cluster* is all instructions about one selection. The tuning has 1, 2, 4 or 8 clusters, *always with equally many examples
-# and updates*. That is the point: with more clusters come fewer examples of each, so a gain cannot be a gain by mere amount.
-# The test: two more clusters, one place and one rank. The network knows them from sentences. No instruction ever named them.
-#
-# | | an example |
-# |---|---|
-# | sentence | 3 1 4 9 5 : the largest plus one is **0** |
-# | instruction | 3 1 4 9 5 \| take the largest plus one = **0** |
-# | name of the task | 3 1 4 9 5 \| largest plus = **0** |
-# | input alone | 3 1 4 9 5 \| = **0** |
-#
-# Twenty seeds, each with its own held-out clusters and its own test lists. Beside the arms: the same tuning without the first
-# training, and with permuted answers. An answer is right if it is what execution gives; no options are ranked.
+# **Grid 1, `clusters`.** The untuned model against the same model tuned on 1, 2, 4 or 8 clusters, *always with 96
+# examples*. That is the point: with more clusters come fewer examples of each, so a gain cannot be a gain by mere amount.
+# Beside them: the name of the task or nothing in place of the instruction, and random weights. LoRA in the upper third,
+# 24 updates, two learning rates for each arm, chosen on dev items of the arm's own training clusters, never on a held-out
+# one. Plain text, not the chat format, which would add some thirty tokens to each text.
 #
 # - **C6** (from the source articles): more diverse instructions improve generalisation. Statistic: the slope of held-out
 #   accuracy per doubling of the clusters.
 # - **F2** (after FLAN, whose test always had the instruction; ours changes tuning and test together): instruction > name of
 #   the task > nothing.
-# - **F3** (FLAN's negative): at small size, tuning makes held-out tasks *worse*. We expect it to fail here.
+# - **F3** (FLAN's negative, which we expect): at small size, tuning makes held-out tasks *worse*.
 #
 # **Grid 2, `wordings`.** Nothing is trained. Eight tasks, four wordings each: clear, vague, too complex (the same request in
 # nested clauses), none. All wordings were written before the run; each result line holds the SHA-256 of their files. An
@@ -786,46 +774,74 @@ del random_net
 # **Predict.** Give each of the four claims a verdict before you look.
 
 # %%
-spec, lines = lesson.experiment("clusters"), lesson.results("clusters")
-by = {(line["seed"], line["method"]): line for line in lines}
-seeds = sorted({number for number, _ in by})
-print("verdicts:", lesson.words("C6", "F2", "F3"))
-lesson.folded("clusters", "C6", "F2", "F3")
+lines = lesson.results("clusters")
+lesson.table("clusters")
+
 
 # %%
-figure, panels = plotting.axes(1, 2, width=4.2, height=3.2, dpi=85)
-curves = [[by[number, f"clusters_{n}"]["accuracy"] for n in (1, 2, 4, 8)] for number in seeds]
-for curve in curves:
-    panels[0].plot((1, 2, 4, 8), curve, color="grey", alpha=0.4, linewidth=0.8)
-if curves:
-    means = [sum(column) / len(column) for column in zip(*curves, strict=True)]
-    panels[0].plot((1, 2, 4, 8), means, label="mean", linewidth=2.5, color=plotting.COLOURS[0])
-panels[0].set(xscale="log", title="held-out clusters", xlabel="training clusters", ylabel="accuracy")
-panels[0].set_xticks((1, 2, 4, 8), ("1", "2", "4", "8"))
-panels[0].minorticks_off()
-arms = {label: [by[n, m]["accuracy"] for n in seeds] for m, label in spec.labels.items()}
-plotting.dots(panels[1], arms, "accuracy, held-out clusters")
+def curve(metric, scale=1.0):
+    """Per seed: the metric at 1, 2, 4 and 8 clusters."""
+    by = {(line["seed"], line["method"]): line for line in lines}
+    seeds = sorted({seed for seed, _ in by})
+    return {s: [scale * by[s, f"clusters_{n}"][metric] for n in (1, 2, 4, 8)] for s in seeds}
+
+
+figure, panels = plotting.axes(1, 2, width=3.8, height=2.9, dpi=90)
+for panel, metric, name in (
+    (panels[0], "accuracy", "held-out clusters"),
+    (panels[1], "accuracy_invented", "invented rules"),
+):
+    for index, (s, y) in enumerate(curve(metric).items()):
+        panel.plot((1, 2, 4, 8), y, label=f"seed {s}", **plotting.style(index))
+    base = [line[metric] for line in lines if line["method"] == "untuned"]
+    if base:
+        panel.axhline(sum(base) / len(base), color="black", linewidth=1.5, label="untuned")
+    if metric == "accuracy_invented":  # 2, 3 and 3 options
+        panel.axhline((1 / 2 + 1 / 3 + 1 / 3) / 3, color="grey", linestyle=":", label="chance")
+    panel.set(xscale="log", title=name, xlabel="training clusters, 96 examples in all", ylabel="accuracy")
+    panel.set_xticks((1, 2, 4, 8), ("1", "2", "4", "8"))
+    panel.minorticks_off()
+if lines:
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
 _ = run.figure(figure, "14_clusters")
 
+# %%
+lesson.show("C6", "F2", "F3")
+
 # %% [markdown]
-# *What to see.* Left: a grey line is one seed. Right: a dot is one seed, the bar their mean.
+# **Observe.** Three claims, three times *undecided*. Neither FLAN's gain with more clusters nor its loss at small
+# size can be seen here. Before you read that as "no effect", look at the instrument. A gain has plenty of room; a
+# loss has only the few points between the untuned model and chance. The t intervals are narrow, but all seeds answer
+# the *same* items, so they do not count the luck of the items. The bootstrap beside them does, and is about twice as
+# wide.
 #
-# **Observe.** RESULTS
-#
-# What does the network know, and what can an instruction get out of it? The same held-out items, asked in three ways.
+# The loss of the right option is a finer measure than right or wrong. One row of it is a warning.
 
 # %%
-ways = ("statement", "instruction", "name", "none")
-print(f"{'':32s}" + "".join(f"{way:>13s}" for way in ways) + f"{'trained':>13s}")
-for method, label in spec.labels.items() if lines else ():
-    row = [sum(by[n, method][f"accuracy_{way}"] for n in seeds) / len(seeds) for way in (*ways, "trained")]
-    print(f"{label:32s}" + "".join(f"{value:13.2f}" for value in row))
+lesson.table("clusters", "choice_nll")
+
+# %%
+uniform = sum(math.log(len(options)) for _, options, _ in every) / len(every)
+print(f"a model that finds all options equally probable has the loss {uniform:.2f} on the live items")
+for line in lesson.results("clusters", stage="tune"):
+    print(f"{line['method']:12s} rate {line['tuned']['learning_rate']:g}: dev loss {line['dev_nll']:.3f}")
 
 # %% [markdown]
-# *What to read.* Columns: how the held-out clusters are asked; the last one: the clusters that are not held out, in the arm's
-# own form.
+# **Observe.** Four things that the verdicts alone do not say.
 #
-# **Observe.** RESULTS2
+# - *The best row is the one that knows nothing.* Random weights have the smallest loss, because they find all options
+#   nearly equal, and every pre-trained row does worse than that. The pre-trained model is sure of itself, and often
+#   wrong. So the falling loss with more clusters (its interval just touches zero) may be lost confidence, and not gained
+#   knowledge.
+# - *Random weights learn little in this tuning.* Their dev loss is about one nat below $\ln V$, as if they had
+#   learned which tokens are frequent; their accuracy is at chance. Whatever the other rows can do, they owe to
+#   pre-training. The control excludes little else: LoRA on random weights is a weak learner.
+# - *The instruction may hardly be read.* With the input alone the model tuned on instructions loses next to nothing
+#   (beside F2). On invented rules only the instruction can help. There chance is $7/18$ (three rules with 2, 3 and 3
+#   options), no row's mean beats it, and all pre-trained rows lie below it, perhaps since a habit such as copying the
+#   input is wrong again and again. A model that followed instructions would lie above.
+# - *The rates differ.* Each arm took the better of two rates on one tuning seed, and one arm took another than the rest. As
+#   with L1, the comparison is of procedures, mixture and rate together.
 
 # %%
 lesson.table("wordings", "choice_nll", "accuracy")
@@ -922,13 +938,14 @@ print("verdicts:", lesson.words("C6", "F2", "F3", "C5"))
 # %% [markdown]
 # **What we have not shown.**
 #
-# - Nothing about instruction tuning of a *large base model*: SmolLM2 was tuned before, on data that nobody here has seen,
-#   and the grid's network knows a world of ten selections and four reports.
+# - Nothing about instruction tuning *from a base model*: our checkpoint was tuned before, on data that nobody here has
+#   seen.
 # - Nothing about scale. All published numbers above come from larger models, FLAN's from one that is a thousand times
 #   larger.
-# - In the live sections: 96 examples, 24 updates, the upper third of the layers. A longer tuning may end elsewhere.
-# - In the grid the number of instructions and their diversity grow together, as the source articles name them together. The
-#   number of wordings per task was not varied.
+# - 96 examples, 24 updates, the upper third of the layers. A longer tuning may end elsewhere.
+# - Held-out clusters are three. Another choice of clusters may give another slope; the seeds vary the training clusters,
+#   not these.
+# - The number of templates per task, which the plan of C6 also named, was not varied.
 # - "Clear", "vague" and "too complex" are one wording each per task, written by us. Nobody has measured how vague or how
 #   complex they are, and a small model may need other words than a reader.
 #
@@ -938,8 +955,8 @@ print("verdicts:", lesson.words("C6", "F2", "F3", "C5"))
 # 2. Why is a mask by padding id wrong here, and what does it cost?
 # 3. Write $\log (r_m / r_n)$ under temperature $T$. What do small tasks pay for a large $T$?
 # 4. Why are paraphrase tasks not trained when entailment is tested?
-# 5. Why must the total number of examples be fixed when the number of clusters varies? Name two controls, and what each
-#    excludes.
+# 5. Why must the total number of examples be fixed when the number of clusters varies? Name the two controls, and what
+#    each excludes.
 #
 # **Exercises.** `notebooks/exercises/14_instruction_tuning.py`; `make classroom` builds the student version.
 #
