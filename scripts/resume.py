@@ -1,4 +1,4 @@
-"""Puts the design, the claims and the lines of a grid under way to their places: ``python scripts/resume.py lora``."""
+"""Puts the design, the notebook, the claims and the lines of a grid under way to their places: ``python scripts/resume.py lora``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def resume(name: str, root: Path = ROOT) -> list[Path]:
             put(old, first)
         put(claim, old)
     put(source / f"{name}.toml", root / "data" / "experiments" / f"{name}.toml")
+    if (source / "notebook.py").exists():  # a grid whose notebook is new too
+        put(source / "notebook.py", root / "notebooks" / "experiments" / "source" / f"{name}.py")
     for lines in sorted((source / "lines").glob("*.jsonl")):
         target = root / "build" / "runs" / name / "laptop" / lines.stem / "lines.jsonl"
         if not target.exists():

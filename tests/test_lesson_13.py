@@ -181,7 +181,9 @@ def test_the_pairs_of_the_search_are_enough_and_never_ambiguous() -> None:
     lines = (ROOT / "data" / "instructions" / "induction.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     settings_ = experiments.load("instruction_search").settings
-    needed = sum(settings_[key] for key in ("demonstrations", "dev", "test"))
+    seeds = len(experiments.load("instruction_search").axes["seed"])
+    needed = max(sum(settings_[key] for key in ("demonstrations", "dev", "test")), seeds * settings_["test"])
+    assert all(len(set(texts)) == settings_["proposals"] for texts in settings_["human"].values())
     for task, sibling in settings_["siblings"].items():
         known = {row["input"]: row["answer"] for row in rows if row["task"] == task}
         other = {row["input"]: row["answer"] for row in rows if row["task"] == sibling}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+import random
 import re
 import tomllib
 from pathlib import Path
@@ -19,7 +21,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from instructlab_repro import experiments
-from instructlab_utils import chat, generation, instructions, models, scoring, tasks, training, tuners
+from instructlab_utils import chat, generation, instructions, models, scoring, small, tasks, training, tuners
 from instructlab_utils.errors import InstructionError
 from instructlab_utils.losses import cross_entropy
 
@@ -301,3 +303,69 @@ def test_the_slope_of_C6_is_the_formula_that_its_file_states():
         )
         slope = (3 * y8["accuracy"] + y4["accuracy"] - y2["accuracy"] - 3 * y1["accuracy"]) / 10
         assert math.isclose(y8["slope_accuracy"], slope, abs_tol=1e-9)
+
+
+# --- the second edition of `clusters`: kept in data/pending until its runs are there ------------------------------------
+
+KEPT = ROOT / "data" / "pending" / "clusters"
+LANDED = not KEPT.exists()
+GRID = ROOT / "notebooks" / "experiments" / "source" / "clusters.py" if LANDED else KEPT / "notebook.py"
+DESIGN = (ROOT / "data" / "experiments" if LANDED else KEPT) / "clusters.toml"
+
+
+def cell_of_grid(start: str, space: dict) -> dict:
+    """What the grid's cell defines that begins with ``start``."""
+    (code,) = [c.source for c in jupytext.read(GRID, fmt="py:percent").cells if c.source.startswith(start)]
+    exec(code, space)
+    return space
+
+
+def grid(seed: int) -> SimpleNamespace:
+    told = tomllib.loads(DESIGN.read_text(encoding="utf-8"))
+    spec, block = SimpleNamespace(axes=told["axes"]), SimpleNamespace(tuning=False)
+    space = {"settings": SimpleNamespace(**told["settings"]), "spec": spec, "block": block, "seed": seed}
+    space |= {"random": random, "permutations": itertools.permutations, "small": small}
+    cell_of_grid("PLACES, RANKS", space)
+    return SimpleNamespace(**cell_of_grid("rng = random.Random", space))
+
+
+def test_the_answers_of_the_grid_are_those_of_execution():
+    found = grid(0)
+    x = (3, 1, 4, 9, 5)
+    wanted = {"largest": 9, "upper": 5, "middle": 4, "lower": 3, "smallest": 1}
+    wanted |= dict(zip(("first", "second", "third", "fourth", "last"), x, strict=True))
+    assert wanted.keys() == {*found.PLACES, *found.RANKS}
+    for s, y in wanted.items():
+        even, above = "yes" if y in (4,) else "no", "yes" if y in (5, 9) else "no"
+        right = {"itself": str(y), "plus": "0" if y == 9 else str(y + 1), "even": even, "above": above}
+        assert {r: found.answer(s, r, x) for r in found.REPORTS} == right
+    back = {number: word for word, number in found.ids.items()}
+    one = found.item("instruction", "largest", "plus", x, random.Random(0))
+    assert [back[i] for i in one["input_ids"]][:6] == ["3", "1", "4", "9", "5", "|"]
+    assert back[one["input_ids"][-1]] == "0" and one["labels"][:-1] == [-100] * (len(one["labels"]) - 1)
+
+
+def test_the_arms_of_the_grid_are_nested_held_out_clusters_never_trained_and_test_lists_own():
+    seeds = tomllib.loads(DESIGN.read_text(encoding="utf-8"))["axes"]["seed"]
+    assert len(seeds) == 20
+    used: set = set()
+    for seed in seeds:
+        found = grid(seed)
+        assert len(found.HELD_OUT) == 2 and not set(found.HELD_OUT) & set(found.ORDER)
+        assert {*found.HELD_OUT, *found.ORDER} == {*found.PLACES, *found.RANKS} and len(found.ORDER) == 8
+        assert len({*found.HELD_OUT} & {*found.PLACES}) == 1 == len({*found.ORDER[:2]} & {*found.PLACES})
+        mine = set(found.own)
+        assert len(mine) == found.settings.lists and not mine & (used | {*found.TRAIN, *found.DEV})
+        used |= mine
+        rows = found.drawn("instruction", found.ORDER[:2], 64, found.TRAIN, "examples")
+        assert not {found.ids[s] for s in found.HELD_OUT} & {i for row in rows for i in row["input_ids"]}
+
+
+def test_an_instruction_asks_with_words_that_sentences_hold():
+    forms = tomllib.loads(DESIGN.read_text(encoding="utf-8"))["settings"]["forms"]
+    said = {word for each in forms["statement"].values() for text in each for word in text.split()}
+    frame = {"|", "=", "take", "which", "number", "say", "if", "do", "you", "find"}
+    for report, texts in forms["instruction"].items():
+        assert len(texts) == 2
+        for text in texts:
+            assert set(text.split()) - said <= frame, report

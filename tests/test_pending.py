@@ -34,9 +34,8 @@ def test_the_lines_belong_to_the_design_and_to_its_claims(name):
         assert line["method"] in spec["methods"]
 
 
-@pytest.mark.skipif(not GRIDS, reason="no grid is under way")
-def test_a_grid_is_put_back_and_nothing_that_is_there_is_lost(tmp_path):
-    name = GRIDS[0]
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_is_put_back_and_nothing_that_is_there_is_lost(name, tmp_path):
     shutil.copytree(ROOT / "data" / "claims", tmp_path / "data" / "claims")
     block = next((PENDING / name / "lines").glob("*.jsonl"))
     mine = tmp_path / "build" / "runs" / name / "laptop" / block.stem / "lines.jsonl"
@@ -46,6 +45,10 @@ def test_a_grid_is_put_back_and_nothing_that_is_there_is_lost(tmp_path):
     assert mine.read_text(encoding="utf-8") == "longer than what was kept\n"
     design = tmp_path / "data" / "experiments" / f"{name}.toml"
     assert design in written and design.read_bytes() == (PENDING / name / f"{name}.toml").read_bytes()
+    source = tmp_path / "notebooks" / "experiments" / "source" / f"{name}.py"
+    kept = PENDING / name / "notebook.py"
+    assert (source in written) == kept.exists()
+    assert not kept.exists() or source.read_bytes() == kept.read_bytes()
     for claim in (PENDING / name / "claims").glob("*.toml"):
         assert (tmp_path / "data" / "claims" / claim.name).read_bytes() == claim.read_bytes()
         before = (ROOT / "data" / "claims" / claim.name).read_bytes()

@@ -743,8 +743,9 @@ for N in (1, 2, 12, 100):
 #   label, the pattern's result moves less with the draw. **LB2**: swapped words cost more than 5 points at 32 sentences.
 # - **E2** (PET): the distilled classifier is at most 2 points below the best pattern. *Expected to fail* here: the pool
 #   holds 64 texts.
-# - **AE1** (APE): selection by likelihood beats the mean of the candidates and a random choice. **AE3**: instructions
-#   that this model proposed beat a person's. *Expected to fail* at this size.
+# - **AE1** (APE): of six instructions written by hand, the likelihood selects one that beats their mean, and the one that
+#   their author would have taken. **AE3**: six instructions that this model proposed beat six by hand, both selected by
+#   likelihood. *Expected to fail* at this size.
 #
 # **Predict.** Give each a verdict before you look.
 
@@ -805,7 +806,12 @@ lesson.show("E2")
 # %% [markdown]
 # And the instructions. The test items have four options: the right answer, the answer of a *sibling* task to the same
 # input (for "France": Paris or French), and two answers that belong to other inputs. Without an instruction nothing
-# speaks against the sibling.
+# speaks against the sibling. Ten seeds, each with test pairs of its own.
+#
+# Two fair opponents. The mean of *all* twelve candidates would be diluted by weak proposals: a search that beats it has
+# beaten nobody. So the search among six by hand must beat the mean of these six, and the one that their author put first
+# before any run. ("By hand": by this course's author, which is itself a large language model. The first edition's results
+# were known when three of the six were added.)
 
 # %%
 searched = lesson.results("instruction_search")

@@ -15,8 +15,8 @@
 # %% [markdown]
 # # Experiment `instruction_search`: one block
 #
-# Four tasks with answers of one word. SmolLM2 proposes instructions, a person has written some, a template has varied one;
-# the likelihood of the answers to a few dev pairs selects. A block is one seed. The grid stands in
+# Four tasks with answers of one word. SmolLM2 proposes six instructions, six others were written by hand; the likelihood of
+# the answers to a few dev pairs selects. A block is one seed. The grid stands in
 # `data/experiments/instruction_search.toml`, the pairs in `data/instructions/induction.jsonl`, the claims in
 # `data/claims/AE1.toml` and `AE3.toml`; lesson 13 explains the method.
 
@@ -39,25 +39,29 @@ settings, (net, tokenizer) = block.settings, decoder(block)
 # %% [markdown]
 # ## Pairs
 #
-# Each pair is used once: to propose, to select or to test. The sibling's answer is right for another instruction: without
-# an instruction nothing speaks against it.
+# Each pair is used once: to propose, to select or to test. The inputs are dealt out to the seeds, so that no two seeds test
+# the same; two sibling tasks have the same inputs. The sibling's answer is right for another instruction: without an
+# instruction nothing speaks against it.
 
 # %%
 answers = {}
 for row in files.read_lines(block.run.root / "data" / "instructions" / "induction.jsonl"):
     answers.setdefault(row["task"], {})[row["input"]] = row["answer"]
+share = block.spec.axes["seed"].index(seed) * settings.test
 
 
 def drawn(task):
     """Demonstrations and dev pairs, (input, answer), and test items, (input, options); the first option is right."""
     known, sibling = answers[task], answers[settings.siblings[task]]
+    dealt = random.Random(min(task, settings.siblings[task])).sample(sorted(known), len(known))
+    mine = dealt[share : share + settings.test]
+    assert len(mine) == settings.test, "too few pairs for so many seeds"
     dice = random.Random(f"{seed} {task}")
-    inputs = dice.sample(sorted(known), settings.demonstrations + settings.dev + settings.test)
-    pairs = [(x, known[x]) for x in inputs]
-    held_out = pairs[settings.demonstrations + settings.dev :]
-    others = {x: sorted(set(known.values()) - {x, y, sibling[x]}) for x, y in held_out}
-    items = [(x, [y, sibling[x], *dice.sample(others[x], 2)]) for x, y in held_out]
-    return pairs[: settings.demonstrations], pairs[settings.demonstrations :][: settings.dev], items
+    others = dice.sample(sorted(set(known) - set(mine)), settings.demonstrations + settings.dev)
+    pairs = [(x, known[x]) for x in others]
+    wrong = {x: sorted(set(known.values()) - {known[x], sibling[x]}) for x in mine}
+    items = [(x, [known[x], sibling[x], *dice.sample(wrong[x], 2)]) for x in mine]
+    return pairs[: settings.demonstrations], pairs[settings.demonstrations :], items
 
 
 # %% [markdown]
@@ -88,13 +92,6 @@ def proposed(task, demonstrations):
     return [text.strip().split("\n")[0].strip() for text in new]
 
 
-def candidates(task, demonstrations):
-    human = settings.human[task]
-    first = human[0][0].lower() + human[0][1:]
-    varied = [t.format(human[0] if t.startswith("{}") else first) for t in settings.templates]
-    return [*human, *varied, *proposed(task, demonstrations)]
-
-
 # %% [markdown]
 # ## Scores
 #
@@ -120,21 +117,28 @@ def scored(instruction, dev, items):
 # ## Run
 #
 # One line per method, on the disk before the next one starts. The line of `mean` keeps all candidates with their scores. Its
-# cost is that of the whole search.
+# cost is that of the whole search. `is_first`: whether the likelihood selected what the author had chosen.
 
 
 # %%
-def choices(task, table):
-    """The number of the candidate that each rule chooses; written ones come first, the model's own last."""
+def mean_of(rows):
+    return {key: sum(row[key] for row in rows) / len(rows) for key in ("dev", "right", "log")}
+
+
+def choices(texts, table, by_hand):
+    """What each method takes: scores, and the instruction where it is one. Those by hand come first in the table."""
     by_dev = sorted(range(len(table)), key=lambda i: -table[i]["dev"])
-    return {
-        "selected": by_dev[0],
-        "selected_model": next(i for i in by_dev if i >= len(table) - settings.proposals),
-        "human_best": next(i for i in by_dev if i < len(settings.human[task])),
+    best = max(range(len(table)), key=lambda i: table[i]["right"].mean().item())
+    chosen = {
         "human_first": 0,
-        "random": random.Random(f"{seed} {task} choice").randrange(len(table)),
-        "best_on_test": max(range(len(table)), key=lambda i: table[i]["right"].mean().item()),
+        "human_selected": next(i for i in by_dev if i < by_hand),
+        "model_selected": next(i for i in by_dev if i >= by_hand),
+        "selected": by_dev[0],
+        "best_on_test": best,
     }
+    means = {"human_mean": table[:by_hand], "model_mean": table[by_hand:], "mean": table}
+    found = {method: (table[i], texts[i]) for method, i in chosen.items()}
+    return found | {method: (mean_of(rows), "") for method, rows in means.items()}
 
 
 for task in block.spec.axes["task"]:
@@ -142,11 +146,10 @@ for task in block.spec.axes["task"]:
         continue
     with block.run.measure() as cost:
         demonstrations, dev, items = drawn(task)
-        texts = candidates(task, demonstrations)
+        human = settings.human[task]
+        texts = [*human, *proposed(task, demonstrations)]
         table = [scored(text, dev, items) for text in texts]
-    mean = {key: sum(row[key] for row in table) / len(table) for key in ("dev", "right", "log")}
-    chosen = {method: (table[i], texts[i]) for method, i in choices(task, table).items()}
-    chosen |= {"none": (scored("", dev, items), ""), "mean": (mean, "")}
+    chosen = choices(texts, table, len(human)) | {"none": (scored("", dev, items), "")}
     accuracies, logs = ([row[key].mean().item() for row in table] for key in ("right", "log"))
     every = {"candidates": texts, "dev_all": [row["dev"] for row in table]}
     every |= {"accuracy_all": accuracies, "log_likelihood_all": logs}
@@ -154,6 +157,7 @@ for task in block.spec.axes["task"]:
         row, text = chosen[trial.method]
         fields = {"accuracy": row["right"].mean().item(), "log_likelihood": row["log"].mean().item()}
         fields |= {"dev_log_likelihood": row["dev"], "scores": row["right"].tolist(), "instruction": text}
+        fields["is_first"] = float(text == human[0])
         more = (cost, every) if trial.method == "mean" else (None, {})
         block.line(trial, more[0], **fields, **more[1])
 
