@@ -1,4 +1,4 @@
-"""Puts the design, the notebook, the claims and the lines of a grid under way to their places: ``python scripts/resume.py lora``."""
+"""Puts what is kept of a grid under way to its places, lines and all: ``python scripts/resume.py lora``."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@
 # | time | smoke: about a minute · laptop: about five minutes on one core · gpu: not measured yet |
 # | memory | under 3 GB |
 # | model | SmolLM2-135M-Instruct: a 4-bit checkpoint, de-quantised, already tuned on instructions |
-# | data | rated film sentences (Hutto and Gilbert, 2014); 176 pairs of words written for this course |
+# | data | rated film sentences (Hutto and Gilbert, 2014); 352 pairs of words written for this course |
 # | box of lesson 00's chain | *the instruction*: who writes it, and how anybody knows that it is good |
 #
 # **You will be able to**
@@ -821,12 +821,21 @@ lesson.table("instruction_search")
 lesson.show("AE1", "AE3")
 
 # %% [markdown]
-# **Observe.** Selection works, and it is honest: it was measured on other pairs. In every seed and task it selects what a
-# person wrote, or a template's version of that. The model's own proposals lose (AE3), as expected at this size. Two
-# warnings stand in the column of the capitals. The plainest wording is worse there, in the mean, than no instruction, and
-# both are below a guess among four: the nationality wins. And in all five seeds the most accurate instruction was the same
-# sentence of a person, and never the selected one. The likelihood of the right answer alone cannot see how likely the wrong
-# ones are.
+# **Observe.** AE1 is supported in both parts: on pairs that took no part in the choice, the selected instruction is ahead of
+# the mean of the six, and of what their author would have taken. Read the brackets before you rejoice.
+#
+# - *The second part lives on one task.* Nearly all of the lead over the author's choice comes from the capitals. "Write the
+#   capital of the country." is about as bad there as no instruction, and both are below a guess among four: the nationality
+#   wins. On opposites the likelihood selects the author's choice in every seed. On the two others it selects another
+#   wording, and the interval of the difference contains zero. That the plain wording for capitals is bad was known from the
+#   first edition.
+# - *Ten seeds, one choice.* Of the six by hand, each task has the same winner in every seed. Twelve pairs are enough to find
+#   it. But then the interval speaks of other pairs, and says nothing of six other wordings.
+# - *Who proposed it?* AE3 is refuted, as expected at this size. Six against six, the model's own are weaker in the mean and
+#   after selection, and of all twelve the likelihood takes nearly always one by hand. Against the mean of all twelve a search
+#   looks stronger than against the mean of the six by hand: that is what dilution does.
+# - *Is a better instruction left in the twelve?* The row "best on test" chooses with the test labels, so a part of its lead
+#   is luck. Even so it is a few points ahead at most.
 
 # %% [markdown]
 # **How many candidates does one need?** (AE2, a draft: the paper's curve goes much further than our twelve.) From the
@@ -848,7 +857,8 @@ def best_of(dev, test, k):
 # %%
 full = [line for line in searched if line["method"] == "mean"]
 figure, axis = plotting.axes(dpi=85, width=5.2)
-for index, (label, part) in enumerate({"all twelve": slice(0, 12), "the model's own": slice(6, 12)}.items()):
+parts = {"all twelve": slice(0, 12), "six by hand": slice(0, 6), "the model's own": slice(6, 12)}
+for index, (label, part) in enumerate(parts.items()):
     rows = [(e["dev_all"][part], e["accuracy_all"][part]) for e in full]
     sizes = range(1, len(rows[0][0]) + 1) if rows else []
     curve = [sum(best_of(*row, k) for row in rows) / len(rows) for k in sizes]
