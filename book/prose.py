@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -76,7 +75,7 @@ class Links:
             self.files.add(path)
             return posixpath.relpath(path, posixpath.dirname(to) or ".")
         if self.repository:
-            kind = "blob" if os.path.splitext(path)[1] else "tree"
+            kind = "blob" if self.exists(path) else "tree"
             return f"{self.repository}/{kind}/{self.branch}/{path}"
         return None
 

@@ -30,7 +30,7 @@ sys.path[:0] = [
 
 from browser import Browser, program  # noqa: E402
 
-from book import pages, prose  # noqa: E402
+from book import facts, prose, study  # noqa: E402
 from instructlab_repro.notebooks import exercises  # noqa: E402
 
 OWN = ROOT / ".venv-book" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -53,7 +53,7 @@ LOOKED_AT = [
 
 
 def test_the_glossary_names_its_terms_in_two_languages_and_where_they_are_taught() -> None:
-    rows = pages.glossary()
+    rows = facts.glossary()
     assert len(rows) >= 120 and len({row["en"].lower() for row in rows}) == len(rows)
     assert not [row["en"] for row in rows if not re.search(r"[\u4e00-\u9fff]", row["zh"])]
     assert not [row["en"] for row in rows if len(row["text"]) < 20 or not row["text"].endswith((".", "?"))]
@@ -71,7 +71,7 @@ def test_the_glossary_names_its_terms_in_two_languages_and_where_they_are_taught
 @pytest.mark.parametrize("stem", LESSONS)
 def test_no_exercise_page_holds_a_graded_solution_or_a_hidden_case(stem: str) -> None:
     path = ROOT / "notebooks" / "exercises" / f"{stem}.py"
-    page, boxes = pages.exercise(path), pages.boxes(path)
+    page, boxes = study.exercise(path), facts.boxes(path)
     flat = " ".join(page.split())
     assert not re.search(r"(?:BEGIN|END) (?:SOLUTION|HIDDEN)|\{\{", page)
     assert page.count(exercises.STUB) >= len(boxes) and page.count("<summary>The checker") == len(boxes)
@@ -87,7 +87,7 @@ def test_no_exercise_page_holds_a_graded_solution_or_a_hidden_case(stem: str) ->
 @pytest.mark.parametrize("stem", LESSONS)
 def test_a_lesson_page_is_the_stored_notebook_with_links_and_alternative_texts(stem: str) -> None:
     stored = json.loads((ROOT / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
-    page = json.loads(pages.lesson(pages.lessons()[stem[:2]]))
+    page = json.loads(study.lesson(facts.lessons()[stem[:2]]))
     code = [
         ["".join(cell["source"]) for cell in found["cells"] if cell["cell_type"] == "code"]
         for found in (stored, page)
@@ -101,12 +101,12 @@ def test_a_lesson_page_is_the_stored_notebook_with_links_and_alternative_texts(s
     assert pictures and not [alt for alt in pictures if len(alt) < 15 or "\n" in alt]
     top, end = "".join(page["cells"][0]["source"]), page["cells"][-1]["source"]
     assert f"(exercises/{stem}.md)" in top and "| before this |" in top and "| time" in top
-    assert "What was last verified" in end and "profile laptop" in end
+    assert "What was last verified" in end and "Outputs of this page: " in end
 
 
 def test_a_link_leads_to_a_page_to_a_file_that_is_shown_to_the_repository_or_nowhere() -> None:
     pages_of = {"a/b.md": "a/b.md", "LEDGER.md": "LEDGER.md"}
-    links = prose.Links(pages_of, {"LEDGER.md#c1": "c1"}, lambda path: path == "d/x.toml")
+    links = prose.Links(pages_of, {"LEDGER.md#c1": "c1"}, {"d/x.toml", "d/s.py"}.__contains__)
     text = "[b](../a/b.md#part) [c](../LEDGER.md#c1) [t](x.toml) [s](s.py) ![p](../f/p.png) `[k](s.py)` [w](https://w.org)"
     known = "[b](../a/b.md#part) [c](#c1) [t](x.toml) s ![p](../f/p.png) `[k](s.py)` [w](https://w.org)"
     assert links.rewrite(text, "d/e.md") == known
@@ -233,7 +233,7 @@ def test_the_site_is_small_shows_no_hidden_case_and_every_page_says_what_was_ver
             assert "### BEGIN" not in path.read_text(encoding="utf-8"), path
     silent = set()
     for path in files:
-        if path.suffix == ".html" and "_static" not in path.parts and pages.changed():
+        if path.suffix == ".html" and "_static" not in path.parts and facts.changed():
             if "What was last verified" not in path.read_text(encoding="utf-8"):
                 silent.add(path.relative_to(site).as_posix())
     lists = {"data/cards/index.html", "data/results/tables/index.html", "notebooks/exercises/index.html"}
