@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from instructlab_utils import cache, models, tasks, training
+from instructlab_utils import cache, generation, models, programs, tasks, training
 from instructlab_utils.errors import ParameterError, TrainingError
 from instructlab_utils.losses import log_softmax
 
@@ -248,3 +250,65 @@ def routed(h: Tensor, centres: Tensor) -> Tensor:
     Source: lesson 18, section 8.
     """
     return torch.cdist(h, centres).argmin(1)
+
+
+# --- instructions for lists of digits, a new kind in each round -------------------------------------------------------
+
+
+class Asked(NamedTuple):
+    """An instruction in words, the list that it is about, and the right answer, all as text."""
+
+    text: str
+    given: str
+    answer: str
+
+    @property
+    def prompt(self) -> str:
+        return f"{self.text} = {self.given} ="
+
+
+def asked(
+    options: Sequence[programs.Program], n: int, rng: random.Random, fits: Callable[[list[int]], bool]
+) -> list[Asked]:
+    """``n`` instructions drawn from the wordings of ``options``, each for a list of four digits that ``fits``.
+
+    The interpreter gives the answers, so none is wrong. Source: lesson 18, section 9.
+    """
+    found: list[Asked] = []
+    while len(found) < n:
+        program, given = rng.choice(options), [rng.randrange(10) for _ in range(4)]
+        if fits(given):
+            answer = programs.run(program, given).value
+            numbers = answer if isinstance(answer, list) else [answer]
+            text = programs.describe(program, rng.choice)
+            found.append(Asked(text, " ".join(map(str, given)), " ".join(map(str, numbers))))
+    return found
+
+
+def asked_words(rows: Iterable[Asked]) -> list[str]:
+    """The words of the instructions, all digits and the sign between the parts, sorted. Source: lesson 18, section 9."""
+    return sorted({word for row in rows for word in row.text.split()} | {"=", *map(str, range(10))})
+
+
+def asked_examples(rows: Iterable[Asked], tokenizer: Any) -> list[training.Example]:
+    """Prompt and answer as token ids, with labels on the answer and its end alone. Source: lesson 18, section 9."""
+    return [generation.encode_completion(row.prompt, row.answer, tokenizer) for row in rows]
+
+
+class WordRouter:
+    """Sends an instruction to the kind whose mean count of words lies nearest; ``kinds``: texts of each kind, one or more.
+
+    Words that no kind has are not counted. Source: lesson 18, section 9.
+    """
+
+    def __init__(self, kinds: Sequence[Sequence[str]]) -> None:
+        self.words = sorted({word for texts in kinds for text in texts for word in text.split()})
+        self.centres = torch.stack([self.counts(texts).mean(0) for texts in kinds])
+
+    def counts(self, texts: Sequence[str]) -> Tensor:
+        """How often each word stands in each text, (N, V), float32."""
+        found = [Counter(text.split()) for text in texts]
+        return torch.tensor([[float(one[word]) for word in self.words] for one in found])
+
+    def __call__(self, texts: Sequence[str]) -> list[int]:
+        return routed(self.counts(texts), self.centres).tolist() if len(texts) else []
