@@ -108,7 +108,7 @@ def sentence_states(texts: Iterable[str], max_length: int = 32) -> Tensor:
     ``max_length``: in tokens. The file's name is the hash of all that the states depend on. Source: lesson 18, section 1.
     """
     rows = [{"text": text, "label": 0} for text in texts]
-    told = [cache.pin(cache.entry(models.ROLES["encoder"])), str(max_length), *(row["text"] for row in rows)]
+    told = [cache.pin(cache.entry(models.ROLES["encoder"])), str(max_length), *(str(row["text"]) for row in rows)]
     key = hashlib.sha256("\0".join(told).encode()).hexdigest()[:24]
     stored = cache.home() / "states" / f"{key}.pt"
     if stored.exists():
@@ -156,6 +156,28 @@ class Trunk(nn.Module):
 # --- what the remedies are made of ------------------------------------------------------------------------------------
 
 
+def traced(net: nn.Module, x: Tensor) -> tuple[Tensor, list[tuple[str, Tensor, Tensor]]]:
+    """The logits of x, and for each call of a linear layer its name, its input a (N, in), and its output z (N, out).
+
+    Raises TrainingError where there is no such layer. Source: lesson 18, section 5.
+    """
+    called: list[tuple[str, Tensor, Tensor]] = []
+
+    def hook(name: str) -> Any:
+        return lambda _module, inputs, z: called.append((name, inputs[0].detach(), z))
+
+    layers = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+    hooks = [module.register_forward_hook(hook(name)) for name, module in layers]
+    try:
+        logits = net(x)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    if not called:
+        raise TrainingError(f"{type(net).__name__} calls no linear layer: there is nothing to measure")
+    return logits, called
+
+
 def fisher(net: nn.Module, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
     """The diagonal of the Fisher information for the weights of all linear layers, by the parameters' names.
 
@@ -164,42 +186,27 @@ def fisher(net: nn.Module, x: Tensor, y: Tensor | None = None) -> dict[str, Tens
         x: (N, d). ``y``: (N,), int64: with labels the *empirical* Fisher, without them the true one.
 
     Returns:
-        Mean over the rows of the squared gradients of log p_k, with k the label, or in expectation over p. A gradient of a
-        weight matrix is an outer product, so its square is one too, and no gradient of a single row is ever stored.
+        Mean over the rows of Σ_k q_k (∇ log p_k)², where q is p itself, or 1 for the label and 0 else. A row's gradient of a
+        weight matrix is an outer product δ aᵀ, and so is its square: no row's gradient is stored.
 
     Raises:
-        TrainingError: the net has no linear layer.
+        TrainingError: the net calls no linear layer.
 
     Source: Kirkpatrick et al. (2017), Kunstner et al. (2019); lesson 18, section 5.
     """
-    called: list[tuple[str, nn.Module, Tensor, Tensor]] = []
-    layers = {name: m for name, m in net.named_modules() if isinstance(m, nn.Linear)}
-    if not layers:
-        raise TrainingError(f"{type(net).__name__} has no linear layer: there is nothing to measure")
-
-    def hook(name: str) -> Any:
-        return lambda module, a, z: called.append((name, module, a[0].detach(), z))
-
-    hooks = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
-    try:
-        log_p = log_softmax(net(x))
-    finally:
-        for handle in hooks:
-            handle.remove()
-    p = log_p.detach().exp()
-    if y is None:
-        parts = [(log_p[:, k], p[:, k]) for k in range(p.shape[1])]
-    else:
-        parts = [(log_p.gather(1, y[:, None])[:, 0], torch.ones_like(p[:, 0]))]
-    found: dict[str, Tensor] = {}
-    for value, weight in parts:
-        deltas = torch.autograd.grad(value.sum(), [z for *_, z in called], retain_graph=True)
-        for (name, module, a, _), delta in zip(called, deltas, strict=True):
-            squared = weight[:, None] * delta.square() / len(x)  # delta: gradients of the layer's outputs
-            found[f"{name}.weight"] = found.get(f"{name}.weight", 0) + squared.T @ a.square()
-            if module.bias is not None:
-                found[f"{name}.bias"] = found.get(f"{name}.bias", 0) + squared.sum(0)
-    return found
+    logits, called = traced(net, x)
+    log_p = log_softmax(logits)
+    q = log_p.detach().exp() if y is None else nn.functional.one_hot(y, log_p.shape[1]).to(log_p.dtype)
+    layers = {name for name, *_ in called}
+    F = {n: torch.zeros_like(v) for n, v in net.named_parameters() if n.rpartition(".")[0] in layers}
+    for k in range(log_p.shape[1]):
+        deltas = torch.autograd.grad(log_p[:, k].sum(), [z for *_, z in called], retain_graph=True)
+        for (name, a, _), delta in zip(called, deltas, strict=True):
+            squared = q[:, k, None] * delta.square() / len(x)
+            F[f"{name}.weight"] += squared.T @ a.square()
+            if f"{name}.bias" in F:
+                F[f"{name}.bias"] += squared.sum(0)
+    return F
 
 
 def quadratic_penalty(net: nn.Module, old: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:

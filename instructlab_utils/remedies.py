@@ -132,7 +132,7 @@ class NewLoras(Remedy):
 
     def overlap(self, net: nn.Module) -> Tensor:
         """The sum over the layers of what the LoRA's A shares with the earlier ones."""
-        parts = [subspace_overlap(net.get_submodule(w).A, self.before.get(w, [])) for w in self.targets]  # type: ignore
+        parts = [subspace_overlap(net.get_submodule(w).A, self.before.get(w, [])) for w in self.targets]
         return torch.stack(parts).sum()
 
     def penalty(self, net: nn.Module, X: Tensor, z: Tensor) -> Tensor | float:
@@ -140,7 +140,7 @@ class NewLoras(Remedy):
 
     def end(self, net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
         for w in self.targets:
-            self.before.setdefault(w, []).append(net.get_submodule(w).A.detach().clone())  # type: ignore
+            self.before.setdefault(w, []).append(net.get_submodule(w).A.detach().clone())
         return tuners.merge(net, unload=True)
 
 
