@@ -395,15 +395,15 @@ check_18_3(prediction)
 #   module between the tasks;
 # - `generator` is for your draws, so that a run can be repeated.
 #
-# The checker walks through the tasks with three seeds and wants a mean accuracy of 85 % at the end. Sequential tuning reaches
-# 25 %. You have four seconds a task. What is a *row* of memory is up to you.
+# The checker walks through the tasks with three seeds and wants a mean accuracy of 80 % at the end. Sequential tuning reaches
+# about half of them. You have four seconds a task. What is a *row* of memory is up to you.
 
 
 # %%
 def tasks_18_4(seed, n=200):
     """Four tasks of two classes: training rows and labels, and test rows and labels of all classes so far."""
     g = torch.Generator().manual_seed(seed)
-    centres = 1.3 * torch.randn(8, 16, generator=g)
+    centres = 0.9 * torch.randn(8, 16, generator=g)
     found = []
     for t in range(4):
         y = 2 * t + torch.randint(2, (n,), generator=g)
@@ -422,7 +422,7 @@ def learn(net, memory, x, y, generator):
     """x (N, 16), y (N,). Return the net and the new memory: (rows, labels), at most 16 rows."""
     ### BEGIN SOLUTION
     old_x, old_y = memory if memory is not None else (x[:0], y[:0])
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    adam = torch.optim.Adam(net.parameters(), lr=3e-3)
     for _ in range(200):
         i = torch.randint(len(x), (32,), generator=generator)
         X, Y = x[i], y[i]
@@ -430,9 +430,9 @@ def learn(net, memory, x, y, generator):
             j = torch.randint(len(old_x), (96,), generator=generator)
             noise = torch.randn(96, 16, generator=generator)  # a stored mean stands for its cloud
             X, Y = torch.cat([X, old_x[j] + noise]), torch.cat([Y, old_y[j]])
-        optimizer.zero_grad()
+        adam.zero_grad()
         F.cross_entropy(net(X), Y).backward()
-        optimizer.step()
+        adam.step()
     classes = y.unique()
     means = torch.stack([x[y == k].mean(0) for k in classes])
     return net, (torch.cat([old_x, means]), torch.cat([old_y, classes]))
@@ -441,7 +441,7 @@ def learn(net, memory, x, y, generator):
 
 # %% nbgrader={"grade_id": "check_18_4", "grade": true, "points": 5, "locked": true}
 def walk_18_4(learn, seed):
-    """The accuracy on all classes at the end, and that on each task's classes."""
+    """The accuracy on all classes at the end, that on each task's classes, and the sum of the logits."""
     call = checking.calls(
         learn, limit=4.0, slow="Four seconds a task: take fewer steps.", changes=("net", "generator")
     )
@@ -461,29 +461,25 @@ def walk_18_4(learn, seed):
         net = fresh_18_4()
         net.load_state_dict(copy.deepcopy(after.state_dict()))
     with torch.no_grad():
-        right = net(X).argmax(1) == Y
-    return right.double().mean().item(), [
-        right[(Y == 2 * t) | (Y == 2 * t + 1)].double().mean().item() for t in range(4)
-    ]
+        z = net(X)
+    right = (z.argmax(1) == Y).double()
+    parts = [right[(Y == 2 * t) | (Y == 2 * t + 1)].mean().item() for t in range(4)]
+    return right.mean().item(), parts, z.sum().item()
 
 
 def judge_18_4(learn, seeds):
     found = [walk_18_4(learn, seed) for seed in seeds]
-    mean = sum(all_of for all_of, _ in found) / len(found)
-    parts = [sum(each[t] for _, each in found) / len(found) for t in range(4)]
+    mean = sum(whole for whole, *_ in found) / len(found)
+    parts = [sum(each[t] for _, each, _ in found) / len(found) for t in range(4)]
     shown = ", ".join(f"{part:.0%}" for part in parts)
-    if mean < 0.85:
+    if mean < 0.8:
         assert parts[3] > 0.5, f"The last task itself is not learned: the four tasks end at {shown}."
-        assert max(parts[:3]) > 0.2, (
-            f"Nothing is left of the first three tasks ({shown}). Train on the memory, too."
+        assert max(parts[:2]) > 0.3, (
+            f"Nothing is left of the first two tasks ({shown}). Is the memory trained on, too?"
         )
-        assert parts[0] > 0.2, (
-            f"The first task is lost ({shown}): its rows have left the memory, or were never used."
-        )
-        assert parts[0] < parts[2] + 0.45, (
-            f"Only the first task is kept ({shown}): leave room for the others' rows."
-        )
-        raise AssertionError(f"{mean:.0%} at the end, 85 % are asked for. The four tasks end at {shown}.")
+        assert parts[0] > 0.3, f"The first task is lost ({shown}): its rows have left the memory."
+        assert parts[1] > 0.3, f"The memory kept the first task's rows only ({shown}). Leave room for others."
+        raise AssertionError(f"{mean:.0%} at the end, 80 % are asked for. The four tasks end at {shown}.")
     return mean
 
 
@@ -498,7 +494,7 @@ check_18_4(learn)
 
 def hidden_18_4(learn):
     judge_18_4(learn, (11, 12))
-    ends = [walk_18_4(learn, 5)[0] for _ in range(2)]
+    ends = [walk_18_4(learn, 5)[2] for _ in range(2)]
     assert ends[0] == ends[1], "The same seed gave two results: draw from the generator that you are given."
 
 
@@ -521,7 +517,7 @@ hidden_18_4(learn)
 # | `threshold` | what the difference of the BWT must pass, 0 or more |
 # | `orders` | at least three different orders: tuples of the task numbers 0 … T − 1 |
 # | `seeds` | at least five different ones |
-# | `R` | method (one is `"joint"`) → list over seeds of lists over orders of $T \times T$ matrices, in the order of *training* |
+# | `R` | method (one is `"joint"`) → list over seeds of lists over orders of $T \times T$ matrices in *training* order |
 # | `trials` | for each method but `"joint"`: how many settings were tried, on other seeds; all equal |
 # | `kept` | for each method but `"joint"`: numbers kept between tasks beside the network (a count) |
 # | `acc` | for each method the mean ACC over seeds and orders |
