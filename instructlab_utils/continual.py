@@ -108,7 +108,11 @@ def sentence_states(texts: Iterable[str], max_length: int = 32) -> Tensor:
     ``max_length``: in tokens. The file's name is the hash of all that the states depend on. Source: lesson 18, section 1.
     """
     rows = [{"text": text, "label": 0} for text in texts]
-    told = [cache.pin(cache.entry(models.ROLES["encoder"])), str(max_length), *(str(row["text"]) for row in rows)]
+    told = [
+        cache.pin(cache.entry(models.ROLES["encoder"])),
+        str(max_length),
+        *(str(row["text"]) for row in rows),
+    ]
     key = hashlib.sha256("\0".join(told).encode()).hexdigest()[:24]
     stored = cache.home() / "states" / f"{key}.pt"
     if stored.exists():
@@ -135,8 +139,6 @@ class Trunk(nn.Module):
     ``words``: (K, d), the states of the label words; E are these, centred, of norm 1, and frozen. So the untrained model
     answers with the label whose word lies nearest, and all tasks share one output space. Source: lesson 18, section 1.
     """
-
-    E: Tensor
 
     def __init__(self, words: Tensor, *, hidden: int = 128, scale: float = 10.0, seed: int = 0) -> None:
         super().__init__()
@@ -263,7 +265,7 @@ def routed(h: Tensor, centres: Tensor) -> Tensor:
 
 
 class Asked(NamedTuple):
-    """An instruction in words, the list that it is about, and the right answer, all as text."""
+    """An instruction in words, the list that it is about, and the right answer, all as text (lesson 18)."""
 
     text: str
     given: str

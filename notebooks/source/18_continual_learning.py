@@ -167,10 +167,10 @@ print(f"after topics: films {left:.2f}, topics {accuracy(net, 'topics'):.2f}")
 run.record(films_learned=learned, films_left=left)
 
 # %% [markdown]
-# **Observe.** The second task is learned well, and the first ends far below a coin. (Look at topics too: the untrained network
-# knew half of them, and films took that away before topics had their turn.) This is *catastrophic forgetting* (McCloskey and
-# Cohen, 1989). Below a coin? Then the network did not mix the two labels up: it stopped *saying* them. Count to which task's
-# labels its answers belong.
+# **Observe.** The second task is learned well, and the first ends far below a coin. (Look at topics too: the untrained
+# network knew half of them, and films took that away before topics had their turn.) This is *catastrophic forgetting*
+# (McCloskey and Cohen, 1989). Below a coin? Then the network did not mix the two labels up: it stopped *saying* them. Count
+# to which task's labels its answers belong.
 
 # %%
 groups = {"films": [0, 1], "topics": [2, 3, 4, 5, 6], "questions": [7, 8, 9, 10, 11, 12]}
