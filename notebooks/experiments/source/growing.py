@@ -16,15 +16,15 @@
 # # Experiment `growing`: one block
 #
 # A small decoder, from scratch, learns to execute instructions on a list of four digits. In each round a new kind of
-# instruction comes, in words, three wordings each; the interpreter of lesson 15 knows the right answers. Five ways to go on
+# instruction comes, in words, three wordings each; the interpreter of lesson 15 knows the right answers. Six ways to go on
 # make equally many updates a round. A block is one seed, with its own examples, test lists and first values. The grid stands
 # in `data/experiments/growing.toml`, the claim in `data/claims/`; lesson 18 explains the ways.
 #
-# Two stages. `tune` tries learning rates and looks at dev lists; `run` takes the best one and looks at the test lists.
+# No rate is tuned: the TOML fixes them.
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune, run or twin
+stage: str = "run"  # run or twin
 seed: int = 0  # examples, test lists, first values, order of batches
 
 # %%
@@ -43,15 +43,14 @@ KINDS = {kind: [programs.parse(text) for text in texts] for kind, texts in setti
 # %% [markdown]
 # ## Instructions, lists, answers
 #
-# Lists whose digit sum leaves 0 when divided by five are test lists, 1 dev lists, all others training lists. The test lists
-# are dealt out to the seeds.
+# Lists whose digit sum five divides are test lists, all others training lists. The test lists are dealt out to the seeds.
 
 
 # %%
 def fits(given, split):
     share = int("".join(map(str, given))) // 5 % len(seeds)
     mine = split != "test" or seeds[share] == seed
-    return mine and {0: "test", 1: "dev"}.get(sum(given) % 5, "train") == split
+    return mine and (sum(given) % 5 == 0) == (split == "test")
 
 
 def items(kind, split, n):
@@ -60,7 +59,7 @@ def items(kind, split, n):
 
 
 train = {kind: items(kind, "train", settings.examples) for kind in KINDS}
-held_out = {kind: items(kind, "dev" if block.tuning else "test", settings.items) for kind in KINDS}
+held_out = {kind: items(kind, "test", settings.items) for kind in KINDS}
 words = continual.asked_words(row for rows in train.values() for row in rows)
 tokenizer = small.word_tokenizer(words)
 
@@ -83,8 +82,8 @@ def trained(net, rows, learning_rate):
 
 
 @cache
-def first_round(learning_rate):
-    return trained(decoder(), train[next(iter(KINDS))], learning_rate)
+def first_round():
+    return trained(decoder(), train[next(iter(KINDS))], settings.rate)
 
 
 def parts_of(nets, rows):
@@ -104,29 +103,30 @@ def accuracy(nets, rows):
 
 
 # %% [markdown]
-# ## Five ways to go on
+# ## Six ways to go on
 #
-# `retrain` begins from the first values in each round, on all examples so far. `continue` sees the new kind only. With
-# `replay` half of the examples come from the few that were kept of each kind. `all` goes on with all examples so far.
+# `retrain` begins from the first values in each round, on all examples so far. `continue` and `gentle` see the new kind only.
+# With `replay` half of the examples come from the few that were kept of each kind. `all` goes on with all examples so far.
 # `adapters` gives each new kind a LoRA on the network of the first round.
 
 
 # %%
-def rounds(method, learning_rate):
+def rounds(method):
     """The accuracy matrix, the networks at the end, and what a line says of each round's losses."""
-    nets, R, ends = [], [], []
+    nets, R, ends, rate = [], [], [], settings.rates.get(method, settings.rate)
     for t, kind in enumerate(KINDS):
         earlier, n = list(train.values())[:t], len(train[kind])
         few = [row for rows in earlier for row in rows[: settings.kept]]
-        old = {"continue": [], "replay": (few * n)[:n]}.get(method, [row for rows in earlier for row in rows])
-        net, line = first_round(settings.rate if method == "adapters" else learning_rate)
+        old = {"continue": [], "gentle": [], "replay": (few * n)[:n]}
+        old = old.get(method, [row for rows in earlier for row in rows])
+        net, line = first_round()
         if t and method == "adapters":
             lora = tuners.Lora(8, 8, targets=settings.targets)
             net = tuners.inject(copy.deepcopy(net), lora, seed=seed + t)
-            net, line = trained(net, train[kind], learning_rate)
+            net, line = trained(net, train[kind], rate)
         elif t:
             start = decoder() if method == "retrain" else copy.deepcopy(nets[-1])
-            net, line = trained(start, [*train[kind], *old], learning_rate)
+            net, line = trained(start, [*train[kind], *old], rate)
         nets = [*nets, net] if method == "adapters" else [net]
         R.append([accuracy(nets, rows) for rows in held_out.values()])
         ends.append((line["first_loss"], line["train_loss"]))
@@ -145,7 +145,7 @@ for trial in block.trials():
     R, nets, line = [guessed] * len(KINDS), [], {}
     with block.run.measure() as cost:
         if trial.method != "guess":
-            R, nets, line = rounds(trial.method, **trial.tuned)
+            R, nets, line = rounds(trial.method)
             line["updates"] = settings.steps * len(KINDS)
     parts = [
         (nets[i], rows) for each in held_out.values() if nets for i, rows in parts_of(nets, each).items()
@@ -153,16 +153,15 @@ for trial in block.trials():
     examples = [(net, continual.asked_examples(rows, tokenizer)) for net, rows in parts]
     losses = [blocks.completion_scores(net, some, 0)["nll"] for net, some in examples]
     if nets:
-        line["dev_loss" if block.tuning else "loss"] = fmean(losses)
+        line["loss"] = fmean(losses)
     if len(nets) > 1:
         sent = [len(parts_of(nets, rows).get(i, [])) for i, rows in enumerate(held_out.values())]
         line["router_accuracy"] = sum(sent) / (len(KINDS) * settings.items)
-    if not block.tuning:
-        line |= {"accuracy": continual.final_accuracy(R), "bwt": continual.backward_transfer(R), "matrix": R}
+    line |= {"accuracy": continual.final_accuracy(R), "bwt": continual.backward_transfer(R), "matrix": R}
     block.line(trial, cost, **line)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-block.close("accuracy", "bwt", "dev_loss")
+block.close("accuracy", "bwt", "loss")
