@@ -845,9 +845,9 @@ lesson.folded("continual", "EW1", "EW3", "RP1", "OL1", "OL3")
 # **Observe.** *EW1, EW3, OL1 and OL3 supported, RP1 refuted.* EWC keeps most of what sequential tuning loses. It earns that
 # with the Fisher: equal springs, with a tuned strength too, win hardly anything. Which Fisher matters less: the true and the
 # empirical one end alike, once each has its own $\lambda$. Six sentences a task win back less than half of the gap, thirty
-# more than half. (In the order of section 4 six reach about half. Two other orders are harder: one order is no result.) O-LoRA forgets less than one LoRA in turn, and the order matters less to it, but it stays far below EWC.
-# The blunt way, a LoRA each and a router, cannot be told from joint training in ACC. LwF cannot be told from sequential
-# tuning.
+# more than half. (In the order of section 4 six reach about half. Two other orders are harder: one order is no result.)
+# O-LoRA forgets less than one LoRA in turn, and the order matters less to it, but it stays far below EWC. The blunt way, a
+# LoRA each and a router, cannot be told from joint training in ACC. LwF cannot be told from sequential tuning.
 #
 # Read the small print. A mere change of the learning rate (`sequential, tuned rate`) helps in the order in which it was
 # tuned, and hardly in the two others; EWC is far above it. FWT is below 0 in two of three orders: the untrained network
@@ -861,13 +861,13 @@ lesson.folded("continual", "EW1", "EW3", "RP1", "OL1", "OL3")
 print("verdict:", lesson.words("C10"))
 spec, lines = lesson.experiment("growing"), [x for x in lesson.results("growing") if "matrix" in x]
 shown = [method for method in spec.methods if method != "guess"]
-figure, panels = plotting.axes(1, len(shown), width=1.75, height=2.7, dpi=85, sharey=True)
+figure, panels = plotting.axes(1, len(shown), width=1.55, height=2.7, dpi=85, sharey=True)
 for panel, method in zip(panels, shown, strict=True):
     found = torch.tensor([x["matrix"] for x in lines if x["method"] == method], dtype=torch.float64)
     for j, kind in enumerate(spec.settings["kinds"]):
         if len(found):
             panel.plot(range(j + 1, 6), found.mean(0)[j:, j], label=kind, **plotting.style(j))
-    panel.set_title(spec.labels[method].replace(", ", ",\n"), fontsize=8)
+    panel.set_title(spec.labels[method].replace(", ", ",\n").replace(" on ", "\non "), fontsize=8)
     panel.set(xlabel="round", ylim=(-0.03, 1.03), xticks=range(1, 6))
 panels[0].set_ylabel("right answers, mean over seeds")
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
