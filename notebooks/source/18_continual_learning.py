@@ -879,11 +879,11 @@ lesson.folded("growing", "C10")
 # floor as soon as the next one begins.*
 #
 # **Observe.** *C10 refuted.* The model that continues on the new kind alone keeps hardly anything of the old ones, and a
-# smaller rate does not help. Twenty old examples of each kind win back a part. Going on with *all* examples ends highest: its BWT is
-# above 0, since old kinds are trained further in every round. Training anew with the updates of one round ends lower; its
-# BWT is negative for another reason: no network forgot, but each has to learn more kinds with as many updates. The adapters
-# forget nothing, and their router makes no mistake here. But a LoRA on a network that knows one kind learns less than the
-# whole network does. In the end somebody pays: with stored examples, with updates, or with accuracy.
+# smaller rate does not help. Twenty old examples of each kind win back a part. Going on with *all* examples ends highest: its
+# BWT is above 0, since old kinds are trained further in every round. Training anew with the updates of one round ends lower.
+# Its BWT is negative for another reason: no network forgot, but each has more kinds to learn with as many updates. The
+# adapters forget nothing, and their router makes no mistake here. But a LoRA on a network that knows one kind learns less
+# than the whole network does. In the end somebody pays: with stored examples, with updates, or with accuracy.
 #
 # ## 11 What we have shown
 #
