@@ -875,15 +875,15 @@ show(figure, "18_staircase")
 lesson.folded("growing", "C10")
 
 # %% [markdown]
-# *Figure: the staircase. A line begins in the round in which its kind is taught. In the second panel every line falls to the
-# floor as soon as the next one begins.*
+# *Figure: the staircase. A line begins in the round in which its kind is taught. In the second panel every line falls as soon
+# as the next one begins.*
 #
-# **Observe.** *C10 refuted.* The model that continues on the new kind alone keeps hardly anything of the old ones, and a
-# smaller rate does not help. Twenty old examples of each kind win back a part. Going on with *all* examples ends highest: its
-# BWT is above 0, since old kinds are trained further in every round. Training anew with the updates of one round ends lower.
-# Its BWT is negative for another reason: no network forgot, but each has more kinds to learn with as many updates. The
-# adapters forget nothing, and their router makes no mistake here. But a LoRA on a network that knows one kind learns less
-# than the whole network does. In the end somebody pays: with stored examples, with updates, or with accuracy.
+# **Observe.** *C10 refuted.* The model that continues on the new kind alone ends, on the old ones, hardly above a guess of
+# the most frequent answer, and a smaller rate does not help. Twenty old examples of each kind win back a part. Going on with
+# *all* examples ends highest: its BWT is above 0, since old kinds are trained further in every round. Training anew with the
+# updates of one round ends lower. Its BWT is negative for another reason: no network forgot, but each has more kinds to
+# learn with as many updates. The adapters forget nothing. But the router errs now and then, and a LoRA on a network that
+# knows one kind learns less than the whole network does. Somebody pays: with examples, with updates, or with accuracy.
 #
 # ## 11 What we have shown
 #
