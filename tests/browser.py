@@ -24,7 +24,7 @@ def program() -> str | None:
 class Browser:
     """One tab. ``complaints`` collects what a page wrote to the console as an error, ``requests`` what it asked for."""
 
-    def __init__(self, path: str, timeout: float = 60) -> None:
+    def __init__(self, path: str, timeout: float = 120) -> None:
         self.timeout, self.number, self.rest = timeout, 0, b""
         self.complaints: list[str] = []
         self.requests: list[str] = []
