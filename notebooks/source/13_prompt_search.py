@@ -868,6 +868,9 @@ axis.legend(fontsize=8)
 _ = run.figure(figure, "13_instructions")
 
 # %% [markdown]
+# *What to see.* The search among six by hand stays ahead of the search among twelve that hold them: weak candidates take
+# places of better ones. The best of all twelve catches up only at the end.
+#
 # ## 10 What we have shown
 #
 # Printed from this run's record, so that the text cannot disagree with the numbers.
