@@ -880,10 +880,10 @@ lesson.folded("growing", "C10")
 #
 # **Observe.** *C10 refuted.* The model that continues on the new kind alone ends, on the old ones, hardly above a guess of
 # the most frequent answer, and a smaller rate does not help. Twenty old examples of each kind win back a part. Going on with
-# *all* examples ends highest: its BWT is above 0, since old kinds are trained further in every round. Training anew with the
-# updates of one round ends lower. Its BWT is negative for another reason: no network forgot, but each has more kinds to
-# learn with as many updates. The adapters forget nothing. But the router errs now and then, and a LoRA on a network that
-# knows one kind learns less than the whole network does. Somebody pays: with examples, with updates, or with accuracy.
+# *all* examples ends highest, and its BWT cannot be told from 0. Training anew with the updates of one round ends lower. Its
+# BWT is negative for another reason: no network forgot, but each has more kinds to learn with as many updates. The adapters
+# forget nothing. But the router errs now and then, and a LoRA on a network that knows one kind learns less than the whole
+# network does. Somebody pays: with examples, with updates, or with accuracy.
 #
 # ## 11 What we have shown
 #
