@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.losses import log_sum_exp, upcast
+from instructlab_utils.training import linear_schedule
 
 
 def on_sphere(x: Tensor) -> Tensor:
@@ -110,3 +113,23 @@ def nearest_centre(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
     """
     centres = torch.stack([on_sphere(x)[y == k].mean(0) for k in range(int(y.max()) + 1)])
     return (on_sphere(new) @ on_sphere(centres).T).argmax(1)
+
+
+def descend(net: nn.Module, loss: Callable[[int], Tensor], *, steps: int, rate: float) -> list[float]:
+    """``steps`` updates of AdamW on ``loss(step)``, the rate falling linearly to 0, dropout on; ``net`` ends in eval mode.
+
+    Returns the loss of each update. TrainingError where one is not finite. Source: lesson 20, section 5.
+    """
+    optimizer, losses = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01), []
+    net.train()
+    for step in range(steps):
+        value = loss(step)
+        if not value.isfinite():
+            raise TrainingError(f"the loss is {value.item()} in update {step + 1}: lower the rate")
+        optimizer.param_groups[0]["lr"] = rate * linear_schedule(step, steps, 0)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    net.eval()
+    return losses
