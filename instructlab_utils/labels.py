@@ -55,24 +55,31 @@ def self_train(
     return predict, sure, guess
 
 
+def consistency(z: Tensor, noisy: Tensor) -> Tensor:
+    """Mean KL(sharp guess from logits z ‖ prediction of the noisy view), a scalar; both (N, K).
+
+    A guess is sharpened by the temperature 0.4, counts where it is surer than 0.8, and passes no gradient.
+    Source: Xie et al. (2020), UDA; lesson 20, section 8.
+    """
+    z = z.detach()
+    sharp, sure = torch.softmax(z / 0.4, 1), torch.softmax(z, 1).amax(1) > 0.8
+    gap = torch.nn.functional.kl_div(noisy.log_softmax(1), sharp, reduction="none").sum(1)
+    return (sure * gap).mean()
+
+
 def fit_consistent(
     x: Tensor, y: Tensor, pool: Tensor, noisy: Tensor, weight: float, decay: float, steps: int = 200
 ) -> Predict:
-    """A linear head: cross-entropy of x, y plus ``weight`` × KL(sharp guess for the pool ‖ prediction for its noisy view).
+    """A linear head: cross-entropy of x, y plus ``weight`` × :func:`consistency` of the pool and its noisy view, row by row.
 
-    Row i of ``noisy`` is another view of row i of ``pool``. A guess is sharpened by the temperature 0.4, counts where it is
-    surer than 0.8, and passes no gradient. Source: Xie et al. (2020), UDA; lesson 20, section 8.
+    200 updates of Adam, weights start at 0. Source: Xie et al. (2020), UDA; lesson 20, section 8.
     """
     head = torch.nn.Linear(x.shape[1], int(y.max()) + 1)
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
     for _ in range(steps):
-        with torch.no_grad():
-            z = head(pool)
-            target, sure = torch.softmax(z / 0.4, 1), (torch.softmax(z, 1).amax(1) > 0.8).to(z.dtype)
-        gap = torch.nn.functional.kl_div(head(noisy).log_softmax(1), target, reduction="none").sum(1)
-        loss = torch.nn.functional.cross_entropy(head(x), y) + weight * (sure * gap).mean()
+        loss = torch.nn.functional.cross_entropy(head(x), y) + weight * consistency(head(pool), head(noisy))
         loss = loss + decay / 2 * head.weight.square().sum()
         optimizer.zero_grad()
         loss.backward()
@@ -90,13 +97,26 @@ def kl_from_neighbours(p: Tensor, x: Tensor, known: Sequence[int], k: int = 10) 
     return (torch.special.xlogy(q, q) - q * p.clamp(min=1e-12).log()[:, None]).sum(2).mean(1)
 
 
+def farthest_first(x: Tensor, known: Sequence[int], n: int) -> list[int]:
+    """``n`` rows, each the one that is farthest from its nearest known or chosen row; of equals the first.
+
+    Source: Sener and Savarese (2018), the greedy core set; lesson 20, section 9.
+    """
+    near, chosen = torch.cdist(x, x[list(known)]).amin(1), []
+    for _ in range(n):
+        near[[*known, *chosen]] = -1
+        chosen.append(int(near.argmax()))
+        near = torch.minimum(near, torch.cdist(x, x[chosen[-1:]])[:, 0])
+    return chosen
+
+
 def acquire(
     kind: str, p: Tensor, x: Tensor, known: Sequence[int], n: int, generator: torch.Generator
 ) -> list[int]:
     """``n`` rows to label next, none of ``known``; of equals the first. p (N, K) are the predictions now, x (N, d) features.
 
-    random; entropy (largest); margin (smallest gap of the two largest); diversity (each time the row that is farthest from
-    all known and chosen ones); cal (largest :func:`kl_from_neighbours`). ParameterError for another kind or too few rows.
+    random; entropy (largest); margin (smallest gap of the two largest); diversity (:func:`farthest_first`); cal (largest
+    :func:`kl_from_neighbours`). ParameterError for another kind or too few rows.
     Source: Settles (2009); Sener and Savarese (2018); Margatina et al. (2021); lesson 20, section 9.
     """
     if kind not in ACQUISITIONS or len(known) + n > len(x):
@@ -104,12 +124,7 @@ def acquire(
             f"{kind!r}, {n} of {len(x)} rows, {len(known)} known: choose from {ACQUISITIONS}"
         )
     if kind == "diversity":
-        near, chosen = torch.cdist(x, x[list(known)]).amin(1), []
-        for _ in range(n):
-            near[[*known, *chosen]] = -1
-            chosen.append(int(near.argmax()))
-            near = torch.minimum(near, torch.cdist(x, x[chosen[-1:]])[:, 0])
-        return chosen
+        return farthest_first(x, known, n)
     if kind == "random":
         score = torch.rand(len(x), generator=generator)
     elif kind == "entropy":

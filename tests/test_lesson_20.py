@@ -1,4 +1,4 @@
-"""Lesson 20: InfoNCE and its gradient, alignment and uniformity, SetFit's pairs, choosing sentences, meta-gradient weights."""
+"""Lesson 20: InfoNCE and its gradient, alignment and uniformity, SetFit's pairs, choosing sentences, meta-gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from instructlab_utils import contrast, features, labels
+from instructlab_utils import contrast, features, labels, models
 from instructlab_utils.errors import ParameterError, TrainingError
 
 
@@ -323,3 +323,39 @@ def test_shortened_keeps_the_order_and_at_least_a_word():
         words = iter(texts[0].split())
         assert short[0] and all(word in words for word in short[0].split())
     assert features.shortened(texts, 0.0) == texts
+
+
+def test_the_upper_layers_of_the_kept_states_are_the_whole_encoder():
+    encoder, tokenizer = models.load_encoder(), models.load_tokenizer("encoder")
+    texts = ["A film.", "This is a much longer sentence about a film that nobody wanted to see twice.", "no"]
+    whole = features.mean_states(texts)
+    for at in (0, 4, 6):
+        states, mask = features.lower_states(encoder, tokenizer, texts, at)
+        assert (features.UpperLayers(encoder, at)(states, mask) - whole).abs().max() < 1e-5
+    assert len(encoder.encoder.layer) == 6 and whole.dtype == torch.float32
+    shaken = features.mean_states(texts, dropout=1)
+    assert torch.equal(shaken, features.mean_states(texts, dropout=1))
+    assert (shaken - whole).abs().max() > 1e-3 and not torch.equal(
+        shaken, features.mean_states(texts, dropout=2)
+    )
+
+
+def test_a_pool_shares_no_group_with_what_is_tested_and_its_order_is_the_seeds():
+    pool, order, test, dev = features.split_pool("movie-sentiment", 3, 7, 300)
+    assert len(pool) == 300 and sorted(order) == list(range(300))
+    groups = [set(part["group"]) for part in (pool, test, dev)]
+    assert not any(a & b for a, b in itertools.combinations(groups, 2))
+    shares = (
+        torch.tensor(pool["label"])[order[:50]].double().mean() - torch.tensor(pool["label"]).double().mean()
+    )
+    assert abs(shares) < 0.03
+    assert order != features.split_pool("movie-sentiment", 3, 8, 300)[1]
+
+
+def test_descent_lowers_a_loss_and_refuses_one_that_is_not_finite():
+    net = torch.nn.Linear(3, 1)
+    x = torch.eye(3)
+    losses = contrast.descend(net, lambda _: (net(x) - 1).square().mean(), steps=50, rate=0.1)
+    assert len(losses) == 50 and losses[-1] < 0.05 < losses[0] and not net.training
+    with pytest.raises(TrainingError, match="update 1"):
+        contrast.descend(net, lambda _: net(x).sum() * math.nan, steps=2, rate=0.1)
