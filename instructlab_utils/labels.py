@@ -120,9 +120,7 @@ def acquire(
     Source: Settles (2009); Sener and Savarese (2018); Margatina et al. (2021); lesson 20, section 9.
     """
     if kind not in ACQUISITIONS or len(known) + n > len(x):
-        raise ParameterError(
-            f"{kind!r}, {n} of {len(x)} rows, {len(known)} known: choose from {ACQUISITIONS}"
-        )
+        raise ParameterError(f"{kind!r}, {n} of {len(x)} rows: choose from {ACQUISITIONS}")
     if kind == "diversity":
         return farthest_first(x, known, n)
     if kind == "random":
