@@ -294,7 +294,7 @@ def uniformity(x):
 
 
 # %% [markdown]
-# **Predict.** Forty random inputs, each with two noisy views, and a linear map to the plane. Train the map with the pull alone
+# **Predict.** Forty random inputs, each with two noisy views, and a linear map to the plane. Train the map by the pull alone
 # (minimise the alignment), and with InfoNCE. Where do the forty end?
 
 
