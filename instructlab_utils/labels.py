@@ -102,7 +102,8 @@ def farthest_first(x: Tensor, known: Sequence[int], n: int) -> list[int]:
 
     Source: Sener and Savarese (2018), the greedy core set; lesson 20, section 9.
     """
-    near, chosen = torch.cdist(x, x[list(known)]).amin(1), []
+    near = torch.cdist(x, x[list(known)]).amin(1)
+    chosen: list[int] = []
     for _ in range(n):
         near[[*known, *chosen]] = -1
         chosen.append(int(near.argmax()))

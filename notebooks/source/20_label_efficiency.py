@@ -667,7 +667,8 @@ show(figure, "20_active")
 
 # %% tags=["defines:labels.farthest_first", "defines:labels.kl_from_neighbours"]
 def farthest_first(x, known, n):
-    near, chosen = torch.cdist(x, x[list(known)]).amin(1), []
+    near = torch.cdist(x, x[list(known)]).amin(1)
+    chosen = []
     for _ in range(n):
         near[[*known, *chosen]] = -1
         chosen.append(int(near.argmax()))
