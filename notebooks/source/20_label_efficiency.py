@@ -249,21 +249,20 @@ def ring(axis):
 
 
 # %%
-figure, axis = plotting.axes(width=4.4, height=3.9, dpi=85)
+figure, axis = plotting.axes(width=5.0, height=3.6, dpi=85)
 t = torch.tensor([1.75, -0.1, 0.25, 3.2, 4.6, 0.6], dtype=torch.float64)
-*v, u = torch.stack([t.cos(), t.sin()], 1)
-v, tangent = torch.stack(v), torch.stack([-u[1], u[0]])
-p = torch.softmax(v @ u / 0.5, 0)
-for k, at in enumerate(v):
-    name = f"negative, p = {p[k]:.2f}" if k else "its other view"
-    axis.annotate(name, at, at * 1.2, ha="center", fontsize=8)
-axis.plot(*v.T, "o", color="grey")
-axis.plot(*u, "k*", markersize=12)
+places = torch.stack([t.cos(), t.sin()], 1)
+v, u = places[:5], places[5]
+p, tangent = torch.softmax(v @ u / 0.5, 0), torch.stack([-u[1], u[0]])
+for k, (at, share) in enumerate(zip(v, p, strict=True)):
+    side = "left" if at[0] > 0.5 else "right" if at[0] < -0.5 else "center"
+    axis.text(*at * 1.12, f"negative, p = {share:.2f}" if k else "its other view", ha=side, fontsize=8)
+axis.plot(*v.T, "ko", *u, "k*", markersize=9)
 ring(axis)
-for label, way, at in (("pull", v[0], 1.0 * u), ("push", -(p @ v), 0.85 * u)):
-    arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 2}
-    axis.annotate("", at + (way @ tangent) * tangent, at, arrowprops=arrow)
-    axis.text(*(at + (way @ tangent) * tangent + 0.05), label)
+for label, way, at in (("pull", v[0], u), ("push", -(p @ v), 0.85 * u)):
+    end = at + (way @ tangent) * tangent
+    axis.annotate("", end, at, arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 2})
+    axis.text(*(end + 0.05), label)
 show(figure, "20_pull_push")
 
 # %% [markdown]
@@ -299,8 +298,8 @@ def uniformity(x):
 
 
 # %%
-def trained_map(loss, steps=300):
-    g = torch.Generator().manual_seed(seed)
+def trained_map(loss, steps=1000):
+    g = torch.manual_seed(seed)
     things, net = torch.randn(40, 8, generator=g), torch.nn.Linear(8, 2)
     with torch.no_grad():
         net.bias += torch.tensor([1.5, 1.0])
@@ -320,7 +319,6 @@ losses_of = {
 }
 ways = {"before": trained_map(losses_of["InfoNCE"], steps=0)}
 for name, loss in losses_of.items():
-    torch.manual_seed(seed)
     ways[name] = trained_map(loss)
 figure, panels = plotting.axes(1, 3, width=2.5, height=2.6, dpi=85)
 for panel, (name, points) in zip(panels, ways.items(), strict=True):
