@@ -110,7 +110,6 @@ def head_on(rows):
 
 
 def more(kind, draw=seed):
-    """Eleven more rows."""
     return labels.acquire(kind, start_p, tx, one_each, 11, torch.Generator().manual_seed(draw))
 
 
@@ -378,7 +377,7 @@ for name, W in {"whole": torch.eye(x.shape[1]), "damaged": damage}.items():
 pairs = {"two masks": masks, "same mask": [masks[0]] * 2, "words left out": [x, cut]}
 told = {"no training": good_for(damage)}
 for name, views in pairs.items():
-    how = {"rate": 1e-3, "temperature": 0.2, "steps": run.budget.steps, "batch_size": min(128, n)}
+    how = {"rate": 1e-3, "temperature": 0.05, "steps": run.budget.steps, "batch_size": min(128, n)}
     W, losses = contrast.train_projection(damage, *(view - middle for view in views), g, **how)
     told[name] = good_for(W)
     print(f"{name:15s} InfoNCE {losses[0]:.2f} → {losses[-1]:.2f}")
@@ -432,10 +431,12 @@ def pair_loss(vectors, labels):
 # `cos_sim(u, v)` and the label, its `MultipleNegativesRankingLoss` the cross-entropy of `scale * cos_sim(a, b)`.
 
 # %%
-vectors, own = torch.randn(16, 8, generator=g), torch.arange(16) % 2
+vectors, own = torch.randn(16, 8, generator=g, dtype=torch.float64), torch.arange(16) % 2
 i, j, same = all_pairs(own)
 print(f"{len(own)} sentences, {len(i)} pairs, {int(same.sum())} of them alike")
-theirs = torch.nn.functional.mse_loss(torch.nn.functional.cosine_similarity(vectors[i], vectors[j]), same)
+theirs = torch.nn.functional.mse_loss(
+    torch.nn.functional.cosine_similarity(vectors[i], vectors[j]), same.double()
+)
 run.record(setfit_difference=(pair_loss(vectors, own) - theirs).abs().item())
 ranking = torch.nn.functional.cross_entropy(
     20 * torch.nn.functional.normalize(vectors[:8]) @ torch.nn.functional.normalize(vectors[8:]).T,
