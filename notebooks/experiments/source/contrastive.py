@@ -27,6 +27,7 @@ seed: int = 0  # labelled and unlabelled sentences, dropout, test sentences
 
 # %%
 import copy
+import functools
 
 import torch
 
@@ -59,8 +60,9 @@ encoder, tokenizer = models.load_encoder(), models.load_tokenizer("encoder")
 chosen = labels.first_of_each(y[: max(few, more)], [settings.each] * 2).tolist()
 
 
-def below(texts, at):
-    return features.lower_states(encoder, tokenizer, texts, at, settings.max_length)
+@functools.cache
+def below(*texts):
+    return features.lower_states(encoder, tokenizer, texts, settings.at, settings.max_length)
 
 
 @torch.no_grad()
@@ -77,21 +79,21 @@ def vectors(upper, states, mask):
 
 
 # %%
-def new_part(at):
-    part = copy.deepcopy(features.UpperLayers(encoder, at))
+def new_part():
+    part = copy.deepcopy(features.UpperLayers(encoder, settings.at))
     if stage == "twin":
         nudge(part)
     return part
 
 
-def with_head(upper, texts, labelled, at, C):
-    probe = labels.fit_logistic(vectors(upper, *below(texts, at)), labelled, C)
-    return labels.judged(probe, vectors(upper, *below(rows["text"], at)), test_y)
+def with_head(upper, texts, labelled, C):
+    probe = labels.fit_logistic(vectors(upper, *below(*texts)), labelled, C)
+    return labels.judged(probe, vectors(upper, *below(*rows["text"])), test_y)
 
 
 def from_eight(method, C=1.0, rate=0.0):
-    at, own, texts = settings.at[method], y[chosen], [films[i]["text"] for i in chosen]
-    upper, states, losses = new_part(at), below(texts, at), []
+    own, texts = y[chosen], [films[i]["text"] for i in chosen]
+    upper, states, losses = new_part(), below(*texts), []
     if method == "setfit":
         losses = contrast.descend(
             upper, lambda _: contrast.pair_loss(upper(*states), own), **how(rate, settings.few_steps)
@@ -104,10 +106,8 @@ def from_eight(method, C=1.0, rate=0.0):
         loss = lambda _: torch.nn.functional.cross_entropy(head(upper(*states)), own)  # noqa: E731
         losses = contrast.descend(net, loss, **how(rate, settings.few_steps))
         with torch.no_grad():
-            return labels.judged(
-                lambda s: head(upper(*s)).softmax(1), below(rows["text"], at), test_y
-            ), losses
-    return with_head(upper, texts, own, at, C), losses
+            return labels.judged(lambda s: head(upper(*s)).softmax(1), below(*rows["text"]), test_y), losses
+    return with_head(upper, texts, own, C), losses
 
 
 def how(rate, steps):
@@ -123,10 +123,10 @@ def how(rate, steps):
 
 # %%
 def further(method, rate=0.0):
-    at, upper, losses = settings.at[method], new_part(settings.at[method]), []
+    upper, losses = new_part(), []
     if method in fields:
         n = settings.batch_size
-        states, mask = below(fields[method][: n * settings.steps], at)
+        states, mask = below(*fields[method][: n * settings.steps])
 
         def loss(step):
             part = slice(n * step, n * (step + 1))
@@ -134,7 +134,7 @@ def further(method, rate=0.0):
             return contrast.info_nce(*views, settings.temperature).mean()
 
         losses = contrast.descend(upper, loss, **how(rate, settings.steps))
-    return with_head(upper, films["text"][:more], y[:more], at, settings.C), losses
+    return with_head(upper, films["text"][:more], y[:more], settings.C), losses
 
 
 # %% [markdown]
