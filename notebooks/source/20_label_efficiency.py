@@ -887,18 +887,21 @@ figure, panels = plotting.axes(1, 2, width=4.2, height=2.6, dpi=85, sharex=True)
 for panel, (title, methods) in zip(panels, groups.items(), strict=True):
     dots_of(panel, "labels", "accuracy", f"films: {title}", methods)
 show(figure, "20_labels")
+sure = [line["sure"] for line in lesson.results("labels") if "sure" in line]
+print(f"self-training kept {sum(sure) / max(1, len(sure)):.3f} of the pool in its last round")
 lesson.folded("labels", "SS1", "RW1", "C21")
 
 # %% [markdown]
-# **Observe.** *SS1 refuted, RW1 supported, C21 refuted.* With fifty labels self-training changes the accuracy by nothing that
-# matters, and neither does UDA. Read how it was tuned: on the dev films the best threshold was a high one, where the head is
-# sure of nearly no sentence (the table's line `sure`), so the tuned method hardly does anything. That is better than the harm
-# of section 7, and it is no gain. What both do improve, a little, is the loss: the head is less sure of what it does not know.
+# **Observe.** *SS1 refuted, RW1 supported, C21 refuted.* With fifty labels self-training changes the accuracy by
+# nothing that matters, and neither does UDA. Read how it was tuned: on the dev films the best threshold was the high
+# one, where the head is sure of nearly no sentence (the share is printed), so the tuned method hardly does anything.
+# That is better than the harm of section 7, and it is no gain. What both do improve, a little, is the loss: the head is
+# less sure of what it does not know.
 #
-# C21 fails by far. A thousand labels are better than fifty with self-training, and than a hundred chosen by margin. These
-# methods lower the bill a little; they do not free us from it. And reweighting holds what it promises, on films: flipped
-# labels are worth something to whoever can weigh them, less than the word "robust" makes one hope. (Taking all alike was worse
-# than the fifty clean ones alone.)
+# C21 fails by far. A thousand labels are better than fifty with self-training, and than a hundred chosen by margin.
+# These methods lower the bill at best; they do not free us from it. And reweighting holds what it promises, on films:
+# labels of which many are flipped are worth something to whoever can weigh them. (Taking all alike was worse than the
+# fifty clean ones alone.)
 #
 # **Predict.** AL1: on topics, five classes, margin beats random by the area under the curve. AL2: so it does on films where
 # one class is nine times as frequent as the other.
@@ -921,12 +924,12 @@ lesson.folded("labels", "AL1", "AL2")
 # %% [markdown]
 # *Figure: means over fifty seeds; the three axes are not the same. A coin gets `0.5` on films, and `0.2` on topics.*
 #
-# **Observe.** *AL1 and AL2 supported.* With five classes margin is better than random, and better than entropy, which also
-# asks for rows where three classes are in doubt. With a rare class it is better because it *finds* the class: nearly three
-# times as many of its sentences are among the hundred (printed beside the verdict). On the balanced films nothing is gained by
-# doubt; there the only choice above random is diversity, the one that is below it on topics. CAL-lite, tuned by nobody, is
-# below random on both. So there is no best function, there is a best function *for a pool*, and you learn which one only by
-# labelling.
+# **Observe.** *AL1 and AL2 supported.* With five classes margin is better than random; entropy, which also asks for
+# rows where three classes are in doubt, is so by less. With a rare class margin is better because it *finds* the class:
+# nearly three times as many of its sentences are among the hundred (printed beside the verdict). On the balanced films
+# nothing is gained by doubt; there the only choice above random is diversity, whose mean lies below random on the two
+# other pools. CAL-lite is below random on topics and films. So there is no best function, there is a best function *for
+# a pool*, and you learn which one only by labelling.
 #
 # **Predict.** C17, the articles again: contrastive learning makes vectors more universal (topics, though trained on films)
 # and more robust (shortened films are found).
@@ -941,12 +944,13 @@ show(figure, "20_simcse_grid")
 lesson.folded("simcse", "C17")
 
 # %% [markdown]
-# **Observe.** *C17 refuted*, and the reason is worth more than the verdict. Rates and temperatures were chosen by the dev loss
-# of a *film classifier* with fifty labels, since that was the only dev loss at hand. It chose a temperature far above
-# SimCSE's. There the push is soft, films lie close together, and fewer of them are found than before any training. The same
-# mask twice was tuned in the same way, kept a low temperature, and improves both measures. In section 4, with SimCSE's own
-# temperature and no tuning, two masks did so too, a little (one seed, chosen after the runs: exploratory). What you tune by is
-# what you get. And nothing that was trained comes near the whole encoder, which more SimCSE does not improve.
+# **Observe.** *C17 refuted*, and the reason is worth more than the verdict. Rates and temperatures were chosen by the
+# dev loss of a *film classifier* with fifty labels, since that was the only dev loss at hand. It chose a temperature
+# far above SimCSE's. There the push is soft, films lie close together, and fewer of them are found than before any
+# training. The same mask twice was tuned in the same way, kept a low temperature, and improves both measures. In
+# section 4, with SimCSE's own temperature and no tuning, two masks did so too, a little (one seed, chosen after the
+# runs: exploratory). What you tune by is what you get. And nothing that was trained comes near the whole encoder, which
+# more SimCSE does not improve.
 #
 # **Predict.** ST1: at eight labels a class SetFit beats fine-tuning by five points. ST3: it beats the frozen encoder. C19,
 # the articles: before tuning, a field needs further pre-training on its own text.
