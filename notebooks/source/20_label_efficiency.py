@@ -523,7 +523,7 @@ print(f"InfoNCE at 0.2: {losses[0]:.4f} → {losses[-1]:.4f}; guessing would giv
 
 # %% [markdown]
 # **Observe.** At SimCSE's temperature the loss is nothing *before* the first update: among sixteen films the encoder finds
-# each one's other view without any training. At a higher one a little is left to learn. So expect little. The experiment
+# each one's other view without any training. At a higher one some is left to learn. Expect little. The experiment
 # compares film text with newspaper editorials: if any text helps as much, it is not the field that helps.
 #
 # ## 7 Labels that the model gives itself
@@ -892,6 +892,8 @@ print(f"self-training kept {sum(sure) / max(1, len(sure)):.3f} of the pool in it
 lesson.folded("labels", "SS1", "RW1", "C21")
 
 # %% [markdown]
+# *Figure: a dot is a seed; `margin` has a hundred labels.*
+#
 # **Observe.** *SS1 refuted, RW1 supported, C21 refuted.* With fifty labels self-training changes the accuracy by
 # nothing that matters, and neither does UDA. Read how it was tuned: on the dev films the best threshold was the high
 # one, where the head is sure of nearly no sentence (the share is printed), so the tuned method hardly does anything.
@@ -944,6 +946,8 @@ show(figure, "20_simcse_grid")
 lesson.folded("simcse", "C17")
 
 # %% [markdown]
+# *Figure: twenty seeds; the axes do not begin at 0.*
+#
 # **Observe.** *C17 refuted*, and the reason is worth more than the verdict. Rates and temperatures were chosen by the
 # dev loss of a *film classifier* with fifty labels, since that was the only dev loss at hand. It chose a temperature
 # far above SimCSE's. There the push is soft, films lie close together, and fewer of them are found than before any
@@ -964,6 +968,8 @@ show(figure, "20_contrastive")
 lesson.folded("contrastive", "ST1", "ST3", "C19")
 
 # %% [markdown]
+# *Figure: ten seeds; dotted, a coin.*
+#
 # **Observe.** *ST1 undecided, ST3 refuted, C19 refuted.* SetFit's mean is the highest of the three at eight labels a
 # class, and its interval reaches the five points at the upper end only. The honest baseline, the frozen encoder with a
 # logistic regression, is as good: what SetFit gains over it exists in no size that would matter. C19's difference is
