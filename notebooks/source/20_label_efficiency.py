@@ -28,8 +28,8 @@
 #
 # Labels cost people's time, sentences cost nothing. This lesson builds five ways to live with few labels: vectors that were
 # learned without any (InfoNCE, SimCSE), pairs made out of few (SetFit), labels that the model gives itself (self-training,
-# UDA), labels that it asks for (active learning), and weights that tell right labels from wrong ones. Several of them do
-# harm, and you will see when.
+# UDA), labels that it asks for (active learning), and weights that tell right labels from wrong ones. Several can do
+# harm.
 #
 # | | |
 # |---|---|
@@ -402,8 +402,8 @@ show(figure, "20_simcse")
 # *Figure: one seed. Left, what the loss is made of. Right, what it is good for.*
 #
 # **Observe.** Every kind of training repairs a part of the damage, with no label. But compare the two masks with the same
-# mask: where nothing was pulled, the push alone did about as much. A paper that shows only *none* and *SimCSE* cannot tell
-# you that. And the loss was small before the first update, so there was little to learn from. Section 11 has twenty seeds.
+# mask: where nothing was pulled, the push alone did about as much. And the loss was small before the first update, so there
+# was little to learn from. Section 11 has twenty seeds.
 #
 # ## 5 SetFit: sixteen labels are a hundred and twenty pairs
 #
@@ -528,8 +528,8 @@ print(f"InfoNCE at 0.2: {losses[0]:.4f} → {losses[-1]:.4f}; guessing would giv
 #
 # ## 7 Labels that the model gives itself
 #
-# *Self-training* is older than neural networks (Scudder, 1965): train on the few, name the unlabelled pool, keep the names of
-# which the model is sure, train on both, and again.
+# *Self-training* (Scudder, 1965): train on the few, name the unlabelled pool, keep the names of which the model is sure,
+# train on both, and again.
 
 
 # %% tags=["defines:labels.self_train"]
