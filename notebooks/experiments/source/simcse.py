@@ -19,8 +19,8 @@
 # states. SimCSE trains the projection on unlabelled films, with dropout as its only augmentation. A block is one seed. The
 # grid stands in `data/experiments/simcse.toml`, the claim in `data/claims/C17.toml`; lesson 20 explains the method.
 #
-# Two stages. `tune` tries values, on seeds that the table does not use, and looks at dev sentences. `run` takes the best and
-# looks at test sentences.
+# Two stages. `tune` tries rates, on seeds that the table does not use, and asks shortened dev films for their whole selves:
+# no label is read. `run` takes the best and looks at test sentences.
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
@@ -92,7 +92,7 @@ def projected(method, tuned):
     W, line = torch.eye(x.shape[1]) if "whole" in method else damage, {}
     if method in PAIRS:
         a, b = (view - middle for view in PAIRS[method])
-        how = {"steps": settings.steps, "batch_size": settings.batch_size}
+        how = {name: getattr(settings, name) for name in ("steps", "batch_size", "temperature")}
         W, losses = contrast.train_projection(W, a, b, draw, **tuned, **how)
         line = {"first_loss": losses[0], "train_loss": sum(losses[-5:]) / 5}
     return lambda rows: contrast.on_sphere((rows - middle) @ W.T), line
@@ -106,6 +106,9 @@ def look(f):
     found = labels.judged(lambda rows: probe(f(rows)), every[mine], every_y[mine])
     found |= {"accuracy_centre": right.double().mean().item(), "scores": right.double().tolist()}
     found |= {"accuracy_found": again.double().mean().item()}
+    found["finding_loss"] = (
+        contrast.info_nce(f(shorter[mine]), f(every[mine]), settings.temperature).mean().item()
+    )
     return found | {"alignment": contrast.alignment(*map(f, masks)), "uniformity": contrast.uniformity(f(x))}
 
 
@@ -118,10 +121,8 @@ for trial in block.trials():
         f, line = projected(trial.method, trial.tuned)
         line |= look(f)
     if block.tuning:
-        line = {name: line[name] for name in ("first_loss", "train_loss")} | {
-            "dev_loss": line["loss"],
-            "dev_accuracy": line["accuracy"],
-        }
+        line |= {"dev_loss": line["finding_loss"], "dev_accuracy": line["accuracy_found"]}
+        line = {name: line[name] for name in ("first_loss", "train_loss", "dev_loss", "dev_accuracy")}
     block.line(trial, cost, **line)
 
 # %% [markdown]
