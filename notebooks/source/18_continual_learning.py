@@ -3,7 +3,7 @@
 #   instructlab:
 #     id: "18"
 #     title: Continual learning
-#     outcome: measure forgetting, derive and build six remedies for it, and choose one by what it has to store
+#     outcome: measure forgetting, derive and build five remedies for it, and choose one by what it has to store
 #     assets: [minilm, vader, bbc, bigbench]
 #     minutes: {smoke: 0.5, laptop: 1.5, gpu: 1.5}
 #     class_minutes: 180
@@ -26,7 +26,7 @@
 #
 # **The question.** A model has learned task 1. You teach it task 2, and task 2 only. What is left of task 1?
 #
-# You will see the answer in the first minute, and it is worse than most people guess. Then you build six remedies. Each of
+# You will see the answer in the first minute, and it is worse than most people guess. Then you build five remedies. Each of
 # them *stores* something of the past: sentences, stiffnesses, an old network, subspaces, or whole adapters. All are compared
 # at equal gradient steps.
 #
