@@ -395,8 +395,8 @@ check_18_3(prediction)
 #   module between the tasks;
 # - `generator` is for your draws, so that a run can be repeated.
 #
-# The checker walks through the tasks with three seeds and wants a mean accuracy of $80\,\%$ at the end. Sequential tuning reaches
-# about half of them. You have four seconds a task. What is a *row* of memory is up to you.
+# The checker walks through the tasks with three seeds and wants a mean accuracy of $80\,\%$ at the end. Sequential tuning
+# reaches about half of them. You have four seconds a task. What is a *row* of memory is up to you.
 
 
 # %%
@@ -521,7 +521,7 @@ hidden_18_4(learn)
 # | `trials` | for each method but `"joint"`: how many settings were tried, on other seeds; all equal |
 # | `kept` | for each method but `"joint"`: numbers kept between tasks beside the network (a count) |
 # | `acc` | for each method the mean ACC over seeds and orders |
-# | `difference`, `low`, `high` | BWT of the remedy minus that of the baseline: mean over seeds, and its t interval at the level $0.95$ |
+# | `difference`, `low`, `high` | BWT of the remedy minus that of the baseline: mean over seeds, its t interval at $0.95$ |
 # | `verdict` | `"supported"`, `"refuted"` (the whole interval lies below the threshold) or `"undecided"` |
 #
 # The unit of the interval is the **seed**: average over the orders first, since the orders of one seed share test items and

@@ -950,14 +950,15 @@ lesson.folded("simcse", "C17")
 #
 # **Observe.** *C17 supported*, on both parts. But look at the row below it: the same mask twice, where nothing is left to
 # pull, does as well. What mended the damaged projection is the *push*; dropout as a second view added nothing that twenty
-# seeds can see. Words left out helped less. Nothing that was trained comes near the whole encoder, and there more SimCSE finds
-# films a little better and costs topics a little.
+# seeds can see. Words left out helped less. Nothing that was trained comes near the whole encoder, and there more SimCSE
+# finds films a little better and costs topics a little.
 #
 # **A first round of these runs said the opposite.** Rates and temperatures had been chosen by the dev loss of a *film
-# classifier* with fifty labels, the only dev loss at hand. It chose temperatures far above SimCSE's, the push became soft, and
-# fewer films were found than before any training: C17 would have been refuted by its tuning. The second round has SimCSE's own
-# temperature, and its rate is chosen without labels, by InfoNCE on dev films. It was designed after the first had been read,
-# for the same seeds, so take the verdict with that grain of salt. *What you tune by is what you get.*
+# classifier* with fifty labels, the only dev loss at hand. It chose temperatures far above SimCSE's, the push became
+# soft, and fewer films were found than before any training: C17 would have been refuted by its tuning. The second round
+# has SimCSE's own temperature, and its rate is chosen without labels, by InfoNCE on dev films. It was designed after the
+# first had been read, for the same seeds, so take the verdict with that grain of salt. *What you tune by is what you
+# get.*
 #
 # **Predict.** ST1: at eight labels a class SetFit beats fine-tuning by five points. ST3: it beats the frozen encoder. C19,
 # the articles: before tuning, a field needs further pre-training on its own text.
