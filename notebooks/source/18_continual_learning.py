@@ -41,9 +41,10 @@
 #
 # **You will be able to**
 #
-# - *measure* forgetting with an accuracy matrix, ACC, BWT and FWT;
-# - *derive* the penalty of EWC, and say which of two Fishers you computed;
-# - *build* replay, EWC, LwF, O-LoRA and a router, and prove each part equal to a library's or autograd's;
+# - *measure* forgetting with an accuracy matrix: final accuracy (ACC), backward and forward transfer (BWT, FWT);
+# - *derive* the penalty of EWC (elastic weight consolidation), and say which of two Fishers you computed;
+# - *build* the parts of replay, EWC, LwF, O-LoRA and a router, and check both Fishers and the distillation loss against
+# torch;
 # - *explain* what orthogonal subspaces protect, and what they do not;
 # - *choose* a remedy by what it stores and by what you may keep.
 
@@ -83,8 +84,8 @@ show = functools.partial(plotting.show, run)
 # %% [markdown]
 # ## 1 Teach task 2, look at task 1
 #
-# Four tasks. A sentence is represented by MiniLM's *state* $h \in \mathbb R^{d}$: the mean over its tokens, divided by its
-# length. The encoder never changes, so states are computed once and kept. Everything after that takes seconds.
+# Four tasks. A sentence is represented by MiniLM's *state* $h \in \mathbb R^{d}$: the mean over its tokens, scaled to
+# norm 1. The encoder never changes, so states are computed once and kept. Everything after that takes seconds.
 
 # %%
 states, rows = {}, {}
@@ -105,8 +106,8 @@ for name in continual.TASKS:
 # | `tweets` | 2 | negative or positive? | VADER's rated sentences |
 #
 # Films and tweets share their two labels. All tasks share **one output space** of 13 label *words*. A language model
-# answers in words too, and nobody tells it which task it is in. We imitate that: the logit of a label is the product of
-# the network's output with MiniLM's state of the label word,
+# answers in words too, and nobody tells it which task it is in. We imitate that: the logit of a label is $s$ times the
+# dot product of the network's output with MiniLM's state of the label word,
 #
 # $$ z = s\,\big(h + W_2\,\mathrm{gelu}(W_1 h + b_1) + b_2\big)\,E^{\top}, \qquad s = 10, $$
 #
@@ -346,7 +347,7 @@ show(figure, "18_mechanism")
 # Keep a small share of each task. In later tasks, half of each batch is drawn from what was kept. LAB (Sudalairaj et al.,
 # 2024), the recipe behind InstructLab, does the same on a large model: its phases replay data of the phases before.
 #
-# **Predict.** How large must the buffer be to win back half of what joint training has more: 1, 5 or 20 sentences a task?
+# **Predict.** How large must the buffer be to win back half of what joint training has more: 1, 6 or 60 sentences a task?
 
 # %%
 sizes = [1, 3, 6, 15, 60][: run.budget.n_sizes]
@@ -378,8 +379,10 @@ show(figure, "18_buffer")
 # %% [markdown]
 # *Figure: ACC against the size of the buffer (logarithmic axis), one seed. The first few sentences buy most.*
 #
-# **Observe.** The curve is concave: the tenth sentence buys less than the first. The buffer is repeated many times, and the
-# model learns these few sentences by heart. Even so they remind it *when* to say the old labels.
+# **Observe.** The first sentence buys far more than any later one, and after the first few each further sentence buys
+# little. One seed is too noisy for a smooth curve between these points. The buffer is repeated many times, so the model
+# probably learns these few sentences by heart (we did not measure it). Even so they remind it *when* to say the old
+# labels.
 #
 # ## 5 EWC: keep how stiff each weight should be
 #
@@ -387,13 +390,15 @@ show(figure, "18_buffer")
 #
 # $$ \log p(\theta \mid D_1, D_2) = \log p(D_2 \mid \theta) + \log p(\theta \mid D_1) + \text{const}. $$
 #
-# The middle term is the ordinary loss. For the last one, expand around the weights $\theta^*$ that $D_1$ gave. The slope is 0
-# there, so the second order is the first that matters, and if we keep only the diagonal (Kirkpatrick et al., 2017)
+# On the right, the first term is minus the ordinary loss of the new data. The second one holds all that the old data say.
+# Expand it around the weights $\theta^*$ that $D_1$ gave. The slope is about 0 there, if training has converged, so the
+# second order is the first that matters, and if we keep only the diagonal (Kirkpatrick et al., 2017)
 #
 # $$ -\log p(\theta \mid D_1) \approx \text{const} + \frac{1}{2} \sum_i H_i\,(\theta_i - \theta_i^*)^2 .
 # \qquad \text{EWC adds} \quad \frac{\lambda}{2} \sum_i F_i\,(\theta_i - \theta_i^*)^2 $$
 #
-# to the loss of the next task: a spring on each weight. The curvature $H$ is replaced by the *Fisher information*
+# to the loss of the next task: a spring on each weight. The curvature $H$ of the summed loss is replaced by the *Fisher
+# information*, a mean over examples (the factor $N$ goes into $\lambda$, which is tuned anyway):
 #
 # $$ F_i = \frac1N \sum_{n=1}^N \sum_k q_k(x_n) \Big(\frac{\partial \log p_k(x_n)}{\partial \theta_i}\Big)^2,
 # \qquad q = p \ \text{(true Fisher)}, \quad q = \text{one-hot label (empirical Fisher)}. $$
@@ -502,10 +507,10 @@ print(f"sum over all weights: true {total['true']:.3f}, empirical {total['empiri
 print(f"square of the mean gradient {wrong:.4f}: {total['empirical'] / wrong:.0f} times too small")
 run.record(mistake=total["empirical"] / wrong)
 
-# %% [markdown]
-# **Observe.** The square of the mean is far too small: with it, a tuned $\lambda$ would have to be that much larger, and the
-# stiffness would go to the wrong weights. The two right ones differ as well. Where the model is sure and right, both vanish.
-# Where it is sure and *wrong*, the empirical one is large and the true one is not (Kunstner et al., 2019, warn of that).
+# %% [markdown] **Observe.** The square of the mean is far too small: with it, a tuned $\lambda$ would have to be that
+# much larger, and the stiffness would go to the wrong weights. The two right ones differ as well. Where the model is sure
+# and right, both vanish. Where it is sure and *wrong*, the empirical one is large and the true one is not (Kunstner et
+# al., 2019, warn of that). Here the true one is the larger in total.
 #
 # Is the true Fisher the Hessian, where the logits are linear in the weights?
 
@@ -559,9 +564,10 @@ show(figure, "18_strength")
 #
 # ## 6 LwF: keep the old network
 #
-# *Learning without forgetting* (Li and Hoiem, 2016) keeps the network as it was and asks it about the *new* sentences. The
-# new network shall give the same answers about the old labels. With $p = \mathrm{softmax}(z_{\text{old}} / \tau)$ and
-# $q = \mathrm{softmax}(z / \tau)$
+# *Learning without forgetting* (Li and Hoiem, 2016) keeps the network as it was and asks it about the *new* sentences.
+# The new network shall give the same answers about the old labels. In this section $p = \mathrm{softmax}(z_{\text{old}} /
+# \tau)$ is the old network and $q = \mathrm{softmax}(z / \tau)$ the new one. Their Kullback–Leibler divergence, times a
+# strength $\lambda$, joins the loss:
 #
 # $$ \ell = \tau^2\, \mathrm{KL}(p \,\Vert\, q) = \tau^2 \sum_k p_k\,(\log p_k - \log q_k), \qquad
 # \frac{\partial \ell}{\partial z_k} = \tau\,(q_k - p_k) . $$
@@ -598,9 +604,9 @@ run.record(lwf=final_accuracy(found.R), distillation_difference=max(apart))
 #
 # ## 7 O-LoRA: keep the old subspaces
 #
-# Lesson 09: a LoRA changes a layer by $B A$. It *reads* $r$ directions of the input, the rows of $A$. *One LoRA* tuned on all
-# tasks in turn forgets as full tuning does. O-LoRA (Wang et al., 2023) gives each task a new one, adds it to the frozen sum
-# of the old ones, and asks that it reads other directions:
+# Lesson 09: a LoRA changes a layer by $B A$. It *reads* $r$ directions of the input, the rows of $A$. *One LoRA* tuned on
+# all tasks in turn forgets too; here, at its larger learning rate, even more than full tuning. O-LoRA (Wang et al., 2023)
+# gives each task a new one, adds it to the frozen sum of the old ones, and asks that it reads other directions:
 #
 # $$ W = W_0 + \sum_{i<t} B_i A_i + B_t A_t, \qquad
 # \text{penalty} = \lambda \sum_{i<t} \sum_{j,k} \big(A_i A_t^{\top}\big)_{jk}^2 . $$
@@ -646,10 +652,10 @@ pairs = zip(*(fresh(t) for t in range(4)), strict=True)
 overlap = sum(subspace_overlap(A[t], A[:t]).item() for A in pairs for t in range(1, 4))
 print(f"overlap of four LoRAs before any training: {overlap:.3f}")
 
-# %% [markdown]
-# At the start the rows *are* nearly orthogonal. But the tasks pull them to the same directions of MiniLM's space. The penalty
-# holds against that. But does orthogonality *protect*? The old task is disturbed if its sentences $h$ wake the new LoRA:
-# if $A_t h \ne 0$. **Predict.** Compare the size of $A_t h$ for the last task's own sentences and for those of the first.
+# %% [markdown] At the start the rows *are* nearly orthogonal. During training the overlap grows: the rows become longer,
+# and the tasks pull them to the same directions (this number does not separate the two). The penalty holds against that.
+# But does orthogonality *protect*? The old task is disturbed if its sentences $h$ wake the new LoRA: if $A_t h \ne 0$.
+# **Predict.** Compare the size of $A_t h$ for the last task's own sentences and for those of the first.
 
 # %%
 for name in ("a LoRA each", "O-LoRA"):
@@ -668,9 +674,9 @@ for name in ("a LoRA each", "O-LoRA"):
 #
 # ## 8 One adapter a task, and a router
 #
-# The blunt way: never touch what was learned. Each task gets its own LoRA on the *untrained* network. Nothing can be
-# forgotten. But at test time nobody says which task a sentence belongs to. So a *router* must: here the nearest mean state
-# $\mu_t$, which costs $d$ numbers a task.
+# The blunt way: never touch what was learned. Each task gets its own LoRA on the *untrained* network. No adapter can be
+# overwritten. But at test time nobody says which task a sentence belongs to. So a *router* must: here the nearest mean
+# state $\mu_t$, which costs $d$ numbers a task.
 
 
 # %% tags=["defines:continual.routed"]
@@ -695,10 +701,10 @@ print(
 )
 run.record(router=sum(hits) / 4, router_acc=final_accuracy(found.R))
 
-# %% [markdown]
-# **Observe.** The accuracy of the router is part of the result, and it bounds it. It has two prices. Memory grows with every
-# task. And nothing is *shared*: what films could teach tweets is lost. (Its errors between these two are cheap, since both
-# have the same labels.) All walks so far:
+# %% [markdown] **Observe.** The errors of the router are part of the result: most sentences that are sent to the wrong
+# adapter get a wrong answer, and an old sentence may be sent to a newer one. This remedy has two prices. Memory grows
+# with every task. And nothing is *shared*: what films could teach tweets is lost. (Its errors between these two are
+# cheap, since both have the same labels.) All walks so far:
 
 # %%
 figure, axis = plotting.axes(width=5.6, height=3.6, dpi=85)
@@ -712,8 +718,9 @@ plotting.label_points(axis, x, y, list(points))
 show(figure, "18_walks")
 
 # %% [markdown]
-# *Figure: every walk of this lesson, one seed. The dashed line is joint training. Look at the EWC that is far too stiff: its
-# BWT is near 0 and its ACC is poor. It did not forget, since it did not learn. Always report both.*
+# *Figure: the walks of this lesson (of EWC only the best and the stiffest), one seed. The dashed line is joint training.
+# Look at the EWC that is far too stiff: its BWT is near 0 and its ACC is poor. It did not forget, since it did not learn.
+# Always report both.*
 #
 # ## 9 A growing set of instructions
 #
@@ -761,9 +768,8 @@ def marks(net):
     return found
 
 
-# %% [markdown]
-# **Predict.** After three rounds of *continuing*: how many of the first kind, `take`, are still right? And where 20 old
-# examples of each kind make up half of what is trained on?
+# %% [markdown] **Predict.** After three rounds of *continuing*: how many of the first kind, `take`, are still right? And
+# how many are right if half of each training set is made of old examples, 20 of each kind, repeated?
 
 # %%
 begin = small.small_decoder(len(tokenizer), layers=1, window=32, std=0.08, seed=seed)
@@ -799,12 +805,13 @@ print("instructions sent to their own kind:", dict(zip(kinds, right, strict=True
 print("right, by the kind's own network:", {k: round(v, 2) for k, v in zip(kinds, own, strict=True)})
 run.record(word_router=min(right))
 
-# %% [markdown]
-# **Observe.** Continuing on the new kind alone loses the old kinds altogether. A few old examples keep part of them.
-# Instructions *name* their task in words, so routing is far easier than in section 8.
+# %% [markdown] **Observe.** Continuing on the new kind alone loses the first kind completely and much of the second. A
+# few old examples keep more of both. Instructions *name* their task in words, and with these three kinds the router makes
+# no error. With the five kinds of section 10 it does make some.
 #
 # **Must the set of instructions be updated continually?** The articles ask this (no. 000, question 4) and say yes. Say
-# rather: when you add a kind, you must pay for the old ones too, with old examples or with a growing store of adapters.
+# rather: when you add a kind, you pay for the old ones too. On this decoder we tried two ways to pay: old examples, or a
+# growing store of adapters.
 #
 # ## 10 The experiments
 #
@@ -841,18 +848,20 @@ for panel in panels[1:]:
 show(figure, "18_continual")
 lesson.folded("continual", "EW1", "EW3", "RP1", "OL1", "OL3")
 
-# %% [markdown]
-# **Observe.** *EW1, EW3, OL1 and OL3 supported, RP1 refuted.* EWC keeps most of what sequential tuning loses. It earns that
-# with the Fisher: equal springs, with a tuned strength too, win hardly anything. Which Fisher matters less: the true and the
-# empirical one cannot be told apart in ACC, once each has its own $\lambda$. Six sentences a task win back less than half of
-# the gap, thirty more than half. (In the order of section 4 six reach about half. Two other orders are harder: one order is
-# no result.) O-LoRA forgets less than one LoRA in turn, and the order matters less to it, but it stays far below EWC. The
-# blunt way, a LoRA each and a router, cannot be told from joint training in ACC, and LwF not from sequential tuning.
+# %% [markdown] **Observe.** *EW1, EW3, OL1 and OL3 supported, RP1 refuted.* EWC keeps most of what sequential tuning
+# loses. It earns that with the Fisher: equal springs, with a tuned strength too, win hardly anything. Which Fisher
+# matters less: the true and the empirical one cannot be told apart in ACC, once each has its own $\lambda$. Six sentences
+# a task win back less than half of the gap, thirty more than half. (In section 4, one order and one seed, six reached
+# more than half: one order, and one seed, is no result.) O-LoRA forgets less than one LoRA in turn, but less than half of
+# that gain comes from the penalty; the rest comes from giving each task a LoRA of its own. The order matters less to it,
+# and it stays far below EWC. The blunt way, a LoRA each and a router, cannot be told from joint training in ACC, and LwF
+# not from sequential tuning.
 #
 # Read the small print. A mere change of the learning rate (`sequential, tuned rate`) helps in the order in which it was
-# tuned, and hardly in the two others; EWC is far above it. FWT is below 0 in two of three orders: the untrained network
-# answered some topics, and learned not to. The strength of O-LoRA and the share of the small buffer lie at the edge of what
-# was tried. And each method's ACC is a mean over few sentences a seed; it is the fifteen seeds that carry the verdicts.
+# tuned, and much less in the mean of all three; EWC is far above it. FWT is below 0: the untrained network answered some
+# topics, and learned not to. (Joint training has seen every task from the start, so its FWT is no transfer.) The strength
+# of O-LoRA and the share of the small buffer lie at the edge of what was tried. And each method's ACC is a mean over few
+# sentences a seed; it is the fifteen seeds that carry the verdicts.
 #
 # **The growing set**, claim C10. Five kinds in five rounds, ten seeds, equal updates a round. **Predict.** Training anew on
 # all examples so far, with the updates of one round, or going on with all examples so far: which ends higher?
@@ -930,11 +939,10 @@ print("verdicts:", lesson.words("EW1", "EW3", "RP1", "OL1", "OL3", "C10"))
 #
 # <details><summary>Answers</summary>
 #
-# 1. One that forgets nothing, and one that learns nothing after the first task.
-# 2. It squares the mean, not each example's gradient. At the end of training the mean is near 0.
-# 3. The empirical one depends on them. The true one is the Hessian there, since the logits are linear in the weights.
-# 4. Old sentences have parts outside the rows of $A_{\text{old}}$, and the new LoRA may read those.
-# 5. That the model no longer knows *when* to give the old answers.
+# 1. One that forgets nothing, and one that learns nothing after the first task. 2. It squares the mean, not each
+# example's gradient. At the end of training the mean is near 0. 3. The empirical one depends on them. The true one is the
+# Hessian's diagonal there, since the logits are linear in the weights. 4. Old sentences have parts outside the rows of
+# $A_{\text{old}}$, and the new LoRA may read those. 5. That the model no longer knows *when* to give the old answers.
 #
 # </details>
 #
