@@ -24,6 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
@@ -118,12 +119,9 @@ def _mistake(suite: Suite, test: Template) -> str:
     for text in texts:
         if re.sub(r"\{[a-z]+\d?\}", "", text).strip("{}") != re.sub(r"\{[a-z]+\d?\}|[{}]", "", text):
             return f"{text!r} has a brace that belongs to no {{name}}"
-    names = _names(texts)
-    for name in names:
+    for name in _names(texts):
         if (known := name.rstrip("0123456789")) not in suite.words:
             return f"{{{name}}} has no list of words{closest(known, list(suite.words))}; add it under [words]"
-    if unknown := [name for name in names if name not in _names([test.template])]:
-        return f"{{{unknown[0]}}} stands in against, label or options, but not in the template"
     return ""
 
 
@@ -239,3 +237,29 @@ def reader(net: Any, tokenizer: Any, max_length: int) -> robustness.Scorer:
 def by_text(read: robustness.Scorer) -> Probabilities:
     """The same for :func:`failures`: texts as they are written, always the suite's labels."""
     return lambda texts, options: read([[text] for text in texts]).tolist()
+
+
+def similarity(
+    encoder: Any, tokenizer: Any, max_length: int
+) -> Callable[[list[str], list[list[str]]], list[float]]:
+    """Cosines of sentence embeddings, the mean over the tokens of ``encoder``: of the first sentence with each of the others.
+
+    Sentences are lists of words. What was embedded once is kept. Source: Reimers and Gurevych (2019); lesson 19, section 5.
+    """
+    kept: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def similar(original: list[str], others: list[list[str]]) -> list[float]:
+        texts = [" ".join(words) for words in (original, *others)]
+        new = [text for text in dict.fromkeys(texts) if text not in kept]
+        rows = [{"text": text, "label": 0} for text in new]
+        coded = training.encode(rows, tokenizer, max_length) if new else []
+        for begin in range(0, len(coded), 64):
+            batch = training.collate(coded[begin : begin + 64], tokenizer.pad_token_id)
+            h = encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+            means = (h * batch["attention_mask"][..., None]).sum(1)
+            units = torch.nn.functional.normalize(means, dim=1)
+            kept.update(zip(new[begin : begin + 64], units, strict=True))
+        return [float(kept[texts[0]] @ kept[text]) for text in texts[1:]]
+
+    return similar

@@ -16,9 +16,10 @@
 # # Experiment `adversarial`: one block
 #
 # The first layer of MiniLM and a linear head learn the sentiment of a few tweets: plainly, with twice the updates, with
-# random noise on the embeddings, and with three kinds of adversarial training. Then two attacks try to change the verdict on tweets
-# that the model reads for the first time: one moves the embeddings inside a small ball, one exchanges words. A block is one
-# seed. The grid stands in `data/experiments/adversarial.toml`, the claims in `data/claims/`; lesson 19 explains the methods.
+# random noise on the embeddings, and with three kinds of adversarial training. Then two attacks try to change the verdict
+# on tweets that the model reads for the first time: one moves the embeddings inside a small ball, one exchanges words. A
+# block is one seed. The grid stands in `data/experiments/adversarial.toml`, the claims in `data/claims/`; lesson 19
+# explains the methods.
 #
 # `tune` tries learning rates, on seeds that the table does not use, and looks at dev tweets.
 
