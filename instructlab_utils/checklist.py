@@ -9,7 +9,7 @@ belongs to a capability and has a type:
 
 In a template, ``{good}`` stands for each word of the list ``good`` in turn; ``{good2}`` for another word of the same list.
 The changed double is a second template, ``against``, with the same words, or a change of characters, ``change``.
-Source: Ribeiro et al. (2020); lesson 19, section 6. Also here: the words that an attack may exchange.
+Source: Ribeiro et al. (2020). From lesson 19 on. Also here: the words that an attack may exchange.
 """
 
 from __future__ import annotations

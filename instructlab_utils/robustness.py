@@ -6,7 +6,7 @@ embedded texts, float of shape (B, T, d), and ``mask``, (B, T), 1 at real tokens
 ``net(inputs_embeds=…, attention_mask=…).logits``; word embeddings stay frozen, as ``training.train`` gets them.
 
 A *sentence* is a list of words in lower case (``augmentation.words_of``); a *scorer* maps a list of sentences to
-probabilities, (N, K), and each sentence that it reads is one query.
+probabilities, (N, K), and each sentence that it reads is one query. From lesson 19 on.
 """
 
 from __future__ import annotations
