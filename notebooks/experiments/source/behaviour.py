@@ -15,7 +15,7 @@
 # %% [markdown]
 # # Experiment `behaviour`: one block
 #
-# MiniLM, all six layers, learns the sentiment of tweets. Then it is examined: by the suite of behavioural tests in
+# The first three layers of MiniLM learn the sentiment of tweets. Then they are examined: by the suite of behavioural tests in
 # `data/suites/sentiment.toml`, by typos and look-alikes, on films and products, and by an attack that exchanges words under
 # three thresholds of similarity. A block is one seed. The grid stands in `data/experiments/behaviour.toml`, the claims in
 # `data/claims/`; lesson 19 explains the methods.
