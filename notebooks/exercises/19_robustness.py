@@ -231,10 +231,10 @@ def check_19_2(restored):
 
     same("what a gооd day", "what a good day", "A word that mixes alphabets is repaired.")
     same("what а good day", "what a good day", "A word of twins alone among Latin words is suspicious.")
-    same("а", "а", "One word alone has no neighbours that could say what it is.")
     russian = "он рос у сосны"
     same(russian, russian, "The text is Russian: words made of twins stay.",
          {"You replace twins wherever they stand. The text is Russian.": "oн poc y cocны"})  # fmt: skip
+    same("а", "а", "One word alone has no neighbours that could say what it is.")
     same("он рос in москва", "он рос in москва", "More than half of the other letters must be Latin.",
          {"Two Latin letters among many Cyrillic ones are no majority.": "он poc in москва"})  # fmt: skip
     same(
