@@ -613,7 +613,7 @@ for case in filled[:: max(1, len(filled) // 7)]:
     print(f"{case.test.capability:18s} {case.test.type}  {case.text}  {case.double or '→ ' + case.label}")
 broken = run.out / "broken.toml"
 broken.write_text(
-    'name = "x"\nlabels = ["a", "b"]\n[[tests]]\ncapability = "c"\ntype = "MFT"\ntemplate = "{gud}"\nlabel = "a"\n'
+    'name = "x"\nlabels = ["a", "b"]\n[[tests]]\ncapability = "c"\ntype = "MFT"\ntemplate = "{thinge}"\nlabel = "a"\n'
 )
 with expect_error(ConfigError, match="has no list of words"):
     checklist.load(broken)
