@@ -159,8 +159,8 @@ for a, b, colour, line in arrows:
 words_at = {"great": (0, 0), "tremendous": (1.7, 0.5), "good": (-1.5, 0.6), "terrible": (1.9, -0.7)}
 axis.plot(*zip(*words_at.values(), strict=True), "o", color="black", markersize=4)
 notes = {word: (x - 0.2, y - 0.2) for word, (x, y) in words_at.items()}
-notes |= {"FGM: one step": (0.05, 0.95), "PGD: K steps,\nback into the ball": (0.98, 0.1)}
-notes |= {"noise": (-0.85, 0.75), "the model's border": (0.79, -1.25)}
+notes |= {"FGM: one step": (0.05, 1.08), "PGD: K steps,\nback into the ball": (1.04, -0.3)}
+notes |= {"noise": (-1.05, 0.95), "the model's border": (0.79, -1.25)}
 for text, at in notes.items():
     axis.text(*at, text, fontsize=8)
 axis.set(xlim=(-2, 2.6), ylim=(-1.4, 1.4), aspect="equal")
@@ -656,7 +656,7 @@ show(figure, "19_checklist")
 #
 # The experiment `behaviour` repeats this on ten seeds, each with its own tweets and its own fillings. CK1: the model is
 # right on more than `0.85` of the tweets and fails more than `0.3` of the negations. One row of the experiment has seen
-# fifty-two negations in training. TF2 is about section 5: with a strict similarity, the attack succeeds at least fifteen
+# seventy-eight negations in training. TF2 is about section 5: with a strict similarity, the attack succeeds at least fifteen
 # points less often.
 
 # %%
@@ -814,7 +814,7 @@ show(figure, "19_shift")
 # become any word of its set $S(w)$ (itself and its neighbours), all words at once. After the first linear layer, a hidden
 # unit is a mean over words, so its smallest value is the mean of each word's smallest value:
 #
-# $$ l = \frac{1}{T} \sum_{i} \min_{w' \in S(w_i)} (W_1 w' + b_1), \qquad u = \frac{1}{T} \sum_{i} \max_{w' \in S(w_i)} (W_1 w' + b_1) . $$
+# $$ l = \frac{1}{T} \sum_{i} \min_{w' \in S(w_i)} (W_1 w' + b_1), \qquad u \text{: the same with } \max . $$
 #
 # The box $[l, u]$ then passes through the other layers. With centre $c = (l + u) / 2$ and half-width $r = (u - l) / 2$:
 #

@@ -45,7 +45,7 @@ filled = checklist.cases(suite, settings.fillings, number)
 # %% [markdown]
 # ## Training
 #
-# `negations` learns fifty-two more sentences: the suite's templates of negation with fillings that no seed is tested on.
+# `negations` learns seventy-eight more sentences: the suite's templates of negation with fillings that no seed is tested on.
 
 
 # %%
