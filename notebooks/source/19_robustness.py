@@ -389,6 +389,7 @@ show(figure, "19_radius")
 # The experiment `adversarial` trains this model in seven ways on 200 tweets, each with a rate of its own, tuned equally.
 # The articles say that adversarial training raises robustness *and* prevents overfitting (claim C11). The fair opponent
 # is not plain training with as many updates: FGM passes each batch twice. It is plain training with *twice* the updates.
+# (The articles also name augmentation; lesson 07 measured synonyms under C12.)
 # AT2 says that robustness in the ball does not help against words. AT3 says that noise does as well as FGM against words.
 #
 # **Predict** three words: supported, refuted or undecided?
@@ -415,7 +416,8 @@ lesson.folded("adversarial", "C11", "AT2", "AT3")
 # %% [markdown]
 # *Figure: a dot for each seed, a bar at the mean; each seed has tweets of its own.*
 #
-# OBSERVE_ADVERSARIAL
+# **Observe.** Read the verdicts above, then the middle panel against the right one: a defence that lifts the one need not
+# lift the other. And compare each method with *twice the updates*, not with plain training alone.
 #
 # ## 5 An attack with words
 #
@@ -681,7 +683,8 @@ lesson.folded("behaviour", "CK1", "TF2")
 # %% [markdown]
 # *Figure: dots are seeds, bars means.*
 #
-# OBSERVE_BEHAVIOUR
+# **Observe.** Read the first two panels together: what the test set calls good and what the suite calls good are two
+# numbers. The last panel is one attack under three constraints: a success rate without its constraint says little.
 #
 # **Question answering.** The same runner, another examinee: the decoder reads a passage and chooses one of two answers by
 # their log-probabilities (lesson 12). **Predict.** Which of the six capabilities does it have?
