@@ -976,6 +976,7 @@ print(
 # | embeddings back after a step in the table | from a copy, or never touch the table | `torch.equal` |
 # | FreeLB | one dropout mask for all points | the gradient is the mean of the points' |
 # | a word attack | share of words, neighbours, similarity threshold, queries | audit fifty successes before reporting |
+# | an honest table of attacks | both classes apart | the majority class *under attack* |
 # | abilities that matter | a suite of MFT, INV and DIR tests | with each release, beside accuracy |
 # | user text from the web | fold spellings, refuse words of mixed alphabets | tokens of an attacked word |
 # | a guarantee | small head, boxes, worst case in the loss | certified ≤ attacked ≤ clean |
