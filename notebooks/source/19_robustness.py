@@ -704,8 +704,14 @@ lesson.folded("behaviour", "CK1", "TF2")
 # %% [markdown]
 # *Figure: dots are seeds, bars means.*
 #
-# **Observe.** Read the first two panels together: what the test set calls good and what the suite calls good are two
-# numbers. The last panel is one attack under three constraints: a success rate without its constraint says little.
+# **Observe.** *CK1 supported, TF2 undecided.* The model is right on about nine of ten tweets, and fails about nine of ten
+# negations. It has learned *words*: one that is good makes a text positive, whatever stands around it. The row with
+# negations in training shows two more things. The failures of these templates nearly vanish, on fillings that were never
+# read; but a negation at the end of the sentence still fails mostly. And the *test accuracy* of the two cannot be told
+# apart: the test set does not see what was mended.
+#
+# TF2: the attack succeeds less often under the strict similarity, without doubt. Whether by fifteen points or more cannot
+# be told: the interval just reaches across the threshold. A success rate without its threshold still says little.
 #
 # **Question answering.** The same runner, another examinee: the decoder reads a passage and chooses one of two answers by
 # their log-probabilities (lesson 12). **Predict.** Which of the six capabilities does it have?
@@ -827,7 +833,8 @@ show(figure, "19_shift")
 
 # %% [markdown]
 # *Figure: texts in five groups by confidence; on the dotted line a model would be as right as it is sure. Below it, it
-# believes too much. The secondary statistics of CK1 give the same on ten seeds.*
+# believes too much. Beside CK1 stand the same numbers for ten seeds: on tweets the model is as right as it is sure, on
+# films it is far too sure.*
 #
 # A temperature that was fitted on tweets (lesson 07) mends the tweets. It cannot know what comes.
 #
