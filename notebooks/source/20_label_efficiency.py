@@ -1024,7 +1024,7 @@ print("verdicts:", lesson.words("C17", "C19", "C21", "SS1", "AL1", "AL2", "RW1",
 # | the same, and a GPU | SetFit; compare with the line above on the same test | `setfit.Trainer`, `CosineSimilarityLoss` |
 # | pairs that say the same | InfoNCE, large batches, no false negatives | `MultipleNegativesRankingLoss(scale=20)` |
 # | only text | SimCSE, from an encoder that is *not* contrastive yet | the same sentence twice, dropout on |
-# | a pool, a head sure in every class | perhaps self-training; count the sure ones class by class | `SelfTrainingClassifier(threshold=…)` |
+# | a pool, a head sure in every class | perhaps self-training; count the sure ones by class | `SelfTrainingClassifier` |
 # | a pool, and any other first head | more labels; in our runs self-training did nothing useful, or harm | – |
 # | money for labels, several or rare classes | margin; start with some of each class, in batches, train anew | – |
 # | money for labels, balanced and hard | random is fine, and its labels serve every later model | – |
