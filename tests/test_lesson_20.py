@@ -359,3 +359,24 @@ def test_descent_lowers_a_loss_and_refuses_one_that_is_not_finite():
     assert len(losses) == 50 and losses[-1] < 0.05 < losses[0] and not net.training
     with pytest.raises(TrainingError, match="update 1"):
         contrast.descend(net, lambda _: net(x).sum() * math.nan, steps=2, rate=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_losses_are_those_of_sentence_transformers(dtype: torch.dtype) -> None:
+    """The library is no dependency: `pip install --no-deps sentence-transformers` lets this run (6.2.0: no difference)."""
+    losses = pytest.importorskip("sentence_transformers.losses")
+
+    class Given(torch.nn.Module):
+        model_card_data = None
+
+        def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {"sentence_embedding": features["x"]}
+
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 12, 8, generator=g, dtype=dtype)
+    y = torch.randint(2, (12,), generator=g)
+    ranking = losses.MultipleNegativesRankingLoss(Given(), scale=20.0)([{"x": a}, {"x": b}], None)
+    assert (contrast.info_nce(a, b, 0.05).mean() - ranking).abs() < 1e-6
+    i, j, same = contrast.all_pairs(y)
+    pairs = losses.CosineSimilarityLoss(Given())([{"x": a[i]}, {"x": a[j]}], same.to(dtype))
+    assert (contrast.pair_loss(a, y) - pairs).abs() < 1e-6
