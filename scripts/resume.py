@@ -13,7 +13,7 @@ PENDING = ROOT / "data" / "pending"
 def resume(name: str, root: Path = ROOT) -> list[Path]:
     """Copy what data/pending/``name`` holds into the tree ``root``; returns the files written. A line that is there stays."""
     source, written = PENDING / name, []
-    if not source.is_dir():
+    if not name or not source.is_dir():
         waiting = ", ".join(sorted(p.name for p in PENDING.iterdir() if p.is_dir())) or "none"
         raise SystemExit(f"error: data/pending/{name}: there is no such grid; waiting are: {waiting}")
 
@@ -39,6 +39,6 @@ def resume(name: str, root: Path = ROOT) -> list[Path]:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
+    for name in sys.argv[1:] or [""]:
         for path in resume(name):
             print(path.relative_to(ROOT))

@@ -56,6 +56,7 @@ def test_a_grid_is_put_back_and_nothing_that_is_there_is_lost(name, tmp_path):
             assert (tmp_path / "data" / "claims" / "edition-1" / claim.name).read_bytes() == before
 
 
-def test_an_unknown_grid_is_one_sentence():
-    with pytest.raises(SystemExit, match=r"data/pending/nothing: there is no such grid; waiting are: "):
-        resume("nothing")
+@pytest.mark.parametrize("name", ["nothing", ""])
+def test_an_unknown_grid_is_one_sentence(name):
+    with pytest.raises(SystemExit, match=rf"data/pending/{name}: there is no such grid; waiting are: "):
+        resume(name)
