@@ -29,8 +29,9 @@ ITEM = re.compile(r"^(?:- |\d+\. )(?:.|\n(?!\n|- |\d+\. |#))*", re.MULTILINE)
 
 
 def prose(lesson: Any) -> list[str]:
-    """The Markdown cells of a lesson's source."""
-    return [cell.source for cell in notebooks.from_source(lesson.source).cells if cell.cell_type == "markdown"]
+    """The Markdown cells of a lesson's source; text on a cell's own marker line is a title to jupytext, and read too."""
+    cells = notebooks.from_source(lesson.source).cells
+    return [f"{c.metadata.get('title', '')}\n{c.source}" for c in cells if c.cell_type == "markdown"]
 
 
 def predictions(cells: list[str]) -> list[str]:
