@@ -210,7 +210,7 @@ def test_a_wrong_verdict_is_told():
         ("\n5. Yes", "\n   Yes", "5 recall questions asked, 4 answered"),
         ("*Half right:* only the count.", "", "*Half right:* stands there 0 times"),
         ("- **00.3** ", "- ", "the exercises named are 00.1, 00.2, 00.4, 00.5"),
-        ("what does your editor's", "0.93, what does your editor's", "'0.93' is typed"),
+        ("editor's margin say?", "editor's margin say? 0.93", "'0.93' is typed"),
         ("## Recall\n", "## Recall\n\n" + "word " * 900, "900 are wanted"),
         ("```\nwrite", "write", "the board needs two sketches"),
     ],
