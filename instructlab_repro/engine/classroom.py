@@ -70,7 +70,7 @@ def opened(folder: Path) -> Iterator[Any]:
             what = f"holds submissions ({min(others)})" if others else "is not empty, not of our making"
             raise ConfigError(f"{folder} {what}: choose another folder with --out, or empty it")
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    shutil.copytree(find_root() / "teaching", folder / "teaching")  # for the teacher; makes the folder, too
     (folder / MARKER).write_text("Made by `make classroom`, which empties it again.\n", encoding="utf-8")
     for path in (find_root() / "classroom").glob("*.py"):
         shutil.copy(path, folder)
