@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -282,6 +283,18 @@ def test_outputs_of_other_code_are_not_stored(built, write_lesson):
 def test_this_repository_is_in_step(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert notebooks.check() == []
+
+
+def test_no_text_stands_on_the_marker_of_a_cell():
+    """jupytext takes what follows ``# %% [markdown]`` for the cell's title, which no reader sees."""
+    lines = [
+        (p.name, line)
+        for p in sorted((ROOT / "notebooks").rglob("*.py"))
+        for line in p.read_text("utf-8").split("\n")
+    ]
+    markers = [(name, line) for name, line in lines if line.startswith("# %%")]
+    assert len(markers) > 1000
+    assert [m for m in markers if not re.fullmatch(r"# %%( \[markdown\])?( (tags|nbgrader)=.*)?", m[1])] == []
 
 
 def stored_lessons() -> list[Path]:

@@ -507,7 +507,8 @@ print(f"sum over all weights: true {total['true']:.3f}, empirical {total['empiri
 print(f"square of the mean gradient {wrong:.4f}: {total['empirical'] / wrong:.0f} times too small")
 run.record(mistake=total["empirical"] / wrong)
 
-# %% [markdown] **Observe.** The square of the mean is far too small: with it, a tuned $\lambda$ would have to be that
+# %% [markdown]
+# **Observe.** The square of the mean is far too small: with it, a tuned $\lambda$ would have to be that
 # much larger, and the stiffness would go to the wrong weights. The two right ones differ as well. Where the model is sure
 # and right, both vanish. Where it is sure and *wrong*, the empirical one is large and the true one is not (Kunstner et
 # al., 2019, warn of that). Here the true one is the larger in total.
@@ -652,7 +653,8 @@ pairs = zip(*(fresh(t) for t in range(4)), strict=True)
 overlap = sum(subspace_overlap(A[t], A[:t]).item() for A in pairs for t in range(1, 4))
 print(f"overlap of four LoRAs before any training: {overlap:.3f}")
 
-# %% [markdown] At the start the rows *are* nearly orthogonal. During training the overlap grows: the rows become longer,
+# %% [markdown]
+# At the start the rows *are* nearly orthogonal. During training the overlap grows: the rows become longer,
 # and the tasks pull them to the same directions (this number does not separate the two). The penalty holds against that.
 # But does orthogonality *protect*? The old task is disturbed if its sentences $h$ wake the new LoRA: if $A_t h \ne 0$.
 # **Predict.** Compare the size of $A_t h$ for the last task's own sentences and for those of the first.
@@ -701,7 +703,8 @@ print(
 )
 run.record(router=sum(hits) / 4, router_acc=final_accuracy(found.R))
 
-# %% [markdown] **Observe.** The errors of the router are part of the result: most sentences that are sent to the wrong
+# %% [markdown]
+# **Observe.** The errors of the router are part of the result: most sentences that are sent to the wrong
 # adapter get a wrong answer, and an old sentence may be sent to a newer one. This remedy has two prices. Memory grows
 # with every task. And nothing is *shared*: what films could teach tweets is lost. (Its errors between these two are
 # cheap, since both have the same labels.) All walks so far:
@@ -768,7 +771,8 @@ def marks(net):
     return found
 
 
-# %% [markdown] **Predict.** After three rounds of *continuing*: how many of the first kind, `take`, are still right? And
+# %% [markdown]
+# **Predict.** After three rounds of *continuing*: how many of the first kind, `take`, are still right? And
 # how many are right if half of each training set is made of old examples, 20 of each kind, repeated?
 
 # %%
@@ -805,7 +809,8 @@ print("instructions sent to their own kind:", dict(zip(kinds, right, strict=True
 print("right, by the kind's own network:", {k: round(v, 2) for k, v in zip(kinds, own, strict=True)})
 run.record(word_router=min(right))
 
-# %% [markdown] **Observe.** Continuing on the new kind alone loses the first kind completely and much of the second. A
+# %% [markdown]
+# **Observe.** Continuing on the new kind alone loses the first kind completely and much of the second. A
 # few old examples keep more of both. Instructions *name* their task in words, and with these three kinds the router makes
 # no error. With the five kinds of section 10 it does make some.
 #
@@ -848,7 +853,8 @@ for panel in panels[1:]:
 show(figure, "18_continual")
 lesson.folded("continual", "EW1", "EW3", "RP1", "OL1", "OL3")
 
-# %% [markdown] **Observe.** *EW1, EW3, OL1 and OL3 supported, RP1 refuted.* EWC keeps most of what sequential tuning
+# %% [markdown]
+# **Observe.** *EW1, EW3, OL1 and OL3 supported, RP1 refuted.* EWC keeps most of what sequential tuning
 # loses. It earns that with the Fisher: equal springs, with a tuned strength too, win hardly anything. Which Fisher
 # matters less: the true and the empirical one cannot be told apart in ACC, once each has its own $\lambda$. Six sentences
 # a task win back less than half of the gap, thirty more than half. (In section 4, one order and one seed, six reached

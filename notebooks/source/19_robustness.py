@@ -130,7 +130,8 @@ p_same = read([augmentation.words_of(text) for text in same])[:, 1]
 for text, p in zip(same, p_same.tolist(), strict=True):
     print(f"P(positive) = {p:.3f}  {text}")
 
-# %% [markdown] **Observe.** The verdicts stay. But the probability moves although the meaning did not. Here we chose the
+# %% [markdown]
+# **Observe.** The verdicts stay. But the probability moves although the meaning did not. Here we chose the
 # words. Next, the gradient chooses a direction; after that, a search chooses the words.
 #
 # The letters of this lesson:
@@ -248,7 +249,8 @@ print(
     f"from the closed form {(ours - closed).abs().max():.0e}, norm over radius {ours.norm() / x.norm():.6f}"
 )
 
-# %% [markdown] **Predict.** Four texts in a batch. The model is less sure of one of them, so its gradient is larger. With
+# %% [markdown]
+# **Predict.** Four texts in a batch. The model is less sure of one of them, so its gradient is larger. With
 # one norm for the whole batch, what share of the radius does each text get?
 
 # %%
@@ -263,7 +265,8 @@ print("loss           ", [f"{value:.3f}" for value in each.tolist()])
 print("norm a text    ", [f"{value:.3f}" for value in each_radius.flatten().tolist()])
 print("norm of a batch", [f"{value:.3f}" for value in together.flatten().tolist()])
 
-# %% [markdown] **Observe.** With one norm for all, the text with the smallest loss hardly moves: training sees it nearly
+# %% [markdown]
+# **Observe.** With one norm for all, the text with the smallest loss hardly moves: training sees it nearly
 # clean. The text with the largest loss moves far beyond the radius, although its verdict is right.
 #
 # Much code on the web attacks the *embedding table* instead: add a step to the weights, compute a second loss, take the
@@ -478,7 +481,8 @@ def synonyms(near, kept, polarity):
     return found
 
 
-# %% [markdown] Next, the search. Step one asks which word matters: delete in turn each word that has neighbours, and see
+# %% [markdown]
+# Next, the search. Step one asks which word matters: delete in turn each word that has neighbours, and see
 # how far $p_y$, the probability of the right label, falls. Step two goes through the words in this order and tries all
 # neighbours of a word. If one of them flips the verdict, the attack stops. If not, it keeps the exchange that hurts most.
 
@@ -591,7 +595,8 @@ for n in (3, 23, 41, 4, 14, 15):
 kept, grammar = (sum(attack[name] for attack in audit) for name in ("kept", "grammar"))
 print(f"of {len(audit)} attacks: meaning kept in {kept}, no new error of grammar in {grammar}")
 
-# %% [markdown] So here, with no limit on similarity, *success* counts mostly texts that say something else. Can a program
+# %% [markdown]
+# So here, with no limit on similarity, *success* counts mostly texts that say something else. Can a program
 # tell which? The usual answer is a threshold on the cosine of two sentence embeddings. Here they are the means of
 # MiniLM's last layer.
 
@@ -648,7 +653,8 @@ broken.write_text(
 with expect_error(ConfigError, match="has no list of words"):
     checklist.load(broken)
 
-# %% [markdown] The examinee has three layers of MiniLM now and has read more tweets. By its accuracy alone, many people
+# %% [markdown]
+# The examinee has three layers of MiniLM now and has read more tweets. By its accuracy alone, many people
 # would use it. **Predict.** Which rows of the matrix are darkest?
 
 # %%
@@ -805,7 +811,8 @@ for wording in wordings:
 agree = sum(len(set(column)) == 1 for column in zip(*chosen, strict=True))
 print(f"all five wordings agree on {agree} of {len(some)} tweets")
 
-# %% [markdown] **Observe.** No wording is clearly better than a coin on these few tweets, so with these prompts the model
+# %% [markdown]
+# **Observe.** No wording is clearly better than a coin on these few tweets, so with these prompts the model
 # hardly does the task; and the wordings disagree on many of them. Report both: the mean accuracy, and the share on which
 # all agree. (How much *kinds* of wording matter is C5, in lesson 14.)
 #

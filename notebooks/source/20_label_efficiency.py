@@ -229,7 +229,8 @@ theirs = torch.nn.functional.cross_entropy(table, torch.arange(6), reduction="no
 run.record(info_nce_difference=(info_nce(a, b, 0.5) - theirs).abs().max().item())
 print(f"largest difference to torch's cross_entropy: {run.metrics['info_nce_difference']:.0e}")
 
-# %% [markdown] **Predict.** The other sentences of the batch are called *negatives*. A sentence has negatives at 20, 60
+# %% [markdown]
+# **Predict.** The other sentences of the batch are called *negatives*. A sentence has negatives at 20, 60
 # and 120 degrees. How is the push divided among them at $\tau = 1$, and at $\tau = \tfrac{1}{20}$, the value of SimCSE
 # and of `sentence-transformers` (there it is called `scale=20`)?
 
@@ -370,7 +371,8 @@ print("topics, found again, alignment, uniformity")
 for name, W in {"whole": torch.eye(x.shape[1]), "damaged": damage}.items():
     print(f"{name:8s}", [round(value, 3) for value in good_for(W)])
 
-# %% [markdown] The damage is real: fewer topics are right and fewer films are found again. **Predict.** Train $W$ with
+# %% [markdown]
+# The damage is real: fewer topics are right and fewer films are found again. **Predict.** Train $W$ with
 # InfoNCE on unlabelled *films*, and look at *topics*. Order four kinds of positive pairs: two dropout masks; the *same*
 # mask twice, so that nothing is left to pull; a film and the film with some words left out; no training.
 
@@ -524,7 +526,8 @@ with torch.no_grad():
 losses = contrast.descend(further, two_masks, steps=run.budget.updates, rate=3e-5)
 print(f"InfoNCE at 0.2: {losses[0]:.4f} → {losses[-1]:.4f}; guessing would give {math.log(16):.2f}")
 
-# %% [markdown] **Observe.** At SimCSE's temperature the loss is nearly nothing *before* the first update: among sixteen
+# %% [markdown]
+# **Observe.** At SimCSE's temperature the loss is nearly nothing *before* the first update: among sixteen
 # films the encoder finds each one's other view without any training, with dropout on. At a higher one some is left to
 # learn. Expect little. The experiment compares film text with newspaper editorials: if any text helps as much, it is not
 # the field that helps.
@@ -567,7 +570,8 @@ for name, data in {"topics": (tx, ty, ttx, tty), "films": (x, y, test_x, test_y)
     print(f"{name:7s} {old:.3f} → {new:.3f}; the sure ones are right in {right:.2f}, named {named}")
     run.record(**{f"self_{name}": new - old})
 
-# %% [markdown] Look at the names on topics. Nearly all are *right*, and yet the head became worse: they are right and
+# %% [markdown]
+# Look at the names on topics. Nearly all are *right*, and yet the head became worse: they are right and
 # one-sided. Two topics were easy, so the head was sure of them, so it named them, and the next head saw hardly any other.
 # Wrong names can do the same: what was kept is a training example, and the next head may believe it more and keep more
 # like it. On films this draw shows no harm. This is *confirmation bias*. Is there a level of the first head above which
