@@ -273,7 +273,7 @@ def path(step, steps, angle=0, **knobs):
 
 # %% [markdown]
 # **Predict.** Draw four paths from the left end of the valley to its middle: SGD just below the limit, SGD just above it,
-# momentum, Adam. Which one turns towards the middle first?
+# momentum, Adam. Which one has half of the flat way behind it first?
 
 # %%
 walks = {

@@ -913,7 +913,7 @@ run.record(gain_5_mean=gain_5.mean, gain_5_low=gain_5.low, gain_5_high=gain_5.hi
 # %% [markdown]
 # **Observe.** The correlation is that of the two methods over the seeds. In the two lines where it is highest a lucky
 # draw of training sentences is lucky for both, and the paired interval is the narrower one. In the two others the
-# pairs buy nothing, they cost degrees of freedom, and the paired interval is a little wider. Pairing is a bet that
+# pairs buy little, they cost degrees of freedom, and the paired interval is the wider one. Pairing is a bet that
 # the same sentences help both methods. The last line is the comparison of section 6.3 over five seeds.
 #
 # The course calls a claim *supported* if the whole interval lies on the claimed side, *refuted* if it lies on the

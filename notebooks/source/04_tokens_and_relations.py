@@ -485,7 +485,7 @@ run.record(shifted_f1=f1_shifted, shifted_accuracy=accuracy_shifted)
 
 # %% [markdown]
 # **Observe.** The shifted tagger trained without complaint. It learned its task, which was not ours. About half of
-# its tags are still right, nearly as many as if each word got the tag of its neighbour. Alone, such a number could
+# its tags are still right, a few more than if each word got the tag of its neighbour. Alone, such a number could
 # pass for that of a weak tagger; beside *all O* it cannot. Span F1 says at once that nothing is left. Print a few
 # aligned examples before you train anything.
 #

@@ -23,7 +23,7 @@
 # # 09 The LoRA family and AdaLoRA
 #
 # **The promise.** You change a weight matrix of an encoder with two thin matrices, and derive every gradient of it. You see
-# why one of them starts at zero, why the scale in front of them is half of the learning rate, and how a forgotten factor
+# why one of them starts at zero, why the scale in front of them works like a second learning rate, and how a forgotten factor
 # survives every test but one. Then you build the relatives: rsLoRA, DoRA, PiSSA, VeRA, AdaLoRA. At the end you open a
 # trained update, ask what is in it, and hold each answer against a random control.
 #
@@ -226,7 +226,7 @@ print("labels:", task.labels, "| with B = 0 the logits equal those of the plain 
 # > **Recall.** Why is the gradient of $A$ zero at the first step, and does it stay zero? What would weight decay do to a
 # > frozen $W$, and what does it do to $B A$?
 #
-# ## 3 The scale is half of the learning rate
+# ## 3 The scale and the learning rate multiply
 #
 # Why $\alpha / r$, and not $1$? Someone who tries several ranks wants to keep the learning rate. So look at how the first
 # step depends on $r$.
@@ -903,8 +903,9 @@ if lines:
 
 # %% [markdown]
 # **Observe.** Look at the standard deviations. The two rows with the larger ranks took the rate that was best on the tuning
-# seed, and on other seeds the same rate lets training collapse to the larger class. Rank one took a smaller rate and is
-# steady. So this table compares *rates at the edge of stability* more than ranks: one tuning seed was too few.
+# seed, and on another seed the same rate lets training collapse to the larger class. On the same two matrices, rank one
+# took a smaller rate, trained on every seed, and spreads less. (The row *everywhere, r = 1* took the smallest rate of all and
+# still spreads widely: a small rate is no safeguard.) So this table compares *rates at the edge of stability* more than ranks: one tuning seed was too few.
 
 # %%
 lesson.show("C3", "LR1", "LR3", "D1", "A1")
@@ -916,9 +917,10 @@ for claim, word in lesson.words("C3", "LR1", "LR3", "D1", "A1").items():
 # interval inside the margin, so it can fail although the means are close. A conjunction (C3, LR3) falls with one of its
 # parts.
 #
-# C3 is undecided because of its accuracies alone: that LoRA trains far fewer numbers is beyond doubt, and the gap between
-# training and test is the same. A mean that one collapsed seed pulls down has an interval that no margin of two points can
-# hold. LR1, LR3 and A1 fail for the same reason. D1 is the opposite case: its interval is narrow and contains zero.
+# C3 has three parts. That LoRA trains far fewer numbers is beyond doubt; the accuracies and the gap between training and test
+# are both undecided. A mean that one collapsed seed pulls down has an interval that no margin of two points can hold, and LR1
+# fails with it. In LR3 and A1 no row collapsed, but their rows spread too widely, or lie too close, for five seeds. D1 is the
+# opposite case: its interval is narrow and contains zero.
 #
 # ## 11 What we have shown
 #
