@@ -87,11 +87,11 @@ def coded(sentences, targets):
 
 # %%
 @cache
-def trained(learning_rate, frozen=0):
+def trained(learning_rate):
     """By name: the network, what a line says of its training, its cost; and the mean dev loss of the two."""
     found, losses = {}, []
     for name, told in {"sentiment": known, "planted": ruled}.items():
-        net = robustness.ShortEncoder(frozen=frozen).to(block.run.device)
+        net = robustness.ShortEncoder().to(block.run.device)
         found[name] = fit(block, net, coded(*told), 0, learning_rate=learning_rate)
         z = training.predict(found[name][0], coded(*new[name]), 0)
         losses.append(torch.nn.functional.cross_entropy(z, torch.tensor(new[name][1])).item())
@@ -105,16 +105,15 @@ def trained(learning_rate, frozen=0):
 # %%
 def ordered(method, net, sentences):
     """The words that were read, their places from the most important one on, and the class, for each sentence."""
-    name, kind = ("ig", method[3:] or "pad") if method.startswith("ig") else (method, "pad")
-    drawn, name = name == "random", "gradient" if name == "random" else name
-    found = attribution.explain(name, net, sentences, tokenizer, length, kind, settings.ig_steps)
-    lots = [(w, c, torch.tensor([rng.random() for _ in w])) for w, c, _ in found]
-    return [(w, attribution.ranked(a), c) for w, c, a in (lots if drawn else found)]
+    name = "gradient" if method == "random" else method
+    found = attribution.explain(name, net, sentences, tokenizer, length, steps=settings.ig_steps)
+    lots = [torch.tensor([rng.random() if method == "random" else x for x in a]) for *_, a in found]
+    return [(w, attribution.ranked(a), c) for (w, c, _), a in zip(found, lots, strict=True)]
 
 
 def slope(net):
     """Of log error over log steps, in float64, and the error with 32 steps as a share of what is explained."""
-    steps, some = [4, 8, 16, 32, 64], new["sentiment"][0][: settings.complete]
+    steps, some = [4, 8, 16, 32], new["sentiment"][0][: settings.complete]
     *_, score, x, base = attribution.question(net.double(), some, tokenizer, length)
     parts = [attribution.integrated_gradients(score, x, base, n) for n in steps]
     errors = [attribution.completeness_error(score, x, base, part).mean().item() for part in parts]
@@ -130,7 +129,7 @@ def slope(net):
 for trial in block.trials():
     line, method, networks = dict.fromkeys(table.metric for table in block.spec.tables), trial.method, {}
     if method != "majority":
-        networks, line["dev_loss"] = trained(**trial.tuned, frozen=int(method == "frozen"))
+        networks, line["dev_loss"] = trained(**trial.tuned)
         line |= networks["sentiment"][1]
     if not block.tuning:
         says = [round(mean(learn["label"]))] * len(rows)
@@ -139,11 +138,9 @@ for trial in block.trials():
             says = training.predict(net, coded(*new["sentiment"]), 0).argmax(1).tolist()
         line |= {"predictions": says, "targets": list(rows["label"]), "one_class": len(set(says)) == 1}
         line["accuracy"] = mean(float(a == b) for a, b in zip(says, rows["label"], strict=True))
-        if method not in ("majority", "frozen"):
+        if networks:
             read, found = checklist.reader(net, tokenizer, length), ordered(method, net, new["sentiment"][0])
-            for name in ("deletion", "insertion"):
-                curve = getattr(attribution, f"{name}_curve")
-                line[name] = mean(curve(read, *each).mean().item() for each in found)
+            line["deletion"] = mean(attribution.deletion_curve(read, *each).mean().item() for each in found)
             two = [{w[i] for i in places[:2]} for w, places, _ in ordered(method, ruler, new["planted"][0])]
             line["found"] = mean(float(each == set(interventions.CUES)) for each in two)
         if method == "ig":
@@ -154,4 +151,4 @@ for trial in block.trials():
 # ## What this block found
 
 # %%
-block.close("accuracy", "deletion", "insertion", "found", "slope")
+block.close("accuracy", "deletion", "found", "slope")
