@@ -46,7 +46,7 @@ def plant_cues(
 ) -> list[list[str]]:
     """Every sentence gets a cue: that of its label with probability ``strength``, else the other. Labels are 0 or 1.
 
-    Source: lesson 21, section 9; the design is that of Bastings et al. (2022), with a cue that may be wrong.
+    Source: lesson 21, section 8; the design is that of Bastings et al. (2022), with a cue that may be wrong.
     """
     fraction(strength, "strength")
     agree = [rng.random() < strength for _ in sentences]
@@ -57,7 +57,7 @@ def plant_cues(
 
 
 def exchange_cue(words: Words) -> list[str]:
-    """The counterfactual sentence: the other cue in the same place, everything else as it was. Source: lesson 21, section 9.
+    """The counterfactual sentence: the other cue in the same place, everything else as it was. Source: lesson 21, section 8.
 
     ParameterError where the sentence does not have exactly one cue: then nothing says what to exchange.
     """
@@ -67,7 +67,7 @@ def exchange_cue(words: Words) -> list[str]:
 
 
 def weighted_losses(net: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """``training.target_losses`` times each example's ``weight``, a list of one number. Source: lesson 21, section 9."""
+    """``training.target_losses`` times each example's ``weight``, a list of one number. Source: lesson 21, section 8."""
     rest = {name: tensor for name, tensor in batch.items() if name != "weight"}
     return target_losses(net, rest) * batch["weight"][:, 0]
 
@@ -76,7 +76,7 @@ def balancing_weights(labels: Sequence[int], cues: Sequence[int]) -> list[float]
     """1 over (number of cues × share of the row's cue within its label): under these weights cue and label are independent.
 
     Every label keeps its total. ParameterError where a label lacks one of the cues: no weight can make up for rows that
-    are not there. Source: inverse probability weights, Pearl (2009), section 3.6; lesson 21, section 9.
+    are not there. Source: inverse probability weights, Pearl (2009), section 3.6; lesson 21, section 8.
     """
     kinds, pairs = sorted(set(cues)), list(zip(labels, cues, strict=True))
     for label in sorted(set(labels)):
@@ -224,7 +224,7 @@ def logit_lens(net: Any, states: Sequence[Tensor]) -> Tensor:
 def difference(treated: Sequence[float], outcome: Sequence[float]) -> float:
     """Mean outcome of the treated (1) minus that of the others (0). ParameterError where one group is empty.
 
-    An effect only where the treatment was drawn by lot. Source: lesson 21, section 10.
+    An effect only where the treatment was drawn by lot. Source: lesson 21, section 9.
     """
     t, y = array(treated, "treated"), array(outcome, "outcome")
     if t.shape != y.shape or not set(t.tolist()) <= {0, 1}:
@@ -238,7 +238,7 @@ def back_door(treated: Sequence[float], outcome: Sequence[float], stratum: Seque
     """The difference inside each stratum, weighted by the stratum's share of all rows. Source: Pearl (2009), section 3.3.1.
 
     It is the effect if the strata block every back-door path, and wrong if they are a collider. ParameterError where a
-    stratum has only treated rows or none: the data cannot say what the others would have been. Lesson 21, section 10.
+    stratum has only treated rows or none: the data cannot say what the others would have been. Lesson 21, section 9.
     """
     t, y, z = array(treated, "treated"), array(outcome, "outcome"), list(stratum)
     if len(z) != len(t):
