@@ -36,12 +36,12 @@ from instructlab_utils import checking, intervals
 #
 # > ●●○○○ · 20 minutes · graded
 #
-# A heat map may look convincing because it shows the text, not the model. Adebayo et al. (2018) compare the attributions of
-# the trained model with those of the same network with random weights. If they agree, the method did not look at what was
-# learned. Write the comparison.
+# A heat map may look convincing because it shows the text, not the model. Adebayo et al. (2018, *Sanity checks for
+# saliency maps*, NeurIPS) compare the attributions of the trained model with those of the same network with random
+# weights. If they agree, the method did not look at what was learned. Write the comparison.
 #
-# `trained` and `untrained` are lists with one float64 tensor for each text, a number for each word. Return the **mean over
-# the texts** of Spearman's rank correlation between the **absolute values** of the two, a float.
+# `trained` and `untrained` are lists with one float64 tensor for each text, a number for each word. Return the **mean
+# over the texts** of Spearman's rank correlation between the **absolute values** of the two, a float.
 #
 # - Spearman's correlation is Pearson's correlation of the ranks. Equal numbers share the mean of their ranks.
 # - A text with fewer than three words is left out, and so is one where all absolute values of one of the two are equal.
@@ -155,9 +155,9 @@ hidden_21_1(sanity)
 # 1. no member of `given` is a descendant of the treatment (nothing that arrows lead to from it);
 # 2. `given` blocks every path between treatment and outcome that begins with an arrow **into** the treatment.
 #
-# A path visits no name twice and may go along arrows in both directions. It is *blocked* if at least one inner name blocks
-# it. A **collider** of the path (both its arrows point to it) blocks, unless it or one of its descendants is in `given`. Any
-# other inner name blocks if it is in `given`.
+# A path visits no name twice and may go along arrows in both directions. It is *blocked* if at least one inner name
+# blocks it. A **collider** of the path (both its arrows point to it) blocks, unless it or one of its descendants is in
+# `given`. Any other inner name blocks if it is in `given`.
 #
 # Return a bool. `given` is a set of names, perhaps empty. `ValueError` where treatment or outcome is in `given`, or where
 # they are one.
@@ -304,8 +304,8 @@ hidden_21_2(back_door_ok)
 #
 # > ●●●○○ · 30 minutes · practice · bug hunt
 #
-# Somebody wrote integrated gradients for a batch. The sums miss the change of the score, by more in larger batches. The code
-# holds four mistakes, and one oddity that is none.
+# Somebody wrote integrated gradients for a batch. The sums miss the change of the score, by more in larger batches. The
+# code holds four mistakes, and one oddity that is none.
 
 
 # %%
@@ -319,8 +319,8 @@ def broken(score, x, base, steps):
 
 
 # %% [markdown]
-# Write it right, with the midpoint rule. `score` maps float64 (B, T, d) to (B,); `x` and `base` are (B, T, d). Return (B, T),
-# float64, without a graph. Neither the gradients of the model's weights nor `x` and `base` may be changed.
+# Write it right, with the midpoint rule. `score` maps float64 (B, T, d) to (B,); `x` and `base` are (B, T, d). Return
+# (B, T), float64, without a graph. Neither the gradients of the model's weights nor `x` and `base` may be changed.
 
 
 # %% nbgrader={"grade_id": "answer_21_3", "solution": true}
@@ -414,16 +414,17 @@ check_21_3(integrated)
 #
 # > ●●●●○ · 40 minutes · graded
 #
-# A network was trained on texts with a planted word. In the texts that you get, this word has a *companion*: the two always
-# stand together. No table of words and verdicts can tell which of them the network reacts to. You may ask the network.
+# A network was trained on texts with a planted word. In the texts that you get, this word has a *companion*: the two
+# always stand together. No table of words and verdicts can tell which of them the network reacts to. You may ask the
+# network.
 #
-# Write `culprit(read, texts)`. `texts` is a list of lists of words. `read(list of lists of words)` returns the probability of
-# label 1 for each, float64 (N,); each text that it reads is one query, and after 3,000 queries it raises `RuntimeError`. An
-# empty text may be read too.
+# Write `culprit(read, texts)`. `texts` is a list of lists of words. `read(list of lists of words)` returns the
+# probability of label 1 for each, float64 (N,); each text that it reads is one query, and after 3,000 queries it raises
+# `RuntimeError`. An empty text may be read too.
 #
-# Return `(word, effect)`, a tuple: the word whose **deletion** (all its copies) moves the network most, and by how much. The
-# effect of a word is the mean of `|log-odds before - log-odds after|` over the texts that hold it, a float. Words in fewer
-# than five texts do not count. Log-odds are $\ln p - \ln(1 - p)$; no probability here is 0 or 1.
+# Return `(word, effect)`, a tuple: the word whose **deletion** (all its copies) moves the network most, and by how
+# much. The effect of a word is the mean of `|log-odds before - log-odds after|` over the texts that hold it, a float.
+# Words in fewer than five texts do not count. Log-odds are $\ln p - \ln(1 - p)$; no probability here is 0 or 1.
 
 
 # %% nbgrader={"grade_id": "answer_21_4", "solution": true}
@@ -561,26 +562,26 @@ check_21_4(culprit, (12,), 4, "A text that holds nothing but the word becomes an
 #
 # > ●●●●● · 120 minutes · practice
 #
-# Take a classifier, one of this course or your own. Name a cue that should not matter, write down a claim and a threshold,
-# and exchange the cue in texts that were drawn before you looked. Then say what came out. `audit()` returns a dict with
-# exactly these keys:
+# Take a classifier, one of this course or your own. Name a cue that should not matter, write down a claim and a
+# threshold, and exchange the cue in texts that were drawn before you looked. Then say what came out. `audit()` returns
+# a dict with exactly these keys:
 #
 # - `claim`: one sentence that can turn out false, at least $40$ characters; it holds `cue` and `other`.
 # - `cue`, `other`: two different words or signs, the one in the text and the one that takes its place.
-# - `pairs`: at least $40$ tuples `(before, after, label)`, one for each text: the verdicts of the model with `cue` and with
-#   `other`, and the right label, which the exchange does not change. Verdicts and labels are 0 or 1.
-# - `smallest`: the share of flipped verdicts that would change what somebody does, above $0$, at most $0.5$. `reason`: why,
-#   at least $40$ characters.
-# - `flipped`: the share of texts whose verdict changes. `low`, `high`: its `intervals.wilson_interval` at 95 %.
+# - `pairs`: at least $40$ tuples `(before, after, label)`, one for each text: the verdicts of the model with `cue` and
+#   with `other`, and the right label, which the exchange does not change. Verdicts and labels are 0 or 1.
+# - `smallest`: the share of flipped verdicts that would change what somebody does, above $0$, at most $0.5$. `reason`:
+#   why, at least $40$ characters.
+# - `flipped`: the share of texts whose verdict changes. `low`, `high`: its `intervals.wilson_interval` with level $0.95$.
 # - `lost`: accuracy before minus accuracy after.
-# - `p`: the exact two-sided sign test of `lost`. Only texts count that are right in one of the two and wrong in the other.
-#   With $b$ of them right before, $c$ right after, $n = b + c$ and $k = \min(b, c)$: $p = \min(1, 2 \sum_{i \le k}
-#   \binom{n}{i} / 2^n)$, and $1$ where $n = 0$.
-# - `verdict`: `"supported"` where `low` is above `smallest` (the cue matters), `"refuted"` where `high` is below it, else
-#   `"undecided"`.
+# - `p`: the exact two-sided sign test of `lost`. Only texts count that are right in one of the two and wrong in the
+#   other. With $b$ of them right before, $c$ right after, $n = b + c$ and $k = \min(b, c)$: $p = \min(1, 2 \sum_{i \le
+#   k} \binom{n}{i} / 2^n)$, and $1$ where $n = 0$.
+# - `verdict`: `"supported"` where `low` is above `smallest` (the cue matters), `"refuted"` where `high` is below it,
+#   else `"undecided"`.
 #
-# All numbers within $0.001$. The checker reads the arithmetic. A person reads the rest, with this rubric (0, 1 or 2 points a
-# row; 8 of 12 pass):
+# All numbers within $0.001$. The checker reads the arithmetic. A person reads the rest, with this rubric (0, 1 or 2
+# points a row; 8 of 12 pass):
 #
 # | | 0 | 1 | 2 |
 # |:--|:--|:--|:--|
