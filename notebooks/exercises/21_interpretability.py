@@ -510,7 +510,7 @@ def world(seed, alone=0, updates=150):
     return reader, told + [[cue]] * alone, friend
 
 
-def effects(read, texts, once=False, sign=False, scale="odds", pool=False, least=5):
+def effects(read, texts, once=False, scale="odds", pool=False, least=5):
     """The effect of each word, with one mistake, or with none."""
     before, found = read(texts), {}
     for word in sorted({w for text in texts for w in text}):
@@ -522,8 +522,7 @@ def effects(read, texts, once=False, sign=False, scale="odds", pool=False, least
             cut = [texts[i][: (j := texts[i].index(word))] + texts[i][j + 1 :] for i in at]
         a, b = before[at], read(cut)
         change = torch.logit(a) - torch.logit(b) if scale == "odds" else a - b
-        change = change.mean().abs() if sign else change.abs().mean()
-        found[word] = (change * (len(at) / len(texts) if pool else 1)).item()
+        found[word] = (change.abs().mean() * (len(at) / len(texts) if pool else 1)).item()
     return found
 
 
@@ -537,7 +536,6 @@ def check_21_4(culprit, seeds=(1, 2, 3), alone=0, says=""):
         reader, texts, friend = world(seed, alone)
         known = {
             "The effect is a mean over the texts that hold the word, not over all texts.": {"pool": True},
-            "Take the absolute value of each change before the mean, not after it.": {"sign": True},
             "The change is that of the probability. Log-odds are asked for.": {"scale": "p"},
             "Delete all copies of the word, not only the first.": {"once": True},
         }
