@@ -36,7 +36,8 @@ def encode_words(sentences: Sequence[Words], tokenizer: Any, max_length: int) ->
     how = {"add_special_tokens": False, "split_special_tokens": True}
     found = []
     for words in sentences:
-        ids, places, kept = [tokenizer.cls_token_id], [-1], []
+        ids, places = [tokenizer.cls_token_id], [-1]
+        kept: list[str] = []
         for word in listed(words, "words"):
             pieces = tokenizer(word, **how)["input_ids"]
             if len(ids) + len(pieces) >= max_length:

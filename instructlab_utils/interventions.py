@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from instructlab_utils.arguments import array, fraction, listed
@@ -221,7 +222,7 @@ def logit_lens(net: Any, states: Sequence[Tensor]) -> Tensor:
 # --- effects from data ------------------------------------------------------------------------------------------------
 
 
-def difference(treated: Sequence[float], outcome: Sequence[float]) -> float:
+def difference(treated: ArrayLike, outcome: ArrayLike) -> float:
     """Mean outcome of the treated (1) minus that of the others (0). ParameterError where one group is empty.
 
     An effect only where the treatment was drawn by lot. Source: lesson 21, section 9.
@@ -234,7 +235,7 @@ def difference(treated: Sequence[float], outcome: Sequence[float]) -> float:
     return float(y[t == 1].mean() - y[t == 0].mean())
 
 
-def back_door(treated: Sequence[float], outcome: Sequence[float], stratum: Sequence[Any]) -> float:
+def back_door(treated: ArrayLike, outcome: ArrayLike, stratum: Sequence[Any]) -> float:
     """The difference inside each stratum, weighted by the stratum's share of all rows. Source: Pearl (2009), section 3.3.1.
 
     It is the effect if the strata block every back-door path, and wrong if they are a collider. ParameterError where a
