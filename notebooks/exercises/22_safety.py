@@ -119,10 +119,10 @@ def saved(p, y, missed, stopped, bug=""):
 
 
 BUGS_22_1 = {
+    "Of equally cheap thresholds the largest is asked for.": "ties",
     "The rows that measure have helped to choose: rows with an even index choose alone.": "choose",
     "The saving is measured on the rows that chose the threshold. That flatters it.": "measure",
     "A text is stopped where p > t, not where p equals t.": "edge",
-    "Of equally cheap thresholds the largest is asked for.": "ties",
     "t* has the cost of a stopped text above the line: the dearer a miss, the lower the threshold.": "star",
     "With few rows the quantile is that of t, not 1.96.": "normal",
     "The standard deviation of a sample divides by n - 1.": "population",
@@ -258,8 +258,8 @@ def check_22_2(solve_two):
         got, want = call(P), solved(P)
         assert isinstance(got, tuple | list) and len(got) == 3, (
             "Return three numbers: value, row 0, column 0."
-        assert all(isinstance(value, Fraction) for value in got), "Return Fractions: floats are not exact."
         )
+        assert all(isinstance(value, Fraction) for value in got), "Return Fractions: floats are not exact."
         if tuple(got) != want:
             for says, bug in BUGS_22_2.items():
                 assert tuple(got) != solved(P, bug), says
@@ -375,7 +375,7 @@ BUGS_22_3 = {
     "Cards may have up to 19 digits.": "sixteen",
 }
 TEXTS_22_3 = [
-    "card 4111 1111 1111 1111 ok", "4111111111111111", "4111-1111-1111-1111.", "order 4111 1111 1111 1112", "",
+    "card 4111 1111 1111 1111 ok", "5555555555554444", "4111-1111-1111-1111.", "order 4111 1111 1111 1112", "",
     "4111 1111\n1111 1111", "amex 378282246310005!", "٤١١١ ١١١١ ١١١١ ١١١١", "4111\u00a01111\u00a01111\u00a01111",
     "4111  1111 1111 1111", "94111111111111111", "6304000000000000 00", "no card: 12", "id-4111111111111111-x",
     "4222222222222 and 4111111111111111", "4111 1111 1111 1111 5", "0000000000000", "378282246310006",
