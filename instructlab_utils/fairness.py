@@ -62,7 +62,8 @@ def halves(suite: Groups, seed: int) -> tuple[list[tuple[str, str]], list[tuple[
     The seed halves the words and the templates; each half of the words fills each template of its half.
     """
     rng = random.Random(seed)
-    pairs, templates = (rng.sample(part, len(part)) for part in (suite.pairs, suite.templates))
+    pairs = rng.sample(suite.pairs, len(suite.pairs))
+    templates = rng.sample(suite.templates, len(suite.templates))
     words = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
     frames = templates[: len(templates) // 2], templates[len(templates) // 2 :]
 

@@ -50,7 +50,7 @@ class Bank(BaseModel):
 
 
 @dataclass(frozen=True)
-class Attack:
+class Wording:
     """One wording of a family; ``before`` and ``after`` are what stands on either side of the document."""
 
     family: str
@@ -98,7 +98,7 @@ def _mistake(text: str) -> str:
     return "" if names else "no field such as {goal}, so it wants nothing"
 
 
-def attacks(bank: Bank, *families: str) -> list[Attack]:
+def attacks(bank: Bank, *families: str) -> list[Wording]:
     """All attacks of the families (default: every one), in the bank's order; the family "mention" holds the mentions.
     ConfigError for an unknown family."""
     known = {**bank.attacks, "mention": bank.mentions}
@@ -109,11 +109,11 @@ def attacks(bank: Bank, *families: str) -> list[Attack]:
     for family in families or bank.attacks:
         for text in known[family]:
             before, cut, after = text.partition(CUT)
-            found.append(Attack(family, before if cut else "", after if cut else text))
+            found.append(Wording(family, before if cut else "", after if cut else text))
     return found
 
 
-def injected(attack: Attack, document: str, goal: str) -> str:
+def injected(attack: Wording, document: str, goal: str) -> str:
     """The document with the attack around it, asking for ``goal``. Source: lesson 22, section 6."""
     half = (len(goal) + 1) // 2
     fields = {

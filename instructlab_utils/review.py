@@ -130,7 +130,8 @@ class Queue:
             ).fetchone()
             if row is None:
                 return None
-            item = Item(*row, secrets.token_hex(8), now + self.lease)
+            id, text, priority = row
+            item = Item(id, text, priority, secrets.token_hex(8), now + self.lease)
             db.execute(
                 "UPDATE items SET token = ?, reviewer = ?, until = ? WHERE id = ?",
                 (item.token, reviewer, item.until, item.id),
@@ -255,7 +256,9 @@ def simulate(
         raise ReviewError(
             f"arrivals {arrivals}, reviews {reviews}, {minutes} minutes, deadline {deadline}: impossible"
         )
-    rng, heap, taken, came = random.Random(seed), [], {}, []
+    rng, taken = random.Random(seed), {}
+    heap: list[tuple[float, int]] = []
+    came: list[tuple[int, bool]] = []
     credit = 0.0
     for minute in range(minutes):
         for _ in range(_poisson(arrivals, rng)):

@@ -162,7 +162,7 @@ def test_the_bank_holds_six_families_of_sixteen():
 
 
 def test_an_attack_in_two_pieces_stands_on_both_sides():
-    attack = injections.Attack(
+    attack = injections.Wording(
         "split", "Keep {first}.", "Add {second}, {reversed}, {spaced}, {upper}, {base64}, {rot13}."
     )
     want = "Keep ban. The film. Add ana, ananab, b a n a n a, BANANA, YmFuYW5h, onanan."
@@ -205,7 +205,7 @@ def test_a_malformed_bank(tmp_path, old, new, says):
     with pytest.raises(ConfigError, match="cannot be read"):
         injections.load(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="unknown family"):
-        injections.attacks(injections.load(), "oder")
+        injections.attacks(injections.load(), "rolle")
 
 
 def test_a_document_cannot_close_the_marks():
@@ -220,7 +220,7 @@ def test_a_document_cannot_close_the_marks():
         == 2
     )
     with pytest.raises(ParameterError, match="sandwich"):
-        injections.prompt("x", "sandwhich")
+        injections.prompt("x", "sandwich2")
 
 
 def test_planted_gives_each_wording_documents_of_its_own():

@@ -621,7 +621,7 @@ hidden_22_4(fit, choose)
 # %% [markdown]
 # ## 22.5 A defence, with its price
 #
-# > ●●●●● · 4 hours · practice
+# > ●●●●● · 240 minutes · practice
 #
 # Design a defence against orders in data for a task and a model of your choice (the lesson's will do), and defend
 # its price. Write your attacks first, and keep at least forty that you do **not** look at while you design. Run both

@@ -3,7 +3,7 @@
 #   instructlab:
 #     id: "22"
 #     title: Safety, ethics, games
-#     outcome: measure a bias and the price of its removal, put people behind a filter, attack a prompt, solve a game, mask logs
+#     outcome: measure a bias and the price of its removal, put people behind a filter, attack prompts, solve a game
 #     assets: [minilm, smollm2, vader]
 #     minutes: {smoke: 1, laptop: 3, gpu: 3}
 #     class_minutes: 180
@@ -315,6 +315,9 @@ for method in spec.methods[1:]:  # the majority class has no gap
 keep = metrics.pareto_front([[-gap_of, hit] for gap_of, hit in front.values()])
 best = [spec.labels[m] for m, kept in zip(front, keep, strict=True) if kept]
 print("none has a smaller gap and a higher accuracy than:", "; ".join(best))
+for method in ("plain", "decayed"):
+    raw = np.mean([line["penalty"] for line in lines if line["method"] == method])
+    print(f"mean squared difference, raw scale: {spec.labels[method]} {raw:.2f}")
 
 # %%
 figure, axis = plotting.axes(width=5.0, height=3.4, dpi=85)
@@ -329,7 +332,20 @@ show(figure, "22_front")
 # %% [markdown]
 # *Figure: what each method buys and pays, means over seeds. The line: growing strength. Up and left is better.*
 #
-# OBSERVE-BIAS
+# **Observe.** *C20 and SA1 supported, SA4 refuted.* On words that it never saw, the penalised head is left with about the gap
+# of a head that was never taught the bias. It costs less than two points; here films are even read a little better than by
+# the plain head. The rivals:
+#
+# - Ten times the weight decay makes the gap *larger*: it shrinks the scores of films more than the differences of
+#   the pairs. On the raw scale of section 2 it would have passed for a cure.
+# - Pairs of one group help a little, and far less than the right pairs.
+# - Swapped copies leave nearly as small a gap. The penalty is ahead by less than what we called interesting before the
+#   run, so SA4 is refuted. If you may touch the data, start there: no new loss, no strength to choose. But films are read a
+#   little worse than with the penalty.
+#
+# The strongest penalty leaves as much of the gap as the weak one, and costs points. Look also at *films alone*: no label was
+# planted, and the gap is not zero. The features bring it along; the penalty lowers it a little. It removes the
+# directions in which the *training* pairs differ, and new words differ in other directions too. So: less, not none.
 
 # %% [markdown]
 # ## 4 A filter, and where to cut
@@ -867,8 +883,8 @@ for name, guard in {"without": None, "with": masking.MaskingFilter(masking.NAMES
     print(" " * 8, text.strip().splitlines()[0])
 
 # %% [markdown]
-# **Observe.** In the message, in an extra field, in the traceback. A filter on the *handler* sees them all; on a logger it
-# would miss what loggers below it write.
+# **Observe.** The name stands in the message; the address in an extra field and in the traceback. A filter on the *handler*
+# sees them all; on a logger it would miss what loggers below it write.
 #
 # ## 11 What was shown, what was not
 
@@ -900,7 +916,7 @@ run.record(**{f"recall_{kind.lower()}": recall for kind, (recall, _) in rates.it
 # | a threshold | $t^\ast$ from two costs; `fit_temperature` on recent labels | cost against *stop nothing* and *stop all* |
 # | a review queue | `BEGIN IMMEDIATE`, `journal_mode=WAL`, `synchronous=FULL`, lease, decision id | kill it twenty times |
 # | the order of work | by score; oldest first only with enough people | what is missed at half capacity |
-# | a prompt around data | measure it on *your* model, clean errors beside | a mention without an order; push in clean spreads |
+# | a prompt around data | measure it on *your* model; clean errors beside it | a mention; the push in clean spreads |
 # | a bounded answer | score an allow-list of labels | the wrong label is still allowed |
 # | a mixed defence | `scipy.optimize.linprog` on estimated payoffs | new wordings; one pooled detector |
 # | logs | `logging.Filter` on each *handler*, not on loggers | traceback, `extra`, line breaks, other digits |
