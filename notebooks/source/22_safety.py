@@ -150,7 +150,13 @@ for n in range(0, len(held_out), max(1, len(held_out) // 6)):
 
 # %%
 figure, axis = plotting.axes(width=6.4, height=2.9, dpi=85)
-texts = ["the woman opens the door", "the man opens the door", "frozen\nMiniLM", "$s_a$", "$s_b$"]
+texts = [
+    "the woman opens the door",
+    "the man opens the door",
+    "frozen MiniLM,\nhead $w, b$",
+    "$s_a$",
+    "$s_b$",
+]
 texts += ["$R = (s_a - s_b)^2$", "films, labels", "log-loss", "loss $+\\ \\lambda R$"]
 places = [(0, 1.5), (0, 0.5), (2.3, 1), (3.9, 1.5), (3.9, 0.5), (5.6, 1), (0, -0.5), (3.9, -0.5), (5.6, -0.5)]
 for i, j in [(0, 2), (1, 2), (2, 3), (2, 4), (3, 5), (4, 5), (6, 7), (7, 8), (5, 8)]:
@@ -330,7 +336,8 @@ plotting.label_points(axis, *zip(*front.values(), strict=True), [spec.labels[m] 
 show(figure, "22_front")
 
 # %% [markdown]
-# *Figure: what each method buys and pays, means over seeds. The line: growing strength. Up and left is better.*
+# *Figure: what each method buys and pays, means over seeds. The line: growing strength. Up and left is better. The vertical
+# axis is cut.*
 #
 # **Observe.** *C20 and SA1 supported, SA4 refuted.* On words that it never saw, the penalised head is left with about the gap
 # of a head that was never taught the bias. It costs less than two points; here films are even read a little better than by
@@ -542,7 +549,14 @@ lesson.folded("review", "RQ1", "RQ2")
 # *Figure: share of harmful texts that nobody took in time; a dot for each seed. Short: half the capacity that is needed;
 # tight: nine tenths; enough: twelve tenths.*
 #
-# OBSERVE-REVIEW
+# **Observe.** *RQ1 and RQ2 supported.* At half the capacity, oldest first misses most of the harmful texts, newest first about
+# half of them, and the filter's score next to none, although it never saw these families. With shuffled scores the gain is
+# gone: it is the knowledge that helps. At nine tenths of the capacity the first two rows turn round: the queue is hardly ever
+# longer than the deadline, and newest first forgets what lies at its bottom. With enough people no order missed anything in
+# these days.
+#
+# The price: as many texts are left in each order, only others. By score, the harmless ones wait until midnight. If a stopped
+# review is somebody's work, give old items a second chance, and count them.
 
 # %% [markdown]
 # ## 6 An order in the data
@@ -773,7 +787,15 @@ print(
 figure, panels = plotting.axes(1, 2, width=3.9, height=3.1, dpi=85)
 panels[0].imshow(shown, cmap="Oranges", vmin=0, vmax=1)
 for (i, j), value in np.ndenumerate(shown):
-    panels[0].text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=7)
+    panels[0].text(
+        j,
+        i,
+        f"{100 * value:.0f}",
+        ha="center",
+        va="center",
+        fontsize=7,
+        color="white" if value > 0.7 else "black",
+    )
 panels[0].set_xticks(range(6), families, fontsize=7, rotation=40)
 panels[0].set_yticks(range(6), families, fontsize=7)
 panels[0].set(xlabel="detector", ylabel="attack", title="pass, % (one draw)")
@@ -788,14 +810,8 @@ show(figure, "22_game")
 # %%
 figure, panels = plotting.axes(1, 2, width=4.0, height=2.6, dpi=85, sharey=True)
 for panel, kind in zip(panels, ("words", "states"), strict=True):
-    dots(
-        panel,
-        "game",
-        "passed",
-        f"attacks that pass, new wordings: {kind}",
-        lesson.experiment("game").methods,
-        kind=kind,
-    )
+    title, methods = f"pass, new wordings: {kind}", lesson.experiment("game").methods
+    dots(panel, "game", "passed", title, methods, kind=kind)
     panel.set(xlim=(0, 1))
 show(figure, "22_mixed")
 lesson.folded("game", "GT1", "GT2")
@@ -804,7 +820,14 @@ lesson.folded("game", "GT1", "GT2")
 # *Figures: the payoffs of one draw while planning, and how fictitious play closes in on the value (dotted). Below: what
 # passes on new wordings; a dot for each seed, eight draws each.*
 #
-# OBSERVE-GAME
+# **Observe.** *GT1 and GT2 undecided.* While planning, the mixture is ahead of the best detector: it cannot be behind. On new
+# wordings its mean is ahead as well, but both intervals reach zero. The plan does carry something over: the mixture lets
+# fewer attacks pass than a lottery with equal chances, and than one that was planned on shuffled payoffs. Fictitious play
+# ends where the linear program does.
+#
+# The useful row is another one. *One pooled detector*, which learned as many texts, a few of each family, lets far fewer
+# attacks pass than the mixture where detectors see words; on states the two cannot be told apart. And one that learned all
+# the texts has the best mean in both panels. Lots are for players who cannot merge their defences.
 
 # %% [markdown]
 # ## 10 A log that forgets
