@@ -549,11 +549,11 @@ lesson.folded("review", "RQ1", "RQ2")
 # *Figure: share of harmful texts that nobody took in time; a dot for each seed. Short: half the capacity that is needed;
 # tight: nine tenths; enough: twelve tenths.*
 #
-# **Observe.** *RQ1 and RQ2 supported.* At half the capacity, oldest first misses most of the harmful texts, newest first about
-# half of them, and the filter's score next to none, although it never saw these families. With shuffled scores the gain is
-# gone: it is the knowledge that helps. At nine tenths of the capacity the first two rows turn round: the queue is hardly ever
-# longer than the deadline, and newest first forgets what lies at its bottom. With enough people no order missed anything in
-# these days.
+# **Observe.** *RQ1 and RQ2 supported.* At half the capacity, oldest first misses most of the harmful texts, newest first
+# about half of them, and the filter's score next to none, although it never saw these families. With shuffled scores the
+# gain is gone: it is the knowledge that helps. At nine tenths of the capacity the first two rows turn round: the queue is
+# hardly ever longer than the deadline, and newest first forgets what lies at its bottom. With enough people no order missed
+# anything in these days.
 #
 # The price: as many texts are left in each order, only others. By score, the harmless ones wait until midnight. If a stopped
 # review is somebody's work, give old items a second chance, and count them.
