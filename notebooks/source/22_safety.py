@@ -657,7 +657,13 @@ lesson.folded("injection", "SA2", "IJ1", "IJ2", "IJ3", "IJ4")
 # *Figure: success by defence and family, sixteen wordings a cell, two sentences each. The rows that begin with "clean" have
 # no attack: they show what a prompt or the filter costs.*
 #
-# OBSERVE-INJECTION
+# **Observe.** *SA2, IJ1 and IJ2 refuted, IJ3 and IJ4 supported.* None of the three prompts lowers the attacker's success by
+# ten points. With delimiters and with marks it even *rises*; the reminder leaves it and costs errors on clean sentences. The
+# published gains are about far larger models. Why this one gets worse, we did not test.
+#
+# Read the control before you say that the model obeys. A mere *mention* of the label already moves most of what the attack
+# moves; the order adds a little (IJ4). The filter is the one that helps, on families that it never saw, for a few points of
+# clean sentences. What it reacts to, orders or all that does not look like a review, we did not test.
 
 # %% [markdown]
 # ## 8 Refusing too little, refusing too much
