@@ -271,7 +271,8 @@ run.record(gap_plain=curve[0.0][0], accuracy_plain=curve[0.0][1])
 run.record(gap_penalty=curve[0.1][0], accuracy_penalty=curve[0.1][1])
 
 # %% [markdown]
-# **Observe.** A small strength buys nearly all there is to buy. More strength buys little and costs accuracy.
+# **Observe.** In this seed a small strength buys most of what there is to buy. The strongest penalty buys no more, and is the
+# least accurate.
 #
 # One seed proves nothing, and a penalty needs honest opponents. The experiment `bias` has fifteen seeds, each with film
 # sentences of its own, and these rivals:
@@ -432,7 +433,9 @@ show(figure, "22_threshold")
 # %% [markdown]
 # *Figure: cost against threshold, on texts that chose nothing. Dotted: $t^\ast$. Thin line: no filter at all.*
 #
-# **Observe.** OBSERVE-THRESHOLD
+# **Observe.** On new families the raw filter is not calibrated: at $t^\ast$ it costs more than at a threshold that the other
+# half of the texts chose. With a temperature $t^\ast$ does as well. Both valleys lie far below *no filter*. But the
+# temperature needed labelled texts of the kind that comes. When a new family arrives, calibration is a hope.
 #
 # ## 5 People, and a queue that loses nothing
 #
@@ -608,9 +611,9 @@ for defence, (before, after) in odds.items():
     print(f"{'':10s} push {push:.2f} nats, which is {push / before.std():.2f} clean standard deviations")
 
 # %% [markdown]
-# **Observe.** Hardly a foreign word wins, but the label is easy to move. (We subtract the mean log-odds of clean sentences
-# first: this model says *positive* too often. No label is needed for that.) And look at the two units of the push: a prompt
-# that makes all log-odds smaller seems to protect. Section 2 again: divide by the clean spread.
+# **Observe.** A foreign word seldom wins, but the label is easy to move. (We subtract the mean log-odds of clean sentences
+# first: this model says *positive* too often. No label is needed for that.) Look at the two units of the push. A prompt that
+# makes all log-odds smaller would look safer in nats. Section 2 again: divide by the clean spread.
 #
 # ## 7 Four prompts and a filter
 #
@@ -690,9 +693,9 @@ for (name, system), line in itertools.product(policies.items(), ASKED.splitlines
     )
 
 # %% [markdown]
-# **Observe.** Compare the means of the policy's three rows with those without a policy. A sentence in the system message
-# moves *all* groups; whether it moves the birds more is what you would have to show. Twelve questions
-# prove nothing; they show what to measure: right refusals beside wrong ones.
+# **Observe.** Compare each group with and without the policy. The means move by a fraction of a nat, and the ranges overlap:
+# this model has no policy to speak of. Twelve questions prove nothing; they show what to measure: right refusals beside
+# wrong ones.
 #
 # ## 9 A game
 #
@@ -701,7 +704,7 @@ for (name, system), line in itertools.product(policies.items(), ASKED.splitlines
 # And is there something better?
 
 # %%
-P = np.array([[0.2, 0.9], [0.8, 0.3]])
+P = np.array([[0.2, 0.9], [0.7, 0.3]])
 pure = games.best_pure(P)
 print(
     f"best column {pure}: it loses {P[:, pure].max():.2f} at most; half and half loses {(P @ [0.5, 0.5]).max():.2f} at most"
@@ -777,11 +780,11 @@ for clean_per_attack in (0, 1, 4, 10):
     print(f"mixed {mix} ({found.high:.2f})")
 
 # %% [markdown]
-# Read it with care: the matrix is estimated, and solved on the same numbers. On the numbers that it was solved on, the
-# mixture can never lose against the best column. That is the theorem; a run cannot support it. The question for a run is
-# whether the advantage survives on *new* wordings. The experiment `game` trains six detectors, one for each family; only one
-# of them may look at a text. Both sides plan on some wordings, others are measured. GT1: detectors that see pairs of words.
-# GT2: detectors on MiniLM's states.
+# When attacks are rare the price counts, and the answer changes. Read it with care: the matrix is estimated, and solved on
+# the same numbers. On the numbers that it was solved on, the mixture can never lose against the best column. That is the
+# theorem; a run cannot support it. The question for a run is whether the advantage survives on *new* wordings. The
+# experiment `game` trains six detectors, one for each family; only one of them may look at a text. Both sides plan on some
+# wordings, others are measured. GT1: detectors that see pairs of words. GT2: detectors on MiniLM's states.
 
 # %%
 print("verdicts:", lesson.words("GT1", "GT2"))
@@ -873,10 +876,13 @@ rates = masking.recall_precision(found, [spans for _, spans in records])
 for kind, (recall, precision) in rates.items():
     print(f"{kind:6s} recall {recall:.3f}  precision {precision:.3f}")
 wrong = [text for (text, truth), spans in zip(records, found, strict=True) if spans != truth]
-for text in wrong[:: max(1, len(wrong) // 3)][:3]:
+for text in sorted(wrong, key=len)[:: max(1, len(wrong) - 1)]:  # the shortest and the longest
     print("wrong:", repr(text), "→", repr(masking.mask(text, masking.NAMES)))
 
 # %% [markdown]
+# **Observe.** Names that are not on the list stay. And a checksum can hold by luck: of about a hundred account numbers one
+# swallows the word behind it.
+#
 # **Predict.** The message is masked before it is written. Where can the address still come out?
 
 
