@@ -116,7 +116,7 @@ def fused(lists: Sequence[Tensor], k: float = 60.0) -> Tensor:
         raise ParameterError(f"{len(lists)} lists, k = {k}: give lists of one shape, and k above -1")
     total = torch.zeros(lists[0].shape, dtype=torch.float64)
     for scores in lists:
-        total += 1 / (k + 1 + ranking(scores).argsort(dim=-1))
+        total += 1 / (k + 1 + ranking(scores).argsort(dim=-1).double())
     return total
 
 

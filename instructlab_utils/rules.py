@@ -2,7 +2,7 @@
 they do.
 
 A network says n bits by logits z (…, n), independent of each other. A *world* is an assignment of all bits; a rule is the
-set of worlds that it allows, a bool tensor (S, n). Built in lesson 24, sections 9 to 11.
+set of worlds that it allows, a bool tensor (S, n). Built in lesson 24, sections 9 and 10.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def semantic_loss(z: Tensor, allowed: Tensor) -> Tensor:
 def world_losses(z: Tensor, allowed: Tensor, y: Tensor) -> Tensor:
     """Minus ln P(world y | the rule holds), shape (N,): z (N, n), y (N,) numbers of allowed worlds.
 
-    Source: lesson 24, section 11.
+    Source: lesson 24, section 10.
     """
     z = _checked(z, allowed)
     return cross_entropy(z @ allowed.to(z.dtype).T, y)
@@ -96,7 +96,7 @@ def judged(z: Tensor, allowed: Tensor, y: Tensor) -> dict[str, float | bool]:
     """What logits z (N, n) are worth where world y (N,) is right: ``accuracy`` and ``loss`` (nats) of the world that the rule
     allows, ``violations`` and ``bits`` (share that is exactly right) of bits that are decided alone, and ``one_class``.
 
-    Source: lesson 24, section 11.
+    Source: lesson 24, section 10.
     """
     best = most_probable(z, allowed)
     return {
@@ -144,7 +144,7 @@ def fit_bits(
 
     The loss is the binary cross-entropy, summed over the bits, mean over the texts, plus ``weight`` × the mean of
     ``extra(logits)`` over ``pool`` (texts whose bits nobody knows), plus ``decay`` / 2 × the squared weights. Full batch,
-    Adam from 0. Raises ParameterError where the loss is not finite. Source: lesson 24, section 11.
+    Adam from 0. Raises ParameterError where the loss is not finite. Source: lesson 24, section 10.
     """
     head = torch.nn.Linear(x.shape[1], bits.shape[1], dtype=x.dtype)
     torch.nn.init.zeros_(head.weight)
@@ -174,7 +174,7 @@ def fit_arm(
     """:func:`fit_bits` on x (N, d), of which the first ``len(y)`` rows have a world, by one of ``ARMS``.
 
     ``rule`` asks on all rows that the rule ``allowed`` holds, ``rule_labelled`` on the labelled ones alone, ``wrong_rule``
-    for the rule ``wrong``, ``entropy`` for sure bits; ``permuted`` shuffles the labels. Source: lesson 24, section 11.
+    for the rule ``wrong``, ``entropy`` for sure bits; ``permuted`` shuffles the labels. Source: lesson 24, section 10.
     """
     if arm not in ARMS:
         raise ParameterError(f"unknown arm {arm!r}: choose one of {', '.join(ARMS)}")
@@ -193,7 +193,7 @@ def texts(
 
     ``topics``: y is one of five worlds of ``exactly(5)``. ``ratings``: y counts how many of ``CUTS`` a film's rating passes,
     a world of ``chain(3)``. With ``seeds`` the seed has test texts of its own, without them they are of dev.
-    Source: lesson 24, section 11.
+    Source: lesson 24, section 10.
     """
     task, every = TEXTS[name]
     kept, order, rest, dev = features.split_pool(task, every, seed, pool)
