@@ -16,9 +16,9 @@
 # # Experiment `retrieval`: one block
 #
 # A question of SQuAD's development set, and all passages of 25 of its 48 articles: where does the passage stand in which the
-# answer begins? By words (BM25), by vectors (the mean states of MiniLM, compared by cosine), and by both lists fused. Nothing is
-# trained. A block is one seed, and a seed is two articles of its own. The grid stands in `data/experiments/retrieval.toml`,
-# the claim in `data/claims/RB1.toml`; lesson 24 explains the methods.
+# answer begins? By words (BM25), by vectors (the mean states of MiniLM, compared by cosine), and by both lists fused.
+# Nothing is trained. A block is one seed, and a seed is two articles of its own. The grid stands in
+# `data/experiments/retrieval.toml`, the claim in `data/claims/RB1.toml`; lesson 24 explains the methods.
 #
 # Two stages. `tune` tries BM25's two numbers and the fusion's one, with questions about dev articles. `run` takes the best.
 
