@@ -190,16 +190,22 @@ def check_24_2(threshold):
     sure = [0.99 - 0.01 * i for i in range(40)]
     right = [i not in (0, 22, 31, 33, 35, 36, 38) for i in range(40)]
     blocks = ([0.9] * 12 + [0.8] * 12 + [0.5] * 6, [True] * 11 + [False] + [True] * 12 + [False] * 6)
-    possible, failed = list(wrong), ""
-    for a, b, risk in ((sure, right, 0.25), (sure, right, 0.35), (*blocks, 0.2), (*blocks, 0.35)):
+    dip = ([0.9] * 20 + [0.8] * 10 + [0.7] * 60, [True] * 24 + [False] * 6 + [True] * 60)
+    possible, failed, answered = list(wrong), "", False
+    for a, b, risk in (
+        (sure, right, 0.25),
+        (sure, right, 0.35),
+        (*blocks, 0.2),
+        (*blocks, 0.35),
+        (*dip, 0.25),
+    ):
         got, want = call(a, b, risk), threshold_as(a, b, risk)
-        assert got is not None or want is None, (
-            "There is an allowed threshold, and you return None. Did you forget return?"
-        )
+        answered = answered or got is not None
         possible = [says for says in possible if threshold_as(a, b, risk, **wrong[says]) == got]
         failed = failed or (
             f"threshold is {got}, and should be {want}, at a risk of {risk}." if got != want else ""
         )
+    assert answered, "You return None in every case. Did you forget return?"
     assert not failed, possible[0] if possible else failed
     assert call([0.7, 0.6], [False, False], 0.1) is None, "No threshold is allowed here: return None."
     print("24.2 passed the visible cases.")
