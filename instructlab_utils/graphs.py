@@ -137,7 +137,7 @@ class Graph:
         for subject in sorted(self.by_subject):
             if len(self.reach(subject, steps)) < least:
                 continue
-            paths = {(r,) for _, r, _ in self.about(subject)}
+            paths: set[tuple[str, ...]] = {(r,) for _, r, _ in self.about(subject)}
             if steps == 2:
                 paths = {(r, r2) for _, r, o in self.about(subject) for _, r2, _ in self.about(o)}
             for path in sorted(paths):

@@ -115,7 +115,8 @@ class Reading:
         if self.longest + 32 > positions(model):
             raise ParameterError(f"a prompt has {self.longest} tokens: the model reads {positions(model)}")
         self.line = text_ids("\n", tokenizer)[0]
-        self.device, self.cache = next(model.parameters()).device, None
+        self.device = next(model.parameters()).device
+        self.cache: Any = None
         if shared:
             once = torch.tensor([shared], device=self.device)
             self.cache = model(once, use_cache=True, logits_to_keep=1).past_key_values

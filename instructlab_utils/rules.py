@@ -180,7 +180,10 @@ def fit_arm(
         raise ParameterError(f"unknown arm {arm!r}: choose one of {', '.join(ARMS)}")
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     bits = allowed[y[order] if arm == "permuted" else y]
-    asked = {"entropy": bit_entropy, "wrong_rule": partial(semantic_loss, allowed=wrong)}
+    asked: dict[str, Callable[[Tensor], Tensor]] = {
+        "entropy": bit_entropy,
+        "wrong_rule": partial(semantic_loss, allowed=wrong),
+    }
     extra = asked.get(arm, partial(semantic_loss, allowed=allowed))
     pool = None if arm in ("no_rule", "permuted") else x[: len(y) if arm == "rule_labelled" else None]
     return fit_bits(x[: len(y)], bits, pool=pool, extra=extra, **knobs)
