@@ -29,7 +29,7 @@ def spectrogram(x: Tensor, window: int = WINDOW, hop: int = HOP) -> Tensor:
     """Power |X|² of windowed pieces of a waveform: (N,) → (frames, window / 2 + 1), floating.
 
     Frame t holds the samples from t · hop on; what is left behind the last whole frame is dropped. The window is Hann's.
-    Raises ParameterError for a waveform shorter than one window, or one with a second axis. Source: lesson 23, section 8.
+    Raises ParameterError for a waveform shorter than one window, or one with a second axis. Source: lesson 23, section 9.
     """
     if x.ndim != 1 or len(x) < window:
         raise ParameterError(
@@ -41,7 +41,7 @@ def spectrogram(x: Tensor, window: int = WINDOW, hop: int = HOP) -> Tensor:
 
 
 def mel(hertz: Tensor) -> Tensor:
-    """Mels: 2595 log10(1 + f / 700), near to linear below 700 Hz and logarithmic above. Source: lesson 23, section 8."""
+    """Mels: 2595 log10(1 + f / 700), near to linear below 700 Hz and logarithmic above. Source: lesson 23, section 9."""
     return 2595 * torch.log10(1 + hertz / 700)
 
 
@@ -50,7 +50,7 @@ def mel_filters(bands: int = BANDS, window: int = WINDOW, rate: int = RATE) -> T
 
     Column b rises from 0 at corner b to 1 at corner b + 1 and falls to 0 at corner b + 2; the corners run from 0 Hz to half
     of ``rate``. Raises ParameterError where a triangle holds no frequency of the window: it would be 0 for every sound.
-    Source: lesson 23, section 8. Equal to ``transformers.audio_utils.mel_filter_bank(..., mel_scale="htk")``.
+    Source: lesson 23, section 9. Equal to ``transformers.audio_utils.mel_filter_bank(..., mel_scale="htk")``.
     """
     top = mel(torch.tensor(rate / 2, dtype=torch.float64))
     corners = 700 * (10 ** (torch.linspace(0, 1, bands + 2, dtype=torch.float64) * top / 2595) - 1)
@@ -68,7 +68,7 @@ def mel_filters(bands: int = BANDS, window: int = WINDOW, rate: int = RATE) -> T
 def log_mel(x: Tensor, floor: float = 1e-6) -> Tensor:
     """The logarithm of the energy in each mel band: (N,) → (frames, bands), in the dtype of ``x``.
 
-    ``floor`` is added before the logarithm, so that silence is finite. Source: lesson 23, section 8.
+    ``floor`` is added before the logarithm, so that silence is finite. Source: lesson 23, section 9.
     """
     return (spectrogram(x) @ mel_filters().to(x.dtype) + floor).log()
 
@@ -76,7 +76,7 @@ def log_mel(x: Tensor, floor: float = 1e-6) -> Tensor:
 def with_noise(x: Tensor, decibels: float, generator: torch.Generator) -> Tensor:
     """The waveform with white noise, so that 10 log10(power of x / power of the noise) is ``decibels``.
 
-    Raises ParameterError for silence: no noise has that ratio to it. Source: lesson 23, section 8.
+    Raises ParameterError for silence: no noise has that ratio to it. Source: lesson 23, section 9.
     """
     power = x.square().mean()
     if not power > 0:
@@ -89,7 +89,7 @@ def with_noise(x: Tensor, decibels: float, generator: torch.Generator) -> Tensor
 
 
 def collapse(path: Sequence[int], blank: int = BLANK) -> list[int]:
-    """What a path writes: runs of one symbol become one, then the blanks go. Source: lesson 23, section 9."""
+    """What a path writes: runs of one symbol become one, then the blanks go. Source: lesson 23, section 10."""
     return [s for i, s in enumerate(path) if s != blank and (i == 0 or s != path[i - 1])]
 
 
@@ -110,7 +110,7 @@ def ctc_losses(
     Raises:
         TrainingError: another number of rows, a target that is the blank or no class, a length outside 1…T.
 
-    Source: Graves et al. (2006); lesson 23, section 9. Equal to ``torch.nn.functional.ctc_loss(..., reduction="none")``.
+    Source: Graves et al. (2006); lesson 23, section 10. Equal to ``torch.nn.functional.ctc_loss(..., reduction="none")``.
     """
     B, T, K = log_p.shape
     if len(targets) != B or len(lengths) != B or not all(1 <= n <= T for n in lengths):
@@ -149,7 +149,7 @@ def ctc_losses(
 
 
 def best_path(log_p: Tensor, blank: int = BLANK) -> list[int]:
-    """Greedy decoding of (T, K): the most probable symbol of each frame, collapsed. Source: lesson 23, section 10."""
+    """Greedy decoding of (T, K): the most probable symbol of each frame, collapsed. Source: lesson 23, section 11."""
     return collapse(log_p.argmax(-1).tolist(), blank)
 
 
@@ -158,7 +158,7 @@ def prefix_beam(log_p: Tensor, width: int, blank: int = BLANK) -> tuple[list[int
 
     Each prefix keeps two sums over paths: those that end with a blank, and those that end with its last symbol. With a
     beam wide enough for all prefixes the answer is exact. Raises ParameterError for a beam below 1.
-    Source: Hannun et al. (2014), arXiv:1408.2873, Algorithm 1 without a language model; lesson 23, section 10.
+    Source: Hannun et al. (2014), arXiv:1408.2873, Algorithm 1 without a language model; lesson 23, section 11.
     """
     if width < 1:
         raise ParameterError(f"a beam of {width} keeps nothing: choose 1 or more")
@@ -204,7 +204,7 @@ class Recogniser(nn.Module):
     """Three convolutions over time: log-mel (B, T, bands) → log-probabilities (B, T, K), for each frame.
 
     A frame sees 17 frames around it. Each clip's bands are centred on their mean over the clip, which takes the loudness out.
-    Source: lesson 23, section 11.
+    Source: lesson 23, section 12.
     """
 
     def __init__(self, classes: int, width: int = 96, bands: int = BANDS) -> None:
@@ -226,7 +226,7 @@ class Recogniser(nn.Module):
 def padded(features: Sequence[Tensor]) -> Tensor:
     """Spectrograms of different lengths as one tensor (N, T, bands), each centred on its mean, 0 behind its end.
 
-    Source: lesson 23, section 11.
+    Source: lesson 23, section 12.
     """
     return nn.utils.rnn.pad_sequence([f - f.mean() for f in features], batch_first=True)
 
@@ -235,7 +235,7 @@ def clip_examples(features: Sequence[Tensor], texts: Sequence[str], alphabet: st
     """An example for each clip: as many ``input_ids`` as frames, the letters as labels (1: the first), its place.
 
     Raises TrainingError for a letter that the alphabet lacks, or a clip with fewer frames than letters.
-    Source: lesson 23, section 11.
+    Source: lesson 23, section 12.
     """
     found = []
     for i, (f, text) in enumerate(zip(features, texts, strict=True)):
@@ -252,9 +252,11 @@ def clip_examples(features: Sequence[Tensor], texts: Sequence[str], alphabet: st
 def clip_losses(features: Tensor, net: Any, batch: training.Batch) -> Tensor:
     """The objective of a recogniser: the CTC loss of each clip, (B,); the loop divides by the number of letters.
 
-    Source: lesson 23, section 11.
+    torch's own function, which gives what :func:`ctc_losses` gives in half of the time.
+    Source: lesson 23, section 12.
     """
-    lengths = batch["attention_mask"].sum(1).tolist()
-    targets = [[s for s in row if s != training.IGNORED] for row in batch["labels"].tolist()]
-    log_p = net(features[batch["clip"][:, 0], : max(lengths)])
-    return ctc_losses(log_p, targets, lengths)
+    lengths = batch["attention_mask"].sum(1)
+    log_p = net(features[batch["clip"][:, 0], : int(lengths.max())])
+    counts = batch["labels"] != training.IGNORED
+    targets, sizes = batch["labels"][counts], counts.sum(1)
+    return nn.functional.ctc_loss(log_p.transpose(0, 1), targets, lengths, sizes, BLANK, reduction="none")

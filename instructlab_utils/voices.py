@@ -1,7 +1,7 @@
 """Words spoken by eSpeak NG, a small synthesiser, called through ``ctypes``.
 
 The package espeakng-loader brings its shared library and data. eSpeak NG is free software under the GPL, version 3;
-nothing of it is part of this project, and no recording is kept but a few clips in a lesson. Used in lesson 23.
+nothing of it is part of this project, and no recording is kept but a few clips in a lesson. From lesson 23 on.
 """
 
 from __future__ import annotations
