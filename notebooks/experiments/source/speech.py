@@ -20,11 +20,11 @@
 # heard. A block is one seed, with its own cast of voices. The grid stands in `data/experiments/speech.toml`, the claims in
 # `data/claims/`; lesson 23 explains the parts.
 #
-# `tune` tries learning rates on seeds that the table does not use, and hears two more voices.
+# No rate is tuned: the TOML fixes it.
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune, run or twin
+stage: str = "run"  # run or twin
 seed: int = 0  # voices, first values, order of batches, noise
 
 # %%
@@ -55,7 +55,6 @@ last = settings.test_voices
 clips = {
     "one": heard(cast[:1], settings.many_speeds, settings.pitches),
     "several": heard(cast[: settings.voices], settings.speeds),
-    "dev": heard(cast[-last - 2 : -last], settings.test_speeds),
     "test": heard(cast[-last:], settings.test_speeds),
 }
 low, high = settings.decibels
@@ -81,13 +80,15 @@ def examples(name):
     return speech.clip_examples(features[name], texts[name], alphabet)
 
 
-def trained(name, rate):
+def trained(name):
     torch.manual_seed(seed)
     net, objective = (
         speech.Recogniser(len(alphabet) + 1),
         partial(speech.clip_losses, speech.padded(features[name])),
     )
-    return blocks.fit(block, net, examples(name), 0, learning_rate=rate, objective=objective)[:2]
+    return blocks.fit(
+        block, net, examples(name), 0, learning_rate=settings.learning_rate, objective=objective
+    )[:2]
 
 
 @torch.no_grad()
@@ -109,20 +110,17 @@ def told(net, name):
 # ## Run
 
 # %%
-rates = {trial.method: trial.tuned.get("learning_rate") for trial in block.spec.trials(block.block)}
 for trial in block.trials():
     net, line = None, {}
     with block.run.measure() as cost:
         if trial.method != "guess":
-            net, line = trained(trial.method, trial.tuned.get("learning_rate", rates.get("several")))
-    line["dev_accuracy"], line["dev_loss"] = told(net, "dev")
-    if not block.tuning:
-        line["accuracy"], line["loss"] = told(net, "test")
-        line["noisy"], line["noisy_loss"] = told(net, "noisy")
+            net, line = trained(trial.method)
+    line["accuracy"], line["loss"] = told(net, "test")
+    line["noisy"], line["noisy_loss"] = told(net, "noisy")
     block.line(trial, cost, **line)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-block.close("accuracy", "noisy", "loss", "dev_loss")
+block.close("accuracy", "noisy", "loss")
