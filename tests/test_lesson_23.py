@@ -250,7 +250,7 @@ def test_log_mel_is_torchaudios():
     like_ours = {"hop_length": 128, "n_mels": 32, "center": False, "norm": None, "mel_scale": "htk"}
     x = torch.randn(4000, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     theirs = MelSpectrogram(8000, 256, **like_ours).double()(x).T
-    assert ((theirs + 1e-6).log() - speech.log_mel(x)).abs().max() < 1e-5
+    assert ((theirs + 1e-6).log() - speech.log_mel(x)).abs().max() < 2e-5  # its filters are made in float32
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(255), torch.zeros(2, 300), torch.zeros(0)])
