@@ -155,9 +155,9 @@ for name, shares in named.items():
     )
 
 # %% [markdown]
-# **Observe.** Count, colour and place are as good as before. The *shape* falls, and with four shapes a coin with
-# four sides would have $\tfrac14$. The network knows circles and knows red. But it has learned *which shapes come
-# in red*, since that helped on every training picture. The loss had no reason to forbid it.
+# **Observe.** Count, colour and place are about as good as before. The *shape* falls, and with four shapes a coin
+# with four sides would have $\tfrac14$. The network knows circles and knows red. But it has learned *which shapes
+# come in red*, since that helped on every training picture. The loss had no reason to forbid it.
 #
 # **Predict.** What does it call the held-out shapes?
 
@@ -439,7 +439,7 @@ show(figure, "23_written")
 
 # %% [markdown]
 # *Figure: two pictures of shown pairs, two of held-out pairs, and what the two-stage model writes about them. Read
-# the fourth line's shape word against the picture.*
+# the last word but one of each description against its picture.*
 #
 # ## 6 What the grid found
 #
@@ -479,8 +479,9 @@ lesson.folded("captions", "ML1", "ML2", "C15", "CG1", "ML5")
 # **Observe.**
 #
 # - One matrix is enough for a frozen decoder to be right about pictures, far above guessing.
-# - At equal updates the alignment stage buys nothing that matters here: the instructions themselves align. LLaVA's
-#   published loss without it was measured on another task, and not at equal updates.
+# - At equal updates the alignment stage buys less than three points, the smallest gain that ML2 calls one: the
+#   instructions align the projector, too. LLaVA's published loss without it was measured on another task, and not
+#   at equal updates.
 # - Text beside pictures does *not* help with new pairs at equal updates: it takes the place of half of the
 #   pictures, and that costs. Against as many pictures in half of the updates it is ahead, by little (in the folded
 #   part; that comparison did not decide).
@@ -982,7 +983,7 @@ show(figure, "23_trellis")
 
 # %% [markdown]
 # *Figure: left, the softmax of each frame; right, the share of the right text's paths that pass there. CTC likes
-# short peaks: most frames are blank, a letter is one or two frames. Their difference is the gradient.*
+# short peaks, with blanks between and after; a letter takes a few frames. Their difference is the gradient.*
 #
 # **One voice or six?** Equally many clips and updates: one voice at twelve speeds and pitches, or six voices at two
 # speeds. And noise on half of the clips. **Predict.** How much does each change on voices that nobody trained on?
@@ -1048,8 +1049,8 @@ print("verdicts:", lesson.words("C15", "ML1", "ML2", "ML3", "ML5", "CG1", "SP1",
 #
 # - Nothing about large models. LLaVA's encoder has met hundreds of millions of captioned pictures; ours a thousand.
 #   Its gain from stage one was measured on questions about science, with another total of updates.
-# - One kind of scene, one plan of held-out pairs a seed, one small encoder. A better encoder may close the gap
-#   without new pairs.
+# - One kind of scene, one plan of held-out pairs a seed, one small encoder. A larger variety of colours and shapes
+#   may close the gap.
 # - "Text beside pictures" was captions in words, for one decoder of one layer.
 # - The voices are one synthesiser's. Variants of eSpeak share most of their rules; people do not. White noise is
 #   not a street.
@@ -1064,7 +1065,7 @@ print("verdicts:", lesson.words("C15", "ML1", "ML2", "ML3", "ML5", "CG1", "SP1",
 # | LLaVA with `transformers` | `LlavaForConditionalGeneration`, `vision_feature_layer=-2` | `<image>` tokens in `input_ids` |
 # | little memory | train `multi_modal_projector` alone first; LoRA on the decoder after | the frozen baseline |
 # | to know whether it looks | shuffled pictures, blind model | both beside the main number |
-# | new combinations | put the *pairs* into the encoder's data | a split by combination |
+# | new combinations | the *pairs* in pictures and in captions | a split by combination |
 # | spectrograms | the same `center`, `mel_scale`, `norm`, floor as in training | the largest difference on one clip |
 # | CTC in torch | `F.ctc_loss`: time first, `blank=0`, `reduction="none"` | `inf` values before `zero_infinity` |
 # | a text, not a path | a prefix beam, 8 to 32 wide | greedy beside it |
