@@ -427,8 +427,9 @@ print("integrated gradients of a soft *or*:", integrated_gradients(either, one, 
 # %% [markdown]
 # **Observe.** Occlusion gives both words 0: each is covered by the other. The path method shares the credit.
 #
-# Now the curves of the model of section 4, which has seen no planted word. **Predict.** Which order has the smallest
-# area?
+# Now the curves of the model of section 4, which has seen no planted word. The *insertion* curve goes the other way:
+# from the empty text, the words come in by their rank, and a large area is good. **Predict.** Which order has the
+# smallest deletion area? Is it the one with the largest insertion area?
 
 # %%
 methods = ("gradient", "ig", "occlusion", "attention")
@@ -441,7 +442,9 @@ curves = {
     for method, found in told.items()
 }
 for method, found in curves.items():
-    print(f"{method:10s} area {mean(curve.mean().item() for curve in found):.3f}")
+    back = [attribution.insertion_curve(reader, w, attribution.ranked(a), c) for w, c, a in told[method]]
+    gone, there = (mean(curve.mean().item() for curve in each) for each in (found, back))
+    print(f"{method:10s} deletion area {gone:.3f}, insertion area {there:.3f}")
 
 # %%
 figure, axis = plotting.axes(width=4.8, height=3.2, dpi=85)
@@ -523,9 +526,8 @@ for weights in ([0.8, 0.1, 0.1], [0.1, 0.8, 0.1]):
 #
 # IG1: the completeness error falls faster than $m^{-1.5}$. IG2: on the sentiment of tweets, integrated gradients have a
 # smaller deletion area than a random order, than gradient × input, and than occlusion. IG3: with the planted pair they
-# put both
-# words first more often than gradient × input, by at least ten points. **Predict** three words: supported, refuted or
-# undecided?
+# put both words first more often than gradient × input, by at least ten points. **Predict** three words: supported,
+# refuted or undecided?
 
 
 # %%
@@ -878,9 +880,8 @@ print(f"true effect 1, naive difference {difference(T, Y):.2f}")
 #
 # $$ \sum_z P(Z = z) \, \big( E[Y \mid T = 1, z] - E[Y \mid T = 0, z] \big) . $$
 #
-# **Predict.** Five estimates: naive; adjusted for $Z$; drawn by lot, naive; adjusted for $C$, whether the review was
-# shown on the
-# front page (polite and much-answered ones are); by lot, and adjusted for $C$. Which are near 1?
+# **Predict.** Five estimates: naive; adjusted for $Z$; adjusted for $Z$ and $C$, whether the review was
+# shown on the front page (polite and much-answered ones are); by lot; by lot, and adjusted for $C$. Which are near 1?
 
 # %%
 estimates = {}
