@@ -37,7 +37,7 @@
 # | time | smoke: under a minute · laptop: about three minutes on one core · gpu: not measured yet |
 # | memory | under 2 GB |
 # | model | MiniLM, 6 layers (`all-MiniLM-L6-v2`), pinned, offline |
-# | data | film sentences rated by people (Hutto and Gilbert, 2014); English and German product reviews (Kocoń et al., 2021) |
+# | data | film sentences, rated (Hutto and Gilbert, 2014); product reviews (Kocoń et al., 2021); cards: `data/cards` |
 # | box of lesson 00's chain | *learn from the score*, when there is little to learn from |
 #
 # **You will be able to**

@@ -4,7 +4,7 @@
 #     id: "08"
 #     title: Adapters, IA3, BitFit
 #     outcome: freeze a model, train a few numbers inside it, and say what that costs and what it saves
-#     assets: [minilm, bbc]
+#     assets: [minilm, bbc, vader]
 #     minutes: {smoke: 0.5, laptop: 2, gpu: 2}
 #     class_minutes: 150
 #     budget:
@@ -34,7 +34,7 @@
 # | time | smoke: under a minute · laptop: about two minutes on one core · gpu: not measured yet |
 # | memory | under 2 GB |
 # | model | MiniLM, 6 layers (`all-MiniLM-L6-v2`), pinned, offline |
-# | data | BBC news, five topics (Greene and Cunningham, 2006) |
+# | data | BBC news, five topics (Greene and Cunningham, 2006); in the grid also tweets; cards: `data/cards` |
 # | box of lesson 00's chain | *learn from the score*, by changing little |
 #
 # **You will be able to**
@@ -167,7 +167,7 @@ print(
 # **Observe.** Half of the weights are a table of word vectors. The head is tiny, and before any training it is the only
 # part that is drawn at random.
 #
-# The source articles (five Chinese-language blog articles on the "infinite instruction set") say two things about this:
+# The source articles (five Chinese-language blog articles on the "infinite instruction set", see lesson 00) say two things:
 #
 # - Fine-tuning usually needs to adjust only the classifier on top. (This is claim **C2**. The article's own program trains
 #   every weight.)

@@ -33,7 +33,7 @@
 # | time | smoke: about a minute · laptop: about three minutes on one core · gpu: not measured yet |
 # | memory | under 3 GB |
 # | models | MiniLM (encoder) and SmolLM2-135M-Instruct (decoder, de-quantised from a 4-bit file), pinned, offline |
-# | data | rated tweets, negative or positive (Hutto and Gilbert, 2014) |
+# | data | rated tweets, negative or positive (Hutto and Gilbert, 2014); card: `data/cards` |
 # | box of lesson 00's chain | *an instruction*, written in numbers instead of words |
 #
 # **You will be able to**
@@ -54,7 +54,6 @@ import functools
 import math
 import warnings
 
-import matplotlib.pyplot as plt
 import numpy as np
 import peft
 import torch
@@ -126,9 +125,9 @@ boxes = {False: ["ppEEEE", "hhhhhh", "hhhhhh", "hhhhhh"], True: ["  EEEE", "kkhh
 for panel, deep in zip(panels, boxes, strict=True):
     for row, letters in enumerate(boxes[deep]):
         for column, letter in enumerate(letters.rstrip()):
-            look = {"fc": plotting.COLOURS[1], "hatch": "//"} if letter in "pk" else {"fc": "white"}
+            look = {"color": plotting.COLOURS[1], "hatch": "//"} if letter in "pk" else {"color": "white"}
             if letter.strip():
-                panel.add_patch(plt.Rectangle((column, row), 0.9, 0.8, ec="black", **look))
+                panel.bar(column + 0.45, 0.8, width=0.9, bottom=row, edgecolor="black", **look)
                 text = {"ha": "center", "va": "center", "bbox": {"fc": "white", "ec": "none", "pad": 1}}
                 panel.text(column + 0.45, row + 0.4, letter.replace("k", "k, v"), **text)
     panel.set(
