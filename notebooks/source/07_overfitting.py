@@ -1098,9 +1098,9 @@ show(figure, "07_longer")
 # %% [markdown]
 # *Figure: the axis counts passes over a batch; an update of R-Drop is two. Dotted: the grid's number at fifty sentences.*
 #
-# **Observe.** Left of the dotted line the methods with dropout have hardly begun. Right of it they catch up, and the
-# order of the dev losses changes. That is one seed, and a question for a grid, not an answer. It agrees with Mosbach et
-# al. (2021) and with T. Zhang et al. (2021), who found that few-sample fine-tuning is often stopped too early.
+# **Observe.** Compare the curves left and right of the dotted line, and the printed lowest and last losses: does the
+# order of the methods at the grid's number of passes hold at the end? One seed asks a question for a grid, and answers
+# none. Mosbach et al. (2021) and T. Zhang et al. (2021) found that few-sample fine-tuning is often stopped too early.
 #
 # ### The optimism of early stopping, in the record
 #
