@@ -268,7 +268,7 @@ def check_08_2(prediction):
         * 3
         * d,
         "ia3: the feed-forward network gets a vector, too, of its inner width.": layers * 2 * d,
-        "ia3: three vectors of the width d and one of the inner width. Queries and results get none.": layers
+        "ia3: that is peft's default on BERT, with a fourth vector (section 6). The statement lists three.": layers
         * (3 * d + f),
         "ia3: each is a vector, one number per feature, not a matrix.": layers * (2 * d * d + f * f),
     }
