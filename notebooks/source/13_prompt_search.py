@@ -62,7 +62,6 @@ head_rate: float = 1e-2  # the same for fresh heads
 import functools
 import itertools
 import json
-from math import comb
 from types import SimpleNamespace
 
 import torch
@@ -1008,6 +1007,8 @@ lesson.folded("instruction_search", "AE1", "AE3")
 # %%
 def best_of(dev, test, k):
     """Expected test score of the candidate with the best dev score among k drawn without replacement."""
+    from math import comb
+
     ranked = [t for _, t in sorted(zip(dev, test, strict=True), key=lambda pair: -pair[0])]
     N = len(ranked)
     return sum(comb(N - r, k - 1) * t for r, t in enumerate(ranked, 1)) / comb(N, k)
