@@ -5,7 +5,7 @@
 #     title: The causal language model
 #     outcome: build, train, decode and score a language model, and say which tokens its loss counts
 #     assets: [smollm2, bigbench]
-#     minutes: {smoke: 1, laptop: 5, gpu: 5}
+#     minutes: {smoke: 1, laptop: 6, gpu: 5}
 #     class_minutes: 240
 #     budget:
 #       toy_steps: {smoke: 8, laptop: 200, gpu: 200}
@@ -14,7 +14,7 @@
 #       batch_size: {smoke: 2, laptop: 4, gpu: 8}
 #       n_test: {smoke: 2, laptop: 16, gpu: 32}
 #       max_new_tokens: {smoke: 8, laptop: 48, gpu: 48}
-#       zero_shot_tokens: {smoke: 6, laptop: 28, gpu: 28}
+#       n_draws: {smoke: 2000, laptop: 20000, gpu: 20000}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -24,18 +24,20 @@
 # %% [markdown]
 # # 06 The causal language model
 #
-# **The promise.** You build a small GPT in five pieces and prove that it *is* GPT-2, to the last digit that floats allow.
-# You decide which tokens its loss counts, and see a model that never learns to stop because of one innocent line. You
-# write the decoders by hand: greedy, sampling, beam. Then you fine-tune a real decoder with 135 million weights, and
-# watch it turn a list of attributes into a sentence.
+# **The question.** A small language model reads rows of random numbers, which nobody can predict. After two hundred updates
+# its loss is nearly zero. A genius, or a bug?
+#
+# You build a small GPT and prove that it *is* GPT-2. You decide which tokens its loss counts, and see a model that does not
+# learn to stop because of one innocent line. You write the decoders by hand: greedy, sampling, beam. Then you rebuild a
+# real decoder with 135 million weights, and fine-tune it.
 #
 # | | |
 # |---|---|
 # | before this | lessons 01 (cross-entropy) and 03 (the loop) |
-# | time | smoke: about a minute · laptop: about five minutes on one core · gpu: not measured yet |
+# | time | smoke: about a minute · laptop: about six minutes on one core · gpu: not measured yet |
 # | memory | under 4 GB |
 # | model | a mini-GPT from scratch; SmolLM2-135M-Instruct, pinned, offline |
-# | data | restaurant descriptions, and one example each of four other tasks, from BIG-bench |
+# | data | `e2e`: attributes of a restaurant in, a sentence out (Novikova et al., 2017); 139, 32 and 42 lists of attributes |
 # | box of lesson 00's chain | *generated*: from an instruction to a text |
 #
 # **You will be able to**
@@ -49,108 +51,164 @@
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
 seed: int = 0  # random weights, training pairs, order of batches
-model: str = ""  # a folder or hub name instead of the pinned decoder
+model: str = ""  # a folder or hub name of a Llama instead of the pinned decoder
 learning_rate: float = 2e-4  # peak of the schedule for the real decoder
 
 # %%
+import contextlib
+import functools
+import io
 import math
+import re
+import tempfile
+import time
 from collections import Counter
 from types import SimpleNamespace
 
+import sacrebleu
 import torch
+from datasets import Dataset
+from rouge_score.rouge_scorer import RougeScorer
 from torch import nn
+from torch.nn import functional as F
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.utils import logging
+from trl import SFTConfig, SFTTrainer
 
-from instructlab_utils import expect_error, metrics, models, start, tasks, training
+from instructlab_repro import lesson
+from instructlab_utils import metrics, models, plotting, start, tasks, training
 from instructlab_utils.errors import ParameterError, TrainingError
 from instructlab_utils.guards import positions
 from instructlab_utils.losses import cross_entropy, log_softmax, upcast
 from instructlab_utils.markers import text_ids
 
 run = start("06", profile=profile, seed=seed)
+show = functools.partial(plotting.show, run)
 
 # %% [markdown]
-# ## 1 A program that cannot speak
+# ## 1 A loss that is too good
 #
-# One of the source articles (five Chinese-language blog articles on the "infinite instruction set") prints a program
-# that "fine-tunes GPT-3". It cannot start. The weights of GPT-3 were never published, and no library has the class.
+# The model is the library's GPT-2 with tiny random weights. The rows hold numbers from 1 to 255, drawn at random. We write
+# the loop that looks obvious: the model gets the row, and the loss compares its outputs with the row.
 
 # %%
-with expect_error(ImportError, match="GPT3ForCausalLM"):
-    from transformers import GPT3ForCausalLM  # noqa: F401
-
-# %% [markdown]
-# We put a tiny random GPT-2 in its place, so that the other errors show. The article calls the model with
-# `input_ids` alone, and then `loss.backward()`.
-
-# %%
-from transformers import GPT2Config, GPT2LMHeadModel
-
 sizes = dict(vocab_size=256, n_positions=160, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
 config = GPT2Config(**sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
 torch.manual_seed(seed)
-library = GPT2LMHeadModel(config)
-library.loss_type = "ForCausalLM"  # what it takes anyway, with a warning
-ids = torch.randint(1, 256, (4, 12))
-
-with expect_error(AttributeError, match="backward"):
-    library(input_ids=ids).loss.backward()
-
-# %% [markdown]
-# Without `labels` there is no loss, so `loss` is `None`. Suppose that somebody repairs this. Here is the article's main
-# loop, in our words. Its `train_epoch` has no `return`.
-#
-# **Predict.** There are four batches. The loop below crashes. After how many optimiser steps?
-
-# %% tags=["nbval-check-output"]
-optimizer, done = torch.optim.AdamW(library.parameters()), Counter()
-
-
-def train_epoch(net, batches):
-    for batch in batches:
-        net(input_ids=batch, labels=batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        done["steps"] += 1
-
-
-with expect_error(TypeError, match="unsupported format string"):
-    for epoch in range(3):
-        train_epoch(library, ids.split(1))
-        print(f"epoch {epoch}: {train_epoch(library, ids.split(1)):.3f}")
-print(done["steps"], "steps before the crash")
+small = GPT2LMHeadModel(config)
+noise = torch.randint(1, 256, (4096, 24), generator=torch.Generator().manual_seed(seed))
+optimizer = torch.optim.AdamW(small.parameters(), lr=3e-3)
+for step in range(run.budget.toy_steps):
+    rows = noise[16 * step : 16 * step + 16]
+    loss = F.cross_entropy(small(input_ids=rows).logits.flatten(0, 1), rows.flatten())
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if step in (0, 7, 50, 100, run.budget.toy_steps - 1):
+        print(
+            f"update {step + 1:3d}: loss {loss:.3f}; each number guessed with equal chances {math.log(255):.3f}"
+        )
 
 # %% [markdown]
-# **Observe.** Eight, not four. The call inside the f-string *trains again*. Python formats the `None` only after the
-# second epoch is over.
+# **Observe.** Every row was new, so the model has not learned the rows by heart. **Predict** what it has learned. Section 2
+# has the answer, and the right loop.
 #
-# The obvious repair, a `return`, silences the exception and leaves the quiet half of the bug: every epoch is two. Such a
-# program runs for years. It reports three epochs, trains six, and its learning rate schedule ends half way.
+# The letters of this lesson:
+#
+# | symbol | meaning |
+# |---|---|
+# | $x_1, \dots, x_T$ | the tokens of a text, from a vocabulary of $V$ |
+# | $B, d, d_h$ | rows of a batch; width of the stream, of a head |
+# | $q, k, v, a, o$ | query, key, value; attention weights; what attention returns |
+# | $z, \ell$ | logits; loss of one token |
+# | $S_i, n_i, M$ | summed loss and counted tokens of row $i$; number of micro-batches |
+# | $\tau, H$ | temperature; entropy |
+# | $p_n, c, r$ | precision of $n$-grams; lengths of texts and references (BLEU) |
 
-
-# %% tags=["nbval-check-output"]
-def train_epoch_repaired(net, batches):
-    train_epoch(net, batches)
-    return 0.0  # a loss; its value plays no part here
-
-
-done.clear()
-for _epoch in range(3):
-    train_epoch_repaired(library, ids.split(1))
-    _ = f"loss {train_epoch_repaired(library, ids.split(1)):.3f}"
-print("reported: 3 epochs of 4 batches; optimiser steps:", done["steps"])
+# %%
+figure, axis = plotting.axes(width=8.4, height=2.9, dpi=85)
+blue, note = plotting.COLOURS[0], {"ha": "center", "va": "center", "fontsize": 8}
+axis.annotate("", (11.2, 0), (1.9, 0), arrowprops={"arrowstyle": "->", "lw": 3, "color": "grey"})
+boxes = {
+    "ids\nB × T": (0, 0),
+    "tables\nV × d, T × d": (1.3, 0),
+    "norm": (3, 1.2),
+    "q, k, v\nd × 3d": (4.1, 1.2),
+}
+boxes |= {"a: B × heads\n× T × T": (5.5, 1.2), "out\nd × d": (6.8, 1.2), "norm ": (7.3, -1.2)}
+boxes |= {
+    "up, GELU\nd × 4d": (8.5, -1.2),
+    "down\n4d × d": (9.9, -1.2),
+    "norm, tableᵀ\nd × V": (11.9, 0),
+    "z\nB × T × V": (13.4, 0),
+}
+for text, (x, y) in boxes.items():
+    attention = text.startswith("a:")
+    fill = {"fc": blue if attention else "white", "boxstyle": "square,pad=0.4"}
+    axis.text(x, y, text, color="white" if attention else "black", bbox=fill, **note)
+for (x0, y0), (x1, y1) in (
+    ((2.6, 0), (2.9, 0.9)),
+    ((6.9, 0.8), (7.2, 0)),
+    ((7.3, 0), (7.3, -0.9)),
+    ((10, -0.8), (10.3, 0)),
+):
+    axis.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "->"})
+axis.text(4.4, 0.25, "the stream x: B × T × d", **note)
+for x in (7.15, 10.3):
+    axis.text(x + 0.2, 0.25, "+", **note)
+axis.set(xlim=(-0.7, 14.2), ylim=(-1.8, 1.9))
+axis.axis("off")
+show(figure, "06_block")
 
 # %% [markdown]
-# **Repair.** Call once, keep the value, print the value. And count steps: a number that you can predict is a test.
-#
-# > **Which of these is *not* a bug?** The article calls `optimizer.zero_grad()` after `step()`, and it prints the loss of
-# > the *test* sentences after every epoch. Decide before you read on.
-#
-# The first is fine: gradients must be cleared once between two updates, on either side. The second invites you to stop at
-# the epoch that looks best, and then the test split has done the dev split's work (lesson 03).
+# *Figure (a drawing): one block of GPT-2. Attention and the feed-forward part each read the stream through a norm and add to
+# it. Only the blue box moves information from one position to another.*
 #
 # ## 2 A language model in five pieces
 #
-# A text is a sequence of tokens $x_1, \dots, x_T$ from a vocabulary of $V$. The chain rule of probability needs no model:
+# **What is a token?** A common piece of a word. *Byte pair encoding* finds the pieces: begin with letters, and join the most
+# frequent pair of neighbours, again and again. **Predict.** Which pair do descriptions of restaurants join first?
+
+
+# %%
+def join(pieces, pair):
+    """The pieces of a word, with each occurrence of the pair joined, from the left."""
+    out = []
+    for piece in pieces:
+        if out and (out[-1], piece) == pair:
+            out[-1] += piece
+        else:
+            out.append(piece)
+    return tuple(out)
+
+
+restaurants = tasks.load("e2e").splits
+counted = Counter(w for r in restaurants["train"] for text in r["targets"] for w in text.lower().split())
+cuts, merges = {word: tuple(word) for word in counted}, []
+for _ in range(150):
+    pairs = Counter()
+    for word, n in counted.items():
+        for pair in zip(cuts[word], cuts[word][1:], strict=False):
+            pairs[pair] += n
+    merges.append(max(pairs, key=lambda pair: (pairs[pair], pair)))
+    cuts = {word: join(pieces, merges[-1]) for word, pieces in cuts.items()}
+print("first pairs:", *("+".join(pair) for pair in merges[:8]))
+long_words = [word for word, _ in counted.most_common() if len(word) > 6]
+for word in [*long_words[:3], *long_words[-3:]]:
+    print(f"{counted[word]:4d} times {word!r}: after {len(merges)} joins {'|'.join(cuts[word])}")
+
+# %% [markdown]
+# **Observe.** Frequent words become one token, rare ones stay in pieces. SmolLM2's vocabulary was made in this way, from
+# bytes and far more text (its space belongs to the front of a word).
+#
+# **The model.** A text is a sequence of tokens $x_1, \dots, x_T$. The chain rule of probability needs no model:
 #
 # $$ p(x_1, \dots, x_T) = \prod_{t=1}^{T} p(x_t \mid x_1, \dots, x_{t-1}). $$
 #
@@ -159,7 +217,8 @@ print("reported: 3 epochs of 4 batches; optimiser steps:", done["steps"])
 # no position can look ahead.
 #
 # **Piece 1: who sees whom.** A matrix of booleans: row $t$ says which positions $s$ the position $t$ may read, $s \le t$.
-# An attention mask hides padding on top of that. (`before` counts positions from earlier calls; section 6 needs it.)
+# An attention mask hides padding on top of that. (`before` counts positions from earlier calls; section 6 needs it.) A mask
+# with blocks keeps two texts of one row apart; section 5 needs that.
 
 
 # %% tags=["nbval-check-output"]
@@ -172,13 +231,33 @@ def visible(T, before=0, attention_mask=None):
     return causal & (keys if keys.ndim == 3 else keys[:, None, :])[:, None]
 
 
-print(visible(4).int())
+left = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1]])
+document = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]])
+shown = {"causal": visible(8), "padding on the left": visible(8, attention_mask=left)[0, 0]}
+shown["two texts, blocks"] = visible(8, attention_mask=document[:, :, None] == document[:, None, :])[0, 0]
+print(shown["causal"][:4, :4].int())
+
+# %%
+figure, panels = plotting.axes(1, 3, width=2.3, height=2.5, dpi=85, sharey=True)
+for panel, (name, seen) in zip(panels, shown.items(), strict=True):
+    panel.imshow(seen, cmap="Greys", vmin=0, vmax=1.6)
+    panel.set(title=name, xlabel="key s", xticks=range(8), yticks=range(8))
+    panel.grid(False)
+panels[0].set_ylabel("query t")
+show(figure, "06_masks")
 
 # %% [markdown]
-# **Piece 2: attention.** Each position makes a query $q_t$, a key $k_t$ and a value $v_t$, of width $d_h$ in each head:
+# *Figure: dark means "may read". A padded position reads nothing, and nobody reads it.*
+#
+# **Piece 2: attention.** A position asks a question (query $q_t$), offers a label to be found by (key $k_s$) and something to
+# hand over (value $v_s$). It reads from all visible positions, in proportion to how well question and label match. Each
+# position makes all three, of width $d_h$ in each head:
 #
 # $$ o_t = \sum_{s} a_{ts} v_s, \qquad a_{ts} = \operatorname{softmax}_s\!\Big( \frac{q_t \cdot k_s}{\sqrt{d_h}} \Big)
 # \text{ over the visible } s. $$
+#
+# **Piece 3: the block.** Attention moves information between positions, the feed-forward part works on each position alone.
+# Both *add* to the stream $x$, and both read it through a LayerNorm. (The norm comes first: "pre-LN".)
 #
 # "Over the visible" is done with a huge negative score. Not with $-\infty$: a row that sees nothing at all (a padded
 # position) would give $0/0$, and one nan spoils everything that touches it.
@@ -199,12 +278,6 @@ class Attention(nn.Module):
         return self.out((a @ v).transpose(1, 2).flatten(2)), (k, v)
 
 
-# %% [markdown]
-# **Piece 3: the block.** Attention moves information between positions, the feed-forward part works on each position
-# alone. Both *add* to the stream $x$, and both read it through a LayerNorm. (The norm comes first: "pre-LN".)
-
-
-# %%
 class Block(nn.Module):
     def __init__(self, d, heads):
         super().__init__()
@@ -218,8 +291,10 @@ class Block(nn.Module):
 
 
 # %% [markdown]
-# **Piece 4: what the model owns.** A vector for each token and one for each position, the blocks, a last norm. Small
-# random weights, as GPT-2 has them.
+# **Piece 4: what the model owns.** A vector for each token and one for each position, the blocks, a last norm. Small random
+# weights; the matrices that add to the stream are smaller still in GPT-2, so that the stream does not grow with the number of
+# blocks. **Piece 5: from tokens to logits.** The output layer is the token table again, transposed ("tied"): the logit of a
+# token is the inner product of its vector with the last state.
 
 
 # %%
@@ -231,17 +306,12 @@ class Weights(nn.Module):
         self.norm = nn.LayerNorm(d)
         for name, p in self.named_parameters():
             if p.ndim == 2:
-                nn.init.normal_(p, std=0.02)
+                adds = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * layers) if adds else 0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
 
-# %% [markdown]
-# **Piece 5: from tokens to logits.** The output layer is the token table again, transposed ("tied"): the logit of a token
-# is the inner product of its vector with the last state.
-
-
-# %%
 class MiniGPT(Weights):
     def forward(self, input_ids, attention_mask=None, places=None, past=None):
         T, before = input_ids.shape[1], past[0][0].shape[2] if past else 0
@@ -259,6 +329,9 @@ class MiniGPT(Weights):
 #
 # That is all of GPT-2, but for dropout. To prove it, copy the library's weights. One trap: GPT-2 stores its matrices as
 # (in, out), `nn.Linear` as (out, in). The square ones would fit without the transpose, and be wrong.
+#
+# **Predict.** Two rows, the second with padding on the *left*, and positions that count real tokens. Where must the logits
+# agree? And would this test notice if we forgot the mask? Would it with padding on the *right*?
 
 
 # %%
@@ -270,44 +343,44 @@ def copy_weights(theirs, ours):
 
 
 library = GPT2LMHeadModel(config).double()
+library.loss_type = "ForCausalLM"  # what it takes anyway, with a warning
 mini = MiniGPT(256, 160, d=32, heads=4, layers=2).double()
 copy_weights(library, mini)
 
-# %% [markdown]
-# **Predict.** Two rows, the second with padding on the right. Where must the logits agree, and where may they not?
-
 # %%
-ids = torch.randint(1, 256, (2, 20), generator=torch.Generator().manual_seed(seed))
-mask = torch.ones_like(ids)
-mask[1, 14:] = 0
-real = mask.bool()
-ours = mini(ids, attention_mask=mask).logits[real]
-theirs = library(ids, attention_mask=mask).logits[real]
-labels = torch.randint(256, (len(ours),), generator=torch.Generator().manual_seed(seed))
+ids = noise[:2, :20]
+for side, hidden in (("right", slice(14, 20)), ("left", slice(0, 6))):
+    mask = torch.ones_like(ids)
+    mask[1, hidden] = 0
+    real, places = mask.bool(), (mask.cumsum(1) - 1).clamp(min=0)
+    ours = mini(ids, attention_mask=mask, places=places).logits[real]
+    theirs = library(ids, attention_mask=mask, position_ids=places).logits[real]
+    logit_gap = (ours - theirs).abs().max().item()
+    without = (mini(ids, places=places).logits[real] - theirs).abs().max().item()
+    print(
+        f"padding on the {side:5s}: largest difference of a logit {logit_gap:.0e}; without our mask {without:.0e}"
+    )
+    assert ours.shape == theirs.shape and logit_gap < 1e-12
+labels = noise[2:4].flatten()[: len(ours)]
 g_ours = torch.autograd.grad(cross_entropy(ours, labels).mean(), mini.tokens.weight)[0]
 g_theirs = torch.autograd.grad(cross_entropy(theirs, labels).mean(), library.transformer.wte.weight)[0]
-assert ours.shape == theirs.shape and g_ours.shape == g_theirs.shape
-logit_gap, gradient_gap = (ours - theirs).abs().max().item(), (g_ours - g_theirs).abs().max().item()
-assert logit_gap < 1e-12 and gradient_gap < 1e-12
-print(f"largest difference of a logit {logit_gap:.0e}, of a gradient of the token table {gradient_gap:.0e}")
+gradient_gap = (g_ours - g_theirs).abs().max().item()
+print(f"largest difference of a gradient of the token table {gradient_gap:.0e}")
+assert g_ours.shape == g_theirs.shape and gradient_gap < 1e-12
+changed = ids.clone()
+changed[:, -3] = 7
+moved = (mini(ids).logits - mini(changed).logits).abs().amax((0, 2)) > 1e-12
+print("a token at position 17 changed; logits that changed:", moved.nonzero().flatten().tolist())
 run.record(gpt2_logits=logit_gap, gpt2_gradients=gradient_gap)
 
 # %% [markdown]
-# The gradient of the token table runs through *every* piece, so it tests all of them. (`tests/test_lesson_06.py` compares
-# the gradients of all parameters.) The logits *at* padded positions are never used, so they may be anything.
+# **Observe.** With padding on the right a forgotten mask goes unnoticed: causality already hides what stands behind. On the
+# left the padding stands *before* the real tokens, and only the mask hides it. A test that cannot fail proves nothing.
 #
-# Now the property that gives the model its name.
+# The gradient of the token table runs through *every* piece, so it tests all of them.
 #
-# **Predict.** Change the last of 20 tokens. Which rows of the logits change?
-
-# %% tags=["nbval-check-output"]
-changed = ids.clone()
-changed[:, -1] = 7
-moved = (mini(ids).logits - mini(changed).logits).abs().amax((0, 2)) > 1e-12
-print("positions whose logits changed:", moved.nonzero().flatten().tolist())
-
-# %% [markdown]
-# Only the last. A model that could look ahead would have nothing to learn: the answer would stand in its input.
+# The last line shows the property that gives the model its name: a changed token changes only what stands at it and after
+# it. A model that could look ahead would find the answer in its input.
 #
 # ### The loss, and the shift
 #
@@ -316,9 +389,10 @@ print("positions whose logits changed:", moved.nonzero().flatten().tolist())
 # $$ -\log p(x_2, \dots, x_T \mid x_1) = \sum_{t=2}^{T} \ell(z_{t-1}, x_t),
 # \qquad \ell(z, y) = \log \textstyle\sum_k e^{z_k} - z_y. $$
 #
-# Mind the indices. The logits at $t-1$ are compared with the token at $t$. This is *the shift*. It must happen exactly once.
-# The course does it here and nowhere else: labels stand *at their own token*, and `causal_losses` moves them. (One of the
-# articles derives a *binary* cross-entropy for its language model. With $V$ possible tokens that is another problem.)
+# Mind the indices. The logits at $t-1$ are compared with the token at $t$. This is *the shift*. It must happen exactly
+# once. The course does it here and nowhere else: labels stand *at their own token*, and `causal_losses` moves them. (The
+# articles' program passes no `labels`: then the library's `loss` is `None`. It also trains again inside the line that
+# prints the loss, so that every epoch is two; exercise 06.4.)
 
 
 # %% tags=["defines:generation.causal_losses"]
@@ -332,19 +406,14 @@ def causal_losses(model, batch):
 
 
 # %% [markdown]
-# **What if the shift is forgotten?** Then the model is asked for the token that it has just read. Make the text random
-# numbers, each row new: there is nothing to learn, and no model can do better than $\ln V$.
+# **What if the shift is forgotten?** Then the model is asked for the token that it has just read: section 1's model learned
+# to copy its input. Now the same rows with the shift. On fresh random rows no model can do better than $\ln 255$ on
+# average: 255 numbers are equally likely. (The vocabulary has $V = 256$; 0 never comes.)
 #
-# **Predict.** Both losses before training, and both after: with the shift, and without.
+# **Predict.** The loss before training, and after.
 
 
 # %%
-def unshifted_losses(model, batch):
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    counts = batch["labels"] != -100
-    return cross_entropy(logits[counts], batch["labels"][counts])
-
-
 def fit_mini(examples, V, objective=causal_losses):
     torch.manual_seed(seed)
     net = MiniGPT(V, 160, d=64, heads=4, layers=2)
@@ -352,18 +421,18 @@ def fit_mini(examples, V, objective=causal_losses):
     return net, training.train(net, examples, objective=objective, **how).losses
 
 
-noise = torch.randint(1, 256, (4096, 24), generator=torch.Generator().manual_seed(seed)).tolist()
-noise = [{"input_ids": row, "labels": [-100, *row[1:]]} for row in noise]
-for name, objective in {"shifted": causal_losses, "unshifted": unshifted_losses}.items():
-    _, losses = fit_mini(noise, 256, objective)
-    print(f"{name:10s} first loss {losses[0]:.3f} (ln V = {math.log(256):.3f}), last {losses[-1]:.3f}")
-    run.record(**{f"{name}_first": losses[0], f"{name}_last": losses[-1]})
+noise = [{"input_ids": row, "labels": [-100, *row[1:]]} for row in noise.tolist()]
+print(f"ln 256 = {math.log(256):.3f}, ln 255 = {math.log(255):.3f}")
+_, losses = fit_mini(noise, 256)
+print(
+    f"with the shift: first loss {losses[0]:.3f}, last {losses[-1]:.3f}; without it (section 1): {loss:.3f}"
+)
+run.record(shifted_first=losses[0], shifted_last=losses[-1], unshifted_last=loss.item())
 
 # %% [markdown]
-# **Observe.** The shifted loss starts at $\ln V$: an untrained model finds all tokens about equally likely. (Lesson 03 had
-# $\ln 2$. It is the cheapest test there is.) The unshifted one starts below: with tied tables the last state still looks
-# like the token that was read. Then it collapses, on pure noise. The model learned to copy its input. *A loss that is
-# too good is a bug report.*
+# **Observe.** The loss starts near $\ln V$ (lesson 03 had $\ln 2$: it is the cheapest test there is) and goes to about $\ln
+# 255$: that 0 never comes is all that can be learned. The loss of section 1 was a bug, not a genius. *A loss that is too
+# good is a bug report.*
 #
 # ## 3 Which tokens count?
 #
@@ -389,7 +458,6 @@ def encode_completion(prompt, completion, tokenizer, completion_only=True):
 
 # %%
 PROMPT = "Describe the restaurant in one sentence.\n{}\nDescription:"
-restaurants = tasks.load("e2e").splits
 print({name: len(rows) for name, rows in restaurants.items()}, "lists of attributes")
 row = restaurants["train"][0]
 print(row["source"], *row["targets"][:3], sep="\n   ")
@@ -400,8 +468,8 @@ for token, label in zip(example["input_ids"], example["labels"], strict=True):
     print(f"{token:6d} {label:6d}  {tokenizer.decode([token])!r}")
 
 # %% [markdown]
-# The first column goes into the model, the second is what the loss counts. Prompt and completion were tokenised *apart*.
-# Had we tokenised the joined text and searched the border afterwards, a token might span it.
+# The first column goes into the model, the second is what the loss counts. Prompt and completion were tokenised *apart*, so
+# that no token spans the border.
 #
 # ### The innocent line
 #
@@ -418,16 +486,13 @@ assert by_pad_id[0, -1] == -100 and example["labels"][-1] == tokenizer.eos_token
 
 # %% [markdown]
 # **Observe.** Many decoders have no token of their own for padding, and borrow the end token. SmolLM2 does. Then masking by
-# *id* erases the end as well. No exception, no odd loss. The model just never learns to stop.
+# *id* erases the end as well. No exception, no odd loss. The model does not learn to stop.
 #
-# The opposite mistake is the article's: `labels = input_ids`, padding included. Let us measure both, with three mini-GPTs
-# on the words of the restaurant sentences. Word 0 is padding *and* end. As in the article, every sentence is padded to
-# one width.
+# The opposite mistake is the article's: `labels = input_ids`, padding included. We measure both, with three mini-GPTs on
+# the words of the restaurant sentences. Word 0 is padding *and* end; every sentence is padded to one width.
+
 
 # %%
-import re
-
-
 def words_of(text):
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
@@ -468,7 +533,17 @@ def write(net, ids, steps):
     return ids
 
 
+figure, axis = plotting.axes(width=7.6, height=1.6, dpi=85)
+counted_at = [[label != -100 for label in labelled(texts[:1], how)[0]["labels"]] for how in LABELS]
+axis.imshow(counted_at, cmap="Greys", vmin=0, vmax=1.6, aspect="auto")
+axis.axvline(len(texts[0]) - 0.5, color=plotting.COLOURS[3], linewidth=2)
+axis.set(xlabel="position", yticks=range(len(LABELS)), yticklabels=list(LABELS))
+axis.grid(False)
+show(figure, "06_labels")
+
 # %% [markdown]
+# *Figure: the first sentence, padded. Dark: counted by the loss. The line: where the words end and the end token stands.*
+#
 # **Predict.** Which of the three logs the smallest training loss? Which has the smallest *true* loss, per real word of
 # unseen sentences, end included? Which of them stop?
 
@@ -488,24 +563,21 @@ for how in LABELS:
 
 # %% [markdown]
 # **Observe.** (In the laptop profile; in a smoke run the toys have hardly learned anything.) Counting the padding gives by
-# far the smallest logged loss: after the end, word 0 follows word 0, and that is easy. The number says little about words,
-# since most of what it averages is padding. Masking by id looks fine in the log. But nothing taught it the end: each end
-# costs many nats in the true loss, and the text runs on.
-#
-# > **Recall.** Two loops log different losses per token. What must you know before you prefer the smaller one?
+# far the smallest logged loss: after the end, word 0 follows word 0, and that is easy. Masking by id logs nearly the same
+# loss as the right way. But nothing taught it the end: its true loss is the largest, and none of its texts stops.
 #
 # ## 4 Three denominators
 #
-# Losses are summed, and a sum must be divided by something. Let batch $b$ have the sequences $i$ with $n_i$ counted tokens
-# and the summed loss $S_i$. Three common choices are three different *risks*:
+# Losses are summed, and a sum must be divided by something. Let sequence $i$ of a batch have $n_i$ counted tokens and the
+# summed loss $S_i$. Three common choices are three different *risks*:
 #
 # $$ \frac{\sum_i S_i}{\sum_i n_i} \;\text{(per token)}, \qquad
 # \frac1M \sum_{m} \frac{\sum_{i \in m} S_i}{\sum_{i \in m} n_i} \;\text{(per micro-batch)}, \qquad
 # \frac1B \sum_i \frac{S_i}{n_i} \;\text{(per sequence)}. $$
 #
 # The first gives each token the same weight, the third each sequence. The second is neither: it depends on which sequences
-# happen to share a micro-batch. It is what "average the batch losses" computes, in the articles and, until 2024, in much
-# used libraries.
+# happen to share a micro-batch. It is what "average the batch losses" computes, in the articles and, until 2024, in some
+# libraries.
 #
 # For the third, and for every method that compares whole answers, we need $\log p(y \mid x) = -S_i$ of each row.
 
@@ -532,7 +604,6 @@ def sequence_losses(logits, labels):
 # %% [markdown]
 # Why divide by the length at all? Every further token multiplies by a probability below one. So a longer answer is less
 # probable, however good it is. Compare answers of different lengths by `sequence_losses`, not by `sequence_log_probs`.
-# (The sum is taken in float32, whatever the model's dtype: `cross_entropy` widens its logits, lesson 01.)
 #
 # Now the two shortest and the two longest sentences, in micro-batches of three and one, with the toy from section 3.
 #
@@ -562,40 +633,15 @@ for name, loss in zip(g, (per_token, per_micro, per_sequence), strict=True):
     run.record(**{f"angle_{name.replace('-', '_')}": angle})
 
 # %% [markdown]
-# **Observe.** Three numbers, three directions, no error message. Which one is *right* depends on what you want. Which one
-# you *have* must be a decision.
+# **Observe.** Three numbers, three directions, no error message. Which one you have must be a decision. For accumulation,
+# divide every micro-batch's sum by the number of labels of the *whole* batch; `training.training_step` does.
 #
-# **Repair for accumulation.** Divide every micro-batch's sum by the number of labels of the *whole* batch. That is what
-# `training.training_step` does since lesson 03. A batch without any label is an error there, and not a nan.
-
-# %%
-total = sum(int((part["labels"] != -100).sum()) for part in micro)
-accumulated = sum(gradient(causal_losses(net, part).sum() / total) for part in micro)
-assert accumulated.shape == g["token"].shape
-gap = (accumulated - g["token"]).abs().max().item() / g["token"].abs().max().item()
-assert gap < 1e-5
-print(f"accumulated against full batch: largest relative difference {gap:.0e}")
-nothing = {**whole, "labels": torch.full_like(whole["labels"], -100)}
-with expect_error(TrainingError, match="-100"):
-    training.training_step(net, optimizer, [nothing], 1e-3, 1.0, causal_losses)
-run.record(accumulation_gap=gap)
-
-# %% [markdown]
 # ### With the library
 #
 # `trl` is the usual library for supervised fine-tuning (SFT). For data with a prompt and a completion it masks the prompt,
-# unless you say otherwise. Same pairs, a tiny random model: are the labels the same, and the loss? (`bf16=False`: its
-# default would use a number format for which most CPUs have no units.)
+# unless you say otherwise. Same pairs, a tiny random model: are the labels the same, and the loss?
 
 # %%
-import contextlib
-import io
-import tempfile
-
-from datasets import Dataset
-from transformers.utils import logging
-from trl import SFTConfig, SFTTrainer
-
 logging.disable_progress_bar()
 pairs = [(PROMPT.format(r["source"]), f" {r['targets'][0]}") for r in restaurants["train"].select(range(4))]
 tiny = GPT2LMHeadModel(GPT2Config(**{**sizes, "vocab_size": len(tokenizer)}))
@@ -624,9 +670,9 @@ del trainer, tiny
 # %% [markdown]
 # ## 5 Packing
 #
-# Padding is computed and thrown away. *Packing* fills the rows with several texts instead. It needs three things, and most
-# homemade versions have one: a label of $-100$ on each text's first token, positions that start again, and an attention
-# mask with *blocks*, so that no text reads its neighbour.
+# Padding is computed and thrown away. *Packing* fills the rows with several texts instead. It needs three things: a label
+# of $-100$ on each text's first token, positions that start again, and an attention mask with *blocks*, so that no text
+# reads its neighbour.
 #
 # **Predict.** Two texts in one row, with the plain causal mask. Whose logits differ from those without packing?
 
@@ -648,15 +694,15 @@ run.record(packing_leak=(leaking - alone).abs().max(), packing_gap=(packed - alo
 
 # %% [markdown]
 # **Observe.** The first text is safe: causality protects it. The second one reads the first, through attention *and*
-# through its shifted positions. With blocks and positions of its own, packing changes nothing but the speed. Library
-# models take `position_ids`, but not every attention kernel honours blocks. Test it as above before you trust it.
+# through its shifted positions. With blocks and positions of its own, packing changes the logits by rounding only. Library
+# models take `position_ids`, but not every attention kernel honours blocks: test it.
 #
 # ## 6 Decoding
 #
 # ### 6.1 The cache
 #
-# Generation asks for one token after the other. But causality says that old positions never change. So their keys
-# and values can be *kept*: this is the KV cache. A step then computes one position instead of all.
+# Causality says that old positions never change. So their keys and values can be *kept*: this is the KV cache. A step then
+# computes one position instead of all.
 #
 # **Predict.** A prompt of 8 words, 24 new ones. How many positions does the model compute without a cache, how many with?
 
@@ -683,8 +729,7 @@ run.record(positions_without=n_a, positions_cached=n_b, cache_gap=(z_a - z_b).ab
 # ### 6.2 Greedy, for many prompts at once
 #
 # Prompts have different lengths, but all new tokens should stand in one column. So this time padding goes to the *left*.
-# The mask hides it, and positions are counted from the first real token. The function below works for every causal
-# model of transformers.
+# The mask hides it, and positions are counted from the first real token.
 
 
 # %% tags=["defines:generation.greedy"]
@@ -726,16 +771,64 @@ print("greedy, three prompts in one batch: the same ids as generate, one by one"
 # %% [markdown]
 # ### 6.3 Sampling
 #
-# Greedy always says the most usual thing. Sampling draws the next token from the model's distribution, after a change:
+# Greedy always says the most usual thing. Sampling draws the next token from the model's distribution. A draw needs one
+# uniform number $u$: add up the probabilities, and take the first token at which the sum exceeds $u$.
 #
-# - **temperature** $\tau$: softmax of $z / \tau$. Below one it sharpens, towards greedy; above one it flattens;
+# The **temperature** $\tau$ changes the distribution first: softmax of $z / \tau$. Below one it sharpens, towards greedy;
+# above one it flattens.
+#
+# **Predict.** At $\tau = 2$, which share of the draws falls on words beyond the five most probable ones?
+
+
+# %%
+def sample(z, temperature, n, generator):
+    """n draws from softmax(z / temperature), for logits z of shape (V,)."""
+    sums = (z.double() / temperature).softmax(-1).cumsum(-1)
+    u = torch.rand(n, generator=generator, dtype=torch.float64)
+    return torch.searchsorted(sums, u, right=True).clamp(max=len(z) - 1)
+
+
+z = net(torch.tensor([texts[0][:4]])).logits[0, -1].detach()
+generator, drawn = torch.Generator().manual_seed(seed), {}
+print("after:", " ".join(words[i] for i in texts[0][:4]))
+for tau in (0.5, 1.0, 2.0):
+    exact, tokens = (z / tau).softmax(-1), sample(z, tau, run.budget.n_draws, generator)
+    drawn[tau] = (torch.bincount(tokens, minlength=len(z)) / len(tokens), exact)
+    off, often = (drawn[tau][0] - exact).abs(), exact * len(tokens) >= 5
+    errors = (off / (exact * (1 - exact) / len(tokens)).sqrt())[often]
+    print(f"temperature {tau}: largest difference of a frequency {off.max():.4f}", end="; ")
+    print(f"the worst of {len(errors)} words is {errors.max():.1f} standard errors off", end="; ")
+    print(f"beyond the five most probable words: {1 - exact.topk(5).values.sum():.3f}")
+
+# %%
+figure, panels = plotting.axes(1, 3, width=2.6, height=2.6, dpi=85, sharey=True)
+top = z.topk(8).indices
+for panel, (tau, (found_at, exact)) in zip(panels, drawn.items(), strict=True):
+    panel.bar(range(8), found_at[top], color=plotting.COLOURS[0], label="drawn")
+    panel.plot(range(8), exact[top], "D", color="black", markersize=5, label="exact")
+    panel.set(title=f"temperature {tau}", xticks=range(8))
+    panel.set_xticklabels([words[i] for i in top], rotation=60, fontsize=7)
+panels[0].set_ylabel("frequency")
+panels[0].legend(fontsize=8)
+show(figure, "06_sampling")
+
+# %% [markdown]
+# *Figure: the eight most probable words. Bars: how often each was drawn. Diamonds: the exact probability.*
+#
+# **Observe.** The frequencies are those of the formula, but for luck: the worst of many words may well lie three standard
+# errors off. A temperature excludes no word. Below one it makes the tail rarer, above one it makes the tail *heavier*: read
+# the last column. Over a long text even a rare event happens. That is why samplers cut:
+#
 # - **top-k**: only the $k$ largest logits survive;
-# - **nucleus** (top-p): only the fewest tokens survive that together have probability $p$. Where the model is sure, that is
-#   one token; where it is not, many. The probabilities are added in float32, from the rarest up: thousands of small
-#   ones would be lost in a sum that is already near one, or in bfloat16.
+# - **nucleus** (top-p): only the fewest tokens survive that together have probability $p$. Where the model is sure, that
+#   is one token; where it is not, many;
+# - **min-p**: only tokens survive that have at least a given share of the largest probability.
+#
+# How undecided is a distribution? Its entropy $H(p) = -\sum_k p_k \log p_k$ says it in nats: $0$ for a certain one, $\ln V$
+# for a uniform one, and $e^{H}$ reads as "about so many choices".
 
 
-# %% tags=["defines:generation.top_k_filter", "defines:generation.nucleus_filter"]
+# %% tags=["defines:generation.top_k_filter", "defines:generation.nucleus_filter", "defines:losses.entropy"]
 def top_k_filter(logits, k):
     if k < 1:
         raise ParameterError(f"top-k would keep {k} tokens: choose 1 or more")
@@ -752,12 +845,6 @@ def nucleus_filter(logits, p):
     return logits.masked_fill(drop.scatter(-1, order, drop), -math.inf)
 
 
-# %% [markdown]
-# How undecided is a distribution? Its entropy $H(p) = -\sum_k p_k \log p_k$ says it in nats: $0$ for a certain one, $\ln V$
-# for a uniform one, and $e^{H}$ reads as "about so many choices".
-
-
-# %% tags=["defines:losses.entropy"]
 def entropy(logits):
     log_p = log_softmax(logits)
     p = torch.exp(log_p)
@@ -765,18 +852,17 @@ def entropy(logits):
 
 
 # %% [markdown]
-# **Predict.** Order the five lines below by the number of words that can still be drawn.
+# **Predict.** Order the six lines below by the number of words that can still be drawn.
 
 # %%
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-
-z = net(torch.tensor([texts[0][:4]])).logits[0, -1:].detach()
+z, p = z[None], z.softmax(-1)
 changes = {
     "as it is": (z, z),
     "temperature 0.5": (z / 0.5, TemperatureLogitsWarper(0.5)(None, z)),
     "temperature 2": (z / 2, TemperatureLogitsWarper(2.0)(None, z)),
     "top-k, k = 5": (top_k_filter(z, 5), TopKLogitsWarper(5)(None, z)),
     "nucleus, p = 0.9": (nucleus_filter(z, 0.9), TopPLogitsWarper(0.9)(None, z)),
+    "min-p, 0.1": (z.masked_fill(p < 0.1 * p.max(), -math.inf), MinPLogitsWarper(0.1)(None, z)),
 }
 print("after:", " ".join(words[i] for i in texts[0][:4]))
 for name, (changed, reference) in changes.items():
@@ -787,13 +873,14 @@ for name, (changed, reference) in changes.items():
     print(f"{name:17s} {drawable:4d} words left, like {choices:5.1f} choices; first: {best}; gap {gap:.0e}")
 
 # %% [markdown]
-# **Observe.** The gap is that to the classes that transformers uses inside `generate`. A temperature never excludes a word;
-# it makes the tail rarer. Over a long text a rare event still happens. That is why samplers cut.
+# **Observe.** The gap is that to the classes that transformers uses inside `generate`. Only the cuts exclude words.
 #
 # ### 6.4 Beam search
 #
-# Greedy may choose a word whose continuations are all improbable. A beam keeps the $b$ best beginnings. Ended texts are
-# compared per token, or the shortest would win. The search stops when no living beginning can beat the ended ones.
+# Greedy may choose a word whose continuations are all improbable. A beam keeps the $b$ best beginnings. Of all ways to go
+# on it looks at the best $2b$: even if $b$ of them end here, $b$ living ones are left. Ended texts are compared per token,
+# or the shortest would win. The search stops when $b$ texts have ended and none of them is worse per token than the best
+# living beginning *is now*. That is a heuristic of the library, not a proof: a living beginning may still improve its mean.
 
 
 # %%
@@ -827,8 +914,9 @@ for prompt in random_prompts:
 print("four beams, three prompts: the same ids as generate")
 
 # %% [markdown]
-# A beam of four looks at more than greedy does, yet it *may* end worse: the greedy beginning can be pushed out of the beam.
-# And a more probable text is not a better text. Very probable texts are short and dull (Holtzman et al., 2020).
+# **Observe.** Here the beam found the more probable text. It need not: the greedy beginning can be pushed out of the beam
+# by beginnings that end badly. And a more probable text is not a better one. For open-ended stories, Holtzman et al. (2020)
+# found that the most probable texts of large models are dull and repeat themselves.
 #
 # ## 7 Scoring texts
 #
@@ -860,8 +948,9 @@ def rouge_l(text, reference):
 
 # %% [markdown]
 # **BLEU** (Papineni et al., 2002) counts $n$-grams up to length four. A text may not score twice for what a reference says
-# once: counts are *clipped*. The four precisions $p_n$ are pooled over the corpus, and their geometric mean is punished when
-# the texts are shorter (length $c$) than the closest references (length $r$):
+# once: counts are *clipped*. The four precisions $p_n$ are pooled over the corpus, and their geometric mean is punished
+# when the texts are shorter (length $c$) than the closest references (length $r$). (A precision of zero would make the
+# product zero: sacrebleu's default counts the first such precision as half a hit, the next as a quarter of one, and so on.)
 #
 # $$ \text{BLEU} = 100 \cdot \min\!\big(1, e^{1 - r/c}\big) \cdot \Big( \prod_{n=1}^{4} p_n \Big)^{1/4}. $$
 
@@ -884,12 +973,6 @@ def clipped_counts(text, references):
     return [*pairs, (len(text), closest)]
 
 
-# %% [markdown]
-# A precision of zero would make the product zero. sacrebleu's default counts the first such precision as half a hit, the
-# next as a quarter of one, and so on. Without a rule like this, BLEU of one sentence is mostly zero.
-
-
-# %%
 def bleu(texts, references):
     """Corpus BLEU of words that are separated by blanks."""
     rows = [
@@ -910,14 +993,10 @@ def bleu(texts, references):
 #
 # BLEU depends on how words are cut (Post, 2018). sacrebleu fixes that, so quote its numbers, not home-made ones.
 #
-# And the usual cuts are made for English. Our pattern, which is rouge-score's, sees no word in *żółć*, and one and the same
-# word in *größe* and *grüße*; sacrebleu's default takes a Chinese sentence for one word. `metrics.rouge_l` and `metrics.bleu`
-# look at the script first, and their result says in `.tokenizer` what they did. On English nothing changes.
+# The usual cuts are made for English: our pattern, which is rouge-score's, sees no word in *żółć*; sacrebleu's default
+# takes a Chinese sentence for one word. `metrics.rouge_l` and `metrics.bleu` look at the script first.
 
 # %%
-import sacrebleu
-from rouge_score.rouge_scorer import RougeScorer
-
 some = [row for row in restaurants["test"] if len(row["targets"]) > 2][:12]
 texts_, references = [row["targets"][0] for row in some], [row["targets"][1:] for row in some]
 ours = bleu(texts_, references)
@@ -933,176 +1012,269 @@ print(
 run.record(human_bleu=metrics.bleu(texts_, references), human_chrf=metrics.chrf(texts_, references))
 
 # %% [markdown]
-# Look at these numbers twice: the "generated" texts were *human* descriptions, scored against other people's. That is what
-# people reach here. **chrF** (Popović, 2015) compares runs of characters instead of words, so a plural costs little.
+# Look twice: the "generated" texts were *human* descriptions, scored against other people's. **chrF** (Popović, 2015)
+# compares runs of characters instead of words, so a plural costs little.
 #
-# **Predict.** The reference is *the pub is family friendly*. Text A says *the pub is not family friendly*, text B says
-# *children are welcome here*. Which one scores better?
-
-# %% tags=["nbval-check-output"]
-reference = "the pub is family friendly"
-for text in ("the pub is not family friendly", "children are welcome here"):
-    print(f"ROUGE-L {rouge_l(text, reference):.2f}  {text}")
-
-# %% [markdown]
-# **Observe.** Overlap is not truth. These scores compare systems on many texts. They do not tell whether one text is right.
+# Overlap is not truth: *the pub is not family friendly* shares nearly all words with its opposite.
 #
 # ## 8 A real decoder
 #
-# SmolLM2-135M-Instruct is a Llama: the same pieces, with RMSNorm for LayerNorm, rotated queries and keys for position
-# vectors, and gated feed-forward parts. Two things to know about this checkpoint. It was stored in four bits a weight and
-# *de-quantised*, so it is a little worse than the original. And it was already tuned on instructions, so nothing here
-# starts from a bare language model.
+# SmolLM2-135M-Instruct is a Llama. It was stored in four bits a weight and *de-quantised*, and it was already tuned on
+# instructions. Its pieces are those of section 2 with four changes, which many decoders of the last years share:
 #
-# First, what it can do without any training, with one example each of four tasks. Its chat template wraps the request
-# (and adds a system message of its own; lesson 14 looks into that).
-
-# %%
-decoder = models.load_decoder(model).float().to(run.device)
-TASKS = {
-    "xsum": "Summarise this article in one sentence.\n{}",
-    "products-en-de": "Translate this sentence into German.\n{}",
-    "spider": "Write one SQL query. The question comes first, then the columns.\n{}",
-    "schema-dialog": "Write the assistant's next sentence.\n{}",
-}
-
-
-def request(name, row):
-    return [{"role": "user", "content": TASKS[name].format(row["source"][:400])}]
+# - **RMSNorm**: divide by the root of the mean square; no mean is subtracted, no bias added;
+# - **RoPE**: no table of positions. Query and key are rotated, pair by pair of their numbers, by an angle that grows with the
+#   position; their inner product then depends on the *distance* of the two positions;
+# - **SwiGLU**: the feed-forward part multiplies two maps of its input, one of them through SiLU;
+# - **GQA** (grouped queries): several query heads share one head of keys and values. The cache shrinks.
+#
+# **Predict.** SmolLM2 has 9 query heads and 3 of keys and values, of width 64, in 30 layers. How many bytes does a token
+# need in a 16-bit cache?
 
 
 # %%
-shown = {
-    name: min(tasks.load(name).splits["test"], key=lambda r: abs(len(r["source"]) - 300)) for name in TASKS
-}
-chats = [
-    tokenizer.apply_chat_template(request(*one), add_generation_prompt=True)["input_ids"]
-    for one in shown.items()
-]
-answers = greedy(decoder, chats, run.budget.zero_shot_tokens, tokenizer.eos_token_id)
-for (name, row), ids in zip(shown.items(), answers, strict=True):
-    print(f"{name}: {row['source'][:150]!r}\n   model:     {tokenizer.decode(ids)!r}")
-    print(f"   reference: {row['targets'][0][:150]!r}")
+def rms(x, norm):
+    return norm.weight * x / (x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
+
+
+def rotated(x, base):
+    """RoPE: x (B, heads, T, d_h); the pairs are number i of the first half and number i of the second."""
+    half = x.shape[-1] // 2
+    angle = torch.arange(x.shape[2])[:, None] * base ** (-torch.arange(half) / half)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+
+
+def llama(net, ids):
+    x, c = net.model.embed_tokens(ids), net.config
+    for layer in net.model.layers:
+        h, A, mlp = rms(x, layer.input_layernorm), layer.self_attn, layer.mlp
+        q, k, v = (
+            m(h).unflatten(-1, (-1, c.head_dim)).transpose(1, 2) for m in (A.q_proj, A.k_proj, A.v_proj)
+        )
+        q, k = (rotated(part, c.rope_parameters["rope_theta"]) for part in (q, k))
+        k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))  # GQA
+        o = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True
+        )  # section 2's attention, in one fused call
+        x = x + A.o_proj(o.transpose(1, 2).flatten(2))
+        h = rms(x, layer.post_attention_layernorm)
+        x = x + mlp.down_proj(F.silu(mlp.gate_proj(h)) * mlp.up_proj(h))
+    return net.lm_head(rms(x, net.model.norm))
+
+
+# %%
+decoder = models.load_decoder(model).float()
+c, ids = (
+    decoder.config,
+    torch.tensor([tokenizer(PROMPT.format(restaurants["train"][0]["source"]))["input_ids"]]),
+)
+with torch.no_grad():
+    ours, theirs = llama(decoder, ids), decoder(ids).logits
+gap = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+print(
+    f"our Llama and the library's, {ids.shape[1]} tokens: largest difference {gap:.0e} of the largest logit"
+)
+assert ours.shape == theirs.shape and gap < 1e-4
+for name, heads in (
+    ("one pair of heads for each query head", c.num_attention_heads),
+    ("GQA", c.num_key_value_heads),
+):
+    each = 2 * c.num_hidden_layers * heads * c.head_dim * 2
+    print(
+        f"cache, {name}: {each:,d} bytes a token, {each * c.max_position_embeddings / 2**20:,.0f} MiB for a full window"
+    )
+run.record(llama_gap=gap)
+decoder = decoder.to(run.device)
 
 # %% [markdown]
-# **Read each answer against its source.** Fluent is not the same as right. One example proves nothing about a task; it
-# shows which *kind* of mistake to look for. (The German references are machine translations.)
-#
 # ### Fine-tuning
 #
-# Now the restaurants. The model is fluent, but it does not know that *this* task wants these attributes, all of them, and
-# nothing else. The loop is `training.train` with our objective. The token table stays frozen: it holds a fifth of the
-# weights, and so few updates meet few of its rows.
+# Now the restaurants. The model is fluent, but this task wants these attributes, all of them, and nothing else. The loop is
+# `training.train` with our objective. The token table stays frozen: so few updates meet few of its rows.
+#
+# An instruct model expects its chat template, so the *before* needs both: our plain prompt, and the same request in the
+# template (which adds a system message of its own; lesson 14 looks into that). And no overlap score tells whether the facts
+# are right. So we also count: which share of the attributes' values stands in the text, and how many words it has.
 
 # %%
 held_out = restaurants["test"].select(range(run.budget.n_test))
 asked = [PROMPT.format(row["source"]) for row in held_out]
 prompts = [tokenizer(prompt)["input_ids"] for prompt in asked]
+chats = [[{"role": "user", "content": prompt.removesuffix("\nDescription:")}] for prompt in asked]
+chats = [tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"] for chat in chats]
 answers = [f" {row['targets'][0]}" for row in held_out]
 judged = [encode_completion(*pair, tokenizer) for pair in zip(asked, answers, strict=True)]
 
 
-def examine(net):
-    """Perplexity per completion token, and the greedy texts."""
-    losses = [causal_losses(net, training.move(training.collate_tokens([e], 0), run.device)) for e in judged]
-    found = greedy(net, prompts, run.budget.max_new_tokens, tokenizer.eos_token_id)
-    return torch.cat(losses).mean().exp().item(), [tokenizer.decode(ids).strip() for ids in found]
+def told(source, text):
+    """How many of the attributes' values stand in the text, and how many there are; familyFriendly is left out."""
+    pairs = [part.split(": ", 1) for part in source.split(", ")]
+    values = [pair[1].lower() for pair in pairs if len(pair) == 2 and pair[0] != "familyFriendly"]
+    return sum(value in text.lower() for value in values), len(values)
 
-
-with torch.no_grad():
-    perplexity_before, before = examine(decoder)
 
 # %%
-import time
+@torch.no_grad()
+def examine(net, prompts=prompts):
+    """Perplexity per completion token, the greedy texts, share of values told, words a text."""
+    losses = [causal_losses(net, training.move(training.collate_tokens([e], 0), run.device)) for e in judged]
+    found = greedy(net, prompts, run.budget.max_new_tokens, tokenizer.eos_token_id)
+    written = [tokenizer.decode(ids).strip() for ids in found]
+    counts = [told(row["source"], text) for row, text in zip(held_out, written, strict=True)]
+    share = sum(n for n, _ in counts) / sum(n for _, n in counts)
+    length = sum(len(text.split()) for text in written) / len(written)
+    return {
+        "perplexity": torch.cat(losses).mean().exp().item(),
+        "texts": written,
+        "told": share,
+        "words": length,
+    }
 
+
+stages = {0: examine(decoder)}
+in_template = examine(decoder, chats)
+
+# %%
 everything = [(row["source"], text) for row in restaurants["train"] for text in row["targets"]]
 chosen = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed)).tolist()
 chosen = [everything[i] for i in chosen[: run.budget.steps * run.budget.batch_size]]
 pairs = [encode_completion(PROMPT.format(source), f" {text}", tokenizer) for source, text in chosen]
 decoder.get_input_embeddings().weight.requires_grad_(False)
+looks = sorted({run.budget.steps // 4, run.budget.steps // 2, run.budget.steps} - {0})
+
+
+def look(step):
+    if step + 1 in looks:
+        stages[step + 1] = examine(decoder)
+
+
 start_time = time.perf_counter()
 history = training.train(
     decoder, pairs, steps=run.budget.steps, learning_rate=learning_rate, pad_id=tokenizer.pad_token_id,
-    batch_size=run.budget.batch_size, seed=seed, objective=causal_losses,
+    batch_size=run.budget.batch_size, seed=seed, objective=causal_losses, after_step=look,
 )  # fmt: skip
-print(
-    f"{run.budget.steps} updates of {run.budget.batch_size} pairs took {time.perf_counter() - start_time:.0f} s"
-)
+took = time.perf_counter() - start_time
+print(f"{run.budget.steps} updates of {run.budget.batch_size} pairs and {len(looks)} looks took {took:.0f} s")
 print("loss per completion token:", " ".join(f"{loss:.2f}" for loss in history.losses))
 
 # %% [markdown]
 # **Predict.** What changes first: the facts, the style, or the length?
 
 # %%
-with torch.no_grad():
-    perplexity_after, after = examine(decoder)
-for row, old, new in list(zip(held_out, before, after, strict=True))[:4]:
-    print(row["source"], f"\n   before: {old[:150]!r}\n   after:  {new!r}\n   human:  {row['targets'][0]!r}")
+human_told = [told(row["source"], row["targets"][0]) for row in held_out]
+rows = {"before, in the chat template": in_template} | {
+    f"after {n} updates": found for n, found in stages.items()
+}
 references = list(held_out["targets"])
-for name, score in {"bleu": metrics.bleu, "chrf": metrics.chrf, "rouge_l": metrics.rouge_l}.items():
-    a, b = score(before, references), score(after, references)
-    print(f"{name:8s} before {a:6.2f}   after {b:6.2f}")
-    run.record(**{f"{name}_before": a, f"{name}_after": b})
-print(f"perplexity per completion token: before {perplexity_before:.2f}, after {perplexity_after:.2f}")
-run.record(perplexity_before=perplexity_before, perplexity_after=perplexity_after)
+print(f"{'':30s}  told  words  perplexity   BLEU  chrF")
+for name, found in rows.items():
+    scores = metrics.bleu(found["texts"], references), metrics.chrf(found["texts"], references)
+    perplexity = f"{found['perplexity']:10.2f}" if "template" not in name else f"{'':10s}"
+    print(
+        f"{name:30s}  {found['told']:.2f}  {found['words']:5.1f}  {perplexity}  {scores[0]:5.1f} {scores[1]:5.1f}"
+    )
+people = sum(len(row["targets"][0].split()) for row in held_out) / len(held_out)
+print(f"{'people':30s}  {sum(n for n, _ in human_told) / sum(n for _, n in human_told):.2f}  {people:5.1f}")
+after, before = stages[run.budget.steps], stages[0]
+for name, found in (("before", before), ("template", in_template), ("after", after)):
+    run.record(**{f"chrf_{name}": metrics.chrf(found["texts"], references), f"told_{name}": found["told"]})
+run.record(perplexity_before=before["perplexity"], perplexity_after=after["perplexity"])
+
+# %%
+figure, panels = plotting.axes(1, 3, width=2.5, height=2.5, dpi=85)
+names = {"told": "share of values told", "words": "words a text", "perplexity": "perplexity, people's texts"}
+for panel, (key, title) in zip(panels, names.items(), strict=True):
+    panel.plot(list(stages), [found[key] for found in stages.values()], **plotting.style(0))
+    if key != "perplexity":
+        panel.axhline(in_template[key], color="grey", linestyle=":", linewidth=1.5)
+    panel.set(title=title, xlabel="updates", ylim=(0, None))
+show(figure, "06_tuning")
+for i, row in enumerate(held_out.select(range(min(3, len(held_out))))):
+    print(
+        row["source"],
+        f"\n   before:   {before['texts'][i][:150]!r}\n   template: {in_template['texts'][i][:150]!r}",
+    )
+    print(f"   after:    {after['texts'][i]!r}\n   people:   {row['targets'][0]!r}")
 
 # %% [markdown]
-# **Observe.** (In the laptop profile.) Style and length come first: one sentence, in the manner of the data, and then the
-# end. Names and places are copied from the prompt. Now check the attributes one by one: *familyFriendly: no* is an easy one
-# to get wrong, and no score above will tell you.
+# *Figure: one run, one held-out set; dotted: the untuned model in its chat template.*
+#
+# **Observe.** (In the laptop profile.) The *before* has two faces: the chat template alone changes text and scores. Then
+# read the rows downwards, and see after how many updates each number has made most of its way. The share of values is
+# counted word for word, so a paraphrase counts as missing, and an invented fact is not seen at all. *familyFriendly* is not
+# counted: check it by eye in the texts below.
+#
+# **Better than people?** BLEU of the tuned model may look high beside that of section 7. Put both under the same rule: the
+# same restaurants, and for both the other people's texts as references.
+
+# %%
+several = [i for i, row in enumerate(held_out) if len(row["targets"]) > 1]
+rest = [held_out[i]["targets"][1:] for i in several]
+for name, texts_ in (
+    ("people", [held_out[i]["targets"][0] for i in several]),
+    ("tuned", [after["texts"][i] for i in several]),
+):
+    print(
+        f"{name:7s} {len(several)} restaurants: BLEU {metrics.bleu(texts_, rest):5.1f}, chrF {metrics.chrf(texts_, rest):.1f}"
+    )
+
+# %% [markdown]
+# **Observe.** Where the tuned model has the higher score, it is not the better writer. It writes the most usual sentence,
+# which shares many words with several others; people vary. Overlap rewards the usual.
 #
 # ## 9 The experiment: completion only, or all tokens?
 #
-# Masking the prompt is the default of trl for prompt-completion data. Is it better? Counting the prompt too gives more
-# than twice the tokens to learn from, but they are tokens that nobody will ask for.
+# Masking the prompt is the default of trl for prompt-completion data. Is it better?
 #
 # We wrote claim **L1** down before the first run (`data/claims/L1.toml`): *training on the completion only gives better
-# completions than training on all tokens.* "Better" had to be decided first. It is the loss per token of held-out
-# completions, one paired difference per seed. Scores of a few dozen generated texts scatter too much to decide, so they
-# stand beside the verdict. Same pairs, same order, same number of updates. Each method tried two learning rates, once,
-# on a seed that the table does not use.
+# completions than training on all tokens.* "Better" is the loss per token of held-out completions, one paired difference
+# per seed. Same pairs, same order, same number of updates. Each method tried two learning rates, once, on a seed that the
+# table does not use.
 #
 # **Predict.** Write down the sign of the difference, and whether five seeds will suffice to see it.
 
 # %%
-from instructlab_repro import lesson
-
-lesson.table("completion_loss")
-
-# %%
-figure = lesson.figure("completion_loss")
-figure.set_dpi(90)
-_ = run.figure(figure, "06_completion_loss")
-
-# %%
-lesson.show("L1")
-verdict = lesson.verdict("L1")
-run.record(l1_verdict=verdict["verdict"])
-if verdict["mean"] is not None:
-    run.record(l1_mean=verdict["mean"], l1_low=verdict["low"], l1_high=verdict["high"])
+print("verdict:", lesson.words("L1"))
+lines, names = lesson.results("completion_loss"), lesson.experiment("completion_loss").labels
+figure, panels = plotting.axes(1, 2, width=4.0, height=1.9, dpi=85, sharey=True)
+for panel, (metric, title) in zip(
+    panels, {"nll": "loss per completion token", "chrf": "chrF of texts"}.items(), strict=True
+):
+    found = {names[m]: [line[metric] for line in lines if line["method"] == m] for m in names}
+    plotting.dots(panel, found, title)
+show(figure, "06_completion_loss")
+tuned = {m: torch.tensor([line["nll"] for line in lines if line["method"] == m]) for m in names}
+print(
+    f"completion only minus all tokens: {(tuned['completion_only'] - tuned['all_tokens']).mean():+.3f}",
+    end="; ",
+)
+print(f"completion only minus untuned: {(tuned['completion_only'] - tuned['untuned']).mean():+.3f}")
+run.record(l1_verdict=lesson.verdict("L1")["verdict"])
+tried = {
+    (e["method"], e["tuned"]["learning_rate"]): e["nll"]
+    for e in lesson.results("completion_loss", stage="tune")
+}
+for (method, rate), nll in sorted(tried.items()):
+    print(f"{method:16s} rate {rate:.0e}   loss per dev completion token {nll:.3f}")
+equal = {rate: tried["completion_only", rate] - tried["all_tokens", rate] for _, rate in tried}
+print(
+    "completion only minus all tokens, at equal rates:", {rate: round(gap, 3) for rate, gap in equal.items()}
+)
+lesson.folded("completion_loss", "L1")
 
 # %% [markdown]
-# **Observe.** Read the first interval before the word in front of it. It decides about the claim *as it was written*, and
-# not in the direction that we had expected. Then compare its size with the next line, *completion only minus untuned*: the
-# choice of the mask matters far less than fine-tuning at all. And the generated texts cannot tell the two apart: their
-# intervals contain zero.
+# *Figure: a dot for each seed, a bar at the mean. The untuned model draws nothing.*
 #
-# Before you conclude that masks are bad, look at the tuning. **Predict.** Did both methods get the same learning rate?
-
-# %%
-for line in lesson.results("completion_loss", stage="tune"):
-    rate = line["tuned"]["learning_rate"]
-    print(f"{line['method']:16s} rate {rate:.0e}   loss per dev completion token {line['nll']:.3f}")
-
-# %% [markdown]
-# **Observe.** They did not. For the masked loss the two rates were a near tie, and the rule took the smaller one; for all
-# tokens the larger one won clearly. So the comparison is of two *procedures*, mask and tuned rate together. Two rates,
-# one seed and a few dev completions were too little tuning, and a part of the difference may be the rate's. The rule was
-# fixed before the run, so the verdict stays. What it is worth stands here, beside it.
+# **Observe.** *L1 refuted*, as it was written, and not in the direction that we had expected. Compare the two printed
+# differences: the choice of the mask matters far less than fine-tuning at all. And chrF cannot tell the two apart (folded
+# lines).
 #
-# A second reason why prompts may help *here*: they hold the same names and values as the completions, so to learn them is
-# to learn the domain. And the prompts are longer than the completions. Where prompts are varied and completions long, the
-# answer may be another.
+# Before you conclude that masks are bad, read the lines of the tuning. The two methods did not get the same rate. For the
+# masked loss the two rates were a near tie, and the rule took the smaller one; for all tokens the larger one won clearly.
+# At equal rates the dev differences of this one seed have different signs. So the verdict compares two *procedures*, mask
+# and tuned rate together, and much of its difference may be the rate's. The rule was fixed before the run, so the verdict
+# stays. About masks at one rate it says nothing.
 #
 # ## 10 What we have shown
 #
@@ -1119,19 +1291,37 @@ for how in ("by_length", "pad_counted", "by_pad_id"):
 print(f"our labels and loss against trl's: difference {m['trl_gap']:.0e}")
 print(f"packing: leak {m['packing_leak']:.0e}, with blocks {m['packing_gap']:.0e}")
 print(f"cache: {m['positions_cached']} positions instead of {m['positions_without']}")
+print(f"SmolLM2 by hand and the library's: relative difference {m['llama_gap']:.0e}")
 print(f"SmolLM2: perplexity {m['perplexity_before']:.2f}, after {m['perplexity_after']:.2f};", end=" ")
-print(f"chrF {m['chrf_before']:.1f}, after {m['chrf_after']:.1f}")
+for what in ("chrf", "told"):
+    print(
+        f"{what} {m[f'{what}_before']:.2f}, in the template {m[f'{what}_template']:.2f}, after {m[f'{what}_after']:.2f}",
+        end="; ",
+    )
+print()
 print(f"L1 over all seeds: {m['l1_verdict']}")
 
 # %% [markdown]
 # **What we have not shown.**
 #
-# - Nothing here was *pre-trained*. The toys learned a few hundred words, and the decoder came trained.
-# - Dropout, rotary positions and grouped heads are in real models, and not in our parity test of the pieces.
-# - Our sampler draws nothing: we compared distributions, not texts. Whether people prefer sampled texts is another study.
-# - BLEU, chrF and ROUGE-L count overlap. We have not counted invented or forgotten attributes.
+# - Pre-training: the toys learned a few hundred words from a few hundred sentences, and the decoder came trained.
+# - Our count of attributes takes only values that stand word for word in the text; it does not see invented facts.
 # - The E2E sentences are public, and the decoder may have met some of them before.
 # - Loss per token on held-out completions is one meaning of "better". A user may have another.
+#
+# **What should I set?**
+#
+# | you want | set | check |
+# |---|---|---|
+# | labels for prompt and answer | trl: columns `prompt`, `completion` | the last counted label is the end token |
+# | padding that may be the end | mask by length, never by id | the model stops |
+# | one risk for any micro-batch | divide by the labels of the *whole* batch | accumulated gradient = full batch |
+# | packed rows | `position_ids` that start again, blocks in the mask | logits equal those of each text alone |
+# | an instruct model | `apply_chat_template(…, add_generation_prompt=True)` | the text that the model really reads |
+# | facts | `do_sample=False` | count the facts |
+# | variety | `do_sample=True`, `temperature=0.7`, and `min_p=0.05` or `top_p=0.9` | the tail that can still be drawn |
+# | long texts in little memory | a model with GQA; cache in 16 bits or fewer | bytes a token, section 8 |
+# | to compare two texts | chrF or BLEU over many items, one rule for both sides | people under the same rule |
 #
 # **Recall.** Answer without scrolling.
 #
@@ -1141,20 +1331,37 @@ print(f"L1 over all seeds: {m['l1_verdict']}")
 # 4. What do packed rows need besides labels, and how do you test it?
 # 5. Why may four beams end with a less probable text than greedy?
 #
+# <details><summary>Answers</summary>
+#
+# (1) All tokens are about equally likely; that the answer stands in the input. (2) Masking the labels by the id of the
+# padding; the logged loss leaves out the very token that went wrong. (3) Per token, per micro-batch, per sequence; the
+# second. (4) Positions that start again, and blocks in the mask; compare the logits with those of each text alone. (5) The
+# greedy beginning may fall out of the beam before its good end.
+#
+# </details>
+#
 # **Exercises.** `notebooks/exercises/06_causal_language_model.py`; `make classroom` builds the student version.
 #
 # **References.**
 #
 # - Ben Allal, L., et al. (2025). SmolLM2: when Smol goes big. Data-centric training of a small language model.
 #   arXiv:2502.02737.
+# - Ainslie, J., et al. (2023). GQA: training generalized multi-query transformer models from multi-head checkpoints. *EMNLP
+#   2023*. arXiv:2305.13245.
 # - Fan, A., Lewis, M., and Dauphin, Y. (2018). Hierarchical neural story generation. *ACL 2018*.
 # - Holtzman, A., et al. (2020). The curious case of neural text degeneration. *ICLR 2020*.
 # - Lin, C.-Y. (2004). ROUGE: a package for automatic evaluation of summaries. *Text
 #   Summarization Branches Out, ACL 2004*.
+# - Nguyen, M., et al. (2025). Turning up the heat: min-p sampling for creative and coherent LLM outputs. *ICLR 2025*.
+#   arXiv:2407.01082.
 # - Novikova, J., Dušek, O., and Rieser, V. (2017). The E2E dataset: new challenges for end-to-end generation. *SIGDIAL 2017*.
 # - Papineni, K., et al. (2002). BLEU: a method for automatic evaluation of machine translation. *ACL 2002*.
 # - Popović, M. (2015). chrF: character n-gram F-score for automatic MT evaluation. *WMT 2015*.
 # - Post, M. (2018). A call for clarity in reporting BLEU scores. *WMT 2018*.
 # - Radford, A., et al. (2019). Language models are unsupervised multitask learners (GPT-2). OpenAI.
+# - Sennrich, R., Haddow, B., and Birch, A. (2016). Neural machine translation of rare words with subword units. *ACL 2016*.
+# - Shazeer, N. (2020). GLU variants improve transformer. arXiv:2002.05202.
+# - Su, J., et al. (2021). RoFormer: enhanced transformer with rotary position embedding. arXiv:2104.09864.
 # - Vaswani, A., et al. (2017). Attention is all you need. *NeurIPS 2017*.
+# - Zhang, B., and Sennrich, R. (2019). Root mean square layer normalization. *NeurIPS 2019*.
 # - transformers, issue 34191 (2024), on the denominator under gradient accumulation.
