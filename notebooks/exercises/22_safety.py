@@ -415,7 +415,9 @@ def hidden_22_3(mask_cards):
             for d in digits
         )
         text = rng.choice(["", "a", "9 ", "x-"]) + said + rng.choice(["", "z", " end", "-"])
-        assert call(text) == masked(text), f"For {text!r} you return {call(text)!r}, not {masked(text)!r}."
+        assert call(text) == masked(text), (
+            f"A hidden text: for {text!r} you return {call(text)!r}, not {masked(text)!r}."
+        )
 
 
 hidden_22_3(mask_cards)
@@ -621,7 +623,7 @@ hidden_22_4(fit, choose)
 # %% [markdown]
 # ## 22.5 A defence, with its price
 #
-# > ●●●●● · 240 minutes · practice
+# > ●●●●● · 240 minutes · practice · prediction
 #
 # Design a defence against orders in data for a task and a model of your choice (the lesson's will do), and defend
 # its price. Write your attacks first, and keep at least forty that you do **not** look at while you design. Run both
@@ -629,6 +631,7 @@ hidden_22_4(fit, choose)
 # `report()`: a dict with these keys.
 #
 # - `idea`: what the defence does, and which attack it expects, at least $60$ characters.
+# - `predicted`: the `fall` that you expect **before** you run anything on the held-out attacks, a number from -1 to 1.
 # - `designed_on`: how many attacks you looked at while designing, a whole number from $5$.
 # - `attack_before`, `attack_after`: lists of `True` (the attacker got what he wanted) and `False`, one for each
 #   held-out attack, in the same order, at least $40$. `clean_before`, `clean_after`: the same for errors on clean
@@ -654,7 +657,7 @@ hidden_22_4(fit, choose)
 # | opponent | nothing | no defence | and a simple rival, such as a reminder or a filter |
 # | price | not measured | errors on clean texts | and time or texts that people have to review |
 # | control | none | a mention without an order | and the scale of the scores was looked at |
-# | conclusion | success rate | net with interval | and where it would change with `clean_per_attack` |
+# | conclusion | success rate | net with interval | and the distance to the prediction is discussed |
 
 
 # %% nbgrader={"grade_id": "answer_22_5", "solution": true}
@@ -680,6 +683,7 @@ def report():
     word = "use" if low > 0 else "do not use" if high < 0 else "cannot tell"
     return {
         "idea": "A second model rewrites the review without orders before the first one reads it; it expects plain ones.",
+        "predicted": 0.5,
         "designed_on": 20,
         "attack_before": attack_before,
         "attack_after": attack_after,
@@ -712,7 +716,16 @@ NUMBERS_22_5 = (
     "clean_per_attack",
     "net",
 )
-KEYS_22_5 = ("idea", "designed_on", *LISTS_22_5, *NUMBERS_22_5, "net_low", "net_high", "conclusion")
+KEYS_22_5 = (
+    "idea",
+    "predicted",
+    "designed_on",
+    *LISTS_22_5,
+    *NUMBERS_22_5,
+    "net_low",
+    "net_high",
+    "conclusion",
+)
 VERDICTS_22_5 = ("use", "do not use", "cannot tell")
 
 
@@ -735,12 +748,13 @@ def check_22_5(report):
         assert isinstance(mine[key], str) and len(mine[key].strip()) >= least, (
             f"{key}: a text of {least} characters at least."
         )
-    for key in ("designed_on", *NUMBERS_22_5, "net_low", "net_high"):
+    for key in ("predicted", "designed_on", *NUMBERS_22_5, "net_low", "net_high"):
         value = mine[key]
         assert isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value), (
             f"{key}: a finite number expected, not {checking.shown(value)}."
         )
     assert mine["designed_on"] == int(mine["designed_on"]) >= 5, "designed_on: a whole number from 5."
+    assert -1 <= mine["predicted"] <= 1, "predicted: a share from -1 to 1, as fall is."
     assert mine["clean_per_attack"] >= 0, "clean_per_attack: a number from 0."
     for key in LISTS_22_5:
         value = mine[key]
