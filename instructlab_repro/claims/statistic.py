@@ -18,7 +18,7 @@ Axes = Mapping[str, Sequence[Value]]  # axis → values; "method" counts as one
 Where = dict[str, Value]
 Bounds = tuple[float, float]
 
-SHARES = ("accuracy", "em", "exact", "f1", "macro_f1", "span_f1", "top_share", "unused", "found")  # metrics from 0 to 1
+SHARES = ("accuracy", "em", "exact", "f1", "macro_f1", "span_f1", "top_share", "unused", "found")  # 0 to 1
 COUNTS = ("trainable_parameters",)  # metrics that are what they are: no luck, and no interval
 DIGITS = 9  # means are rounded before they are ordered, so that the noise of a sum breaks no tie
 

@@ -902,10 +902,11 @@ if lines:
     _ = run.figure(figure, "09_lora")
 
 # %% [markdown]
-# **Observe.** Look at the standard deviations. The two rows with the larger ranks took the rate that was best on the tuning
-# seed, and on another seed the same rate lets training collapse to the larger class. On the same two matrices, rank one
-# took a smaller rate, trained on every seed, and spreads less. (The row *everywhere, r = 1* took the smallest rate of all and
-# still spreads widely: a small rate is no safeguard.) So this table compares *rates at the edge of stability* more than ranks: one tuning seed was too few.
+# **Observe.** Look at the standard deviations. The two rows with the larger ranks took the rate that was best on the
+# tuning seed, and on another seed the same rate lets training collapse to the larger class. On the same two matrices,
+# rank one took a smaller rate, trained on every seed, and spreads less. (The row *everywhere, r = 1* took the
+# smallest rate of all and still spreads widely: a small rate is no safeguard.) So this table compares *rates at the
+# edge of stability* more than ranks: one tuning seed was too few.
 
 # %%
 lesson.show("C3", "LR1", "LR3", "D1", "A1")

@@ -475,11 +475,11 @@ run.record(**{f"nothing_{order.lower()}": mean[order] for order in ("PPPP", "NNN
 
 # %% [markdown]
 # **Observe.** No text, and yet an opinion. Averaged over the three ways to say nothing, it follows the label that is
-# *frequent* among the demonstrations (majority bias) and the one that stands *last* (recency bias). Where the two pull
-# against each other, the last one wins here: three P in front do not make up for one N at the end. And look at the last line. `PNPN` ends in N, and the model expects
-# P: it continues the *alternation*. It reads the column of labels as a text, which is what it was trained for. None
-# of this is a law. For `N/A` alone, `PPPP` gives *less* to positive than `NNNN`. The ways to say nothing disagree
-# even about the sign of a bias: "nothing" is a wording, too.
+# *frequent* among the demonstrations (majority bias) and the one that stands *last* (recency bias). Where the two
+# pull against each other, the last one wins here: three P in front do not make up for one N at the end. And look at
+# the last line. `PNPN` ends in N, and the model expects P: it continues the *alternation*. It reads the column of
+# labels as a text, which is what it was trained for. None of this is a law. For `N/A` alone, `PPPP` gives *less* to
+# positive than `NNNN`. The ways to say nothing disagree even about the sign of a bias: "nothing" is a wording, too.
 #
 # The third bias needs no demonstration: some label words are common in all texts.
 

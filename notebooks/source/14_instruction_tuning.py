@@ -836,10 +836,11 @@ for line in lesson.results("clusters", stage="tune"):
 # - *Random weights learn little in this tuning.* Their dev loss is about one nat below $\ln V$, as if they had
 #   learned which tokens are frequent; their accuracy is at chance. Whatever the other rows can do, they owe to
 #   pre-training. The control excludes little else: LoRA on random weights is a weak learner.
-# - *The instruction may hardly be read.* With the input alone in the test, the model tuned on instructions loses about as
-#   much as F2's first comparison measures, and with the name of the task it loses more (both beside F2). On invented rules only the instruction can help. There chance is $7/18$ (three rules with 2, 3 and 3
-#   options), no row's mean beats it, and all pre-trained rows lie below it, perhaps since a habit such as copying the
-#   input is wrong again and again. A model that followed instructions would lie above.
+# - *The instruction may hardly be read.* With the input alone in the test, the model tuned on instructions loses
+#   about as much as F2's first comparison measures, and with the name of the task it loses more (both beside F2). On
+#   invented rules only the instruction can help. There chance is $7/18$ (three rules with 2, 3 and 3 options), no
+#   row's mean beats it, and all pre-trained rows lie below it, perhaps since a habit such as copying the input is
+#   wrong again and again. A model that followed instructions would lie above.
 # - *The rates differ.* Each arm took the better of two rates on one tuning seed, and one arm took another than the rest. As
 #   with L1, the comparison is of procedures, mixture and rate together.
 

@@ -1098,8 +1098,9 @@ _ = run.figure(figure, "16_worst_leaf")
 #   of the constructed one *is* written by hand, and four times as many constructed instructions do not make up for it.
 # - *How many?* The curve rises and then is flat (**SI3**), at equal updates. The loss, folded below, still falls.
 # - *The filter* (**SI2**): a few points, narrowly, and the loss cannot tell.
-# - *Labels* cost most (**SI6**, **SI5**). With four wrong in ten, 480 instructions are worth less *in the grid* than the 60
-#   seeds that they grew from (the single live run above shows the reverse: one seed is one seed). A model that labels its own instructions mostly errs, and gets worse.
+# - *Labels* cost most (**SI6**, **SI5**). With four wrong in ten, 480 instructions are worth less *in the grid* than
+#   the 60 seeds that they grew from (the single live run above shows the reverse: one seed is one seed). A model that
+#   labels its own instructions mostly errs, and gets worse.
 # - *The taxonomy* lifts the worst five leaves (**LA1**), and not the whole: it moves the floor.
 # - *Why?* Looked at afterwards: where a step can stand anywhere, construction comes near to the hand. The five measures,
 #   `first` to `length`, end a program, so that *deepened* cannot follow them. The pool drifts away from them.
