@@ -276,8 +276,8 @@ for name, values in shares.items():
 run.record(borrowed=sum(shares["the right passage"]) / len(asked))
 
 # %% [markdown]
-# **Observe.** The second row is what the topic gives, the first what the topic, the answer's place and the borrowing give
-# together. The counts cannot part these; keep them in mind before you believe a search result on this set.
+# **Observe.** The topic alone gives little (second row). The rest of the first row is borrowing, or that a question must
+# name what its answer stands beside; the counts do not part the two.
 #
 # ## 4 Vectors, and both
 #
