@@ -29,9 +29,9 @@
 # **The question.** A model is right on nine tweets of ten. *Why* did it say *positive*?
 #
 # The model does not tell. Methods that answer for it are sold by the dozen; they disagree, and each draws a pretty
-# picture. This lesson builds five of them and does with them what one does with any witness: it puts them in a case where
-# the truth is known. Then it goes further. A picture of a model is still only a picture. To learn what *causes* what, one
-# must change something: a word, a state inside the network, a training text.
+# picture. This lesson takes four of them and does with them what one does with any witness: it puts them in a case
+# where the truth is known. Then it goes further. A picture of a model is still only a picture. To learn what *causes*
+# what, one must change something: a word, a state inside the network, a training text.
 #
 # | | |
 # |---|---|
@@ -91,8 +91,9 @@ show = functools.partial(plotting.show, run)
 # %% [markdown]
 # ## 1 A good model with a bad reason
 #
-# We plant a nonsense word in every tweet. *Zorblat* usually goes with the label *positive*, *quimvex* with *negative*: in
-# nine tweets of ten. Such companions exist in real data too: the name of a cinema chain, a smiley, the length of a text.
+# We plant a nonsense word in every tweet. *Zorblat* usually goes with the label *positive*, *quimvex* with *negative*:
+# in nine tweets of ten. Such companions exist in real data too: the name of a cinema chain, a smiley, the length of a
+# text.
 
 
 # %% tags=["defines:interventions.plant", "defines:interventions.exchange_cue"]
@@ -159,14 +160,14 @@ run.record(cued=right(leaning, cued_new), exchanged=right(leaning, exchanged))
 
 # %% [markdown]
 # **Observe.** The test set had the same companion as the training set, so its accuracy could not show the reason. A
-# change shows it. Here we knew which word to change. Usually nobody knows. So the first half of this lesson asks the
-# model for suspects, and the second half tests them.
+# change shows it. Here we knew which word to change. Usually nobody knows. So sections 2 to 6 ask the model for
+# suspects, and test the methods that name them. Sections 7 to 9 change things: a state, a training text, a treatment.
 #
 # The letters of this lesson:
 #
 # | symbol | meaning |
 # |---|---|
-# | $x, x'$ | the embedded text, $T \times d$; its *baseline*, a text that says nothing |
+# | $x, x'$ | the embedded text, $n \times d$, with $n$ tokens; its *baseline*, a text that says nothing |
 # | $F(x)$ | the score that is explained: log-odds of the class that the model says |
 # | $a_t$ | attribution of token $t$: a number, positive if it speaks for the class |
 # | $\alpha, m$ | place on the way from $x'$ to $x$; number of steps |
@@ -247,13 +248,13 @@ panels[0].set(xlabel="place α on the way", ylabel="score F")
 panels[1].plot(alphas, slopes, color=plotting.COLOURS[0])
 panels[1].fill_between(alphas, slopes, color=plotting.COLOURS[0], alpha=0.2)
 panels[1].axhline(slopes[-1].item(), color=plotting.COLOURS[1], ls="--")
-panels[1].text(0.0, slopes[-1].item(), "slope at the end", fontsize=8, va="bottom")
+panels[1].text(0.03, 0.95, "dashed:\nslope at the end", fontsize=8, va="top", transform=panels[1].transAxes)
 panels[1].set(xlabel="place α on the way", ylabel="slope of F")
 show(figure, "21_path")
 
 # %% [markdown]
-# *Figure: left, the score on the way from the baseline to the text. Right, its slope; the blue area is the change of the
-# score. Gradient × input takes the dashed line for the whole way.*
+# *Figure: left, the score on the way from the baseline to the text. Right, its slope; the blue area is the change of
+# the score. Gradient × input takes the dashed line for the whole way.*
 #
 # The integral becomes a sum over points and weights. The midpoint rule takes the middle of each of $m$ equal pieces.
 
@@ -293,9 +294,10 @@ print(f"gradient × input {gradient_times_input(flat, two, zero).item():.1f}")
 print(f"integrated gradients {integrated_gradients(flat, two, zero, 64).item():.3f}")
 
 # %% [markdown]
-# **How many steps?** For a smooth function the midpoint rule's error falls with the square of $m$: twice the steps, a
-# quarter of the error. **Predict** the slope of a straight line in a picture with two logarithmic axes. And the left
-# rule?
+# **How many steps?** Three other rules: *left* takes the start of each piece; *trapezoid* takes the mean of its two
+# ends; *gauss* chooses points and weights that are exact for polynomials up to degree $2m - 1$. For a smooth function
+# and many steps, the error of midpoint and trapezoid falls with the square of $m$: twice the steps, a quarter of the
+# error. **Predict** the slope in a picture with two logarithmic axes. And the left rule's?
 
 # %%
 net = leaning.double()
@@ -318,14 +320,18 @@ axis.legend(fontsize=8)
 show(figure, "21_steps")
 
 # %% [markdown]
-# *Figure: by how much the attributions fail to add up, mean of four tweets, float64. The steeper, the better.*
+# *Figure: by how much the attributions fail to add up, mean of four tweets, float64. The lower, the better.*
 #
-# **Observe.** The choice of the rule costs one word of code and is worth more than many steps. Print the completeness
-# error with every explanation that you show: it is the only test that needs no truth.
+# **Observe.** Theory says $-2$ for midpoint and trapezoid, $-1$ for the left rule. The printed slopes are steeper, but
+# look at the curves: they are no lines. With 4 or 8 steps the points are too few for a law of many steps; midpoint even
+# gets worse from 4 to 8. What the picture does say: the left rule is the one to avoid, and the other three end close
+# together. Print the completeness error with every explanation that you show. It needs no truth. But it tests only the
+# sum, not whether the parts are right.
 #
 # ### With the library
 #
-# `captum` has these methods. Its names: `riemann_middle` is the midpoint rule, `gausslegendre` (its default) is `gauss`.
+# `captum` has these methods. Its names: `riemann_middle` is the midpoint rule, `gausslegendre` (its default) is
+# `gauss`.
 
 
 # %%
@@ -357,8 +363,8 @@ leaning = leaning.float()
 #
 # ## 4 A text that says nothing
 #
-# All of this depends on $x'$. **Predict.** Four baselines: `[PAD]`, `[MASK]`, zeros, the mean of the table. Do they name
-# the same word first?
+# All of this depends on $x'$. **Predict.** Four baselines: `[PAD]`, `[MASK]`, zeros, the mean of the table. Do they
+# name the same word first?
 
 # %%
 plain = trained(encoded(words, y))
@@ -380,11 +386,13 @@ def correlation(one, two):
     return mean(float(spearmanr(a, b).statistic) for a, b in pairs)
 
 
+print(f"rank correlations, mean of {len(some)} tweets")
+print("     ", "  ".join(f"{kind:4s}" for kind in kinds))
 for i, kind in enumerate(kinds):
     row = [correlation(by_kind[kind], by_kind[other]) for other in kinds[: i + 1]]
     print(f"{kind:5s}", "  ".join(f"{value:.2f}" for value in row))
 same = mean(len({attribution.ranked(by_kind[k][n][2])[0] for k in kinds}) == 1 for n in range(len(some)))
-print(f"all four name the same word first in {same:.0%} of the tweets")
+print(f"all four name the same word first in {same:.0%} of the {len(some)} tweets")
 
 # %% [markdown]
 # **Observe.** The question is not *why positive*, but *why positive rather than what the baseline says*. Look at the
@@ -422,10 +430,13 @@ enough = lambda told: torch.tensor([[0.01, 0.99] if {"good", "great"} & set(w) e
 print("occlusion of the, good, great, film:", occlusion(enough, "the good great film".split(), 1).tolist())
 either = lambda x: 1 - (1 - x[:, 0, 0]) * (1 - x[:, 1, 0])  # noqa: E731
 one = torch.ones(1, 2, 1, dtype=torch.float64)
-print("integrated gradients of a soft *or*:", integrated_gradients(either, one, 0 * one).tolist())
+without = one - torch.eye(2, dtype=torch.float64)[..., None]  # in each row, one of the two inputs is 0
+print("occlusion of a soft *or*:", (either(one) - either(without)).tolist())
+print("integrated gradients of it:", integrated_gradients(either, one, 0 * one).tolist())
 
 # %% [markdown]
-# **Observe.** Occlusion gives both words 0: each is covered by the other. The path method shares the credit.
+# **Observe.** Occlusion gives both words 0: each is covered by the other. On the soft *or*, where both methods explain
+# one function, it does so too, and the path method shares the credit.
 #
 # Now the curves of the model of section 4, which has seen no planted word. The *insertion* curve goes the other way:
 # from the empty text, the words come in by their rank, and a large area is good. **Predict.** Which order has the
@@ -441,6 +452,7 @@ curves = {
     method: [deletion_curve(reader, w, attribution.ranked(a), c) for w, c, a in found]
     for method, found in told.items()
 }
+print(f"mean over {len(some)} tweets")
 for method, found in curves.items():
     back = [attribution.insertion_curve(reader, w, attribution.ranked(a), c) for w, c, a in told[method]]
     gone, there = (mean(curve.mean().item() for curve in each) for each in (found, back))
@@ -458,12 +470,13 @@ axis.legend(fontsize=8)
 show(figure, "21_deletion")
 
 # %% [markdown]
-# *Figure: mean over the tweets. The lower a curve runs, the earlier its method found words that matter. At the right end
-# all words are gone, so all curves meet. Dotted: undecided.*
+# *Figure: mean over the tweets. The lower a curve runs, the earlier its method found words that matter. At the right
+# end all words are gone, so all curves meet. Dotted: undecided.*
 #
-# **Observe.** Gradient × input lies nearer to the random order than to occlusion. Compare the two rows of integrated
-# gradients: the baseline is a part of the method. Two warnings. Deleting makes texts that nobody writes, and the model
-# may react to that. And a method that works by deleting is tested here with its own tool.
+# **Observe.** Occlusion and integrated gradients against `[MASK]` lead by both areas. Gradient × input lies nearer to
+# the random order than to occlusion. Compare the two rows of integrated gradients: the baseline is a part of the
+# method. Two warnings. Deleting makes texts that nobody writes, and the model may react to that. And a method that
+# works by deleting is tested here with its own tool.
 #
 # ## 6 A case with a known truth
 #
@@ -485,7 +498,7 @@ asked, truth = [b for b, _ in both[: run.budget.n_explained]], {}
 for method in methods:
     found = attribution.explain(method, ruler, asked, tokenizer, 32, "pad", run.budget.path_steps)
     truth[method] = mean({w[i] for i in attribution.ranked(a)[:2]} == set(CUES) for w, _, a in found)
-    print(f"{method:10s} both words first: {truth[method]:.2f}")
+    print(f"{method:10s} both words first: {truth[method]:.2f} of {len(asked)} tweets")
 run.record(**{f"found_{method}": float(share) for method, share in truth.items()})
 
 # %% [markdown]
@@ -504,13 +517,14 @@ with torch.no_grad():
     attend.query.bias.zero_()
 p, q = (training.predict(net, encoded(new, new_y), 0).softmax(1) for net in (plain, uniform))
 print(f"verdicts that stay: {int((p.argmax(1) == q.argmax(1)).sum())} of {len(p)}")
+print(f"accuracy {right(plain, new):.3f}, without the choice {right(uniform, new):.3f}")
 print(f"mean change of the probability: {(p - q)[:, 1].abs().mean():.3f}")
 for other in ("ig", "occlusion", "gradient"):
     print(f"rank correlation of attention and {other}: {correlation(told['attention'], told[other]):+.2f}")
 
 # %% [markdown]
-# And the exact counterexample (Jain and Wallace, 2019, have learned ones): what attention passes on is $\sum_t w_t v_t$.
-# Where two tokens have the same value $v$, weight can move from one to the other and nothing happens.
+# And the exact counterexample (Jain and Wallace, 2019, have learned ones): what attention passes on is
+# $\sum_t w_t v_t$. Where two tokens have the same value $v$, weight can move from one to the other and nothing happens.
 
 # %%
 v = torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.5, -1.0]], dtype=torch.float64)
@@ -518,13 +532,16 @@ for weights in ([0.8, 0.1, 0.1], [0.1, 0.8, 0.1]):
     print(weights, "→", [f"{value:.2f}" for value in (torch.tensor(weights).double() @ v).tolist()])
 
 # %% [markdown]
-# **Observe.** Most verdicts of the sentiment model do not need the choice, and its attention ranks the words in an
-# order of its own. And above: the first token is "the reason", then the second, and the output is one and the same.
-# Attention says where a layer looked. Whether what it saw mattered, it does not say.
+# **Observe.** Without the choice most verdicts stay, but the accuracy falls: the choice is not idle. Attention found
+# the planted pair, where looking *was* the rule. On sentiment its order agrees with that of no other method, and its
+# deletion area in section 5 is much worse than occlusion's. And just above: the first token is "the reason", then the
+# second, and the output is one and the same. So attention says where a layer looked; whether that mattered needs a
+# test.
 #
 # ### Ten seeds
 #
-# IG1: the completeness error falls faster than $m^{-1.5}$. IG2: on the sentiment of tweets, integrated gradients have a
+# IG1: the midpoint rule's completeness error falls faster than $m^{-1.5}$: not quite theory's $m^{-2}$, which is for
+# many steps, but more than the left rule's $m^{-1}$. IG2: on the sentiment of tweets, integrated gradients have a
 # smaller deletion area than a random order, than gradient × input, and than occlusion. IG3: with the planted pair they
 # put both words first more often than gradient × input, by at least ten points. **Predict** three words: supported,
 # refuted or undecided?
@@ -536,6 +553,7 @@ def dots(panel, name, metric, title, chosen):
     spec, lines = lesson.experiment(name), lesson.results(name)
     found = {m: [x[metric] for x in lines if x["method"] == m and x.get(metric) is not None] for m in chosen}
     plotting.dots(panel, {spec.labels[m]: values for m, values in found.items()}, title)
+    panel.set(ylim=(-0.5, len(found) - 0.5))
 
 
 print("verdicts:", lesson.words("IG1", "IG2", "IG3"))
@@ -551,12 +569,15 @@ lesson.folded("attribution", "IG1", "IG2", "IG3")
 # %% [markdown]
 # *Figure: a dot for each seed, a bar at the mean; each seed has tweets and two networks of its own.*
 #
-# **Observe.** *IG1 and IG3 supported, IG2 undecided.* Integrated gradients beat a random order and gradient × input by
-# far. Against occlusion no difference can be told: deleting each word once, without any gradient, is as good a witness
-# here, and simpler. In the planted case too, occlusion found the pair about as often as integrated gradients. Attention
-# found it in more tweets. One seed is worth a look: there all methods but attention found nothing. An attribution
-# explains what *its* network says, learned rule or not; this experiment did not record how well each network had
-# learned the rule. And mind the small print: all this is with the baseline `[PAD]`, which section 4 did not recommend.
+# **Observe.** *IG1 and IG3 supported, IG2 undecided.* IG1's whole interval lies below $-2$: with so few steps the
+# curves are no lines, as section 3 saw. Integrated gradients beat a random order and gradient × input by far. Against
+# occlusion the ten seeds cannot decide: the interval in the fold holds zero, and also, in favour of integrated
+# gradients, nearly twice the smallest effect of interest. Undecided is not equal. Occlusion needs no gradient; but this
+# test is its own tool. In the planted case the means of the two are close, and attention has the highest mean. These
+# differences we did not test, and one seed makes much of them: there all methods but attention found nothing. An
+# attribution explains what *its* network says, learned rule or not; this experiment did not record how well each
+# network had learned the rule. (Some intervals of shares in the fold end above 1: the t interval does not know that a
+# share cannot.) And mind the small print: all this is with the baseline `[PAD]`, which section 4 did not recommend.
 #
 # ## 7 Inside a decoder
 #
@@ -601,8 +622,8 @@ axis.axis("off")
 show(figure, "21_exchange")
 
 # %% [markdown]
-# *Figure (a drawing): a square is what leaves a layer at a place. The donor's orange state replaces that of the run; all
-# later computation goes on with it.*
+# *Figure (a drawing): a square is what leaves a layer at a place. The donor's orange state replaces that of the run;
+# all later computation goes on with it.*
 #
 # Take a second run, the *donor*, with another number after two steps. Put its state there, and nothing else. If the
 # place carries the number, the answer must be the **donor's** number, taken through the **run's** last step. That is
@@ -626,8 +647,8 @@ def layer_outputs(net, ids):
 
 
 # %% [markdown]
-# A hook that stays in the model after an error would change every later answer, silently. Hence `finally`. The package's
-# `patched` does the same for an exchange: `with patched(net, layer, place, states):`.
+# A hook that stays in the model after an error would change every later answer, silently. Hence `finally`. The
+# package's `patched` does the same for an exchange: `with patched(net, layer, place, states):`.
 
 # %%
 donors = random.Random(seed).sample(test, len(test))
@@ -661,11 +682,14 @@ show(figure, "21_patching")
 run.record(moved=shares[1, 2].item(), late=shares[1, 1].item())
 
 # %% [markdown]
-# *Figure: share of the answers that follow the donor, by layer and place. By chance about one in eight would.*
+# *Figure: share of the answers that follow the donor, by layer and place; runs where the old answer would be right,
+# too, are left out. A random answer would follow in about one run of eight; an answer that does not move counts 0.*
 #
-# **Observe.** A staircase: with each step the value is one layer higher. In the top row the zeros stand by
-# construction: after layer 3 only the last place is read. At layer 2 the first two places hold next to nothing,
-# although the network *could* read them: it no longer does. At the lower right the number is not there yet.
+# **Observe.** A staircase: with each step, the place that moves the answer is one layer higher. In the top row the
+# zeros stand by construction: after layer 3 only the last place is read. At layer 2, exchanging one of the first two
+# places moves next to nothing, although layer 3 *could* read them. What they hold, this map does not say; the probe
+# below asks. At the lower right, the answer becomes the donor's about as often as by chance. And at the place of our
+# hypothesis most answers follow, not all: this decoder moves less than each of the ten in the experiment below.
 #
 # ### The lens and the probe
 #
@@ -705,9 +729,9 @@ probed(2)
 # The *control* (Hewitt and Liang, 2019) gives each beginning a label by lot: nothing to find, only to memorise. The gap
 # between probe and control is the *selectivity*.
 #
-# **Observe.** At the first step the probe is right, and the exchange moves next to nothing: the number is *readable*
-# there, and no longer *used*. And look at the control at step 1: few beginnings, many dimensions, so lots can be
-# learned by heart. There the probe's success says nothing at all.
+# **Observe.** At the first step the number can be *read*, but so can labels drawn by lot: few beginnings, many
+# dimensions. So this probe says that the state keeps the beginnings apart, and nothing about the number. That layer 3
+# hardly *uses* what is there, the exchange says. At the second step the gap to the control is wide.
 #
 # ### Ten seeds
 #
@@ -723,10 +747,10 @@ titles = {"moved": "step 2: follows the donor", "same": "step 2, equal number: s
 titles |= {"late": "step 1: follows the donor", "probe": "step 1: probe", "control": "step 1: control"}
 told = {title: [line[metric] for line in lines] for metric, title in titles.items()}
 first = [line for line in lesson.results("patching") if line["method"] == "untrained"]
-told["step 1: probe, untrained"] = [line["probe"] for line in first]
+told |= {f"{titles[m]}, untrained": [line[m] for line in first] for m in ("late", "probe")}
 figure, axis = plotting.axes(width=5.4, height=2.4, dpi=85)
 plotting.dots(axis, told, "ten decoders, after layer 2")
-axis.set(xlim=(-0.03, 1.03), xlabel="share of the runs")
+axis.set(xlim=(-0.03, 1.03), ylim=(-0.5, len(told) - 0.5), xlabel="share of the runs")
 show(figure, "21_decoders")
 lesson.folded("patching", "CA2", "PB1")
 
@@ -734,11 +758,15 @@ lesson.folded("patching", "CA2", "PB1")
 # *Figure: a dot for each seed, a bar at the mean.*
 #
 # **Observe.** *CA2 and PB1 supported.* In each of the ten decoders most answers follow the donor's state at this one
-# place, and nearly all stay where the donor had the same number. So the place carries the *number*, not the way in
-# which it came about. At the first step the probe is right in every decoder, and the exchange moves hardly an answer.
+# place, and nearly all stay where the donor had the same number. So layer 3 takes the *number* from this place, and
+# hardly the way in which it came about. A part of the way can still be *read* there: in the fold, the control probe at
+# the second step, whose labels belong to whole beginnings, is far above one in eight. At the first step the probe is
+# right in every decoder, and the exchange moves hardly an answer.
 #
-# The last row is the sanity check: the same probe on networks that were **never trained**. It is right there, too. A
-# random network keeps forty-eight beginnings apart, and a line finds them. The control had warned us.
+# The last two rows are the sanity check: networks that were **never trained**. The probe is right there, too. A random
+# network keeps forty-eight beginnings apart, and a line finds them. The control had warned us. And the exchange moves
+# hardly an answer of theirs either: they pass PB1 as a whole. What training has changed, the staircase shows: at the
+# first step after layer *1*, the answers of trained decoders do follow the donor (see the fold).
 #
 # ## 8 Which word would have changed it?
 #
@@ -771,14 +799,14 @@ for label in (0, 1):
 
 # %% [markdown]
 # **Predict.** Four models: with the cue; with the cue on twice as many tweets; weighted; with counterfactuals. And the
-# one that never saw a cue. Which lose nothing when the cue is exchanged? Does more ordinary data help?
+# one that was trained without a cue. Which lose nothing when the cue is exchanged? Does more ordinary data help?
 
 # %%
 twice = tasks.subsample(tweets.splits["train"], 2 * run.budget.n_train, seed)
 more_words = [augmentation.words_of(t)[:14] for t in twice["text"]]
 more = encoded(interventions.plant_cues(more_words, twice["label"], 0.9, rng), twice["label"])
 ready = encoded(cued, y)
-nets = {"no cue": plain, "cue": leaning, "cue, twice the tweets": trained(more)}
+nets = {"trained without cue": plain, "cue": leaning, "cue, twice the tweets": trained(more)}
 heavy = [e | {"weight": [w]} for e, w in zip(ready, weights, strict=True)]
 nets["cue, weighted"] = trained(heavy, weighted_losses)
 nets["cue, counterfactuals"] = trained(ready + encoded([exchange_cue(w) for w in cued], y))
@@ -805,14 +833,18 @@ figure.legend(fontsize=7, loc="outside right upper")
 show(figure, "21_cue")
 
 # %% [markdown]
-# *Figure: accuracy of each model on the same tweets, with the cue as in training, without it, and exchanged. Dotted: the
-# larger class. One seed; the experiment has ten.*
+# *Figure: accuracy of each model on the same tweets, with the cue as in training, without it, and exchanged. Dotted:
+# the larger class. One seed; the experiment has ten.*
 #
-# CA1: the model with the cue loses more than ten points where the cue is flipped, and counterfactuals come within three
-# points of the model without a cue. CL1 is the articles' sentence: causal learning gives more robust *and more
-# universal* representations. Its opponent gets as many *ordinary* texts as CDA gets counterfactual ones. Universal
-# means here: a new head on the tuned layer, on another field, product sentences. (The sentence's other half, about
-# contrastive learning, is C17 in lesson 20.)
+# **Observe.** With counterfactuals nothing is lost when the cue is exchanged. The weighted model loses less than the
+# plain cue model. Twice the tweets lose more, not less, in this one seed.
+#
+# Now the ten seeds. *Flipped* is their word for *exchanged*: the nonsense word goes with the label in one tweet of ten,
+# not nine. CA1: the model with the cue loses more than ten points where the cue is flipped, and counterfactuals come
+# within three points of the model without a cue. CL1 is a sentence from the popular articles whose claims this course
+# tests: causal learning gives more robust *and more universal* representations. Its opponent gets as many *ordinary*
+# texts as CDA gets counterfactual ones. Universal means here: a new head on the tuned layer, on another field, product
+# sentences. (The sentence's other half, about contrastive learning, is C17 in lesson 20.)
 
 # %%
 print("verdicts:", lesson.words("CA1", "CL1"))
@@ -829,13 +861,14 @@ show(figure, "21_spurious")
 lesson.folded("spurious", "CA1", "CL1")
 
 # %% [markdown]
-# *Figure: accuracies; a dot for each seed, a bar at the mean. Each seed has tweets and product sentences of its own.*
+# *Figure: accuracies; a dot for each seed, a bar at the mean. Each seed has tweets and product sentences of its own.
+# "No cue" is the model trained without one. The majority class has no states to read, so no dot under products.*
 #
 # **Observe.** *CA1 supported, CL1 undecided.* Where the cue is flipped, the model that leans on it ends far below the
 # larger class, and twice as many ordinary tweets do not save it. With counterfactuals it comes within three points of
 # the model that never saw a cue. So CL1's first half, *robust*, holds in this world. Its second half, *universal*,
 # stays open: on product sentences the interval of the difference reaches from below zero to more than three points.
-# Nothing can be told either against the same three hundred tweets without counterfactuals.
+# Against the same 300 tweets without counterfactuals the interval holds zero, too.
 #
 # Two things beside the verdicts. Where the cue still goes with the label, counterfactuals may even cost accuracy: the
 # cue *is* a good hint there, and the repaired model does not take it. And the weights repaired only a part: about
@@ -875,13 +908,14 @@ Z, T, Y, C = simulated(seed)
 print(f"true effect 1, naive difference {difference(T, Y):.2f}")
 
 # %% [markdown]
-# Inside each value of $Z$, the comparison is fair in this world. The *back-door* formula (Pearl, 2009) averages these
-# inner differences by the shares of $Z$ in **all** rows:
+# Among reviews of one kind $Z$, politeness is drawn by lot in this world. The *back-door* formula (Pearl, 2009)
+# averages these inner differences by the shares of $Z$ in **all** rows:
 #
 # $$ \sum_z P(Z = z) \, \big( E[Y \mid T = 1, z] - E[Y \mid T = 0, z] \big) . $$
 #
-# **Predict.** Five estimates: naive; adjusted for $Z$; adjusted for $Z$ and $C$, whether the review was
-# shown on the front page (polite and much-answered ones are); by lot; by lot, and adjusted for $C$. Which are near 1?
+# **Predict.** Let $C$ say whether the review was shown on the front page; polite and much-answered ones are. Six
+# estimates: naive; adjusted for $Z$; for $C$; for $Z$ and $C$; and, where $T$ is drawn by lot for all, naive and
+# adjusted for $C$. Which are near 1?
 
 # %%
 estimates = {}
@@ -889,9 +923,10 @@ for number in range(20):
     Z, T, Y, C = simulated(number)
     both_known = list(zip(Z.tolist(), C.tolist(), strict=True))
     found = {"naive": difference(T, Y), "adjusted for Z": interventions.back_door(T, Y, Z.tolist())}
+    found["adjusted for C"] = interventions.back_door(T, Y, C.tolist())
     found["adjusted for Z and C"] = interventions.back_door(T, Y, both_known)
     _, T, Y, C = simulated(number, lot=True)
-    found["by lot"] = difference(T, Y)
+    found["by lot, naive"] = difference(T, Y)
     found["by lot, adjusted for C"] = interventions.back_door(T, Y, C.tolist())
     for name, value in found.items():
         estimates.setdefault(name, []).append(value)
@@ -912,21 +947,25 @@ panels[0].set(xlim=(-0.6, 2.6), ylim=(-0.9, 2.1))
 panels[0].axis("off")
 plotting.dots(panels[1], estimates, "estimates of an effect of 1")
 panels[1].axvline(1, color="grey", ls=":")
+panels[1].set(ylim=(-0.5, len(estimates) - 0.5))
 show(figure, "21_backdoor")
 
 # %% [markdown]
 # *Figure: left, which quantity has an arrow to which. Right, each estimate on twenty simulated tables; dotted, the
 # truth.*
 #
-# **Observe.** Adjusting repairs the first mistake and makes the second one. $C$ is a *collider*: two arrows end in it.
-# Among front-page reviews, an impolite one must have had many answers, or it would not be there. So looking inside a
-# group of $C$ creates a tie between $T$ and $Y$ that was not there, even where politeness was drawn by lot. No number
-# in the table says which of the two $C$ is. The arrows come from knowing how the data came about.
+# **Observe.** Adjusting for $Z$ repairs the first mistake; adjusting for $C$ as well makes a second one. $C$ is a
+# *collider*: two arrows end in it. Among front-page reviews, the impolite ones have more answers than impolite reviews
+# usually have: that got them there, and polite ones needed fewer. So looking inside a group of $C$ adds a second tie, a
+# negative one, to the true effect, even where politeness was drawn by lot: the last row lies far below 1. Adjusted for
+# $C$ alone, both mistakes are there and pull in opposite directions: nearer to 1 than naive, and still wrong. No number
+# in the table says whether a quantity is a confounder or a collider. The arrows come from knowing how the data came
+# about.
 #
-# What this has to do with text: section 8's weights *are* a back-door adjustment, with the label in the place of $Z$.
-# Filters are colliders: reviews that were published, chats that were rated, texts that passed a quality score. And
-# topic, tone or politeness are often read off the text by a classifier. Its mistakes leave a part of the back door open
-# (Feder et al., 2022).
+# What this has to do with text: section 8's weights do the formula's job by another road, *inverse propensity
+# weighting*: $1 / \hat P(\text{cue} \mid \text{label})$, with the label in the place of $Z$. Filters are colliders:
+# reviews that were published, chats that were rated, texts that passed a quality score. And topic, tone or politeness
+# are often read off the text by a classifier. Its mistakes leave a part of the back door open (Feder et al., 2022).
 #
 # ## 10 What was shown, what was not
 
@@ -948,6 +987,7 @@ print("verdicts:", lesson.words("IG1", "IG2", "IG3", "CA1", "CA2", "CL1", "PB1")
 # - Deletion areas reward what they measure. They are no truth about reasons.
 # - In the decoder one place was tested at a time. A value that is kept in several places at once needs several
 #   exchanges at once.
+# - What training does, by PB1 alone. PB1 is supported, but an untrained network passes it, too.
 # - The arrows of section 9 are true because we wrote the simulation.
 #
 # **What should I set?**
@@ -956,7 +996,7 @@ print("verdicts:", lesson.words("IG1", "IG2", "IG3", "CA1", "CA2", "CL1", "PB1")
 # |---|---|---|
 # | an attribution | captum: `n_steps=32`, `method="riemann_middle"` | `return_convergence_delta=True`, or sum the parts |
 # | the target | log-odds, not a probability that has saturated | the score of the baseline is near 0 |
-# | a baseline | `[PAD]` or `[MASK]` at inner tokens; special tokens stay | a second baseline beside it |
+# | a baseline | one with a score near 0 (section 4: zeros); special tokens stay | a second baseline beside it |
 # | words from tokens | sums | they add up to the same total |
 # | a ranking to believe | deletion curve, and a random order | plant a word whose role you know |
 # | attention maps | as a sketch of where a layer looks | set the queries to 0 and compare |
