@@ -1061,7 +1061,7 @@ for name, verdict in lesson.words(*SAID).items():
 # | you want | set | check |
 # |---|---|---|
 # | pictures for a decoder | encoder frozen; projector first, then the decoder | trainable weights of each stage |
-# | the labels right | `-100` at image tokens and question; the shift once | loss before training within about one nat of $\ln V$ |
+# | the labels right | `-100` at image tokens and question; the shift once | first loss within about one nat of $\ln V$ |
 # | LLaVA with `transformers` | `LlavaForConditionalGeneration`, `vision_feature_layer=-2` | `<image>` tokens in `input_ids` |
 # | little memory | train `multi_modal_projector` alone first; LoRA on the decoder after | the frozen baseline |
 # | to know whether it looks | shuffled pictures, blind model | both beside the main number |
