@@ -361,7 +361,8 @@ show(figure, "22_front")
 # %% [markdown]
 # ## 4 A filter, and where to cut
 #
-# A penalty works while a model learns. A *filter* stands in front of a finished one. Our harm is a stand-in: an *order hidden in a review*. The bank `data/suites/injections.toml` has six families of wordings.
+# A penalty works while a model learns. A *filter* stands in front of a finished one. Our harm is a stand-in: an *order
+# hidden in a review*. The bank `data/suites/injections.toml` has six families of wordings.
 
 # %%
 bank = injections.load()
@@ -394,7 +395,8 @@ print(f"{int(y_new.sum())} texts of the other families, {int((y_new == 0).sum())
 #
 # $$ p > t^\ast = \frac{c_s}{c_m + c_s} . $$
 #
-# This needs *calibrated* probabilities: of the texts with $p = 0.3$, three of ten must be harmful. Our filter was trained on other families. **Predict.** Is the cheapest threshold at $t^\ast$?
+# This needs *calibrated* probabilities: of the texts with $p = 0.3$, three of ten must be harmful. Our filter was trained
+# on other families. **Predict.** Is the cheapest threshold at $t^\ast$?
 
 # %%
 half = torch.arange(len(p)) % 2 == 0  # one half to fit on, the other to measure
@@ -676,8 +678,8 @@ lesson.folded("injection", "SA2", "IJ1", "IJ2", "IJ3", "IJ4")
 #
 # **Observe.** *SA2, IJ1 and IJ2 refuted, IJ3 and IJ4 supported.* None of the three prompts lowers the attacker's success
 # by ten points. With delimiters it even *rises*. With marks the mean rises, and with the reminder the errors on clean
-# sentences rise, but over the four seeds both intervals reach zero. (With four seeds p is one eighth or more.) Why this
-# one gets worse, we did not test.
+# sentences rise, but over the four seeds both intervals reach zero. (With four seeds p is one eighth or more.) Why
+# delimiters make this model worse, we did not test.
 #
 # Read the control first. A mere *mention* of the label already moves most of what the
 # attack moves; the order adds a little (IJ4). The filter is the one that helps, on families that it never saw, for a few
@@ -851,8 +853,8 @@ lesson.folded("game", "GT1", "GT2")
 # %% [markdown]
 # ## 10 A log that forgets
 #
-# The last leak is the log file. Personal data are found by form; a checksum tells a card number from an order number. *Luhn*: from the right, double every second digit, take nine off what is above nine; the sum must be a multiple
-# of ten.
+# The last leak is the log file. Personal data are found by form; a checksum tells a card number from an order number.
+# *Luhn*: from the right, double every second digit, take nine off what is above nine; the sum must be a multiple of ten.
 
 
 # %% tags=["defines:masking.luhn", "defines:masking.iban"]
@@ -992,9 +994,10 @@ run.record(**{f"recall_{kind.lower()}": recall for kind, (recall, _) in rates.it
 #
 # <details><summary>Answers</summary>
 #
-# 1. Otherwise smaller weights look like less bias although no verdict changes. 2. That any penalty would do the same by making the head smaller. 3. At one twentieth, if the probabilities are calibrated on what
-# comes. 4. An answer may get lost on its way back and be sent again; the id tells a repetition from a second, different
-# decision. 5. It holds for every matrix: each column is itself a mixture.
+# 1. Otherwise smaller weights look like less bias although no verdict changes. 2. That any penalty would do the same by
+# making the head smaller. 3. At one twentieth, if the probabilities are calibrated on what comes. 4. An answer may get
+# lost on its way back and be sent again; the id tells a repetition from a second, different decision. 5. It holds for
+# every matrix: each column is itself a mixture.
 #
 # </details>
 #
