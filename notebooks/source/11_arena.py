@@ -148,8 +148,8 @@ show(figure, "11_one_rate")
 # %% [markdown]
 # *Figure: lines join the means of five seeds, each seed is a dot; dashed: one half.*
 #
-# **Observe.** Full fine-tuning and LoRA each win clearly at one rate. The prompt is first only where, as at the smallest rate,
-# all means lie near one half and luck decides.
+# **Observe.** Full fine-tuning and LoRA each win clearly at one rate. The prompt is first only where, as at the
+# smallest rate, all means lie near one half and luck decides.
 #
 # **Repair.** The *tuning budget* is what must be equal: the number of rates tried, times the updates of each try. Every
 # method gets its own list, and dev sentences choose from it.
@@ -281,9 +281,9 @@ print(
 run.record(first_five=np.mean(first), second_five=np.mean(second))
 
 # %% [markdown]
-# **Observe.** One method, one rate, one program, and two standard deviations that lie far apart. The second interval is wide
-# enough for nearly everything, the first one is too narrow for it. Student's interval is made for one heap. And where a run in
-# ten is stuck, five seeds show none more often than not.
+# **Observe.** One method, one rate, one program, and two standard deviations that lie far apart. The second interval
+# is wide enough for nearly everything, the first one is too narrow for it. Student's interval is made for one heap.
+# And where a run in ten is stuck, five seeds show none more often than not.
 #
 # **Repair.** More seeds. Report the median and the number of stuck runs beside the mean. Draw the dots.
 #
@@ -419,9 +419,9 @@ for name, net in nets.items():
 # \frac{\partial \ell}{\partial x} = W^\top \frac{\partial \ell}{\partial y} \;\;(\text{needs } W), \qquad
 # \frac{\partial \ell}{\partial b} = \frac{\partial \ell}{\partial y} \;\;(\text{needs nothing}). $$
 #
-# A frozen layer does not need its input. But a gradient that passes through GELU or LayerNorm needs their input; softmax needs
-# its own output; dropout its mask. The two products of attention, $QK^\top$ and $AV$ with $A$ the attention weights, need
-# *both* factors, since neither is a weight. torch has a hook that sees every kept tensor.
+# A frozen layer does not need its input. But a gradient that passes through GELU or LayerNorm needs their input;
+# softmax needs its own output; dropout its mask. The two products of attention, $QK^\top$ and $AV$ with $A$ the
+# attention weights, need *both* factors, since neither is a weight. torch has a hook that sees every kept tensor.
 
 
 # %% tags=["defines:training.kept_bytes"]
@@ -538,10 +538,10 @@ show(figure, "11_memory")
 # %% [markdown]
 # *Figure: what training must hold, by batch and length.*
 #
-# **Observe.** With four texts of length 64, and with sixteen of length 16, there are as many tokens. Yet the soft prompt loses
-# more of its advantage with the sixteen short texts: each layer computes its twenty positions for every text. LoRA saves the
-# hatched part, and a part of the dotted one. In the largest of these batches it saves the smallest share, yet the most MiB
-# (the bars). The head alone keeps next to nothing, as no gradient enters the trunk.
+# **Observe.** With four texts of length 64, and with sixteen of length 16, there are as many tokens. Yet the soft
+# prompt loses more of its advantage with the sixteen short texts: each layer computes its twenty positions for every
+# text. LoRA saves the hatched part, and a part of the dotted one. In the largest of these batches it saves the
+# smallest share, yet the most MiB (the bars). The head alone keeps next to nothing, as no gradient enters the trunk.
 #
 # Not built here: *gradient checkpointing* keeps fewer values and computes them twice; *QLoRA* (Dettmers et al., 2023) stores
 # the frozen weights in four bits.
@@ -590,9 +590,9 @@ nets, only_head = {}, None  # they were counted, and their weights have moved
 #
 # ## 3 Forgetting
 #
-# The encoder knew things before we tuned it on tweets. Does it still? We ask a **probe**: a logistic regression on the mean of
-# the encoder's last states, for a third task, the topics of news articles. *Forgetting* is the fall of its accuracy from the
-# untouched encoder to the tuned one, with the method's own parameters on.
+# The encoder knew things before we tuned it on tweets. Does it still? We ask a **probe**: a logistic regression on
+# the mean of the encoder's last states, for a third task, the topics of news articles. *Forgetting* is the fall of
+# its accuracy from the untouched encoder to the tuned one, with the method's own parameters on.
 
 
 # %%
@@ -837,9 +837,10 @@ for name in arena_tasks:
 # by about a tenth of a point. But it takes about seven times LoRA's CPU seconds (folded table, section 6): with time as an
 # axis it would not dominate. On tweets IA3 scores higher, trains fewer weights and forgets far less.
 #
-# Which forgets more, LoRA or full fine-tuning? On tweets LoRA (the print). On restaurant slots it is the other way round: LoRA
-# forgets less than a point, full fine-tuning more than twenty (the figure, bottom right). It depends on the task, and perhaps
-# on the rates: LoRA's is a hundred times full's on tweets (section 4), ten times on slots (section 7's figure).
+# Which forgets more, LoRA or full fine-tuning? On tweets LoRA (the print). On restaurant slots it is the other way
+# round: LoRA forgets less than a point, full fine-tuning more than twenty (the figure, bottom right). It depends on
+# the task, and perhaps on the rates: LoRA's is a hundred times full's on tweets (section 4), ten times on slots
+# (section 7's figure).
 #
 # Four files do not fit their trained weights. VeRA trains little and stores more: its frozen random matrices. Prefix-tuning
 # trains a network that makes the prefix, and stores only the prefix; P-tuning does so, too: in the figure its bytes are the
@@ -910,15 +911,15 @@ for name, chosen_names in itertools.product(arena_tasks, (names, learned)):
     print(f"{name:15s} {len(chosen_names)} methods: {rho:+.2f} [{low:+.2f}, {high:+.2f}] over methods")
 
 # %% [markdown]
-# **Observe.** *TA1 undecided, TA2 supported*, as they were written. But TA2's number is twice the mean of the tasks' own
-# correlations. Its interval draws seeds: these twenty rows again and again. Over methods, each interval contains zero. (Here
-# seeds are averaged first; the folded lines correlate on each seed, then average.) On restaurant slots the correlation is near
-# zero, and on tweets most of it comes from the three rows that are stuck on every seed and forgot little. So TA2 holds among
-# these twenty settings, in the average of two tasks. Do not bet on it elsewhere.
+# **Observe.** *TA1 undecided, TA2 supported*, as they were written. But TA2's number is twice the mean of the tasks'
+# own correlations. Its interval draws seeds: these twenty rows again and again. Over methods, each interval contains
+# zero. (Here seeds are averaged first; the folded lines correlate on each seed, then average.) On restaurant slots
+# the correlation is near zero, and on tweets most of it comes from the three rows that are stuck on every seed and
+# forgot little. So TA2 holds among these twenty settings, in the average of two tasks. Do not bet on it elsewhere.
 #
-# TA1 is undecided, and not because soft prompts are steady. LoRA is stuck on one of the seeds (section 1.4), so the gap between
-# "two methods" is as wide as the range of the prompt's settings (the folded lines; a size's interval is cut at zero). A range
-# over many exceeds a gap between two by luck alone; the threshold is meant to cover that.
+# TA1 is undecided, and not because soft prompts are steady. LoRA is stuck on one of the seeds (section 1.4), so the
+# gap between "two methods" is as wide as the range of the prompt's settings (the folded lines; a size's interval is
+# cut at zero). A range over many exceeds a gap between two by luck alone; the threshold is meant to cover that.
 #
 # peft, the library, publishes a comparison of the same shape (`method_comparison` in its repository, read in August 2026). It
 # tunes `Llama-3.2-3B` on MetaMathQA and tests on GSM8K. **The two sides are never one ranking**: theirs has another model,
@@ -1068,10 +1069,11 @@ for name in arena_tasks:
         print(f"  {told:30s} {'{:25s} {}'.format(*choose(name, **budget))}")
 
 # %% [markdown]
-# **Observe.** The wider a method scatters, the lower its mean may be before five seeds tell it from the best. So the first
-# reading rewards noise. LayerNorm slips through on tweets, BitFit on slots. The second asks for evidence of nearness. It even
-# accepts a method that is surely worse, if it is surely not *much* worse. Neither reading crowns the best mean: it is the best
-# of twenty draws. (The test scores made the choice, so they no longer estimate the chosen method's score without optimism.)
+# **Observe.** The wider a method scatters, the lower its mean may be before five seeds tell it from the best. So the
+# first reading rewards noise. LayerNorm slips through on tweets, BitFit on slots. The second asks for evidence of
+# nearness. It even accepts a method that is surely worse, if it is surely not *much* worse. Neither reading crowns
+# the best mean: it is the best of twenty draws. (The test scores made the choice, so they no longer estimate the
+# chosen method's score without optimism.)
 #
 # ### With the library
 #
