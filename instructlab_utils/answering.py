@@ -1,6 +1,8 @@
 """Questions to a decoder, answered from its weights alone, with evidence before them, or under what a graph allows.
 
 Nothing is trained. Each format is read once and answered in several ways (`reading`). Lesson 24, sections 6 to 8.
+
+Taught in lesson 24.
 """
 
 from __future__ import annotations

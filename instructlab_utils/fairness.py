@@ -4,6 +4,8 @@ A *pair* is two texts that differ in one word, such as "the woman waits ." and "
 head on kept features: s = x w + b, where s > 0 says positive. Rows of ``a`` and ``b`` are the features of the two texts of
 a pair, (M, d). Built in lesson 22 (notebooks/source/22_safety.py). Source of the penalty: Garg et al. (2019),
 counterfactual logit pairing.
+
+Taught in lesson 22.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 M is the payoff matrix, float of shape (A, D): what the attacker, who chooses a row, wins and the defender, who chooses a
 column, loses. A mixed strategy is a vector of probabilities. Built in lesson 22 (notebooks/source/22_safety.py).
+
+Taught in lesson 22.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ A *document* is text that a stranger wrote and a model shall judge. An *attack* 
 word, or the wrong one of two labels. The bank is data (data/suites/injections.toml): nothing in it is ever executed. Built
 in lesson 22 (notebooks/source/22_safety.py). Sources: Perez and Ribeiro (2022) for the attack; Hines et al. (2024) for the
 marks.
+
+Taught in lesson 22.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Kinds: EMAIL, PHONE, IBAN (by ISO 7064, mod 97), CARD (by Luhn), NAME (of a given list). A form that fails its checksum is
 left alone. Digits of other scripts count as digits. This finds forms, not people: a name that is not on the list stays.
 Built in lesson 22, section 10 (notebooks/source/22_safety.py).
+
+Taught in lesson 22.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@ are given and their probabilities wanted.
 
 The constraint is a *trie* of token ids: token → trie, with the key ``END`` where an answer may end. Built in lesson 24,
 sections 6 and 8.
+
+Taught in lesson 24.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ One SQLite file, opened by as many processes as you like. A *lease* says that a 
 over, the item can be claimed again. Every change is one transaction, so a process that is killed leaves the state before it
 or after it, nothing between. ``simulate`` asks what a queue misses when it has too few reviewers. Built in lesson 22,
 section 5 (notebooks/source/22_safety.py); drilled by tests/drill_review.py.
+
+Taught in lesson 22.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@ they do.
 
 A network says n bits by logits z (…, n), independent of each other. A *world* is an assignment of all bits; a rule is the
 set of worlds that it allows, a bool tensor (S, n). Built in lesson 24, sections 9 and 10.
+
+Taught in lesson 24.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ def log_holds(z: Tensor, allowed: Tensor) -> Tensor:
 
 
 def semantic_loss(z: Tensor, allowed: Tensor) -> Tensor:
-    """Minus :func:`log_holds`, shape (…): 0 where the rule is sure to hold. Its gradient is P(bit) - P(bit | rule)."""
+    """Minus :func:`log_holds`, shape (…): 0 where the rule is sure to hold. Its gradient is P(bit) - P(bit | rule). Lesson 24 builds it."""
     return -log_holds(z, allowed)
 
 

