@@ -123,7 +123,10 @@ def fused(lists: Sequence[Tensor], k: float = 60.0) -> Tensor:
 
 
 def place_of(scores: Tensor, right: Tensor) -> Tensor:
-    """Where the right passage stands in each row's :func:`ranking`, from 1: scores (Q, N), right (Q,); int64 (Q,). Lesson 24 builds it."""
+    """Where the right passage stands in each row's :func:`ranking`, from 1 (lesson 24).
+
+    Scores (Q, N), right (Q,); int64 (Q,).
+    """
     return (ranking(scores) == right[:, None]).nonzero()[:, 1] + 1
 
 

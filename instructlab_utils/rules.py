@@ -66,7 +66,10 @@ def log_holds(z: Tensor, allowed: Tensor) -> Tensor:
 
 
 def semantic_loss(z: Tensor, allowed: Tensor) -> Tensor:
-    """Minus :func:`log_holds`, shape (…): 0 where the rule is sure to hold. Its gradient is P(bit) - P(bit | rule). Lesson 24 builds it."""
+    """Minus :func:`log_holds`, shape (…): 0 where the rule is sure to hold (lesson 24).
+
+    Its gradient is P(bit) - P(bit | rule).
+    """
     return -log_holds(z, allowed)
 
 
