@@ -39,6 +39,18 @@ def show(*names: str) -> None:
     print("\n\n".join(claims.render(verdict(name)) for name in names))
 
 
+def dots(panel: Any, name: str, metric: str, title: str, *methods: str, **at: Any) -> None:
+    """A row for each method (default: all): a dot for each line with the values ``at``, a bar at their mean."""
+    from instructlab_utils import plotting
+
+    spec, lines = experiment(name), [x for x in results(name) if all(x.get(k) == v for k, v in at.items())]
+    rows = {
+        m: [x[metric] for x in lines if x["method"] == m and x.get(metric) is not None]
+        for m in methods or spec.methods
+    }
+    plotting.dots(panel, {spec.labels[m]: values for m, values in rows.items()}, title)
+
+
 def folded(name: str, *names: str) -> HTML:
     """The claims ``names`` with their intervals, and the table of experiment ``name``, behind one line to open."""
     from IPython.display import HTML

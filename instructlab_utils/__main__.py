@@ -18,6 +18,6 @@ if __name__ == "__main__":
 
         if (code := kernels.delegate("instructlab_repro.engine.cli:main", sys.argv[1:])) is not None:
             sys.exit(code)
-    from instructlab_repro.engine.cli import main
+    from instructlab_apps.commands import main
 
     main()

@@ -233,14 +233,6 @@ def deletion_curve(read: Scorer, words: Words, ranking: Sequence[int], label: in
     return read([[w for i, w in enumerate(words) if i not in out] for out in gone])[:, label]
 
 
-def insertion_curve(read: Scorer, words: Words, ranking: Sequence[int], label: int) -> Tensor:
-    """The probability of ``label`` when only the first 0, 1, … n words of ``ranking`` are there, in their places: (n + 1,).
-
-    It is the deletion curve of the reversed order, read backwards. Source: lesson 21, section 5.
-    """
-    return deletion_curve(read, words, list(ranking)[::-1], label).flip(0)
-
-
 def ranked(attribution: Tensor) -> list[int]:
     """Places from the largest attribution to the smallest; of equals the earlier first. Source: lesson 21, section 5."""
     return attribution.argsort(descending=True, stable=True).tolist()

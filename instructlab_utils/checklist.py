@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from instructlab_utils import augmentation, robustness, training
-from instructlab_utils.errors import ConfigError, sentence
-from instructlab_utils.project import closest, find_root, shown, text_of
+from instructlab_utils import augmentation, robustness, suites, training
+from instructlab_utils.errors import ConfigError
+from instructlab_utils.project import closest, find_root, text_of
 
 CHANGES: dict[str, Callable[[str, random.Random], str]] = {
     "typo": robustness.typo,
@@ -80,18 +80,10 @@ class Case:
 
 def load(path: Path | str) -> Suite:
     """The suite in a TOML file. ConfigError, one sentence with file and place, where it is not well formed."""
-    path = Path(path) if Path(path).is_absolute() else find_root() / path
-    try:
-        suite = Suite.model_validate(tomllib.loads(text_of(path)))
-    except OSError as error:
-        raise ConfigError(f"{shown(path)}: cannot be read ({error.strerror}).") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{shown(path)}: not valid TOML ({error}); mend that line.") from None
-    except ValidationError as error:
-        raise ConfigError(sentence(error, shown(path))) from None
+    suite, file = suites.read(path, Suite)
     for number, test in enumerate(suite.tests):
         if wrong := _mistake(suite, test):
-            raise ConfigError(f"{shown(path)}: tests.{number} ({test.capability}, {test.type}): {wrong}.")
+            raise ConfigError(f"{file}: tests.{number} ({test.capability}, {test.type}): {wrong}.")
     return suite
 
 

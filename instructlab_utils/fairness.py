@@ -11,16 +11,15 @@ Taught in lesson 22.
 from __future__ import annotations
 
 import random
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from instructlab_utils.errors import ConfigError, ParameterError, TrainingError, sentence
-from instructlab_utils.project import find_root, shown, text_of
+from instructlab_utils import suites
+from instructlab_utils.errors import ConfigError, ParameterError, TrainingError
 
 Text = Annotated[str, Field(pattern=r"\S")]
 PLACE = "{person}"
@@ -38,23 +37,13 @@ class Groups(BaseModel):
 def load(path: Path | str = "data/suites/groups.toml") -> Groups:
     """The suite in a TOML file. ConfigError, one sentence with file and place, where it is not well formed, where a word or
     template stands there twice, and where a template has no place or several places for the word."""
-    path = Path(path) if Path(path).is_absolute() else find_root() / path
-    try:
-        suite = Groups.model_validate(tomllib.loads(text_of(path)))
-    except OSError as error:
-        raise ConfigError(f"{shown(path)}: cannot be read ({error.strerror}).") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{shown(path)}: not valid TOML ({error}); mend that line.") from None
-    except ValidationError as error:
-        raise ConfigError(sentence(error, shown(path))) from None
+    suite, file = suites.read(path, Groups)
     words = [word for pair in suite.pairs for word in pair]
     for name, texts in (("pairs", words), ("templates", list(suite.templates))):
         if twice := [text for text in texts if texts.count(text) > 1]:
-            raise ConfigError(f"{shown(path)}: {name}: {twice[0]!r} stands there twice; remove one.")
+            raise ConfigError(f"{file}: {name}: {twice[0]!r} stands there twice; remove one.")
     if wrong := [t for t in suite.templates if t.count(PLACE) != 1 or "{" in t.replace(PLACE, "")]:
-        raise ConfigError(
-            f"{shown(path)}: templates: {wrong[0]!r} needs {PLACE} exactly once, and no other brace."
-        )
+        raise ConfigError(f"{file}: templates: {wrong[0]!r} needs {PLACE} exactly once, and no other brace.")
     return suite
 
 
@@ -83,15 +72,6 @@ def pair_penalty(s_a: Tensor, s_b: Tensor) -> Tensor:
     if s_a.shape != s_b.shape or s_a.dim() != 1 or not len(s_a):
         raise TrainingError(f"scores {tuple(s_a.shape)} and {tuple(s_b.shape)}: need one of each a pair")
     return (s_a - s_b).square().mean()
-
-
-def penalty_gradient(w: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The gradient of :func:`pair_penalty` of a linear head with respect to its weights, (d,): 2/M Σ (D w) D, with D = a - b.
-
-    The bias cancels. Source: lesson 22, section 3.
-    """
-    D = a - b
-    return 2 * (D @ w) @ D / len(D)
 
 
 def fit_fair(

@@ -14,19 +14,18 @@ import base64
 import codecs
 import math
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from instructlab_utils import suites
 from instructlab_utils.arguments import fraction, listed
-from instructlab_utils.errors import ConfigError, ParameterError, sentence
-from instructlab_utils.project import closest, find_root, shown, text_of
+from instructlab_utils.errors import ConfigError, ParameterError
+from instructlab_utils.project import closest
 from instructlab_utils.scoring import OptionScores, option_log_probs
 
 Text = Annotated[str, Field(pattern=r"\S")]
@@ -63,26 +62,18 @@ class Wording:
 def load(path: Path | str = "data/suites/injections.toml") -> Bank:
     """The bank in a TOML file. ConfigError, one sentence with file and place, where it is not well formed: a family without
     attacks or the reverse, a wording twice, an unknown field in braces, or a wording that never says what it wants."""
-    path = Path(path) if Path(path).is_absolute() else find_root() / path
-    try:
-        bank = Bank.model_validate(tomllib.loads(text_of(path)))
-    except OSError as error:
-        raise ConfigError(f"{shown(path)}: cannot be read ({error.strerror}).") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{shown(path)}: not valid TOML ({error}); mend that line.") from None
-    except ValidationError as error:
-        raise ConfigError(sentence(error, shown(path))) from None
+    bank, file = suites.read(path, Bank)
     for name in sorted({*bank.families} ^ {*bank.attacks}):
         other = list(bank.attacks if name in bank.families else bank.families)
         raise ConfigError(
-            f"{shown(path)}: the family {name!r} stands in one table alone{closest(name, other)}; add it."
+            f"{file}: the family {name!r} stands in one table alone{closest(name, other)}; add it."
         )
     seen: set[str] = set()
     for family, texts in {**bank.attacks, "mentions": bank.mentions}.items():
         for number, text in enumerate(texts):
             place = family if family == "mentions" else f"attacks.{family}"
             if wrong := _mistake(text) or ("it stands there twice" if text in seen else ""):
-                raise ConfigError(f"{shown(path)}: {place}.{number}: {wrong}.")
+                raise ConfigError(f"{file}: {place}.{number}: {wrong}.")
             seen.add(text)
     return bank
 
@@ -198,21 +189,3 @@ def threshold_at(clean: Tensor, share: float) -> float:
             f"clean of shape {tuple(clean.shape)}: need probabilities (N,), at least one, none NaN"
         )
     return float(clean.sort(descending=True).values[min(math.floor(share * len(clean)), len(clean) - 1)])
-
-
-def threshold_by_cost(p: Tensor, y: Tensor, missed: float, stopped: float) -> tuple[float, float]:
-    """The threshold with the least mean cost on (p, y), and that cost; stop where p > threshold.
-
-    ``missed`` is what a harmful document (y = 1) costs that passes, ``stopped`` what a clean one costs that is stopped.
-    Candidates: 0, every p, and 1 where p is below 1; of equals the highest. For calibrated p it lies near stopped / (missed
-    + stopped). ParameterError for other shapes or costs that are not positive. Source: lesson 22, section 4.
-    """
-    if p.shape != y.shape or p.dim() != 1 or not len(p) or not (missed > 0 and stopped > 0):
-        raise ParameterError(
-            f"p {tuple(p.shape)}, y {tuple(y.shape)}, costs {missed}, {stopped}: see the docstring"
-        )
-    places = torch.cat([torch.tensor([-1e-12, 1.0], dtype=torch.float64), p.double()]).unique()
-    stop = p.double()[None] > places[:, None]
-    cost = (missed * (~stop & (y == 1)) + stopped * (stop & (y == 0))).double().mean(1)
-    best = int((cost <= cost.min() + 1e-12).nonzero().max())
-    return max(0.0, float(places[best])), float(cost[best])

@@ -1,4 +1,4 @@
-"""Change one thing and look: cues planted in texts, states exchanged inside a decoder, effects from observed data.
+"""Change one thing and look: cues planted in texts, states exchanged inside a decoder.
 
 Lesson 21 builds each function (notebooks/source/21_interpretability.py). A *sentence* is a list of words, as in
 `augmentation`. The decoder is one of ``small.small_decoder``; a *place* is a position in its input, counted from 0;
@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from instructlab_utils.arguments import array, fraction, listed
+from instructlab_utils.arguments import fraction, listed
 from instructlab_utils.augmentation import Words
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.training import target_losses
@@ -208,48 +207,3 @@ def patching_map(net: Any, ids: Tensor, donors: Tensor, score: Callable[[Tensor]
             with patched(net, layer, place, states[:, place]):
                 found[:, layer - 1, place] = score(net(input_ids=ids).logits[:, -1])
     return found
-
-
-@torch.no_grad()
-def logit_lens(net: Any, states: Sequence[Tensor]) -> Tensor:
-    """The logits that each layer would give if it were the last: (layers, B, T, V). Source: lesson 21, section 7.
-
-    Of the last layer they are the model's own. The name is that of nostalgebraist (2020).
-    """
-    return torch.stack([net.lm_head(net.model.norm(h)) for h in states])
-
-
-# --- effects from data ------------------------------------------------------------------------------------------------
-
-
-def difference(treated: ArrayLike, outcome: ArrayLike) -> float:
-    """Mean outcome of the treated (1) minus that of the others (0). ParameterError where one group is empty.
-
-    An effect only where the treatment was drawn by lot. Source: lesson 21, section 9.
-    """
-    t, y = array(treated, "treated"), array(outcome, "outcome")
-    if t.shape != y.shape or not set(t.tolist()) <= {0, 1}:
-        raise ParameterError("treated must hold 0 and 1, one for each outcome")
-    if not 0 < t.sum() < len(t):
-        raise ParameterError("one of the two groups is empty: there is nothing to compare")
-    return float(y[t == 1].mean() - y[t == 0].mean())
-
-
-def back_door(treated: ArrayLike, outcome: ArrayLike, stratum: Sequence[Any]) -> float:
-    """The difference inside each stratum, weighted by the stratum's share of all rows. Source: Pearl (2009), section 3.3.1.
-
-    It is the effect if the strata block every back-door path, and wrong if they are a collider. ParameterError where a
-    stratum has only treated rows or none: the data cannot say what the others would have been. Lesson 21, section 9.
-    """
-    t, y, z = array(treated, "treated"), array(outcome, "outcome"), list(stratum)
-    if len(z) != len(t):
-        raise ParameterError(f"{len(z)} strata for {len(t)} rows")
-    total = 0.0
-    for value in sorted(set(z)):
-        rows = [i for i, other in enumerate(z) if other == value]
-        if not 0 < t[rows].sum() < len(rows):
-            raise ParameterError(
-                f"in stratum {value!r} all rows have the same treatment: no comparison there"
-            )
-        total += len(rows) / len(z) * difference(t[rows], y[rows])
-    return total

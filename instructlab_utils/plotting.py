@@ -78,7 +78,7 @@ def dots(panel: Any, values: Mapping[str, Sequence[float]], title: str) -> None:
         panel.plot(found, [place] * len(found), "o", color=COLOURS[0], alpha=0.5, markersize=4)
         if found:
             panel.plot(sum(found) / len(found), place, "|", color="black", markersize=16, markeredgewidth=2)
-    panel.set(title=title, yticks=range(len(names)), yticklabels=names)
+    panel.set(title=title, yticks=range(len(names)), yticklabels=names, ylim=(-0.5, max(1, len(names)) - 0.5))
     panel.tick_params(axis="y", labelsize=7)
 
 

@@ -7,6 +7,7 @@ import os
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from instructlab_utils.errors import ConfigError, ParameterError
 
@@ -43,6 +44,14 @@ def text_of(path: Path) -> str:
         raise ConfigError(f"{where} is not UTF-8 text; save the file as UTF-8") from None
 
 
+def read_toml(path: Path, name: str) -> dict[str, Any]:
+    """What the TOML file holds. ConfigError naming the file (as ``name``) when it is not TOML."""
+    try:
+        return tomllib.loads(text_of(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name}: not valid TOML ({error}); mend that line.") from None
+
+
 def resolve_profile(profile: str) -> str:
     """``"auto"`` means INSTRUCTLAB_PROFILE, else ``"laptop"``. ParameterError for an unknown name."""
     name = os.environ.get("INSTRUCTLAB_PROFILE", "laptop") if profile == "auto" else profile
@@ -54,10 +63,7 @@ def resolve_profile(profile: str) -> str:
 def budget(lesson: str, profile: str) -> SimpleNamespace:
     """The knobs of ``lesson`` in ``profile``, from instructlab_utils/profiles.toml."""
     path = Path(__file__).with_name("profiles.toml")
-    try:
-        table = tomllib.loads(text_of(path)).get(lesson, {})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path.name}: not valid TOML ({error}); mend that line") from error
+    table = read_toml(path, path.name).get(lesson, {})
     missing = [knob for knob, row in table.items() if profile not in row]
     if missing:
         raise ConfigError(f"{path.name}: [{lesson}] {missing[0]} has no column {profile!r}; add it")

@@ -153,50 +153,6 @@ def best_path(log_p: Tensor, blank: int = BLANK) -> list[int]:
     return collapse(log_p.argmax(-1).tolist(), blank)
 
 
-def prefix_beam(log_p: Tensor, width: int, blank: int = BLANK) -> tuple[list[int], float]:
-    """The most probable *text* that a beam of ``width`` prefixes finds in (T, K), and the log of its probability.
-
-    Each prefix keeps two sums over paths: those that end with a blank, and those that end with its last symbol. With a
-    beam wide enough for all prefixes the answer is exact. Raises ParameterError for a beam below 1.
-    Source: Hannun et al. (2014), arXiv:1408.2873, Algorithm 1 without a language model; lesson 23, section 11.
-    """
-    if width < 1:
-        raise ParameterError(f"a beam of {width} keeps nothing: choose 1 or more")
-    beam: dict[tuple[int, ...], tuple[float, float]] = {
-        (): (0.0, -math.inf)
-    }  # prefix → (blank, symbol) at the end
-    for frame in log_p.double().tolist():
-        new: dict[tuple[int, ...], tuple[float, float]] = {}
-
-        def add(prefix: tuple[int, ...], end: int, value: float, new: dict[Any, Any] = new) -> None:
-            both = list(new.get(prefix, (-math.inf, -math.inf)))
-            high, low = max(both[end], value), min(both[end], value)
-            both[end] = high if low == -math.inf else high + math.log1p(math.exp(low - high))
-            new[prefix] = tuple(both)
-
-        for prefix, (b, s) in beam.items():
-            total = _add(b, s)
-            add(prefix, 0, total + frame[blank])
-            for k, p in enumerate(frame):
-                if k == blank:
-                    continue
-                if prefix and k == prefix[-1]:
-                    add(prefix, 1, s + p)  # the same run goes on
-                    add((*prefix, k), 1, b + p)  # a blank stood between: a new letter
-                else:
-                    add((*prefix, k), 1, total + p)
-        ranked = sorted(new.items(), key=lambda item: _add(*item[1]), reverse=True)
-        beam = dict(ranked[:width])
-    best, ends = max(beam.items(), key=lambda item: _add(*item[1]))
-    return list(best), _add(*ends)
-
-
-def _add(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))."""
-    high, low = max(a, b), min(a, b)
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
-
-
 # --- a recogniser ----------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COURSE, ENGINE = "instructlab_utils", "instructlab_repro"
+COURSE, ENGINE, APPS = (
+    "instructlab_utils",
+    "instructlab_repro",
+    "instructlab_apps",
+)  # each imports those before it
 ROOMS = (
     ("provenance", "strict"),
     ("assets",),
@@ -41,9 +45,9 @@ Modules = dict[str, ast.Module]  # dotted name → parsed text; a package stands
 
 
 def files(root: Path) -> dict[str, Path]:
-    """Every module of both packages by its dotted name."""
+    """Every module of the three packages by its dotted name."""
     found = {}
-    for package in (COURSE, ENGINE):
+    for package in (COURSE, ENGINE, APPS):
         for path in sorted((root / package).rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
@@ -118,14 +122,15 @@ def later_rooms(root: Path) -> list[str]:
 
 
 def engine_below(root: Path) -> list[str]:
-    """Modules of the lessons' package that import the engine; only ``__main__`` hands over to it."""
-    found = edges(modules(root))
+    """Modules of the lessons' package that import the engine or the applications, and of the engine that import the
+    applications; only ``__main__`` hands over."""
+    later = {COURSE: (ENGINE, APPS), ENGINE: (APPS,), APPS: ()}
     return [
         f"{name} imports {target}"
-        for name, targets in found.items()
-        if name.startswith(COURSE) and name != f"{COURSE}.__main__"
+        for name, targets in edges(modules(root)).items()
+        if name != f"{COURSE}.__main__"
         for target in sorted(targets)
-        if target.startswith(ENGINE)
+        if target.startswith(later[name.split(".")[0]])
     ]
 
 
@@ -180,7 +185,7 @@ def shared_names(root: Path) -> list[str]:
         own = [("class", node.name) for node in tree.body if isinstance(node, ast.ClassDef)]
         own = [(kind, word) for kind, word in own if not word.startswith("_")]
         stem = name.rpartition(".")[2]
-        if stem not in (COURSE, ENGINE, "__main__"):
+        if stem not in (COURSE, ENGINE, APPS, "__main__"):
             own.append(("module", stem))
         for key in own:
             if key in seen:
@@ -240,7 +245,9 @@ def tree(tmp_path: Path) -> Callable[..., Path]:
     def build(**texts: str) -> Path:
         good = {
             "instructlab_utils/__init__.py": "",
-            "instructlab_utils/__main__.py": "from instructlab_repro.engine.cli import main",
+            "instructlab_utils/__main__.py": "from instructlab_apps.commands import main",
+            "instructlab_apps/__init__.py": "",
+            "instructlab_apps/commands.py": "from instructlab_repro.engine import cli",
             "instructlab_utils/losses.py": "class Loss: ...",
             "instructlab_utils/metrics.py": "from instructlab_utils.losses import Loss",
             "instructlab_repro/__init__.py": "",
@@ -313,6 +320,12 @@ LONG = "x = 1\n" * 401
             "instructlab_utils/losses.py",
             "def late():\n    import instructlab_repro.strict",
             "instructlab_utils.losses imports instructlab_repro",
+        ),
+        (
+            engine_below,
+            "instructlab_repro/block.py",
+            "def late():\n    import instructlab_apps.commands",
+            "instructlab_repro.block imports instructlab_apps.commands",
         ),
         (
             notebook_imports,

@@ -86,7 +86,7 @@ def test_every_import_is_a_declared_dependency(
     ]
     declared = {lock.normal(lock.Requirement(line).name) for line in lines}
     own = {path.stem for name in ("tests", "classroom") for path in (ROOT / name).glob("*.py")}
-    own |= {"instructlab_utils", "instructlab_repro", "book"}
+    own |= {"instructlab_apps", "instructlab_utils", "instructlab_repro", "book"}
     packages = packages_distributions()
     found = _imports(folder)
     assert len(found) > 3

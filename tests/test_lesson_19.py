@@ -5,18 +5,18 @@ Everything in float64 where a model allows it; the functions that only the lesso
 
 from __future__ import annotations
 
-import ast
 import itertools
 import random
 import tomllib
+import unicodedata
 from collections import Counter
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import jupytext
 import pytest
 import torch
+from lessons import defined
 from torch import nn
 
 from instructlab_utils import augmentation, checklist, robustness, tasks, training
@@ -458,18 +458,9 @@ def test_our_suites_have_twelve_capabilities_and_enough_fillings():
 # --- the lesson's own functions, and what it stores --------------------------------------------------------------------
 
 
-def of_lesson(*names):
-    """Functions of the lesson that the package does not have."""
-    cells = jupytext.read(ROOT / "notebooks/source/19_robustness.py", fmt="py:percent").cells
-    trees = [ast.parse(c.source) for c in cells if c.cell_type == "code"]
-    nodes = [n for tree in trees for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in names]
-    space = {"torch": torch}
-    exec(compile(ast.Module(nodes, []), "lesson", "exec"), space)
-    return [space[name] for name in names]
-
-
 def test_bounds_contain_every_exchange_and_are_exact_for_one_linear_unit():
-    word_box, through = of_lesson("word_box", "through")
+    own = defined("19", "word_box", "through", torch=torch)
+    word_box, through = own.word_box, own.through
     torch.manual_seed(0)
     layers = nn.ModuleList([nn.Linear(4, 6), nn.Linear(6, 1)]).double()
     vectors = torch.randn(3, 3, 4).double()  # three words, three choices each
@@ -496,10 +487,7 @@ def test_bounds_contain_every_exchange_and_are_exact_for_one_linear_unit():
 
 
 def test_mixed_scripts():
-    import unicodedata
-
-    (mixed,) = of_lesson("mixed_scripts")
-    mixed.__globals__["unicodedata"] = unicodedata
+    mixed = defined("19", "mixed_scripts", unicodedata=unicodedata).mixed_scripts
     assert mixed("wоndеrful day") == ["wоndеrful"]
     assert mixed("café Москва 🙂 123") == [] and mixed("") == []
 

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients
+from lessons import defined
 from torch import nn
 
 from instructlab_utils import attribution, interventions, models, small, training
+from instructlab_utils.arguments import array
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.interventions import CUES
+
+effects = defined("21", "difference", "back_door", array=array, ParameterError=ParameterError)
 
 
 class Net(nn.Module):
@@ -188,7 +192,8 @@ def test_occlusion_deletion_and_insertion_against_loops():
         gone = [[w for i, w in enumerate(words) if i not in order[:k]] for k in range(5)]
         assert attribution.deletion_curve(reader, words, order, 1).tolist() == reader(gone)[:, 1].tolist()
         there = [[w for i, w in enumerate(words) if i in order[:k]] for k in range(5)]
-        assert attribution.insertion_curve(reader, words, order, 1).tolist() == reader(there)[:, 1].tolist()
+        back = attribution.deletion_curve(reader, words, order[::-1], 1).flip(0)  # the insertion curve
+        assert back.tolist() == reader(there)[:, 1].tolist()
     assert attribution.deletion_curve(reader, [], [], 1).shape == (1,)
     for bad in ([0, 1], [0, 0, 1, 2], [1, 2, 3, 4]):
         with pytest.raises(ParameterError, match="each of the 4 places once"):
@@ -278,7 +283,7 @@ def test_layers_hand_out_what_transformers_does_and_the_lens_ends_in_the_logits(
         out = net(input_ids=ids, output_hidden_states=True)
     states = interventions.layer_outputs(net, ids)
     assert len(states) == 2 and torch.equal(states[0], out.hidden_states[1])
-    assert torch.equal(interventions.logit_lens(net, states)[-1], out.logits)
+    assert torch.equal(net.lm_head(net.model.norm(states[-1])), out.logits)
 
 
 def test_patching_a_run_with_itself_changes_nothing_and_the_hook_goes():
@@ -297,7 +302,7 @@ def test_patching_a_run_with_itself_changes_nothing_and_the_hook_goes():
             pytest.raises(ParameterError, match="layer is 3"),
             interventions.patched(net, 3, 0, states[0][:, 0]),
         ):
-            pass
+            pytest.fail("a layer that is not there was patched")
         with (
             pytest.raises(ParameterError, match="places 0 to 2"),
             interventions.patched(net, 1, 5, states[0][:, 0]),
@@ -327,9 +332,10 @@ def test_the_map_against_whole_runs():
 
 def test_effects_of_a_small_table_by_hand():
     t, y, z = [1, 1, 1, 0, 1, 0, 0, 0], [5.0, 7, 6, 4, 1, 1, 0, 2], ["a"] * 4 + ["b"] * 4
-    assert interventions.difference(t, y) == pytest.approx(19 / 4 - 7 / 4)
-    assert interventions.back_door(t, y, z) == pytest.approx(0.5 * (6 - 4) + 0.5 * (1 - 1))
-    assert interventions.back_door(t, y, [0] * 8) == pytest.approx(interventions.difference(t, y))
+    t, y, z = np.array(t), np.array(y), np.array(z)
+    assert effects.difference(t, y) == pytest.approx(19 / 4 - 7 / 4)
+    assert effects.back_door(t, y, z) == pytest.approx(0.5 * (6 - 4) + 0.5 * (1 - 1))
+    assert effects.back_door(t, y, np.zeros(8)) == pytest.approx(effects.difference(t, y))
 
 
 def test_back_door_finds_the_effect_where_the_naive_difference_does_not():
@@ -337,16 +343,14 @@ def test_back_door_finds_the_effect_where_the_naive_difference_does_not():
     z = draw.integers(0, 3, 60_000)
     t = (draw.random(len(z)) < (z + 1) / 5).astype(int)
     y = 2 * t + 5 * z + draw.normal(size=len(z))
-    assert interventions.difference(t, y) > 3
-    assert interventions.back_door(t, y, z.tolist()) == pytest.approx(2, abs=0.05)
+    assert effects.difference(t, y) > 3
+    assert effects.back_door(t, y, z) == pytest.approx(2, abs=0.05)
 
 
 def test_tables_without_a_comparison():
     with pytest.raises(ParameterError, match="groups is empty"):
-        interventions.difference([1, 1], [1.0, 2.0])
+        effects.difference([1, 1], [1.0, 2.0])
     with pytest.raises(ParameterError, match="0 and 1"):
-        interventions.difference([1, 2], [1.0, 2.0])
-    with pytest.raises(ParameterError, match="stratum 'b'"):
-        interventions.back_door([1, 0, 1], [1.0, 2.0, 3.0], ["a", "a", "b"])
-    with pytest.raises(ParameterError, match="2 strata for 3 rows"):
-        interventions.back_door([1, 0, 1], [1.0, 2.0, 3.0], ["a", "a"])
+        effects.difference([1, 2], [1.0, 2.0])
+    with pytest.raises(ParameterError, match="groups is empty"):  # of the stratum 1
+        effects.back_door(np.array([1, 0, 1]), np.array([1.0, 2.0, 3.0]), np.array([0, 0, 1]))

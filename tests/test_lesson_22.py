@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lessons import defined
 
 from instructlab_utils import fairness, games, injections, masking, review
 from instructlab_utils.errors import ConfigError, ParameterError, TrainingError
@@ -37,7 +38,9 @@ def data(seed: int = 0, n: int = 80, d: int = 6, m: int = 25):
 def test_the_gradient_of_the_penalty_three_ways(dtype):
     _, _, a, b = data()
     w = torch.randn(6, generator=torch.Generator().manual_seed(1)).double()
-    closed = fairness.penalty_gradient(w.to(dtype), a.to(dtype), b.to(dtype)).double()
+    closed = (
+        defined("22", "penalty_gradient").penalty_gradient(w.to(dtype), a.to(dtype), b.to(dtype)).double()
+    )
     v = w.clone().requires_grad_()
     (auto,) = torch.autograd.grad(fairness.pair_penalty(a @ v, b @ v), v)
     eps = 1e-6 * torch.eye(6, dtype=torch.float64)
@@ -249,35 +252,6 @@ def test_a_threshold_stops_no_more_than_its_share():
             assert (clean > max(lower)).double().mean() > share - 1e-12 or (clean == t).sum() > 1
     with pytest.raises(ParameterError, match="none NaN"):
         injections.threshold_at(torch.tensor([0.1, float("nan")]), 0.1)
-
-
-def test_the_cheapest_threshold_by_trying_all():
-    rng = random.Random(1)
-    for _ in range(100):
-        n = rng.randint(1, 25)
-        p, y = (
-            torch.tensor([round(rng.random(), 1) for _ in range(n)]).double(),
-            torch.tensor([rng.randint(0, 1) for _ in range(n)]),
-        )
-        missed, stopped = rng.uniform(0.5, 9), rng.uniform(0.5, 3)
-        _, cost = injections.threshold_by_cost(p, y, missed, stopped)
-
-        def mean_cost(t, p=p, y=y, missed=missed, stopped=stopped):
-            stop = p > t
-            return (missed * (~stop & (y == 1)) + stopped * (stop & (y == 0))).double().mean().item()
-
-        assert cost == pytest.approx(min(mean_cost(v) for v in [-1.0, 0.0, 1.0, *p.tolist()]))
-    with pytest.raises(ParameterError, match="costs"):
-        injections.threshold_by_cost(torch.zeros(3), torch.zeros(3), 0.0, 1.0)
-
-
-def test_calibrated_probabilities_have_their_cheapest_threshold_at_the_ratio_of_costs():
-    draw = torch.Generator().manual_seed(0)
-    p = torch.rand(200_000, generator=draw).double()
-    y = (torch.rand(len(p), generator=draw) < p).long()
-    grid = (p * 50).round() / 50
-    t, _ = injections.threshold_by_cost(grid[:20_000], y[:20_000], 4.0, 1.0)
-    assert abs(t - 0.2) < 0.08
 
 
 # --- games ------------------------------------------------------------------------------------------------------------

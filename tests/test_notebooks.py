@@ -315,6 +315,7 @@ def test_stored_lessons_are_executed_small_and_clean(path):
     assert "/home/" not in json.dumps(outputs) and "site-packages" not in json.dumps(outputs)
     printed = "".join(output.get("text", "") for output in outputs)
     assert "profile laptop" in printed and "smoke run" not in printed
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4, "a lesson needs pictures"
 
 
 # --- budgets -------------------------------------------------------------------------------------

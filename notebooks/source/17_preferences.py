@@ -1184,21 +1184,11 @@ del decoder
 # %%
 from instructlab_repro import lesson
 
-
-def dots(panel, name, metric, title, at=None):
-    """One dot for each method and seed, a bar at the mean."""
-    spec = lesson.experiment(name)
-    lines = [line for line in lesson.results(name) if metric in line and at in (None, line.get("part"))]
-    values = {method: [x[metric] for x in lines if x["method"] == method] for method in spec.methods}
-    plotting.dots(panel, {spec.labels[method]: found for method, found in values.items()}, title)
-
-
-# %%
 print("verdicts:", lesson.words("DP1", "DP4", "DP5", "DP6"))
 figure, panels = plotting.axes(1, 3, width=2.9, height=2.6, dpi=85, sharey=True)
-dots(panels[0], "preferences", "reward", "reward")
-dots(panels[1], "preferences", "kl", "KL, nats")
-dots(panels[2], "preferences", "chosen_change", "log π of the chosen, change")
+lesson.dots(panels[0], "preferences", "reward", "reward")
+lesson.dots(panels[1], "preferences", "kl", "KL, nats")
+lesson.dots(panels[2], "preferences", "chosen_change", "log π of the chosen, change")
 panels[2].axvline(0, color="grey", linestyle=":")
 show(figure, "17_preferences")
 lesson.folded("preferences", "DP1", "DP4", "DP5", "DP6")
@@ -1223,7 +1213,7 @@ figure, panels = plotting.axes(1, 3, width=2.9, height=2.6, dpi=85, sharey=True)
 for panel, metric, title in zip(
     panels, ("reward", "points", "kl"), ("true reward", "points", "KL, nats"), strict=True
 ):
-    dots(panel, "policy_gradient", metric, title)
+    lesson.dots(panel, "policy_gradient", metric, title)
 show(figure, "17_policy_gradient")
 lesson.folded("policy_gradient", "GR1", "RH1", "RH2")
 

@@ -401,19 +401,11 @@ show(figure, "19_radius")
 
 
 # %%
-def dots(panel, name, metric, title, methods):
-    """One dot for each method and seed, a bar at the mean."""
-    spec, lines = lesson.experiment(name), lesson.results(name)
-    found = {m: [x[metric] for x in lines if x["method"] == m and x.get(metric) is not None] for m in methods}
-    plotting.dots(panel, {spec.labels[m]: values for m, values in found.items()}, title)
-
-
 print("verdicts:", lesson.words("C11", "AT2", "AT3"))
-methods = lesson.experiment("adversarial").methods
 titles = {"accuracy": "clean", "embedded": "attack in the ball", "attacked": "attack with words"}
 figure, panels = plotting.axes(1, 3, width=2.9, height=2.9, dpi=85, sharey=True)
 for panel, (metric, title) in zip(panels, titles.items(), strict=True):
-    dots(panel, "adversarial", metric, f"accuracy: {title}", methods)
+    lesson.dots(panel, "adversarial", metric, f"accuracy: {title}")
     panel.set(xlim=(0, 1))
 show(figure, "19_adversarial")
 lesson.folded("adversarial", "C11", "AT2", "AT3")
@@ -706,9 +698,9 @@ for panel, (metric, title) in zip(
     }.items(),
     strict=True,
 ):
-    dots(panel, "behaviour", metric, title, ["plain", "negations"])
+    lesson.dots(panel, "behaviour", metric, title, "plain", "negations")
     panel.set(xlim=(-0.03, 1.03))
-dots(panels[3], "behaviour", "success", "attack succeeds", ["any", "s95", "s98"])
+lesson.dots(panels[3], "behaviour", "success", "attack succeeds", "any", "s95", "s98")
 panels[3].set(xlim=(-0.03, 1.03))
 show(figure, "19_behaviour")
 lesson.folded("behaviour", "CK1", "TF2")

@@ -877,18 +877,6 @@ show(figure, "20_weights")
 # %%
 from instructlab_repro import lesson
 
-
-def dots_of(panel, name, metric, title, methods):
-    """One dot for each method and seed, a bar at the mean."""
-    spec, lines = lesson.experiment(name), lesson.results(name)
-    values = {
-        spec.labels[method]: [line[metric] for line in lines if line["method"] == method and line.get(metric)]
-        for method in methods
-    }
-    plotting.dots(panel, values, title)
-
-
-# %%
 print("verdicts:", lesson.words("SS1", "RW1", "C21"))
 groups = {
     "few labels and a pool": ("majority", "supervised", "self_training", "uda", "margin", "all_labels"),
@@ -896,7 +884,7 @@ groups = {
 }
 figure, panels = plotting.axes(1, 2, width=4.2, height=2.6, dpi=85, sharex=True)
 for panel, (title, methods) in zip(panels, groups.items(), strict=True):
-    dots_of(panel, "labels", "accuracy", f"films: {title}", methods)
+    lesson.dots(panel, "labels", "accuracy", f"films: {title}", *methods)
 show(figure, "20_labels")
 sure = [line["sure"] for line in lesson.results("labels") if "sure" in line]
 print(f"self-training kept {sum(sure) / max(1, len(sure)):.3f} of the pool in its last round")
@@ -951,9 +939,8 @@ lesson.folded("labels", "AL1", "AL2")
 # %%
 print("verdict:", lesson.words("C17"))
 figure, panels = plotting.axes(1, 2, width=3.9, height=2.5, dpi=85, sharey=True)
-everyone = lesson.experiment("simcse").methods
-dots_of(panels[0], "simcse", "accuracy_centre", "topics", everyone)
-dots_of(panels[1], "simcse", "accuracy_found", "shortened films found", everyone)
+lesson.dots(panels[0], "simcse", "accuracy_centre", "topics")
+lesson.dots(panels[1], "simcse", "accuracy_found", "shortened films found")
 show(figure, "20_simcse_grid")
 lesson.folded("simcse", "C17")
 
@@ -979,7 +966,7 @@ lesson.folded("simcse", "C17")
 # %%
 print("verdicts:", lesson.words("ST1", "ST3", "C19"))
 figure, axis = plotting.axes(width=6.0, height=2.8, dpi=85)
-dots_of(axis, "contrastive", "accuracy", "accuracy on films", lesson.experiment("contrastive").methods)
+lesson.dots(axis, "contrastive", "accuracy", "accuracy on films")
 axis.axvline(0.5, color="grey", linestyle=":")
 show(figure, "20_contrastive")
 lesson.folded("contrastive", "ST1", "ST3", "C19")

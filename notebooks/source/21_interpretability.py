@@ -454,7 +454,7 @@ curves = {
 }
 print(f"mean over {len(some)} tweets")
 for method, found in curves.items():
-    back = [attribution.insertion_curve(reader, w, attribution.ranked(a), c) for w, c, a in told[method]]
+    back = [deletion_curve(reader, w, attribution.ranked(a)[::-1], c).flip(0) for w, c, a in told[method]]
     gone, there = (mean(curve.mean().item() for curve in each) for each in (found, back))
     print(f"{method:10s} deletion area {gone:.3f}, insertion area {there:.3f}")
 
@@ -548,19 +548,11 @@ for weights in ([0.8, 0.1, 0.1], [0.1, 0.8, 0.1]):
 
 
 # %%
-def dots(panel, name, metric, title, chosen):
-    """One dot for each method and seed, a bar at the mean."""
-    spec, lines = lesson.experiment(name), lesson.results(name)
-    found = {m: [x[metric] for x in lines if x["method"] == m and x.get(metric) is not None] for m in chosen}
-    plotting.dots(panel, {spec.labels[m]: values for m, values in found.items()}, title)
-    panel.set(ylim=(-0.5, len(found) - 0.5))
-
-
 print("verdicts:", lesson.words("IG1", "IG2", "IG3"))
 figure, panels = plotting.axes(1, 2, width=3.6, height=2.4, dpi=85, sharey=True)
 order = ["random", "attention", "gradient", "occlusion", "ig"]
-dots(panels[0], "attribution", "deletion", "deletion area (less is better)", order)
-dots(panels[1], "attribution", "found", "both planted words first", order)
+lesson.dots(panels[0], "attribution", "deletion", "deletion area (less is better)", *order)
+lesson.dots(panels[1], "attribution", "found", "both planted words first", *order)
 panels[0].set(xlim=(0, 1))
 panels[1].set(xlim=(-0.03, 1.03))
 show(figure, "21_attribution")
@@ -698,9 +690,9 @@ run.record(moved=shares[1, 2].item(), late=shares[1, 1].item())
 # number after that step? The heat map says what happens if you exchange the state there.
 
 # %%
-lens = interventions.logit_lens(decoder, layer_outputs(decoder, ids)).argmax(3) - 3
-for layer in range(3):
-    hits = (lens[layer] == numbers).float().mean(0)
+for layer, h in enumerate(layer_outputs(decoder, ids)):
+    lens = decoder.lm_head(decoder.model.norm(h))
+    hits = (lens.argmax(2) - 3 == numbers).float().mean(0)
     print(
         f"lens after layer {layer + 1}: right at steps 1, 2, 3", [f"{hit:.2f}" for hit in hits[1:].tolist()]
     )
@@ -855,7 +847,7 @@ for panel, (metric, title) in zip(
     {"agree": "cue as in training", "accuracy": "cue flipped", "products": "products, new head"}.items(),
     strict=True,
 ):
-    dots(panel, "spurious", metric, title, order)
+    lesson.dots(panel, "spurious", metric, title, *order)
     panel.set(xlim=(0, 1))
 show(figure, "21_spurious")
 lesson.folded("spurious", "CA1", "CL1")
@@ -883,7 +875,7 @@ lesson.folded("spurious", "CA1", "CL1")
 # simulate, so the true effect is known: it is 1.
 
 
-# %% tags=["defines:interventions.difference"]
+# %%
 def difference(treated, outcome):
     t, y = array(treated, "treated"), array(outcome, "outcome")
     if t.shape != y.shape or not set(t.tolist()) <= {0, 1}:
@@ -917,17 +909,21 @@ print(f"true effect 1, naive difference {difference(T, Y):.2f}")
 # estimates: naive; adjusted for $Z$; for $C$; for $Z$ and $C$; and, where $T$ is drawn by lot for all, naive and
 # adjusted for $C$. Which are near 1?
 
+
 # %%
+def back_door(T, Y, Z):
+    shares = {z: float((Z == z).mean()) for z in sorted(set(Z.tolist()))}
+    return sum(share * difference(T[Z == z], Y[Z == z]) for z, share in shares.items())
+
+
 estimates = {}
 for number in range(20):
     Z, T, Y, C = simulated(number)
-    both_known = list(zip(Z.tolist(), C.tolist(), strict=True))
-    found = {"naive": difference(T, Y), "adjusted for Z": interventions.back_door(T, Y, Z.tolist())}
-    found["adjusted for C"] = interventions.back_door(T, Y, C.tolist())
-    found["adjusted for Z and C"] = interventions.back_door(T, Y, both_known)
+    found = {"naive": difference(T, Y), "adjusted for Z": back_door(T, Y, Z)}
+    found |= {"adjusted for C": back_door(T, Y, C), "adjusted for Z and C": back_door(T, Y, 2 * Z + C)}
     _, T, Y, C = simulated(number, lot=True)
     found["by lot, naive"] = difference(T, Y)
-    found["by lot, adjusted for C"] = interventions.back_door(T, Y, C.tolist())
+    found["by lot, adjusted for C"] = back_door(T, Y, C)
     for name, value in found.items():
         estimates.setdefault(name, []).append(value)
 for name, found in estimates.items():

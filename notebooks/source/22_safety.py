@@ -209,7 +209,7 @@ with expect_error(TrainingError, match="no scale"):
 # The bias $b$ cancels. $D^\top D$ holds the directions in which pairs differ, and the penalty pushes $w$ out of them.
 
 
-# %% tags=["defines:fairness.pair_penalty", "defines:fairness.penalty_gradient"]
+# %% tags=["defines:fairness.pair_penalty"]
 def pair_penalty(s_a, s_b):
     if s_a.shape != s_b.shape or s_a.dim() != 1 or not len(s_a):
         raise TrainingError(f"scores {tuple(s_a.shape)} and {tuple(s_b.shape)}: need one of each a pair")
@@ -288,21 +288,13 @@ run.record(gap_penalty=curve[0.1][0], accuracy_penalty=curve[0.1][1])
 
 
 # %%
-def dots(panel, name, metric, title, methods, **where):
-    """One dot for each method and seed, a bar at the mean."""
-    spec, lines = lesson.experiment(name), lesson.results(name)
-    lines = [line for line in lines if all(line[axis] == value for axis, value in where.items())]
-    found = {m: [x[metric] for x in lines if x["method"] == m and x.get(metric) is not None] for m in methods}
-    plotting.dots(panel, {spec.labels[m]: values for m, values in found.items()}, title)
-
-
 # %%
 print("verdicts:", lesson.words("C20", "SA1", "SA4"))
 methods = ["plain", "decayed", "same_group", "swapped", "blind"]
 methods += ["p01", "unbiased", "natural", "natural_penalty"]
 figure, panels = plotting.axes(1, 2, width=4.0, height=3.0, dpi=85, sharey=True)
-dots(panels[0], "bias", "gap", "gap on new words and templates", methods)
-dots(panels[1], "bias", "accuracy", "accuracy on films", methods)
+lesson.dots(panels[0], "bias", "gap", "gap on new words and templates", *methods)
+lesson.dots(panels[1], "bias", "accuracy", "accuracy on films", *methods)
 panels[0].set(xlim=(0, None))
 panels[1].set(xlim=(0.4, 1))
 panels[1].axvline(0.5, color="grey", linestyle=":")
@@ -408,15 +400,15 @@ star = c_s / (c_m + c_s)
 
 
 # %%
-def mean_cost(q, t):
-    stop, rows = q[~half] > t, y_new[~half]
+def mean_cost(q, t, on=~half):
+    stop, rows = q[on] > t, y_new[on]
     return (c_m * (~stop & (rows == 1)) + c_s * (stop & (rows == 0))).double().mean().item()
 
 
+tried = torch.linspace(0, 1, 101).tolist()
 for name, q in {"raw": p, "with temperature": calibrated}.items():
     error = metrics.expected_calibration_error(torch.stack([1 - q, q], 1)[~half], y_new[~half])
-    t, _ = injections.threshold_by_cost(q[half], y_new[half], c_m, c_s)
-    low = min(torch.linspace(0, 1, 101).tolist(), key=lambda t: mean_cost(q, t))
+    t, low = (min(tried, key=lambda t: mean_cost(q, t, on)) for on in (half, ~half))
     print(f"{name}: calibration error {error:.3f}; cost at t* = {star:.3f}: {mean_cost(q, star):.3f}")
     print(f"   at the t that the other half chose, {t:.3f}: {mean_cost(q, t):.3f}", end="; ")
     print(f"lowest on this half, at {low:.2f}: {mean_cost(q, low):.3f}")
@@ -547,16 +539,10 @@ for way in review.ORDERS:
 
 # %%
 print("verdicts:", lesson.words("RQ1", "RQ2"))
+orders = ("fifo", "lifo", "shuffled", "priority", "oracle")
 figure, panels = plotting.axes(1, 3, width=2.7, height=2.3, dpi=85, sharey=True)
 for panel, load in zip(panels, ("short", "tight", "enough"), strict=True):
-    dots(
-        panel,
-        "review",
-        "missed",
-        f"missed: {load}",
-        ["fifo", "lifo", "shuffled", "priority", "oracle"],
-        load=load,
-    )
+    lesson.dots(panel, "review", "missed", f"missed: {load}", *orders, load=load)
     panel.set(xlim=(-0.03, 1.03))
 show(figure, "22_review")
 lesson.folded("review", "RQ1", "RQ2")
@@ -832,7 +818,7 @@ show(figure, "22_game")
 figure, panels = plotting.axes(1, 2, width=4.0, height=2.6, dpi=85, sharey=True)
 for panel, kind in zip(panels, ("words", "states"), strict=True):
     title, methods = f"pass, new wordings: {kind}", lesson.experiment("game").methods
-    dots(panel, "game", "passed", title, methods, kind=kind)
+    lesson.dots(panel, "game", "passed", title, *methods, kind=kind)
     panel.set(xlim=(0, 1))
 show(figure, "22_mixed")
 lesson.folded("game", "GT1", "GT2")

@@ -65,6 +65,7 @@ import json
 import math
 import random
 
+import numpy as np
 import torch
 from IPython.display import Audio, display
 from PIL import Image
@@ -886,6 +887,30 @@ with expect_error(TrainingError, match="a target is the blank"):
 # *Greedy* takes the best symbol of each frame and collapses. That is the most probable **path**. We want the most
 # probable **text**. **Predict.** Two frames, both with $p(–) = 0.6$ and $p(a) = 0.4$. What does greedy write? What
 # is more probable?
+#
+# A **prefix beam** (Hannun et al., 2014) keeps texts, not paths. For each prefix it holds two sums: paths that end
+# with a blank, and paths that end with its last letter. Only the first may repeat that letter: "a", blank, "a" is
+# "aa", while "a", "a" is still "a".
+
+
+# %%
+def prefix_beam(log_p, width):
+    beam = {
+        (): [0.0, -math.inf]
+    }  # prefix: log P of its paths that end with a blank, and with its last letter
+    for frame in log_p.tolist():
+        new = {}
+        for prefix, ends in beam.items():
+            for k, p in enumerate(frame):
+                again = k != BLANK and prefix[-1:] == (k,)
+                moves = [(prefix, 0, ends)] if k == BLANK else [((*prefix, k), 1, ends[: 2 - again])]
+                for text, end, before in moves + [(prefix, 1, ends[1:])] * again:
+                    sums = new.setdefault(text, [-math.inf, -math.inf])
+                    sums[end] = np.logaddexp(sums[end], p + np.logaddexp.reduce(before))
+        beam = dict(sorted(new.items(), key=lambda item: -np.logaddexp(*item[1]))[:width])
+    best = max(beam, key=lambda text: np.logaddexp(*beam[text]))
+    return list(best), float(np.logaddexp(*beam[best]))
+
 
 # %%
 log_p = torch.tensor([[0.6, 0.4], [0.6, 0.4]], dtype=torch.float64).log()
@@ -897,14 +922,10 @@ print(
     f"greedy writes {speech.best_path(log_p)}; probabilities of the texts:",
     {str(list(k)): round(v, 2) for k, v in texts_of.items()},
 )
-text, log_P = speech.prefix_beam(log_p, 3)
+text, log_P = prefix_beam(log_p, 3)
 print(f"prefix beam: {text}, probability {math.exp(log_P):.2f}")
 
 # %% [markdown]
-# A **prefix beam** (Hannun et al., 2014) keeps texts, not paths. For each prefix it holds two sums: paths that end
-# with a blank, and paths that end with its last letter. Only the first may repeat that letter: "a", blank, "a" is
-# "aa", while "a", "a" is still "a".
-#
 # ## 12 A recogniser
 #
 # Three convolutions over time, a softmax over letters and blank in each frame, CTC. It learns sixteen words from
@@ -938,7 +959,7 @@ def spelled(ids):
 
 fresh = voices.clips(words, cast[-4:], (150,), (50,))
 greedy = [spelled(speech.best_path(frames_of(x))) for _, x in fresh]
-beamed = [spelled(speech.prefix_beam(frames_of(x), 8)[0]) for _, x in fresh]
+beamed = [spelled(prefix_beam(frames_of(x), 8)[0]) for _, x in fresh]
 for i in range(0, len(fresh), max(1, len(fresh) // 9)):
     print(f"{fresh[i][0]:6s} greedy {greedy[i]:8s} beam {beamed[i]}")
 shares = [

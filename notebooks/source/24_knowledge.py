@@ -768,31 +768,17 @@ for name, given in (("right", meanings), ("wrong", meanings[1:] + meanings[:1]))
 from instructlab_repro import lesson
 
 
-def dots_of(panel, name, metric, title, methods, unit="share of the questions"):
-    """One dot for each method and seed, a bar at the mean; half a row free above and below."""
-    spec, lines = lesson.experiment(name), lesson.results(name)
-    values = {
-        spec.labels[method]: [
-            line[metric] for line in lines if line["method"] == method and line.get(metric) is not None
-        ]
-        for method in methods
-    }
-    plotting.dots(panel, values, title)
-    panel.set(ylim=(-0.7, len(values) - 0.3), xlabel=unit)
-    if unit.startswith("share"):
-        panel.xaxis.set_major_formatter("{x:.0%}")
+def shares(panel, of="questions"):
+    panel.set(xlabel=f"share of the {of}")
+    panel.xaxis.set_major_formatter("{x:.0%}")
 
 
 # %%
 print("verdict:", lesson.words("RB1"))
 figure, axis = plotting.axes(width=5.6, height=2.2, dpi=85)
-dots_of(
-    axis,
-    "retrieval",
-    "recall5",
-    "the right passage is among the first five",
-    ("permuted", "bm25", "dense", "hybrid"),
-)
+lists = ("permuted", "bm25", "dense", "hybrid")
+lesson.dots(axis, "retrieval", "recall5", "the right passage is among the first five", *lists)
+shares(axis)
 show(figure, "24_retrieval")
 lesson.folded("retrieval", "RB1")
 
@@ -812,7 +798,8 @@ lesson.folded("retrieval", "RB1")
 print("verdicts:", lesson.words("KG1", "KG3", "C18", "KG2"))
 figure, axis = plotting.axes(width=5.6, height=2.8, dpi=85)
 arms = ("facts_permuted", "chance", "closed", "closed_entity", "facts", "facts_entity", "query")
-dots_of(axis, "knowledge", "exact", "exact answers about the graph", arms)
+lesson.dots(axis, "knowledge", "exact", "exact answers about the graph", *arms)
+shares(axis)
 show(figure, "24_knowledge")
 lesson.folded("knowledge", "KG1", "KG3")
 
@@ -851,7 +838,8 @@ for method, *keys in (("facts", "found_graph", "right_graph"), ("retrieved", "fo
 print("verdict:", lesson.words("RB2"))
 figure, panels = plotting.axes(1, 2, width=3.9, height=2.7, dpi=85)
 four = ("closed", "wrong", "retrieved", "gold")
-dots_of(panels[0], "knowledge", "log_squad", "log p of a right token", four, "nats")
+lesson.dots(panels[0], "knowledge", "log_squad", "log p of a right token", *four)
+panels[0].set(xlabel="nats")
 for index, method in enumerate(four):
     (sure, hit), name = kept_lists(method, "sure", "right"), lesson.experiment("knowledge").labels[method]
     order, n, tenth = sure.sort(descending=True, stable=True).indices, len(hit), len(hit) // 10
@@ -882,9 +870,10 @@ lesson.folded("knowledge", "RB2")
 # %%
 figure, panels = plotting.axes(1, 2, width=4.3, height=2.9, dpi=85)
 heads = ("majority", "permuted", "no_rule", "rule", "rule_labelled", "entropy", "wrong_rule", "softmax")
-unit = "share of the articles"
-dots_of(panels[0], "knowledge", "violations", "bits that break the rule", heads[1:-1], unit)
-dots_of(panels[1], "knowledge", "accuracy", "best allowed topic is right", heads, unit)
+lesson.dots(panels[0], "knowledge", "violations", "bits that break the rule", *heads[1:-1])
+lesson.dots(panels[1], "knowledge", "accuracy", "best allowed topic is right", *heads)
+for panel in panels:
+    shares(panel, of="articles")
 show(figure, "24_rules")
 for method in ("majority", "no_rule", "rule", "wrong_rule", "entropy", "softmax"):
     lines, means = [each for each in lesson.results("knowledge") if each["method"] == method], {}

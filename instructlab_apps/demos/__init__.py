@@ -1,0 +1,1 @@
+"""The three applications of lesson 26, each with a page."""
