@@ -54,6 +54,8 @@ n_train: int = 0  # training sentences; 0 takes the profile's number
 learning_rate: float = 1e-4  # peak of the schedule
 
 # %%
+import itertools
+
 import numpy as np
 import torch
 
@@ -789,9 +791,23 @@ print("hits     n   accuracy with its interval")
 for n in (100, 400, 1600, 6400):
     print(f"{round(0.85 * n):4d}  {n:4d}   {wilson_interval(round(0.85 * n), n)}")
 
+# %%
+figure, panel = plotting.axes(width=5.5, height=2.6)
+for (place, n), (k, share) in itertools.product(enumerate((100, 400, 1600, 6400)), enumerate((0.85, 0.86))):
+    found, look = wilson_interval(round(share * n), n), plotting.style(k)
+    panel.plot([found.low, found.high], [place + k / 3] * 2, color=look["color"])
+    panel.plot(
+        found.mean, place + k / 3, label=None if place else f"a model that is right in {share:.0%}", **look
+    )
+panel.set(yticks=range(4), yticklabels=(100, 400, 1600, 6400), ylabel="test sentences", xlabel="accuracy")
+panel.invert_yaxis()
+panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+_ = run.figure(figure, "03_wilson")
+
 # %% [markdown]
 # **Observe.** Four times the sentences, half the width. With 400 sentences two models that differ by a point have
-# intervals that cover each other's share. Remember the widths when a table decides in the third digit. Now ours:
+# intervals that cover each other's share; look for the row in which they no longer do. Remember the widths when a
+# table decides in the third digit. Now ours:
 
 # %%
 interval = wilson_interval(int(hits.sum()), len(hits))

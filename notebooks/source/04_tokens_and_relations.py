@@ -206,6 +206,23 @@ aligned = align_labels(of_word, [order.index(tag) for tag in tags])
 print(list(zip(pieces, aligned, strict=True)))
 assert [order[label] for label in aligned if label != -100] == tags  # what comes out is what went in
 
+# %%
+figure, panel = plotting.axes(width=9, height=1.7)
+for i, (piece, word, label) in enumerate(zip(pieces, of_word, aligned, strict=True)):
+    of = "white" if word is None else ("#BDD7EE", "#E4E4E4")[word % 2]
+    target = ("−100", "white") if label == -100 else (order[label], "#F8CBAD")
+    for y, (text, fill) in {1: (piece, of), 0: target}.items():
+        frame = {"boxstyle": "square,pad=0.4", "facecolor": fill, "edgecolor": "grey"}
+        panel.text(i, y, text, ha="center", va="center", fontsize=8, bbox=frame)
+panel.set(xlim=(-0.7, len(pieces) - 0.3), ylim=(-0.6, 1.6), xticks=[], yticks=(0, 1))
+panel.set_yticklabels(["target", "piece"])
+panel.grid(False)
+_ = run.figure(figure, "04_alignment")
+
+# %% [markdown]
+# **Observe.** One shade is one word. Under each word stands exactly one target, below its first piece. The special
+# pieces at both ends have none.
+
 # %% [markdown]
 # Batches of such examples need padding in two lists: `pad_id` for the pieces, $-100$ for the labels. Lesson 03's
 # `collate` does not know that. The next one does. (More labels than pieces would be targets at padding: an error.)
@@ -483,6 +500,22 @@ following = token_accuracy(test_truth, [[*tags[1:], "O"] for tags in test_truth]
 print(f"all O: token accuracy {lazy_test:.3f}; the tag of the next word as answer: {following:.3f}")
 run.record(shifted_f1=f1_shifted, shifted_accuracy=accuracy_shifted)
 
+# %%
+scores = {
+    "all O": (lazy_test, 0.0),
+    "labels shifted": (accuracy_shifted, f1_shifted),
+    "labels aligned": (accuracy, f1),
+}
+figure, panel = plotting.axes(width=5.5, height=2)
+for k, name in enumerate(("token accuracy", "span F1")):
+    look = plotting.style(k) | {"linestyle": "", "markersize": 9}
+    panel.plot([pair[k] for pair in scores.values()], list(scores), label=name, **look)
+for place, pair in enumerate(scores.values()):
+    panel.plot(pair, [place, place], color="grey", linewidth=0.8, zorder=0)
+panel.set(xlim=(-0.03, 1.03), ylim=(-0.5, 2.5), xlabel="share")
+panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+_ = run.figure(figure, "04_two_scores")
+
 # %% [markdown]
 # **Observe.** The shifted tagger trained without complaint. It learned its task, which was not ours. About half of
 # its tags are still right, a few more than if each word got the tag of its neighbour. Alone, such a number could
@@ -530,6 +563,19 @@ m = 2
 print("rows: before, columns: after", kinds)
 print((transition == 0).int().numpy())
 print("forbidden:", int((transition < 0).sum()), "=", m * (2 * m - 1), "of", (2 * m + 1) ** 2)
+
+# %%
+figure, panel = plotting.axes(width=4.2, height=3.6)
+panel.imshow((legal_transitions(order)[1] == 0).int(), cmap="Greys_r", vmin=-0.6, vmax=1)
+panel.set(xticks=range(9), yticks=range(9), xlabel="the tag after it", ylabel="tag")
+panel.set_xticklabels(order, rotation=90)
+panel.set_yticklabels(order)
+panel.grid(False)
+_ = run.figure(figure, "04_transitions")
+
+# %% [markdown]
+# **Observe.** The same table for the four kinds of names: dark is forbidden. Each column of an `I` is dark but for two
+# fields, its own `B` and itself. The columns of `O` and of every `B` are white.
 
 # %% [markdown]
 # ### 5.1 Viterbi, symbol by symbol

@@ -343,6 +343,25 @@ for window in windows([story], tokenizer, max_length=41, stride=12):
     label = text[window.offsets[s][0] : window.offsets[e][1]] if s else "not here"
     print(f"characters {seen[0][0]:3d} to {seen[-1][1]:3d}, ends with {text[slice(*seen[-1])]!r}: {label}")
 
+# %%
+figure, panel = plotting.axes(width=6.5, height=1.9)
+found = windows([story], tokenizer, max_length=41, stride=12)
+for k, window in enumerate(found):
+    seen, here = [piece for piece in window.offsets if piece is not None], window.example["labels"] != [0, 0]
+    panel.barh(
+        k, seen[-1][1] - seen[0][0], left=seen[0][0], color="#56B4E9" if here else "0.85", edgecolor="black"
+    )
+    panel.text(seen[0][0] + 4, k, "answer" if here else "not here", va="center")
+panel.axvspan(text.index("Ada Byron"), text.index("Ada Byron") + len("Ada Byron"), color="#D55E00", alpha=0.6)
+panel.set(xlabel="character of the context", yticks=range(len(found)), ylabel="window")
+panel.invert_yaxis()
+panel.grid(False)
+_ = run.figure(figure, "05_windows")
+
+# %% [markdown]
+# **Observe.** The windows overlap like tiles. The red band is the answer. Only a window that holds the whole band has
+# the label of an answer; the others learn to say "not here".
+
 # %% [markdown]
 # ### Segments
 #
@@ -394,6 +413,33 @@ del encoder
 #
 # (So the first article's two cross-entropies were *not* a bug. Its derivation in the text is: it differentiates a
 # yes-or-no loss.)
+
+# %%
+figure, panel = plotting.axes(width=7.5, height=2.6)
+tokens = "[CLS] who won ? [SEP] Ada beat Charles [SEP]".split()
+for t, token in enumerate(tokens):
+    part = "white" if token[0] == "[" else ("#E4E4E4" if t < 4 else "#BDD7EE")
+    for y, label in {0: token, 2: f"$a_{t}$", 2.6: f"$c_{t}$"}.items():
+        frame = {"boxstyle": "square,pad=0.3", "facecolor": part, "edgecolor": "grey"}
+        panel.text(t, y, label, ha="center", va="center", bbox=frame)
+    for low in (0.25, 1.3):
+        panel.annotate("", (t, low + 0.4), (t, low), arrowprops={"arrowstyle": "->"})
+frame = {"boxstyle": "square,pad=0.4", "facecolor": "#F8CBAD", "edgecolor": "black"}
+panel.text(
+    4,
+    1,
+    " " * 34 + "encoder, then one linear map to two numbers" + " " * 34,
+    ha="center",
+    va="center",
+    bbox=frame,
+)
+panel.set(xlim=(-0.7, 8.7), ylim=(-0.4, 3))
+panel.axis("off")
+_ = run.figure(figure, "05_head")
+
+# %% [markdown]
+# **Read the picture.** Grey: the question. Blue: the context. Every token gets *two* numbers, one for "the answer begins
+# here", one for "it ends here". A softmax runs along each row.
 
 # %% tags=["defines:losses.span_loss"]
 from instructlab_utils.losses import cross_entropy
@@ -525,6 +571,25 @@ def best_spans(scores, offsets, max_tokens=30, n=1):
 places = [(i, i + 1) if 5 <= i <= 9 else None for i in range(len(words))]
 for score, s, e in best_spans(torch.stack([a, c]), places, n=4):
     print(f"{score:4.1f}  {' '.join(words[s : e + 1])}")
+
+# %%
+table = a[:, None] + c[None, :]
+inside, order = torch.tensor([place is not None for place in places]), torch.arange(len(words))
+legal = inside[:, None] & inside[None, :] & (order[:, None] <= order[None, :])
+figure, panel = plotting.axes(width=5, height=4)
+panel.imshow(torch.where(legal, table, torch.nan), cmap="Blues", vmin=-1)
+panel.plot(c.argmax(), a.argmax(), "x", color="black", markersize=10, label="the two maxima")
+panel.plot(5, 5, "o", color="#D55E00", fillstyle="none", markersize=12, label="best legal pair")
+panel.set(xticks=order, yticks=order, xlabel="last token $e$", ylabel="first token $s$")
+panel.set_xticklabels(words, rotation=90)
+panel.set_yticklabels(words)
+panel.grid(False)
+panel.legend(loc="lower left")
+_ = run.figure(figure, "05_pairs")
+
+# %% [markdown]
+# **Observe.** White is forbidden: outside the context, or the end before the start. The cross of the two separate
+# maxima stands on white. The darkest legal field is the answer.
 
 # %% [markdown]
 # A search that is easy to read is easy to get wrong, too. So we compare it with the slowest program that is obviously
