@@ -48,6 +48,16 @@
 # - *score* answers by program, and *say* how far a count carries;
 # - *repair* an instruction by a rule, and *test* the repair on held-out inputs;
 # - *prove* from a format string, or from a sample size, that a reported number cannot exist.
+#
+# **Letters in this lesson**
+#
+# | symbol | meaning |
+# |---|---|
+# | $I$, $I_{\text{exec}}$ | an instruction; one in which nothing is left to guess |
+# | $q$, $p$ | chance that one input is right, that one step is right |
+# | $n$, $m$ | inputs; inputs whose verdict changed |
+# | $k$, $a$, $D$ | instructions of a core (section 2), right answers (section 10); a reported share; its digits |
+# | $d$, $A$ | depth of a program; which type may follow which |
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
@@ -938,6 +948,17 @@ if run.profile == "smoke":
 #   depth.
 # - That the author of a wrong number lied. Forensics proves *that* something cannot be, never *why*.
 #
+# **What should I set?**
+#
+# | you want | set | check |
+# |---|---|---|
+# | an answer from a chat model | `apply_chat_template(..., add_generation_prompt=True)` | print the rendered text once |
+# | the same answer every time | `generate(..., do_sample=False)` | two calls, equal ids |
+# | many prompts in one batch | `padding_side="left"`, and pass the `attention_mask` | the answer alone and in the batch |
+# | labels without padding | mask by the attention mask, never by the padding id | the end of turn is a target |
+# | to say that a wording is better | choose on development inputs, measure on held-out ones | count the changed verdicts |
+# | to trust a share in a paper | find a whole number of items that gives it | section 10 |
+#
 # **Recall.** Close the notebook and answer.
 #
 # 1. Name the four parts of an instruction. Which one turns "it works" into a statement?
@@ -947,6 +968,17 @@ if run.profile == "smoke":
 # 4. A rewrite wins on eight development inputs. Why measure it again, and why do only the inputs whose verdict
 #    changed count?
 # 5. A paper reports `0.87` on 15 items. Is that possible? What about `0.85`?
+#
+# <details><summary>Answers</summary>
+#
+# 1. The text with a hole, inputs with gold answers, the allowed outputs, the check. The check makes it a statement.
+# 2. $5^4$. Two programs may do the same, so it bounds no meanings. A model may fail at every step, so it says nothing
+#    of competence.
+# 3. The end of turn vanishes from the labels, and the model never learns to stop. Use the attention mask.
+# 4. It was chosen for its score, luck included. An input with the same verdict before and after prefers neither text.
+# 5. Yes, thirteen of fifteen. No whole number of fifteen rounds to the other.
+#
+# </details>
 #
 # **References.**
 #

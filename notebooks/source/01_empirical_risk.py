@@ -1187,6 +1187,17 @@ print(f"  test accuracy at the larger n: {m['accuracy_large']:.3f}, {m['n_test']
 # section 10 is *right*: this depends on what an error costs you.
 
 # %% [markdown]
+# **What should I set?**
+#
+# | you want | set | check |
+# |---|---|---|
+# | a loss of classes | `F.cross_entropy(logits, labels)`: logits, not probabilities | the first value is near $\ln K$ |
+# | a loss of two classes | `F.binary_cross_entropy_with_logits` | large logits, no infinity |
+# | positions that do not count | label $-100$ (`ignore_index`) | how many targets are left |
+# | micro-batches | `reduction="sum"`, divided by the targets of the *whole* batch | one large batch gives the same gradient |
+# | a finite optimum | `label_smoothing=` | the loss of a sure model |
+# | decay that is no gradient | `AdamW(weight_decay=)` | weights without gradient shrink, too |
+#
 # **Recall.** Close the notebook and answer.
 #
 # 1. Which type must $\ell$ have, and how does it expose a flipped sign?
@@ -1195,6 +1206,18 @@ print(f"  test accuracy at the larger n: {m['accuracy_large']:.3f}, {m['n_test']
 # 4. Why has the smoothed loss of section 6 a minimiser where the plain one has none?
 # 5. Four answers, three means: which optimum depends on the micro-batches, and what do you divide by
 #    instead?
+#
+# <details><summary>Answers</summary>
+#
+# 1. A real number that is not negative. A flipped sign gives negative values.
+# 2. The rows of $P$ and of $Y$ both sum to one. So a number that is added to all logits is never learned.
+# 3. Twice: the logits are too large, the model is sure and wrong. Half: the logits know the labels, or positions that
+#    are easy count with.
+# 4. Its target lies inside the simplex, so finite logits reach it. A target in a corner is reached by infinite ones
+#    only.
+# 5. The mean over the means of micro-batches. Divide by the number of all targets of the batch.
+#
+# </details>
 #
 # **Exercises.** `notebooks/exercises/01_empirical_risk.py`, each with a checker that explains the likely
 # mistake.

@@ -910,6 +910,18 @@ print(f"C13 over all seeds: {m['c13_verdict']}")
 # - Which optimiser is best. A fair answer needs a rate for each, and a schedule, and seeds.
 # - Newer rules (Lion, Muon, Shampoo) are not here. They, too, are a few lines and a state.
 #
+# **What should I set?**
+#
+# | you want | set | check |
+# |---|---|---|
+# | to fine-tune all weights | `torch.optim.AdamW`, a rate between $10^{-5}$ and $10^{-4}$ | try half a decade up and down |
+# | a few new numbers (LoRA, a head, a prompt) | ten to a thousand times that rate | the loss moves in the first ten steps |
+# | no decay on biases and norms | two parameter groups | count the weights of each group |
+# | short training with AdamW | `get_linear_schedule_with_warmup`, or cosine; a few updates of warm-up | print the rate of the first and last update |
+# | protection against one bad batch | `clip_grad_norm_` before `step()` | how often it cuts |
+# | less memory for the optimiser | Adafactor | bytes of its state |
+# | a rate nobody has tried | the finder of section 9, then three seeds | no seed stays at the larger class |
+#
 # **Recall.** Answer without scrolling.
 #
 # 1. The gradient is a thousand times larger than yesterday. What changes in the first step of SGD, and in that of Adam?
@@ -917,6 +929,17 @@ print(f"C13 over all seeds: {m['c13_verdict']}")
 # 3. For which optimiser are a penalty in the loss and decoupled decay the same? Prove it in one line.
 # 4. One batch has a gradient a thousand times too large. What does Adam do in the next hundred updates?
 # 5. Why does the same rate train all weights, and leave a soft prompt where it was?
+#
+# <details><summary>Answers</summary>
+#
+# 1. SGD's step is a thousand times longer. Adam's first step stays as it was.
+# 2. Too long. Both averages start at zero; the root of the second is too small for more steps than the first.
+# 3. For SGD without momentum: $\theta - \eta (g + \lambda \theta) = (1 - \eta \lambda)\, \theta - \eta g$.
+# 4. It hardly moves: the second moment remembers the batch, and every step is divided by its root.
+# 5. Each weight moves by about the rate, so the loss falls by about the rate times the sum of all $|g_i|$. A prompt has
+#    few terms in that sum.
+#
+# </details>
 #
 # **Exercises.** `notebooks/exercises/02_optimisers.py`; `make classroom` builds the student version.
 #

@@ -45,6 +45,16 @@
 # - *prove* that your loop computes what a library computes;
 # - *stop* training for a reason, and *resume* it to the same bits;
 # - *report* an accuracy with an interval, against a baseline, on the same test sentences.
+#
+# **Letters in this lesson**
+#
+# | symbol | meaning |
+# |---|---|
+# | $B$, $T$, $K$ | texts in a batch, tokens in a text, classes |
+# | $z$ | a row of logits; in section 6.2 the normal quantile |
+# | $y$, $\ell$ | the true class; the loss of one text |
+# | $n$, $p$, $\hat p$ | test sentences, chance of a hit, share of hits |
+# | $S$, $d_j$, $s$ | seeds; difference of two methods at seed $j$; standard deviation of the $d_j$ |
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
@@ -1050,6 +1060,17 @@ print(f"C1 over all seeds: {m['c1_verdict']}, {m['c1_mean']:+.3f} [{m['c1_low']:
 # - The texts are short, or cut short. How lengths, spans and tokens change the loop is the subject of lessons 04 to 06.
 # - One number decides here, accuracy. Whether the probabilities mean what they say is a question for lesson 07.
 #
+# **What should I set?**
+#
+# | you want | set | check |
+# |---|---|---|
+# | a label for a text | `AutoModelForSequenceClassification(num_labels=K)` | logits of shape $(B, K)$, first loss near $\ln K$ |
+# | batches without waste | `Trainer(train_sampling_strategy="group_by_length")`, or our buckets; pad to the longest of the batch | positions for each token |
+# | harmless padding | pass the `attention_mask` | a text alone and in a batch |
+# | larger batches than memory allows | accumulate; divide by the targets of all micro-batches | gradient of one large batch |
+# | to go on after a crash | weights, optimiser, place in the data, random state | the same bits |
+# | a number for a paper | several seeds, equal tuning, a paired interval, majority and TF-IDF beside it | the interval, not the mean |
+#
 # **Recall.** Answer without scrolling.
 #
 # 1. Logits of shape $(B, T, K)$ and labels of shape $(B,)$: which message do you get, and what is the mistake?
@@ -1057,6 +1078,17 @@ print(f"C1 over all seeds: {m['c1_verdict']}, {m['c1_mean']:+.3f} [{m['c1_low']:
 # 3. Two micro-batches of 16 and one of 4: by what must you divide each summed loss?
 # 4. Name the four things that a checkpoint needs for a resume to the same bits. What does a dev split add?
 # 5. Your interval for a paired difference is $[-1, 5]$ points. What do you write in the paper?
+#
+# <details><summary>Answers</summary>
+#
+# 1. A message about $B \cdot T$ against $B$. A token head stands where a sentence head belongs.
+# 2. Small logits give every class the same chance. A much larger value means large logits before any training.
+# 3. By 36, the number of all targets.
+# 4. Weights, the optimiser's averages, the place in the data, the random state. A dev split adds the best weights and
+#    their score.
+# 5. Undecided, with the interval. Not "no difference".
+#
+# </details>
 #
 # **Exercises.** `notebooks/exercises/03_classification_loop.py`; `make classroom` builds the student version.
 #

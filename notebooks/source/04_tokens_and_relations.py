@@ -48,6 +48,17 @@
 # - *score* whole spans, by hand and as seqeval does, and explain why token accuracy flatters;
 # - *derive* Viterbi's algorithm and decode only legal sequences;
 # - *mark* two entities, so that a sentence classifier knows which pair you mean.
+#
+# **Letters in this lesson**
+#
+# | symbol | meaning |
+# |---|---|
+# | $B$, $T$, $K$, $m$ | texts in a batch, words, labels, kinds of spans: $K = 2m + 1$ |
+# | $z$, $s_t(k)$ | logits; the logit of label $k$ at word $t$ |
+# | $\mathcal C$ | positions that have a label |
+# | $A$, $P$ | sets of true and of predicted spans (section 3) |
+# | $A(j, k)$, $\pi(k)$ | score of going from $j$ to $k$, and of starting with $k$ (section 5) |
+# | $\delta_t(k)$ | best score of a beginning that ends in $k$ at word $t$ |
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
@@ -1022,6 +1033,17 @@ print(f"T1: {m['t1_verdict']}")
 # - That markers help: ours were not read, see section 7. The demonstration has one seed, eight relations, and pairs
 #   that somebody else found. Finding the entities first is the other half of information extraction.
 #
+# **What should I set?**
+#
+# | you want | set | check |
+# |---|---|---|
+# | a label for every word | `AutoModelForTokenClassification`; `tokenizer(words, is_split_into_words=True)` | print aligned examples before training |
+# | one target a word | the first piece; $-100$ for the rest and for special pieces | targets = words |
+# | a score | span F1: seqeval with `mode="strict"`, `scheme=IOB2` | token accuracy of *all O* beside it |
+# | legal tags | Viterbi over the logits, or read strictly and drop a stray `I` | the share of illegal sentences first |
+# | names with an uncased encoder | a cased model; a mark for capitals is a weak substitute | both on the same sentences |
+# | a relation of two entities | marks around both; then check that they are read | texts with several relations get several answers |
+#
 # **Recall.** Answer without scrolling.
 #
 # 1. A word of three pieces: which labels do the pieces get, and why not three times the same?
@@ -1029,6 +1051,16 @@ print(f"T1: {m['t1_verdict']}")
 # 3. Why may a tagger with high token accuracy have a span F1 of zero?
 # 4. What does $\delta_t(k)$ mean, and why do logits suffice?
 # 5. Why can a classifier without markers not pass a certain accuracy, however much it trains?
+#
+# <details><summary>Answers</summary>
+#
+# 1. The first piece has the label, the others $-100$. Three times `B` would open three spans.
+# 2. The default opens a span at the stray `I`. The strict mode drops it.
+# 3. Most words are `O`. Whoever says `O` everywhere is mostly right and finds nothing.
+# 4. The best score of a beginning that ends in $k$ at word $t$. The normaliser is the same for all sequences.
+# 5. One text gets one answer. Texts with two relations need two.
+#
+# </details>
 #
 # **Exercises.** `notebooks/exercises/04_tokens_and_relations.py`; `make classroom` builds the student version.
 #

@@ -43,6 +43,16 @@
 # - *derive* the span loss and its gradient, and check them against a library;
 # - *decode* the best legal span, and say why two separate maxima are not one;
 # - *score* answers by exact match and F1, and *read* a table of shifts with care.
+#
+# **Letters in this lesson**
+#
+# | symbol | meaning |
+# |---|---|
+# | $B$, $T$ | windows in a batch, tokens in a window |
+# | $a_t$, $c_t$ | the two logits of position $t$: an answer begins here, ends here |
+# | $s$, $e$, $L$ | first and last token of a span, its longest length |
+# | $b$ | a place counted in characters |
+# | $\ell$ | the loss of one window |
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
@@ -985,6 +995,17 @@ print(f"Q1 over all seeds: {m['q1_verdict']}; C23: {lesson.words('C23')['C23']}"
 #   another rate looks worse here than it is.
 # - Answers that are no span: numbers to be added up, yes or no, two places at once. This head cannot say them.
 #
+# **What should I set?**
+#
+# | you want | set | check |
+# |---|---|---|
+# | spans out of a text | `AutoModelForQuestionAnswering`, labels are token positions | decode some labels back to text |
+# | long contexts | `truncation="only_second"`, `stride`, `return_overflowing_tokens=True` | the share of answers that a cut loses |
+# | text back from tokens | `return_offsets_mapping=True`, then slice the context | never `decode` |
+# | a legal answer | the best pair with start before end, inside the context, of limited length | against trying all pairs |
+# | no answer allowed | label $(0, 0)$, and a threshold chosen on dev | the score of answering nothing |
+# | a score | exact match and F1 over several answers | a test set of another origin |
+#
 # **Recall.** Answer without scrolling.
 #
 # 1. Why do the ids 101 and 102 train without an error, and what does the model learn?
@@ -992,6 +1013,16 @@ print(f"Q1 over all seeds: {m['q1_verdict']}; C23: {lesson.words('C23')['C23']}"
 # 3. Over which axis does the softmax of the span head run, and over which that of lesson 04?
 # 4. Which spans does independent argmax produce that the joint search cannot?
 # 5. A test set has four unanswerable questions in ten. Which trivial score must every result beat?
+#
+# <details><summary>Answers</summary>
+#
+# 1. They are legal positions, so nothing complains. The model learns to point at the same two places always.
+# 2. "Not in this window". Position 0 is `[CLS]`, which belongs to no context.
+# 3. Over the positions of a window. In lesson 04: over the classes of one token.
+# 4. An end before its start, a place outside the context, a span that is too long.
+# 5. That of answering nothing: four in ten.
+#
+# </details>
 #
 # **Exercises.** `notebooks/exercises/05_question_answering.py`; `make classroom` builds the student version.
 #

@@ -43,6 +43,19 @@
 # - *merge* an update exactly, and *save* it with everything that it needs;
 # - *build* DoRA, PiSSA, VeRA and AdaLoRA from their formulas, equal to the library;
 # - *measure* what an update has learned, against a random control.
+#
+# **Letters in this lesson**
+#
+# | symbol | meaning |
+# |---|---|
+# | $W$, $n$, $m$ | a frozen matrix, its outputs and inputs |
+# | $A$, $B$, $r$ | the two thin matrices, their rank |
+# | $\alpha$, $s$ | LoRA's constant; the scale $\alpha / r$ |
+# | $x$, $h$, $y$ | input; $A x$; output |
+# | $g$, $G$ | gradient at the output; what full fine-tuning would see at $W$ |
+# | $\eta$ | learning rate |
+# | $U$, $\sigma$, $V$ | singular vectors and values of a matrix |
+# | $P$, $\Lambda$, $Q$ | AdaLoRA's triplets |
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
@@ -954,6 +967,18 @@ print("verdicts:", {name: k[f"{name.lower()}_verdict"] for name in ("C3", "LR1",
 # - The overlap depends on where one looks. We averaged twelve matrices and drew one.
 # - Nothing here says what happens to *other* abilities of the model. Lesson 11 measures that.
 #
+# **What should I set?**
+#
+# | you want | set | check |
+# |---|---|---|
+# | a first try | peft: `LoraConfig(r=8, lora_alpha=16, target_modules=...)` | logits equal the plain model's before training |
+# | a head that is saved | `task_type="SEQ_CLS"`, or `modules_to_save=[...]` | its name in the file; logits after reloading |
+# | to compare ranks | a tuned rate for each rank | the loss against the rate, one line a rank |
+# | high ranks at one rate | `use_rslora=True`, or fix $\alpha$ knowingly | the exponents of section 3 |
+# | no cost at prediction | `merge_and_unload()`, in float32 | logits before and after |
+# | a budget for the whole model | `AdaLoraConfig(init_r, target_r, tinit, tfinal, total_step)`; call `update_and_allocate` | the ranks that are left |
+# | a story about an update | a random update of the same norm beside it | section 8's control |
+#
 # **Recall.** Answer without scrolling.
 #
 # 1. Write $\nabla_A$ and $\nabla_B$ with the full gradient $G$. What does LoRA not see?
@@ -961,6 +986,16 @@ print("verdicts:", {name: k[f"{name.lower()}_verdict"] for name in ("C3", "LR1",
 # 3. You double the rank, $\alpha$ stays. What happens to the gradient of $B$, and to AdamW's first step?
 # 4. Which two things must a saved adapter hold beside $A$ and $B$ to give the same answers?
 # 5. An amplification factor of a trained update looks large. Which number do you ask for?
+#
+# <details><summary>Answers</summary>
+#
+# 1. $s B^\top G$ and $s G A^\top$. LoRA does not see what of $G$ lies outside the two projections.
+# 2. With both zero, both gradients are zero: a saddle. With $B = 0$ the output stays, and $B$ can move.
+# 3. The gradient of $B$ is divided by $\sqrt 2$. AdamW's first step stays.
+# 4. The scale $s$ (rank and $\alpha$) and the trained head.
+# 5. The same factor of a random update of the same norm.
+#
+# </details>
 #
 # **Exercises.** `notebooks/exercises/09_lora.py`; `make classroom` builds the student version.
 #

@@ -43,6 +43,16 @@
 # - *share* a prefix through the KV cache and pack contexts into rows, with equal numbers;
 # - *show* majority, recency and common-token bias on one page;
 # - *derive* contextual calibration, and *prove* what it leaves unchanged.
+#
+# **Letters in this lesson**
+#
+# | symbol | meaning |
+# |---|---|
+# | $c$, $o$, $K$ | a context, an answer option, the number of options |
+# | $c_0$, $x_0$ | a context that asks nothing, a text that says nothing |
+# | $s_{\text{sum}}$, $s_{\text{mean}}$ | scores of an option: log-probability, and that per token |
+# | $q_k(x)$, $b_k$, $\hat p_k(x)$ | what a model should say of label $k$ for text $x$; its bias; what it says |
+# | $W$ | the diagonal matrix of the calibration |
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
@@ -859,6 +869,17 @@ print("verdicts:", lesson.words("C4", "G1", "G2", "SF1", "Z1", "Z2", "Z3", "Z4",
 # - The oracle's weights are found on few texts, so it understates what the best weights could do.
 # - Test texts come from the same few collections as the demonstrations, and long ones are left out.
 #
+# **What should I set?**
+#
+# | you want | set | check |
+# |---|---|---|
+# | probabilities of options | sum over the option's tokens; lm-eval calls it `acc` | the space belongs to the option |
+# | options of unequal length | mean per token or byte (`acc_norm`), or PMI | which option wins with an empty context |
+# | the same prefix once | `past_key_values`, cloned; one mask for all options | logits equal those of the long way |
+# | demonstrations | balanced labels, several orders, several draws | the spread, beside its value by luck |
+# | calibration | divide by the mean of several texts that say nothing | accuracy moves, AUC does not |
+# | a chat model | its template, and the plain text beside it | tokens of the rendered prompt |
+#
 # **Recall.** Answer without scrolling.
 #
 # 1. Why does a space at the end of the context ruin the scores, and where does `encode_pair` put it?
@@ -866,6 +887,18 @@ print("verdicts:", lesson.words("C4", "G1", "G2", "SF1", "Z1", "Z2", "Z3", "Z4",
 # 3. Which two properties of attention make it exact to read a prefix once and to put contexts into one row?
 # 4. Name the three biases, and one measurement for each.
 # 5. Why does the AUC not change under calibration? What would have to depend on the text for it to change?
+#
+# <details><summary>Answers</summary>
+#
+# 1. A space alone is a rare token, so the model expects something strange after it. `encode_pair` moves it to the front
+#    of the option.
+# 2. The sum: short and frequent ones. The mean: compounds that finish themselves. PMI throws away a true prior.
+# 3. A position sees only earlier ones. What a token sees is given by mask and positions, so the row does not matter.
+# 4. Majority (PPPP against NNNN), recency (NNPP against PPNN), common words (two verbalisers behind a text that says
+#    nothing).
+# 5. It adds one number to all log-odds, and the order of the texts stays. The number would have to depend on the text.
+#
+# </details>
 #
 # **Exercises.** `notebooks/exercises/12_in_context.py`; `make classroom` builds the student version.
 #

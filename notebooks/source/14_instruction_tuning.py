@@ -45,6 +45,16 @@
 # - *derive* the three rules of mixture sampling;
 # - *write* the SFT loop and prove its loss equal to trl's;
 # - *measure* held-out tasks by rank classification, and say what contamination does to that number.
+#
+# **Letters in this lesson**
+#
+# | symbol | meaning |
+# |---|---|
+# | $x_t$, $z_t$, $T$ | token and logits at place $t$ of $T$; in section 4 $T$ is the temperature of the mixture |
+# | $M$ | places whose token is a target |
+# | $V$ | tokens in the vocabulary |
+# | $e_m$, $r_m$, $K$ | examples of task $m$, its share of the mixture, the cap |
+# | $c$, $o$ | an instruction with its input, an answer option |
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
@@ -950,6 +960,17 @@ print("verdicts:", lesson.words("C6", "F2", "F3", "C5"))
 # - "Clear", "vague" and "too complex" are one wording each per task, written by us. Nobody has measured how vague or how
 #   complex they are, and a small model may need other words than a reader.
 #
+# **What should I set?**
+#
+# | you want | set | check |
+# |---|---|---|
+# | the text that the model receives | `apply_chat_template(messages, tokenize=False)` | print it; look for a default system message |
+# | loss on the answers only | trl: `SFTConfig(assistant_only_loss=True)`, or `completion_only_loss=True` for prompt and completion (the first needs a template with `{% generation %}`) | print the targets of one example |
+# | a model that stops | the end of turn is a target; mask padding by position | it generates the end |
+# | tasks of unequal size | a cap $K$ and a temperature $T$ | examples of each task in an epoch |
+# | a claim about unseen tasks | hold out whole clusters, and what resembles them | an untuned and a random-weights control |
+# | a score of short answers | rank the options, chance beside it | the item's standard error |
+#
 # **Recall.** Answer without scrolling.
 #
 # 1. What does SmolLM2's template add to a conversation without a system message?
@@ -958,6 +979,17 @@ print("verdicts:", lesson.words("C6", "F2", "F3", "C5"))
 # 4. Why are paraphrase tasks not trained when entailment is tested?
 # 5. Why must the total number of examples be fixed when the number of clusters varies? Name the two controls, and what
 #    each excludes.
+#
+# <details><summary>Answers</summary>
+#
+# 1. A system message with a name and a maker.
+# 2. Padding is the end-of-turn token here. All ends vanish from the labels, and the model does not stop.
+# 3. $\frac{1}{T} \log \frac{\min(e_m, K)}{\min(e_n, K)}$. Their few examples come again and again.
+# 4. They ask nearly the same. A tuned model would have seen the held-out task in other words.
+# 5. Else more clusters would also be more examples. Random weights show what tuning alone can reach; invented rules
+#    show what pre-training cannot have seen.
+#
+# </details>
 #
 # **Exercises.** `notebooks/exercises/14_instruction_tuning.py`; `make classroom` builds the student version.
 #
