@@ -504,7 +504,69 @@ run.record(adam_state_mb=4 * two_moments / 2**20, adafactor_state_mb=4 * factore
 # %% [markdown]
 # **Observe.** The sums are right, single entries are not. The state shrinks to almost nothing. (Our variant is the one
 # that people use for fine-tuning: no relative step, no scaling by the parameter's size, no first moment, no decay.)
+
+# %% [markdown]
+# ### 5.1 Muon: one length for every direction
 #
+# Adam looks at each weight alone. But a weight *matrix* is a map, and its gradient $G = U\, \mathrm{diag}(\sigma)\, V^\top$
+# has directions. A few $\sigma_i$ are large, and they decide the step. Muon (Jordan et al., 2024) steps along
+# $U V^\top$: every direction gets the same length. A singular value decomposition in every update is dear. Five rounds
+# of a polynomial come close:
+#
+# $$ X \leftarrow a X + \big( b\, S + c\, S^2 \big) X, \qquad S = X X^\top . $$
+#
+# $X$ and $S X$ have the same $U$ and $V$, so each round only sends every $\sigma$ to $a \sigma + b \sigma^3 + c \sigma^5$.
+#
+# **Predict.** The singular values of a gradient run from one down to a thousandth. Which of them are near one after
+# five rounds: all, the large half, or the largest few?
+
+
+# %%
+def newton_schulz(G, rounds=5, a=3.4445, b=-4.7750, c=2.0315):
+    """About U V' of G."""
+    X = G.T if G.shape[0] > G.shape[1] else G
+    X = X / X.norm().clamp(min=1e-7)
+    for _ in range(rounds):
+        S = X @ X.T
+        bS_cSS = torch.addmm(S, S, S, beta=b, alpha=c)  # b S + c S S, rounded once
+        X = torch.addmm(X, bS_cSS, X, beta=a)
+    return X.T if G.shape[0] > G.shape[1] else X
+
+
+# %%
+generator = torch.Generator().manual_seed(seed)
+U, V = (torch.linalg.qr(torch.randn(40, 40, generator=generator, dtype=f64))[0] for _ in range(2))
+G = U @ torch.diag(torch.logspace(0, -3, 40, dtype=f64)) @ V.T
+figure, panel = plotting.axes(width=5.5, height=2.6, dpi=85)
+for index, rounds in enumerate((0, 1, 3, 5)):
+    sigma = torch.linalg.svdvals(newton_schulz(G, rounds))
+    panel.semilogy(
+        range(1, 41), sigma, plotting.LINES[index], color=plotting.COLOURS[index], label=f"{rounds} rounds"
+    )
+panel.set(xlabel="direction, the strongest first", ylabel="singular value", title="Newton and Schulz at work")
+panel.legend(fontsize=8)
+_ = run.figure(figure, "02_muon")
+print(
+    f"after five rounds: {sigma.min():.3f} to {sigma.max():.3f}; above one half: {(sigma > 0.5).sum()} of 40"
+)
+
+# %% [markdown]
+# **Observe.** Each round lifts small values about threefold, and the large ones hover around one. The weakest
+# directions need more rounds than five: look at the right end of the lowest curve. The polynomial does not converge to
+# one. It was chosen to be fast, not exact.
+#
+# The rest is Nesterov's momentum and a factor for tall matrices. Muon is for the matrices of hidden layers. Embeddings,
+# heads, gains and biases stay with AdamW. It stores one number per weight, half of Adam's.
+
+
+# %%
+def muon(X, G, state, eta, mu=0.95):
+    state["m"] = mu * state.get("m", 0.0) + (1 - mu) * G
+    direction = newton_schulz(((1 - mu) * G + mu * state["m"]).bfloat16())  # enough bits for a direction
+    X -= eta * max(1.0, X.shape[0] / X.shape[1]) ** 0.5 * direction.to(X.dtype)
+
+
+# %% [markdown]
 # ## 6 With the library
 #
 # The same gradients for both, for 100 updates, in float64. A gradient is noise around a pull to zero, so it depends on
@@ -546,6 +608,14 @@ for name, difference in found.items():
     print(f"{name:10s} largest difference in 100 updates: {difference:.0e}")
 assert max(found.values()) < 1e-12
 run.record(parity=max(found.values()))
+
+# %%
+coarse = largest_difference(
+    partial(muon, eta=0.1), lambda p: torch.optim.Muon(p, lr=0.1, weight_decay=0.0), shapes=((6, 4), (4, 9))
+)
+print(f"Muon       largest difference in 100 updates: {coarse:.0e}")
+assert coarse < 1e-12
+run.record(muon_parity=coarse)
 
 # %% [markdown]
 # ## 7 What clipping does to a step
@@ -664,6 +734,76 @@ _ = run.figure(figure, "02_schedules")
 # %% [markdown]
 # **Observe.** The library's cosine swings up again. A run that is resumed with too small a `total` is then trained with a
 # rising rate, without a word. Ours stays at zero: such a run learns nothing more, and somebody will notice.
+
+# %% [markdown]
+# ### 8.3 A schedule that need not know its end
+#
+# A cosine must know its length before it starts. *Warm-up, stable, decay* (Hu et al., 2024) keeps the rate until
+# somebody decides to stop, and then takes it down quickly. From one long stable run you can finish a model at any time.
+
+
+# %%
+def wsd_schedule(step, total, warmup, decay):
+    if step < warmup:
+        return step / max(1, warmup)
+    return min(1.0, max(0.0, (total - step) / max(1, decay)))
+
+
+# %%
+from transformers import get_wsd_schedule
+
+theirs = get_wsd_schedule(
+    dummy, num_warmup_steps=10, num_decay_steps=20, num_training_steps=100, decay_type="linear"
+)
+off = max(abs(wsd_schedule(t, 100, 10, 20) - theirs.lr_lambdas[0](t)) for t in range(101))
+assert off < 1e-12
+print(f"largest difference to transformers: {off:.0e}")
+
+# %% [markdown]
+# **Predict.** A gradient that points to zero, in noise. Three models of different length: one cosine run each, or one
+# stable run with three short decays from it. Which way ends lower? Which costs fewer updates?
+
+
+# %%
+def noisy(factors, theta, state):
+    """Half the mean square of theta after each update of Adam; the gradient is theta in much noise."""
+    losses = []
+    for factor in factors:
+        adam(
+            theta,
+            theta + 3 * torch.randn(len(theta), generator=generator, dtype=f64),
+            state,
+            eta=0.05 * factor,
+        )
+        losses.append(theta.square().mean().item() / 2)
+    return losses
+
+
+# %%
+figure, panel = plotting.axes(width=5.5, height=2.8, dpi=85)
+theta, state, stable = torch.ones(2000, dtype=f64), {}, []
+for updates in (100, 200, 300):
+    stable += noisy([min(1.0, (t + 1) / 10) for t in range(len(stable), updates)], theta, state)
+    decay = noisy([1 - t / 30 for t in range(1, 31)], theta.clone(), dict(state))
+    cosine = noisy(
+        [cosine_schedule(t, updates + 30, 10) for t in range(1, updates + 31)],
+        torch.ones(2000, dtype=f64),
+        {},
+    )
+    print(f"{updates + 30} updates: cosine {cosine[-1]:.4f}, stable and decay {decay[-1]:.4f}")
+    panel.plot(range(updates, updates + 30), decay, color=plotting.COLOURS[0], linewidth=2)
+    panel.plot(cosine, "--", color=plotting.COLOURS[3], linewidth=1)
+panel.plot(stable, color=plotting.COLOURS[0], label="stable, and three decays")
+panel.plot([], "--", color=plotting.COLOURS[3], label="three cosines")
+panel.set(xlabel="update", ylabel="loss", yscale="log", title="One stable run, or three runs")
+panel.legend(fontsize=8)
+_ = run.figure(figure, "02_wsd")
+print("updates paid: cosines", sum(u + 30 for u in (100, 200, 300)), "; stable and decays", 300 + 3 * 30)
+
+# %% [markdown]
+# **Observe.** On the plateau the noise holds the loss up; each decay lets it drop at once. In the printed lines the
+# shortest cosine ends higher than the decay, the longer ones end lower, and they cost more updates. A toy like this
+# shows the mechanism. It does not say which schedule is better for a language model.
 #
 # > **Recall.** Which two averages are empty at the start, and which of them makes the first step noisy?
 #
@@ -917,8 +1057,10 @@ print(f"C13 over all seeds: {m['c13_verdict']}")
 # | to fine-tune all weights | `torch.optim.AdamW`, a rate between $10^{-5}$ and $10^{-4}$ | try half a decade up and down |
 # | a few new numbers (LoRA, a head, a prompt) | ten to a thousand times that rate | the loss moves in the first ten steps |
 # | no decay on biases and norms | two parameter groups | count the weights of each group |
-# | short training with AdamW | `get_linear_schedule_with_warmup`, or cosine; a few updates of warm-up | print the rate of the first and last update |
+# | short training | `get_linear_schedule_with_warmup`, or cosine; some warm-up | the first and the last rate |
 # | protection against one bad batch | `clip_grad_norm_` before `step()` | how often it cuts |
+# | hidden matrices of a large model | `torch.optim.Muon`, AdamW for the rest | which weight is in which group |
+# | a run without a planned end | `get_wsd_schedule` | the loss before and after the decay |
 # | less memory for the optimiser | Adafactor | bytes of its state |
 # | a rate nobody has tried | the finder of section 9, then three seeds | no seed stays at the larger class |
 #
@@ -948,8 +1090,11 @@ print(f"C13 over all seeds: {m['c13_verdict']}")
 # - Devlin, J., Chang, M.-W., Lee, K., and Toutanova, K. (2019). BERT: pre-training of deep bidirectional transformers for
 #   language understanding. *NAACL 2019*.
 # - Hu, E. J., et al. (2022). LoRA: low-rank adaptation of large language models. *ICLR 2022*.
+# - Hu, S., et al. (2024). MiniCPM: unveiling the potential of small language models with scalable training strategies.
+#   *COLM 2024*. arXiv:2404.06395.
 # - Hutto, C. J., and Gilbert, E. (2014). VADER: a parsimonious rule-based model for sentiment analysis of social media
 #   text. *ICWSM 2014*.
+# - Jordan, K., et al. (2024). Muon: an optimizer for hidden layers in neural networks. `kellerjordan.github.io/posts/muon`.
 # - Kingma, D. P., and Ba, J. (2015). Adam: a method for stochastic optimization. *ICLR 2015*.
 # - Lester, B., Al-Rfou, R., and Constant, N. (2021). The power of scale for parameter-efficient prompt tuning. *EMNLP 2021*.
 # - Liu, L., et al. (2020). On the variance of the adaptive learning rate and beyond. *ICLR 2020*.
