@@ -18,11 +18,6 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "teaching"
 LESSONS = notebooks.lessons()
 MISSING = {
-    "06",
-    "07",
-    "08",
-    "10",
-    "11",
     "13",
     "21",
     "22",
