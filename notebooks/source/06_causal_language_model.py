@@ -914,7 +914,8 @@ for prompt in random_prompts:
 print("four beams, three prompts: the same ids as generate")
 
 # %% [markdown]
-# **Observe.** Here the beam found the more probable text. It need not: the greedy beginning can be pushed out of the beam
+# **Observe.** Here the beam found the text that is more probable *per word*. Its text is longer, so as a whole it is less
+# probable: multiply both numbers by their words. And it need not win per word either: the greedy beginning can be pushed out of the beam
 # by beginnings that end badly. And a more probable text is not a better one. For open-ended stories, Holtzman et al. (2020)
 # found that the most probable texts of large models are dull and repeat themselves.
 #
@@ -1203,7 +1204,7 @@ for i, row in enumerate(held_out.select(range(min(3, len(held_out))))):
 # **Observe.** (In the laptop profile.) The *before* has two faces: the chat template alone changes text and scores. Then
 # read the rows downwards, and see after how many updates each number has made most of its way. The share of values is
 # counted word for word, so a paraphrase counts as missing, and an invented fact is not seen at all. *familyFriendly* is not
-# counted: check it by eye in the texts below.
+# counted: check it by eye in the texts above.
 #
 # **Better than people?** BLEU of the tuned model may look high beside that of section 7. Put both under the same rule: the
 # same restaurants, and for both the other people's texts as references.

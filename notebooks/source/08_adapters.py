@@ -627,7 +627,7 @@ assert apart < 1e-5
 # %% [markdown]
 # **Observe.** The values' vector can: attention mixes tokens and leaves each feature alone, so $A (V \odot l_v) \odot l_4
 # = A (V \odot l_v \odot l_4)$. The fourth vector adds no function. It does change training: in the first updates the
-# product of two factors moves about twice as far as one factor. Report which count you mean.
+# product of two factors should move about twice as far as one factor (that is arithmetic, not printed here). Report which count you mean.
 
 # %%
 import warnings
@@ -720,7 +720,7 @@ show(figure, "08_backward")
 # *Figure: left, how many numbers train in each part. Backward runs from right to left, and ends at the last part of a row
 # that is not white. Right, what forward has to keep for it.*
 #
-# **Observe.** Compare the printed processor times with the counts: the order is roughly right, the sizes are not. Times
+# **Observe.** Compare the printed processor times with the counts: they agree roughly, not to the last hundredth. Times
 # also hold softmax, GELU, LayerNorm, and AdamW's work on every trained weight. A few thousand numbers in every layer save
 # far less than their share of the weights, since the gradient travels through all of the trunk. The top layer trains far
 # more numbers and is faster.
@@ -944,7 +944,7 @@ show(figure, "08_adapters")
 # *Figure: large marks are means, small dots seeds, the dotted line the larger class.*
 #
 # **Observe.** On topics the methods above the head lie within a few points, over three orders of magnitude. On tweets
-# look at the dots. BitFit, LayerNorm and the small adapters have seeds near the top *and* seeds on the dotted line: they
+# look at the dots. BitFit, LayerNorm and the small adapters have seeds high up *and* seeds on the dotted line: they
 # learned, or they answered the same label for every tweet. Their rates had won on the one seed that we tuned on. So "size
 # 8 is worse than size 64" is not what these dots say: the two also have different rates. IA3 has fewer weights than
 # BitFit and no such seed.
@@ -974,7 +974,7 @@ lesson.folded("adapters", *spec.claims)
 # **Observe.**
 #
 # - **H1** is supported for the mean of the two tasks. Topics alone leave the margin at the lower end.
-# - **H2**: both tasks hold zero. Adapters have a third of the weights; the fold's second table says which is faster.
+# - **H2**: both tasks hold zero. Adapters have a third of the weights; the column of processor time in the fold says which is faster.
 # - **H5** and **LN1** are open on topics too, where every seed learned. So stuck seeds are not the whole reason.
 # - **B1** clears its margin on topics. On tweets three stuck seeds leave everything open.
 # - **H3** (in the fold) is clear: without the lowest adapters the model hardly changes, without the highest it loses much.

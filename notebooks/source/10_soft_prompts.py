@@ -347,8 +347,8 @@ show(figure, "10_turn")
 # %% [markdown]
 # *Figure: how far one update of one size turns a prompt vector, at one learning rate. A slope of minus one is the law.*
 #
-# **Observe.** From the size of tokens upwards both lines fall as the law says. For smaller vectors BERT's own additions
-# take over, and the line bends. So at one rate, peft's default turns many times more slowly than vectors of a token's
+# **Observe.** From the size of tokens upwards both lines fall as the law says. For smaller vectors the
+# lines bend: there one step is longer than the vector, and BERT's own additions count too. So at one rate, peft's default turns many times more slowly than vectors of a token's
 # size: the printed angles say how many. A *tuned* rate can repair that. Whether it decides anything after training is a
 # question for sections 6 and 9.
 #
@@ -507,7 +507,7 @@ show(figure, "10_starts")
 # *Figure: dotted, the loss of a model that knows only how many tweets are positive.*
 #
 # **Observe.** One seed and one rate: a picture, not a result. Compare the printed losses with guessing: prompts at the
-# input end not far below it, the prompt at every layer far below. Section 4 would put numbers of scale one last among the
+# input end near it, the prompt at every layer far below, and its curve falls first. Section 4 would put numbers of scale one last among the
 # three at the input. They do end after small numbers; but words, of the right size, end no better. One seed does not
 # order starts that lie so close.
 #

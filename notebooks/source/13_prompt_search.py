@@ -759,7 +759,7 @@ run.record(trigger_gap=gap, helped=helped[0], helped_blind=helped[1])
 
 # %% [markdown]
 # **Observe.** The dev curve falls by construction. What the search bought is the test curve; compare its end with the
-# prompt that a person wrote (the line *loss at the end*). Nearly every swap shown here was *predicted* to help; the points
+# prompt that a person wrote (the line *loss at the end*). Most of the swaps shown here were *predicted* to help; the points
 # do not lie on the line, and few lie below zero. Compare the count with that of the random swaps before you thank the
 # gradient. A part of the distance between dev and test was there before the search, as the two sets of sentences differ;
 # what the search added is its *optimism gap*.

@@ -286,8 +286,6 @@ run.record(gap_penalty=curve[0.1][0], accuracy_penalty=curve[0.1][1])
 # the gap falls to half or less, for less than two points of accuracy. SA4: the penalty leaves less than swapped copies.
 # **Predict** each verdict: supported, undecided or refuted?
 
-
-# %%
 # %%
 print("verdicts:", lesson.words("C20", "SA1", "SA4"))
 methods = ["plain", "decayed", "same_group", "swapped", "blind"]

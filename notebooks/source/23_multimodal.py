@@ -173,7 +173,7 @@ for colour, shape in sorted(held):
 run.record(shown_shape=named["shown"][2].item(), held_shape=named["held-out"][2].item())
 
 # %% [markdown]
-# **Observe.** Not a coin: some pairs are never right, circles and squares change places, blue triangles are mostly
+# **Observe.** Not a coin: some pairs are never right, circles and squares change places, a few pairs are mostly
 # right. Where two shapes look alike, the colour decides. Such a failure is called the *systematicity gap*
 # (Berlot-Attwell et al., 2023). We will put a language model behind this eye and ask whether words can help it.
 #
@@ -990,8 +990,9 @@ print(f"largest difference of the panels {(log_p.exp() - gamma).abs().max():.2f}
 # the order of the word. t, h and r are short; the two e's are smeared, and share their frames with the blank. The
 # difference of the panels is the gradient; here it is hard to see (its largest value is printed).*
 #
-# **Observe.** One network, two readers, and the beam is right more often (one seed): greedy loses letters that the
-# beam finds. What follows is read *greedily* all the same, in the grid and live, so a better reader could change it.
+# **Observe.** One network, two readers, and the beam is right more often (one seed). Most words read the same; the two
+# shares carry the difference. What follows is read *greedily* all the same, in the grid and live, so a better reader
+# could change it.
 #
 # **One voice or six?** Equally many clips and updates: one voice at twelve speeds and pitches, or six voices at two
 # speeds. And noise on half of the clips. **Predict.** How much does each change on voices that nobody trained on?
