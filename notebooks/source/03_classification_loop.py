@@ -1064,12 +1064,12 @@ print(f"C1 over all seeds: {m['c1_verdict']}, {m['c1_mean']:+.3f} [{m['c1_low']:
 #
 # | you want | set | check |
 # |---|---|---|
-# | a label for a text | `AutoModelForSequenceClassification(num_labels=K)` | logits of shape $(B, K)$, first loss near $\ln K$ |
-# | batches without waste | `Trainer(train_sampling_strategy="group_by_length")`, or our buckets; pad to the longest of the batch | positions for each token |
+# | a label for a text | `AutoModelForSequenceClassification(num_labels=K)` | shape $(B, K)$, first loss near $\ln K$ |
+# | batches without waste | `train_sampling_strategy="group_by_length"`, or buckets | positions for each token |
 # | harmless padding | pass the `attention_mask` | a text alone and in a batch |
 # | larger batches than memory allows | accumulate; divide by the targets of all micro-batches | gradient of one large batch |
 # | to go on after a crash | weights, optimiser, place in the data, random state | the same bits |
-# | a number for a paper | several seeds, equal tuning, a paired interval, majority and TF-IDF beside it | the interval, not the mean |
+# | a number for a paper | seeds, equal tuning, a paired interval, majority and TF-IDF | the interval, not the mean |
 #
 # **Recall.** Answer without scrolling.
 #

@@ -1037,12 +1037,12 @@ print(f"T1: {m['t1_verdict']}")
 #
 # | you want | set | check |
 # |---|---|---|
-# | a label for every word | `AutoModelForTokenClassification`; `tokenizer(words, is_split_into_words=True)` | print aligned examples before training |
+# | a label for every word | `AutoModelForTokenClassification`, `is_split_into_words=True` | print some aligned examples |
 # | one target a word | the first piece; $-100$ for the rest and for special pieces | targets = words |
 # | a score | span F1: seqeval with `mode="strict"`, `scheme=IOB2` | token accuracy of *all O* beside it |
 # | legal tags | Viterbi over the logits, or read strictly and drop a stray `I` | the share of illegal sentences first |
 # | names with an uncased encoder | a cased model; a mark for capitals is a weak substitute | both on the same sentences |
-# | a relation of two entities | marks around both; then check that they are read | texts with several relations get several answers |
+# | a relation of two entities | marks around both | texts with several relations get several answers |
 #
 # **Recall.** Answer without scrolling.
 #

@@ -1000,7 +1000,7 @@ print(f"Q1 over all seeds: {m['q1_verdict']}; C23: {lesson.words('C23')['C23']}"
 # | you want | set | check |
 # |---|---|---|
 # | spans out of a text | `AutoModelForQuestionAnswering`, labels are token positions | decode some labels back to text |
-# | long contexts | `truncation="only_second"`, `stride`, `return_overflowing_tokens=True` | the share of answers that a cut loses |
+# | long contexts | `truncation="only_second"`, `stride`, `return_overflowing_tokens=True` | the share that a cut loses |
 # | text back from tokens | `return_offsets_mapping=True`, then slice the context | never `decode` |
 # | a legal answer | the best pair with start before end, inside the context, of limited length | against trying all pairs |
 # | no answer allowed | label $(0, 0)$, and a threshold chosen on dev | the score of answering nothing |

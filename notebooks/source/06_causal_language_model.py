@@ -914,10 +914,10 @@ for prompt in random_prompts:
 print("four beams, three prompts: the same ids as generate")
 
 # %% [markdown]
-# **Observe.** Here the beam found the text that is more probable *per word*. Its text is longer, so as a whole it is less
-# probable: multiply both numbers by their words. And it need not win per word either: the greedy beginning can be pushed out of the beam
-# by beginnings that end badly. And a more probable text is not a better one. For open-ended stories, Holtzman et al. (2020)
-# found that the most probable texts of large models are dull and repeat themselves.
+# **Observe.** Here the beam found the text that is more probable *per word*. Its text is longer, so as a whole it is
+# less probable: multiply both numbers by their words. And it need not win per word either: the greedy beginning can be
+# pushed out of the beam by beginnings that end badly. And a more probable text is not a better one. For open-ended
+# stories, Holtzman et al. (2020) found that the most probable texts of large models are dull and repeat themselves.
 #
 # ## 7 Scoring texts
 #

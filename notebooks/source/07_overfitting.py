@@ -257,10 +257,10 @@ show(figure, "07_sentences")
 # *First figure: circles training, squares dev; dotted, the larger class. Second figure: the losses of all dev sentences,
 # sorted, early and late; dotted, the loss of guessing. A loss above it is a wrong answer.*
 #
-# **Observe.** Two measures of one model disagree. The dev loss is smallest early; the dev accuracy is higher at the end.
-# The third panel and the sentences say why. For most sentences the loss *falls*. But among those that it gets wrong the
-# model becomes surer and surer, and a tenth of all sentences weighs more than half of the net rise. Accuracy counts a mistake once,
-# however sure. The loss charges $-\log p$ of the truth.
+# **Observe.** Two measures of one model disagree. The dev loss is smallest early; the dev accuracy is higher at the
+# end. The third panel and the sentences say why. For most sentences the loss *falls*. But among those that it gets
+# wrong the model becomes surer and surer, and a tenth of all sentences weighs more than half of the net rise. Accuracy
+# counts a mistake once, however sure. The loss charges $-\log p$ of the truth.
 #
 # So ask "overfitting of what?" before you ask "how do I stop it?". A remedy can lower the dev loss and leave every answer
 # as it was. Section 7 has one that does exactly this, with one number.
@@ -775,10 +775,10 @@ run.record(ensemble_loss=nll[2].mean(), members_loss=(nll[0].mean() + nll[1].mea
 run.record(longer_loss=nll[3].mean())
 
 # %% [markdown]
-# **Observe.** The inequality holds for every sentence, as it must. Hold the line of the ensemble against that of the longer run:
-# they cost the same number of updates. Then look at the first member alone: an
-# ensemble need not beat its best member. Accuracy has no guarantee. Let three members give the truth, one of two classes, $0.55$,
-# $0.55$ and $0.05$. Two are right. The mean is $0.38$, and the ensemble is wrong.
+# **Observe.** The inequality holds for every sentence, as it must. Hold the line of the ensemble against that of the
+# longer run: they cost the same number of updates. Then look at the first member alone: an ensemble need not beat its
+# best member. Accuracy has no guarantee. Let three members give the truth, one of two classes, $0.55$, $0.55$ and
+# $0.05$. Two are right. The mean is $0.38$, and the ensemble is wrong.
 #
 # ### 6.2 Related tasks
 #

@@ -625,9 +625,10 @@ run.record(fourth_vector=apart)
 assert apart < 1e-5
 
 # %% [markdown]
-# **Observe.** The values' vector can: attention mixes tokens and leaves each feature alone, so $A (V \odot l_v) \odot l_4
-# = A (V \odot l_v \odot l_4)$. The fourth vector adds no function. It does change training: in the first updates the
-# product of two factors should move about twice as far as one factor (that is arithmetic, not printed here). Report which count you mean.
+# **Observe.** The values' vector can: attention mixes tokens and leaves each feature alone, so $A (V \odot l_v) \odot
+# l_4 = A (V \odot l_v \odot l_4)$. The fourth vector adds no function. It does change training: in the first updates
+# the product of two factors should move about twice as far as one factor (that is arithmetic, not printed here). Report
+# which count you mean.
 
 # %%
 import warnings
@@ -974,7 +975,8 @@ lesson.folded("adapters", *spec.claims)
 # **Observe.**
 #
 # - **H1** is supported for the mean of the two tasks. Topics alone leave the margin at the lower end.
-# - **H2**: both tasks hold zero. Adapters have a third of the weights; the column of processor time in the fold says which is faster.
+# - **H2**: both tasks hold zero. Adapters have a third of the weights; the column of processor time in the fold says
+#   which is faster.
 # - **H5** and **LN1** are open on topics too, where every seed learned. So stuck seeds are not the whole reason.
 # - **B1** clears its margin on topics. On tweets three stuck seeds leave everything open.
 # - **H3** (in the fold) is clear: without the lowest adapters the model hardly changes, without the highest it loses much.

@@ -271,8 +271,8 @@ print(
 )
 
 # %% [markdown]
-# **Observe.** Hidden and with old positions, the prompt is not there: the first row is the control. Moved positions alone
-# move the vector, and so does a visible prompt with old positions. And "nothing" is not nothing: position and type are
+# **Observe.** Hidden and with old positions, the prompt is not there: the first row is the control. Attending to it does
+# most. Moved positions alone move the vector, too. And "nothing" is not nothing: position and type are
 # added to a zero vector, and LayerNorm brings it nearly to the length of a token. So, unlike LoRA or IA3, a soft prompt
 # at the input does not start as the model that it was given.
 #
@@ -347,10 +347,10 @@ show(figure, "10_turn")
 # %% [markdown]
 # *Figure: how far one update of one size turns a prompt vector, at one learning rate. A slope of minus one is the law.*
 #
-# **Observe.** From the size of tokens upwards both lines fall as the law says. For smaller vectors the
-# lines bend: there one step is longer than the vector, and BERT's own additions count too. So at one rate, peft's default turns many times more slowly than vectors of a token's
-# size: the printed angles say how many. A *tuned* rate can repair that. Whether it decides anything after training is a
-# question for sections 6 and 9.
+# **Observe.** From the size of tokens upwards both lines fall as the law says. For smaller vectors the lines bend:
+# there one step is longer than the vector, and BERT's own additions count too. So at one rate, peft's default turns
+# many times more slowly than vectors of a token's size: the printed angles say how many. A *tuned* rate can repair
+# that. Whether it decides anything after training is a question for sections 6 and 9.
 #
 # ## 5 A prefix at every layer
 #
@@ -507,9 +507,9 @@ show(figure, "10_starts")
 # *Figure: dotted, the loss of a model that knows only how many tweets are positive.*
 #
 # **Observe.** One seed and one rate: a picture, not a result. Compare the printed losses with guessing: prompts at the
-# input end near it, the prompt at every layer far below, and its curve falls first. Section 4 would put numbers of scale one last among the
-# three at the input. They do end after small numbers; but words, of the right size, end no better. One seed does not
-# order starts that lie so close.
+# input end near it, the prompt at every layer far below, and its curve falls first. Section 4 would put numbers of
+# scale one last among the three at the input. They do end after small numbers; but words, of the right size, end no
+# better. One seed does not order starts that lie so close.
 #
 # ## 7 The trap: heads that label words
 #

@@ -964,8 +964,9 @@ print("verdicts:", lesson.words("C6", "F2", "F3", "C5"))
 #
 # | you want | set | check |
 # |---|---|---|
-# | the text that the model receives | `apply_chat_template(messages, tokenize=False)` | print it; look for a default system message |
-# | loss on the answers only | trl: `SFTConfig(assistant_only_loss=True)`, or `completion_only_loss=True` for prompt and completion (the first needs a template with `{% generation %}`) | print the targets of one example |
+# | the text that the model receives | `apply_chat_template(messages, tokenize=False)` | a default system message? |
+# | loss on the answers only | trl: prompt and completion, `completion_only_loss=True` | print the targets of one example |
+# | the same for `messages` | `assistant_only_loss=True`, and a template with `{% generation %}` | the same |
 # | a model that stops | the end of turn is a target; mask padding by position | it generates the end |
 # | tasks of unequal size | a cap $K$ and a temperature $T$ | examples of each task in an epoch |
 # | a claim about unseen tasks | hold out whole clusters, and what resembles them | an untuned and a random-weights control |
