@@ -240,6 +240,44 @@ _ = run.figure(figure, "14_mask")
 # fine. Section 6 trains both ways, so that you can see what is lost. The repair is what you did above: never ask an id
 # whether it is padding. Ask the length.
 #
+# ### 2.1 Several turns
+#
+# A conversation has many answers. One example can teach all of them: read everything, predict each assistant's turn.
+#
+# **Predict.** Two questions, two answers. How many separate runs of labels does the row have? And what would be lost if
+# only the last answer counted?
+
+
+# %%
+def mask_of_turns(messages):
+    """Tokens of a whole conversation; labels on each answer and its end token."""
+    ids = tokenizer(chat_by_hand(messages))["input_ids"]
+    labels = [-100] * len(ids)
+    for i, turn in enumerate(messages):
+        if turn["role"] == "assistant":
+            through, answer = mask_by_prefix(messages[: i + 1])
+            labels[: len(through)] = [a if a != -100 else b for a, b in zip(answer, labels, strict=False)]
+    return ids, labels
+
+
+talk = [*answered, {"role": "user", "content": "Of Chile?"}, {"role": "assistant", "content": "Santiago"}]
+ids, labels = mask_of_turns(talk)
+package = chat.encode_chat(talk, tokenizer)
+assert package["input_ids"] == ids and package["labels"] == labels
+counted = "".join(tokenizer.decode(i) if y != -100 else " · " for i, y in zip(ids, labels, strict=True))
+print(
+    " ".join(counted.replace("·", " ").split()),
+    "|",
+    sum(y != -100 for y in labels),
+    "of",
+    len(ids),
+    "tokens count",
+)
+
+# %% [markdown]
+# **Observe.** Two runs, each with its end. If only the last answer counted, the first would be read and never learned, and
+# the conversation would have to be read again for it.
+#
 # ## 3 With the library
 #
 # trl's `SFTTrainer` is how most people do this. For pairs of prompt and completion it masks the prompt. A batch of two
@@ -282,7 +320,83 @@ del trainer
 # **Observe.** Equal, end token included. Two of trl's defaults to know: on data with `messages` instead of pairs it counts
 # *all* tokens, and for an answers-only mask it asks the template for marks that SmolLM2's does not have.
 #
-# **Which mask is better** is an empirical question, and lesson 06 asked it. The ledger holds the answer.
+# ### 3.1 Packing
+#
+# Short conversations waste a row. *Packing* puts several into one row. But then the second conversation can read the
+# first. Attention needs a border: a block for each conversation.
+#
+# Must the positions start again, too? SmolLM2 turns queries and keys by their positions (lesson 06, RoPE), and only the
+# *difference* of two positions enters a score.
+#
+# **Predict.** Three ways to pack: blocks and fresh positions; blocks, positions running on; no blocks. In which of them
+# does the second conversation get the logits that it has alone?
+
+
+# %%
+def pack(examples, blocks=True, fresh=True):
+    """One row: ids, positions, and who may look at whom (1, 1, T, T): earlier places, inside a block only."""
+    lengths = [len(e["input_ids"]) for e in examples]
+    of = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    T = len(of)
+    seen = torch.ones(T, T, dtype=torch.bool).tril()
+    if blocks:
+        seen &= of[:, None] == of[None, :]
+    places = torch.cat([torch.arange(n) for n in lengths]) if fresh else torch.arange(T)
+    ids = torch.tensor([i for e in examples for i in e["input_ids"]])
+    row = {"input_ids": ids[None], "position_ids": places[None], "attention_mask": seen[None, None]}
+    return training.move(row, run.device), lengths
+
+
+# %%
+with torch.no_grad():
+    alone = decoder(input_ids=torch.tensor([mine[1]["input_ids"]], device=run.device)).logits[0]
+    for name, how_to in {
+        "blocks, fresh positions": {},
+        "blocks, running on": {"fresh": False},
+        "no blocks": {"blocks": False, "fresh": False},
+    }.items():
+        row, lengths = pack(mine, **how_to)
+        packed = decoder(**row).logits[0, lengths[0] :]
+        apart = ((packed - alone).abs().max() / alone.abs().max()).item()
+        print(f"{name:24s} largest relative difference {apart:.0e}")
+        run.record(**{f"packed_{name.split()[0]}_{name.split()[-1]}": apart})
+
+# %%
+row, _ = pack(mine)
+figure, ax = plotting.axes(width=3.2, height=3.2, dpi=75)
+ax.imshow(row["attention_mask"][0, 0].int().cpu(), cmap="Greys", vmin=0, vmax=1.4)
+ax.set(xlabel="place that is read", ylabel="place that reads", title="two conversations in one row")
+ax.grid(False)
+_ = run.figure(figure, "14_packing")
+
+# %% [markdown]
+# **Observe.** Blocks decide. Positions may run on, since only differences count (with learned positions, as in BERT, they
+# may not). Without blocks nothing crashes, and every answer is trained behind a stranger's conversation.
+# `SFTConfig(packing=True)` tells the borders by positions that start again. Only some attention kernels read them
+# (FlashAttention does); with others the blocks are missing. Test it as above.
+#
+# ### 3.2 A weight for the prompt
+#
+# Between "answers only" and "all tokens" lies a dial. Give the tokens of the prompt a weight $w$, and divide by the sum of
+# the weights (Huerta-Enochian and Ko, 2024).
+
+# %%
+ids = torch.tensor([mine[0]["input_ids"]], device=run.device)
+with torch.no_grad():
+    each = cross_entropy(decoder(input_ids=ids).logits[0, :-1].float(), ids[0, 1:])
+is_answer = torch.tensor(mine[0]["labels"][1:], device=run.device) != -100
+for w in (0.0, 0.1, 1.0):
+    weights = torch.where(is_answer, 1.0, w)
+    print(f"w = {w:.1f}: loss {(weights * each).sum() / weights.sum():.3f}")
+masked, everything = each[is_answer].mean(), each.mean()
+print(
+    f"answers only {masked:.3f}, all tokens {everything:.3f}; {is_answer.sum()} of {len(each)} tokens are answer"
+)
+
+# %% [markdown]
+# **Observe.** The ends of the dial are the two losses that you know. In a row whose prompt is long even a small weight
+# moves the loss: the prompt has most of the tokens. What the dial buys was measured for its two ends only:
+# **which mask is better** is an empirical question, and lesson 06 asked it. The ledger holds the answer.
 
 # %%
 from instructlab_repro import lesson
@@ -970,6 +1084,7 @@ print("verdicts:", lesson.words("C6", "F2", "F3", "C5"))
 # | a model that stops | the end of turn is a target; mask padding by position | it generates the end |
 # | tasks of unequal size | a cap $K$ and a temperature $T$ | examples of each task in an epoch |
 # | a claim about unseen tasks | hold out whole clusters, and what resembles them | an untuned and a random-weights control |
+# | no wasted padding | `packing=True`, with an attention that keeps borders | a packed and a lone row, equal logits |
 # | a score of short answers | rank the options, chance beside it | the item's standard error |
 #
 # **Recall.** Answer without scrolling.
@@ -996,6 +1111,8 @@ print("verdicts:", lesson.words("C6", "F2", "F3", "C5"))
 #
 # **References.**
 #
+# - Huerta-Enochian, M., and Ko, S. Y. (2024). Instruction fine-tuning: does prompt loss matter? *EMNLP 2024*.
+#   arXiv:2401.13586.
 # - Raffel, C., et al. (2020). Exploring the limits of transfer learning with a unified text-to-text transformer. *JMLR 21*.
 # - Sanh, V., et al. (2022). Multitask prompted training enables zero-shot task generalization. *ICLR 2022*.
 # - Srivastava, A., et al. (2023). Beyond the imitation game: quantifying and extrapolating the capabilities of language
