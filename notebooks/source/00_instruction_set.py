@@ -54,9 +54,9 @@
 # | symbol | meaning |
 # |---|---|
 # | $I$, $I_{\text{exec}}$ | an instruction; one in which nothing is left to guess |
-# | $q$, $p$ | chance that one input is right, that one step is right |
+# | $q$, $p$ | chance that a changed verdict is a change for the better, that one step is right |
 # | $n$, $m$ | inputs; inputs whose verdict changed |
-# | $k$, $a$, $D$ | instructions of a core (section 2), right answers (section 10); a reported share; its digits |
+# | $k$, $a$, $D$ | instructions of a core (section 2), right answers (section 10); a reported share is $a / 10^D$ |
 # | $d$, $A$ | depth of a program; which type may follow which |
 
 # %% tags=["parameters"]
@@ -146,7 +146,7 @@ for answer_text in answers:
 print(CHECKS["json"]('{"city": "Rome"', '{"city": "Rome"}', []), " half an object is no object")
 
 # %% [markdown]
-# Now the record. It checks itself when it is made, so a broken instruction never reaches the model.
+# Now the record. It checks itself when it is made, so many broken instructions never reach the model.
 
 
 # %%
@@ -478,7 +478,8 @@ print("ends kept by the attention mask:", (ends & batch["attention_mask"].bool()
 # %% [markdown]
 # **Observe.** Padding and end-of-turn are the *same id*. Training hides the padding among the *labels*, the tokens
 # to be predicted. Whoever hides them "where the id is padding" hides every end of turn too: the model is never
-# taught to stop. Use the attention mask. Lesson 14 will need this.
+# taught to stop. Use the attention mask: then each row keeps all of its ends, those of system, user and assistant.
+# Lesson 14 will need this.
 #
 # Now the real thing: many prompts, batches of similar length, and a memory, so that each prompt is answered once. An
 # answer is cut after a fixed, small number of tokens.
@@ -501,7 +502,7 @@ def answer(prompts):
 # ## 5 Scored
 #
 # A score is a row of yes and no, one per input, in the order of the inputs. Keep the row: section 6 compares rows
-# input by input, which means cannot do.
+# input by input. Mean scores cannot show that.
 
 
 # %%
@@ -669,8 +670,8 @@ _ = run.figure(figure, "00_before_after")
 #   *broken* are both large, and one half is inside the interval. The winner was chosen *because* its score was high,
 #   and part of that height may be luck.
 # - `sum` is a warning. One more pass on the development inputs made the rule change the text, and the held-out count
-#   went *down*. One half is still inside, so this is no proof of harm. But a score that rises inside the loop is no
-#   evidence of good outside it.
+#   went *down*. One half is still inside, so this is no proof of harm. But a score that rises inside the loop is weak
+#   evidence of good outside it: it was selected for rising.
 # - `sentiment` and `upper` kept their text. They stay in the set as known failures. `upper` has the strictest check:
 #   the answer is compared as a whole. The answer to *river* that section 5 printed is a sentence, so it fails
 #   whatever its letters are, and the row does not say whether the model could spell the word. A fifth text may still
@@ -700,7 +701,7 @@ assert sum(lines.values()) <= 30
 
 # %% [markdown]
 # So the title counts these five functions and nothing that they call. The record, its validation, the checks,
-# `generate` and the imports come on top.
+# `generate`, the imports, and the comparison on held-out inputs come on top.
 #
 # ## 8 The map of the course
 #
@@ -780,7 +781,7 @@ with expect_error(AttributeError, match="backward"):
     outputs.loss.backward()
 
 # %% [markdown]
-# **Observe.** transformers 5 *swallowed* the argument: no loss, no error. The program dies one line later with a
+# **Observe.** transformers 5 *swallowed* the argument: no loss, no error. The program dies on the next line with a
 # message about `None`, far from the cause. (Older versions refused it: the very same mistake turned from loud to
 # silent.) A loop that only reads the start and end scores would never notice.
 #
@@ -808,7 +809,7 @@ with expect_error(Exception, match="no loss"):
 # The loss is now a number, and a sensible one: a model that knows nothing spreads its bets over 12 positions, and
 # pays about $\ln 12$. Lesson 01 derives this, and the package keeps the guard as `models.must_have_loss`.
 #
-# ## 10 Numbers and papers that cannot exist
+# ## 10 Numbers that cannot exist, and papers that nobody found
 #
 # One source article prints a program that trains BERT to answer questions. Its evaluation ends in
 # `print(f"Accuracy: {acc:.2f}")`. Suppose, it says, that we use the question-answering data of CoNLL-2003; then it
@@ -871,16 +872,16 @@ ax.legend()
 _ = run.figure(figure, "00_grim")
 
 # %% [markdown]
-# **Observe.** With three decimals the curve reaches one at a thousand items: from there on every text is possible,
-# and the test is blunt. The printed list says the same of one text: the sizes that can give `0.920` become frequent.
-# A test set of usual size could well give it. The sample size alone does not convict; the format string does. *Use
-# the test that can fail.* And use it on yourself: our own counts are printed as counts, so that nobody has to guess
-# $n$.
+# **Observe.** With three decimals the curve reaches one at a thousand items: from there on every text is possible, and
+# the test is blunt. The printed list says the same of one text: the sizes that can give `0.920` become frequent. A test
+# set of usual size could well give it. The sample size alone does not convict; the format string does. *Use the test
+# that this number could have failed.* And use it on yourself: our own counts are printed as counts, so that nobody has
+# to guess $n$.
 #
-# ### Papers that nobody can find
+# ### Papers that nobody found
 #
-# A citation is a record, too: an **exact title**, **authors**, a **venue** with year, and an **identifier** that a
-# library can resolve. Below are five of the works that the source articles name.
+# A citation is a record, too: an exact **title** (ours are cut for the page), **authors**, a **venue** with year, and
+# an **identifier** that a library can resolve. Below are five of the works that the source articles name.
 
 
 # %% tags=["nbval-check-output"]
@@ -943,7 +944,7 @@ if run.profile == "smoke":
 # - That the intervals hold for other *kinds* of input. They cover more nouns, more countries; not riddles.
 # - That the rule *learns*. It selects among texts that we wrote. Lessons 13 and 16 let programs write them, lesson 17
 #   changes the model.
-# - That eight development inputs are enough to choose by. Of three texts that they chose, one held.
+# - That eight development inputs are enough to choose by. Of three texts that they chose, one held; two stayed undecided.
 # - That composition works in a language model. Section 2 counts programs; lesson 15 measures competence against
 #   depth.
 # - That the author of a wrong number lied. Forensics proves *that* something cannot be, never *why*.
@@ -962,8 +963,8 @@ if run.profile == "smoke":
 # **Recall.** Close the notebook and answer.
 #
 # 1. Name the four parts of an instruction. Which one turns "it works" into a statement?
-# 2. A core has five instructions from strings to strings. How many programs of depth four? Why is that no bound on
-#    meanings, and meanings no bound on competence?
+# 2. A core has five instructions from strings to strings. How many programs of depth four? Why does that say little about
+#    meanings, and meanings little about competence?
 # 3. Padding and end-of-turn share an id. What goes wrong if labels are masked by id, and what do you use instead?
 # 4. A rewrite wins on eight development inputs. Why measure it again, and why do only the inputs whose verdict
 #    changed count?
@@ -971,8 +972,9 @@ if run.profile == "smoke":
 #
 # <details><summary>Answers</summary>
 #
-# 1. The text with a hole, inputs with gold answers, the allowed outputs, the check. The check makes it a statement.
-# 2. $5^4$. Two programs may do the same, so it bounds no meanings. A model may fail at every step, so it says nothing
+# 1. The text with a hole, inputs with gold answers, the allowed outputs, the check. The check makes it a statement. 2.
+# $5^4$. Two programs may do the same, so there can be far fewer meanings. A model may fail at every step, so it says
+# nothing
 #    of competence.
 # 3. The end of turn vanishes from the labels, and the model never learns to stop. Use the attention mask.
 # 4. It was chosen for its score, luck included. An input with the same verdict before and after prefers neither text.

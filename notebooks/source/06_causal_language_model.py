@@ -168,8 +168,9 @@ axis.axis("off")
 show(figure, "06_block")
 
 # %% [markdown]
-# *Figure (a drawing): one block of GPT-2. Attention and the feed-forward part each read the stream through a norm and add to
-# it. Only the blue box moves information from one position to another.*
+# *Figure (a drawing): GPT-2 with one of its blocks; the others follow between the last plus and the last norm.
+# Attention and the feed-forward part each read the stream through a norm and add to it. Only the blue box moves
+# information from one position to another.*
 #
 # ## 2 A language model in five pieces
 #
@@ -247,7 +248,7 @@ panels[0].set_ylabel("query t")
 show(figure, "06_masks")
 
 # %% [markdown]
-# *Figure: dark means "may read". A padded position reads nothing, and nobody reads it.*
+# *Figure: dark means "may read". Nobody reads a padded position. What it reads itself does not matter.*
 #
 # **Piece 2: attention.** A position asks a question (query $q_t$), offers a label to be found by (key $k_s$) and something to
 # hand over (value $v_s$). It reads from all visible positions, in proportion to how well question and label match. Each
@@ -486,7 +487,7 @@ assert by_pad_id[0, -1] == -100 and example["labels"][-1] == tokenizer.eos_token
 
 # %% [markdown]
 # **Observe.** Many decoders have no token of their own for padding, and borrow the end token. SmolLM2 does. Then masking by
-# *id* erases the end as well. No exception, no odd loss. The model does not learn to stop.
+# *id* erases the end as well. No exception, and the logged loss looks good. The model does not learn to stop.
 #
 # The opposite mistake is the article's: `labels = input_ids`, padding included. We measure both, with three mini-GPTs on
 # the words of the restaurant sentences. Word 0 is padding *and* end; every sentence is padded to one width.
@@ -1091,8 +1092,9 @@ decoder = decoder.to(run.device)
 # %% [markdown]
 # ### Fine-tuning
 #
-# Now the restaurants. The model is fluent, but this task wants these attributes, all of them, and nothing else. The loop is
-# `training.train` with our objective. The token table stays frozen: so few updates meet few of its rows.
+# Now the restaurants. The model is fluent, but this task wants these attributes, all of them, and nothing else. The
+# loop is `training.train` with our objective. The token table stays frozen. It is the output layer, too, so each update
+# would move every word at once.
 #
 # An instruct model expects its chat template, so the *before* needs both: our plain prompt, and the same request in the
 # template (which adds a system message of its own; lesson 14 looks into that). And no overlap score tells whether the facts
@@ -1160,7 +1162,7 @@ print(f"{run.budget.steps} updates of {run.budget.batch_size} pairs and {len(loo
 print("loss per completion token:", " ".join(f"{loss:.2f}" for loss in history.losses))
 
 # %% [markdown]
-# **Predict.** What changes first: the facts, the style, or the length?
+# **Predict.** After six updates: how much of its way has each score made? Does the length arrive, too?
 
 # %%
 human_told = [told(row["source"], row["targets"][0]) for row in held_out]
@@ -1201,10 +1203,11 @@ for i, row in enumerate(held_out.select(range(min(3, len(held_out))))):
 # %% [markdown]
 # *Figure: one run, one held-out set; dotted: the untuned model in its chat template.*
 #
-# **Observe.** (In the laptop profile.) The *before* has two faces: the chat template alone changes text and scores. Then
-# read the rows downwards, and see after how many updates each number has made most of its way. The share of values is
-# counted word for word, so a paraphrase counts as missing, and an invented fact is not seen at all. *familyFriendly* is not
-# counted: check it by eye in the texts above.
+# **Observe.** (In the laptop profile.) The *before* has two faces: the chat template alone changes text and scores.
+# Then read the rows downwards: at the first look every score has made most of its way. Only the number of words goes
+# too far and comes back. The share of values is counted letter for letter (*pub* is found in *public*), so a paraphrase
+# counts as missing, and an invented fact is not seen at all. *familyFriendly* is not counted: check it by eye in the
+# texts above.
 #
 # **Better than people?** BLEU of the tuned model may look high beside that of section 7. Put both under the same rule: the
 # same restaurants, and for both the other people's texts as references.
@@ -1265,10 +1268,10 @@ print(
 lesson.folded("completion_loss", "L1")
 
 # %% [markdown]
-# *Figure: a dot for each seed, a bar at the mean. The untuned model draws nothing.*
+# *Figure: a dot for each seed, a bar at the mean. The untuned model has one dot: nothing in it is drawn by lot.*
 #
 # **Observe.** *L1 refuted*, as it was written, and not in the direction that we had expected. Compare the two printed
-# differences: the choice of the mask matters far less than fine-tuning at all. And chrF cannot tell the two apart (folded
+# differences: mask and rate together matter far less than fine-tuning at all. And chrF cannot tell the two apart (folded
 # lines).
 #
 # Before you conclude that masks are bad, read the lines of the tuning. The two methods did not get the same rate. For the
@@ -1320,24 +1323,25 @@ print(f"L1 over all seeds: {m['l1_verdict']}")
 # | packed rows | `position_ids` that start again, blocks in the mask | logits equal those of each text alone |
 # | an instruct model | `apply_chat_template(…, add_generation_prompt=True)` | the text that the model really reads |
 # | facts | `do_sample=False` | count the facts |
-# | variety | `do_sample=True`, `temperature=0.7`, and `min_p=0.05` or `top_p=0.9` | the tail that can still be drawn |
+# | variety | `do_sample=True`, a `temperature`, and `min_p` or `top_p` | the tail that can still be drawn |
 # | long texts in little memory | a model with GQA; cache in 16 bits or fewer | bytes a token, section 8 |
 # | to compare two texts | chrF or BLEU over many items, one rule for both sides | people under the same rule |
 #
 # **Recall.** Answer without scrolling.
 #
-# 1. Why must the loss of an untrained model be near $\ln V$, and what does a loss near zero on noise prove?
-# 2. Padding and end share an id. Which line makes the model talk for ever, and why does no loss betray it?
-# 3. Name the three denominators. Which one changes when you shuffle the micro-batches?
+# 1. Why should the loss of an untrained model lie near $\ln V$, and what does a loss near zero on noise prove?
+# 2. Padding and end share an id. Which line makes the model talk for ever, and why does the logged loss not betray it?
+# 3. Name the three denominators. Which one changes when rows move to other micro-batches?
 # 4. What do packed rows need besides labels, and how do you test it?
-# 5. Why may four beams end with a less probable text than greedy?
+# 5. Give two reasons why four beams may end with a text that is less probable, as a whole, than the greedy one.
 #
 # <details><summary>Answers</summary>
 #
-# (1) All tokens are about equally likely; that the answer stands in the input. (2) Masking the labels by the id of the
+# (1) All tokens are about equally likely (with tied tables the token just read is a little likelier: the first print);
+# that the answer stands in the input. (2) Masking the labels by the id of the
 # padding; the logged loss leaves out the very token that went wrong. (3) Per token, per micro-batch, per sequence; the
 # second. (4) Positions that start again, and blocks in the mask; compare the logits with those of each text alone. (5) The
-# greedy beginning may fall out of the beam before its good end.
+# greedy beginning may fall out of the beam before its good end; and texts are compared per word, so a long one may win.
 #
 # </details>
 #
