@@ -36,7 +36,7 @@ from instructlab_utils import checking
 # %% [markdown]
 # ## 00.1 Read records, and name the bad line
 #
-# > ●●○○○ · 10 minutes · practice
+# > ●●○○○ · 15 minutes · practice
 #
 # An instruction set is a text file with one JSON object a line. Somebody will edit it by hand, so somebody
 # will break it. A good reader names the line; then the repair takes seconds.
@@ -191,7 +191,7 @@ check_00_1(read_records)
 # %% [markdown]
 # ## 00.2 How infinite is an infinite instruction set?
 #
-# > ●●●○○ · 12 minutes · practice
+# > ●●●○○ · 18 minutes · practice
 #
 # A machine has the states $0, \dots, n-1$. An instruction is a map on the states, written as a tuple:
 # `f[s]` is the state that follows `s`. With three states, `rotate = (1, 2, 0)` sends 0 to 1, 1 to 2 and 2
@@ -325,7 +325,7 @@ check_00_2(count_programs)
 # %% [markdown]
 # ## 00.3 The model that never stops
 #
-# > ●●●○○ · 12 minutes · graded · bug hunt
+# > ●●●○○ · 20 minutes · graded · bug hunt
 #
 # A decoder was trained on padded (prompt, response) pairs. Now it answers, and then it goes on for ever.
 # Its padding token is its end token, as in many released decoders. The function below prepared the batches.
@@ -469,7 +469,7 @@ hidden_00_3(collate)
 # %% [markdown]
 # ## 00.4 Can this number exist?
 #
-# > ●●●○○ · 15 minutes · graded
+# > ●●●○○ · 28 minutes · graded
 #
 # Suppose that somebody reports an accuracy of `0.920` on 12 test items. Eleven of twelve is
 # $11/12 = 0.91666\dots$, twelve of twelve is 1. No count gives `0.920`: the number cannot come from that test.

@@ -308,7 +308,7 @@ hidden_06_2(make_batch)
 # %% [markdown]
 # ## 06.3 The nucleus
 #
-# > ●●●○○ · 15 minutes · practice
+# > ●●●○○ · 25 minutes · practice
 #
 # Nucleus sampling keeps the *fewest* tokens, most probable first, whose probabilities together reach $p$.
 # The token that crosses the line belongs to them. All others get probability zero, and what is left is
