@@ -793,7 +793,7 @@ def wilson_interval(successes, n, level=0.95):
     z, p = stats.norm.ppf(0.5 + level / 2), successes / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Interval(p, float(centre - half), float(centre + half))
+    return Interval(p, float(max(0.0, centre - half)), float(min(1.0, centre + half)))  # rounding aside
 
 
 # %% tags=["nbval-check-output"]
