@@ -13,8 +13,8 @@ from markupsafe import Markup, escape
 
 from instructlab_utils.errors import ParameterError
 
-WIDTH, HEIGHT = 560, 280
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 34, 40
+WIDTH, HEIGHT = 420, 260
+LEFT, RIGHT, TOP, BOTTOM = 40, 10, 46, 40
 KINDS = ("", "second", "third")  # of a line: whole, dashed, dotted, so that grey is enough to tell them apart
 
 
@@ -99,7 +99,7 @@ def chart(
         parts.append(f'<line class="line {kind}" x1="{at}" x2="{at + 24}" y1="14" y2="14"/>')
         parts.append(f'<text x="{at + 30}" y="18">{escape(line.name)}</text>')
         at += 46 + 7 * len(line.name)
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="18" text-anchor="end">{escape(y)}</text>')
+    parts.append(f'<text x="4" y="34">{escape(y)}</text>')
     for place, letter in marks:
         middle = across(place)
         parts.append(f'<path class="mark" d="M{middle - 5},{TOP - 6} h10 l-5,9 z"/>')

@@ -119,7 +119,9 @@ class Conversations:
             ).fetchall()
         if head is None:
             raise ParameterError("this conversation is not stored (any more); start a new one")
-        return Dialogue(*head, tuple(Said(*row) for row in rows))
+        turns = tuple(Said(*row) for row in rows)
+        name, began, state, reason = map(str, head)
+        return Dialogue(name, began, state, reason, turns)
 
     def waiting(self) -> list[Dialogue]:
         """Those that wait for a person, the longest first."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from instructlab_apps.demos.opinion_alarm import QUIET, SPAN, Watch
-from instructlab_apps.demos.opinion_stream import MOODS, Item, OpinionReader, Source
+from instructlab_apps.demos.opinion_stream import MOODS, Opinion, OpinionReader, Source
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.intervals import Interval, wilson_interval
 from instructlab_utils.metrics import macro_f1
@@ -20,10 +20,11 @@ LENGTH = 150  # items of a planted episode
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Accuracy of both heads with Wilson's interval, and macro-F1 of the sentiment. ``largest``: the share of the largest mood.
+class HeadScores:
+    """Accuracy of both heads with Wilson's interval, and macro-F1 of the sentiment.
 
-    ``table``: rows are people's moods, columns the head's; each row's shares sum to 1.
+    ``largest``: the share of the largest mood. ``table``: rows are people's moods, columns the head's; each row
+    sums to 1.
     """
 
     topic: Interval
@@ -47,13 +48,13 @@ class Alarms:
     delay: tuple[int, ...]
 
 
-def heads(reader: OpinionReader) -> Heads:
+def heads(reader: OpinionReader) -> HeadScores:
     """The heads on held-out headlines and sentences."""
     items = reader.items["test"]
     gold, said = np.array([item.mood for item in items]), np.array([item.read for item in items])
     table = np.array([[np.mean(said[gold == a] == b) for b in range(len(MOODS))] for a in range(len(MOODS))])
     right = reader.topic_right
-    return Heads(
+    return HeadScores(
         topic=wilson_interval(int(right.sum()), len(right)),
         mood=wilson_interval(int((gold == said).sum()), len(gold)),
         largest=float(np.bincount(gold).max() / len(gold)),
@@ -122,5 +123,5 @@ def alarms(
     }
 
 
-def _stream(source: Source, topic: int, n: int) -> list[Item]:
+def _stream(source: Source, topic: int, n: int) -> list[Opinion]:
     return [source.next(topic)[0] for _ in range(n)]

@@ -15,7 +15,7 @@ import numpy as np
 
 from instructlab_apps.demos import charts, opinion_check
 from instructlab_apps.demos.opinion_alarm import LEVEL, QUIET, SPAN, Watch
-from instructlab_apps.demos.opinion_stream import MOODS, RAISED, USUAL, Item, OpinionReader, Source
+from instructlab_apps.demos.opinion_stream import MOODS, RAISED, USUAL, Opinion, OpinionReader, Source
 from instructlab_apps.demos.page import Demo, Values, View
 from instructlab_utils.errors import ParameterError
 
@@ -26,7 +26,7 @@ START = "business"
 
 @dataclass(frozen=True)
 class Raised:
-    """An alarm. ``place``: of the watched item, from 0; ``since``: where the rise began; ``quotes``: the most negative items."""
+    """An alarm at the watched item ``place``, from 0. ``since``: where the rise began; ``quotes``: most negative."""
 
     letter: str
     place: int
@@ -34,7 +34,7 @@ class Raised:
     negative: int
     usual: float
     inside: bool
-    quotes: tuple[Item, ...]
+    quotes: tuple[Opinion, ...]
 
     @property
     def n(self) -> int:
@@ -61,9 +61,9 @@ class MonitorPages:
             self._source = Source(self.reader.items["test"], len(self.reader.topics), seed)
             self.watch, self.alarms, self.seen = Watch(), list[Raised](), 0
             self._items, self._struck, self._latest = (
-                list[Item](),
+                list[Opinion](),
                 list[bool](),
-                list[tuple[int, Item, bool]](),
+                list[tuple[int, Opinion, bool]](),
             )
             while not self.watch.ready:
                 self.step(100)
@@ -91,7 +91,7 @@ class MonitorPages:
         place = len(self._items) - 1
         rise = self._items[since : place + 1]
         quotes = sorted(
-            {item.text: item for item in rise if item.read == 0}.values(), key=lambda item: -item.chances[0]
+            {item.text: item for item in rise if item.read == 0}.values(), key=lambda item: -item.negative
         )
         letter = chr(ord("A") + len(self.alarms) % 26)
         negative = sum(item.read == 0 for item in rise)
@@ -153,7 +153,8 @@ class MonitorPages:
         xs = list(range(first, now + 1))
         ys = [(total[x] - total[max(x - WINDOW, 0)]) / min(WINDOW, x) for x in xs]
         told = (
-            f"Share of negative items on {self.topic} among the last {WINDOW}: now {ys[-1]:.0%}, usually {self.watch.usual:.0%}; "
+            f"Share of negative items on {self.topic} among the last {WINDOW}: now {ys[-1]:.0%}, "
+            f"usually {self.watch.usual:.0%}; "
             f"{len(common['marks'])} alarms in view."
         )
         line = charts.Line(f"negative among the last {WINDOW}", xs, ys)
@@ -179,7 +180,7 @@ class MonitorPages:
         )
 
     @functools.cached_property
-    def report(self) -> tuple[opinion_check.Heads, dict[str, opinion_check.Alarms]]:
+    def report(self) -> tuple[opinion_check.HeadScores, dict[str, opinion_check.Alarms]]:
         """The evaluation on the first topic, made when it is first looked at."""
         return opinion_check.heads(self.reader), opinion_check.alarms(self.reader, START)
 
@@ -201,12 +202,13 @@ class MonitorPages:
             + " ".join(f"{names[key]}: {one.recall.mean:.0%} by the end." for key, one in alarms.items())
         )
         drawn = charts.chart(
-            lines, told=told, x="items of the topic since the episode began", y="", x_range=(0, opinion_check.LENGTH), y_range=(0, 1)
+            lines, told=told, x="items of the topic since the episode began", y="",
+            x_range=(0, opinion_check.LENGTH), y_range=(0, 1)
         )  # fmt: skip
         medians = {key: int(np.median(one.delay)) if one.delay else None for key, one in alarms.items()}
         return {
-            "heads": heads, "alarms": alarms, "names": names, "chart": drawn, "told": told, "moods": MOODS, "medians": medians,
-            "topic": START, "raised": RAISED, "quiet_shares": USUAL,
+            "heads": heads, "alarms": alarms, "names": names, "chart": drawn, "told": told, "moods": MOODS,
+            "medians": medians, "topic": START, "raised": RAISED, "quiet_shares": USUAL,
             "facts": {"quiet": QUIET, "span": SPAN, "level": LEVEL, "length": opinion_check.LENGTH},
         }  # fmt: skip
 
@@ -233,16 +235,20 @@ class MonitorPages:
         return "/"
 
 
-def build() -> Demo:
-    """The demo. AssetError where MiniLM, the BBC articles or the rated sentences are not fetched."""
-    pages = MonitorPages(OpinionReader())
+def build(reader: OpinionReader | None = None) -> Demo:
+    """The demo. ``reader``: one that is fitted already.
+
+    AssetError where MiniLM, the BBC articles or the rated sentences are not fetched.
+    """
+    pages = MonitorPages(reader or OpinionReader())
     views = (
         View("/", "Dashboard", "monitor.html.j2", pages.dashboard),
         View("/worth", "What it is worth", "monitor_worth.html.j2", pages.worth),
     )
     actions = {"step": pages.do_step, "plant": pages.do_plant, "begin": pages.do_begin}
     about = (
-        "A demo of lesson 26. These are no finance posts: the items are sentences of newspaper editorials (VADER's collection), "
-        "drawn again and again; their topic is guessed by a head that was fitted on headlines of BBC News."
+        "A demo of lesson 26. These are no finance posts: the items are sentences of newspaper editorials "
+        "(VADER's collection), drawn again and again; their topic is guessed by a head "
+        "that was fitted on headlines of BBC News."
     )
     return Demo("monitor", "Opinion monitor", about, views, actions)

@@ -27,15 +27,16 @@ MOST = 1800  # training sentences that the sentiment head is fitted on
 
 
 @dataclass(frozen=True)
-class Item:
-    """A sentence: people's mean ``rating`` and its mood, and what the heads say of it."""
+class Opinion:
+    """A sentence: people's mean ``rating`` and its mood, and what the heads say of it: ``topic``, the mood ``read``, and
+    the chance of ``negative``."""
 
     text: str
     rating: float
     mood: int
     topic: int
     read: int
-    chances: tuple[float, float, float]
+    negative: float
 
 
 @cache
@@ -82,12 +83,12 @@ class OpinionReader:
         self._heads: tuple[Any, Any] = topic, mood
         self.items = {split: self._read(split) for split in ("dev", "test")}
 
-    def _read(self, split: str) -> tuple[Item, ...]:
+    def _read(self, split: str) -> tuple[Opinion, ...]:
         rows = rated(split)
         vectors = sentences.kept([text for text, _ in rows])
         topics, chances = self._heads[0].predict(vectors), self._heads[1].predict_proba(vectors)
         return tuple(
-            Item(text, rating, mood_of(rating), int(topic), int(each.argmax()), tuple(map(float, each)))
+            Opinion(text, rating, mood_of(rating), int(topic), int(each.argmax()), float(each[0]))
             for (text, rating), topic, each in zip(rows, topics, chances, strict=True)
         )
 
@@ -99,7 +100,7 @@ class Source:
     is finite, the stream is not. ParameterError where a topic has no item of some mood.
     """
 
-    def __init__(self, items: tuple[Item, ...], topics: int, seed: int) -> None:
+    def __init__(self, items: tuple[Opinion, ...], topics: int, seed: int) -> None:
         self._rng, self._items = random.Random(seed), items
         self._cells = [
             [
@@ -117,7 +118,7 @@ class Source:
         """Plant an episode in the topic's next ``n`` items."""
         self.struck, self.left = topic, n
 
-    def next(self, topic: int | None = None) -> tuple[Item, bool]:
+    def next(self, topic: int | None = None) -> tuple[Opinion, bool]:
         """The next item, of ``topic`` if one is given, and whether an episode has struck it."""
         if topic is None:
             topic = self._rng.choices(range(len(self._cells)), self._sizes)[0]

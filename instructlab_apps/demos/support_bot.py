@@ -24,7 +24,8 @@ SOURCES = {
     "first": "requests, from the source that the head was trained on",
     "second": "requests, from service dialogues that nothing was trained on",
     "own": "questions of our own, each with its one right article",
-    "outside": "requests for services that the desk does not have",
+    "past": "requests for a service that the desk does not have, and was asked for before",
+    "new": "the same, for services that it never was asked for",
 }
 HANDED = "A person takes over and answers here. Why: {why}"
 
@@ -142,13 +143,14 @@ def _at(id: str) -> str:
     return f"/?c={quote(id, safe='')}"
 
 
-def build(path: Path | None = None) -> Demo:
-    """The demo; conversations are kept in ``path``, build/demos/bot.sqlite of the project without one.
+def build(path: Path | None = None, desk: SupportDesk | None = None) -> Demo:
+    """The demo; conversations are kept in ``path``, build/demos/bot.sqlite of the project without one. ``desk``: one that is
+    fitted already.
 
     AssetError where MiniLM or BIG-bench is not fetched.
     """
     store = Conversations(path or find_root() / "build" / "demos" / "bot.sqlite")
-    pages = SupportPages(SupportDesk(), store)
+    pages = SupportPages(desk or SupportDesk(), store)
     views = (
         View("/", "Ask", "support_chat.html.j2", pages.chat),
         View("/desk", "Desk of the person", "support_person.html.j2", pages.person),

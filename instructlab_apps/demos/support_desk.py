@@ -1,7 +1,7 @@
 """What the customer-service bot decides: the topic, the article, how sure it is, and whether a person takes over, and why.
 
 Four steps for a text: a head on frozen sentence vectors names the topic; BM25 and the vectors, made one list, find the
-article; a logistic model, fitted on dev, turns five numbers into the chance that the answer is right; below a threshold,
+article; a logistic model, fitted on dev, turns six numbers into the chance that the answer is right; below a threshold,
 which is the cheapest one on dev, a person takes over.
 
 Taught in lesson 26.
@@ -25,12 +25,26 @@ from instructlab_utils.errors import ConfigError
 from instructlab_utils.retrieval import BM25, fused, ranking
 
 KNOWLEDGE = Path(__file__).with_name("support.toml")
-SOURCES = ("first", "second", "own", "outside")
-MIX = {"first": 0.50, "second": 0.15, "own": 0.10, "outside": 0.25}  # of the customers that we expect
+SOURCES = ("first", "second", "own", "past", "new")
+MIX = {
+    "first": 0.50,
+    "second": 0.15,
+    "own": 0.10,
+    "past": 0.15,
+    "new": 0.10,
+}  # of the customers that we expect
+PAST = (
+    "hotels",
+    "buses",
+    "salons",
+    "payments",
+    "homes",
+)  # services that the desk was asked for before, and has not
 COSTS = {"wrong": 5.0, "person": 1.0, "solved": 0.0}  # of a wrong answer, a hand-over, a right answer
 WHY = {
     "person": "The customer asks for a person.",
     "far": "Nothing that we know resembles the question (closest likeness {likeness:.2f}).",
+    "strange": "It looks like a request for something that this desk does not have (likeness {strange:.2f}).",
     "torn": "It may be about {first} or about {second}.",
     "unsure": "The chance that “{title}” is the right answer is {confidence:.0%}, below the limit of {limit:.0%}.",
 }
@@ -50,8 +64,8 @@ class Article:
 class Need:
     """A text with what is right: a topic ("" for none that the desk has) and, for our own questions, an article.
 
-    ``source``: first (the intents' task), second (service dialogues), own (ours), outside (services that we do not have);
-    ``service`` names the latter.
+    ``source``: first (the intents' task), second (service dialogues), own (ours); past and new: of the same dialogues, for
+    services that the desk does not have and was asked for before (PAST), or never. ``service`` names these.
     """
 
     text: str
@@ -90,30 +104,30 @@ def knowledge() -> dict[str, Any]:
 
 @functools.cache
 def needs(split: str) -> tuple[Need, ...]:
-    """What customers want, held out by hash: dev or test (train: the first source's only, for the head).
+    """What customers want, split by hash: train, dev or test.
 
-    The second source trains nothing: its openings of train and test are both test. Of our own questions on an article the
-    first is dev, the second test.
+    Train holds the first source and the past requests for services that the desk does not have. Nothing else of the second
+    source trains: there the openings of train and test are both test. Of our own questions on an article the first is dev,
+    the second test.
     """
     told = knowledge()
     found = []
     for row in tasks.load("intent").splits[split]:
         text = row["input"].removeprefix("Utterance: ")
         found.append(Need(text, row["options"][row["answer"]], "first"))
-    if split == "train":
-        return tuple(found)
     seen: dict[str, int] = {}
-    for row in told["question"]:
+    for row in told["question"] if split != "train" else ():
         place = seen[row["article"]] = seen.get(row["article"], -1) + 1
         if place % 2 == (split == "test"):
             topic = next(one.topic for one in told["articles"] if one.id == row["article"])
             found.append(Need(row["text"], topic, "own", row["article"]))
     for text, service in openings():
-        if (tasks.split_of(tasks.content_id(text)) == "dev") == (split == "dev"):
-            inside = service in told["topic"]
-            found.append(
-                Need(text, service if inside else "", "second" if inside else "outside", service=service)
-            )
+        inside, mine = service in told["topic"], tasks.split_of(tasks.content_id(text))
+        if mine == "train" and service not in PAST:
+            mine = "test"
+        if mine == split:
+            source = "second" if inside else "past" if service in PAST else "new"
+            found.append(Need(text, service if inside else "", source, service=service))
     return tuple(found)
 
 
@@ -159,7 +173,9 @@ class SupportDesk:
         pieces = [(one.title, one.topic) for one in self.articles]
         for one in self.articles:
             pieces += [(text, one.topic) for text in re.split(r"(?<=[.?!]) ", one.answer)]
-        known = [(need.text, need.topic) for need in needs("train")] + pieces
+        train = needs("train")
+        known = [(need.text, need.topic) for need in train if need.topic] + pieces
+        self._strange = sentences.kept([need.text for need in train if not need.topic])
         self._known = sentences.kept([text for text, _ in known])
         self._of = np.array([self.topics.index(topic) for _, topic in known])
         self._head = LogisticRegression(C=10.0, max_iter=2000).fit(self._known, self._of)
@@ -182,10 +198,11 @@ class SupportDesk:
         return article.id == need.article if need.article else article.topic == need.topic
 
     def _look(self, texts: Sequence[str], vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Five numbers for each text, float64 (N, 5), the best article's place and the second topic's, int64 (N,).
+        """Six numbers for each text, float64 (N, 6), the best article's place and the second topic's, int64 (N,).
 
         The numbers: log-odds of the first topic against the second; likeness (cosine) to the closest known sentence of the
-        topic; the same over all other topics; likeness to the article; whether words and vectors find the same topic.
+        topic; the same over all other topics; likeness to the article; whether words and vectors find the same topic;
+        likeness to the closest past request for a service that the desk does not have.
         """
         import torch
 
@@ -204,8 +221,9 @@ class SupportDesk:
             found = ranking(both).numpy()
             best[i] = next(place for place in found if topic_of[place] == first[i])
             agree[i] = topic_of[found[0]] == first[i]
+        strange = (vectors @ self._strange.T).max(1)
         odds = np.log(chances[rows, first]) - np.log(chances[rows, second])
-        return np.column_stack([odds, near, other, dense[rows, best], agree]), best, second
+        return np.column_stack([odds, near, other, dense[rows, best], agree, strange]), best, second
 
     def scores(self, wanted: Sequence[Need]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For fixed texts: confidence float64 (N,), whether the article is right, bool (N,), the article's place (N,)."""
@@ -222,14 +240,17 @@ class SupportDesk:
         facts, best, other = self._look([text], sentences.fresh([text]))
         second = self.topics[other[0]]
         article, confidence = self.articles[best[0]], float(self._sure.predict_proba(facts)[0, 1])
-        odds, likeness = facts[0, 0], float(max(facts[0, 1], facts[0, 2]))
+        likeness = float(facts[0, 1:3].max())
         kind = ""
         if self._asks.search(text):
             kind = "person"
         elif confidence < self.threshold:
-            kind = "far" if facts[0, 1] < self.near else "torn" if odds < np.log(3) else "unsure"
+            odds, near, elsewhere, _, _, strange = facts[0]
+            kind = "strange" if strange > max(near, elsewhere) else "far" if near < self.near else "unsure"
+            kind = "torn" if kind == "unsure" and odds < np.log(3) else kind
         why = WHY[kind].format(
             likeness=likeness,
+            strange=facts[0, 5],
             first=self.names[article.topic],
             second=self.names[second],
             title=article.title,
