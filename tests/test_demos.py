@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -130,6 +131,7 @@ def test_the_command_says_what_is_wrong_in_one_sentence(capfd):
     from instructlab_apps import commands  # adds the commands
 
     assert commands.app is cli.app
+    assert commands.NAMES == list(page.DEMOS)  # the help names them without loading anything
     assert "no demo named 'bott', did you mean 'bot'?" in refusal(capfd, "demo", "bott")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -258,6 +260,11 @@ def test_nothing_personal_reaches_the_file(store, tmp_path):
     assert store.get(id).reason == "asked by [EMAIL]"
     raw = (tmp_path / "deep" / "bot.sqlite").read_bytes()
     assert b"jane.doe" not in raw and b"4111" not in raw and b"Olga" not in raw and b"[EMAIL]" in raw
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_no_other_user_reads_the_file(store, tmp_path):
+    assert (tmp_path / "deep" / "bot.sqlite").stat().st_mode & 0o077 == 0
 
 
 def test_a_conversation_is_kept_in_order_and_forgotten_for_good(store, tmp_path):
@@ -716,6 +723,10 @@ def test_a_person_uses_the_monitor(browser):
         use_the_monitor(browser, f"{served.url}/")
     finally:
         served.close()
+    browser.click("#run")  # the program has ended: the page says so, and its clock stops
+    browser.until("document.getElementById('said').textContent.includes('Start it again')")
+    browser.until("document.getElementById('run').textContent === 'Run'")
+    assert browser.evaluate("document.getElementById('said').getBoundingClientRect().height > 20")
 
 
 @pytest.fixture(scope="module")

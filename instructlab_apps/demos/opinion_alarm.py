@@ -80,7 +80,7 @@ class Watch:
     """Counts a quiet stretch, then watches. After an alarm the sum begins at 0 again.
 
     ``sums``: the sum that each watched item has brought, before it begins again. ``hits``: every item that was seen, 1 where
-    it counts. ``alarms``: places in ``hits`` at which an alarm was raised. ``began``: where the present rise began, as a place
+    it counts. ``alarms``: places in ``hits`` at which an alarm was raised. ``began``: where the present rise began, a place
     in ``hits``: behind the last item at which the sum was 0.
     """
 

@@ -24,8 +24,8 @@ SOURCES = {  # name in the table, and what it is
     "first": ("same source", "requests from the source that the head was trained on"),
     "second": ("other source", "requests in service dialogues, on which nothing was trained"),
     "own": ("own questions", "written by us, each with its one right article"),
-    "past": ("known strangers", "requests for services that the desk does not have and was asked for before"),
-    "new": ("new strangers", "the same, for services that it was never asked for"),
+    "past": ("outside, known", "requests for services that the desk does not have and was asked for before"),
+    "new": ("outside, new", "the same, for services that it was never asked for"),
 }
 HANDED = "A person takes over and answers here. Why: {why}"
 
