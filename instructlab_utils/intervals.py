@@ -60,7 +60,8 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     z, p = stats.norm.ppf(0.5 + level / 2), successes / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Interval(p, float(max(0.0, centre - half)), float(min(1.0, centre + half)))  # rounding aside
+    low, high = centre - half if successes else 0.0, centre + half if successes < n else 1.0  # exact ends
+    return Interval(p, float(low), float(high))
 
 
 def paired_bootstrap(

@@ -418,6 +418,11 @@ def test_no_interval_of_one_unit_or_none(n):
         intervals.wilson_interval(0, 0)
 
 
+def test_wilsons_interval_has_no_impossible_end():
+    for n in range(1, 200):
+        assert intervals.wilson_interval(0, n).low == 0 and intervals.wilson_interval(n, n).high == 1
+
+
 def test_scores_that_numpy_would_broadcast_or_flatten():
     for a, b in (
         ([1.0], [0, 1, 1]),
