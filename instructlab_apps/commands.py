@@ -22,3 +22,37 @@ def demo(
     from instructlab_apps.demos import page
 
     page.serve(name, port, open_page)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8025,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in")] = "127.0.0.1",
+    model: Annotated[str, typer.Option(help="folder of a decoder, or smoke: tiny random models")] = "",
+    adapter: Annotated[list[str] | None, typer.Option(metavar="NAME=FOLDER", help="repeatable")] = None,
+    threads: Annotated[int, typer.Option(min=1, max=64, help="of torch; the front needs a core, too")] = 1,
+    folder: Annotated[str, typer.Option(help="of keys and stored answers; else in the cache")] = "",
+    add_key: Annotated[str, typer.Option(metavar="NAME", help="make a key, show it once, end")] = "",
+    admin: Annotated[bool, typer.Option("--admin", help="with --add-key: it may change versions")] = False,
+    per_minute: Annotated[float, typer.Option(min=1, help="with --add-key: requests a minute")] = 600,
+    revoke_key: Annotated[str, typer.Option(metavar="ID", help="a key stops working at once; end")] = "",
+) -> None:
+    """Serve chat, classifiers and ranking over HTTP (lesson 25)."""
+    from instructlab_apps.service import serving
+
+    place = serving.folder_of(folder)
+    if add_key:
+        print(serving.new_key(place, add_key, "admin" if admin else "use", per_minute))
+        return
+    if revoke_key:
+        serving.revoke(place, revoke_key)
+        print(f"key {revoke_key} has stopped working")
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    if not serving.has_keys(place):
+        print(f"first key, shown once: {serving.new_key(place, 'first', 'admin')}", flush=True)
+    from instructlab_apps.service.desk import ServiceSettings
+
+    settings = ServiceSettings(place, model, serving.adapters_of(adapter or []), threads=threads)
+    print(f"serving on http://{host}:{port}; stop with Ctrl-C", flush=True)
+    serving.serve(settings, host, port)

@@ -1,1 +1,1 @@
-"""A served model: queue, batches, keys, limits, metrics, versions. Taught in lesson 25."""
+"""The service of lesson 25: one process that answers many people. `http.create(settings)` makes the app."""
