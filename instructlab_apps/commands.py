@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from instructlab_repro.engine.cli import app, main
 
 __all__ = ["app", "main"]
+
+
+@app.command()
+def demo(
+    name: Annotated[str, typer.Argument(help="bot, monitor or recommender")],
+    port: Annotated[int, typer.Option(help="of this machine; 0 takes a free one")] = 8026,
+    open_page: Annotated[bool, typer.Option("--open/--no-open", help="open the page in the browser")] = True,
+) -> None:
+    """Start an application of lesson 26 on this machine, and open its page."""
+    from instructlab_apps.demos import page
+
+    page.serve(name, port, open_page)

@@ -137,6 +137,43 @@ class Browser:
             raise RuntimeError(json.dumps(found["exceptionDetails"])[:800])
         return found["result"].get("value")
 
+    def until(self, expression: str, seconds: float = 20) -> None:
+        """Wait until a JavaScript expression is true; TimeoutError that names it if it does not become so."""
+        end = time.monotonic() + seconds
+        while not self._truth(expression):
+            if time.monotonic() > end:
+                raise TimeoutError(f"not true after {seconds} s: {expression}")
+            time.sleep(0.05)
+
+    def click(self, selector: str) -> None:
+        """A press of the left button in the middle of the first element of this CSS selector, scrolled into view."""
+        place = self.evaluate(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); if (!e) return null;"
+            " e.scrollIntoView({ block: 'center', behavior: 'instant' }); const r = e.getBoundingClientRect();"
+            " return r.width ? [r.x + r.width / 2, r.y + r.height / 2] : null; })()"
+        )
+        if place is None:
+            raise RuntimeError(f"nothing to click at {selector}")
+        for kind in ("mousePressed", "mouseReleased"):
+            x, y = place
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def type(self, text: str) -> None:
+        """Write into the element that has the focus, as an input method does."""
+        self.call("Input.insertText", text=text)
+
+    def press(self, key: str, shift: bool = False) -> None:
+        """One of Tab, Enter, Space, Escape."""
+        code, said = {"Tab": (9, ""), "Enter": (13, "\r"), "Space": (32, " "), "Escape": (27, "")}[key]
+        told = {
+            "key": " " if key == "Space" else key,
+            "code": key,
+            "windowsVirtualKeyCode": code,
+            "modifiers": 8 * shift,
+        }
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=said, **told)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **told)
+
     def picture(self, path: Path, whole: bool = False) -> None:
         """The window, or the whole page, as a PNG file."""
         found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
