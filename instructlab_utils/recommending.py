@@ -147,6 +147,21 @@ class Questions:
     row: Tensor
 
 
+def evidence(
+    table: Tensor, history: Tensor, vectors: Tensor, inherit: Tensor, shrink: float = 1.0, rank: int = 8
+) -> Tensor:
+    """The five features of every title for every history, float64 (H, I, 5), in the order `BEHAVIOUR`, `TEXT`.
+
+    ``table`` (N, I): the rows that are counted; ``history`` (H, I) of 0 and 1, one title at least in each; unit
+    ``vectors`` (I, d) and `heirs` (I, I). Source: lesson 26, sections 6 and 7.
+    """
+    share = history / history.sum(1, keepdim=True)
+    likely, basis = share @ neighbours(table, shrink), factors(table, rank)
+    parts = [popularity(table).expand(len(history), -1), likely, history @ basis @ basis.T]
+    parts += [normalize(share @ vectors, dim=1) @ vectors.T, likely @ inherit.T]
+    return torch.stack(parts, -1)
+
+
 def questions(
     data: Likes,
     rows: Sequence[int],
@@ -181,14 +196,11 @@ def questions(
         seen = train.clone() if copies else train & ~near[row]
         seen[row] = False
         table = data.table[seen] * warm
-        share = history / history.sum(1, keepdim=True)
-        likely, basis = share @ neighbours(table, shrink), factors(table, rank)
-        parts = [popularity(table).expand(len(asked), -1), likely, history @ basis @ basis.T]
-        parts += [normalize(share @ unit, dim=1) @ unit.T, likely @ inherit.T]
+        parts = evidence(table, history, unit, inherit, shrink, rank)
         offered = (~own | torch.nn.functional.one_hot(asked, len(own)).bool()) & (
             {"warm": ~cold, "cold": cold, "all": torch.ones_like(cold)}[about]
         )
-        found.append((torch.stack(parts, -1), offered, asked, torch.full_like(asked, row)))
+        found.append((parts, offered, asked, torch.full_like(asked, row)))
     if not sum(len(each[2]) for each in found):
         raise ParameterError(f"no question about {about} titles in {len(rows)} rows: give more rows")
     return Questions(*(torch.cat(each) for each in zip(*found, strict=True)))
