@@ -22,12 +22,12 @@
     ready();
   }
 
-  async function send(form) {
+  async function send(form, by) {
     if (busy) return;
     busy = true;
     form.setAttribute("aria-busy", "true");
     try {
-      const body = new URLSearchParams(new FormData(form));
+      const body = new URLSearchParams(new FormData(form, by));
       const answer = await fetch(form.action, { method: "POST", body, credentials: "same-origin" });
       show(new DOMParser().parseFromString(await answer.text(), "text/html"), answer.ok ? answer.url : location.href);
       if (!answer.ok) stop();
@@ -60,7 +60,7 @@
   document.addEventListener("submit", event => {
     if (!event.target.matches("form[data-live]")) return;
     event.preventDefault();
-    send(event.target);
+    send(event.target, event.submitter);
   });
   document.addEventListener("click", event => {
     const button = event.target.closest("button[data-every]");
