@@ -8,7 +8,7 @@ is nearly a copy, and often holds the answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,12 +28,14 @@ class Likes:
     """Who liked what (lesson 26, section 5). ``titles``: I names, sorted; ``table``: float64 (N, I) of 0 and 1.
 
     ``asked``: int64 (N,), the title that the file asks for; ``options``: its four options, the right one among them.
+    ``memo`` keeps what behaviour said of a question, so that other texts can be tried without counting again.
     """
 
     titles: list[str]
     table: Tensor
     asked: Tensor
     options: list[list[str]]
+    memo: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def copies(self) -> Tensor:
         """Which rows share `NEAR` titles or more, bool (N, N); each row with itself too."""
@@ -147,19 +149,24 @@ class Questions:
     row: Tensor
 
 
-def evidence(
-    table: Tensor, history: Tensor, vectors: Tensor, inherit: Tensor, shrink: float = 1.0, rank: int = 8
-) -> Tensor:
-    """The five features of every title for every history, float64 (H, I, 5), in the order `BEHAVIOUR`, `TEXT`.
+def behaviour(table: Tensor, history: Tensor, shrink: float = 1.0, rank: int = 8) -> Tensor:
+    """The features `BEHAVIOUR` of every title for every history, float64 (H, I, 3), from the rows ``table`` (N, I).
 
-    ``table`` (N, I): the rows that are counted; ``history`` (H, I) of 0 and 1, one title at least in each; unit
-    ``vectors`` (I, d) and `heirs` (I, I). Source: lesson 26, sections 6 and 7.
+    ``history`` (H, I) of 0 and 1, one title at least in each. Source: lesson 26, section 6.
     """
     share = history / history.sum(1, keepdim=True)
     likely, basis = share @ neighbours(table, shrink), factors(table, rank)
-    parts = [popularity(table).expand(len(history), -1), likely, history @ basis @ basis.T]
-    parts += [normalize(share @ vectors, dim=1) @ vectors.T, likely @ inherit.T]
-    return torch.stack(parts, -1)
+    return torch.stack([popularity(table).expand(len(history), -1), likely, history @ basis @ basis.T], -1)
+
+
+def evidence(known: Tensor, history: Tensor, vectors: Tensor, inherit: Tensor) -> Tensor:
+    """All five features, float64 (H, I, 5): ``known`` (H, I, 3) of `behaviour`, and `TEXT` from the titles.
+
+    Unit ``vectors`` (I, d) and `heirs` (I, I); ``history`` (H, I) as above. Source: lesson 26, section 7.
+    """
+    share = history / history.sum(1, keepdim=True)
+    alike = normalize(share @ vectors, dim=1) @ vectors.T
+    return torch.cat([known, torch.stack([alike, known[..., 1] @ inherit.T], -1)], -1)
 
 
 def questions(
@@ -195,8 +202,10 @@ def questions(
         asked, history = asked[history.sum(1) > 0], history[history.sum(1) > 0]
         seen = train.clone() if copies else train & ~near[row]
         seen[row] = False
-        table = data.table[seen] * warm
-        parts = evidence(table, history, unit, inherit, shrink, rank)
+        key = (row, about, shrink, rank, seen.numpy().tobytes(), cold.numpy().tobytes())
+        if key not in data.memo:
+            data.memo[key] = behaviour(data.table[seen] * warm, history, shrink, rank)
+        parts = evidence(data.memo[key], history, unit, inherit)
         offered = (~own | torch.nn.functional.one_hot(asked, len(own)).bool()) & (
             {"warm": ~cold, "cold": cold, "all": torch.ones_like(cold)}[about]
         )

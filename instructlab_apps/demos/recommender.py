@@ -91,8 +91,9 @@ class FilmRecommender:
         """The five features of every film for this history, float64 (I, 5). ParameterError for no film."""
         if not liked:
             raise ParameterError("no liked film: name one at least")
-        told = self.data.table, self._history(liked), self.vectors, self.inherit
-        return recommending.evidence(*told, **SETTINGS)[0]
+        history = self._history(liked)
+        known = recommending.behaviour(self.data.table, history, **SETTINGS)
+        return recommending.evidence(known, history, self.vectors, self.inherit)[0]
 
     def suggest(self, liked: Sequence[int], by: str = "both", most: int = SHOWN) -> list[Suggestion]:
         """The best films that are not liked yet, by "popularity", "likes" or "both"."""
