@@ -213,9 +213,9 @@ show(figure, "26_bot_curve")
 #
 # ## 3 Application 2: watching opinions
 #
-# **What the articles promise:** the model sorts financial news and posts by topic, tells positive from neutral from negative,
-# follows the trend, and warns in time. Our stream has no posts about money: these are rated sentences of newspaper
-# editorials, and topics are learned from BBC headlines. What is tested is the machine, not the market.
+# **What the articles promise:** the model sorts financial news and posts by topic, tells positive from neutral from
+# negative, follows the trend, and warns in time. Our stream has no posts about money: these are rated sentences of
+# newspaper editorials, and topics are learned from BBC headlines. What is tested is the machine, not the market.
 
 # %%
 from instructlab_apps.demos import opinion_alarm, opinion_check, opinion_stream
@@ -278,8 +278,8 @@ for name, a in checked.items():
 # beforehand for both, since each counts its *own* usual share first. So a weak head costs recall and delay. Accuracy of
 # the mood alone would not have told that.
 #
-# **What it cannot.** The episodes are planted, with a size that we chose. Real news comes in bursts that are not independent,
-# and a reader of editorials may misread a post. **Its page:** `python -m instructlab_utils demo monitor`.
+# **What it cannot.** The episodes are planted, with a size that we chose. Real news comes in bursts that are not
+# independent, and a reader of editorials may misread a post. **Its page:** `python -m instructlab_utils demo monitor`.
 #
 # ## 4 Application 3: recommendation, and what is in the data
 #
@@ -552,10 +552,9 @@ axis.axis("off")
 sources = ["times liked", "liked together", "factors V", "cosine of titles", "inherited likes"]
 for place, (name, shape) in enumerate(zip(sources, ("I", "I × I", "I × 8", "I × 384", "I × I"), strict=True)):
     y = 2 - place
-    axis.text(1.5, y, name, ha="center", va="center", fontsize=9, bbox=box)
-    axis.text(2.45, y + 0.22, shape, ha="center", fontsize=7, color="dimgrey")
-    axis.annotate("", (3.35, 0.25 * y), (2.1, y), arrowprops={"arrowstyle": "-|>"})
-    axis.annotate("", (0.9, y), (0.3, 0.3 * y), arrowprops={"arrowstyle": "-|>", "linestyle": ":"})
+    axis.text(1.5, y, f"{name}   {shape}", ha="center", va="center", fontsize=8, bbox=box)
+    axis.annotate("", (3.35, 0.25 * y), (2.3, y), arrowprops={"arrowstyle": "-|>"})
+    axis.annotate("", (0.75, y), (0.3, 0.3 * y), arrowprops={"arrowstyle": "-|>", "linestyle": ":"})
 axis.text(0, 0, "history", ha="center", va="center", fontsize=9, bbox=box)
 axis.text(3.85, 0, "$w \\cdot f$", ha="center", va="center", fontsize=11, bbox=box)
 axis.text(5.1, 0, "softmax over\nwhat is on offer", ha="center", va="center", fontsize=9, bbox=box)
@@ -564,7 +563,8 @@ axis.set(xlim=(-0.4, 5.8), ylim=(-2.5, 2.5))
 show(figure, "26_ranker")
 
 # %% [markdown]
-# *Figure: five features of every title, three from behaviour and two from text, one weight each. Shapes above the arrows.*
+# *Figure: five features of every title, three from behaviour and two from text, one weight each. Shapes stand behind the
+# names.*
 #
 # **Live.** We take all likes of a fifth of the titles away, and ask for them among each other: which of the new films shall
 # we show? **Predict.** What is behaviour worth here, against a blind order? And where will "Toy Story" stand?
@@ -965,8 +965,9 @@ show(figure, "26_ledger")
 
 # %% [markdown]
 # *Figure: the deciding intervals of the articles' claims, some with several parts. Circle: supported, cross: refuted,
-# square: undecided. Beyond twelve half-widths a dot stands at the edge. A claim with one part on the left is refuted as
-# a whole. A claim without a line was decided by argument, or not tested.*
+# square: undecided. Beyond twelve half-widths a dot stands at the edge. One part on the left refutes the whole. C19 is
+# refuted on the line: its intervals are so narrow that no effect of a size that matters is left. A claim without a dot
+# was decided by argument, or not tested.*
 
 # %%
 from collections import Counter
