@@ -460,7 +460,7 @@ assert apart < 1e-12
 # **Observe.** In brackets: how often the neighbour is liked. Without shrinkage rare titles crowd in.
 #
 # **Matrix factorisation** writes $X \approx U V^\top$ with few columns. By hand: fix $V$, and the best $U$ is a
-# least-squares solution; then fix $U$; and so on. This is alternating least squares (ALS):
+# least-squares solution; then fix $U$; and so on. This is *alternating least squares*:
 #
 # $$ U \leftarrow X V (V^\top V)^{-1}, \qquad V \leftarrow X^\top U (U^\top U)^{-1} . $$
 #
@@ -470,7 +470,7 @@ assert apart < 1e-12
 
 
 # %%
-def als(X, rank, rounds, g):
+def alternate(X, rank, rounds, g):
     V = torch.randn(X.shape[1], rank, generator=g, dtype=X.dtype)
     for _ in range(rounds):
         U = torch.linalg.solve(V.T @ V, V.T @ X.T).T
@@ -478,19 +478,19 @@ def als(X, rank, rounds, g):
     return U, V
 
 
-U, V = als(data.table, 4, run.budget.rounds, g)
+U, V = alternate(data.table, 4, run.budget.rounds, g)
 left, sizes, right_vectors = torch.linalg.svd(data.table, full_matrices=False)
 best = left[:, :4] * sizes[:4] @ right_vectors[:4]
 basis = recommending.factors(data.table, 4)
 leaves = [U.clone().requires_grad_(), V.clone().requires_grad_()]
 slopes = torch.autograd.grad((data.table - leaves[0] @ leaves[1].T).square().sum(), leaves)
 apart = [(U @ V.T - best).abs().max().item(), (data.table @ basis @ basis.T - best).abs().max().item()]
-print(f"ALS against SVD {apart[0]:.0e}; the package's against SVD {apart[1]:.0e};", end=" ")
-print(f"largest gradient at ALS's end {max(s.abs().max().item() for s in slopes):.0e}")
-run.record(factors_difference=apart[1], als_difference=apart[0])
+print(f"loop against SVD {apart[0]:.0e}; the package's against SVD {apart[1]:.0e};", end=" ")
+print(f"largest gradient at the loop's end {max(s.abs().max().item() for s in slopes):.0e}")
+run.record(factors_difference=apart[1], loop_difference=apart[0])
 
 # %% [markdown]
-# **Observe.** All agree (in the smoke profile ALS has too few rounds to arrive). So for this loss nobody needs the loop. It
+# **Observe.** All agree (in the smoke profile the loop has too few rounds to arrive). So for this loss nobody needs the loop. It
 # earns its keep with weights, decay or missing entries, where no closed form is left.
 #
 # ## 7 What titles say, and one ranker
@@ -1076,7 +1076,7 @@ print("the articles' claims:", dict(of_articles))
 # | likes, and a random split | take near copies out; with dates, split by date | `TimeSeriesSplit`, `GroupKFold` |
 # | a benchmark with sampled negatives | rank popularity on it; then rank all items | – |
 # | equal scores | the mean over orders, or ties broken at random | `ndcg_score(…, ignore_ties=False)` |
-# | items with many likes | popularity, item-kNN, then factors | `implicit.nearest_neighbours`, `implicit.als` |
+# | items with many likes | popularity, item-kNN, then factors | `implicit.nearest_neighbours`, `implicit` |
 # | items without likes | their texts; frozen vectors first | `sentence-transformers` |
 # | free text for a program | a grammar or a trie; show what was read | `prefix_allowed_tokens_fn`, `llguidance` |
 # | a claim | a threshold, a smallest effect and a test before the run | – |
