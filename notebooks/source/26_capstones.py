@@ -490,8 +490,8 @@ print(f"largest gradient at the loop's end {max(s.abs().max().item() for s in sl
 run.record(factors_difference=apart[1], loop_difference=apart[0])
 
 # %% [markdown]
-# **Observe.** All agree (in the smoke profile the loop has too few rounds to arrive). So for this loss nobody needs the loop. It
-# earns its keep with weights, decay or missing entries, where no closed form is left.
+# **Observe.** All agree (in the smoke profile the loop has too few rounds to arrive). So for this loss nobody needs the
+# loop. It earns its keep with weights, decay or missing entries, where no closed form is left.
 #
 # ## 7 What titles say, and one ranker
 #
