@@ -9,11 +9,12 @@ import typer
 from instructlab_repro.engine.cli import app, main
 
 __all__ = ["app", "main"]
+NAMES = ["bot", "monitor", "recommender"]
 
 
 @app.command()
 def demo(
-    name: Annotated[str, typer.Argument(help="bot, monitor or recommender")],
+    name: Annotated[str, typer.Argument(help=", ".join(NAMES))],
     port: Annotated[int, typer.Option(help="of this machine; 0 takes a free one")] = 8026,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="open the page in the browser")] = True,
 ) -> None:

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from instructlab_utils.errors import ParameterError
 
 WIDTH, HEIGHT = 420, 260
-LEFT, RIGHT, TOP, BOTTOM = 40, 10, 46, 40
+LEFT, RIGHT, TOP, BOTTOM = 40, 16, 46, 40
 KINDS = ("", "second", "third")  # of a line: whole, dashed, dotted, so that grey is enough to tell them apart
 
 
@@ -25,6 +25,11 @@ class Line:
     name: str
     xs: Sequence[float]
     ys: Sequence[float]
+
+
+def percent(share: float) -> str:
+    """A share as the pages write it: ``percent(0.256)`` is "26 %"."""
+    return f"{100 * share:.0f} %"
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:

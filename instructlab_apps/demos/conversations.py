@@ -59,6 +59,7 @@ class Conversations:
 
     def __init__(self, path: Path, names: Sequence[str] = ()) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # no other user of this machine reads it
         self.names, self._lock = tuple(names), threading.Lock()
         self._base = sqlite3.connect(path, check_same_thread=False)
         self._base.execute("pragma foreign_keys = on")

@@ -79,8 +79,9 @@ def limit_of(usual: float) -> float:
 class Watch:
     """Counts a quiet stretch, then watches. After an alarm the sum begins at 0 again.
 
-    ``sums``: the sum after each watched item. ``hits``: every item that was seen, 1 where it counts. ``alarms``: places in
-    ``hits`` at which an alarm was raised.
+    ``sums``: the sum that each watched item has brought, before it begins again. ``hits``: every item that was seen, 1 where
+    it counts. ``alarms``: places in ``hits`` at which an alarm was raised. ``began``: where the present rise began, a place
+    in ``hits``: behind the last item at which the sum was 0.
     """
 
     hits: list[int] = field(default_factory=list)
@@ -88,7 +89,9 @@ class Watch:
     alarms: list[int] = field(default_factory=list)
     usual: float = float("nan")
     limit: float = float("nan")
+    began: int = QUIET
     _steps: tuple[float, float] = (0.0, 0.0)
+    _total: float = 0.0
 
     @property
     def ready(self) -> bool:
@@ -105,14 +108,12 @@ class Watch:
                 up, down = weights(self.usual)
                 self._steps = float(up), float(down)
             return False
-        total = max(0.0, (self.sums[-1] if self.sums else 0.0) + self._steps[0 if hit else 1])
-        raised = total > self.limit
-        self.sums.append(0.0 if raised else total)
+        self._total = max(0.0, self._total + self._steps[0 if hit else 1])
+        self.sums.append(self._total)
+        raised = self._total > self.limit
         if raised:
             self.alarms.append(len(self.hits) - 1)
+            self._total = 0.0
+        if self._total == 0:
+            self.began = len(self.hits)
         return raised
-
-    def began(self) -> int:
-        """Where the present rise began, as a place in ``hits``: behind the last item at which the sum was 0."""
-        zeros = [place for place, total in enumerate(self.sums) if total == 0]
-        return QUIET + (zeros[-1] + 1 if zeros else 0)

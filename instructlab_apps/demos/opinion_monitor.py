@@ -78,7 +78,7 @@ class MonitorPages:
                 if item.topic == self._at:
                     self._items.append(item)
                     self._struck.append(struck)
-                    since = self.watch.began() if self.watch.ready else 0
+                    since = self.watch.began
                     if self.watch.see(item.read == 0):
                         self._raise(since)
 
@@ -153,8 +153,8 @@ class MonitorPages:
         xs = list(range(first, now + 1))
         ys = [(total[x] - total[max(x - WINDOW, 0)]) / min(WINDOW, x) for x in xs]
         told = (
-            f"Share of negative items on {self.topic} among the last {WINDOW}: now {ys[-1]:.0%}, "
-            f"usually {self.watch.usual:.0%}; "
+            f"Share of negative items on {self.topic} among the last {WINDOW}: now {charts.percent(ys[-1])}, "
+            f"usually {charts.percent(self.watch.usual)}; "
             f"{len(common['marks'])} alarms in view."
         )
         line = charts.Line(f"negative among the last {WINDOW}", xs, ys)
@@ -163,7 +163,7 @@ class MonitorPages:
             told=told,
             y="",
             y_range=(0, 1),
-            limit=(f"usual {self.watch.usual:.0%}", self.watch.usual),
+            limit=(f"usual {charts.percent(self.watch.usual)}", self.watch.usual),
             **common,
         )
 
@@ -199,7 +199,9 @@ class MonitorPages:
         ]
         told = (
             "Share of planted episodes that have raised an alarm, by the items since their begin. "
-            + " ".join(f"{names[key]}: {one.recall.mean:.0%} by the end." for key, one in alarms.items())
+            + " ".join(
+                f"{names[key]}: {charts.percent(one.recall.mean)} by the end." for key, one in alarms.items()
+            )
         )
         drawn = charts.chart(
             lines, told=told, x="items of the topic since the episode began", y="",

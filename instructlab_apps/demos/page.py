@@ -23,8 +23,8 @@ from urllib.parse import parse_qsl, urlsplit
 import jinja2
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
-from starlette.concurrency import run_in_threadpool
 
 from instructlab_utils.errors import CourseError, ParameterError
 from instructlab_utils.project import closest

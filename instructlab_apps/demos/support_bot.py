@@ -20,12 +20,12 @@ from instructlab_utils.errors import ParameterError
 from instructlab_utils.intervals import Interval
 from instructlab_utils.project import find_root
 
-SOURCES = {
-    "first": "requests, from the source that the head was trained on",
-    "second": "requests, from service dialogues that nothing was trained on",
-    "own": "questions of our own, each with its one right article",
-    "past": "requests for a service that the desk does not have, and was asked for before",
-    "new": "the same, for services that it never was asked for",
+SOURCES = {  # name in the table, and what it is
+    "first": ("same source", "requests from the source that the head was trained on"),
+    "second": ("other source", "requests in service dialogues, on which nothing was trained"),
+    "own": ("own questions", "written by us, each with its one right article"),
+    "past": ("outside, known", "requests for services that the desk does not have and was asked for before"),
+    "new": ("outside, new", "the same, for services that it was never asked for"),
 }
 HANDED = "A person takes over and answers here. Why: {why}"
 
@@ -70,8 +70,9 @@ class SupportPages:
             charts.Line("solved", [p[0] for p in report.curve], [p[1] - p[2] for p in report.curve]),
         ]
         told = (
-            f"Shares of held-out customers by threshold. At 0 the bot answers everyone, {report.curve[0][2]:.0%} wrongly; "
-            f"at the chosen {report.threshold:.2f} it hands over {1 - answered[round(report.threshold * 100)]:.0%}."
+            f"Shares of held-out customers by threshold. At 0 the bot answers everyone, "
+            f"{charts.percent(report.curve[0][2])} wrongly; at the chosen {report.threshold:.2f} it hands over "
+            f"{charts.percent(1 - answered[round(report.threshold * 100)])}."
         )
         drawn = charts.chart(
             lines,

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from instructlab_apps.demos import sentences
+from instructlab_apps.demos.charts import percent
 from instructlab_utils import tasks
 from instructlab_utils.errors import ConfigError
 from instructlab_utils.retrieval import BM25, fused, ranking
@@ -46,7 +47,7 @@ WHY = {
     "far": "Nothing that we know resembles the question (closest likeness {likeness:.2f}).",
     "strange": "It looks like a request for something that this desk does not have (likeness {strange:.2f}).",
     "torn": "It may be about {first} or about {second}.",
-    "unsure": "The chance that “{title}” is the right answer is {confidence:.0%}, below the limit of {limit:.0%}.",
+    "unsure": "The chance that “{title}” is the right answer is {confidence}, below the limit of {limit}.",
 }
 
 
@@ -254,8 +255,8 @@ class SupportDesk:
             first=self.names[article.topic],
             second=self.names[second],
             title=article.title,
-            confidence=confidence,
-            limit=self.threshold,
+            confidence=percent(confidence),
+            limit=percent(self.threshold),
         ) if kind else ""  # fmt: skip
         return Reply(article.topic, article, confidence, bool(kind), why, likeness, understood(text))
 
