@@ -32,16 +32,27 @@ class Codes(NamedTuple):
         return (self.numbers.to(self.scale.dtype) - self.zero) * self.scale
 
 
+def ends(x: Tensor, dim: int | None = None) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of ``x``, or of each slice along ``dim``, stretched so that 0 lies between; dims are kept.
+
+    Raises ParameterError for no number, or one that is not finite.
+    """
+    if x.numel() == 0 or not x.isfinite().all():
+        raise ParameterError("a tensor to quantise is empty or not finite: no scale fits it")
+    dims = tuple(range(x.ndim)) if dim is None else (dim,)
+    return x.amin(dims, keepdim=True).clamp(max=0), x.amax(dims, keepdim=True).clamp(min=0)
+
+
 def absmax(x: Tensor, dim: int | None = None) -> Codes:
     """Scale by the largest absolute value, to -127 … 127; one scale for all of ``x``, or one for each slice along ``dim``.
 
     A slice of zeros gets the scale 1. Raises ParameterError for no number, or one that is not finite.
     Source: lesson 25, section 5. Equal to ``torch.quantize_per_tensor`` and ``quantize_per_channel`` with the zero point 0.
     """
-    largest = _finite(x).abs().amax(dim, keepdim=True) if dim is not None else x.abs().max()
+    low, high = ends(x, dim)
+    largest = torch.maximum(-low, high)
     scale = torch.where(largest > 0, largest / 127, 1.0)
-    numbers = (x / scale).round().clamp(-127, 127)
-    return Codes(numbers.to(torch.int8), scale, torch.zeros_like(scale))
+    return Codes((x / scale).round().clamp(-127, 127).to(torch.int8), scale, torch.zeros_like(scale))
 
 
 def zero_point(x: Tensor, dim: int | None = None) -> Codes:
@@ -50,20 +61,10 @@ def zero_point(x: Tensor, dim: int | None = None) -> Codes:
     Raises ParameterError for no number, or one that is not finite. Source: lesson 25, section 5. Equal to torch's with the
     same scale and zero point.
     """
-    low, high = (_finite(x).amin(dim, keepdim=True), x.amax(dim, keepdim=True)) if dim is not None else (
-        _finite(x).min(), x.max()
-    )  # fmt: skip
-    low, high = low.clamp(max=0), high.clamp(min=0)
+    low, high = ends(x, dim)
     scale = torch.where(high > low, (high - low) / 255, 1.0)
     zero = (-128 - low / scale).round()
-    numbers = ((x / scale).round() + zero).clamp(-128, 127)
-    return Codes(numbers.to(torch.int8), scale, zero)
-
-
-def _finite(x: Tensor) -> Tensor:
-    if x.numel() == 0 or not x.isfinite().all():
-        raise ParameterError("a tensor to quantise is empty or not finite: no scale fits it")
-    return x
+    return Codes(((x / scale).round() + zero).clamp(-128, 127).to(torch.int8), scale, zero)
 
 
 class Scheme(NamedTuple):

@@ -1,0 +1,655 @@
+# ---
+# jupyter:
+#   instructlab:
+#     id: "25"
+#     title: Compression and deployment
+#     outcome: make a model smaller and faster, measure what that costs, and tell a small file from a fast model
+#     assets: [minilm, smollm2, bbc]
+#     minutes: {smoke: 0.9, laptop: 2, gpu: 2}
+#     class_minutes: 180
+#     budget:
+#       n_turns: {smoke: 3, laptop: 15, gpu: 30}
+#       n_pool: {smoke: 60, laptop: 700, gpu: 700}
+#       n_new: {smoke: 8, laptop: 40, gpu: 80}
+#       n_tokens: {smoke: 16, laptop: 64, gpu: 128}
+#   jupytext:
+#     notebook_metadata_filter: instructlab
+#     text_representation: {extension: .py, format_name: percent}
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # 25 Compression and deployment
+#
+# **The question.** A model is too large and too slow. You may throw weights away, store them with fewer bits, or teach a
+# smaller model. Which of these makes the *file* smaller, which makes the *answer* faster, and what does each cost?
+#
+# | | |
+# |---|---|
+# | before this | lessons 01 (cross-entropy), 06 (greedy decoding, the cache), 20 (frozen features) |
+# | time | smoke: about a minute · laptop: about two minutes on one core · gpu: not measured yet |
+# | memory | under 2 GB |
+# | models | MiniLM, an encoder of 22 million weights; SmolLM2, a decoder of 135 million |
+# | data | BBC news: source and licence in `data/cards/` |
+# | box of lesson 00's chain | *answer*: what it costs to give one |
+#
+# **You will be able to**
+#
+# - *derive* the loss of distillation and its gradient, and separate soft labels from more texts;
+# - *prune* weights, heads and layers, and *measure* which of them is speed;
+# - *quantise* by hand, with and without a zero point, by tensor, row and column, outliers apart;
+# - *compute* the memory of a cache, and decode speculatively without changing a token.
+
+# %% tags=["parameters"]
+profile: str = "auto"  # smoke, laptop or gpu
+seed: int = 0  # texts, first values, order of the turns
+
+# %%
+import copy
+import functools
+import math
+import statistics
+import time
+import warnings
+
+import torch
+from torch.nn import functional as F
+
+from instructlab_utils import distilling, features, models, plotting, quantisation, sparsity, start, tasks
+from instructlab_utils.errors import ParameterError
+
+run = start("25", profile=profile, seed=seed)
+show = functools.partial(plotting.show, run)
+warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.ao announces its successor
+
+# %% [markdown]
+# ## 1 Half of it is zeros
+#
+# We set the smaller half of the weights in all of MiniLM's matrices to zero. Half of the multiplications are now
+# multiplications by zero. **Predict.** How much faster is a forward pass? How much smaller is the file?
+
+# %%
+dense = models.load_classifier(2)
+half, four = copy.deepcopy(dense), copy.deepcopy(dense)
+weights = sparsity.linear_weights(half)
+masks = sparsity.keep_best({name: w.abs() for name, w in weights.items()}, 0.5)
+for name, weight in weights.items():
+    weight.data.mul_(masks[name])
+four.bert.encoder.layer = four.bert.encoder.layer[:4]
+ids = torch.randint(1000, 20000, (4, 24), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def seconds(net):
+    begin = time.perf_counter()
+    net(input_ids=ids, attention_mask=torch.ones_like(ids))
+    return time.perf_counter() - begin
+
+
+# %%
+nets = {"as it is": dense, "half zeros": half, "four of six layers": four}
+for net in nets.values():
+    seconds(net)  # the first pass is slower: it is not counted
+times = {name: [] for name in nets}
+for _ in range(run.budget.n_turns):
+    for name, net in nets.items():
+        times[name].append(1000 * seconds(net))
+for name, net in nets.items():
+    size = quantisation.file_bytes(quantisation.tensors_of(net)) / 1e6
+    print(f"{name:20s} {statistics.median(times[name]):6.1f} ms   {size:5.1f} MB")
+    run.record(**{"ms_" + name.replace(" ", "_"): statistics.median(times[name])})
+
+# %% [markdown]
+# **Observe.** The zeros bought nothing: no time beyond the noise, and not a byte. A matrix product multiplies by zero as
+# patiently as by anything else, and a file stores a zero in as many bytes as a one. *Sparse* is not *fast*. Cutting two
+# layers is fast; but the file shrinks less than one would hope, since half of this model is its table of words.
+#
+# The versions took *turns*: another program on the machine slows all of them alike. Letters for the whole lesson:
+#
+# | symbol | meaning |
+# |---|---|
+# | $z$, $v$ | logits of the student, of the teacher |
+# | $T$, $p$, $q$ | temperature; $p = \text{softmax}(v/T)$, $q = \text{softmax}(z/T)$ |
+# | $w$, $m$ | a weight; its mask, 0 or 1 |
+# | $X$, $W$ | input of a layer, a row a token; its weight, a row an output |
+# | $s$, $o$, $c$ | scale, zero point, code: a whole number from $-128$ to $127$ |
+# | $L$, $H$, $d$, $t$ | layers, heads with keys and values, their width, tokens so far |
+# | $k$, $a$ | tokens that a draft proposes; how many of them are accepted |
+#
+# ## 2 A student learns from a teacher
+#
+# A label says "sports". A teacher says "sports, surely; if not, then rather politics than technology". Hinton and others
+# (2015) let the student learn that whole sentence. At temperature $T$ both distributions are flatter, and the loss is
+#
+# $$ \mathcal L = T^2\, \text{KL}(p \,\|\, q) = T^2 \sum_i p_i (\ln p_i - \ln q_i), \qquad
+# \frac{\partial \mathcal L}{\partial z_i} = T\,(q_i - p_i) . $$
+#
+# For large $T$, $q_i - p_i$ shrinks like $1/T$; the factor $T^2$ makes up for it. **Predict.** To what does the gradient tend as
+# $T \to \infty$?
+
+
+# %% tags=["defines:distilling.distillation_loss"]
+def distillation_loss(student, teacher, temperature=1.0):
+    if student.shape != teacher.shape or not temperature > 0:
+        raise ParameterError(
+            f"logits {tuple(student.shape)} and {tuple(teacher.shape)}, T = {temperature}: one shape, T above 0"
+        )
+    log_q = log_softmax(student / temperature)
+    log_p = log_softmax(teacher.detach() / temperature)
+    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+
+
+from instructlab_utils.losses import log_softmax
+
+# %%
+g = torch.Generator().manual_seed(seed)
+z, v = (torch.randn(3, 4, generator=g, dtype=torch.float64) for _ in range(2))
+z.requires_grad_()
+for T in (1.0, 3.0, 100.0):
+    by_autograd = torch.autograd.grad(distillation_loss(z, v, T), z)[0]
+    by_hand = T * ((z / T).softmax(-1) - (v / T).softmax(-1)).detach() / len(z)
+    step = 1e-6 * torch.eye(12, dtype=torch.float64).view(12, 3, 4)
+    ups, downs = ([distillation_loss(z + sign * e, v, T) for e in step] for sign in (1, -1))
+    by_steps = ((torch.stack(ups) - torch.stack(downs)) / 2e-6).view(3, 4).detach()
+    assert by_autograd.shape == by_hand.shape == by_steps.shape
+    apart = [(by_autograd - each).abs().max().item() for each in (by_hand, by_steps)]
+    assert apart[0] < 1e-12 and apart[1] < 1e-6
+    print(f"T = {T:5.0f}: formula {apart[0]:.0e}, differences {apart[1]:.0e}")
+limit = ((z - z.mean(-1, keepdim=True)) - (v - v.mean(-1, keepdim=True))).detach() / (4 * len(z))
+print(f"T = 100 against (z - v) / K, both centred: {(by_autograd - limit).abs().max():.0e}")
+
+# %% [markdown]
+# **Observe.** For large $T$ the student fits the teacher's *logits*, centred, by least squares.
+#
+# Now a real pair. The teacher sees news through MiniLM's six layers, the student only the mean of the word vectors: no
+# layer at all. A hundred articles have labels; for the others there is only what the teacher says. It can say a *name*
+# (a pseudo-label) or its *probabilities*. We also train a teacher with label smoothing. **Predict.** Which student is best?
+
+# %%
+pool, order, test, dev = features.split_pool("bbc-topics", 2, seed, run.budget.n_pool)
+encoder, tokenizer = models.load_encoder(), models.load_tokenizer("encoder")
+few, y, dev_y = min(100, len(pool) // 2), torch.tensor(pool["label"])[order], torch.tensor(dev["label"])
+words, dev_words = (
+    features.pooled(*features.lower_states(encoder, tokenizer, part["text"], 0)) for part in (pool, dev)
+)
+states, words = features.mean_states(pool["text"])[order], words[order]
+told = {}
+for name, smoothing in (("plain", 0.0), ("smoothed", 0.2)):
+    teacher = distilling.network(384, 64, 5, seed)
+    distilling.learn(teacher, states[:few], y[:few], rate=3e-3, decay=1.0, smoothing=smoothing)
+    told[name] = teacher(states[few:]).detach()
+arms = {"labels alone": None, "its names": told["plain"].argmax(1), "its probabilities": told["plain"]}
+arms["a smoothed one's"] = told["smoothed"]
+
+# %%
+for name, said in arms.items():
+    net = distilling.network(384, 0, 5, seed)
+    more = {} if said is None else {"pool": words[few:], "told": said, "temperature": 3.0}
+    distilling.learn(net, words[:few], y[:few], rate=0.03, decay=0.1, **more)
+    right = (net(dev_words).argmax(1) == dev_y).double().mean().item()
+    run.record(**{"student_" + name.replace(" ", "_").replace("'", ""): right})
+    print(f"{name:20s} {right:.3f} of the dev articles")
+for name, logits in told.items():
+    print(f"the {name} teacher's largest probability, in the mean: {logits.softmax(1).amax(1).mean():.2f}")
+
+# %% [markdown]
+# **Observe.** One seed; section 9 has more. Look at the last lines: a smoothed teacher is less sure, on purpose. Müller and
+# others (2019) found that smoothing erases what one class has in common with another, and that is what a student would
+# learn from.
+#
+# ## 3 Which weights?
+#
+# *Magnitude*: the smallest go. *Movement* (Sanh and others, 2020): those go that training moves towards zero. Give each
+# weight a mask $m = 1$ that multiplies it. Removing it changes the loss by about $-\partial\mathcal L/\partial m$, and
+# $\partial\mathcal L/\partial m = w\,\partial\mathcal L/\partial w$. The score adds $-w\,\partial\mathcal L/\partial w$ over
+# the updates; the lowest scores go.
+
+
+# %% tags=["defines:sparsity.keep_best", "defines:sparsity.add_movement"]
+def keep_best(scores, share):
+    flat = torch.cat([score.detach().flatten() for score in scores.values()])
+    if not 0 <= share <= 1 or flat.isnan().any():
+        raise ParameterError(f"share {share} of {len(flat)} scores: choose 0 to 1, and scores that are numbers")
+    gone, n = torch.zeros(len(flat), dtype=torch.bool), round(share * len(flat))
+    if n:
+        limit = flat.kthvalue(n).values
+        gone = flat < limit
+        gone[(flat == limit).nonzero()[: n - int(gone.sum()), 0]] = True
+    parts = (~gone).split([score.numel() for score in scores.values()])
+    return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
+
+
+@torch.no_grad()
+def add_movement(scores, weights):
+    for name, weight in weights.items():
+        if weight.grad is not None:
+            scores[name] = scores.get(name, torch.zeros_like(weight)) - weight * weight.grad
+
+
+# %%
+tiny, x, aim = torch.nn.Linear(6, 3).double(), torch.randn(9, 6).double(), torch.randint(3, (9,))
+m = torch.ones_like(tiny.weight, requires_grad=True)
+F.cross_entropy(F.linear(x, tiny.weight * m, tiny.bias), aim).backward()
+score = {}
+add_movement(score, {"W": tiny.weight})
+assert score["W"].shape == m.grad.shape
+print(f"movement against minus the mask's gradient: {(score['W'] + m.grad).abs().max():.0e}")
+assert (score["W"] + m.grad).abs().max() < 1e-15
+
+# %% [markdown]
+# ## 4 Heads and layers
+#
+# Whole heads can be *cut out*: the matrices become smaller. Which ones? Multiply what head $h$ says by a gate, and take
+# the loss's gradient at gate 1 (Michel and others, 2019). transformers 5 has no `prune_heads` and no `head_mask`; a hook
+# before the output projection gates, and a slice removes. **Predict.** Are a gate of zero and a cut the same?
+
+# %%
+layer, keep = copy.deepcopy(encoder.encoder.layer[3]), [0, 2, 3, 7, 8, 11]
+gates = torch.zeros(1, 12).index_fill(1, torch.tensor(keep), 1.0)
+h = torch.randn(2, 5, 384, generator=torch.Generator().manual_seed(seed))
+with torch.no_grad():
+    with sparsity.head_gates([layer], gates):
+        gated = layer(h)
+    before = sum(w.numel() for w in layer.parameters())
+    sparsity.slice_heads(layer, keep)
+    cut = layer(h)
+apart = (gated - cut).abs().max().item()
+print(f"largest difference {apart:.0e}; weights {before:,} → {sum(w.numel() for w in layer.parameters()):,}")
+run.record(gate_against_slice=apart)
+assert apart < 1e-5
+
+# %% [markdown]
+# **Observe.** The same, up to rounding, and only the cut is smaller. So: search with gates, ship the slices.
+#
+# ## 5 Eight bits
+#
+# **Absmax** uses one scale, $s = \max|x| / 127$, and codes $c = \text{round}(x/s)$. **Zero point** stretches the range from the
+# smallest to the largest value over all 256 codes: $s = (\max - \min)/255$, $o = \text{round}(-128 - \min/s)$,
+# $c = \text{round}(x/s) + o$, and back $x \approx (c - o)\,s$. **Predict.** Values between 0 and 1, as after a ReLU: how many
+# of the 256 codes does each use?
+
+
+# %% tags=["defines:quantisation.absmax", "defines:quantisation.zero_point"]
+ends, Codes = quantisation.ends, quantisation.Codes  # smallest and largest, 0 between; the codes with s and o
+
+
+def absmax(x, dim=None):
+    low, high = ends(x, dim)
+    largest = torch.maximum(-low, high)
+    scale = torch.where(largest > 0, largest / 127, 1.0)
+    return Codes((x / scale).round().clamp(-127, 127).to(torch.int8), scale, torch.zeros_like(scale))
+
+
+def zero_point(x, dim=None):
+    low, high = ends(x, dim)
+    scale = torch.where(high > low, (high - low) / 255, 1.0)
+    zero = (-128 - low / scale).round()
+    return Codes(((x / scale).round() + zero).clamp(-128, 127).to(torch.int8), scale, zero)
+
+
+# %%
+figure, panels = plotting.axes(2, 1, width=7, height=1.3, dpi=85)
+x = torch.rand(4000, generator=torch.Generator().manual_seed(seed))
+for panel, (name, found) in zip(panels, (("absmax", absmax(x)), ("zero point", zero_point(x))), strict=True):
+    used = found.numbers.unique()
+    line = torch.arange(-128, 128)
+    panel.vlines(line, 0, 1, color="lightgrey", linewidth=1)
+    panel.vlines(used, 0, 1, color=plotting.COLOURS[0], linewidth=1)
+    panel.set(title=f"{name}: {len(used)} of 256 codes used", yticks=[], xlim=(-130, 130))
+    panel.grid(False)
+    error = (found.values() - x).abs().max().item()
+    print(f"{name:10s} scale {found.scale.item():.5f}, largest error {error:.5f}")
+panels[1].set(xlabel="code")
+show(figure, "25_codes")
+
+# %% [markdown]
+# *Figure: all codes in grey, those in use dark. One-sided values leave half of absmax's codes empty.*
+#
+# **With the library.** Ours against `torch.quantize_per_tensor` and `quantize_per_channel`, with the same scale and zero
+# point: the largest difference of the values, in steps.
+
+# %%
+x = torch.randn(40, 64, generator=torch.Generator().manual_seed(seed))
+for name, kind in (("absmax", absmax), ("zero point", zero_point)):
+    one, rows = kind(x), kind(x, -1)
+    theirs = torch.quantize_per_tensor(x, one.scale.item(), int(one.zero.item()), torch.qint8)
+    each = torch.quantize_per_channel(x, rows.scale[:, 0], rows.zero[:, 0].long(), 0, torch.qint8)
+    apart = [
+        ((found.values() - its.dequantize()) / found.scale).abs().max().item()
+        for found, its in ((one, theirs), (rows, each))
+    ]
+    print(f"{name:10s} a tensor {apart[0]:.0e}, a row {apart[1]:.0e}; wrong codes", end=" ")
+    print((one.numbers != theirs.int_repr()).sum().item(), (rows.numbers != each.int_repr()).sum().item())
+    assert max(apart) < 1e-3
+
+# %% [markdown]
+# ## 6 Rows, columns, outliers
+#
+# A product $X W^\top$ needs scales for both. One a tensor; or one for each row of $X$ (*row-wise*); or also one for each output
+# (*vector-wise*): scales of rows and columns factor out of the sum. A scale inside the sum would not:
+#
+# $$ \sum_j X_{ij} W_{nj} \;\approx\; s^X_i\, s^W_n \sum_j (c^X_{ij} - o^X_i)(c^W_{nj} - o^W_n) . $$
+#
+# **Predict.** One feature of $X$ is a hundred times larger than the others. Which scheme is saved by row scales?
+
+# %%
+figure, panels = plotting.axes(1, 3, width=2.6, height=2.3, dpi=85)
+shades = {"one a tensor": (1, 1), "row-wise": (5, 1), "vector-wise": (5, 4)}
+for panel, (name, (rows, columns)) in zip(panels, shades.items(), strict=True):
+    for i in range(5):
+        level = 0.55 + 0.4 * i / 5 if rows > 1 else 0.75
+        panel.add_patch(plotting_box := __import__("matplotlib").patches.Rectangle((0, 4 - i), 6, 1, fc=str(level), ec="k"))
+    for n in range(4):
+        level = 0.55 + 0.4 * n / 4 if columns > 1 else 0.75
+        panel.add_patch(type(plotting_box)((7 + n, -1), 1, 6, fc=str(level), ec="k", hatch="//" if columns > 1 else ""))
+    panel.text(3, 5.3, f"$X$: {rows} scale{'s' * (rows > 1)}", ha="center")
+    panel.text(9, 5.3, f"$W^\\top$: {columns}", ha="center")
+    panel.set(title=name, xlim=(-0.3, 11.3), ylim=(-1.3, 6.3), aspect="equal")
+    panel.axis("off")
+show(figure, "25_scales")
+
+# %% [markdown]
+# *Figure: a shade is a scale. Left, X has rows of tokens; right, Wᵀ has a column for each output.*
+#
+# *Outliers apart* (LLM.int8(): Dettmers and others, 2022): features of $X$ with a value of 6 or more anywhere stay in
+# floating point, as one narrow product; the rest is int8. Look at the real decoder.
+
+# %%
+net, chat = models.load_decoder(device=run.device).float(), models.load_tokenizer("decoder")
+text = dev["text"][0]
+ids = torch.tensor([chat(text)["input_ids"][: run.budget.n_tokens]], device=net.device)
+seen, hooks = {}, []
+for name, part in net.named_modules():
+    if isinstance(part, torch.nn.Linear) and name != "lm_head":
+        hook = lambda _, inputs, name=name: seen.update({name: inputs[0][0].detach()})
+        hooks.append(part.register_forward_pre_hook(hook))
+with torch.no_grad():
+    net(ids)
+for hook in hooks:
+    hook.remove()
+worst = max(seen, key=lambda name: seen[name].abs().max())
+X, W = seen[worst], net.get_submodule(worst).weight.detach()
+far = (X.abs() >= quantisation.OUTLIER).any(0)
+print(f"largest input: {worst}, |x| up to {X.abs().max():.0f}; outlier features {far.sum()} of {len(far)}")
+
+# %%
+figure, axis = plotting.axes(width=6.4, height=2.4, dpi=85)
+axis.semilogy(X.abs().amax(0).sort(descending=True).values.cpu(), color=plotting.COLOURS[0])
+axis.axhline(quantisation.OUTLIER, color="black", linestyle="--", linewidth=1)
+axis.set(xlabel="features, sorted", ylabel="largest $|x|$ over the text")
+show(figure, "25_outliers")
+exact, linear = X @ W.T, torch.nn.Linear(*W.T.shape, bias=False)
+linear.weight = torch.nn.Parameter(W)
+for name, scheme in quantisation.SCHEMES.items():
+    with torch.no_grad():
+        error = (quantisation.EightBitLinear(linear, scheme)(X) - exact).norm() / exact.norm()
+    print(f"{name:20s} relative error {error:.4f}")
+
+# %% [markdown]
+# *Figure: the input with the largest value in the model; above the dashed line a feature counts as an outlier.*
+#
+# **Observe.** A few features are huge. A scale that must fit them leaves the others a handful of codes. Rows of their own
+# confine the damage to the tokens that have the outlier; taking the features apart removes it.
+#
+# **What our checkpoint hides.** SmolLM2 came to us in four bits. Count the different weights in blocks of 32:
+
+# %%
+blocks = net.model.layers[0].mlp.up_proj.weight.detach().cpu().reshape(-1, 32)[:2000]
+print(f"different values in a block of 32, at most: {max(len(row.unique()) for row in blocks)}")
+fresh = torch.randn(2000, 32).unique(dim=0)
+print(f"in random numbers: {max(len(row.unique()) for row in fresh)}")
+
+# %% [markdown]
+# **Observe.** Its weights were rounded before we met them. An int8 *weight* can lose little more, and int4 in the same blocks
+# would look free of loss: an artefact. *Activations* were never rounded; what we measure is mostly theirs.
+#
+# ## 7 With the library: dynamic int8
+#
+# `torch.ao.quantization.quantize_dynamic` stores int8 weights (one scale a matrix) and quantises inputs when they come. It is
+# deprecated (torchao is its successor) and works. We rebuild one of its layers: on this kind of processor it gives the *input*
+# only seven bits, so that sums of products cannot overflow.
+
+# %%
+small = torch.ao.quantization.quantize_dynamic(dense, {torch.nn.Linear}, dtype=torch.qint8)
+theirs = small.bert.encoder.layer[0].intermediate.dense
+w, bias = theirs._packed_params._weight_bias()
+x = torch.randn(6, 384, generator=torch.Generator().manual_seed(seed))
+low, high = ends(x)
+for bits in (7, 8):
+    most = 2**bits - 1
+    s = (high - low) / most
+    o = (-low / s).round()
+    ours = (((x / s).round() + o).clamp(0, most) - o) * s @ w.dequantize().T + bias
+    print(f"input in {bits} bits: largest difference to torch {(ours - theirs(x)).abs().max():.0e}")
+size = {name: quantisation.file_bytes(quantisation.tensors_of(net)) / 1e6 for name, net in (("fp32", dense), ("int8", small))}
+print({name: f"{value:.1f} MB" for name, value in size.items()})
+run.record(**{f"megabytes_{name}": value for name, value in size.items()})
+
+# %% [markdown]
+# **Observe.** One of the two agrees to rounding. And the file is not a quarter: the table of words stayed in floats.
+#
+# ## 8 A cache, and a draft
+#
+# **The cache.** Each token leaves a key and a value in each layer: $2\,L\,H\,d\,t$ numbers for a text. **Predict.** After how
+# many tokens does SmolLM2's cache, in fp32, weigh as much as its weights?
+
+# %%
+c = net.config
+L, H, d = c.num_hidden_layers, c.num_key_value_heads, c.hidden_size // c.num_attention_heads
+with torch.no_grad():
+    cache = net(ids, use_cache=True).past_key_values
+held = sum(part.nbytes for one in cache.layers for part in (one.keys, one.values))
+t, model_bytes = ids.shape[1], sum(w.nbytes for w in net.parameters())
+print(f"2 · {L} · {H} · {d} · {t} · 4 bytes = {2 * L * H * d * t * 4:,}; held {held:,}")
+assert held == 2 * L * H * d * t * 4
+print(f"as heavy as the weights after {model_bytes / (held / t):,.0f} tokens; in int8 after four times as many")
+print(f"sixteen users at {c.max_position_embeddings:,} tokens each: {16 * c.max_position_embeddings * held / t / 1e9:.1f} GB")
+
+# %% [markdown]
+# **The draft.** A forward pass over five tokens costs little more than over one (the weights are read once). So let something
+# cheap *propose* $k$ tokens; the model reads them in one pass, and keeps the first $a$ that it would have chosen itself, and
+# one more of its own. The result is greedy decoding's, token by token (Leviathan and others, 2023). Our drafts: *lookup*
+# copies what followed the last two tokens the last time; *layers* asks the model's own lower half.
+
+
+# %%
+@torch.no_grad()
+def speculative(net, prompt, n, draft, k=4):
+    ids, cache, accepted = list(prompt), None, []
+    while len(ids) < len(prompt) + n:
+        proposal = draft(ids)[:k]
+        known = cache.get_seq_length() if cache else 0
+        row = torch.tensor([ids[known:] + proposal], device=net.device)
+        out = net(row, past_key_values=cache, use_cache=True, logits_to_keep=len(proposal) + 1)
+        said, cache = out.logits[0].argmax(-1).tolist(), out.past_key_values
+        a = next((i for i, token in enumerate(proposal) if token != said[i]), len(proposal))
+        ids += said[: a + 1]
+        cache.crop(len(ids) - 1)
+        accepted.append(a)
+    return ids[len(prompt) : len(prompt) + n], accepted
+
+
+# %%
+bottom, _ = models.split_decoder(net, len(net.model.layers) // 2)
+
+
+def lookup(ids):
+    pair = ids[-2:]
+    places = (i for i in range(len(ids) - 3, -1, -1) if ids[i : i + 2] == pair)
+    i = next(places, None)
+    return [] if i is None else ids[i + 2 :]
+
+
+@torch.no_grad()
+def layers(ids, k=4):
+    own = list(ids)
+    for _ in range(k):  # without a cache: simple, and honest about being slow
+        h = bottom(input_ids=torch.tensor([own], device=net.device)).last_hidden_state[:, -1]
+        own.append(net.lm_head(net.model.norm(h)).argmax(-1).item())
+    return own[len(ids) :]
+
+
+# %%
+prompts = {"copy": f"{text[:300]}\n\nThe same text again:\n\n{text[:60]}", "free": "My favourite season is"}
+for task, prompt in prompts.items():
+    row, told_ids = chat(prompt)["input_ids"], {}
+    for name, draft in (("greedy", lambda ids: []), ("lookup", lookup), ("layers", layers)):
+        begin = time.perf_counter()
+        told_ids[name], accepted = speculative(net, row, run.budget.n_new, draft)
+        spent = time.perf_counter() - begin
+        print(f"{task:5s} {name:7s} {len(accepted):3d} passes, {spent:5.1f} s, accepted {accepted[:12]}")
+        run.record(**{f"passes_{task}_{name}": len(accepted), f"same_{task}_{name}": told_ids[name] == told_ids["greedy"]})
+    print("     same ids as greedy:", {name: told_ids[name] == told_ids["greedy"] for name in ("lookup", "layers")})
+
+# %% [markdown]
+# **Observe.** The ids are greedy's. Lookup saves many passes where the answer copies, and hardly any where it does not. The
+# lower half, never trained to speak, is mostly refused, and costs more than it saves: fewer *passes* is not less *time*.
+#
+# ## 9 The experiments
+#
+# Claims were written before the first run. **Predict.** KD1: soft labels beat the labels alone, *and* beat the names that the
+# same teacher gives. KD3: a smoothed teacher makes the worse student.
+
+# %%
+from instructlab_repro import lesson
+
+
+def shares(panel):
+    panel.set(xlabel="right articles")
+    panel.xaxis.set_major_formatter("{x:.0%}")
+
+
+print("verdicts:", lesson.words("KD1", "KD3"))
+figure, axis = plotting.axes(width=5.8, height=2.8, dpi=85)
+arms = ("majority", "permuted", "hard", "soft_smooth", "soft", "pseudo", "all_labels", "teacher_smooth", "teacher")
+lesson.dots(axis, "distillation", "accuracy", "accuracy on news", *arms)
+shares(axis)
+show(figure, "25_distillation")
+lesson.folded("distillation", "KD1", "KD3")
+
+# %% [markdown]
+# *Figure: a dot is a seed; the bar is their mean.*
+#
+# OBSERVE_KD
+#
+# **Predict.** PN1: no loss until about a third of the weights is out, then a cliff.
+
+# %%
+print("verdict:", lesson.words("PN1"))
+figure, axis = plotting.axes(width=5.6, height=2.9, dpi=85)
+lines = lesson.results("pruning")
+for index, method in enumerate(("magnitude", "movement", "random", "heads", "layers", "frozen", "majority")):
+    at = {}
+    for line in lines:
+        if line["method"] == method:
+            at.setdefault(line["level"], []).append(line["accuracy"])
+    means = [sum(at[level]) / len(at[level]) for level in sorted(at)]
+    axis.plot(sorted(at), means, label=lesson.experiment("pruning").labels[method], **plotting.style(index))
+axis.set(xlabel="share taken out", ylabel="accuracy", ylim=(0, 1.02))
+axis.legend(fontsize=6, loc="lower left")
+show(figure, "25_pruning")
+lesson.folded("pruning", "PN1")
+
+# %% [markdown]
+# *Figure: means over seeds, each with test articles of its own.*
+#
+# OBSERVE_PN
+#
+# **Predict.** C16, what the articles promise: cutting and int8 each make the file smaller and the pass faster. PN2: dropped
+# layers are speed, zeros are not.
+
+# %%
+print("verdicts:", lesson.words("C16", "PN2"))
+figure, panels = plotting.axes(1, 2, width=4.2, height=2.5, dpi=85)
+for panel, n in zip(panels, (1, 16), strict=True):
+    lesson.dots(panel, "latency", "forward_seconds", f"{n} text{'s' * (n > 1)} of 24 tokens", batch=n)
+    panel.set(xlabel="seconds", xlim=(0, None))
+show(figure, "25_latency")
+lesson.folded("latency", "C16", "PN2")
+
+# %% [markdown]
+# *Figure: a dot is a process; its median over turns.*
+#
+# OBSERVE_C16
+#
+# **Predict.** QZ1: the int8 schemes stand in the order that LLM.int8() published for 125 million weights.
+
+# %%
+print("verdict:", lesson.words("QZ1"))
+figure, axis = plotting.axes(width=5.8, height=2.6, dpi=85)
+lesson.dots(axis, "eight_bits", "perplexity", "perplexity on BBC news, ours")
+axis.set(xlabel="perplexity")
+show(figure, "25_eight_bits")
+print("Published (Dettmers and others 2022, table 1, 125M, C4; another model and other texts, so no common ranking):")
+print(lesson.verdict("QZ1")["source"]["place"] if "source" in lesson.verdict("QZ1") else "see the claim's source")
+lesson.folded("eight_bits", "QZ1")
+
+# %% [markdown]
+# *Figure: a dot is ten articles.*
+#
+# OBSERVE_QZ
+#
+# ## 10 What we have shown
+#
+# Printed from this run's record.
+
+# %%
+r = run.metrics
+print(f"profile {run.profile}, seed {seed}; gate against slice {r['gate_against_slice']:.0e}")
+print({name: round(value, 3) for name, value in r.items() if name.startswith(("student", "megabytes"))})
+print({name: value for name, value in r.items() if name.startswith(("passes", "same"))})
+print("verdicts:", lesson.words("KD1", "KD3", "PN1", "PN2", "C16", "QZ1"))
+
+# %% [markdown]
+# **What we have not shown.** Nothing about large models, where outliers are stronger. Nothing about processors with units for
+# int8 or for sparse blocks of two in four. Nothing about pruning with tuning afterwards, which recovers much. Our int8
+# products were computed in floats: section 6 measures loss, section 7 speed. Times are this machine's, with others at work.
+
+# %% [markdown]
+# **What should I set?**
+#
+# | you have | do first | in a library |
+# |---|---|---|
+# | a model that is too slow | measure, one thread, versions in turns | `time.perf_counter`, the median |
+# | many texts without labels and a good model | a smaller student: the teacher's names first, then soft labels | `T`, tuned on dev |
+# | a teacher to train for that | no label smoothing | `label_smoothing_factor=0` |
+# | layers to spare | drop from above, tune again | `encoder.layer[:n]` |
+# | heads to spare | gates to choose, slices to ship | hooks; not `prune_heads` |
+# | zeros | do not expect speed | – |
+# | a CPU and linear layers | dynamic int8, then the accuracy again | `quantize_dynamic`, torchao |
+# | a decoder in int8 | outliers apart | `BitsAndBytesConfig(load_in_8bit=True)` |
+# | answers that copy their prompt | lookup drafts | `prompt_lookup_num_tokens` |
+
+# %% [markdown]
+# **Recall.** Answer without scrolling.
+#
+# 1. Why $T^2$?
+# 2. What separates "soft labels help" from "more texts help"?
+# 3. Why are zeros not speed?
+# 4. Which scales may a quantised product have, and why not one for each feature inside the sum?
+# 5. Why does speculative decoding not change greedy's tokens?
+#
+# <details><summary>Answers</summary>
+#
+# 1. Both softmaxes flatten and the loss carries $1/T$: the gradient shrinks like $1/T^2$ without it.
+# 2. A student that learns the same teacher's names on the same texts.
+# 3. A dense product multiplies by them, a dense file stores them.
+# 4. For rows of $X$ and for outputs: they leave the sum over features. A scale for each feature would not.
+# 5. Each proposed token is kept only where the model itself would have chosen it, after the same tokens.
+#
+# </details>
+#
+# **Exercises.** `notebooks/exercises/25_compression.py`; `make classroom` builds the student version.
+
+# %% [markdown]
+# **References.**
+#
+# - Dettmers, T., Lewis, M., Belkada, Y., and Zettlemoyer, L. (2022). LLM.int8(): 8-bit matrix multiplication for transformers
+#   at scale. *NeurIPS 2022*.
+# - Gordon, M. A., Duh, K., and Andrews, N. (2020). Compressing BERT: studying the effects of weight pruning on transfer
+#   learning. *RepL4NLP 2020*.
+# - Hinton, G., Vinyals, O., and Dean, J. (2015). Distilling the knowledge in a neural network. *arXiv:1503.02531*.
+# - Leviathan, Y., Kalman, M., and Matias, Y. (2023). Fast inference from transformers via speculative decoding. *ICML 2023*.
+# - Michel, P., Levy, O., and Neubig, G. (2019). Are sixteen heads really better than one? *NeurIPS 2019*.
+# - Müller, R., Kornblith, S., and Hinton, G. (2019). When does label smoothing help? *NeurIPS 2019*.
+# - Sanh, V., Wolf, T., and Rush, A. M. (2020). Movement pruning: adaptive sparsity by fine-tuning. *NeurIPS 2020*.
