@@ -333,16 +333,16 @@ for name, kind in (("absmax", absmax), ("zero point", zero_point)):
 # **Predict.** One feature of $X$ is a hundred times larger than the others. Which scheme is saved by row scales?
 
 # %%
+from matplotlib.patches import Rectangle
+
 figure, panels = plotting.axes(1, 3, width=2.6, height=2.3, dpi=85)
 shades = {"one a tensor": (1, 1), "row-wise": (5, 1), "vector-wise": (5, 4)}
 for panel, (name, (rows, columns)) in zip(panels, shades.items(), strict=True):
-    for i in range(5):
-        level = 0.55 + 0.4 * i / 5 if rows > 1 else 0.75
-        panel.add_patch(plotting_box := __import__("matplotlib").patches.Rectangle((0, 4 - i), 6, 1, fc=str(level), ec="k"))
-    for n in range(4):
-        level = 0.55 + 0.4 * n / 4 if columns > 1 else 0.75
-        panel.add_patch(type(plotting_box)((7 + n, -1), 1, 6, fc=str(level), ec="k", hatch="//" if columns > 1 else ""))
-    panel.text(3, 5.3, f"$X$: {rows} scale{'s' * (rows > 1)}", ha="center")
+    boxes = [((0, 4 - i), 6, 1, i / 5 if rows > 1 else 0.4) for i in range(5)]
+    boxes += [((7 + n, -1), 1, 6, n / 4 if columns > 1 else 0.4) for n in range(4)]
+    for *place, shade in boxes:
+        panel.add_patch(Rectangle(*place, facecolor=str(0.5 + shade / 2), edgecolor="black"))
+    panel.text(3, 5.3, f"$X$: {rows}", ha="center")
     panel.text(9, 5.3, f"$W^\\top$: {columns}", ha="center")
     panel.set(title=name, xlim=(-0.3, 11.3), ylim=(-1.3, 6.3), aspect="equal")
     panel.axis("off")
@@ -464,7 +464,8 @@ def speculative(net, prompt, n, draft, k=4):
         said, cache = out.logits[0].argmax(-1).tolist(), out.past_key_values
         a = next((i for i, token in enumerate(proposal) if token != said[i]), len(proposal))
         ids += said[: a + 1]
-        cache.crop(len(ids) - 1)
+        if a < len(proposal):
+            cache.crop(a - len(proposal))  # minus the refused ones, counted from the end
         accepted.append(a)
     return ids[len(prompt) : len(prompt) + n], accepted
 
