@@ -49,7 +49,9 @@ def learn(
         loss = cross_entropy(net(x), y, smoothing).mean()
         if pool is not None and told is not None:
             z = net(pool)
-            more = distillation_loss(z, told, temperature) if told.ndim == 2 else cross_entropy(z, told).mean()
+            more = (
+                distillation_loss(z, told, temperature) if told.ndim == 2 else cross_entropy(z, told).mean()
+            )
             loss = loss + more
         if not loss.isfinite():
             raise TrainingError(f"the loss is {loss.item()}: lower the rate")

@@ -68,7 +68,7 @@ def zero_point(x: Tensor, dim: int | None = None) -> Codes:
 
 
 class Scheme(NamedTuple):
-    """How a product is quantised: ``asymmetric`` (zero point), ``rows`` of x, ``columns`` of the weight, ``outliers`` apart."""
+    """How a product is quantised: ``asymmetric`` (zero point), by ``rows`` of x and ``columns``, ``outliers`` apart."""
 
     asymmetric: bool = False
     rows: bool = False

@@ -24,12 +24,14 @@ def linear_weights(net: nn.Module) -> dict[str, nn.Parameter]:
 def keep_best(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """Masks, bool in the shapes of ``scores``, True where kept: ``round(share * n)`` of all n scores together are removed.
 
-    Removed are the smallest; of equal ones the first. Raises ParameterError for a share outside 0 … 1, or a score that is NaN.
+    Removed are the smallest; of equal ones the first. ParameterError for a share outside 0 … 1, or a score that is NaN.
     Source: lesson 25, section 3.
     """
     flat = torch.cat([score.detach().flatten() for score in scores.values()])
     if not 0 <= share <= 1 or flat.isnan().any():
-        raise ParameterError(f"share {share} of {len(flat)} scores: choose 0 to 1, and scores that are numbers")
+        raise ParameterError(
+            f"share {share} of {len(flat)} scores: choose 0 to 1, and scores that are numbers"
+        )
     gone, n = torch.zeros(len(flat), dtype=torch.bool), round(share * len(flat))
     if n:
         limit = flat.kthvalue(n).values
@@ -100,7 +102,9 @@ def slice_heads(layer: Any, keep: Sequence[int]) -> None:
     own, out = layer.attention.self, layer.attention.output.dense
     heads, size = own.num_attention_heads, own.attention_head_size
     if not keep or len(set(keep)) != len(keep) or not all(0 <= head < heads for head in keep):
-        raise ParameterError(f"keep heads {list(keep)} of {heads}: name one at least, each once, from 0 to {heads - 1}")
+        raise ParameterError(
+            f"keep heads {list(keep)} of {heads}: name one at least, each once, from 0 to {heads - 1}"
+        )
     rows = torch.cat([torch.arange(head * size, (head + 1) * size) for head in sorted(keep)])
     for linear in (own.query, own.key, own.value):
         linear.weight = nn.Parameter(linear.weight[rows].clone())

@@ -38,7 +38,10 @@ def test_the_loss_is_torchs_kl_div_times_t_squared(T, dtype):
     z, v = draws(7, 5).to(dtype), draws(7, 5, seed=1).to(dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     want = T**2 * F.kl_div(
-        F.log_softmax(z.to(wide) / T, -1), F.log_softmax(v.to(wide) / T, -1), reduction="batchmean", log_target=True
+        F.log_softmax(z.to(wide) / T, -1),
+        F.log_softmax(v.to(wide) / T, -1),
+        reduction="batchmean",
+        log_target=True,
     )
     found = distilling.distillation_loss(z, v, T)
     assert found.dtype == wide and abs(found - want) < (1e-12 if dtype == torch.float64 else 2e-2)
@@ -163,7 +166,9 @@ def test_codes_are_torchs(kind, name):
         steps = x / found.scale
         half = ((steps - steps.floor()) - 0.5).abs() < 1e-3  # a tie may fall to either side
         assert apart.max() <= 1 and not apart[~half].any()
-        assert ((found.values() - x).abs() <= 0.5001 * found.scale + 1e-30).all() or kind is quantisation.zero_point
+        assert (
+            (found.values() - x).abs() <= 0.5001 * found.scale + 1e-30
+        ).all() or kind is quantisation.zero_point
         assert ((found.values() - x).abs() <= 1.0001 * found.scale + 1e-30).all()
 
 

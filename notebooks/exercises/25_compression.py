@@ -101,7 +101,9 @@ def hidden_25_1(four_bits):
     for dtype in (torch.float32, torch.float64):
         w = torch.randn(3, 10, generator=g, dtype=torch.float64).to(dtype)
         for group in (1, 5, 10):
-            checking.equal(call(w, group), rounded_as(w, group), "values", says=f"Runs of {group}, {dtype}.", tol=1e-6)
+            checking.equal(
+                call(w, group), rounded_as(w, group), "values", says=f"Runs of {group}, {dtype}.", tol=1e-6
+            )
     call.refuses(ValueError, torch.ones(2, 6), 0, says="A run of 0 holds nothing.")
 
 
@@ -140,8 +142,8 @@ def accept(said, proposal):
 # %% nbgrader={"grade_id": "check_25_2", "grade": true, "points": 2, "locked": true}
 def accepted_as(said, proposal, how=""):
     """The pass with one mistake, or with none."""
-    same = [p == s for p, s in zip(proposal, said)]  # said has one more
-    a = sum(same) if how == "any" else (same + [False]).index(False)
+    same = [p == s for p, s in zip(proposal, said[:-1], strict=True)]  # said has one more
+    a = sum(same) if how == "any" else [*same, False].index(False)
     new = {"own": said[:a], "draft": [*proposal[:a], *(proposal[a : a + 1] or said[a : a + 1])]}
     drop = {"one": len(proposal) - a - 1, "kept": a}
     return list(new.get(how, said[: a + 1])), max(0, drop.get(how, len(proposal) - a))
@@ -156,10 +158,18 @@ def check_25_2(accept):
         "You drop one entry too few: the model's own new token is not in the cache yet.": "one",
         "You drop what was accepted. Drop what was refused.": "kept",
     }
-    cases = (([5, 6, 7, 8], [5, 6, 9]), ([1, 2, 3, 4], [9, 2, 3]), ([3, 4], [3]), ([7], []), ([4, 4, 4, 1], [4, 5, 4]))
+    cases = (
+        ([5, 6, 7, 8], [5, 6, 9]),
+        ([1, 2, 3, 4], [9, 2, 3]),
+        ([3, 4], [3]),
+        ([7], []),
+        ([4, 4, 4, 1], [4, 5, 4]),
+    )
     for said, proposal in cases:
         got, want = call(said, proposal), accepted_as(said, proposal)
-        assert isinstance(got, tuple) and len(got) == 2, "Return a pair: the ids, and how many entries to drop."
+        assert isinstance(got, tuple) and len(got) == 2, (
+            "Return a pair: the ids, and how many entries to drop."
+        )
         for says, how in wrong.items():
             bad = accepted_as(said, proposal, how)
             assert (list(got[0]), got[1]) != bad or bad == want, says
@@ -198,7 +208,8 @@ hidden_25_2(accept)
 #
 # $$ (1 - \alpha)\,\text{CE}(z, y) + \alpha\, T^2\, \text{KL}\big(\text{softmax}(v/T) \,\|\, \text{softmax}(z/T)\big), $$
 #
-# both means over rows. `student` $z$ and `teacher` $v$ are logits $(N, K)$, `y` int64 $(N,)$. No gradient may flow to `teacher`.
+# both means over rows. `student` $z$ and `teacher` $v$ are logits $(N, K)$, `y` int64 $(N,)$. No gradient may
+# flow to `teacher`.
 
 
 # %%
@@ -241,7 +252,9 @@ def check_25_3(loss):
     for T, alpha in ((4.0, 0.5), (2.0, 0.9), (1.0, 0.3)):
         z, v = (2 * torch.randn(5, 3, generator=g, dtype=torch.float64) for _ in range(2))
         y = torch.randint(3, (5,), generator=g)
-        known = {says: loss_as(z, v, y, T, alpha, **how) for says, how in wrong.items() if T > 1 or "turned" in how}
+        known = {
+            says: loss_as(z, v, y, T, alpha, **how) for says, how in wrong.items() if T > 1 or "turned" in how
+        }
         checking.equal(call(z, v, y, T, alpha), loss_as(z, v, y, T, alpha), "the loss", known, tol=1e-9)
         z.requires_grad_()
         v.requires_grad_()
@@ -274,11 +287,11 @@ check_25_3(loss)
 #
 # > ●●●●● · 120 minutes · practice · prediction
 #
-# Take a model that you use. Make it smaller or faster: fewer layers, int8, a student, a shorter input. **Before** you measure,
-# write down the speed-up that you expect. `project()` returns a dict with exactly these keys:
+# Take a model that you use. Make it smaller or faster: fewer layers, int8, a student, a shorter input. **Before** you
+# measure, write down the speed-up that you expect. `project()` returns a dict with exactly these keys:
 #
-# - `before`, `after`: times of a forward pass in seconds, at least ten each, equally many, positive, measured in **turns**: the
-#   pairs `before[i]`, `after[i]` belong to one turn.
+# - `before`, `after`: times of a forward pass in seconds, at least ten each, equally many, positive, measured in **turns**:
+#   the pairs `before[i]`, `after[i]` belong to one turn.
 # - `bytes`: the sizes of the two files, a pair of whole numbers above $0$.
 # - `right_before`, `right_after`: for at least fifty test items, the same for both, whether the answer was right (`bool`).
 # - `predicted`: the log2 of the ratio of times, after to before, that you expected: $-1$ is twice as fast.
@@ -308,8 +321,8 @@ def project():
     after = [0.060 + 0.001 * (i % 3) for i in range(12)]
     right_before = [i % 8 > 0 for i in range(80)]
     right_after = [i % 8 > 0 and i != 9 for i in range(80)]
-    speed = intervals.t_interval([math.log2(b / a) for a, b in zip(before, after)])
-    cost = intervals.t_interval([float(b) - float(a) for a, b in zip(right_before, right_after)])
+    speed = intervals.t_interval([math.log2(b / a) for a, b in zip(before, after, strict=True)])
+    cost = intervals.t_interval([float(b) - float(a) for a, b in zip(right_before, right_after, strict=True)])
     return {
         "before": before, "after": after, "bytes": (90_000_000, 58_000_000), "right_before": right_before,
         "right_after": right_after, "predicted": -0.6, "speed": (speed.low, speed.high), "cost": (cost.low, cost.high),
@@ -340,17 +353,28 @@ def held_against(value, want, name, known):
 
 def check_25_5(project):
     mine = checking.calls(project)()
-    assert isinstance(mine, dict) and set(mine) == set(KEYS), f"Return a dict with the keys {', '.join(KEYS)}."
+    assert isinstance(mine, dict) and set(mine) == set(KEYS), (
+        f"Return a dict with the keys {', '.join(KEYS)}."
+    )
     before, after = list(mine["before"]), list(mine["after"])
     assert len(before) == len(after) >= 10, "before, after: ten turns at least, as many of both."
-    assert all(isinstance(t, float) and 0 < t < math.inf for t in before + after), "Times are positive floats."
-    assert all(type(n) is int and n > 0 for n in mine["bytes"]) and len(mine["bytes"]) == 2, "bytes: two whole numbers."
+    assert all(isinstance(t, float) and 0 < t < math.inf for t in before + after), (
+        "Times are positive floats."
+    )
+    assert all(type(n) is int and n > 0 for n in mine["bytes"]) and len(mine["bytes"]) == 2, (
+        "bytes: two whole numbers."
+    )
     a, b = list(mine["right_before"]), list(mine["right_after"])
-    assert len(a) == len(b) >= 50 and all(type(x) is bool for x in a + b), "Fifty test items, True or False each."
+    assert len(a) == len(b) >= 50 and all(type(x) is bool for x in a + b), (
+        "Fifty test items, True or False each."
+    )
     logs = [math.log2(y / x) for x, y in zip(before, after, strict=True)]
     want, ratio = interval_of(logs), interval_of([y / x for x, y in zip(before, after, strict=True)])
     known = {
-        "speed: that is before over after. After to before is negative where it became faster.": (-want[1], -want[0]),
+        "speed: that is before over after. After to before is negative where it became faster.": (
+            -want[1],
+            -want[0],
+        ),
         "speed: this is the ratio itself. Its log2 is asked for.": ratio,
     }
     held_against(mine["speed"], want, "speed", known)
@@ -359,9 +383,13 @@ def check_25_5(project):
     known = {"cost: that is before minus after: a loss is negative.": (-paired[1], -paired[0])}
     held_against(mine["cost"], paired, "cost", known)
     inside = "within" if want[0] <= mine["predicted"] <= want[1] else "outside"
-    assert mine["verdict"] == inside, f"verdict: {inside!r} expected; speed is ({want[0]:.3f}, {want[1]:.3f})."
+    assert mine["verdict"] == inside, (
+        f"verdict: {inside!r} expected; speed is ({want[0]:.3f}, {want[1]:.3f})."
+    )
     assert type(mine["worth"]) is bool, "worth: True or False. You decide."
-    assert isinstance(mine["why"], str) and len(mine["why"]) >= 30, "why: a sentence of thirty characters at least."
+    assert isinstance(mine["why"], str) and len(mine["why"]) >= 30, (
+        "why: a sentence of thirty characters at least."
+    )
     print("25.5 passed: the arithmetic holds. Now the rubric.")
 
 

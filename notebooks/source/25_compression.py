@@ -47,7 +47,6 @@ seed: int = 0  # texts, first values, order of the turns
 # %%
 import copy
 import functools
-import math
 import statistics
 import time
 import warnings
@@ -55,7 +54,7 @@ import warnings
 import torch
 from torch.nn import functional as F
 
-from instructlab_utils import distilling, features, models, plotting, quantisation, sparsity, start, tasks
+from instructlab_utils import distilling, features, models, plotting, quantisation, sparsity, start
 from instructlab_utils.errors import ParameterError
 
 run = start("25", profile=profile, seed=seed)
@@ -100,8 +99,8 @@ for name, net in nets.items():
     run.record(**{"ms_" + name.replace(" ", "_"): statistics.median(times[name])})
 
 # %% [markdown]
-# **Observe.** The zeros bought nothing: no time beyond the noise, and not a byte. A matrix product multiplies by zero as
-# patiently as by anything else, and a file stores a zero in as many bytes as a one. *Sparse* is not *fast*. Cutting two
+# **Observe.** The zeros bought nothing: no time beyond the noise, and not a byte. A matrix product multiplies
+# by zero as by anything else, and a file stores a zero in as many bytes as a one. *Sparse* is not *fast*. Cutting two
 # layers is fast; but the file shrinks less than one would hope, since half of this model is its table of words.
 #
 # The versions took *turns*: another program on the machine slows all of them alike. Letters for the whole lesson:
@@ -119,13 +118,13 @@ for name, net in nets.items():
 # ## 2 A student learns from a teacher
 #
 # A label says "sports". A teacher says "sports, surely; if not, then rather politics than technology". Hinton and others
-# (2015) let the student learn that whole sentence. At temperature $T$ both distributions are flatter, and the loss is
+# (2015) let the student learn all of it. At temperature $T$ both distributions are flatter, and the loss is
 #
 # $$ \mathcal L = T^2\, \text{KL}(p \,\|\, q) = T^2 \sum_i p_i (\ln p_i - \ln q_i), \qquad
 # \frac{\partial \mathcal L}{\partial z_i} = T\,(q_i - p_i) . $$
 #
-# For large $T$, $q_i - p_i$ shrinks like $1/T$; the factor $T^2$ makes up for it. **Predict.** To what does the gradient tend as
-# $T \to \infty$?
+# For large $T$, $q_i - p_i$ shrinks like $1/T$; the factor $T^2$ makes up for it. **Predict.** To what does the gradient
+# tend as $T \to \infty$?
 
 
 # %% tags=["defines:distilling.distillation_loss"]
@@ -209,7 +208,9 @@ for name, logits in told.items():
 def keep_best(scores, share):
     flat = torch.cat([score.detach().flatten() for score in scores.values()])
     if not 0 <= share <= 1 or flat.isnan().any():
-        raise ParameterError(f"share {share} of {len(flat)} scores: choose 0 to 1, and scores that are numbers")
+        raise ParameterError(
+            f"share {share} of {len(flat)} scores: choose 0 to 1, and scores that are numbers"
+        )
     gone, n = torch.zeros(len(flat), dtype=torch.bool), round(share * len(flat))
     if n:
         limit = flat.kthvalue(n).values
@@ -263,10 +264,10 @@ assert apart < 1e-5
 #
 # ## 5 Eight bits
 #
-# **Absmax** uses one scale, $s = \max|x| / 127$, and codes $c = \text{round}(x/s)$. **Zero point** stretches the range from the
-# smallest to the largest value over all 256 codes: $s = (\max - \min)/255$, $o = \text{round}(-128 - \min/s)$,
-# $c = \text{round}(x/s) + o$, and back $x \approx (c - o)\,s$. **Predict.** Values between 0 and 1, as after a ReLU: how many
-# of the 256 codes does each use?
+# **Absmax** uses one scale, $s = \max|x| / 127$, and codes $c = \text{round}(x/s)$. **Zero point** stretches the range from
+# the smallest to the largest value over all 256 codes: $s = (\max - \min)/255$, $o = \text{round}(-128 - \min/s)$, $c =
+# \text{round}(x/s) + o$, and back $x \approx (c - o)\,s$. **Predict.** Values between 0 and 1, as after a ReLU: how many of
+# the 256 codes does each use?
 
 
 # %% tags=["defines:quantisation.absmax", "defines:quantisation.zero_point"]
@@ -325,8 +326,8 @@ for name, kind in (("absmax", absmax), ("zero point", zero_point)):
 # %% [markdown]
 # ## 6 Rows, columns, outliers
 #
-# A product $X W^\top$ needs scales for both. One a tensor; or one for each row of $X$ (*row-wise*); or also one for each output
-# (*vector-wise*): scales of rows and columns factor out of the sum. A scale inside the sum would not:
+# A product $X W^\top$ needs scales for both. One a tensor; or one for each row of $X$ (*row-wise*); or also one for each
+# output (*vector-wise*): scales of rows and columns factor out of the sum. A scale inside the sum would not:
 #
 # $$ \sum_j X_{ij} W_{nj} \;\approx\; s^X_i\, s^W_n \sum_j (c^X_{ij} - o^X_i)(c^W_{nj} - o^W_n) . $$
 #
@@ -359,10 +360,15 @@ net, chat = models.load_decoder(device=run.device).float(), models.load_tokenize
 text = dev["text"][0]
 ids = torch.tensor([chat(text)["input_ids"][: run.budget.n_tokens]], device=net.device)
 seen, hooks = {}, []
+
+
+def keep(name, _, inputs):
+    seen[name] = inputs[0][0].detach()
+
+
 for name, part in net.named_modules():
     if isinstance(part, torch.nn.Linear) and name != "lm_head":
-        hook = lambda _, inputs, name=name: seen.update({name: inputs[0][0].detach()})
-        hooks.append(part.register_forward_pre_hook(hook))
+        hooks.append(part.register_forward_pre_hook(functools.partial(keep, name)))
 with torch.no_grad():
     net(ids)
 for hook in hooks:
@@ -385,29 +391,27 @@ for name, scheme in quantisation.SCHEMES.items():
         error = (quantisation.EightBitLinear(linear, scheme)(X) - exact).norm() / exact.norm()
     print(f"{name:20s} relative error {error:.4f}")
 
+# The same for what our checkpoint hides: how many different weights stand in a block of 32?
+blocks = net.model.layers[0].mlp.up_proj.weight.detach().cpu().reshape(-1, 32)[:2000]
+for name, rows in (("SmolLM2", blocks), ("random numbers", torch.randn(2000, 32))):
+    print(f"{name}: at most {max(len(row.unique()) for row in rows)} different values in a block of 32")
+
 # %% [markdown]
 # *Figure: the input with the largest value in the model; above the dashed line a feature counts as an outlier.*
 #
 # **Observe.** A few features are huge. A scale that must fit them leaves the others a handful of codes. Rows of their own
-# confine the damage to the tokens that have the outlier; taking the features apart removes it.
+# help only where the outlier visits few tokens; taking its features apart removes it. Columns count too: compare row-wise
+# with vector-wise.
 #
-# **What our checkpoint hides.** SmolLM2 came to us in four bits. Count the different weights in blocks of 32:
-
-# %%
-blocks = net.model.layers[0].mlp.up_proj.weight.detach().cpu().reshape(-1, 32)[:2000]
-print(f"different values in a block of 32, at most: {max(len(row.unique()) for row in blocks)}")
-fresh = torch.randn(2000, 32).unique(dim=0)
-print(f"in random numbers: {max(len(row.unique()) for row in fresh)}")
-
-# %% [markdown]
-# **Observe.** Its weights were rounded before we met them. An int8 *weight* can lose little more, and int4 in the same blocks
-# would look free of loss: an artefact. *Activations* were never rounded; what we measure is mostly theirs.
+# **What our checkpoint hides.** SmolLM2 came to us in four bits: its weights were rounded before we met them. An int8
+# *weight* can lose little more, and int4 in the same blocks would look free of loss: an artefact. *Activations* were never
+# rounded; what we measure is mostly theirs.
 #
 # ## 7 With the library: dynamic int8
 #
-# `torch.ao.quantization.quantize_dynamic` stores int8 weights (one scale a matrix) and quantises inputs when they come. It is
-# deprecated (torchao is its successor) and works. We rebuild one of its layers: on this kind of processor it gives the *input*
-# only seven bits, so that sums of products cannot overflow.
+# `torch.ao.quantization.quantize_dynamic` stores int8 weights (one scale a matrix) and quantises inputs when they come. It
+# is deprecated (torchao is its successor) and works. We rebuild one of its layers: on this kind of processor it gives the
+# *input* only seven bits, so that sums of products cannot overflow.
 
 # %%
 small = torch.ao.quantization.quantize_dynamic(dense, {torch.nn.Linear}, dtype=torch.qint8)
@@ -421,7 +425,10 @@ for bits in (7, 8):
     o = (-low / s).round()
     ours = (((x / s).round() + o).clamp(0, most) - o) * s @ w.dequantize().T + bias
     print(f"input in {bits} bits: largest difference to torch {(ours - theirs(x)).abs().max():.0e}")
-size = {name: quantisation.file_bytes(quantisation.tensors_of(net)) / 1e6 for name, net in (("fp32", dense), ("int8", small))}
+size = {
+    name: quantisation.file_bytes(quantisation.tensors_of(net)) / 1e6
+    for name, net in (("fp32", dense), ("int8", small))
+}
 print({name: f"{value:.1f} MB" for name, value in size.items()})
 run.record(**{f"megabytes_{name}": value for name, value in size.items()})
 
@@ -442,8 +449,12 @@ held = sum(part.nbytes for one in cache.layers for part in (one.keys, one.values
 t, model_bytes = ids.shape[1], sum(w.nbytes for w in net.parameters())
 print(f"2 · {L} · {H} · {d} · {t} · 4 bytes = {2 * L * H * d * t * 4:,}; held {held:,}")
 assert held == 2 * L * H * d * t * 4
-print(f"as heavy as the weights after {model_bytes / (held / t):,.0f} tokens; in int8 after four times as many")
-print(f"sixteen users at {c.max_position_embeddings:,} tokens each: {16 * c.max_position_embeddings * held / t / 1e9:.1f} GB")
+print(
+    f"as heavy as the weights after {model_bytes / (held / t):,.0f} tokens; in int8 after four times as many"
+)
+print(
+    f"sixteen users at {c.max_position_embeddings:,} tokens each: {16 * c.max_position_embeddings * held / t / 1e9:.1f} GB"
+)
 
 # %% [markdown]
 # **The draft.** A forward pass over five tokens costs little more than over one (the weights are read once). So let something
@@ -482,7 +493,7 @@ def lookup(ids):
 
 
 @torch.no_grad()
-def layers(ids, k=4):
+def layers(ids, k=2):
     own = list(ids)
     for _ in range(k):  # without a cache: simple, and honest about being slow
         h = bottom(input_ids=torch.tensor([own], device=net.device)).last_hidden_state[:, -1]
@@ -491,7 +502,7 @@ def layers(ids, k=4):
 
 
 # %%
-prompts = {"copy": f"{text[:300]}\n\nThe same text again:\n\n{text[:60]}", "free": "My favourite season is"}
+prompts = {"copy": f"{text[:200]}\n\nThe same text again:\n\n{text[:40]}", "free": "My favourite season is"}
 for task, prompt in prompts.items():
     row, told_ids = chat(prompt)["input_ids"], {}
     for name, draft in (("greedy", lambda ids: []), ("lookup", lookup), ("layers", layers)):
@@ -499,8 +510,16 @@ for task, prompt in prompts.items():
         told_ids[name], accepted = speculative(net, row, run.budget.n_new, draft)
         spent = time.perf_counter() - begin
         print(f"{task:5s} {name:7s} {len(accepted):3d} passes, {spent:5.1f} s, accepted {accepted[:12]}")
-        run.record(**{f"passes_{task}_{name}": len(accepted), f"same_{task}_{name}": told_ids[name] == told_ids["greedy"]})
-    print("     same ids as greedy:", {name: told_ids[name] == told_ids["greedy"] for name in ("lookup", "layers")})
+        run.record(
+            **{
+                f"passes_{task}_{name}": len(accepted),
+                f"same_{task}_{name}": told_ids[name] == told_ids["greedy"],
+            }
+        )
+    print(
+        "     same ids as greedy:",
+        {name: told_ids[name] == told_ids["greedy"] for name in ("lookup", "layers")},
+    )
 
 # %% [markdown]
 # **Observe.** The ids are greedy's. Lookup saves many passes where the answer copies, and hardly any where it does not. The
@@ -522,7 +541,17 @@ def shares(panel):
 
 print("verdicts:", lesson.words("KD1", "KD3"))
 figure, axis = plotting.axes(width=5.8, height=2.8, dpi=85)
-arms = ("majority", "permuted", "hard", "soft_smooth", "soft", "pseudo", "all_labels", "teacher_smooth", "teacher")
+arms = (
+    "majority",
+    "permuted",
+    "hard",
+    "soft_smooth",
+    "soft",
+    "pseudo",
+    "all_labels",
+    "teacher_smooth",
+    "teacher",
+)
 lesson.dots(axis, "distillation", "accuracy", "accuracy on news", *arms)
 shares(axis)
 show(figure, "25_distillation")
@@ -531,7 +560,9 @@ lesson.folded("distillation", "KD1", "KD3")
 # %% [markdown]
 # *Figure: a dot is a seed; the bar is their mean.*
 #
-# OBSERVE_KD
+# **Observe.** Read KD1's two parts apart. That soft labels beat the labels alone may come from the *texts*; only the
+# comparison with the same teacher's names says that *soft* matters. Look at the losses, too (folded): the loss asks whether
+# the student knows how sure to be.
 #
 # **Predict.** PN1: no loss until about a third of the weights is out, then a cliff.
 
@@ -554,41 +585,32 @@ lesson.folded("pruning", "PN1")
 # %% [markdown]
 # *Figure: means over seeds, each with test articles of its own.*
 #
-# OBSERVE_PN
+# **Observe.** How long does the first curve stay flat, and where does it break? Compare it with weights chosen blindly, and
+# with layers. Movement's scores were made for pruning *during* tuning; here they are used once, afterwards.
 #
 # **Predict.** C16, what the articles promise: cutting and int8 each make the file smaller and the pass faster. PN2: dropped
-# layers are speed, zeros are not.
+# layers are speed, zeros are not. QZ1: the int8 schemes stand in the order that LLM.int8() published for 125 million weights.
 
 # %%
-print("verdicts:", lesson.words("C16", "PN2"))
-figure, panels = plotting.axes(1, 2, width=4.2, height=2.5, dpi=85)
-for panel, n in zip(panels, (1, 16), strict=True):
+from IPython.display import display
+
+print("verdicts:", lesson.words("C16", "PN2", "QZ1"))
+figure, panels = plotting.axes(1, 3, width=3.9, height=2.7, dpi=85)
+for panel, n in zip(panels, (1, 16), strict=False):
     lesson.dots(panel, "latency", "forward_seconds", f"{n} text{'s' * (n > 1)} of 24 tokens", batch=n)
     panel.set(xlabel="seconds", xlim=(0, None))
-show(figure, "25_latency")
-lesson.folded("latency", "C16", "PN2")
-
-# %% [markdown]
-# *Figure: a dot is a process; its median over turns.*
-#
-# OBSERVE_C16
-#
-# **Predict.** QZ1: the int8 schemes stand in the order that LLM.int8() published for 125 million weights.
-
-# %%
-print("verdict:", lesson.words("QZ1"))
-figure, axis = plotting.axes(width=5.8, height=2.6, dpi=85)
-lesson.dots(axis, "eight_bits", "perplexity", "perplexity on BBC news, ours")
-axis.set(xlabel="perplexity")
-show(figure, "25_eight_bits")
-print("Published (Dettmers and others 2022, table 1, 125M, C4; another model and other texts, so no common ranking):")
-print(lesson.verdict("QZ1")["source"]["place"] if "source" in lesson.verdict("QZ1") else "see the claim's source")
+lesson.dots(panels[2], "eight_bits", "perplexity", "perplexity on BBC news")
+panels[2].set(xlabel="perplexity")
+show(figure, "25_measured")
+display(lesson.folded("latency", "C16", "PN2"))
 lesson.folded("eight_bits", "QZ1")
 
 # %% [markdown]
-# *Figure: a dot is ten articles.*
+# *Figure: left and middle, a dot is a process, its median over turns; right, a dot is ten articles.*
 #
-# OBSERVE_QZ
+# **Observe.** Read the seconds with the files beside them (folded): zeros move neither; layers and heads that are cut out
+# move both; int8 moves the file less than its name promises. On the right, compare the *order* with the published one,
+# which stands in QZ1's source (folded; another model, other texts, so never in one ranking with ours).
 #
 # ## 10 What we have shown
 #
@@ -605,14 +627,13 @@ print("verdicts:", lesson.words("KD1", "KD3", "PN1", "PN2", "C16", "QZ1"))
 # **What we have not shown.** Nothing about large models, where outliers are stronger. Nothing about processors with units for
 # int8 or for sparse blocks of two in four. Nothing about pruning with tuning afterwards, which recovers much. Our int8
 # products were computed in floats: section 6 measures loss, section 7 speed. Times are this machine's, with others at work.
-
-# %% [markdown]
+#
 # **What should I set?**
 #
 # | you have | do first | in a library |
 # |---|---|---|
 # | a model that is too slow | measure, one thread, versions in turns | `time.perf_counter`, the median |
-# | many texts without labels and a good model | a smaller student: the teacher's names first, then soft labels | `T`, tuned on dev |
+# | unlabelled texts, a good model | a student: the teacher's names first, then soft labels | `T`, by dev loss |
 # | a teacher to train for that | no label smoothing | `label_smoothing_factor=0` |
 # | layers to spare | drop from above, tune again | `encoder.layer[:n]` |
 # | heads to spare | gates to choose, slices to ship | hooks; not `prune_heads` |

@@ -20,7 +20,7 @@
 # block is one seed. The grid stands in `data/experiments/distillation.toml`, the claims in `data/claims/`; lesson 25
 # explains the methods.
 #
-# Two stages. `tune` tries decays and temperatures, and looks at dev articles. `run` takes the best and looks at test articles.
+# Two stages. `tune` tries decays and temperatures, and looks at dev articles. `run` takes the best, and test articles.
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
@@ -45,7 +45,9 @@ settings, draw = block.settings, torch.Generator().manual_seed(seed)
 # %%
 few, sizes = settings.few, settings.topics
 pool, order, test, dev = features.split_pool("bbc-topics", 2, seed, sizes["n_pool"])
-held = tasks.subsample(dev, sizes["n_dev"], 0) if block.tuning else tasks.disjoint(test, sizes["n_test"], 0, [0])
+held = (
+    tasks.subsample(dev, sizes["n_dev"], 0) if block.tuning else tasks.disjoint(test, sizes["n_test"], 0, [0])
+)
 y, test_y = torch.tensor(pool["label"])[order], torch.tensor(held["label"])
 encoder, tokenizer = models.load_encoder(), models.load_tokenizer("encoder")
 

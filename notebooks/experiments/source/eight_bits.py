@@ -68,7 +68,10 @@ def loss_of(one):
 # %%
 for trial in block.trials():
     shares = []
-    with block.run.measure() as cost, quantisation.eight_bit(net, quantisation.SCHEMES.get(trial.method)) as layers:
+    with (
+        block.run.measure() as cost,
+        quantisation.eight_bit(net, quantisation.SCHEMES.get(trial.method)) as layers,
+    ):
         scores = []
         for one in ids:
             scores.append(loss_of(one))

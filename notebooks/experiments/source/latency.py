@@ -82,7 +82,13 @@ def compressed(net):
 
 
 int8 = torch.ao.quantization.quantize_dynamic(dense, {torch.nn.Linear}, dtype=torch.qint8)
-nets = {"dense": dense, "layers": shallow(), "cut": shallow(8), "zeros_50": zeros(0.5), "zeros_90": zeros(0.9)}
+nets = {
+    "dense": dense,
+    "layers": shallow(),
+    "cut": shallow(8),
+    "zeros_50": zeros(0.5),
+    "zeros_90": zeros(0.9),
+}
 nets |= {"sparse_90": compressed(zeros(0.9)), "int8": int8}
 
 
@@ -105,7 +111,9 @@ sizes = {name: quantisation.file_bytes(stored(net)) for name, net in nets.items(
 
 # %%
 times, order = {(name, n): [] for name in nets for n in batches}, random.Random(seed)
-ids = torch.randint(1000, 20000, (max(batches), settings.tokens), generator=torch.Generator().manual_seed(seed))
+ids = torch.randint(
+    1000, 20000, (max(batches), settings.tokens), generator=torch.Generator().manual_seed(seed)
+)
 turns = [(name, n) for name in nets for n in batches]
 with torch.no_grad(), block.run.measure() as cost:
     for turn in range(settings.turns + 1):

@@ -44,7 +44,9 @@ pool, order, test, _ = features.split_pool("bbc-topics", 2, seed, 100_000)
 train, held = pool.select(order[: settings.rows]), tasks.disjoint(test, settings.test, seed, seeds)
 y, test_y = torch.tensor(train["label"]), torch.tensor(held["label"])
 encoder, tokenizer = models.load_encoder(), models.load_tokenizer("encoder")
-x, new = (features.lower_states(encoder, tokenizer, rows["text"], 3, settings.tokens) for rows in (train, held))
+x, new = (
+    features.lower_states(encoder, tokenizer, rows["text"], 3, settings.tokens) for rows in (train, held)
+)
 torch.manual_seed(seed)
 body, head = features.UpperLayers(encoder, 3), torch.nn.Linear(encoder.config.hidden_size, int(y.max()) + 1)
 if stage == "twin":
@@ -105,10 +107,15 @@ for trial in block.trials():
     else:
         with torch.no_grad(), taken_out(method, level):
             z = head(body(*new))
-    line = {"accuracy": (z.argmax(1) == test_y).double().mean().item(), "loss": F.cross_entropy(z, test_y).item()}
+    line = {
+        "accuracy": (z.argmax(1) == test_y).double().mean().item(),
+        "loss": F.cross_entropy(z, test_y).item(),
+    }
     line |= {"predictions": z.argmax(1).tolist(), "targets": test_y.tolist()}
     plain = method not in ("majority", "frozen")
-    line |= {"first_loss": sum(found[:5]) / 5, "train_loss": sum(found[-5:]) / 5} if plain and not level else {}
+    line |= (
+        {"first_loss": sum(found[:5]) / 5, "train_loss": sum(found[-5:]) / 5} if plain and not level else {}
+    )
     block.line(trial, cost if method == "magnitude" and not level else None, **line)
 
 # %% [markdown]
