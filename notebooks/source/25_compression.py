@@ -503,23 +503,22 @@ def layers(ids, k=2):
 
 # %%
 prompts = {"copy": f"{text[:200]}\n\nThe same text again:\n\n{text[:40]}", "free": "My favourite season is"}
+n, same = run.budget.n_new, []
+drafts = (("greedy", lambda ids: [], n), ("lookup", lookup, n), ("layers", layers, min(n, 12)))
 for task, prompt in prompts.items():
-    row, told_ids = chat(prompt)["input_ids"], {}
-    for name, draft in (("greedy", lambda ids: []), ("lookup", lookup), ("layers", layers)):
+    row, chosen = chat(prompt)["input_ids"], None
+    for name, draft, most in drafts:
         begin = time.perf_counter()
-        told_ids[name], accepted = speculative(net, row, run.budget.n_new, draft)
-        spent = time.perf_counter() - begin
-        print(f"{task:5s} {name:7s} {len(accepted):3d} passes, {spent:5.1f} s, accepted {accepted[:12]}")
-        run.record(
-            **{
-                f"passes_{task}_{name}": len(accepted),
-                f"same_{task}_{name}": told_ids[name] == told_ids["greedy"],
-            }
+        new, accepted = speculative(net, row, most, draft)
+        spent = (time.perf_counter() - begin) / most
+        chosen = chosen or new  # greedy comes first
+        same.append(new == chosen[:most])
+        print(
+            f"{task:5s} {name:7s} {most} ids in {len(accepted):2d} passes, {spent:.2f} s an id; accepted {accepted}"
         )
-    print(
-        "     same ids as greedy:",
-        {name: told_ids[name] == told_ids["greedy"] for name in ("lookup", "layers")},
-    )
+        run.record(**{f"passes_{task}_{name}": len(accepted) / most})
+print("the same ids as greedy:", same)
+run.record(same_ids=all(same))
 
 # %% [markdown]
 # **Observe.** The ids are greedy's. Lookup saves many passes where the answer copies, and hardly any where it does not. The
