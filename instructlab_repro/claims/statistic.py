@@ -19,7 +19,7 @@ Where = dict[str, Value]
 Bounds = tuple[float, float]
 
 SHARES = ("accuracy", "em", "exact", "f1", "macro_f1", "span_f1", "top_share", "unused", "found")  # 0 to 1
-COUNTS = ("trainable_parameters",)  # metrics that are what they are: no luck, and no interval
+COUNTS = ("trainable_parameters", "file_bytes")  # metrics that are what they are: no luck, and no interval
 DIGITS = 9  # means are rounded before they are ordered, so that the noise of a sum breaks no tie
 
 
