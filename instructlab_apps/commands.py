@@ -27,4 +27,4 @@ def compare(
     """Try every method on your own labelled texts, within your minutes; a report says which to take."""
     from instructlab_apps.compare import launch
 
-    raise typer.Exit(launch.compare(data, text, label, model, minutes, out, threads))
+    raise typer.Exit(launch.compare(data, text, label, model, minutes, out, threads, launch.process_start()))

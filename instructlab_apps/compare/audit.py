@@ -13,12 +13,14 @@ import numpy as np
 from instructlab_apps.compare.intake import Intake
 from instructlab_utils import tasks
 from instructlab_utils.characters import canonical, script_of, words_of_text
+from instructlab_utils.tasks.splits import components
 
 SURE, COVERS, TOLD = (
     0.98,
     0.5,
     20,
 )  # a sign gives a label away: its precision, its share of the class; examples told
+LOOKED = 2000  # characters by which near-copies are found
 BLIND, DIM = 0.15, 0.03  # shares of unknown tokens
 
 
@@ -56,8 +58,8 @@ def audit(data: Intake, tokenizer: Any, least: int, english: bool) -> Findings:
     contradictions = [places for places in by_text.values() if len({data.label[i] for i in places}) > 1]
     once = sorted(places[0] for places in by_text.values() if len({data.label[i] for i in places}) == 1)
     texts = [data.text[i] for i in once]
-    pairs = tasks.near_duplicates(texts)
-    group = tasks.components(len(texts), pairs)
+    pairs = tasks.near_duplicates([text[:LOOKED] for text in texts])
+    group = components(len(texts), pairs)
     tally = Counter(data.label[i] for i in once)
     groups = defaultdict(set)
     for place, one in zip(once, group, strict=True):

@@ -1,4 +1,4 @@
-"""The methods, each with the values that it may try: majority, two kinds of TF-IDF, frozen features, LoRA, full tuning."""
+"""The methods, each with the values that it may try: majority, two kinds of TF-IDF, a frozen encoder, LoRA, full tuning."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ LONGEST = 4000  # characters of a text that TF-IDF counts
 
 @dataclass(frozen=True)
 class Contender:
-    """A method: ``values`` are what trials try, the first ones if only few may be tried; ``baseline`` methods are those
+    """A method, ``called`` so inside a sentence: ``values`` are what trials try, the first ones if only few may be tried; ``baseline`` methods are those
     that need no encoder. The order of :data:`CONTENDERS` is that of the price, cheapest first."""
 
     key: str
     name: str
+    called: str
     values: tuple[float, ...]
     knob: str
     baseline: bool = False
 
 
 CONTENDERS = (
-    Contender("majority", "majority class", (), "", True),
-    Contender("words", "TF-IDF, words", (10.0, 1.0, 100.0), "C", True),
-    Contender("characters", "TF-IDF, characters", (10.0, 1.0, 100.0), "C", True),
-    Contender("frozen", "frozen features", (10.0, 1.0, 100.0), "C"),
-    Contender("lora", "LoRA, rank 8", (3e-3, 1e-2, 1e-3), "rate"),
-    Contender("full", "full tuning", (3e-4, 1e-4, 1e-3), "rate"),
+    Contender("majority", "majority class", "the majority class", (), "", True),
+    Contender("words", "TF-IDF, words", "TF-IDF of words", (10.0, 1.0, 100.0), "C", True),
+    Contender("characters", "TF-IDF, characters", "TF-IDF of characters", (10.0, 1.0, 100.0), "C", True),
+    Contender("frozen", "frozen encoder", "a frozen encoder", (10.0, 1.0, 100.0), "C"),
+    Contender("lora", "LoRA, rank 8", "LoRA", (3e-3, 1e-2, 1e-3), "rate"),
+    Contender("full", "full tuning", "full tuning", (3e-4, 1e-4, 1e-3), "rate"),
 )
 BY_KEY = {one.key: one for one in CONTENDERS}
 

@@ -102,7 +102,7 @@ def learned(
     return Curve(
         method,
         points,
-        [(n, *map(float, row)) for n, row in zip(ahead, bands, strict=True)],
+        [(n, float(a), float(b), float(c)) for n, (a, b, c) in zip(ahead, bands, strict=True)],
         passed,
         gain,
         words,

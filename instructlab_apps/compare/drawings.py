@@ -148,6 +148,6 @@ def reliability(one: Standing) -> Markup:
     inner.append(
         _tag("text", "confidence, %", x=left + side, y=top + side + 29, text_anchor="end", class_="tick")
     )
-    inner.append(_tag("text", "right, %", x=4, y=top + 8, class_="tick"))
+    inner.append(_tag("text", "right, %", x=left + 4, y=top + 10, class_="tick"))
     said = "; ".join(f"{told:.2f} says, {true:.2f} right, {n} texts" for told, true, n in points)
     return _frame(top + side + 36, f"Confidence and accuracy of {one.name}: {said}", inner)

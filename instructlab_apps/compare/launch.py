@@ -30,18 +30,19 @@ def clock_of(started: float, minutes: float) -> Clock:
 
 
 def compare(
-    data: Path, text: str, label: str, model: Path | None, minutes: float, out: Path | None, threads: int = 1
-) -> int:
+    data: Path, text: str, label: str, model: Path | None, minutes: float, out: Path | None, threads: int = 1,
+    began: float | None = None,
+) -> int:  # fmt: skip
     """Compare the methods on ``data`` and write a report into ``out``; the exit code.
 
     Raises DataError or ParameterError, in one sentence, for what cannot be compared. A folder in which the same
-    comparison was killed goes on; one that is finished says so.
+    comparison was killed goes on; one that is finished says so. The minutes count from ``began`` (time.time()), else now.
     """
     from filelock import FileLock, Timeout
 
     from instructlab_apps.compare import contest, trunk
 
-    began = time.time()
+    began = began or time.time()
     if not LEAST_MINUTES <= minutes <= MOST_MINUTES:
         raise ParameterError(f"--minutes {minutes:g}: choose {LEAST_MINUTES:g} to {MOST_MINUTES}")
     take_in(data, text, label, rows_within(minutes))
@@ -65,6 +66,13 @@ def compare(
         raise ParameterError(
             f"another comparison is at work in {shown(folder)}; wait, or name another --out"
         ) from None
+
+
+def process_start() -> float:
+    """When this process began, half a minute ago at most: Python's own start is part of the reader's minutes."""
+    import psutil
+
+    return max(float(psutil.Process().create_time()), time.time() - STARTUP)
 
 
 def _locked(

@@ -76,16 +76,18 @@ def plan(left: float, clock: Clock, speeds: Speeds, lengths: Sequence[int], wind
     room = max(left - clock.reserve, 1.0)
     longest = int(min(np.quantile(size, 0.95), 128, window))
     cuts = [cut for cut in CUTS if cut < longest and longest > 32]
-    options = [_option(max(longest, 8), *rest) for rest in [(size, room, speeds, trials)]]
-    options += [_option(cut, size, room, speeds, trials) for cut in cuts]
+    options = [_option(cut, size, room, speeds, trials) for cut in [max(longest, 8), *cuts]]
 
     def suits(option: tuple[int, int, int], texts: int, steps: int) -> bool:
         return option[1] >= min(n, texts) and option[2] >= steps
 
-    for texts, steps in ((600, ENOUGH), (400, LITTLE), (400, 0), (0, 0)):
+    for texts, steps in ((600, ENOUGH), (400, LITTLE)):
         if fitting := [option for option in options if suits(option, texts, steps)]:
             break
-    cut, working, _ = fitting[0] if texts or steps else fitting[-1]
+    else:  # nothing can be tuned: the time goes to reading more texts
+        options = [_option(cut, size, room, speeds, trials, 0.6) for cut, _, _ in options]
+        fitting = [option for option in options if suits(option, 600, 0)] or options[-1:]
+    cut, working, _ = fitting[0]
     cost = _Cost(cut, size, working, speeds, trials)
     rest = 0.9 * room - cost.reading
     want = int(np.clip(4 * 0.64 * working / BATCH, ENOUGH, 400))
@@ -134,10 +136,12 @@ class _Cost:
         return sum(self.update(method) * steps * runs + self.once(seeds) for method in methods)
 
 
-def _option(cut: int, size: np.ndarray, room: float, speeds: Speeds, trials: int) -> tuple[int, int, int]:
-    """The cut, how many texts a fifth of the room reads, and the updates of full tuning with three seeds."""
+def _option(
+    cut: int, size: np.ndarray, room: float, speeds: Speeds, trials: int, share: float = 0.2
+) -> tuple[int, int, int]:
+    """The cut, how many texts this share of the room reads, and the updates of full tuning with three seeds."""
     a_text = EVALUATED * speeds.reading * 1.1 * np.minimum(size, cut).mean()
-    working = int(min(len(size), max(60, 0.2 * room / a_text)))
+    working = int(min(len(size), max(60, share * room / a_text)))
     cost = _Cost(cut, size, working, speeds, trials)
     return cut, working, cost.steps(["full"], 3, 0.9 * room - cost.reading)
 

@@ -67,7 +67,8 @@ def report(contest: Contest, data: Intake, found: Findings, told: dict[str, Any]
         "seconds": lines[-1]["elapsed"], "today": datetime.now(UTC).strftime("%Y-%m-%d"), "cut": cut,
         "contradictions": [_contradiction(places, data) for places in found.contradictions[:10]],
         "near_labels": sum(data.label[a] != data.label[b] for a, b in found.near),
-        "knob": {key: one.knob for key, one in BY_KEY.items()}, "size": size, "seconds_of": seconds,
+        "knob": {key: one.knob for key, one in BY_KEY.items()}, "size": size, "capital": verdict.cap,
+        "called": {key: one.called for key, one in BY_KEY.items()}, "seconds_of": seconds,
     }  # fmt: skip
     page = environment().get_template("report.html.j2").render(context)
     files.write_text(contest.folder / "report.html", page)
@@ -186,6 +187,8 @@ def cannot_say(
             f"How good a better setting would be: {contest.clock.trials} values were tried for each method, and the best was "
             f"the smallest or the largest of them for {', '.join(edge)}."
         )
+    if contest.clock.trials < 3:
+        said.append("How good a better setting would be: only two values were tried for each method.")
     if not told["model"]:
         said.append(
             "What a larger encoder, or one made for this field or language, would do: give one with --model."

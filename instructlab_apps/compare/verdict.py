@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from instructlab_apps.compare.contenders import BY_KEY, CONTENDERS
+from instructlab_apps.compare.parts import DEV, SEEDS
 from instructlab_utils.intervals import Interval, paired_bootstrap, t_interval, wilson_interval
 from instructlab_utils.metrics import macro_f1
 
@@ -27,6 +28,7 @@ class Standing:
 
     key: str
     name: str
+    called: str
     seeds: list[float]
     accuracy: Interval
     over_seeds: Interval | None
@@ -58,6 +60,11 @@ class Verdict:
     agree: dict[str, bool]
 
 
+def cap(words: str) -> str:
+    """With a capital letter, for the beginning of a sentence."""
+    return words[:1].upper() + words[1:]
+
+
 def standings(lines: Sequence[dict[str, Any]], y: np.ndarray, working: np.ndarray) -> list[Standing]:
     """All methods that have finished the common seeds, in order of price. The common seeds are those of the method that
     has fewest, but methods that have fewer than two are left out."""
@@ -66,6 +73,7 @@ def standings(lines: Sequence[dict[str, Any]], y: np.ndarray, working: np.ndarra
         if line["kind"] == "run":
             runs.setdefault(line["method"], {})[line["seed"]] = line
     runs = {key: mine for key, mine in runs.items() if len(mine) >= 2}
+    a_text = next((x["seconds"] / max(1, x["texts"]) for x in lines if x["kind"] == "read"), 0.0)
     seeds = sorted(set.intersection(*(set(mine) for mine in runs.values()))) if runs else []
     found = []
     for one in CONTENDERS:
@@ -86,14 +94,17 @@ def standings(lines: Sequence[dict[str, Any]], y: np.ndarray, working: np.ndarra
         ]
         tried = [line["value"] for line in lines if line["kind"] == "trial" and line["method"] == one.key]
         value = mine[0]["value"]
+        reading = a_text if one.key == "frozen" else 0.0  # others have it in their own times
+        trained_on = (1 - DEV) * (1 - 1 / SEEDS) * working.sum()
         found.append(Standing(
-            one.key, one.name, per_seed, wilson_interval(int(hits.sum()), len(hits)),
+            one.key, one.name, one.called, per_seed, wilson_interval(int(hits.sum()), len(hits)),
             t_interval(per_seed) if len(per_seed) > 1 else None,
             macro_f1(y[place], field_of["guess"]),
             miscalibrated(field_of["sure"], hits),
             float(-np.log(np.maximum(field_of["own"], 1e-6)).mean()),
-            float(np.mean([line["seconds"] for line in mine])), float(np.mean([line["per_text"] for line in mine])),
-            int(mine[0]["bytes"]), value, bool(tried) and value in (min(tried), max(tried)) and len(tried) > 1,
+            float(np.mean([line["seconds"] for line in mine])) + reading * trained_on,
+            float(np.mean([line["per_text"] for line in mine])) + reading,
+            int(mine[0]["bytes"]), value, bool(tried) and value in (min(tried), max(tried)) and len(tried) > 2,
             hits, field_of["guess"], field_of["sure"],
         ))  # fmt: skip
     return found
@@ -106,12 +117,18 @@ def judge(found: Sequence[Standing], dev_loss: dict[str, float], seeds: int) -> 
     base = min(trained, key=lambda key: dev_loss.get(key, np.inf)) if trained else "majority"
     others = [one.key for one in found if one.key not in ("majority", base)]
     level = 1 - 0.05 / max(1, len(others) + 1)
+    rival = next(
+        (key for key in trained if key != base), None
+    )  # to be better means: than both kinds of TF-IDF
     gaps = {key: paired_bootstrap(by[key].hits, by[base].hits, DRAWS, level) for key in others}
     above = {one.key: paired_bootstrap(one.hits, by["majority"].hits, DRAWS, level) for one in found
              if one.key != "majority"}  # fmt: skip
     agree = {key: _agree(by[key], by[base]) for key in others}
     beats = [k for k, gap in above.items() if gap.low > 0 and _agree(by[k], by["majority"])]
-    better = [key for key in others if gaps[key].low > 0 and agree[key] and key in beats]
+    better = [key for key in others if key != rival and gaps[key].low > 0 and agree[key] and key in beats]
+    if rival:
+        better = [k for k in better if paired_bootstrap(by[k].hits, by[rival].hits, DRAWS, level).low > 0]
+        better += [rival] if gaps[rival].low > 0 and agree[rival] and rival in beats and not better else []
     reasons = [_told(by[key], by[base], gaps[key], agree[key]) for key in others]
     caveats: list[str] = []
     if not beats:
@@ -125,16 +142,16 @@ def judge(found: Sequence[Standing], dev_loss: dict[str, float], seeds: int) -> 
         key = _cheapest_of_the_best(better, by)
         kind = "better"
         headline = (
-            f"Take {by[key].name}: it is better than {by[base].name}, the best method without an encoder."
+            f"Take {by[key].called}: better than {by[base].called}, the best method without an encoder."
         )
     elif all(gap.high < MARGIN for gap in gaps.values()):
         kind, key = "enough", base if base in beats else beats[0]
-        headline = f"{by[key].name} is enough: no other method is ahead of it by two points or more."
+        headline = f"{cap(by[key].called)} is enough: no other method is ahead of it by two points or more."
     else:
         kind, key = "open", base if base in beats else beats[0]
         most = max(gaps, key=lambda k: gaps[k].high)
         headline = (
-            f"Cannot tell. Start with {by[key].name}, the cheap one: no method is shown to beat it, but {by[most].name} may "
+            f"Cannot tell. Start with {by[key].called}, the cheap one: no method is shown to beat it, but {by[most].called} may "
             f"be up to {100 * gaps[most].high:.1f} points ahead."
         )
     caveats += _ahead(key, by)
@@ -151,7 +168,7 @@ def _agree(one: Standing, other: Standing) -> bool:
 def _cheapest_of_the_best(better: Sequence[str], by: dict[str, Standing]) -> str:
     """Of the methods that beat the baseline the cheapest that is not shown to be worse than the most accurate."""
     top = max(better, key=lambda key: by[key].accuracy.mean)
-    for key in better:  # in order of price
+    for key in [one for one in by if one in better]:  # in order of price
         if key == top or paired_bootstrap(by[top].hits, by[key].hits, DRAWS).low <= 0:
             return key
     return top
@@ -166,11 +183,11 @@ def _ahead(key: str, by: dict[str, Standing]) -> list[str]:
             low = paired_bootstrap(one.hits, mine.hits, DRAWS).low
             sure = "and the interval leaves zero out" if low > 0 else "which may be luck"
             said.append(
-                f"On these test texts {one.name} is {points:.1f} points ahead of {mine.name}, {sure}."
+                f"On these test texts {one.called} is {points:.1f} points ahead of {mine.called}, {sure}."
             )
         elif one.macro_f1 > mine.macro_f1 + 0.01:
             said.append(
-                f"By macro F1, which counts a rare class like a frequent one, {one.name} is ahead of {mine.name} "
+                f"By macro F1, which counts a rare class like a frequent one, {one.called} is ahead of {mine.called} "
                 f"({one.macro_f1:.2f} against {mine.macro_f1:.2f})."
             )
     return said
@@ -184,7 +201,7 @@ def _told(one: Standing, base: Standing, gap: Interval, agree: bool) -> str:
         what = "worse"
     else:
         what = "not shown to differ"
-    return f"{one.name} against {base.name}: {places}, {what}."
+    return f"{cap(one.called)} against {base.called}: {places}, {what}."
 
 
 def _share(x: float) -> str:
