@@ -18,8 +18,8 @@ LONGEST = 4000  # characters of a text that TF-IDF counts
 
 @dataclass(frozen=True)
 class Contender:
-    """A method, ``called`` so inside a sentence: ``values`` are what trials try, the first ones if only few may be tried; ``baseline`` methods are those
-    that need no encoder. The order of :data:`CONTENDERS` is that of the price, cheapest first."""
+    """A method, ``called`` so inside a sentence. Trials try the first of its ``values``, as many as the time pays for;
+    a ``baseline`` needs no encoder. The order of :data:`CONTENDERS` is that of the price, cheapest first."""
 
     key: str
     name: str

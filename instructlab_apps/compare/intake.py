@@ -165,12 +165,12 @@ def must_be_classes(kept: Sequence[tuple[int, str, str]], name: str, label: str)
     if len(counts) == 1:
         only = next(iter(counts))
         raise DataError(f"{name}: every row has the label {only[:40]!r}; at least two classes are needed")
-    if len(counts) > MOST_CLASSES or 2 * len(counts) > len(kept):
+    large = sum(len(texts) >= LEAST_CLASS for texts in distinct.values())
+    need = f"at least {LEAST_ROWS} rows and two classes of {LEAST_CLASS} different texts are needed"
+    if len(kept) >= LEAST_ROWS and (len(counts) > MOST_CLASSES or 2 * len(counts) > len(kept)):
         what = f"{len(counts):,} different values in {len(kept):,} rows"
         raise DataError(f"{name}: {label!r} has {what}, which are no classes; choose a column of few labels")
-    large = sum(len(texts) >= LEAST_CLASS for texts in distinct.values())
     if len(kept) < LEAST_ROWS or large < 2:
-        need = f"at least {LEAST_ROWS} rows and two classes of {LEAST_CLASS} different texts are needed"
         raise DataError(
             f"{name}: {len(kept)} usable row(s) and {large} class(es) that are large enough; {need}"
         )

@@ -145,7 +145,7 @@ def _checked(text: str, name: str) -> str:
     head = text[:20_000]
     odd = sum(c < " " and c not in "\t\r\n\x0b\x0c\x00" for c in head) + 2 * head.count("\x00")
     odd += sum("\udc80" <= c <= "\udcff" for c in head)
-    if odd > 0.1 * len(head) and odd > 5:
+    if odd > 0.03 * len(head) and odd > 5:
         raise DataError(f"{name} is not a text file; save the table as CSV in UTF-8")
     return text
 
@@ -271,6 +271,9 @@ def _cut(lines: list[str], first: int, sign: str) -> Iterator[tuple[int, list[st
             quotes, used = quotes + lines[i + used].count('"'), used + 1
             if quotes % 2 == 0:
                 row, why = _parsed(lines[i : i + used], sign)
+                why = why and OPEN
+                if row is None:
+                    break
         yield i + 1, row, why
         i += used if row is not None else 1
 

@@ -151,8 +151,8 @@ def judge(found: Sequence[Standing], dev_loss: dict[str, float], seeds: int) -> 
         kind, key = "open", base if base in beats else beats[0]
         most = max(gaps, key=lambda k: gaps[k].high)
         headline = (
-            f"Cannot tell. Start with {by[key].called}, the cheap one: no method is shown to beat it, but {by[most].called} may "
-            f"be up to {100 * gaps[most].high:.1f} points ahead."
+            f"Cannot tell. Start with {by[key].called}, the cheap one: no method is shown to beat it, but "
+            f"{by[most].called} may be up to {100 * gaps[most].high:.1f} points ahead."
         )
     caveats += _ahead(key, by)
     if seeds < 5:
