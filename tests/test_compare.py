@@ -193,7 +193,7 @@ BAD = {
     "header.csv": (b"text,label\n", "no row that can be read"),
     "book.csv": (b"PK\x03\x04" + b"\0" * 99, "Excel"),
     "weights.csv": (b"\x80\x04\x95" + b"x" * 99, "pickle"),
-    "noise.csv": (bytes(random.Random(0).randrange(256) for _ in range(4000)), "not a text file"),
+    "noise.csv": (random.Random(0).randbytes(4000), "not a text file"),
     "one.csv": (table([["text", "label"], *([f"text {i}", "a"] for i in range(50))]).encode(), "two classes"),
     "two.csv": (b"text,label\nfirst,a\nsecond,b\n", "at least 30 rows"),
     "ids.csv": (table([["text", "label"], *([f"t {i}", f"id{i}"] for i in range(50))]).encode(), "few labels"),
@@ -227,7 +227,7 @@ def test_a_folder_and_a_same_column_are_refused(tmp_path):
     with pytest.raises(DataError, match="try --text text --label label"):
         intake.take_in(path, "", "")
     with pytest.raises(DataError, match="--text text --label label"):
-        intake.take_in(path, "Text", "lable")
+        intake.take_in(path, "Text", "labels")
 
 
 @given(st.binary(max_size=400), st.sampled_from([".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet"]))
@@ -388,6 +388,9 @@ def test_a_plan_fits_into_the_time_that_is_left(left, minutes, slow, lengths):
         assert made.seconds <= max(left - clock.reserve, 1.0)
     assert 8 <= made.cut <= 128 and 0 < made.working <= len(lengths)
     assert "lora" not in made.methods or speeds.lora is not None
+    again = pacing.settled(made, left, clock, speeds, lengths)
+    assert (again.cut, again.working) == (made.cut, made.working)
+    assert again.seconds <= max(left - clock.reserve, 1.0)
 
 
 def test_more_time_buys_methods_seeds_and_updates_and_cuts_are_told():
@@ -511,7 +514,7 @@ def judged(
 @given(
     st.lists(st.floats(0.4, 0.95), min_size=6, max_size=6),
     st.integers(20, 80),
-    st.integers(2, 5),
+    st.integers(3, 5),
     st.integers(0, 99),
 )
 @settings(max_examples=12, deadline=None)

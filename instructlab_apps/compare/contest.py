@@ -19,8 +19,8 @@ import numpy as np
 from instructlab_apps.compare import contenders, trunk
 from instructlab_apps.compare.audit import Findings
 from instructlab_apps.compare.intake import Intake
-from instructlab_apps.compare.pacing import Clock, OutOfTime, Plan, plan
-from instructlab_apps.compare.parts import SEEDS, Parts, firsts, spread, working_set
+from instructlab_apps.compare.pacing import Clock, OutOfTime, Plan, Speeds, plan, settled
+from instructlab_apps.compare.parts import LEAST_SEEDS, SEEDS, Parts, firsts, spread, working_set
 from instructlab_utils import files, training
 from instructlab_utils.guards import positions
 
@@ -149,24 +149,40 @@ class Contest:
         return training.encode(rows, self.encoder()[1], self.plan.cut)
 
     def make_plan(self) -> Plan:
-        """The plan of this folder: the one that is written, or a new one from speeds measured now."""
+        """The plan of this folder: the last that is written, or a new one from speeds measured now."""
         if known := self.of("plan"):
-            fields = {k: v for k, v in known[0].items() if k in Plan.__dataclass_fields__}
+            fields = {k: v for k, v in known[-1].items() if k in Plan.__dataclass_fields__}
             self.plan = Plan(**fields)
         else:
-            net, tokenizer = self.encoder()
-            window = int(min(positions(trunk.prepared("full", net, 2, 0).encoder), 512))
-            lengths = [
-                len(ids) for ids in tokenizer([t[:LONG] for t in self.text], verbose=False)["input_ids"]
-            ]
-            sample = np.random.default_rng(0).permutation(len(self.text))[:64]
+            net = self.encoder()[0]
+            window = int(min(positions(net), 512))
             self.plan = Plan(min(128, window), 0, [], 0, 0, 0)
-            speeds = trunk.measured(net, self.examples(sample), self.classes, tokenizer.pad_token_id)
-            self.plan = plan(self.clock.left(), self.clock, speeds, lengths, window)
-            self.add("plan", **asdict(self.plan), reading=speeds.reading, full=speeds.full, lora=speeds.lora)
+            speeds = self._speeds()
+            self.plan = plan(self.clock.left(), self.clock, speeds, self._lengths(), window)
+            self.add("plan", **asdict(self.plan), **asdict(speeds))
         marks = working_set(self.parts.part, self.y.tolist(), self.group, self.plan.working)
         self.parts = Parts(self.parts.part, marks, self.parts.first)
         return self.plan
+
+    def settle(self) -> Plan:
+        """The plan of the tuned methods, once the encoder has read the texts; written before the first of them runs."""
+        assert self.plan is not None
+        if len(self.of("plan")) < 2:
+            speeds = self._speeds()
+            self.plan = settled(self.plan, self.clock.left(), self.clock, speeds, self._lengths())
+            self.add("plan", **asdict(self.plan), **asdict(speeds))
+        return self.plan
+
+    def _speeds(self) -> Speeds:
+        sample = np.random.default_rng(0).permutation(len(self.text))[:64]
+        net, tokenizer = self.encoder()
+        return trunk.measured(net, self.examples(sample), self.classes, tokenizer.pad_token_id)
+
+    def _lengths(self) -> list[int]:
+        tokenizer = self.encoder()[1]
+        return [
+            len(ids) for ids in tokenizer([text[:LONG] for text in self.text], verbose=False)["input_ids"]
+        ]
 
     def frozen(self) -> None:
         """Mean states of the working texts, read once and kept on disk; logistic regression on them."""
@@ -236,9 +252,10 @@ class Contest:
                         self._keep(kind, seed, value, rows, p, took, size, a_text)
         except OutOfTime:
             done = min(len(self.of("run", method=kind)) for kind in made.methods)
+            left_out = "" if done >= LEAST_SEEDS else "; three are needed, so these methods are not compared"
             self.note(
-                f"The time ended early: {done} of {made.seeds} planned seeds of the tuned methods were finished "
-                "(the machine became slower than it was when the plan was made)."
+                f"The time ended early: {done} of {made.seeds} planned seeds of the tuned methods were finished, since the "
+                f"machine became slower than it was when the plan was made{left_out}."
             )
 
     @staticmethod

@@ -89,18 +89,29 @@ def plan(left: float, clock: Clock, speeds: Speeds, lengths: Sequence[int], wind
         fitting = [option for option in options if suits(option, 600, 0)] or options[-1:]
     cut, working, _ = fitting[0]
     cost = _Cost(cut, size, working, speeds, trials)
-    rest = 0.9 * room - cost.reading
-    want = int(np.clip(4 * 0.64 * working / BATCH, ENOUGH, 400))
-    both = ["full", "lora"] if speeds.lora is not None else ["full"]
+    return _tuned(Plan(cut, working, [], 0, 5, trials), cost, size, 0.9 * room - cost.reading)
+
+
+def settled(made: Plan, left: float, clock: Clock, speeds: Speeds, lengths: Sequence[int]) -> Plan:
+    """``made`` with the tuning planned anew, after the encoder has read: what the reading took is known by then."""
+    size = np.asarray(lengths)
+    cost = _Cost(made.cut, size, made.working, speeds, made.trials)
+    return _tuned(made, cost, size, 0.95 * max(left - clock.reserve, 1.0), read=True)
+
+
+def _tuned(made: Plan, cost: _Cost, size: np.ndarray, rest: float, read: bool = False) -> Plan:
+    """The best rung that ``rest`` seconds pay: enough updates first, then LoRA, then five seeds."""
+    want = int(np.clip(4 * 0.64 * made.working / BATCH, ENOUGH, 400))
+    both = ["full", "lora"] if cost.speeds.lora is not None else ["full"]
     rungs = [(both, 5), (both, 3), (["full"], 5), (["full"], 3)]
-    made = Plan(cut, working, [], 0, 5, trials)
+    found = Plan(made.cut, made.working, [], 0, 5, made.trials)
     for need, allowed in ((want, rungs), (ENOUGH, rungs[1::2]), (LITTLE, rungs[1::2])):
         for methods, seeds in allowed:
-            if not made.methods and (steps := cost.steps(methods, seeds, rest)) >= need:
-                made = Plan(cut, working, list(methods), min(steps, want), seeds, trials)
-    made.said = _said(made, size, want, speeds)
-    made.seconds = cost.reading + cost.tuning(made.methods, made.seeds, made.steps)
-    return made
+            if not found.methods and (steps := cost.steps(methods, seeds, rest)) >= need:
+                found = Plan(made.cut, made.working, list(methods), min(steps, want), seeds, made.trials)
+    found.said = _said(found, size, want, cost.speeds)
+    found.seconds = (0.0 if read else cost.reading) + cost.tuning(found.methods, found.seeds, found.steps)
+    return found
 
 
 class _Cost:

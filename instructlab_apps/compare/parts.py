@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SEEDS, DEV = 5, 0.2
+SEEDS, LEAST_SEEDS, DEV = 5, 3, 0.2  # a method with fewer seeds than three is not compared
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -159,19 +160,23 @@ def measured(encoder: Any, examples: Sequence[dict[str, Any]], classes: int, pad
     tokens = len(batch) * max(len(one["input_ids"]) for one in batch)
 
     def took(work: Callable[[], Any]) -> float:
-        begin = time.perf_counter()
-        work()
-        return time.perf_counter() - begin
+        """The middle of three: another program may have disturbed one of them."""
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - begin)
+        return sorted(times)[1] / tokens
 
     read(encoder, batch[:4], pad_id)
-    reading = took(lambda: read(encoder, batch, pad_id)) / tokens
-    steps: dict[str, float | None] = {}
+    reading, steps = took(lambda: read(encoder, batch, pad_id)), dict[str, float | None]()
     for kind in ("full", "lora"):
         try:
             net = prepared(kind, encoder, classes, 0)
         except TrainingError:
             steps[kind] = None
             continue
-        tune(net, batch, 1e-5, 1, 0, pad_id, float("inf"))
-        steps[kind] = took(lambda: tune(net, batch, 1e-5, 2, 0, pad_id, float("inf"))) / 2 / tokens  # noqa: B023
+        update = partial(tune, net, batch, 1e-5, 1, 0, pad_id, float("inf"))
+        update()
+        steps[kind] = took(update)
     return Speeds(reading, float(steps["full"] or 0.0), steps["lora"])

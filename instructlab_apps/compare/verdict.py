@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from instructlab_apps.compare.contenders import BY_KEY, CONTENDERS
-from instructlab_apps.compare.parts import DEV, SEEDS
+from instructlab_apps.compare.parts import DEV, LEAST_SEEDS, SEEDS
 from instructlab_utils.intervals import Interval, paired_bootstrap, t_interval, wilson_interval
 from instructlab_utils.metrics import macro_f1
 
@@ -67,12 +67,12 @@ def cap(words: str) -> str:
 
 def standings(lines: Sequence[dict[str, Any]], y: np.ndarray, working: np.ndarray) -> list[Standing]:
     """All methods that have finished the common seeds, in order of price. The common seeds are those of the method that
-    has fewest, but methods that have fewer than two are left out."""
+    has fewest; methods that have fewer than three are left out."""
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     for line in lines:
         if line["kind"] == "run":
             runs.setdefault(line["method"], {})[line["seed"]] = line
-    runs = {key: mine for key, mine in runs.items() if len(mine) >= 2}
+    runs = {key: mine for key, mine in runs.items() if len(mine) >= LEAST_SEEDS}
     a_text = next((x["seconds"] / max(1, x["texts"]) for x in lines if x["kind"] == "read"), 0.0)
     seeds = sorted(set.intersection(*(set(mine) for mine in runs.values()))) if runs else []
     found = []
