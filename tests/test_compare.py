@@ -27,6 +27,7 @@ from instructlab_apps.compare import (
     contenders,
     curve,
     intake,
+    launch,
     opening,
     pacing,
     page,
@@ -459,21 +460,21 @@ def test_a_frozen_encoder_lora_and_full_tuning_train_what_they_say(encoder):
 
 def test_only_safetensors_are_loaded(tmp_path, encoder):
     with pytest.raises(DataError, match="no such folder"):
-        trunk.must_be_encoder(tmp_path / "none")
+        launch.must_be_encoder(tmp_path / "none")
     with pytest.raises(DataError, match="no config.json"):
-        trunk.must_be_encoder(tmp_path)
+        launch.must_be_encoder(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(DataError, match="could run code"):
-        trunk.must_be_encoder(tmp_path)
+        launch.must_be_encoder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(DataError, match="no tokenizer"):
-        trunk.must_be_encoder(tmp_path)
+        launch.must_be_encoder(tmp_path)
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]")
-    trunk.must_be_encoder(tmp_path)
+    launch.must_be_encoder(tmp_path)
     with pytest.raises(DataError, match="cannot be loaded"):
         trunk.load(str(tmp_path))
-    trunk.must_be_encoder(encoder)
+    launch.must_be_encoder(encoder)
 
 
 # --- the verdict ---------------------------------------------------------------------------------------------------------
@@ -600,6 +601,35 @@ def test_a_curve_that_does_not_foretell_its_last_point_gives_no_number():
     flat = curve.learned(lines, "words", {seed: (800, 0.6, 200) for seed in range(5)})
     assert flat is not None and flat.passed and flat.gain[1] < 0.03
     assert curve.learned(lines[:3], "words", {0: (800, 0.6, 200)}) is None
+
+
+@pytest.mark.parametrize(("n", "classes"), [(30, 2), (90, 15)])
+def test_the_smallest_files_get_a_report_too(tmp_path, encoder, n, classes):
+    from instructlab_apps.compare.contest import Contest
+
+    rows = [[f"{text} {i}", f"class {i % classes}"] for i, (text, _) in enumerate(invented(n))]
+    data, clock = taken(rows), pacing.Clock(time.time() + 90, 1.5)
+    found = audit.audit(data, trunk.load(str(encoder))[1], 6, english=False)
+    one = Contest(data, found, tmp_path, str(encoder), clock, time.time())
+    one.baselines()
+    one.make_plan()
+    one.frozen()
+    one.settle()
+    one.tuned()
+    told = {
+        "file": "x.csv",
+        "text": "text",
+        "label": "label",
+        "model": "",
+        "minutes": 1.5,
+        "command": "again",
+    }
+    summary = page.report(one, data, found, told)
+    assert summary["kind"] in ("none", "open", "enough") and (tmp_path / "report.html").stat().st_size > 5000
+    assert {"majority", "words", "characters", "frozen"} <= set(summary["accuracy"])
+    same = taken([[text, label] for text, label in rows[:1] * 20 + rows[1:2] * 20])
+    with pytest.raises(DataError, match="more different texts"):
+        audit.audit(same, Letters(), 6, False)
 
 
 # --- the whole ---------------------------------------------------------------------------------------------------------

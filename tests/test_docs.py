@@ -55,7 +55,7 @@ def test_make_targets_exist(page: str) -> None:
 def test_commands_and_their_options_exist(page: str) -> None:
     import typer
 
-    from instructlab_repro.engine.cli import app
+    from instructlab_apps.commands import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for command, rest in re.findall(r"-m instructlab_utils ([a-z-]+)([^`\n]*)", _text(page)):

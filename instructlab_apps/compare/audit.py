@@ -13,6 +13,7 @@ import numpy as np
 from instructlab_apps.compare.intake import Intake
 from instructlab_utils import tasks
 from instructlab_utils.characters import canonical, script_of, words_of_text
+from instructlab_utils.errors import DataError
 from instructlab_utils.tasks.splits import components
 
 SURE, COVERS, TOLD = (
@@ -37,7 +38,6 @@ class Findings:
     leaks: list[dict[str, Any]] = field(default_factory=list)
     small: list[tuple[str, int]] = field(default_factory=list)
     lonely: list[tuple[str, int]] = field(default_factory=list)
-    counts: list[tuple[str, int]] = field(default_factory=list)
     script: str = "latin"
     unknown: float = 0.0
     split: float = 1.0
@@ -51,6 +51,7 @@ def audit(data: Intake, tokenizer: Any, least: int, english: bool) -> Findings:
     """Look at all texts; ``least`` is how many different texts a class needs to be in every part of the split.
 
     ``english`` says that the encoder was trained on English text, so that a warning can name the reason.
+    Raises DataError where fewer than two labels are left without copies and contradictions.
     """
     by_text: dict[str, list[int]] = defaultdict(list)
     for i, text in enumerate(data.text):
@@ -67,12 +68,16 @@ def audit(data: Intake, tokenizer: Any, least: int, english: bool) -> Findings:
     lonely = {label for label in tally if len(groups[label]) < 2}  # to learn from or to test on, never both
     rows = [n for n, place in enumerate(once) if data.label[place] not in lonely]
     keep = [once[n] for n in rows]
+    if len({data.label[place] for place in keep}) < 2:
+        raise DataError(
+            f"without copies and contradictions {len(keep)} text(s) of fewer than two labels are left; "
+            "give more different texts"
+        )
     found = Findings(keep, [group[n] for n in rows])
     found.copies = len(data.text) - len(by_text)
     found.near = [(once[i], once[j]) for i, j in pairs]
     found.contradictions = contradictions
     found.lonely = [(data.names[label], tally[label]) for label in sorted(lonely)]
-    found.counts = [(data.names[label], n) for label, n in tally.most_common() if label not in lonely]
     found.small = [
         (data.names[label], len(groups[label]))
         for label, _ in tally.most_common()

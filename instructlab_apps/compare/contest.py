@@ -22,6 +22,7 @@ from instructlab_apps.compare.intake import Intake
 from instructlab_apps.compare.pacing import Clock, OutOfTime, Plan, Speeds, plan, settled
 from instructlab_apps.compare.parts import LEAST_SEEDS, SEEDS, Parts, firsts, spread, working_set
 from instructlab_utils import files, training
+from instructlab_utils.errors import DataError
 from instructlab_utils.guards import positions
 
 PARTS_OF_TRAIN = (0.125, 0.25, 0.5)  # the learning curve's sizes below all
@@ -43,6 +44,8 @@ class Contest:
         self.file = folder / "results.jsonl"
         self.lines = files.read_lines(self.file)
         part = spread(self.y.tolist(), self.group)
+        if len(np.unique(part)) <= SEEDS:
+            raise DataError("the texts are nearly all copies of each other; give more different texts")
         self.parts = Parts(part, np.ones(len(self.y), dtype=bool), firsts(self.group))
         self.plan: Plan | None = None
         self._encoder: tuple[Any, Any] | None = None
@@ -333,13 +336,6 @@ class Contest:
 
 
 LONG = 4000  # characters of a text that are tokenised to measure its length
-
-
-def key_of(data: bytes, **choices: Any) -> dict[str, Any]:
-    """What makes a comparison this one: the file's hash and the choices. Another key needs another folder."""
-    import hashlib
-
-    return {"sha256": hashlib.sha256(data).hexdigest(), **{k: str(v) for k, v in choices.items()}}
 
 
 def shares_of(names: list[str], y: np.ndarray) -> list[tuple[str, int]]:

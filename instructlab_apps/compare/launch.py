@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 import time
@@ -10,12 +11,19 @@ from typing import Any
 
 from instructlab_apps.compare.intake import MOST_ROWS, take_in
 from instructlab_apps.compare.pacing import Clock
-from instructlab_utils import files
-from instructlab_utils.errors import NotebookError, ParameterError
+from instructlab_utils import cache, files
+from instructlab_utils.errors import DataError, NotebookError, ParameterError
 from instructlab_utils.project import find_root, shown
 
 SOURCE = Path(__file__).with_name("own_data.py")
 LEAST_MINUTES, MOST_MINUTES = 0.5, 24 * 60
+OURS = (
+    "DataError",
+    "TrainingError",
+    "AssetError",
+    "ParameterError",
+    "RecordError",
+)  # of the notebook: one sentence
 STARTUP = 30.0  # seconds that a run which goes on gets at least
 
 
@@ -40,19 +48,19 @@ def compare(
     """
     from filelock import FileLock, Timeout
 
-    from instructlab_apps.compare import contest, trunk
-
     began = began or time.time()
     if not LEAST_MINUTES <= minutes <= MOST_MINUTES:
         raise ParameterError(f"--minutes {minutes:g}: choose {LEAST_MINUTES:g} to {MOST_MINUTES}")
     take_in(data, text, label, rows_within(minutes))
     if model is not None:
-        trunk.must_be_encoder(model)
+        must_be_encoder(model)
+    else:
+        cache.folder("minilm")  # AssetError, with the command that fetches it
     folder = (out or find_root() / "build" / "compare" / data.stem).resolve()
     if folder.exists() and not folder.is_dir():
         raise ParameterError(f"--out {folder} is a file; name a folder")
     files.make_folder(folder)
-    key = contest.key_of(
+    key = key_of(
         data.read_bytes(),
         text=text,
         label=label,
@@ -66,6 +74,26 @@ def compare(
         raise ParameterError(
             f"another comparison is at work in {shown(folder)}; wait, or name another --out"
         ) from None
+
+
+def key_of(data: bytes, **choices: Any) -> dict[str, Any]:
+    """What makes a comparison this one: the file's hash and the choices. Another key needs another folder."""
+    return {"sha256": hashlib.sha256(data).hexdigest(), **{k: str(v) for k, v in choices.items()}}
+
+
+def must_be_encoder(folder: Path) -> None:
+    """DataError unless ``folder`` holds a configuration, a tokenizer and weights in safetensors; imports nothing heavy."""
+    if not folder.is_dir():
+        raise DataError(f"--model {folder}: no such folder; give one with config.json and model.safetensors")
+    names = {path.name for path in folder.iterdir()}
+    if "config.json" not in names:
+        raise DataError(f"--model {folder}: it has no config.json; give a folder saved by save_pretrained")
+    if not any(name.endswith(".safetensors") for name in names):
+        pickled = [name for name in sorted(names) if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+        why = f"it has only {pickled[0]}, which could run code" if pickled else "it has no weights"
+        raise DataError(f"--model {folder}: {why}; give model.safetensors (save_pretrained writes it)")
+    if not names & {"tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "vocab.json"}:
+        raise DataError(f"--model {folder}: it has no tokenizer; save the tokenizer into the same folder")
 
 
 def process_start() -> float:
@@ -119,6 +147,8 @@ def _locked(
     )  # the clock inside comes first; this is the second lock
     manifest = notebooks.run_notebook(place, folder, values, timeout=limit, threads=threads)
     if manifest.status != "ok":
+        if (manifest.error or {}).get("name") in OURS:
+            raise DataError(str((manifest.error or {})["message"]))
         print(notebooks.describe(manifest, folder), file=sys.stderr)
         print("what was finished is kept: the same command goes on from there", file=sys.stderr)
         return manifest.exit_code

@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,21 +19,6 @@ from instructlab_utils.errors import DataError, TrainingError
 
 BATCH = 16
 QUERIES = ("query", "value", "q_lin", "v_lin", "q_proj", "v_proj", "query_proj", "value_proj")
-
-
-def must_be_encoder(folder: Path) -> None:
-    """DataError unless ``folder`` holds a configuration, a tokenizer and weights in safetensors; imports nothing heavy."""
-    if not folder.is_dir():
-        raise DataError(f"--model {folder}: no such folder; give one with config.json and model.safetensors")
-    names = {path.name for path in folder.iterdir()}
-    if "config.json" not in names:
-        raise DataError(f"--model {folder}: it has no config.json; give a folder saved by save_pretrained")
-    if not any(name.endswith(".safetensors") for name in names):
-        pickled = [name for name in sorted(names) if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-        why = f"it has only {pickled[0]}, which could run code" if pickled else "it has no weights"
-        raise DataError(f"--model {folder}: {why}; give model.safetensors (save_pretrained writes it)")
-    if not names & {"tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "vocab.json"}:
-        raise DataError(f"--model {folder}: it has no tokenizer; save the tokenizer into the same folder")
 
 
 def load(folder: str) -> tuple[Any, Any]:
