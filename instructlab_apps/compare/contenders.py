@@ -18,21 +18,20 @@ LONGEST = 4000  # characters of a text that TF-IDF counts
 
 @dataclass(frozen=True)
 class Contender:
-    """A method, ``called`` so inside a sentence. Trials try the first of its ``values``, as many as the time pays for;
-    a ``baseline`` needs no encoder. The order of :data:`CONTENDERS` is that of the price, cheapest first."""
+    """A method, ``called`` so inside a sentence. Trials try the first of its ``values``, as many as the time pays for.
+    The order of :data:`CONTENDERS` is that of the price, cheapest first; the first three need no encoder."""
 
     key: str
     name: str
     called: str
     values: tuple[float, ...]
     knob: str
-    baseline: bool = False
 
 
 CONTENDERS = (
-    Contender("majority", "majority class", "the majority class", (), "", True),
-    Contender("words", "TF-IDF, words", "TF-IDF of words", (10.0, 1.0, 100.0), "C", True),
-    Contender("characters", "TF-IDF, characters", "TF-IDF of characters", (10.0, 1.0, 100.0), "C", True),
+    Contender("majority", "majority class", "the majority class", (), ""),
+    Contender("words", "TF-IDF, words", "TF-IDF of words", (10.0, 1.0, 100.0), "C"),
+    Contender("characters", "TF-IDF, characters", "TF-IDF of characters", (10.0, 1.0, 100.0), "C"),
     Contender("frozen", "frozen encoder", "a frozen encoder", (10.0, 1.0, 100.0), "C"),
     Contender("lora", "LoRA, rank 8", "LoRA", (3e-3, 1e-2, 1e-3), "rate"),
     Contender("full", "full tuning", "full tuning", (3e-4, 1e-4, 1e-3), "rate"),

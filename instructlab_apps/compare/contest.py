@@ -6,6 +6,7 @@ each seed. Rounds go seed by seed, so that where the time ends all methods have 
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections import Counter
@@ -190,9 +191,6 @@ class Contest:
     def frozen(self) -> None:
         """Mean states of the working texts, read once and kept on disk; logistic regression on them."""
         kept, places = self.folder / "features.npy", np.flatnonzero(self.parts.working)
-        if kept.exists() and not (broken := np.load(kept, allow_pickle=False)).shape[0] == len(self.y):
-            del broken
-            kept.unlink()
         if kept.exists():
             x = np.load(kept, allow_pickle=False)
         else:
@@ -204,7 +202,9 @@ class Contest:
             except OutOfTime:
                 self.note("Frozen features were cut: reading the texts would have taken most of the time.")
                 return
-            files.write_with(kept, lambda place: np.save(place.open("wb"), x))
+            buffer = io.BytesIO()
+            np.save(buffer, x)
+            files.write_bytes(kept, buffer.getvalue())
             self.add("read", texts=len(places), seconds=round(time.time() - begin, 3))
         x = x - x[places].mean(0)
         x /= (

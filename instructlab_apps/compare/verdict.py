@@ -24,17 +24,16 @@ DRAWS = 2000
 @dataclass
 class Standing:
     """A method on the common test texts: accuracies by seed, an interval over texts and one over seeds, macro F1,
-    calibration error, mean log loss, and its price (seconds to train, seconds a text, bytes)."""
+    calibration error, and its price (seconds to train, seconds a text, bytes)."""
 
     key: str
     name: str
     called: str
     seeds: list[float]
     accuracy: Interval
-    over_seeds: Interval | None
+    over_seeds: Interval
     macro_f1: float
     ece: float
-    loss: float
     seconds: float
     per_text: float
     bytes: int
@@ -85,7 +84,7 @@ def standings(lines: Sequence[dict[str, Any]], y: np.ndarray, working: np.ndarra
         place = np.concatenate([r[k] for r, k in zip(rows, keep, strict=True)])
         field_of = {
             name: np.concatenate([np.array(line[name])[k] for line, k in zip(mine, keep, strict=True)])
-            for name in ("guess", "sure", "own")
+            for name in ("guess", "sure")
         }
         hits = (field_of["guess"] == y[place]).astype(float)
         per_seed = [
@@ -98,10 +97,9 @@ def standings(lines: Sequence[dict[str, Any]], y: np.ndarray, working: np.ndarra
         trained_on = (1 - DEV) * (1 - 1 / SEEDS) * working.sum()
         found.append(Standing(
             one.key, one.name, one.called, per_seed, wilson_interval(int(hits.sum()), len(hits)),
-            t_interval(per_seed) if len(per_seed) > 1 else None,
+            t_interval(per_seed),
             macro_f1(y[place], field_of["guess"]),
             miscalibrated(field_of["sure"], hits),
-            float(-np.log(np.maximum(field_of["own"], 1e-6)).mean()),
             float(np.mean([line["seconds"] for line in mine])) + reading * trained_on,
             float(np.mean([line["per_text"] for line in mine])) + reading,
             int(mine[0]["bytes"]), value, bool(tried) and value in (min(tried), max(tried)) and len(tried) > 2,
