@@ -91,8 +91,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *words,
         *"abcdefghijklmnopqrstuvwxyz0123456789",
     ]
-    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)), encoding="utf-8")
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    numbered = {word: i for i, word in enumerate(dict.fromkeys(vocabulary))}
+    BertTokenizerFast(vocab=numbered).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(set(vocabulary)), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,

@@ -116,7 +116,8 @@ def _words(gain: tuple[float, float, float], last: int, passed: bool) -> str:
             "The curve did not foretell its own last point from the smaller ones, so no number is given for more labels; "
             "look at the points."
         )
-    told = f"Twice as many labels (about {2 * last:,}) would bring {middle:+.1f} points, band [{low:+.1f}, {high:+.1f}]"
+    places = f"{middle:+.1f} points, band [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+    told = f"Twice as many labels (about {2 * last:,}) would bring {places}"
     if high < 1:
         return f"{told}: more labels of the same kind hardly help this method."
     if low > 0.5:

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from instructlab_apps.compare.curve import Curve
 from instructlab_apps.compare.verdict import Standing, binned
 
-WIDE, LEFT, RIGHT = 360, 118, 12
+WIDE, LEFT, RIGHT = 360, 128, 12
 
 
 def _tag(name: str, text: str = "", **fields: Any) -> str:

@@ -101,7 +101,7 @@ def settled(made: Plan, left: float, clock: Clock, speeds: Speeds, lengths: Sequ
 
 def _tuned(made: Plan, cost: _Cost, size: np.ndarray, rest: float, read: bool = False) -> Plan:
     """The best rung that ``rest`` seconds pay: enough updates first, then LoRA, then five seeds."""
-    want = int(np.clip(4 * 0.64 * made.working / BATCH, ENOUGH, 400))
+    want = int(np.clip(5 * 0.64 * made.working / BATCH, 100, 400))  # five epochs
     both = ["full", "lora"] if cost.speeds.lora is not None else ["full"]
     rungs = [(both, 5), (both, 3), (["full"], 5), (["full"], 3)]
     found = Plan(made.cut, made.working, [], 0, 5, made.trials)

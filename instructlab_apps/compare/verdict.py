@@ -192,7 +192,7 @@ def _ahead(key: str, by: dict[str, Standing]) -> list[str]:
 
 
 def _told(one: Standing, base: Standing, gap: Interval, agree: bool) -> str:
-    places = f"{100 * gap.mean:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+    places = f"{100 * gap.mean:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]".replace("-", "−")
     if gap.low > 0:
         what = "better" if agree else "better on all texts together, but not in every seed"
     elif gap.high < 0:
