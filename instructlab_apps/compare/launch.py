@@ -145,7 +145,9 @@ def _locked(
     limit = (
         max(60 * minutes - spent, STARTUP) * 1.5 + 120
     )  # the clock inside comes first; this is the second lock
-    manifest = notebooks.run_notebook(place, folder, values, timeout=limit, threads=threads)
+    # a kernel of its own: starting the warm one for a single run would take longer than the imports of this notebook
+    env = {"INSTRUCTLAB_WARM": "0"}
+    manifest = notebooks.run_notebook(place, folder, values, timeout=limit, env=env, threads=threads)
     if manifest.status != "ok":
         if (manifest.error or {}).get("name") in OURS:
             raise DataError(str((manifest.error or {})["message"]))
