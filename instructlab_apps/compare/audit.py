@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from instructlab_apps.compare.intake import Intake
+from instructlab_apps.compare.contenders import counted
+from instructlab_apps.compare.intake import Intake, sampled
 from instructlab_utils import tasks
 from instructlab_utils.characters import canonical, script_of, words_of_text
 from instructlab_utils.errors import DataError
@@ -21,6 +23,7 @@ SURE, COVERS, TOLD = (
     0.5,
     20,
 )  # a sign gives a label away: its precision, its share of the class; examples told
+FEWEST = 300  # rows that are looked at, whatever it costs
 LOOKED = 2000  # characters by which near-copies are found
 BLIND, DIM = 0.15, 0.03  # shares of unknown tokens
 
@@ -44,6 +47,19 @@ class Findings:
     lengths: tuple[int, int, int] = (0, 0, 0)
     length_tells: tuple[float, float] = (0.0, 0.0)
     warnings: list[str] = field(default_factory=list)
+
+
+def paced(data: Intake, tokenizer: Any, seconds: float) -> Intake:
+    """``data``, or as many of its rows as can be looked at and counted in ``seconds``, measured on 100 of them now."""
+    sample, begin = sampled(data, 100), time.perf_counter()
+    tasks.near_duplicates([text[:LOOKED] for text in sample.text])
+    for kind in ("words", "characters"):
+        counted(sample.text, kind, spaced=True)
+    tokenizer(sample.text, add_special_tokens=False)
+    a_row = (time.perf_counter() - begin) / len(sample.text)
+    return sampled(
+        data, max(FEWEST, int(seconds / (2 * a_row)))
+    )  # about as much again for the rest of the audit
 
 
 def audit(data: Intake, tokenizer: Any, least: int, english: bool) -> Findings:
@@ -84,7 +100,7 @@ def audit(data: Intake, tokenizer: Any, least: int, english: bool) -> Findings:
     ]
     kept_texts, labels = [data.text[i] for i in keep], np.array([data.label[i] for i in keep])
     found.leaks = leaks(kept_texts, labels, data.names)
-    found.script = script_of(kept_texts[:2000])
+    found.script = script_of([text[:LOOKED] for text in kept_texts[:300]])
     _read_by(tokenizer, kept_texts, found)
     sizes = np.array([len(text) for text in kept_texts])
     found.lengths = tuple(int(q) for q in np.quantile(sizes, [0.05, 0.5, 0.95]))  # type: ignore[assignment]
@@ -144,8 +160,8 @@ def length_tells(sizes: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
 
 def _read_by(tokenizer: Any, texts: Sequence[str], found: Findings) -> None:
-    """The mean share of tokens that the tokenizer does not know, and tokens a word; from the first 2,000 texts."""
-    sample = [text[:2000] for text in texts[:2000]]
+    """The mean share of tokens that the tokenizer does not know, and tokens a word; from the first 1,000 texts."""
+    sample = [text[:2000] for text in texts[:1000]]
     unknown = tokenizer.unk_token_id
     ids = tokenizer(sample, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     shares = np.array([np.mean([i == unknown for i in one]) if one else 1.0 for one in ids])

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from instructlab_apps.compare import contenders, trunk
-from instructlab_apps.compare.audit import Findings
-from instructlab_apps.compare.intake import Intake
+from instructlab_apps.compare.audit import Findings, paced
+from instructlab_apps.compare.intake import Intake, sampled
 from instructlab_apps.compare.pacing import Clock, OutOfTime, Plan, Speeds, plan, settled
 from instructlab_apps.compare.parts import LEAST_SEEDS, SEEDS, Parts, firsts, spread, working_set
 from instructlab_utils import files, training
@@ -336,6 +336,17 @@ class Contest:
 
 
 LONG = 4000  # characters of a text that are tokenised to measure its length
+
+
+def paced_once(folder: Path, data: Intake, tokenizer: Any, clock: Clock, started: float) -> Intake:
+    """The rows that the time pays for; a run that goes on takes as many as it took before, and so the same ones."""
+    file = folder / "results.jsonl"
+    known = [line["rows"] for line in files.read_lines(file) if line["kind"] == "rows"]
+    chosen = sampled(data, known[0]) if known else paced(data, tokenizer, 0.15 * clock.left())
+    if not known:
+        elapsed = round(time.time() - started, 2)
+        files.append_line(file, {"kind": "rows", "rows": len(chosen.text), "elapsed": elapsed})
+    return chosen
 
 
 def shares_of(names: list[str], y: np.ndarray) -> list[tuple[str, int]]:

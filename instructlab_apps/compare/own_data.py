@@ -15,7 +15,7 @@
 from pathlib import Path
 
 from instructlab_apps.compare import audit, intake, launch, page, trunk
-from instructlab_apps.compare.contest import Contest
+from instructlab_apps.compare.contest import Contest, paced_once
 from instructlab_utils import models
 
 # %% tags=["parameters"]
@@ -44,7 +44,9 @@ print(*rows.notes, sep="\n")
 
 # %%
 encoder = trunk.load(model or models.source_of("encoder"))
+rows = paced_once(place, rows, encoder[1], clock, started)
 found = audit.audit(rows, encoder[1], least=6, english=not model)
+print(*rows.notes, sep="\n")
 print(f"{len(found.keep):,} texts kept, {found.copies} copies, {len(found.near)} pairs of near-copies")
 print(f"{len(found.contradictions)} contradictions, {len(found.leaks)} words that give a label away")
 print(*found.warnings, sep="\n")
