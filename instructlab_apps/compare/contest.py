@@ -122,7 +122,8 @@ class Contest:
 
     def _weights(self, kind: str, rows: np.ndarray) -> Any:
         if kind not in self._counts:
-            self._counts[kind] = contenders.counted(self.text, kind, self.spaced)
+            most = int(np.clip(600_000 / self.classes, 5_000, 30_000))  # the time of a fit grows with both
+            self._counts[kind] = contenders.counted(self.text, kind, self.spaced, most)
         return contenders.weighted(self._counts[kind], rows)
 
     def _thinned(self, rows: np.ndarray, most: int, seed: int) -> np.ndarray:
@@ -152,11 +153,21 @@ class Contest:
         rows = [{"text": self.text[i], "label": int(self.y[i])} for i in places]
         return training.encode(rows, self.encoder()[1], self.plan.cut)
 
+    def _without_encoder(self) -> None:
+        """All texts count again: the sample was for the encoder's sake."""
+        self.note("The encoder was cut: reading enough texts would have taken more time than there was.")
+        self.plan = Plan(0, len(self.y), [], 0, SEEDS, self.clock.trials)
+        if len(self.of("plan")) < 2:
+            self.add("plan", **asdict(self.plan))
+        self.parts = Parts(self.parts.part, np.ones(len(self.y), dtype=bool), self.parts.first)
+
     def make_plan(self) -> Plan:
         """The plan of this folder: the last that is written, or a new one from speeds measured now."""
         if known := self.of("plan"):
             fields = {k: v for k, v in known[-1].items() if k in Plan.__dataclass_fields__}
             self.plan = Plan(**fields)
+        elif self.clock.left() < 2 * self.clock.reserve:
+            self._without_encoder()
         else:
             net = self.encoder()[0]
             window = int(min(positions(net), 512))
@@ -164,14 +175,15 @@ class Contest:
             speeds = self._speeds()
             self.plan = plan(self.clock.left(), self.clock, speeds, self._lengths(), window)
             self.add("plan", **asdict(self.plan), **asdict(speeds))
-        marks = working_set(self.parts.part, self.y.tolist(), self.group, self.plan.working)
+        assert self.plan is not None
+        marks = working_set(self.parts.part, self.plan.working)
         self.parts = Parts(self.parts.part, marks, self.parts.first)
         return self.plan
 
     def settle(self) -> Plan:
         """The plan of the tuned methods, once the encoder has read the texts; written before the first of them runs."""
         assert self.plan is not None
-        if len(self.of("plan")) < 2:
+        if self.plan.cut and len(self.of("plan")) < 2:
             speeds = self._speeds()
             self.plan = settled(self.plan, self.clock.left(), self.clock, speeds, self._lengths())
             self.add("plan", **asdict(self.plan), **asdict(speeds))
@@ -190,6 +202,8 @@ class Contest:
 
     def frozen(self) -> None:
         """Mean states of the working texts, read once and kept on disk; logistic regression on them."""
+        if self.plan is None or not self.plan.cut:
+            return
         kept, places = self.folder / "features.npy", np.flatnonzero(self.parts.working)
         if kept.exists():
             x = np.load(kept, allow_pickle=False)
@@ -200,7 +214,7 @@ class Contest:
             try:
                 x[places] = trunk.read(net, self.examples(places), tokenizer.pad_token_id, until)
             except OutOfTime:
-                self.note("Frozen features were cut: reading the texts would have taken most of the time.")
+                self._without_encoder()
                 return
             buffer = io.BytesIO()
             np.save(buffer, x)
@@ -283,6 +297,11 @@ class Contest:
         value = self.best(method)
         for seed in range(SEEDS):
             if not self.of("run", method=method, seed=seed):
+                if seed >= LEAST_SEEDS and time.time() > until:
+                    self.note(
+                        f"{contenders.BY_KEY[method].name}: {seed} seeds instead of {SEEDS}, for want of time."
+                    )
+                    return
                 begin, rows = time.time(), self.parts.test(seed, working)
                 predict, size = fit(self.parts.train(seed, working), value, seed)
                 took, begin = time.time() - begin, time.time()

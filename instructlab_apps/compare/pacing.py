@@ -165,7 +165,7 @@ def _said(made: Plan, size: np.ndarray, want: int, speeds: Speeds) -> list[str]:
         )
     if made.working < len(size):
         said.append(
-            f"The encoder read {made.working:,} of {len(size):,} texts, a sample with the same shares of labels; every "
+            f"The encoder read {made.working:,} of {len(size):,} texts, drawn at random; every "
             "method is scored on texts of this sample, but TF-IDF may learn from all."
         )
     if not made.methods:

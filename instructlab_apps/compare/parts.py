@@ -76,19 +76,12 @@ def spread(labels: Sequence[int], group: Sequence[int], seed: int = 0) -> np.nda
     return part
 
 
-def working_set(
-    part: np.ndarray, labels: Sequence[int], group: Sequence[int], most: int, seed: int = 0
-) -> np.ndarray:
-    """Marks about ``most`` texts or all, (n,), the same share of each part and class; rare classes keep one a part."""
-    y, g = np.asarray(labels), np.asarray(group)
-    if len(y) <= most:
-        return np.ones(len(y), dtype=bool)
-    rng, marked = np.random.default_rng(seed), np.zeros(len(y), dtype=bool)
-    for p in np.unique(part):
-        for label in np.unique(y[part == p]):
-            here = rng.permutation(np.flatnonzero((part == p) & (y == label)))
-            _, first = np.unique(g[here], return_index=True)  # one text of each group before a second one
-            rest = np.setdiff1d(np.arange(len(here)), first)
-            here = here[np.concatenate([np.sort(first), rest])]
-            marked[here[: max(1, round(len(here) * most / len(y)))]] = True
+def working_set(part: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
+    """Marks about ``most`` texts or all, (n,): the same share of each part, drawn at random, so that labels keep theirs."""
+    if len(part) <= most:
+        return np.ones(len(part), dtype=bool)
+    rng, marked = np.random.default_rng(seed), np.zeros(len(part), dtype=bool)
+    for one in np.unique(part):
+        here = rng.permutation(np.flatnonzero(part == one))
+        marked[here[: max(2, round(len(here) * most / len(part)))]] = True
     return marked
