@@ -26,6 +26,7 @@ from instructlab_utils import files, training
 from instructlab_utils.errors import DataError
 from instructlab_utils.guards import positions
 
+FEWEST_READ = 300  # texts: with fewer, the scores of all methods would hang on a handful of tests
 PARTS_OF_TRAIN = (0.125, 0.25, 0.5)  # the learning curve's sizes below all
 
 
@@ -174,7 +175,10 @@ class Contest:
             self.plan = Plan(min(128, window), 0, [], 0, 0, 0)
             speeds = self._speeds()
             self.plan = plan(self.clock.left(), self.clock, speeds, self._lengths(), window)
-            self.add("plan", **asdict(self.plan), **asdict(speeds))
+            if self.plan.working < min(len(self.y), FEWEST_READ):
+                self._without_encoder()
+            else:
+                self.add("plan", **asdict(self.plan), **asdict(speeds))
         assert self.plan is not None
         marks = working_set(self.parts.part, self.plan.working)
         self.parts = Parts(self.parts.part, marks, self.parts.first)
@@ -183,6 +187,9 @@ class Contest:
     def settle(self) -> Plan:
         """The plan of the tuned methods, once the encoder has read the texts; written before the first of them runs."""
         assert self.plan is not None
+        if self.clock.left() < 2 * self.clock.reserve and len(self.of("plan")) < 2:
+            self.plan.methods = []  # not even the measuring is worth its time
+            self.add("plan", **asdict(self.plan))
         if self.plan.cut and len(self.of("plan")) < 2:
             speeds = self._speeds()
             self.plan = settled(self.plan, self.clock.left(), self.clock, speeds, self._lengths())

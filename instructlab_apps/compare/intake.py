@@ -99,8 +99,9 @@ def sampled(data: Intake, most: int) -> Intake:
         return data
     chosen = sorted(random.Random(0).sample(range(len(data.text)), most))
     told = f"{most:,} of {len(data.text):,} usable rows, drawn at random, were used: the time does not pay for all."
-    fewer = {name: [getattr(data, name)[i] for i in chosen] for name in ("text", "label", "line")}
-    return replace(data, **fewer, notes=[*data.notes, told])
+    text, label = [data.text[i] for i in chosen], [data.label[i] for i in chosen]
+    line = [data.line[i] for i in chosen]
+    return replace(data, text=text, label=label, line=line, notes=[*data.notes, told])
 
 
 def written(value: Any) -> str:

@@ -40,7 +40,7 @@ class Clock:
     @property
     def reserve(self) -> float:
         """Seconds kept for judging and for the report."""
-        return 6 + 0.03 * 60 * self.minutes
+        return 12 + 0.06 * 60 * min(self.minutes, 10)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from instructlab_utils.intervals import Interval, paired_bootstrap, t_interval, 
 from instructlab_utils.metrics import macro_f1
 
 MARGIN = 0.02  # a difference of two points is what "enough" leaves open
-DRAWS = 2000
+DRAWS = 1000
 
 
 @dataclass
@@ -122,7 +122,7 @@ def judge(found: Sequence[Standing], dev_loss: dict[str, float], seeds: int) -> 
     above = {one.key: paired_bootstrap(one.hits, by["majority"].hits, DRAWS, level) for one in found
              if one.key != "majority"}  # fmt: skip
     agree = {key: _agree(by[key], by[base]) for key in others}
-    beats = [k for k, gap in above.items() if gap.low > 0 and _agree(by[k], by["majority"])]
+    beats = [k for k, gap in above.items() if gap.low > 0]
     better = [key for key in others if key != rival and gaps[key].low > 0 and agree[key] and key in beats]
     if rival:
         better = [k for k in better if paired_bootstrap(by[k].hits, by[rival].hits, DRAWS, level).low > 0]
