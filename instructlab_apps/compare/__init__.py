@@ -1,1 +1,1 @@
-"""`compare`: methods tuned equally on a file of your own, and a report. Used in lesson 26."""
+"""`compare`: every method worth trying on a reader's own labelled texts, within the reader's minutes."""
