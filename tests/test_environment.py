@@ -66,6 +66,7 @@ def _imports(folder: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
+        ("instructlab_apps", ()),
         ("instructlab_utils", ("tensorboard",)),
         ("instructlab_repro", ("classroom",)),
         ("classroom", ("classroom",)),

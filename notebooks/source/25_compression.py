@@ -65,7 +65,8 @@ from instructlab_utils.errors import ParameterError
 
 run = start("25", profile=profile, seed=seed)
 show = functools.partial(plotting.show, run)
-warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.ao announces its successor
+for kind in (DeprecationWarning, UserWarning):  # torch.ao announces its successor
+    warnings.filterwarnings("ignore", message=".*(deprecat|quantize).*", category=kind)
 
 # %% [markdown]
 # ## 1 Half of it is zeros
@@ -724,26 +725,17 @@ run.record(batch_limit=1 / b, lone_limit=1 / (a + b))
 # *for* a batch: while one is computed, the next one gathers by itself.
 
 # %%
-figure, panels = plotting.axes(1, 2, width=3.9, height=3.1, dpi=85)
 rates, curves = np.linspace(0.05, 0.98, 30) / S, {}
 for name, square in {"M/M/1": 2 * S * S, "M/D/1": S * S}.items():
     curves[name] = rates, [1000 * (S + queueing.pollaczek_khinchine(x, S, square)) for x in rates]
 some = np.linspace(0.1, 0.9, 9) / b
 times = [np.cumsum(rng.exponential(1 / x, run.budget.n_load)) for x in some]
-curves["batches, simulated"] = (
-    some,
-    [1000 * queueing.batched(each, lambda n: a + b * n, 64)[0].mean() for each in times],
-)
-for index, (name, (x, y)) in enumerate(curves.items()):
-    panels[0].plot(x, y, label=name, **(plotting.style(index) | ({} if index == 2 else {"marker": ""})))
-panels[0].set(xlabel="requests a second", ylabel="mean latency (ms)", yscale="log", title="theory")
-
-# %%
+means = [1000 * queueing.batched(each, lambda n: a + b * n, 64)[0].mean() for each in times]
+curves["batches, simulated"] = some, means
+servers = {"pipeline in FastAPI": "plain", "the service below": "ours"}
+measured = {name: [row for row in kept["curve"] if row["server"] == kind] for name, kind in servers.items()}
 limit = kept["machine"]["limit"]
-for index, (server, name) in enumerate({"plain": "pipeline in FastAPI", "ours": "the service below"}.items()):
-    rows = [row for row in kept["curve"] if row["server"] == server]
-    line = [1000 * row["p95"] for row in rows]
-    panels[1].plot([row["rate"] for row in rows], line, label=name, **plotting.style(index))
+for name, rows in measured.items():
     held = [row["rate"] for row in rows if row["p95"] <= limit and not row["refused"]]
     cpu = 1000 * sum(row["cpu"] for row in rows) / len(rows)
     print(
@@ -753,11 +745,17 @@ busy = kept["machine"]["load"] / kept["machine"]["cores"]
 print(f"recorded with {busy:.1f} programs in line for each core")
 
 # %%
+figure, panels = plotting.axes(1, 2, width=3.9, height=3.1, dpi=85)
+for index, (name, (x, y)) in enumerate(curves.items()):
+    panels[0].plot(x, y, label=name, **(plotting.style(index) | ({} if index == 2 else {"marker": ""})))
+panels[0].set(ylabel="mean latency (ms)", title="theory")
+for index, (name, rows) in enumerate(measured.items()):
+    line = [1000 * row["p95"] for row in rows]
+    panels[1].plot([row["rate"] for row in rows], line, label=name, **plotting.style(index))
 panels[1].axhline(1000 * limit, color="grey", linestyle=":")
-panels[1].set(
-    xlabel="requests a second", ylabel="95th percentile (ms)", yscale="log", title="measured, two cores"
-)
+panels[1].set(ylabel="95th percentile (ms)", title="measured, two cores")
 for panel in panels:
+    panel.set(xlabel="requests a second", yscale="log")
     panel.legend(fontsize=7)
 show(figure, "25_load")
 
