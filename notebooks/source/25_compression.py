@@ -566,9 +566,11 @@ lesson.folded("distillation", "KD1", "KD3")
 # %% [markdown]
 # *Figure: a dot is a seed; the bar is their mean.*
 #
-# **Observe.** Read KD1's two parts apart. That soft labels beat the labels alone may come from the *texts*; only the
-# comparison with the same teacher's names says that *soft* matters. Look at the losses, too (folded): the loss asks whether
-# the student knows how sure to be.
+# **Observe.** *KD1 is refuted*, by its second part. Against the labels alone soft labels win clearly. Against the *names*
+# that the same teacher gives to the same articles they win nothing (folded: an interval around zero, inside the smallest
+# effect of interest). So the gain came from the texts, not from the softness. *KD3 is supported*: the smoothed teacher is
+# itself about as good, and its student is clearly worse. A student of word vectors is far from DistilBERT; with one that
+# can copy more of its teacher the second part may turn.
 #
 # **Predict.** PN1: no loss until about a third of the weights is out, then a cliff.
 
