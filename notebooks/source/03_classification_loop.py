@@ -168,7 +168,7 @@ print("torch's default weight decay:", torch.optim.AdamW([torch.zeros(1)]).defau
 #
 # The sentences come from movie reviews. People rated each one from −4 to 4. We leave out the middle, where the mean
 # rating lies between $-0.5$ and $0.5$; the sign of the mean is the label, and the mean travels with the sentence.
-# Splits are by content, so near-copies never cross them. The data card in `data/cards/` has the details.
+# Splits are by content, so near-copies never lie in two of them. The data card in `data/cards/` has the details.
 
 # %%
 task = tasks.load("movie-sentiment")
@@ -609,10 +609,10 @@ def fit(model, examples, steps, learning_rate, batch_size=16):
 # - a **log** with a JSON line per update (`checkpoints.to_tensorboard` turns it into one for TensorBoard);
 # - a **checkpoint** that a power cut cannot halve (`checkpoints.py`).
 #
-# **Why the test split must not do the dev split's work.** The best of many looks is too good by selection alone.
+# **Why the test split must not do the dev split's work.** The maximum of many scores is too high, because it was selected.
 # Whoever picks the epoch on the test sentences and reports the same number reports a maximum, not a mean.
 #
-# First two claims about a tiny model that trains for six updates. `fit` and `training.train` end at the same weights.
+# First we check two things on a tiny model that trains for six updates. `fit` and `training.train` end at the same weights.
 # And resuming is exact: a twin is cut off after the fourth update, loses its memory, and is taken up again by the same
 # call, once without a dev split and once with one.
 
@@ -717,7 +717,7 @@ run.record(accuracy=hits.mean(), n_test=len(hits))
 print(f"\ntest accuracy {hits.mean():.3f} on {len(hits)} sentences")
 
 # %% [markdown]
-# Where it fails is worth more than how often. These are the most confident mistakes. For some of them the rating
+# It is more useful to see where it fails than how often. These are the most confident mistakes. For some of them the rating
 # itself is near the border, and for some you may side with the model.
 
 # %%
@@ -830,7 +830,7 @@ run.record(accuracy_low=interval.low, accuracy_high=interval.high)
 #
 # An accuracy needs an opponent. Two cheap ones: always the more frequent label, and a logistic regression on TF-IDF
 # features. They count words and neighbouring pairs; rare ones weigh more. It sees no order beyond a pair, and no
-# pre-training. An opponent deserves its knob: the strength $C$ is chosen on the dev sentences.
+# pre-training. An opponent deserves its knob: the inverse strength $C$ of its penalty is chosen on the dev sentences.
 #
 # Both models answer the *same* sentences. If the same sentences are easy for both, the difference varies less than
 # if each model had its own test sentences. The **paired bootstrap** (Efron, 1979) uses that: draw sentences with
@@ -939,9 +939,10 @@ run.record(gain_5_mean=gain_5.mean, gain_5_low=gain_5.low, gain_5_high=gain_5.hi
 
 # %% [markdown]
 # **Observe.** The correlation is that of the two methods over the seeds. In the two lines where it is highest a lucky
-# draw of training sentences is lucky for both, and the paired interval is the narrower one. In the two others the
-# pairs buy little, they cost degrees of freedom, and the paired interval is the wider one. Pairing is a bet that
-# the same sentences help both methods. The last line is the comparison of section 6.3 over five seeds.
+# draw of training sentences is lucky for both, and the paired interval is the narrower one. In the two others the pairs
+# buy little, they cost degrees of freedom, and the paired interval is the wider one. Pairing is a bet that the same
+# sentences help both methods. The last line compares the same two methods as section 6.3, over five seeds (with fewer
+# tokens and updates, and a wider search for $C$).
 #
 # The course calls a claim *supported* if the whole interval lies on the claimed side, *refuted* if it lies on the
 # other, and *undecided* otherwise. Undecided is an honest result. It is not "the same".
@@ -954,7 +955,7 @@ run.record(gain_5_mean=gain_5.mean, gain_5_low=gain_5.low, gain_5_high=gain_5.hi
 # weights on 800.* One number per seed: the difference, averaged over three tasks (the mood of film sentences, the mood
 # of tweets, the topic of news articles).
 #
-# Seven methods, from cheap to dear:
+# Seven methods, from cheap to expensive:
 #
 # - *majority class* and *TF-IDF + LR*, the two opponents of section 6 (LR is logistic regression);
 # - *frozen [CLS] + LR* and *frozen mean + LR*: the encoder is not trained. Its vector of the first token, or the mean
@@ -963,10 +964,10 @@ run.record(gain_5_mean=gain_5.mean, gain_5_low=gain_5.low, gain_5_high=gain_5.hi
 # - *full fine-tuning*: our loop trains everything;
 # - *random init*: the same, but from random weights.
 #
-# At each size, all that our loop trains get the same number of updates: `60`, `80` and `120` for the three sizes. So a
-# larger training set comes with more updates, too. Each method but the first has one knob. Five values of it were tried
-# once, on a seed that the table does not use. Every method reads the first 64 tokens of a text. The grid takes longer
-# than a lesson, so it ran outside (`make reproduce`), and we read its record. Nothing is recomputed here.
+# At each size, all methods that our loop trains get the same number of updates: `60`, `80` and `120` for the three
+# sizes. So a larger training set comes with more updates, too. Each method but the first has one knob. Five values of
+# it were tried once, on a seed that the table does not use. Every method reads the first 64 tokens of a text. The grid
+# takes longer than a lesson, so it ran outside (`make reproduce`), and we read its record. Nothing is recomputed here.
 #
 # **Predict.** Order the methods at 50 examples. Where do you put *frozen mean*?
 
@@ -1010,8 +1011,8 @@ run.record(
 #
 # - **The opponent learned almost nothing.** The note under the table lists *random init* at every size among those that
 #   do not beat the majority class. C1 does not say what random weights reach with more updates.
-# - **One task carries the mean.** Topics have the rarest majority class, so there is most to gain. On the two sentiment
-#   tasks the gain is far smaller.
+# - **One task carries the mean.** On topics the largest class has the smallest share, so there is most to gain. On the
+#   two sentiment tasks the gain is far smaller.
 # - **Against a serious opponent no lead can be seen.** Fifty examples with pre-training and eight hundred with TF-IDF:
 #   the interval contains zero, so these seeds cannot tell the two apart. (On tweets the mean lies above zero, on the
 #   other tasks below.) With the *same* fifty, pre-training wins clearly.

@@ -585,7 +585,7 @@ print(
 # %%
 from scipy.stats import norm
 
-END = 0.9677083  # so that the outermost levels are the published ones
+END = 0.9677083  # the published choice: it sets the inner levels
 positive, negative = norm.ppf(np.linspace(END, 0.5, 9)[:-1]), -norm.ppf(np.linspace(END, 0.5, 8)[:-1])
 NF4 = np.sort([*negative, 0.0, *positive]) / positive.max()
 PUBLISHED = [-1.0, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.0910500, 0.0, 0.0795803,
@@ -637,7 +637,8 @@ _ = run.figure(figure, "09_nf4")
 # **Observe.** The levels of NF4 stand close where the weights are many. Compare the two printed ranges.
 #
 # Now take section 4's trained LoRA and round its trunk. (bitsandbytes does this with `load_in_4bit`, keeps the codes
-# packed, and rounds the scales too. We keep the rounded numbers in float32: the arithmetic is the same, the memory is not.)
+# packed, and rounds the scales too. We keep the scales, and the rounded numbers in float32: what is lost is nearly the
+# same, the memory is not. And we round the query and value matrices only.)
 #
 # **Predict.** How should a four-bit model be merged? Three ways: leave LoRA beside; merge and keep the sum in float32;
 # merge and round the sum to NF4 again. Which of them loses the most of what was learned?
@@ -922,7 +923,7 @@ for side in ("query", "value"):
 run.record(overlap_first=np.mean(list(first.values())), overlap_random=np.mean(first_random))
 
 # %% [markdown]
-# **Observe.** Two trainings with different ranks and different first values share their strongest direction far beyond
+# **Observe.** Two trainings with different ranks share their strongest direction far beyond
 # chance. That is the paper's argument for small ranks: what counts is in the first directions. But random matrices are a weak
 # opponent. The two runs share more than a task: the same tweets in the same order, the same first head. Section 8.3 takes
 # these away.
@@ -983,17 +984,19 @@ lesson.table("lora_weights", "first", "inside", "projection")
 lesson.show("LR4", "LR7", "LR8", "LR9", "LR5")
 
 # %% [markdown]
-# **Observe.** The two ranks share their first direction by more than the half that Hu et al. report (LR7), and by far more
-# than in our run above. The recipes differ: the experiment keeps $\alpha = 8$ for both ranks, so that the wider update takes
-# small steps; above, $\alpha = 2 r$ let it stride. We did not test that this is the reason, but the number belongs to a
-# recipe as much as to a model.
+# **Observe.** The two ranks share their first direction by more than the half that Hu et al. report (LR7), and by far
+# more than in our run above. The recipes differ: the experiment keeps $\alpha = 8$ for both ranks, so that the wider
+# update takes steps as small as the narrow one's (section 3); above, $\alpha = 2 r$ let it stride. We did not test that
+# this is the reason, but the number belongs to a recipe as much as to a model.
 #
-# And most of it is no trace of the *task*. With other tweets, in another order and from another head, less than half is left
-# (LR8). The fair opponent of what is left are permuted labels, since they teach nothing but the tweets; their overlap is the
-# lowest of all trained rows. But these runs had hardly learned anything when they ended. The rule for runs that did not train
-# was written before, so LR9 stays untested instead of supported: a control must be trained as hard as what it controls.
+# And most of it is no trace of the *task* alone. With other tweets, in another order and from another head, less than
+# half is left (LR8). The fair opponent of what is left are permuted labels, since they teach nothing but the tweets;
+# their overlap is the lowest of all trained rows. But these runs had hardly learned anything when they ended. The rule
+# for runs that did not train was written before, so LR9 stays untested instead of supported: a control must be trained
+# as hard as what it controls.
 #
-# All three parts of LR5 hold, and the second is the small one: in the update's directions the weight does a little more than
+# All three parts of LR5 hold. One of them is cheap: an amplification above one needs no training, as section 8.2 showed. The
+# second is the small one: in the update's directions the weight does a little more than
 # in random ones, and far less than in its own strongest.
 #
 # One more pair of numbers, for DoRA's question of section 5.1. A changed weight has rows $w'_i$ of another length, and of
@@ -1031,11 +1034,11 @@ lesson.show("A2", "A4", "D2")
 # %% [markdown]
 # **Observe.** The map above was no anecdote: feed-forward matrices keep more triplets than attention, upper layers more than
 # lower ones (A2). Two runs agree about the matrices more than they do when the matrices of one change places, and still far
-# from completely (A4): trust the rows and columns of the map, not its cells.
+# from completely (A4): trust the sums over groups of the map, not its cells.
 #
-# D2 falls. In all three methods lengths and directions grow together, for a plain reason: both grow while training goes on,
-# and the published picture pools four points in time. What is left of it is the order. LoRA ties the two almost perfectly,
-# full fine-tuning less, DoRA least: the freedom that its formula gives is used.
+# D2 falls. In all three methods lengths and directions grow together. Both grow while training goes on, and the
+# published picture pools four points in time; that this is the reason was not tested. What is left of it is that LoRA
+# ties the two most: almost perfectly, full fine-tuning less, DoRA least.
 #
 # ## 9 A control: random labels
 #
@@ -1059,9 +1062,10 @@ for r in (1, 8):
     )
 
 # %% [markdown]
-# **Observe.** What lies above the more frequent side of the coin was memorised. In the stored run that is everything, with
-# rank 1. A low rank limits *how* the model may change, which is something else than how much it can store. So "overfits
-# less" is not a matter of counting parameters. It must be measured.
+# **Observe.** What lies above the more frequent side of the coin was memorised. In the stored run that is everything,
+# with rank 1 (and a head that trains, too: thirty-two points in so many dimensions are easy to part). A low rank limits
+# *how* the model may change, which is something else than how much it can store. So "overfits less" is not a matter of
+# counting parameters. It must be measured.
 #
 # ## 10 The grid
 #
@@ -1085,7 +1089,7 @@ if lines:
 # **Observe.** Look at the standard deviations. The two rows with the larger ranks took the rate that was best on the
 # tuning seed, and on another seed the same rate lets training collapse to the larger class. On the same two matrices,
 # rank one took a smaller rate, trained on every seed, and spreads less. (The row *everywhere, r = 1* took the
-# smallest rate of all and still spreads widely: a small rate is no safeguard.) So this table compares *rates at the
+# smallest rate of all adapters and still spreads widely: a small rate is no safeguard.) So this table compares *rates at the
 # edge of stability* more than ranks: one tuning seed was too few.
 
 # %%
@@ -1098,10 +1102,11 @@ for claim, word in lesson.words("C3", "LR1", "LR3", "D1", "A1").items():
 # interval inside the margin, so it can fail although the means are close. A conjunction (C3, LR3) falls with one of its
 # parts.
 #
-# C3 has three parts. That LoRA trains far fewer numbers is beyond doubt; the accuracies and the gap between training and test
-# are both undecided. A mean that one collapsed seed pulls down has an interval that no margin of two points can hold, and LR1
-# fails with it. In LR3 and A1 no row collapsed, but their rows spread too widely, or lie too close, for five seeds. D1 is the
-# opposite case: its interval is narrow and contains zero.
+# C3 has three parts. That LoRA trains far fewer numbers is beyond doubt; the accuracies and the gap between training
+# and test are both undecided. A mean that one collapsed seed pulls down has an interval that no margin of two points
+# can hold, and LR1 fails with it. LR3 leans on a row of which one seed did not train; the rows of A1 all trained, and
+# spread too widely, or lie too close, for five seeds. D1 is the opposite case: its interval is narrow and contains
+# zero.
 #
 # ## 11 What we have shown
 #

@@ -395,8 +395,9 @@ print(
 
 # %% [markdown]
 # **Observe.** The ends of the dial are the two losses that you know. In a row whose prompt is long even a small weight
-# moves the loss: the prompt has most of the tokens. What the dial buys was measured for its two ends only:
-# **which mask is better** is an empirical question, and lesson 06 asked it. The ledger holds the answer.
+# moves the loss: the prompt has most of the tokens. What lies between was measured by the authors above, not here; here
+# only the two ends were: **which mask is better** is an empirical question, and lesson 06 asked it. The ledger holds
+# the answer.
 
 # %%
 from instructlab_repro import lesson
@@ -692,10 +693,11 @@ for name, values in after.items():
 # - *The end.* With the right mask the model has learned to stop. Under the mask by padding id the end has become *less*
 #   probable than before any tuning: each update raised other tokens, and nothing ever raised this one. It answers, and
 #   answers, until the limit.
-# - *The words.* Look at the first column of the table before: the wrong mask has the smaller loss on words. A model that
-#   never ends gives no probability away to ending. A log that averages words only would have chosen it.
-# - *The replies.* Short, in the right form, and often wrong. A few dozen updates taught the *form* of an answer; the
-#   printed replies show no arithmetic.
+# - *The words.* Look at the first column of the table before: the wrong mask has the smaller loss on words. It may be
+# since a model that never ends gives no probability away to ending (not tested). A log that averages words only would
+# have chosen it.
+# - *The replies.* Short, in the right form, and often wrong. A few dozen updates taught the *form* of an answer, not
+#   arithmetic: the untuned model's long reply to the first prompt was the right one.
 #
 # ## 7 Held-out clusters, by rank
 #
@@ -805,8 +807,8 @@ run.record(chance=chance, n_live=len(every))
 # - **Random weights.** The same architecture, nothing learned. In the grid it gets the same tuning, so that what it
 #   reaches there is owed to the tuning alone. The cell below does not tune it: it shows what the items give away to a
 #   model that knows nothing.
-# - **Invented rules.** Two rules of ours, with words, a marker and labels that the seed makes up. No corpus can hold
-#   these items.
+# - **Invented rules.** Rules of ours (two here, three in the grid), with words, a marker and labels that the seed makes
+#   up. No corpus can hold these items.
 
 
 # %%
@@ -851,7 +853,7 @@ for name, (net, key) in found.items():
 del random_net
 
 # %% [markdown]
-# **Observe.** In the stored run the random weights look *better* than the trained ones, and lie above chance. So
+# **Observe.** In the stored run the random weights look no worse than trained ones, and lie above chance. So
 # "above chance" on a few dozen items is no proof of knowledge. These items are also simply the first rows of each
 # task: where the answers are fixed, a habit of saying one of them need not be at chance. The grid balances them, and
 # has five seeds.
@@ -958,13 +960,13 @@ for line in lesson.results("clusters", stage="tune"):
 #   wrong. So the falling loss with more clusters (its interval just touches zero) may be lost confidence, and not gained
 #   knowledge.
 # - *Random weights learn little in this tuning.* Their dev loss is about one nat below $\ln V$, as if they had
-#   learned which tokens are frequent; their accuracy is at chance. Whatever the other rows can do, they owe to
-#   pre-training. The control excludes little else: LoRA on random weights is a weak learner.
-# - *The instruction may hardly be read.* With the input alone in the test, the model tuned on instructions loses
-#   about as much as F2's first comparison measures, and with the name of the task it loses more (both beside F2). On
-#   invented rules only the instruction can help. There chance is $7/18$ (three rules with 2, 3 and 3 options), no
-#   row's mean beats it, and all pre-trained rows lie below it, perhaps since a habit such as copying the input is
-#   wrong again and again. A model that followed instructions would lie above.
+#   learned which tokens are frequent; their accuracy is at chance. What tuning alone can reach with
+#   such weights is little. That says less than it seems: LoRA on random weights is a weak learner.
+# - *The form of the prompt at the test matters; whether the instruction is understood is open.* With the input alone in
+#   the test, the model tuned on instructions loses about as much as F2's first comparison measures, and with the name
+#   of the task it loses more (both beside F2). On invented rules only the instruction can help. There chance is $7/18$
+#   (three rules with 2, 3 and 3 options), no row's mean beats it, and all pre-trained rows lie below it, perhaps since
+#   a habit such as copying the input is wrong again and again. A model that followed instructions would lie above.
 # - *The rates differ.* Each arm took the better of two rates on one tuning seed, and one arm took another than the rest. As
 #   with L1, the comparison is of procedures, mixture and rate together.
 
@@ -1027,9 +1029,10 @@ if measured:
 #   polarity and related phrases. They hurt with odd ones out and social support. So the question "does clarity help?" has no
 #   one answer here, and more items of the same tasks would only make the mean of opposite signs more exact.
 # - *Accuracy tells another story.* Beside the verdict, clear is ahead of vague, most of all on entailed polarity. A loss also
-#   asks how sure the model is. On social-support and odd-one-out every row's loss is above that of a guess, the logarithm of
-#   the number of options: the model is sure there, and often wrong, and words that make it surer cost. We chose the loss
-#   before the run, so it decides; accuracy is what one may try next.
+# asks how sure the model is. On several tasks (social-support, odd-one-out, metaphor-boolean) every row's loss is above
+# that of a guess, the logarithm of the number of options: the model is sure there, and often wrong. Words that make it
+# surer would cost; that they do was not measured. We chose the loss before the run, so it decides; accuracy is what one
+# may try next.
 # - *Fixed answers again.* One cell of the accuracy has a standard deviation of zero: after "Two people talk." the model gives
 #   one answer to everything, in spite of the calibration.
 # - *An example is also a prior.* By the plain sum of log-probabilities, the last lines beside the verdict, the clear wording
