@@ -30,8 +30,8 @@ from instructlab_apps.compare import (
     launch,
     opening,
     pacing,
-    page,
     parts,
+    report_page,
     trunk,
     verdict,
 )
@@ -625,7 +625,7 @@ def test_the_smallest_files_get_a_report_too(tmp_path, encoder, n, classes):
         "minutes": 1.5,
         "command": "again",
     }
-    summary = page.report(one, data, found, told)
+    summary = report_page.report(one, data, found, told)
     assert summary["kind"] in ("none", "open", "enough") and (tmp_path / "report.html").stat().st_size > 5000
     assert {"majority", "words", "characters", "frozen"} <= set(summary["accuracy"])
     same = taken([[text, label] for text, label in rows[:1] * 20 + rows[1:2] * 20])
@@ -753,11 +753,11 @@ def test_the_page_fits_a_telephone_in_light_and_dark(finished):
 
 def test_formulas_get_an_apostrophe():
     assert (
-        page.harmless("=1+1") == "'=1+1"
-        and page.harmless(" @x") == "' @x"
-        and page.harmless("\t=x").startswith("'")
+        report_page.harmless("=1+1") == "'=1+1"
+        and report_page.harmless(" @x") == "' @x"
+        and report_page.harmless("\t=x").startswith("'")
     )
-    assert page.harmless("plain - text") == "plain - text" and page.harmless("") == ""
+    assert report_page.harmless("plain - text") == "plain - text" and report_page.harmless("") == ""
 
 
 def test_the_command_line_stays_light_and_says_what_is_wrong(tmp_path):

@@ -14,7 +14,7 @@
 # %%
 from pathlib import Path
 
-from instructlab_apps.compare import audit, intake, launch, page, trunk
+from instructlab_apps.compare import audit, intake, launch, report_page, trunk
 from instructlab_apps.compare.contest import Contest, paced_once
 from instructlab_utils import models
 
@@ -99,7 +99,7 @@ told = {
     "minutes": minutes,
     "command": command,
 }
-summary = page.report(contest, rows, found, told)
+summary = report_page.report(contest, rows, found, told)
 contest.add("done", headline=summary["headline"])
 print(summary["headline"])
 print({key: round(100 * value, 1) for key, value in summary["accuracy"].items()})
