@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,13 @@ class Connections:
         self.port, self.key, self.idle = port, key, list[Any]()
 
     async def post(self, body: bytes) -> int:
-        """The status of the answer."""
-        pair = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+        """The status of the answer. An idle connection that the server has closed meanwhile is replaced."""
+        while self.idle:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                return await self._on(self.idle.pop(), body)
+        return await self._on(await asyncio.open_connection("127.0.0.1", self.port), body)
+
+    async def _on(self, pair: Any, body: bytes) -> int:
         reader, writer = pair
         head = f"POST /classify HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {self.key}\r\n"
         writer.write(
