@@ -88,6 +88,7 @@ print(
 )
 print(*plan.said, sep="\n")
 contest.tuned()
+contest.complete()
 
 # %% [markdown]
 # ## The report
