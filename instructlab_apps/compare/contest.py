@@ -286,7 +286,10 @@ class Contest:
                         p, took, _, _ = run(kind, value, 0, dev)
                         longest = max(longest, took)
                         self._tried(kind, value, p, dev, took)
-            for seed in range(made.seeds):
+            for seed in range(SEEDS):
+                round_ends = time.time() + 1.3 * longest * len(made.methods)
+                if seed >= made.seeds and round_ends > self.clock.end - self.clock.reserve:
+                    break  # more than planned: only whole rounds
                 for kind in made.methods:
                     if not self.of("run", method=kind, seed=seed):
                         rows, value = self.parts.test(seed, working=True), self.best(kind)
@@ -295,6 +298,8 @@ class Contest:
                         self._keep(kind, seed, value, rows, p, took, size, a_text)
         except OutOfTime:
             done = min(len(self.of("run", method=kind)) for kind in made.methods)
+            if done >= made.seeds:
+                return
             left_out = "" if done >= LEAST_SEEDS else "; three are needed, so these methods are not compared"
             self.note(
                 f"The time ended early: {done} of {made.seeds} planned seeds of the tuned methods were finished, since the "

@@ -212,6 +212,4 @@ def _said(made: Plan, size: np.ndarray, want: int, speeds: Speeds) -> list[str]:
             f"Tuned methods had {made.steps} updates of {BATCH} texts; about {want} would be usual for this many texts, "
             "so more --minutes may raise them."
         )
-    if made.methods and made.seeds < 5:
-        said.append(f"All methods are compared on {made.seeds} seeds instead of 5.")
     return said
