@@ -126,7 +126,7 @@ def leaks(texts: Sequence[str], labels: np.ndarray, names: Sequence[str]) -> lis
         if not size[label] or not own or size[label] == len(texts):
             continue
         pattern = re.compile(r"(?<!\w)" + r"\W*".join(map(re.escape, own)) + r"(?!\w)" * name.isascii())
-        hit = np.array([pattern.search(text) is not None for text in canonical_texts])
+        hit = np.array([own[0] in text and pattern.search(text) is not None for text in canonical_texts])
         inside, outside = hit[labels == label].mean(), hit[labels != label].mean()
         if inside > 0.2 and inside > 3 * outside:
             found.append(_leak(" ".join(own), name, inside, outside, "the label's own name"))

@@ -20,7 +20,7 @@ import numpy as np
 from instructlab_apps.compare import contenders, trunk
 from instructlab_apps.compare.audit import Findings, paced
 from instructlab_apps.compare.intake import Intake, sampled
-from instructlab_apps.compare.pacing import Clock, OutOfTime, Plan, Speeds, plan, settled
+from instructlab_apps.compare.pacing import Clock, OutOfTime, Plan, Speeds, hopeless, plan, settled
 from instructlab_apps.compare.parts import LEAST_SEEDS, SEEDS, Parts, firsts, spread, working_set
 from instructlab_utils import files, training
 from instructlab_utils.errors import DataError
@@ -52,6 +52,7 @@ class Contest:
         self.plan: Plan | None = None
         self._encoder: tuple[Any, Any] | None = None
         self._counts: dict[str, Any] = {}
+        self._tokens: list[int] = []
 
     # --- lines ---------------------------------------------------------------------------------------------------
 
@@ -75,7 +76,7 @@ class Contest:
     # --- baselines -----------------------------------------------------------------------------------------------
 
     def baselines(self) -> None:
-        """Majority and both kinds of TF-IDF: trials, then five seeds."""
+        """Majority and both kinds of TF-IDF: trials, then five seeds, or three where the time is short."""
         for seed in range(SEEDS):
             if not self.of("run", method="majority", seed=seed):
                 train, rows = self.parts.train(seed), self.parts.test(seed)
@@ -90,16 +91,28 @@ class Contest:
                 )
         share = max(10.0, 0.25 * self.clock.left())  # both, with the curve
         for kind in ("words", "characters"):
-            until = time.time() + share / 2
-            most = self._affordable(kind, share / 2)
+            self._tfidf(kind, share / 2)
 
-            def fit(train: np.ndarray, value: float, seed: int, kind: str = kind, most: int = most) -> Any:
-                rows = self._thinned(train, most, seed)
-                x = self._weights(kind, rows)
-                predict = contenders.linear(x[rows], self.y[rows], value, self.classes)
-                return lambda places: predict(x[places]), x.shape[1] * (self.classes + 1) * 8
+    def _tfidf(self, kind: str, seconds: float) -> None:
+        until, most = time.time() + seconds, self._affordable(kind, seconds)
 
-            self._trained(kind, fit, working=False, until=until)
+        def fit(train: np.ndarray, value: float, seed: int) -> Any:
+            rows = self._thinned(train, most, seed)
+            x = self._weights(kind, rows)
+            predict = contenders.linear(x[rows], self.y[rows], value, self.classes)
+            return lambda places: predict(x[places]), x.shape[1] * (self.classes + 1) * 8
+
+        self._trained(kind, fit, working=False, until=until)
+
+    def complete(self) -> None:
+        """Seeds of TF-IDF that had fallen away, if time is left after all; which are missing is told."""
+        for kind in ("words", "characters", "frozen"):
+            left = self.clock.left() - self.clock.reserve
+            if kind != "frozen" and len(self.of("run", method=kind)) < SEEDS and left > 0:
+                self._tfidf(kind, left)
+            if 0 < (done := len(self.of("run", method=kind))) < SEEDS:
+                name = contenders.BY_KEY[kind].name
+                self.note(f"{name}: {done} seeds instead of {SEEDS}, for want of time.")
 
     def _affordable(self, kind: str, seconds: float) -> int:
         """How many training texts all fits of this kind can have, from the time of a small one."""
@@ -187,10 +200,15 @@ class Contest:
     def settle(self) -> Plan:
         """The plan of the tuned methods, once the encoder has read the texts; written before the first of them runs."""
         assert self.plan is not None
-        if self.clock.left() < 2 * self.clock.reserve and len(self.of("plan")) < 2:
-            self.plan.methods = []  # not even the measuring is worth its time
+        if not self.plan.cut or len(self.of("plan")) > 1:
+            return self.plan
+        fields = Speeds.__dataclass_fields__
+        speeds = Speeds(**{name: value for name, value in self.of("plan")[0].items() if name in fields})
+        now = (self.clock.left(), self.clock)
+        if hopeless(self.plan, *now, speeds, self._lengths()):
+            self.plan = settled(self.plan, *now, speeds, self._lengths())
             self.add("plan", **asdict(self.plan))
-        if self.plan.cut and len(self.of("plan")) < 2:
+        else:
             speeds = self._speeds()
             self.plan = settled(self.plan, self.clock.left(), self.clock, speeds, self._lengths())
             self.add("plan", **asdict(self.plan), **asdict(speeds))
@@ -202,10 +220,10 @@ class Contest:
         return trunk.measured(net, self.examples(sample), self.classes, tokenizer.pad_token_id)
 
     def _lengths(self) -> list[int]:
-        tokenizer = self.encoder()[1]
-        return [
-            len(ids) for ids in tokenizer([text[:LONG] for text in self.text], verbose=False)["input_ids"]
-        ]
+        if not self._tokens:
+            texts = [text[:LONG] for text in self.text]
+            self._tokens = [len(ids) for ids in self.encoder()[1](texts, verbose=False)["input_ids"]]
+        return self._tokens
 
     def frozen(self) -> None:
         """Mean states of the working texts, read once and kept on disk; logistic regression on them."""
@@ -241,7 +259,7 @@ class Contest:
     def tuned(self) -> None:
         """LoRA and full tuning as planned: all trials, then round by round of seeds; whole rounds only count."""
         assert self.plan is not None
-        made, end = self.plan, self.clock.end - self.clock.reserve
+        made = self.plan
         if not made.methods:
             return
         net, tokenizer = self.encoder()
@@ -249,6 +267,9 @@ class Contest:
         def run(
             kind: str, value: float, seed: int, places: np.ndarray
         ) -> tuple[np.ndarray, float, int, float]:
+            end = self.clock.end - self.clock.reserve
+            if time.time() + longest > end:
+                raise OutOfTime
             begin, model = time.time(), trunk.prepared(kind, net, self.classes, seed)
             examples = self.examples(self.parts.train(seed, working=True))
             trunk.tune(model, examples, value, made.steps, seed, tokenizer.pad_token_id, end)
@@ -262,30 +283,28 @@ class Contest:
                 for kind in made.methods:
                     value, dev = contenders.BY_KEY[kind].values[number], self.parts.dev(working=True)
                     if not self.of("trial", method=kind, value=value):
-                        self._must_fit(longest, end)
                         p, took, _, _ = run(kind, value, 0, dev)
                         longest = max(longest, took)
                         self._tried(kind, value, p, dev, took)
-            for seed in range(made.seeds):
+            for seed in range(SEEDS):
+                round_ends = time.time() + 1.3 * longest * len(made.methods)
+                if seed >= made.seeds and round_ends > self.clock.end - self.clock.reserve:
+                    break  # more than planned: only whole rounds
                 for kind in made.methods:
                     if not self.of("run", method=kind, seed=seed):
-                        self._must_fit(longest, end)
                         rows, value = self.parts.test(seed, working=True), self.best(kind)
                         p, took, size, a_text = run(kind, value, seed, rows)
                         longest = max(longest, took)
                         self._keep(kind, seed, value, rows, p, took, size, a_text)
         except OutOfTime:
             done = min(len(self.of("run", method=kind)) for kind in made.methods)
+            if done >= made.seeds:
+                return
             left_out = "" if done >= LEAST_SEEDS else "; three are needed, so these methods are not compared"
             self.note(
                 f"The time ended early: {done} of {made.seeds} planned seeds of the tuned methods were finished, since the "
                 f"machine became slower than it was when the plan was made{left_out}."
             )
-
-    @staticmethod
-    def _must_fit(longest: float, end: float) -> None:
-        if time.time() + longest > end:
-            raise OutOfTime
 
     # --- trials and runs -----------------------------------------------------------------------------------------
 
@@ -301,13 +320,10 @@ class Contest:
                 begin = time.time()
                 predict, _ = fit(self.parts.train(0, working), value, 0)
                 self._tried(method, value, predict(dev), dev, time.time() - begin)
-        value = self.best(method)
+        value, took = self.best(method), 0.0
         for seed in range(SEEDS):
             if not self.of("run", method=method, seed=seed):
-                if seed >= LEAST_SEEDS and time.time() > until:
-                    self.note(
-                        f"{contenders.BY_KEY[method].name}: {seed} seeds instead of {SEEDS}, for want of time."
-                    )
+                if seed >= LEAST_SEEDS and time.time() + took > until:
                     return
                 begin, rows = time.time(), self.parts.test(seed, working)
                 predict, size = fit(self.parts.train(seed, working), value, seed)

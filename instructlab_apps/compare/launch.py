@@ -76,6 +76,24 @@ def compare(
         ) from None
 
 
+def alone(folder: Path, patience: float = 60.0) -> Any:
+    """The lock of the one kernel that may write into ``folder``; it falls when its process ends.
+
+    The kernel of a command that was killed a moment ago lives on for a second or more: it is waited for. ParameterError
+    where it is still there after ``patience`` seconds.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".kernel.lock")
+    try:
+        lock.acquire(timeout=patience, poll_interval=0.1)
+    except Timeout:
+        raise ParameterError(
+            f"another comparison is at work in {shown(folder)}; wait, or name another --out"
+        ) from None
+    return lock
+
+
 def key_of(data: bytes, **choices: Any) -> dict[str, Any]:
     """What makes a comparison this one: the file's hash and the choices. Another key needs another folder."""
     return {"sha256": hashlib.sha256(data).hexdigest(), **{k: str(v) for k, v in choices.items()}}

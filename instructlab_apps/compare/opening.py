@@ -66,6 +66,8 @@ def open_file(path: Path) -> Opened:
         if data.startswith(magic):
             raise DataError(f"{name} is {what}; save the table as CSV in UTF-8 and give that file")
     text, notes = decode(data, name)
+    if not text.replace("\x00", "").strip():
+        raise DataError(f"{name} is empty; it needs a header and rows")
     begin = text.lstrip()[:1]
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson") or (suffix not in (".csv", ".tsv") and begin == "{"):

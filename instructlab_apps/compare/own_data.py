@@ -29,7 +29,9 @@ started: float = 0.0  # time.time() when the command began, less what killed run
 command: str = ""  # how to run it again
 
 # %%
-place, clock = Path(folder), launch.clock_of(started, minutes)
+place = Path(folder)
+only = launch.alone(place)  # a kernel whose command was killed may still be at work here
+clock = launch.clock_of(started, minutes)
 rows = intake.take_in(Path(data), text, label, launch.rows_within(minutes))
 print(
     f"{rows.rows:,} rows, {len(rows.text):,} usable, {len(rows.names)} labels; set aside: {dict(rows.aside) or 'none'}"
@@ -86,6 +88,7 @@ print(
 )
 print(*plan.said, sep="\n")
 contest.tuned()
+contest.complete()
 
 # %% [markdown]
 # ## The report

@@ -15,10 +15,27 @@ BATCH = 16
 EVALUATED = 1.15  # a machine that others use gets slower: each estimate with this factor
 ENOUGH, LITTLE = 60, 30  # updates: a run that is worth a comparison, and the least that is tried
 CUTS = (128, 96, 64, 48, 32)
+SLOWEST = 8.0
 
 
 class OutOfTime(Exception):
     """A run that would not end within the minutes; what it had done is dropped."""
+
+
+class Pulse:
+    """How slow the machine is for this process: seconds that pass for one second of its own work, over the last quarter
+    of a minute; 1 to :data:`SLOWEST`, and 1 as long as less than 5 seconds have been seen."""
+
+    def __init__(self) -> None:
+        self.marks = [(time.perf_counter(), time.process_time())]
+
+    def slow(self) -> float:
+        """Seconds a second, as of now."""
+        self.marks.append((time.perf_counter(), time.process_time()))
+        while len(self.marks) > 2 and self.marks[-1][0] - self.marks[1][0] > 15:
+            del self.marks[0]
+        passed, worked = (last - first for first, last in zip(self.marks[0], self.marks[-1], strict=True))
+        return 1.0 if passed < 5 else min(max(passed / max(worked, 1e-3), 1.0), SLOWEST)
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,7 @@ class Clock:
 
     end: float
     minutes: float
+    pulse: Pulse = field(default_factory=Pulse, compare=False, repr=False)
 
     def left(self) -> float:
         """Seconds until the end."""
@@ -39,8 +57,9 @@ class Clock:
 
     @property
     def reserve(self) -> float:
-        """Seconds kept for judging and for the report."""
-        return 12 + 0.06 * 60 * min(self.minutes, 10)
+        """Seconds kept for judging and for the report; more where others use the machine, but half of the minutes at most."""
+        kept = 6 + 6 * self.pulse.slow() + 0.06 * 60 * min(self.minutes, 10)
+        return min(kept, max(30 * self.minutes, 16.0))
 
 
 @dataclass(frozen=True)
@@ -90,6 +109,15 @@ def plan(left: float, clock: Clock, speeds: Speeds, lengths: Sequence[int], wind
     cut, working, _ = fitting[0]
     cost = _Cost(cut, size, working, speeds, trials)
     return _tuned(Plan(cut, working, [], 0, 5, trials), cost, size, 0.9 * room - cost.reading)
+
+
+def hopeless(made: Plan, left: float, clock: Clock, known: Speeds, lengths: Sequence[int]) -> bool:
+    """Whether nothing could be tuned even if the machine were half as fast again as when ``known`` was measured: then a
+    new measuring would be time thrown away."""
+    lora = None if known.lora is None else known.lora / 1.5
+    return not settled(
+        made, left, clock, Speeds(known.reading / 1.5, known.full / 1.5, lora), lengths
+    ).methods
 
 
 def settled(made: Plan, left: float, clock: Clock, speeds: Speeds, lengths: Sequence[int]) -> Plan:
@@ -184,6 +212,4 @@ def _said(made: Plan, size: np.ndarray, want: int, speeds: Speeds) -> list[str]:
             f"Tuned methods had {made.steps} updates of {BATCH} texts; about {want} would be usual for this many texts, "
             "so more --minutes may raise them."
         )
-    if made.methods and made.seeds < 5:
-        said.append(f"All methods are compared on {made.seeds} seeds instead of 5.")
     return said

@@ -62,7 +62,7 @@ def report(contest: Contest, data: Intake, found: Findings, told: dict[str, Any]
         "plan": contest.plan, "curves": curves, "suspects": doubtful, "best": best,
         "confused": verdict.confused(best, y[tested], contest.names), "forest": drawings.forest(standing, judged.key),
         "learning": drawings.learning(curves, majority.accuracy.mean) if curves else "",
-        "reliability": drawings.reliability(best), "cannot": cannot_say(contest, found, standing, judged, told),
+        "reliability": drawings.reliability(best), "cannot": cannot_say(contest, found, standing, told),
         "used": len(y), "names": contest.names, "counts": shares_of(contest.names, y), "trials": contest.clock.trials,
         "seconds": lines[-1]["elapsed"], "today": datetime.now(UTC).strftime("%Y-%m-%d"), "cut": cut,
         "contradictions": [_contradiction(places, data) for places in found.contradictions[:10]],
@@ -168,7 +168,6 @@ def cannot_say(
     contest: Contest,
     found: Findings,
     standing: list[verdict.Standing],
-    judged: verdict.Verdict,
     told: dict[str, Any],
 ) -> list[str]:
     """What this comparison does not show, in sentences."""
@@ -198,4 +197,4 @@ def cannot_say(
     said.append(
         "How the methods treat groups of people, and what they do under attack: see lessons 19 and 22."
     )
-    return judged.caveats + said
+    return said

@@ -19,6 +19,7 @@ from instructlab_utils.metrics import macro_f1
 
 MARGIN = 0.02  # a difference of two points is what "enough" leaves open
 DRAWS = 1000
+ENCODERS = ("frozen", "lora", "full")
 
 
 @dataclass
@@ -129,6 +130,7 @@ def judge(found: Sequence[Standing], dev_loss: dict[str, float], seeds: int) -> 
         better += [rival] if gaps[rival].low > 0 and agree[rival] and rival in beats and not better else []
     reasons = [_told(by[key], by[base], gaps[key], agree[key]) for key in others]
     caveats: list[str] = []
+    blind = not any(key in by for key in ENCODERS)
     if not beats:
         kind, key = "none", "majority"
         headline = "No method is shown to beat the majority class. Look at labels and texts before you train anything."
@@ -142,6 +144,11 @@ def judge(found: Sequence[Standing], dev_loss: dict[str, float], seeds: int) -> 
         headline = (
             f"Take {by[key].called}: better than {by[base].called}, the best method without an encoder."
         )
+    elif blind:
+        kind, key = "open", base if base in beats else beats[0]
+        headline = (
+            f"Start with {by[key].called}. Whether an encoder is better was not tried: give more --minutes."
+        )
     elif all(gap.high < MARGIN for gap in gaps.values()):
         kind, key = "enough", base if base in beats else beats[0]
         headline = f"{cap(by[key].called)} is enough: no other method is ahead of it by two points or more."
@@ -153,6 +160,8 @@ def judge(found: Sequence[Standing], dev_loss: dict[str, float], seeds: int) -> 
             f"{by[most].called} may be up to {100 * gaps[most].high:.1f} points ahead."
         )
     caveats += _ahead(key, by)
+    if blind and kind != "open":
+        caveats.append("No encoder was tried: the time did not pay for one.")
     if seeds < 5:
         caveats.append(f"{seeds} seeds only: how much a run varies is hardly known.")
     return Verdict(kind, key, headline, reasons, caveats, base, gaps, agree)
