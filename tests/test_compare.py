@@ -782,7 +782,9 @@ def test_the_report_is_one_page_that_escapes_everything(finished):
     assert not seen.tags & {"script", "img", "link", "a", "iframe", "object", "form", "i"}
     assert not [(k, v) for k, v in seen.attributes if k.startswith("on") or "//" in v or k in ("href", "src")]
     rows = list(csv.reader(io.StringIO(finished.data.read_text(encoding="utf-8"))))
-    assert len(seen.cards) > 4 and {card.strip() for card in seen.cards} <= {page.cut(row[0]) for row in rows}
+    assert len(seen.cards) > 4 and {card.strip() for card in seen.cards} <= {
+        report_page.cut(row[0]) for row in rows
+    }
     assert "&lt;b&gt;odd&lt;/b&gt;" in html
     summary = json.loads((finished.out / "summary.json").read_text(encoding="utf-8"))
     assert summary["headline"] in html.replace("&#39;", "'") and summary["kind"] in (
