@@ -767,8 +767,7 @@ def test_the_course_s_own_claims_are_all_there_and_sound(monkeypatch):
         is_draft = claim.experiment is None and claim.argument is None
         assert text.startswith("# Draft: no experiment yet.") == is_draft
         if claim.experiment is not None:
-            least = (
-                4 if claim.experiment == "injection" else 5
-            )  # its bank of wordings ends after four quarters
+            # a bank of wordings that ends after four quarters; thirty articles as units, nothing trained
+            least = {"injection": 4, "eight_bits": 3}.get(claim.experiment, 5)
             assert len(experiments.load(claim.experiment).at("laptop").axes["seed"]) >= least
         assert len(provenance.claims_sha([name])[name]) == 64
