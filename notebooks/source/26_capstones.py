@@ -120,7 +120,7 @@ for text in (
 # **What the articles promise** (all five, section on customer service): the model recognises the intent of a question,
 # finds it in a knowledge base, fills a template, and the service becomes quick and right at all hours.
 #
-# **Predict.** The diagram has four steps. Which one makes the others safe?
+# **Predict.** Which step of the diagram makes the others safe?
 
 # %%
 box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "black"}
@@ -205,8 +205,8 @@ show(figure, "26_bot_curve")
 # %% [markdown]
 # *Figure: the more the bot answers, the more it answers wrongly. A point is a threshold.*
 #
-# **Observe.** *Always a person* and *always the bot* are both in the print, and both cost more than the mixture, if they
-# do. A share of solved dialogues alone would praise a bot that answers everything.
+# **Observe.** The last step makes the others safe. *Always a person* and *always the bot* both cost more than the mixture
+# (the last line; costs are those of a single text). Look at the texts in our own words, too: there most wrong answers are.
 #
 # **What it cannot.** The dialogues are composed, the articles and some questions are ours, and nobody was annoyed. That a
 # hand-over is followed by help is assumed. **Its page:** `python -m instructlab_utils demo bot`.
@@ -316,10 +316,10 @@ print(f"popularity alone: {share.mean:.3f} [{share.low:.3f}, {share.high:.3f}] o
 print(f"wrong options that no row likes: {len(strangers)} titles")
 
 # %% [markdown]
-# **Observe.** A benchmark for "films similar to these" is solved by not reading them. Its wrong options were drawn from the
-# whole catalogue, where hardly anything is popular, so *liked at all* is the answer. Sampled negatives do this wherever
-# they are used (Krichene and Rendle, 2020). So we do not use the options: a question ranks **all** titles of the table
-# that its row does not hold.
+# **Observe.** A benchmark for "films similar to these" is solved by not reading them. Its wrong options were drawn from
+# the whole catalogue, where hardly anything is popular, so *liked at all* is the answer. Evenly drawn negatives do this
+# wherever they are used (Krichene and Rendle, 2020). So we do not use the options: a question ranks **all** titles of
+# the table that its row does not hold.
 #
 # ## 5 What may be counted
 #
@@ -380,7 +380,7 @@ for name, how in (("taken out", {}), ("left in", {"copies": True})):
 # beside the history, because it is the same list. A random split leaves them in. From here on they are taken out.
 #
 # **Third trap: time.** With dates one splits *by time*. We have none, so we simulate what a random split hides: films come
-# out, are liked much, and fade. Two recommenders take what was liked *within three weeks* of the question. A random
+# out, are liked much, and fade. A recommender takes what was liked *within three weeks* of the question. A random
 # split lets them see the weeks **after** it; a split by time does not. **Predict.** By how much does the random split
 # flatter?
 
@@ -421,8 +421,8 @@ print(f"difference {gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}] over {len(flat
 run.record(time_leak=gap.mean)
 
 # %% [markdown]
-# **Observe.** Part of the difference is the future, part is that the last weeks are asked from staler counts: both are
-# what a real recommender meets. A random split shows neither.
+# **Observe.** The random split sees the future, and its counts are fresher. A real recommender has neither. (The two parts
+# are not told apart here.)
 #
 # ## 6 What behaviour says
 #
@@ -457,16 +457,17 @@ for shrink in (0.0, 10.0):
 assert apart < 1e-12
 
 # %% [markdown]
-# **Observe.** In brackets: how often the neighbour is liked. Without shrinkage rare titles crowd in.
+# **Observe.** In brackets: how often the neighbour is liked. For this title $\lambda$ changes
+# nothing: its neighbours are liked often. It matters where a pair rests on one or two rows.
 #
 # **Matrix factorisation** writes $X \approx U V^\top$ with few columns. By hand: fix $V$, and the best $U$ is a
 # least-squares solution; then fix $U$; and so on. This is *alternating least squares*:
 #
 # $$ U \leftarrow X V (V^\top V)^{-1}, \qquad V \leftarrow X^\top U (U^\top U)^{-1} . $$
 #
-# Where does it end? Where both gradients vanish. Without weights or decay that is the best approximation of this rank, and
-# Eckart and Young (1936) say which: the first singular vectors. **Predict.** Do a loop of our own, a singular value
-# decomposition, and autograd agree?
+# Where does it end? Where both gradients vanish. Without weights, and from a random start, that is the best
+# approximation of this rank, and Eckart and Young (1936) say which: the first singular vectors. **Predict.** Do a loop
+# of our own, a singular value decomposition, and autograd agree?
 
 
 # %%
@@ -491,7 +492,7 @@ run.record(factors_difference=apart[1], loop_difference=apart[0])
 
 # %% [markdown]
 # **Observe.** All agree (in the smoke profile the loop has too few rounds to arrive). So for this loss nobody needs the
-# loop. It earns its keep with weights, decay or missing entries, where no closed form is left.
+# loop. It earns its keep with weights or missing entries, where no closed form is left.
 #
 # ## 7 What titles say, and one ranker
 #
@@ -510,8 +511,9 @@ for title in ("The Lion King", "Star Wars Episode IV - A New Hope", "The Godfath
         print(f"{title[:18]:18s} {name:7s}", [data.titles[i] for i in retrieval.ranking(near)[:3].tolist()])
 
 # %% [markdown]
-# **Observe.** Words find series, and nothing where no word is shared. MiniLM has read the web: it may know more of a famous
-# title than the title says. That is a help here, and a warning: for a film of tomorrow it knows the words alone.
+# **Observe.** Words find series, and false friends that share a *The* or a *King*. MiniLM has read the web: it may know
+# more of a famous title than the title says. That is a help here, and a warning: for a film of tomorrow it knows the
+# words alone.
 #
 # A title without likes can also **inherit**: it takes the item-kNN scores of the titles that are most like it by text,
 # weighted by a softmax of their cosines. Now all features go into one *conditional logit* (McFadden, 1974). The title $i$
@@ -615,10 +617,11 @@ lesson.folded("recommending", "C24", "RE1", "RE2", "RE3")
 #
 # **Observe.** *C24 is refuted* as it was written, since it speaks of all titles. On the **left**, with likes, text adds
 # nothing: its interval lies wholly inside the smallest effect that we would care for (folded). On the **right**, without
-# likes, behaviour is a blind order, and text adds much; vectors dealt blindly add nothing: the control. So the articles'
-# sentence holds for new titles, and for no others here. *RE2*: MiniLM's vectors know more of a new title than its words.
+# likes, behaviour is a blind order, and text adds much; vectors dealt blindly show no gain: the control. So the articles'
+# sentence holds for titles without likes, and for no others here. (They are known films whose likes we hid; of a film of
+# tomorrow MiniLM has read nothing.) *RE2*: MiniLM's vectors know more of such a title than its words.
 # *RE3*: what was liked together beats popularity. And *RE1*: near copies left in flatter by more than text adds to warm
-# titles. A leak is worth more than a model.
+# titles. Here a leak is worth more than a model that reads.
 #
 # **What it cannot.** These are lists, not people: no long histories, no dislikes, no dates, and a title is the least text
 # there is. Nobody was shown anything, so whether a recommendation *changes* what is liked is not touched. The ranker
@@ -626,7 +629,7 @@ lesson.folded("recommending", "C24", "RE1", "RE2", "RE3")
 #
 # ## 9 Six small cases
 #
-# The articles name many more fields. Each case below is two cells: a program that runs, and one number that could be bad.
+# The articles name many more fields. Each case below is short: a program that runs, and one number that could be bad.
 # None of them is a product.
 #
 # **Education: marking with a rubric, and an appeal.** A key is a sentence of an encyclopedia; a pupil's answer is a claim
@@ -758,8 +761,8 @@ show(figure, "26_refusal")
 # %% [markdown]
 # *Figure: risk against coverage. Half of the questions have no answer here, so the right end cannot be low.*
 #
-# **Observe.** Refusing where the passage is far removes most questions from elsewhere; the risk that remains is the
-# search's. "Without support" is not "false", and support is not medical advice: who is harmed by the rest decides
+# **Observe.** Refusing where the passage is far removes most questions from elsewhere. What remains is the risk at the
+# left of the curve. "Without support" is not "false", and support is not medical advice: who is harmed by the rest decides
 # whether any coverage is right.
 #
 # **Manufacturing.** Each job needs the saw, then the press. In which order? Johnson (1954): jobs that are shorter on the
@@ -871,8 +874,8 @@ print(f'the end by a rule of one line, the name after "to": {sum(by_rule)} of {l
 
 # %% [markdown]
 # **Observe.** Every station exists, the two differ, and every way is shortest: from what was *read*. The constraint
-# cannot know that it was misread; this small model often takes the place named first for the end. A rule reads these
-# wishes, since we wrote both. A page would show both stations, and ask, before anybody leaves.
+# cannot know that it was misread; compare the two last lines: the small model against a rule of one line. The rule reads
+# these wishes, since we wrote both. A page would show both stations, and ask, before anybody leaves.
 #
 # **Decision support.** A tweet may be a complaint: sending somebody costs one, ignoring a real complaint costs four. Act
 # where $p \ge c_{\text{act}} / c_{\text{miss}}$. The rule needs a $p$ that can be believed. We train a head on few examples
@@ -911,8 +914,9 @@ for name, t in (("as trained", 1.0), ("calibrated", heat)):
 print(f"always act {ACT:.2f}, never act {MISS * real.mean():.2f}, knowing the truth {ACT * real.mean():.2f}")
 
 # %% [markdown]
-# **Observe.** The model that is too sure promises a cost that nobody pays. The calibrated one is nearer to its word.
-# That is what decision support needs first: a promise that holds. The better decision comes second, and is printed too.
+# **Observe.** Neither promise is kept. The model that is too sure promises a cost that nobody pays; calibration brings the
+# promise nearer, and hardly changes what is paid. A promise that holds comes first in decision support: this one is not
+# ready.
 #
 # ## 10 The ledger, closed
 #
@@ -966,8 +970,8 @@ show(figure, "26_ledger")
 
 # %% [markdown]
 # *Figure: the deciding intervals of the articles' claims, some with several parts. Circle: supported, cross: refuted,
-# square: undecided. Beyond twelve half-widths a dot stands at the edge. One part on the left refutes the whole. C19 is
-# refuted on the line: its intervals are so narrow that no effect of a size that matters is left. A claim without a dot
+# square: undecided. Beyond twelve half-widths a dot stands at the edge. One part on the left refutes the whole. C19
+# and one part of C24 are refuted on the line: so narrow that no effect of a size that matters is left. A claim without a dot
 # was decided by argument, or not tested.*
 
 # %%
