@@ -106,9 +106,10 @@ for name, net in nets.items():
     run.record(**{"ms_" + name.replace(" ", "_"): statistics.median(times[name])})
 
 # %% [markdown]
-# **Observe.** The zeros bought nothing: no time beyond the noise, and not a byte. A matrix product multiplies
-# by zero as by anything else, and a file stores a zero in as many bytes as a one. *Sparse* is not *fast*. Cutting two
-# layers is fast; but the file shrinks less than one would hope, since half of this model is its table of words.
+# **Observe.** The zeros bought no byte, and no time beyond the noise (section 9 has eighteen processes instead of one).
+# A matrix product multiplies by zero as by anything else, and a file stores a zero in as many bytes as a one. *Sparse*
+# is not *fast*. Cutting two layers is fast; but the file shrinks less than one would hope, since half of this model is
+# its table of words.
 #
 # The versions took *turns*: another program on the machine slows all of them alike. Letters for the whole lesson:
 #
@@ -200,9 +201,9 @@ for name, logits in told.items():
     print(f"the {name} teacher's largest probability, in the mean: {logits.softmax(1).amax(1).mean():.2f}")
 
 # %% [markdown]
-# **Observe.** One seed; section 9 has more. Look at the last lines: a smoothed teacher is less sure, on purpose. Müller and
-# others (2019) found that smoothing erases what one class has in common with another, and that is what a student would
-# learn from.
+# **Observe.** One seed; section 9 has more. Look at the last lines: a smoothed teacher is less sure, on purpose. Müller
+# and others (2019) found that smoothing erases what one class has in common with another. Whether that is the harm
+# here, section 9 leaves open.
 #
 # ## 3 Which weights?
 #
@@ -412,14 +413,14 @@ for name, rows in (("SmolLM2", blocks), ("random numbers", torch.randn(2000, 32)
 # *Figure: the input with the largest value in the model; above the dashed line a feature counts as an outlier.*
 #
 # **Observe.** A few features are huge, and few tokens have them (first line). One scale for the tensor must fit them, and all
-# *other* tokens are left with a handful of codes: an error as long as the values themselves. A scale for each row saves
+# *other* tokens become zero: an error as long as the values themselves. A scale for each row saves
 # them; the outlier stays in its own row. A scale for each output helps again. Taking outliers apart repairs the row that
 # has them. So it depends on where they stand: in large models they stand in most tokens (Dettmers and others, 2022), and
 # scales for rows do not help there.
 #
 # **What our checkpoint hides.** SmolLM2 came to us in four bits: its weights were rounded before we met them. An int8
 # *weight* can lose little more, and int4 in the same blocks would look free of loss: an artefact. *Activations* were never
-# rounded; what we measure is mostly theirs.
+# rounded. Which of the two is lost the more depends on the scales of $W$: compare row-wise with vector-wise above.
 #
 # ## 7 With the library: dynamic int8
 #
@@ -471,7 +472,7 @@ print(
 )
 
 # %% [markdown]
-# **The draft.** A forward pass over five tokens costs little more than over one (the weights are read once). So let something
+# **The draft.** A forward pass over five tokens costs less than five passes (the weights are read once). So let something
 # cheap *propose* $k$ tokens; the model reads them in one pass, and keeps the first $a$ that it would have chosen itself, and
 # one more of its own. The result is greedy decoding's, token by token (Leviathan and others, 2023). Our drafts: *lookup*
 # copies what followed the last two tokens the last time; *layers* asks the model's own lower half.
@@ -536,7 +537,7 @@ run.record(same_ids=all(same))
 
 # %% [markdown]
 # **Observe.** The ids are greedy's. Lookup saves many passes where the answer copies, and hardly any where it does not. The
-# lower half, never trained to speak, is mostly refused, and costs more than it saves: fewer *passes* is not less *time*.
+# lower half, never trained to speak, is refused, and costs more than it saves: fewer *passes* is not less *time*.
 #
 # ## 9 The experiments
 #
@@ -573,11 +574,12 @@ lesson.folded("distillation", "KD1", "KD3")
 # %% [markdown]
 # *Figure: a dot is a seed; the bar is their mean.*
 #
-# **Observe.** *KD1 is refuted*, by its second part. Against the labels alone soft labels win clearly. Against the *names*
-# that the same teacher gives to the same articles they win nothing (folded: an interval around zero, inside the smallest
-# effect of interest). So the gain came from the texts, not from the softness. *KD3 is supported*: the smoothed teacher is
-# itself about as good, and its student is clearly worse. A student of word vectors is far from DistilBERT; with one that
-# can copy more of its teacher the second part may turn.
+# **Observe.** *KD1 is refuted*, by its second part. Against the labels alone soft labels win clearly. Against the
+# *names* that the same teacher gives to the same articles they win nothing (folded: an interval around zero, inside the
+# smallest effect of interest). So the gain came from the texts, not from the softness. *KD3 is supported*: the smoothed
+# teacher is itself about as good, and its student is clearly worse. Why is open: the chosen decay and temperature stand
+# at an edge. A student of word vectors is far from DistilBERT; with one that can copy more of its teacher the second
+# part may turn.
 #
 # **Predict.** PN1: no loss until about a third of the weights is out, then a cliff.
 
@@ -600,11 +602,11 @@ lesson.folded("pruning", "PN1")
 # %% [markdown]
 # *Figure: means over seeds, each with test articles of its own.*
 #
-# **Observe.** *PN1 is refuted*, by its second part: there *is* a cliff, and it stands much later than a third. Half of the
-# weights cost nothing that we could see; the fall comes near the right end of the curve. Weights chosen blindly fall
-# early, so the order by size matters. Whole layers are dear, most heads cost little. And
-# movement, used once and afterwards, is worse than lots: it may take out large weights that only moved a little towards
-# zero. It was made for pruning *during* tuning.
+# **Observe.** *PN1 is refuted*, by its second part: there *is* a cliff, and it stands much later than a third. Half of
+# the weights cost nothing that we could see; the fall comes near the right end of the curve. Weights chosen blindly
+# fall early, so the order by size matters. Whole layers are dear, most heads cost little. And movement, used once and
+# afterwards, is worse than drawing lots, but for the right end: it may take out large weights that only moved a little
+# towards zero. It was made for pruning *during* tuning.
 #
 # **Predict.** C16, what the articles promise: cutting and int8 each make the file smaller and the pass faster. PN2: dropped
 # layers are speed, zeros are not. QZ1: the int8 schemes stand in the order that LLM.int8() published for 125 million weights.
@@ -628,13 +630,13 @@ lesson.folded("eight_bits", "QZ1")
 #
 # **Observe.** *C16 is supported*: layers and heads that are cut out, and int8, make the file smaller and the pass
 # faster. int8 moves the file less than its name promises. For *zeros* read PN2 and the file's line (folded): not one
-# byte, and no time that could be told from none. So the articles' sentence holds for pruning that *removes* rows, and
-# for no other.
+# byte, and no time that could be told from none. So the articles' sentence holds for pruning that *removes* rows;
+# for zeros only where they are many *and* stored sparse, and then for one text, hardly for sixteen (folded).
 #
 # *QZ1 is refuted* by one pair. At 125 million weights LLM.int8()'s table has vector-wise worse than row-wise; here it is
 # better, as one would expect of more scales. The other pairs stand as published. (The published numbers stand in QZ1's
-# source; another model, other texts, so never in one ranking with ours.) And LLM.int8() cannot be told from
-# floating point (folded).
+# source; another model, other texts, so never in one ranking with ours.) LLM.int8()
+# costs next to nothing: over articles its interval holds zero (folded).
 
 # %% [markdown]
 # # Second half: the model as a service
@@ -738,9 +740,10 @@ print(f"at {rate:.0f} a second: batches of {np.mean(batches):.1f} texts; in bala
 run.record(batch_limit=1 / b, lone_limit=1 / (a + b))
 
 # %% [markdown]
-# **Observe.** The batch grows until as many come as are computed: $n = \lambda (a + b\,n)$, so
-# $n = \lambda a / (1 - \lambda b)$. The cost $a$ is shared, and the limit moves from $1/(a+b)$ to $1/b$. Nobody has to wait
-# *for* a batch: while one is computed, the next one gathers by itself.
+# **Observe.** (The simulated batches are larger than the balance says, since requests come in clumps.) The batch grows
+# until as many come as are computed: $n = \lambda (a + b\,n)$, so $n = \lambda a / (1 - \lambda b)$. The cost $a$ is
+# shared, and the limit moves from $1/(a+b)$ to $1/b$. Nobody has to wait *for* a batch: while one is computed, the next
+# one gathers by itself.
 
 # %%
 rates, curves = np.linspace(0.05, 0.98, 30) / S, {}
@@ -806,8 +809,8 @@ axis.axis("off")
 show(figure, "25_service")
 
 # %% [markdown]
-# *Figure: a request goes from left to right; dashed arrows are refusals. What is cheap to refuse stands first: nobody
-# computes for a caller without a key.*
+# *Figure: a request goes from left to right; dashed arrows are refusals. Below *stored answer* stands what comes back,
+# no refusal. What is cheap to refuse stands first: nobody computes for a caller without a key.*
 #
 # The heart is the choice of the next batch. **The oldest is always in it**, so nobody starves. It is filled with those
 # nearest in length, so little is spent on padding.
@@ -963,7 +966,7 @@ assert met[-1] == "v1" and met.count("v2") < 10
 
 # %% [markdown]
 # **Observe.** A handful; then everybody has the old version again, without a person and without a restart. A *better* version
-# also disagrees: $p_1$ says how much better you expect it to be.
+# also disagrees: $p_0$ leaves room for that, $p_1$ is the rate that you call bad.
 #
 # ## 14 Has what people send changed?
 #
@@ -1032,7 +1035,7 @@ run.record(**{f"delay_{r}".replace(".", "_"): pairs[0][1] for r, pairs in delays
 # *Figure: left, right and low is good: rare false alarms, quick true ones. Right, one replay; the shift begins at the dashed
 # line, the dotted one is the threshold.*
 #
-# **Observe.** The print-out has the order. With $r = 1$ the shifted stream may even ring *later* than the calm one: it
+# **Observe.** The print-out has the order. With a short memory the shifted stream may even ring *later* than the calm one: it
 # seems that a single article is not extreme among tweets; only the mean has moved. Look at the false alarms too: what
 # was *wanted* and what *fresh* tweets gave may differ, since few reference texts do not hold the rarest ones. And the
 # streams draw texts independently. Real ones come in waves, by the hour and by the news, so expect more alarms than
@@ -1078,10 +1081,11 @@ for (cold, target), (paid, p95, _) in found.items():
 # %% [markdown]
 # *Figure: each point is a target (the number beside it). Left is cheap, low is fast.*
 #
-# **Observe.** (With the lowest targets the cap of a thousand decides, not the target: see the first line.) The two curves
-# cost the same: what differs is when the replicas come. A low target is room that is paid all
-# day; a short start is room that comes when it is needed. `deploy/` has the container and the manifests that a cluster would
-# need. For more than one machine do not stretch our batcher: KServe scales, and vLLM joins requests *between two tokens*.
+# **Observe.** (With the lowest targets the cap of a thousand decides, not the target: see the first line.) A short cold
+# start saves the slowest twentieth, and costs nothing here. The two curves cost the same: what differs is when the
+# replicas come. A low target is room that is paid all day; a short start is room that comes when it is needed.
+# `deploy/` has the container and the manifests that a cluster would need. For more than one machine do not stretch our
+# batcher: KServe scales, and vLLM joins requests *between two tokens*.
 
 # %% [markdown]
 # ## 16 What we have shown
@@ -1096,9 +1100,10 @@ print({name: value for name, value in r.items() if name.startswith(("passes", "s
 print("verdicts:", lesson.words("KD1", "KD3", "PN1", "PN2", "C16", "QZ1"))
 
 # %% [markdown]
-# **What we have not shown.** Nothing about large models, where outliers are stronger. Nothing about processors with units for
-# int8 or for sparse blocks of two in four. Nothing about pruning with tuning afterwards, which recovers much. Our int8
-# products were computed in floats: section 6 measures loss, section 7 speed. Times are this machine's, with others at work.
+# **What we have not shown.** Nothing about large models, where outliers are stronger. Nothing about processors with
+# units for int8 or for sparse blocks of two in four. Nothing about pruning with tuning afterwards, which recovers much.
+# Our int8 products are whole numbers, held in floats: section 6 measures loss, section 7 speed. Times are this
+# machine's, with others at work.
 #
 # **What should I set?**
 #
