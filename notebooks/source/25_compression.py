@@ -577,7 +577,7 @@ lesson.folded("distillation", "KD1", "KD3")
 # **Observe.** *KD1 is refuted*, by its second part. Against the labels alone soft labels win clearly. Against the
 # *names* that the same teacher gives to the same articles they win nothing (folded: an interval around zero, inside the
 # smallest effect of interest). So the gain came from the texts, not from the softness. *KD3 is supported*: the smoothed
-# teacher is itself about as good, and its student is clearly worse. Why is open: the chosen decay and temperature stand
+# teacher is itself about as good, and its student is clearly worse. Why is open: the chosen temperature stands
 # at an edge. A student of word vectors is far from DistilBERT; with one that can copy more of its teacher the second
 # part may turn.
 #
