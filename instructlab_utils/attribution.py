@@ -50,13 +50,17 @@ def encode_words(sentences: Sequence[Words], tokenizer: Any, max_length: int) ->
     return found
 
 
+def _device(net: nn.Module) -> torch.device:
+    return next(net.parameters()).device
+
+
 def by_word(attribution: Tensor, places: Sequence[Sequence[int]]) -> list[Tensor]:
     """Sums over the tokens of each word: a tensor for each text, as long as it has words. Source: lesson 21, section 2.
 
     Sums, not means: what is complete over tokens stays complete over words. Special tokens and padding are left out.
     """
     found = []
-    for row, place in zip(attribution, places, strict=True):
+    for row, place in zip(attribution.cpu(), places, strict=True):
         index = torch.tensor([i for i in place if i >= 0], dtype=torch.int64)
         keep = torch.tensor([i >= 0 for i in place], dtype=torch.bool)
         total = torch.zeros(int(index.max()) + 1 if len(index) else 0, dtype=row.dtype)
@@ -157,9 +161,9 @@ def attention_received(net: Any, batch: Mapping[str, Tensor]) -> Tensor:
     Source: lesson 21, section 6.
     """
     net.encoder.set_attn_implementation("eager")
-    mask = batch["attention_mask"]
+    ids, mask = (batch[name].to(_device(net)) for name in ("input_ids", "attention_mask"))
     with models.evaluating(net):
-        found = net.encoder(batch["input_ids"], mask, output_attentions=True).attentions
+        found = net.encoder(ids, mask, output_attentions=True).attentions
     a = torch.stack(found).mean((0, 2))  # (B, queries, keys)
     return (a * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
@@ -171,11 +175,12 @@ def question(
     log-odds as a score, the embedded texts and their baseline of this ``kind``, (B, T, d). Source: lesson 21, section 2.
     """
     examples = encode_words(sentences, tokenizer, max_length)
-    batch = training.collate(examples, tokenizer.pad_token_id)
+    batch = training.move(training.collate(examples, tokenizer.pad_token_id), _device(net))
     with models.evaluating(net), torch.no_grad():
         says = net(batch["input_ids"], batch["attention_mask"]).logits.argmax(1)
     x = net.get_input_embeddings()(batch["input_ids"]).detach()
     inner = nn.utils.rnn.pad_sequence([torch.tensor(e["places"]) for e in examples], True, -1) >= 0
+    inner = inner.to(x.device)
     return (
         examples,
         says,

@@ -32,7 +32,7 @@ import pandas as pd
 from scipy import stats
 
 SHARES = set("accuracy em exact f1 macro_f1 span_f1 top_share unused found".split())  # 0 to 1, as accuracy_*
-COUNTS = ("trainable_parameters",)  # what they are in every run: no luck, no interval
+COUNTS = ("trainable_parameters", "file_bytes")  # what they are in every run: no luck, no interval
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as strict JSON has them
 EDITIONS = {2: 1, 3: 2}  # schema of a line → edition
 

@@ -291,7 +291,7 @@ for index, (panel, (name, points)) in enumerate(zip(panels.flat, walks.items(), 
     panel.set(title=name, xlim=(-4.6, 2), ylim=(-2.2, 2.2))
 figure.supxlabel("flat direction", fontsize=10)
 figure.supylabel("steep direction", fontsize=10)
-_ = run.figure(figure, "02_valley")
+plotting.show(run, figure, "02_valley")
 for name, points in walks.items():
     half = (points[:, 0].abs() < 2).int()
     print(
@@ -545,7 +545,7 @@ for index, rounds in enumerate((0, 1, 3, 5)):
     )
 panel.set(xlabel="direction, the strongest first", ylabel="singular value", title="Newton and Schulz at work")
 panel.legend(fontsize=8)
-_ = run.figure(figure, "02_muon")
+plotting.show(run, figure, "02_muon")
 print(
     f"after five rounds: {sigma.min():.3f} to {sigma.max():.3f}; above one half: {(sigma > 0.5).sum()} of 40"
 )
@@ -677,7 +677,7 @@ for index, (column, label) in enumerate(zip(np.array(sizes).T, ("whole step", "u
 panel.axhline(math.sqrt((1 - 0.9) / (1 + 0.9)), color="black", linestyle=":", label="theory for late noise")
 panel.set(xscale="log", xlabel="update", ylabel="in units of the rate", title="Adam's steps in noise")
 panel.legend()
-_ = run.figure(figure, "02_noise")
+plotting.show(run, figure, "02_noise")
 run.record(noise_first=sizes[0][0], noise_late=sizes[-1][0])
 
 # %% [markdown]
@@ -729,7 +729,7 @@ panel.plot(steps[100:], [theirs(t) for t in steps[100:]], ":", color="black", la
 panel.axvline(100, color="0.6", linewidth=1)
 panel.set(xlabel="update (100 were planned)", ylabel="factor of the rate", title="Schedules, with warm-up")
 panel.legend(loc="upper right", fontsize=8)
-_ = run.figure(figure, "02_schedules")
+plotting.show(run, figure, "02_schedules")
 
 # %% [markdown]
 # **Observe.** The library's cosine swings up again. A run that is resumed with too small a `total` is then trained with a
@@ -797,7 +797,7 @@ panel.plot(stable, color=plotting.COLOURS[0], label="stable, and three decays")
 panel.plot([], "--", color=plotting.COLOURS[3], label="three cosines")
 panel.set(xlabel="update", ylabel="loss", yscale="log", title="One stable run, or three runs")
 panel.legend(fontsize=8)
-_ = run.figure(figure, "02_wsd")
+plotting.show(run, figure, "02_wsd")
 print("updates paid: cosines", sum(u + 30 for u in (100, 200, 300)), "; stable and decays", 300 + 3 * 30)
 
 # %% [markdown]
@@ -910,7 +910,7 @@ panel.set(
     xscale="log", xlabel="learning rate (grows with every update)", ylabel="smoothed loss", ylim=(0.55, 1.1)
 )
 panel.legend()
-_ = run.figure(figure, "02_finder")
+plotting.show(run, figure, "02_finder")
 
 # %% [markdown]
 # **How to read it.** Take a rate where the loss falls steeply, clearly left of the minimum. A tenth of the rate at the
@@ -973,7 +973,7 @@ panel.set_xticks(range(len(RATES)), [f"{rate:.0e}" for rate in RATES])
 panel.set_yticks(range(len(LABELS)), LABELS.values())
 panel.set(xlabel="learning rate", title="Test accuracy (%), mean over seeds; frame: best mean dev accuracy")
 panel.grid(False)
-_ = run.figure(figure, "02_learning_rates")
+plotting.show(run, figure, "02_learning_rates")
 
 # %%
 lesson.table("learning_rates")

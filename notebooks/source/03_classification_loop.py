@@ -262,7 +262,7 @@ for panel, (name, image) in zip(panels, (pictures | {"buckets": rectangle(bucket
     panel.set(title=name, xlabel="position")
     panel.grid(False)
 panels[0].set(ylabel="sentence, batch after batch")
-_ = run.figure(figure, "03_padding")
+plotting.show(run, figure, "03_padding")
 
 # %% [markdown]
 # **Observe.** Dark: tokens; grey: padding, computed for nothing; white: not computed. In the left panel most of the
@@ -700,7 +700,7 @@ right.plot(*zip(*history.dev, strict=True), **plotting.style(3))
 right.axvline(history.best_step, color="black", linestyle=":", label="kept")
 right.set(xlabel="update", ylabel="accuracy", title="Dev accuracy")
 right.legend()
-_ = run.figure(figure, "03_training")
+plotting.show(run, figure, "03_training")
 
 # %% [markdown]
 # **Observe.** The loss starts near $\ln 2$, as it had to. Single batches are noisy; the mean tells the story. The dev
@@ -813,7 +813,7 @@ for (place, n), (k, share) in itertools.product(enumerate((100, 400, 1600, 6400)
 panel.set(yticks=range(4), yticklabels=(100, 400, 1600, 6400), ylabel="test sentences", xlabel="accuracy")
 panel.invert_yaxis()
 panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-_ = run.figure(figure, "03_wilson")
+plotting.show(run, figure, "03_wilson")
 
 # %% [markdown]
 # **Observe.** Four times the sentences, half the width. With 400 sentences two models that differ by a point have
@@ -977,7 +977,7 @@ lesson.table("baselines")
 # %%
 figure = lesson.figure("baselines")
 figure.set_dpi(90)
-_ = run.figure(figure, "03_baselines")
+plotting.show(run, figure, "03_baselines")
 
 # %% [markdown]
 # **Observe.** Look at the intervals before you look at the means. (The bands in the figure are the intervals of the
