@@ -36,6 +36,7 @@ from instructlab_apps.compare import (
     trunk,
     verdict,
 )
+from instructlab_utils import metrics
 from instructlab_utils.errors import DataError, ParameterError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -816,6 +817,15 @@ def test_the_page_fits_a_telephone_in_light_and_dark(finished):
                 size = browser.call("Page.getLayoutMetrics")["cssContentSize"]
                 assert size["width"] <= width
         assert not browser.complaints and not [url for url in browser.requests if not url.startswith("file:")]
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+def test_the_calibration_error_is_the_packages(classes):
+    rng = np.random.default_rng(classes)
+    p, y = rng.dirichlet(np.ones(classes), 500), rng.integers(0, classes, 500)
+    p[:3] = np.eye(classes)[0]  # confidence 1, on the border of the last bin
+    ours = verdict.miscalibrated(p.max(1), (p.argmax(1) == y).astype(float))
+    assert ours == pytest.approx(metrics.expected_calibration_error(p, y), abs=1e-12)
 
 
 def test_formulas_get_an_apostrophe():

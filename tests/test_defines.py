@@ -71,8 +71,10 @@ def tree(code: str, name: str) -> str | None:
 
 
 def package_code(module: str) -> str:
-    """The source text of ``instructlab_utils.<module>``, found without importing it."""
-    path = ROOT.joinpath("instructlab_utils", *module.split(".")).with_suffix(".py")
+    """The source text of ``instructlab_utils.<module>``, or of ``instructlab_<module>`` for ``apps.…``; no import."""
+    parts = module.split(".")
+    home = ["instructlab_apps", *parts[1:]] if parts[0] == "apps" else ["instructlab_utils", *parts]
+    path = ROOT.joinpath(*home).with_suffix(".py")
     assert path.is_file(), (
         f"a lesson defines something of {module}, but {path.relative_to(ROOT)} does not exist"
     )

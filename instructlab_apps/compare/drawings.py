@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from instructlab_apps.compare.curve import Curve
 from instructlab_apps.compare.verdict import Standing, binned
+from instructlab_apps.demos.charts import ticks
 
 WIDE, LEFT, RIGHT = 360, 128, 12
 
@@ -31,14 +32,6 @@ def _round(x: float) -> float:
     return round(x, 1)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    for step in (0.02, 0.05, 0.1, 0.2, 0.25, 0.5):
-        if (high - low) / step <= 6:
-            break
-    first = -(-low // step) * step
-    return [round(first + i * step, 4) for i in range(int((high - first) / step + 1e-9) + 1)]
-
-
 def forest(found: Sequence[Standing], chosen: str) -> Markup:
     """Accuracy of each method: a dot a seed, a bar for the interval over test texts, the majority as a dashed line."""
     majority = next((one.accuracy.mean for one in found if one.key == "majority"), 0.0)
@@ -50,7 +43,7 @@ def forest(found: Sequence[Standing], chosen: str) -> Markup:
         return _round(LEFT + (WIDE - LEFT - RIGHT) * (value - low) / (high - low))
 
     bottom, inner = top + row * len(found), []
-    for tick in _ticks(low, high):
+    for tick in ticks(low, high):
         inner.append(_tag("line", x1=x(tick), x2=x(tick), y1=top, y2=bottom, class_="grid"))
         inner.append(
             _tag("text", f"{100 * tick:.0f}", x=x(tick), y=bottom + 13, text_anchor="middle", class_="tick")
@@ -87,7 +80,7 @@ def learning(curves: Sequence[Curve], majority: float) -> Markup:
         return _round(bottom - (bottom - top) * (value - low) / (high - low))
 
     inner = []
-    for tick in _ticks(low, high):
+    for tick in ticks(low, high):
         inner.append(_tag("line", x1=left, x2=WIDE - RIGHT, y1=y(tick), y2=y(tick), class_="grid"))
         inner.append(
             _tag("text", f"{100 * tick:.0f}", x=left - 5, y=y(tick) + 4, text_anchor="end", class_="tick")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import random
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -79,8 +80,9 @@ def take_in(path: Path, text: str, label: str, most: int = MOST_ROWS) -> Intake:
         kept = sorted(random.Random(0).sample(kept, most))
     names = sorted({named for _, _, named in kept})
     place = {named: i for i, named in enumerate(names)}
-    merged = [pair for pair in _alike(names)]
-    notes += [f"The labels {a!r} and {b!r} differ in case only; they count as two." for a, b in merged[:3]]
+    notes += [
+        f"The labels {a!r} and {b!r} differ in case only; they count as two." for a, b in _alike(names)[:3]
+    ]
     return Intake(
         [said for _, said, _ in kept], [place[named] for _, _, named in kept], [line for line, _, _ in kept],
         names, aside, examples, notes, total,
@@ -89,8 +91,7 @@ def take_in(path: Path, text: str, label: str, most: int = MOST_ROWS) -> Intake:
 
 def _alike(names: Sequence[str]) -> list[tuple[str, str]]:
     seen: dict[str, str] = {}
-    pairs = [(seen[n.casefold()], n) for n in names if seen.setdefault(n.casefold(), n) != n]
-    return pairs
+    return [(seen[n.casefold()], n) for n in names if seen.setdefault(n.casefold(), n) != n]
 
 
 def sampled(data: Intake, most: int) -> Intake:
@@ -154,15 +155,8 @@ def must_name(opened: Opened, name: str, text: str, label: str) -> None:
             likely[role] = folded[near[0]]
     shown = ", ".join(repr(clean(column)[:40]) for column in opened.columns[:12])
     what = f"{name} has no column for {' and '.join(wrong)}" if wrong else f"{name}: name the columns"
-    tip = " ".join(f"--{role} {quoted(clean(found))}" for role, found in likely.items() if found)
+    tip = " ".join(f"--{role} {shlex.quote(clean(found))}" for role, found in likely.items() if found)
     raise DataError(f"{what}; its columns are {shown}{f'; try {tip}' if tip else ''}")
-
-
-def quoted(word: str) -> str:
-    """``word`` as a shell takes it."""
-    import shlex
-
-    return shlex.quote(word)
 
 
 def must_be_classes(kept: Sequence[tuple[int, str, str]], name: str, label: str) -> None:

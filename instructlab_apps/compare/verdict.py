@@ -216,8 +216,9 @@ def _share(x: float) -> str:
 
 
 def binned(sure: np.ndarray, hits: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
-    """Mean confidence, accuracy and number of texts of each bin that has some, from the unsure to the sure."""
-    where = np.clip((sure * bins).astype(int), 0, bins - 1)
+    """Mean confidence, accuracy and number of texts of each bin that has some, from the unsure to the sure; the bins are
+    those of `metrics.expected_calibration_error`."""
+    where = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
     return [
         (float(sure[where == b].mean()), float(hits[where == b].mean()), int((where == b).sum()))
         for b in range(bins)
@@ -226,7 +227,7 @@ def binned(sure: np.ndarray, hits: np.ndarray, bins: int = 10) -> list[tuple[flo
 
 
 def miscalibrated(sure: np.ndarray, hits: np.ndarray) -> float:
-    """Mean distance of confidence and accuracy over the bins, in 0…1. Source: Guo et al. (2017); lesson 07, section 7."""
+    """`metrics.expected_calibration_error` from what is kept of each text: confidence and hit, no probabilities."""
     return float(sum(n * abs(told - true) for told, true, n in binned(sure, hits)) / max(1, len(hits)))
 
 

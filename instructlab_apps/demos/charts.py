@@ -96,7 +96,6 @@ def chart(
     if limit:
         level = down(limit[1])
         parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level}" y2="{level}"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT}" y="{level - 5}" text-anchor="end">{escape(limit[0])}</text>')
     at = LEFT
     for kind, line in zip(KINDS, lines, strict=False):
         points = " ".join(f"{across(a)},{down(b)}" for a, b in zip(line.xs, line.ys, strict=True))
@@ -104,6 +103,9 @@ def chart(
         parts.append(f'<line class="line {kind}" x1="{at}" x2="{at + 24}" y1="14" y2="14"/>')
         parts.append(f'<text x="{at + 30}" y="18">{escape(line.name)}</text>')
         at += 46 + 7 * len(line.name)
+    if limit:
+        parts.append(f'<line class="limit" x1="{at}" x2="{at + 24}" y1="14" y2="14"/>')
+        parts.append(f'<text x="{at + 30}" y="18">{escape(limit[0])}</text>')
     parts.append(f'<text x="4" y="34">{escape(y)}</text>')
     for place, letter in marks:
         middle = across(place)

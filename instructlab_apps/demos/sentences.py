@@ -25,19 +25,16 @@ def kept(texts: Sequence[str]) -> np.ndarray:
 
 def fresh(texts: Sequence[str]) -> np.ndarray:
     """The same vectors up to rounding, never written to disk: what a person types is nobody's data set."""
-    import torch
+    from instructlab_utils import features, models
 
-    from instructlab_utils import features, models, training
-
-    with _LOCK, torch.no_grad():
+    with _LOCK:
         if not _LOADED:
             _LOADED.extend([models.load_encoder(), models.load_tokenizer("encoder")])
         encoder, tokenizer = _LOADED
-        rows = training.encode([{"text": text, "label": 0} for text in texts], tokenizer, LENGTH)
-        batch = training.collate(rows, tokenizer.pad_token_id)
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        return unit(features.pooled(states, mask).numpy())
+        layers = encoder.config.num_hidden_layers
+        return unit(
+            features.pooled(*features.lower_states(encoder, tokenizer, texts, layers, LENGTH)).numpy()
+        )
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

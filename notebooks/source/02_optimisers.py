@@ -773,7 +773,7 @@ def noisy(factors, theta, state):
             theta,
             theta + 3 * torch.randn(len(theta), generator=generator, dtype=f64),
             state,
-            eta=0.05 * factor,
+            eta=0.3 * factor,
         )
         losses.append(theta.square().mean().item() / 2)
     return losses
@@ -784,26 +784,28 @@ figure, panel = plotting.axes(width=5.5, height=2.8, dpi=85)
 theta, state, stable = torch.ones(2000, dtype=f64), {}, []
 for updates in (100, 200, 300):
     stable += noisy([min(1.0, (t + 1) / 10) for t in range(len(stable), updates)], theta, state)
-    decay = noisy([1 - t / 30 for t in range(1, 31)], theta.clone(), dict(state))
+    decay = noisy([1 - t / 60 for t in range(1, 61)], theta.clone(), dict(state))
     cosine = noisy(
-        [cosine_schedule(t, updates + 30, 10) for t in range(1, updates + 31)],
+        [cosine_schedule(t, updates + 60, 10) for t in range(1, updates + 61)],
         torch.ones(2000, dtype=f64),
         {},
     )
-    print(f"{updates + 30} updates: cosine {cosine[-1]:.4f}, stable and decay {decay[-1]:.4f}")
-    panel.plot(range(updates, updates + 30), decay, color=plotting.COLOURS[0], linewidth=2)
+    print(
+        f"{updates + 60} updates: cosine {cosine[-1]:.4f}, stable {stable[-1]:.4f}, decayed {decay[-1]:.4f}"
+    )
+    panel.plot(range(updates, updates + 60), decay, color=plotting.COLOURS[0], linewidth=2)
     panel.plot(cosine, "--", color=plotting.COLOURS[3], linewidth=1)
 panel.plot(stable, color=plotting.COLOURS[0], label="stable, and three decays")
 panel.plot([], "--", color=plotting.COLOURS[3], label="three cosines")
 panel.set(xlabel="update", ylabel="loss", yscale="log", title="One stable run, or three runs")
 panel.legend(fontsize=8)
 plotting.show(run, figure, "02_wsd")
-print("updates paid: cosines", sum(u + 30 for u in (100, 200, 300)), "; stable and decays", 300 + 3 * 30)
+print("updates paid: cosines", sum(u + 60 for u in (100, 200, 300)), "; stable and decays", 300 + 3 * 60)
 
 # %% [markdown]
-# **Observe.** On the plateau the noise holds the loss up; each decay lets it drop at once. In the printed lines the
-# shortest cosine ends higher than the decay, the longer ones end lower, and they cost more updates. A toy like this
-# shows the mechanism. It does not say which schedule is better for a language model.
+# **Observe.** On the plateau the noise holds the loss up; each decay takes more than half of it away. The cosines end lower
+# still, and cost more updates: each of them had to know its end. A toy like this shows the mechanism. It does not say
+# which schedule is better for a language model.
 #
 # > **Recall.** Which two averages are empty at the start, and which of them makes the first step noisy?
 #

@@ -595,7 +595,7 @@ for index, method in enumerate(("magnitude", "movement", "random", "heads", "lay
     means = [sum(at[level]) / len(at[level]) for level in sorted(at)]
     axis.plot(sorted(at), means, label=lesson.experiment("pruning").labels[method], **plotting.style(index))
 axis.set(xlabel="share taken out", ylabel="accuracy", ylim=(0, 1.02))
-axis.legend(fontsize=6, loc="lower left")
+axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 show(figure, "25_pruning")
 lesson.folded("pruning", "PN1")
 
@@ -615,18 +615,20 @@ lesson.folded("pruning", "PN1")
 from IPython.display import display
 
 print("verdicts:", lesson.words("C16", "PN2", "QZ1"))
-figure, panels = plotting.axes(1, 3, width=3.9, height=2.7, dpi=85)
-for panel, n in zip(panels, (1, 16), strict=False):
+figure, panels = plotting.axes(1, 2, width=4.4, height=2.5, dpi=85)
+for panel, n in zip(panels, (1, 16), strict=True):
     lesson.dots(panel, "latency", "forward_seconds", f"{n} text{'s' * (n > 1)} of 24 tokens", batch=n)
     panel.set(xlabel="seconds", xlim=(0, None))
-lesson.dots(panels[2], "eight_bits", "perplexity", "perplexity on BBC news")
-panels[2].set(xlabel="perplexity")
 show(figure, "25_measured")
+figure, axis = plotting.axes(width=5.6, height=2.8, dpi=85)
+lesson.dots(axis, "eight_bits", "perplexity", "perplexity on BBC news")
+axis.set(xlabel="perplexity, on a logarithmic axis", xscale="log")
+show(figure, "25_eight_bits")
 display(lesson.folded("latency", "C16", "PN2"))
 lesson.folded("eight_bits", "QZ1")
 
 # %% [markdown]
-# *Figure: left and middle, a dot is a process, its median over turns; right, a dot is ten articles.*
+# *Figures: above, a dot is a process, its median over turns; below, a dot is ten articles.*
 #
 # **Observe.** *C16 is supported*: layers and heads that are cut out, and int8, make the file smaller and the pass
 # faster. int8 moves the file less than its name promises. For *zeros* read PN2 and the file's line (folded): not one
@@ -816,7 +818,7 @@ show(figure, "25_service")
 # nearest in length, so little is spent on padding.
 
 
-# %%
+# %% tags=["defines:apps.service.batcher.chosen"]
 def chosen(waiting, most):
     if not waiting:
         return []
@@ -829,7 +831,6 @@ def chosen(waiting, most):
 # %%
 lengths = [int(n) for n in rng.integers(3, 60, 200)]
 line = [batcher.Waiting(n, "", size, None) for n, size in enumerate(lengths)]
-assert chosen(line, 8) == batcher.chosen(line, 8)
 for name, pick in {"in order": lambda rest: rest[:8], "nearest": lambda rest: chosen(rest, 8)}.items():
     rest, padded = line, 0
     while rest:
