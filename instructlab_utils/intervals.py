@@ -276,7 +276,9 @@ def over_units(values: ArrayLike, bounds: tuple[float, float] | None = None) -> 
     groups = [row[~np.isnan(row)] for row in np.atleast_2d(x)]
     if min(map(len, groups), default=0) < 2:
         raise ValueError("an interval needs at least 2 units in each group")
-    parts = np.array([row.var(ddof=1) / len(row) for row in groups]) / len(groups) ** 2
+    # Equal values have no variance; of five equal ones the mean may be off by a bit, and var() is not quite 0.
+    parts = np.array([row.var(ddof=1) / len(row) if np.ptp(row) else 0.0 for row in groups])
+    parts /= len(groups) ** 2
     df = _satterthwaite(parts, np.array([len(row) - 1 for row in groups]))
     return Estimate(float(np.mean([row.mean() for row in groups])), float(np.sqrt(parts.sum())), df, bounds)
 

@@ -18,7 +18,7 @@ from instructlab_repro.pages import ledger
 from instructlab_utils import files
 from instructlab_utils.decisions import decide, decide_several
 from instructlab_utils.errors import ConfigError
-from instructlab_utils.intervals import Estimate, power_of_t, sign_flip_test
+from instructlab_utils.intervals import Estimate, over_units, power_of_t, sign_flip_test
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = ROOT / "data" / "claims" / "edition-1"  # the files of claims that have a second edition
@@ -351,7 +351,7 @@ def test_a_claim_about_methods_gets_an_interval_over_methods(root):
     level, cost = rng.normal(size=8), rng.normal(size=8)
     sim.record_all(lambda *_: 0.0, 3)
     lines = [
-        {**line, "method": m, "accuracy": level[i] + rng.normal(0, 0.01), "cost": cost[i]}
+        {**line, "method": m, "accuracy": level[i] + rng.normal(0, 0.2), "cost": cost[i]}
         for line in files.read_lines(path)
         if line["method"] == "new"
         for i, m in enumerate(names)
@@ -361,6 +361,12 @@ def test_a_claim_about_methods_gets_an_interval_over_methods(root):
     alone = found["seeds_only"][1] - found["seeds_only"][0]
     assert found["basis"] == "8 methods" and found["high"] - found["low"] > 3 * alone
     assert found["verdict"] == "undecided"
+
+
+def test_equal_numbers_have_no_spread_however_their_mean_is_rounded():
+    for value in (-0.2142857142857143, 0.1 + 0.2, 0.7, 1e9 / 3):
+        for n in range(2, 12):
+            assert over_units([value] * n).error == 0
 
 
 def test_a_spread_stands_beside_its_value_under_no_effect(root):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_defines import ALL
+from test_defines import ALL, package_code
 
 PACKAGE = Path(__file__).resolve().parents[1] / "instructlab_utils"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
@@ -38,8 +38,7 @@ def test_what_a_lesson_defines_tells_that_lesson_itself():
     """For a function that a lesson builds word for word, the module's line is not enough."""
     silent = []
     for one in ALL:
-        path = PACKAGE.joinpath(*one.module.split(".")).with_suffix(".py")
-        if f"lesson {one.lesson[:2]}" not in public(path.read_text(encoding="utf-8"))[one.name].lower():
+        if f"lesson {one.lesson[:2]}" not in public(package_code(one.module))[one.name].lower():
             silent.append(f"{one.module}.{one.name}: lesson {one.lesson[:2]}")
     assert silent == []
 

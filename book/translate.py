@@ -1,0 +1,148 @@
+"""Pages in another language: their prose, block by block, from the gettext catalogues below ``locales/``.
+
+A block is what blank lines separate: a paragraph, a list, a table. Code, formulas alone and printed outputs stay as they
+are. ``locales/zh_CN/LC_MESSAGES/09.po`` holds the blocks of lesson 09 and of its exercises; any editor of gettext opens it.
+
+python -m book messages           the catalogues follow the sources: what is new is empty, what has changed is fuzzy
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from babel.messages.catalog import Catalog
+from babel.messages.pofile import read_po, write_po
+
+from book.facts import lessons, notebook_of, root
+from instructlab_repro.notebooks import exercises
+from instructlab_utils.project import text_of
+
+LANGUAGES = {"zh": "zh_CN"}  # the name of the folder on the site, and gettext's
+FENCE = re.compile(r"^(?:`{3,}|~{3,}|\$\$)")
+MATHS = r"\$\$.*?\$\$|(?<![\\$])\$(?!\s)[^$]+?(?<!\s)\$"
+CODE = r"(`+)(?!`).+?(?<!`)\1(?!`)"
+KEPT = re.compile(rf"(?P<maths>{MATHS})|(?P<code>(?P<tick>`+)(?!`).+?(?<!`)(?P=tick)(?!`))|(?P<tag><[^<>]+>)"
+                  r"|(?<=\]\()(?P<link>[^()\s]+)(?=\))|(?P<address>https?://[^\s)>]+)", re.DOTALL)  # fmt: skip
+
+
+def blocks(markdown: str) -> list[str]:
+    """The text cut at blank lines; a fence or a displayed formula is one piece. "\\n\\n".join gives it back."""
+    found: list[str] = []
+    closing = ""
+    for piece in re.split(r"\n{2,}", markdown.strip("\n")):
+        if closing:
+            found[-1] += "\n\n" + piece
+        else:
+            found.append(piece)
+        for line in piece.split("\n"):
+            mark = FENCE.match(line.strip())
+            if closing:
+                closing = "" if line.strip().endswith(closing) else closing
+            elif mark and not (mark[0] == "$$" and line.strip().count("$$") > 1):
+                closing = mark[0]
+    return found
+
+
+def spoken(block: str) -> bool:
+    """Whether a block says anything: words outside code, mathematics and tags."""
+    return not FENCE.match(block) and bool(re.search(r"[A-Za-z]{2}", KEPT.sub("", block)))
+
+
+def key(block: str) -> str:
+    """What a block is known by: where its lines break does not matter."""
+    return " ".join(block.split())
+
+
+def sources(number: str) -> list[str]:
+    """The Markdown of the lesson ``number`` and of its exercises, cell by cell."""
+    one = lessons()[number]
+    cells = [("".join(cell["source"]), cell["cell_type"]) for cell in json.loads(text_of(one.notebook))["cells"]]
+    cells += [(cell.source, cell.cell_type) for cell in exercises.teacher_notebook(exercises.sources()[number]).cells]
+    return [source for source, kind in cells if kind == "markdown"]
+
+
+def messages(number: str) -> Iterator[str]:
+    """The blocks of a lesson and its exercises that are to be translated, each once."""
+    every = (block for source in sources(number) for block in blocks(source) if spoken(block))
+    yield from {key(block): block for block in every}.values()
+
+
+def path_of(language: str, name: str) -> Path:
+    """The catalogue of a lesson's number, or of ``site``."""
+    return root() / "locales" / LANGUAGES[language] / "LC_MESSAGES" / f"{name}.po"
+
+
+def catalogue(language: str, name: str) -> Catalog:
+    """What is stored; an empty one where nothing is."""
+    path = path_of(language, name)
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return read_po(io.StringIO(text), locale=LANGUAGES[language])
+
+
+def words_of(language: str, name: str) -> dict[str, str]:
+    """Block → its translation; fuzzy and empty ones are left out."""
+    return {key(str(m.id)): str(m.string) for m in catalogue(language, name) if m.id and m.string and not m.fuzzy}
+
+
+def translate(markdown: str, words: dict[str, str]) -> str:
+    """The text with every block that has a translation replaced by it."""
+    return "\n\n".join(words.get(key(block), block) for block in blocks(markdown))
+
+
+def store(found: Catalog, language: str, name: str) -> None:
+    """Written as gettext writes it, without dates, so that nothing but words changes."""
+    out = io.BytesIO()
+    write_po(out, found, width=0, omit_header=True, ignore_obsolete=True, no_location=True)
+    path = path_of(language, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=utf-8\\n"\n\n'
+    path.write_bytes(head.encode() + out.getvalue())
+
+
+def update(language: str, name: str, blocks_now: list[str]) -> tuple[int, int]:
+    """The catalogue follows the sources; (messages, those without a valid translation)."""
+    template = Catalog(locale=LANGUAGES[language])
+    for block in blocks_now:
+        template.add(block)
+    kept = {key(str(m.id)): m for m in catalogue(language, name) if m.id}
+    merged = Catalog(locale=LANGUAGES[language])
+    for block in blocks_now:
+        if known := kept.get(key(block)):
+            merged.add(block, known.string, flags=known.flags)
+    old = catalogue(language, name)
+    old.update(template)
+    for message in old:
+        if message.id and key(str(message.id)) not in kept:
+            merged.add(message.id, message.string, flags=message.flags)
+    order = {block: i for i, block in enumerate(blocks_now)}
+    ordered = Catalog(locale=LANGUAGES[language])
+    for message in sorted((m for m in merged if m.id), key=lambda m: order[str(m.id)]):
+        ordered.add(message.id, message.string, flags=message.flags)
+    store(ordered, language, name)
+    return len(blocks_now), sum(1 for m in ordered if m.id and (not m.string or m.fuzzy))
+
+
+def kept_apart(block: str) -> dict[str, Counter[str]]:
+    """What a translation must hold unchanged: formulas, code, tags, targets of links, and numbers of the prose."""
+    found: dict[str, Counter[str]] = {name: Counter() for name in ("maths", "code", "tag", "link", "address")}
+    for match in KEPT.finditer(block):
+        for name in found:
+            if match[name]:
+                found[name][match[name] if name == "code" else key(match[name])] += 1
+    rest = KEPT.sub(" ", block)
+    return found | {"number": Counter(re.findall(r"\d+(?:[.,]\d+)*", rest))}
+
+
+def wrong(block: str, translated: str) -> list[str]:
+    """What a translation lost or made up, in words; [] where it is faithful in all that a machine can see."""
+    found, now = kept_apart(block), kept_apart(translated)
+    return [
+        f"{name}: {dict(found[name] - now[name])} missing, {dict(now[name] - found[name])} new"
+        for name in found
+        if found[name] != now[name]
+    ]
