@@ -8,8 +8,10 @@ python -m book messages           the catalogues follow the sources: what is new
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -18,11 +20,12 @@ from pathlib import Path
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po, write_po
 
-from book.facts import lessons, notebook_of, root
+from instructlab_repro import notebooks
 from instructlab_repro.notebooks import exercises
-from instructlab_utils.project import text_of
+from instructlab_utils.project import find_root, text_of
 
 LANGUAGES = {"zh": "zh_CN"}  # the name of the folder on the site, and gettext's
+LANGUAGE = os.environ.get("BOOK_LANGUAGE", "en")  # of the pages that this process writes
 FENCE = re.compile(r"^(?:`{3,}|~{3,}|\$\$)")
 MATHS = r"\$\$.*?\$\$|(?<![\\$])\$(?!\s)[^$]+?(?<!\s)\$"
 CODE = r"(`+)(?!`).+?(?<!`)\1(?!`)"
@@ -60,9 +63,10 @@ def key(block: str) -> str:
 
 def sources(number: str) -> list[str]:
     """The Markdown of the lesson ``number`` and of its exercises, cell by cell."""
-    one = lessons()[number]
-    cells = [("".join(cell["source"]), cell["cell_type"]) for cell in json.loads(text_of(one.notebook))["cells"]]
-    cells += [(cell.source, cell.cell_type) for cell in exercises.teacher_notebook(exercises.sources()[number]).cells]
+    stored = json.loads(text_of(notebooks.lessons()[number].notebook))["cells"]
+    cells = [("".join(cell["source"]), cell["cell_type"]) for cell in stored]
+    boxes = exercises.teacher_notebook(exercises.sources()[number]).cells
+    cells += [(cell.source, cell.cell_type) for cell in boxes]
     return [source for source, kind in cells if kind == "markdown"]
 
 
@@ -74,7 +78,7 @@ def messages(number: str) -> Iterator[str]:
 
 def path_of(language: str, name: str) -> Path:
     """The catalogue of a lesson's number, or of ``site``."""
-    return root() / "locales" / LANGUAGES[language] / "LC_MESSAGES" / f"{name}.po"
+    return find_root() / "locales" / LANGUAGES[language] / "LC_MESSAGES" / f"{name}.po"
 
 
 def catalogue(language: str, name: str) -> Catalog:
@@ -84,14 +88,25 @@ def catalogue(language: str, name: str) -> Catalog:
     return read_po(io.StringIO(text), locale=LANGUAGES[language])
 
 
+@functools.cache
 def words_of(language: str, name: str) -> dict[str, str]:
-    """Block → its translation; fuzzy and empty ones are left out."""
-    return {key(str(m.id)): str(m.string) for m in catalogue(language, name) if m.id and m.string and not m.fuzzy}
+    """Block → its translation; fuzzy and empty ones are left out. Nothing for English."""
+    if language == "en":
+        return {}
+    return {
+        key(str(m.id)): str(m.string) for m in catalogue(language, name) if m.id and m.string and not m.fuzzy
+    }
 
 
-def translate(markdown: str, words: dict[str, str]) -> str:
-    """The text with every block that has a translation replaced by it."""
-    return "\n\n".join(words.get(key(block), block) for block in blocks(markdown))
+def translated(number: str, markdown: str) -> str:
+    """The text of a lesson or its exercises in LANGUAGE; a block without a valid translation stays English."""
+    words = words_of(LANGUAGE, number)
+    return "\n\n".join(words.get(key(block), block) for block in blocks(markdown)) if words else markdown
+
+
+def say(template: str, **fields: object) -> str:
+    """The site's own words in LANGUAGE: ``template`` with its fields in braces, filled."""
+    return words_of(LANGUAGE, "site").get(key(template), template).format(**fields)
 
 
 def store(found: Catalog, language: str, name: str) -> None:
