@@ -57,7 +57,10 @@ def test_the_glossary_names_its_terms_in_two_languages_and_where_they_are_taught
     assert len(rows) >= 120 and len({row["en"].lower() for row in rows}) == len(rows)
     assert not [row["en"] for row in rows if not re.search(r"[\u4e00-\u9fff]", row["zh"])]
     assert not [row["en"] for row in rows if len(row["text"]) < 20 or not row["text"].endswith((".", "?"))]
-    assert not [row["en"] for row in rows if set(row) - {"en", "zh", "text", "lesson", "also", "link"}]
+    assert not [row["en"] for row in rows if set(row) - {"en", "zh", "text", "text_zh", "lesson", "also", "link"}]
+    assert not [row["en"] for row in rows if not re.search(r"[\u4e00-\u9fff].*[。？]$", row["text_zh"])]
+    kept = re.compile(r"\$[^$]+\$|`[^`]+`")
+    assert not [row["en"] for row in rows if kept.findall(row["text"]) != kept.findall(row["text_zh"])]
     untaught = []
     for row in (row for row in rows if "lesson" in row):
         (source,) = (ROOT / "notebooks" / "source").glob(f"{row['lesson']}_*.py")
