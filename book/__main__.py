@@ -9,9 +9,11 @@ BOOK_LANGUAGE=zh: these lessons in Chinese. BOOK_LANGUAGE=en: the English site a
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +49,31 @@ def _sum(*folders: Path) -> str:
     return found.hexdigest()
 
 
+def shared(html: Path) -> None:
+    """What a site in another language has twice, figures and scripts, is taken from the English one beside it."""
+    above = html.parent
+    same = {
+        path
+        for folder in ("_static", "_images")
+        for path in (html / folder).rglob("*")
+        if path.is_file()
+        and (above / path.relative_to(html)).is_file()
+        and filecmp.cmp(path, above / path.relative_to(html), shallow=False)
+    }
+    names = {path.relative_to(html).as_posix() for path in same}
+
+    def up(match: re.Match[str]) -> str:
+        return f'{match[1]}../{match[2]}"' if match[2].partition("?")[0] in names else match[0]
+
+    for page in html.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(
+            re.sub(r'((?:src|href)="(?:\.\./)*)(_(?:static|images)/[^"]*)"', up, text), encoding="utf-8"
+        )
+    for path in same:
+        path.unlink()
+
+
 def render(only: list[str], language: str) -> int:
     """Pages of one language, in a process of their own language; the exit status: Sphinx's."""
     start, home = time.monotonic(), find_root() / "book"
@@ -67,7 +94,8 @@ def render(only: list[str], language: str) -> int:
         command += [] if only else ["-W", "--keep-going"]
         status = subprocess.run([*command, str(source), str(html)], check=False).returncode
     if not status:
-        shared_files(html)
+        if language != "en" and not only:
+            shared(html)
         size = sum(path.stat().st_size for path in html.rglob("*") if path.is_file()) / 2**20
         told = f"{number} pages, {size:.0f} MB, {time.monotonic() - start:.0f} s"
         print(f"{told}: {(html / 'index.html').as_uri()}")
@@ -81,7 +109,9 @@ def main(only: list[str]) -> int:
     if only == ["messages"]:
         found = {name: translate.update("zh", name) for name in translate.names()}
         left = {name: missing for name, (_, missing) in found.items() if missing}
-        print(f"{sum(number for number, _ in found.values())} messages, without a valid translation: {left or 0}")
+        print(
+            f"{sum(number for number, _ in found.values())} messages, without a valid translation: {left or 0}"
+        )
         return int(bool(left))
     try:
         _mathjax("build/book/static/mathjax")

@@ -1,18 +1,22 @@
 """Sphinx's settings. The sources stand in build/book/source, written by ``python -m book``."""
 
 import os
+import sys
 import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from book.translate import LANGUAGE, LANGUAGES, say  # noqa: E402
+
 _settings = tomllib.loads((HERE / "book.toml").read_text(encoding="utf-8"))
 _repository = os.environ.get("BOOK_REPOSITORY", _settings["repository"]).rstrip("/")
 _branch = os.environ.get("BOOK_BRANCH", _settings["branch"])
 
-project = "Instructions, language models and honest evaluation"
+project = say("Instructions, language models and honest evaluation")
 author = "The authors of the instruction notebooks"
 copyright = author + ", Apache-2.0"
-language = "en"
+language = LANGUAGES.get(LANGUAGE, "en")
 extensions = ["myst_nb", "sphinx_copybutton"]
 exclude_patterns = ["**/.ipynb_checkpoints"]
 root_doc = "index"
@@ -23,10 +27,12 @@ nb_merge_streams = True
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
+# "en:../../LEDGER.html#c1": a page of the English site, from a page of another language beside it
+myst_url_schemes = {"http": None, "https": None, "mailto": None, "en": "{{path}}#{{fragment}}"}
 suppress_warnings = ["myst.header"]  # a lesson may go from # to ###
 
 html_theme = "sphinx_book_theme"
-html_title = "Instructions and honest evaluation"
+html_title = say("Instructions and honest evaluation")
 html_static_path = ["static", str(HERE.parent / "build" / "book" / "static")]
 html_css_files = ["book.css"]
 html_js_files = ["book.js"]

@@ -119,27 +119,29 @@ def store(found: Catalog, language: str, name: str) -> None:
     path.write_bytes(head.encode() + out.getvalue())
 
 
-def update(language: str, name: str, blocks_now: list[str]) -> tuple[int, int]:
-    """The catalogue follows the sources; (messages, those without a valid translation)."""
-    template = Catalog(locale=LANGUAGES[language])
-    for block in blocks_now:
-        template.add(block)
-    kept = {key(str(m.id)): m for m in catalogue(language, name) if m.id}
-    merged = Catalog(locale=LANGUAGES[language])
-    for block in blocks_now:
-        if known := kept.get(key(block)):
-            merged.add(block, known.string, flags=known.flags)
+def names() -> list[str]:
+    """The catalogues: a lesson's number each, and the site's own words."""
+    return [*notebooks.lessons(), "site"]
+
+
+def update(language: str, name: str) -> tuple[int, int]:
+    """The catalogue follows the sources: what has changed is fuzzy, what is gone goes. (Messages, those without a valid
+    translation.) The site's own words stay as they are: their sources are calls of :func:`say`."""
     old = catalogue(language, name)
-    old.update(template)
-    for message in old:
-        if message.id and key(str(message.id)) not in kept:
-            merged.add(message.id, message.string, flags=message.flags)
-    order = {block: i for i, block in enumerate(blocks_now)}
-    ordered = Catalog(locale=LANGUAGES[language])
-    for message in sorted((m for m in merged if m.id), key=lambda m: order[str(m.id)]):
-        ordered.add(message.id, message.string, flags=message.flags)
-    store(ordered, language, name)
-    return len(blocks_now), sum(1 for m in ordered if m.id and (not m.string or m.fuzzy))
+    if name != "site":
+        now = list(messages(name))
+        valid = {key(str(m.id)): m for m in old if m.id}
+        template = Catalog(locale=LANGUAGES[language])
+        for block in now:
+            template.add(block)
+        old.update(template)  # near ones become fuzzy
+        new = Catalog(locale=LANGUAGES[language])
+        for block in now:
+            found = valid.get(key(block)) or old[block]
+            new.add(block, found.string, flags=found.flags)
+        store(old := new, language, name)
+    every = [m for m in old if m.id]
+    return len(every), sum(1 for m in every if not m.string or m.fuzzy)
 
 
 def kept_apart(block: str) -> dict[str, Counter[str]]:
