@@ -16,9 +16,11 @@ import sys
 import time
 import tomllib
 import urllib.parse
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from string import Formatter
 
 import pytest
 
@@ -30,7 +32,7 @@ sys.path[:0] = [
 
 from browser import Browser, program  # noqa: E402
 
-from book import facts, prose, study  # noqa: E402
+from book import facts, prose, readme, study, translate  # noqa: E402
 from instructlab_repro.notebooks import exercises  # noqa: E402
 
 OWN = ROOT / ".venv-book" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -57,7 +59,9 @@ def test_the_glossary_names_its_terms_in_two_languages_and_where_they_are_taught
     assert len(rows) >= 120 and len({row["en"].lower() for row in rows}) == len(rows)
     assert not [row["en"] for row in rows if not re.search(r"[\u4e00-\u9fff]", row["zh"])]
     assert not [row["en"] for row in rows if len(row["text"]) < 20 or not row["text"].endswith((".", "?"))]
-    assert not [row["en"] for row in rows if set(row) - {"en", "zh", "text", "text_zh", "lesson", "also", "link"}]
+    assert not [
+        row["en"] for row in rows if set(row) - {"en", "zh", "text", "text_zh", "lesson", "also", "link"}
+    ]
     assert not [row["en"] for row in rows if not re.search(r"[\u4e00-\u9fff].*[。？]$", row["text_zh"])]
     kept = re.compile(r"\$[^$]+\$|`[^`]+`")
     assert not [row["en"] for row in rows if kept.findall(row["text"]) != kept.findall(row["text_zh"])]
@@ -69,6 +73,26 @@ def test_the_glossary_names_its_terms_in_two_languages_and_where_they_are_taught
         if not any(word in text or word.replace("-", " ") in text for word in spellings):
             untaught.append((row["en"], row["lesson"]))
     assert not untaught
+
+
+def test_the_sites_own_words_have_their_fields_in_chinese_too_and_every_lesson_its_outcome() -> None:
+    words = translate.words_of("zh", "site")
+    for template, chinese in words.items():
+        fields = [
+            Counter(field for _, field, _, _ in Formatter().parse(text)) for text in (template, chinese)
+        ]
+        assert fields[0] == fields[1] and re.search(r"[\u4e00-\u9fff]", chinese), template
+    assert not [one.outcome for one in facts.lessons().values() if one.outcome not in words]
+
+
+def test_the_chinese_readme_has_the_table_of_lessons_that_is_written_now() -> None:
+    text = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+    assert readme.chinese() == text, "run `python -m book.readme`"
+    rows = re.findall(
+        r"^\| \[(\d\d) ([^]]+)\]\(notebooks/\1_\w+\.ipynb\) \| (.+) \| [\d.]+ \|$", text, re.MULTILINE
+    )
+    assert [number for number, _, _ in rows] == [stem[:2] for stem in LESSONS]
+    assert all(re.search(r"[\u4e00-\u9fff]", part) for _, *parts in rows for part in parts)
 
 
 @pytest.mark.parametrize("stem", LESSONS)
