@@ -27,8 +27,8 @@ nb_merge_streams = True
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
-# "en:../../LEDGER.html#c1": a page of the English site, from a page of another language beside it
-myst_url_schemes = {"http": None, "https": None, "mailto": None, "en": "{{path}}#{{fragment}}"}
+# "beside:../../LEDGER.html#c1": a page of the other language's site
+myst_url_schemes = {"http": None, "https": None, "mailto": None, "beside": "{{path}}#{{fragment}}"}
 suppress_warnings = ["myst.header"]  # a lesson may go from # to ###
 
 html_theme = "sphinx_book_theme"

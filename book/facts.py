@@ -19,10 +19,10 @@ from instructlab_utils.project import find_root, text_of
 
 TABLES = "data/results/tables"
 BOXES = "notebooks/exercises"
-OWN = (
-    "index.md",
-    "docs/glossary.md",
-)  # beside lessons and exercises, what a site in another language has itself
+# Both languages are made, and their pages lead to each other.
+BOTH = os.environ.get("BOOK_LANGUAGES") == "all"
+# Beside lessons and exercises, what a site in another language has itself.
+OWN = ("index.md", "docs/glossary.md")
 MAKE = say("`make classroom` writes the notebook to work in, and shows which answers pass")
 
 
@@ -120,13 +120,15 @@ def site() -> Links:
         for path in sorted(root().glob(pattern)):
             places.setdefault(path.relative_to(root()).as_posix(), path.relative_to(root()).as_posix())
     places = {page: page for page in places.values()} | places
-    elsewhere: dict[str, str] = {}
+    elsewhere = {"README.zh.md": "zh/index.html"} if BOTH else {}
     if LANGUAGE != "en":  # lessons, exercises, glossary and front page; the rest stands in the English site
         own = {path for path, page in places.items() if page.startswith("notebooks/") or page in OWN}
         elsewhere = {path: f"{os.path.splitext(places[path])[0]}.html" for path in places.keys() - own}
+        elsewhere["README.md"] = "index.html"
         places = {path: places[path] for path in own}
+    home = "" if LANGUAGE == "en" else LANGUAGE
     repository, branch = settings()
-    return Links(places, labels, lambda path: (root() / path).is_file(), elsewhere, repository, branch)
+    return Links(places, labels, lambda path: (root() / path).is_file(), elsewhere, home, repository, branch)
 
 
 @functools.cache
@@ -148,6 +150,12 @@ def notebook_of(lesson: Any) -> str:
 def link(page: str, at: str) -> str:
     """Where the page ``at`` finds ``page``, a path of the repository with or without an anchor."""
     return site().place(way(page, at), at, at) or page
+
+
+def switch(at: str) -> list[str]:
+    """The same page in the other language, as a list of at most one link."""
+    other, name = ("zh/", "中文") if LANGUAGE == "en" else ("", "English")
+    return [f"[{name}]({site().beside(f'{other}{os.path.splitext(at)[0]}.html', at)})"] if BOTH else []
 
 
 def claim_link(claim: str, at: str) -> str:
@@ -189,7 +197,12 @@ def repeated(name: str) -> str:
     where = f"{seen['cpu']}, torch {seen['torch']}, transformers {seen['transformers']}"
     same = "`{name}`: block `{block}`, repeated on {date}, gave the same bits ({where})"
     other = "`{name}`: block `{block}`, repeated on {date}, was {status} ({where})"
-    return say(same if found["status"] == "equal" else other, where=where, name=name, **found)
+    return say(
+        same if found["status"] == "equal" else other,
+        where=where,
+        name=name,
+        **{**found, "status": say(found["status"])},
+    )
 
 
 def toctree(caption: str, names: list[str]) -> str:

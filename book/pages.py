@@ -123,7 +123,7 @@ def index_page() -> str:
         lines.append(f"| {' | '.join(row)} |")
     name = "README.md" if LANGUAGE == "en" else f"README.{LANGUAGE}.md"
     readme = text_of(root() / name)
-    readme = re.sub(r"(<!-- generated:lessons -->\n).*?(?=<!-- /generated)", lambda m: m[1] + "\n".join(lines) + "\n",
+    readme = re.sub(r"(<!-- generated:lessons(?:-zh)? -->\n).*?(?=<!-- /generated)", lambda m: m[1] + "\n".join(lines) + "\n",
                     readme, flags=re.DOTALL)  # fmt: skip
     readme = re.sub(r"<!--.*?-->\n?", "", readme)
     start = say(

@@ -40,9 +40,9 @@ class Links:
     pages: Mapping[str, str]  # repository path, file or folder → path of the page's source
     labels: Mapping[str, str]  # "LEDGER.md#c1" → a label that is unique in the site
     exists: Callable[[str], bool]
-    elsewhere: Mapping[str, str] = field(
-        default_factory=dict
-    )  # repository path → page of the English site's HTML
+    # repository path → HTML page of the other language's site
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    home: str = ""  # the folder of this language in the site
     repository: str = ""
     branch: str = "main"
     files: set[str] = field(default_factory=set)
@@ -67,11 +67,8 @@ class Links:
             return target
         path, _, anchor = target.partition("#")
         path = posixpath.normpath(posixpath.join(posixpath.dirname(at), path)) if path else at
-        if page := self.elsewhere.get(
-            path
-        ):  # "en:" is a scheme of conf.py: a page that this build does not make
-            up = posixpath.relpath(page, posixpath.join("zh", posixpath.dirname(to)))
-            return f"en:{up}" + (f"#{anchor}" if anchor else "")
+        if page := self.elsewhere.get(path):
+            return self.beside(page, to) + (f"#{anchor}" if anchor else "")
         if label := self.labels.get(f"{path}#{anchor}"):
             return f"#{label}"
         if page := self.pages.get(path):
@@ -86,6 +83,10 @@ class Links:
             kind = "blob" if self.exists(path) else "tree"
             return f"{self.repository}/{kind}/{self.branch}/{path}"
         return None
+
+    def beside(self, page: str, to: str) -> str:
+        """Where the page ``to`` finds a page of HTML that this build does not make; "beside:" is a scheme of conf.py."""
+        return f"beside:{posixpath.relpath(page, posixpath.join(self.home, posixpath.dirname(to)) or '.')}"
 
 
 class Mentions:

@@ -26,6 +26,7 @@ from book.facts import (
     repeated,
     settings,
     site,
+    switch,
     toctree,
     verdict,
     verified,
@@ -53,7 +54,12 @@ def mentions(at: str, page: str) -> Mentions:
     if LANGUAGE == "zh":
         names = [(re.sub(r"（.*", "", row["zh"]), row["en"]) for row in terms]
         chinese = sorted((pair for pair in names if len(pair[0]) > 1), key=lambda pair: -len(pair[0]))
-        rows += [(en, zh, re.escape(zh), f"{{{{term}}}}`{{text}} <{en}>`") for zh, en in chinese]
+        for zh, en in chinese:
+            edges = [
+                r"(?<![A-Za-z0-9.-])" if zh[0].isascii() else "",
+                r"(?![A-Za-z0-9-])" if zh[-1].isascii() else "",
+            ]
+            rows.append((en, zh, edges[0] + re.escape(zh) + edges[1], f"{{{{term}}}}`{{text}} <{en}>`"))
         return Mentions(rows, page, edge="")
     spellings = [(word, row["en"]) for row in terms for word in (row["en"], *row.get("also", ()))]
     for word, term in sorted(spellings, key=lambda pair: len(pair[0]), reverse=True):
@@ -114,7 +120,7 @@ def _glance(one: Any, at: str) -> str:
     tables = dict.fromkeys(e for c in claims if (e := ledger()[c]["experiment"]) in experiments())
     exercises_page = way(f"{BOXES}/{one.source.stem}.md", at)
     counts = "**Exercises:** [{boxes} boxes, {minutes} minutes]({link})"
-    lines = [say(counts, boxes=len(found), minutes=minutes, link=exercises_page)]
+    lines = [*switch(at), say(counts, boxes=len(found), minutes=minutes, link=exercises_page)]
     by: dict[str, list[str]] = {"supported": [], "refuted": [], "undecided": [], "not tested": []}
     for claim in claims:
         by[ledger()[claim]["verdict"]].append(claim_link(claim, at))
@@ -224,7 +230,7 @@ def exercise(path: Path) -> str:
         parts.append(folded if grading.get("locked") else block)
     back = "Lesson: [{id} {title}]({link}) · {make}."
     back = say(back, id=one.id, title=title_of(one), link=way(notebook_of(one), at), make=MAKE)
-    text = "\n\n".join(parts)
+    text, back = "\n\n".join(parts), " · ".join([back, *switch(at)])
     text = re.sub(
         r"^(# .+)$",
         lambda m: f"{m[1]}\n\n:::{{container}} glance\n{back}\n:::",
