@@ -136,7 +136,7 @@ for panel, name in zip(panels, ("random", "margin", "far"), strict=True):
 show(figure, "20_sixteen")
 
 # %% [markdown]
-# *Figure: the pool in its two strongest directions; colour and shape are the topic. The rings of *far* look near: they
+# *Figure: the pool in its two strongest directions; colour and shape are the topic. The rings of "far" look near: they
 # are far in directions that this picture leaves out. Stars are labelled, rings are chosen.*
 #
 # **Observe.** The list is bad: it shows one topic again and again. The two clever choices are no better than *random*,

@@ -815,7 +815,7 @@ axis.axis("off")
 show(figure, "25_service")
 
 # %% [markdown]
-# *Figure: a request goes from left to right; dashed arrows are refusals. Below *stored answer* stands what comes back,
+# *Figure: a request goes from left to right; dashed arrows are refusals. Below "stored answer" stands what comes back,
 # no refusal. What is cheap to refuse stands first: nobody computes for a caller without a key.*
 #
 # The heart is the choice of the next batch. **The oldest is always in it**, so nobody starves. It is filled with those
