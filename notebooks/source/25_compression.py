@@ -537,7 +537,8 @@ run.record(same_ids=all(same))
 
 # %% [markdown]
 # **Observe.** The ids are greedy's. Lookup saves many passes where the answer copies, and hardly any where it does not. The
-# lower half, never trained to speak, is refused, and costs more than it saves: fewer *passes* is not less *time*.
+# lower half, never trained to speak, is refused: it saves no pass, and each id takes several times as long. On the free text
+# lookup does save a few passes, and no time (stored run): fewer *passes* is not less *time*.
 #
 # ## 9 The experiments
 #
@@ -785,8 +786,8 @@ for panel in panels:
 show(figure, "25_load")
 
 # %% [markdown]
-# *Figure: left, one at a time the latency explodes at the lone limit; batches carry on. Right, the same requests sent to three
-# servers by a real client, which shares the two cores. The dotted line is the patience that we allow.*
+# *Figure: left, one at a time the latency explodes at the lone limit; batches carry on. Right, the same requests sent
+# to three servers by a real client, which shares the two cores. The dotted line is the patience that we allow.*
 #
 # **Observe.** Theory says *one* thing well: that there is a wall. Its place is measured, on *your* machine, by
 # `benchmarks/service.py`. Where other programs stand in line for the cores, latencies tell about them; the processor time of
@@ -814,7 +815,7 @@ axis.axis("off")
 show(figure, "25_service")
 
 # %% [markdown]
-# *Figure: a request goes from left to right; dashed arrows are refusals. Below *stored answer* stands what comes back,
+# *Figure: a request goes from left to right; dashed arrows are refusals. Below "stored answer" stands what comes back,
 # no refusal. What is cheap to refuse stands first: nobody computes for a caller without a key.*
 #
 # The heart is the choice of the next batch. **The oldest is always in it**, so nobody starves. It is filled with those
@@ -1043,7 +1044,7 @@ run.record(**{f"delay_{r}".replace(".", "_"): pairs[0][1] for r, pairs in delays
 # seems that a single article is not extreme among tweets; only the mean has moved. Look at the false alarms too: what
 # was *wanted* and what *fresh* tweets gave may differ, since few reference texts do not hold the rarest ones. And the
 # streams draw texts independently. Real ones come in waves, by the hour and by the news, so expect more alarms than
-# simulated. A shift across the $k$ directions is unseen.
+# simulated. A shift at right angles to all $k$ directions is not seen.
 #
 # ## 15 A thousand replicas
 #
