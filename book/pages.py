@@ -233,6 +233,11 @@ def write(folder: Path, only: list[str]) -> int:
     for name, make in everything(only):
         kept.add(_write(folder / name, make().encode()))
         number += 1
+    if LANGUAGE == "zh":  # the terms are words, whatever the dictionary of the search knows
+        _write(
+            root() / "build" / "book" / "words.txt",
+            "\n".join(re.sub(r"（.*", "", row["zh"]) for row in glossary()).encode(),
+        )
     for name in sorted(site().files):
         kept.add(_write(folder / name, (root() / name).read_bytes()))
     for path in folder.rglob("*"):

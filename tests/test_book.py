@@ -48,6 +48,10 @@ LOOKED_AT = [
     "data/results/tables/index.html",
     "data/results/tables/arena.html",
     *(f"notebooks/{stem}.html" for stem in LESSONS),
+    "zh/index.html",
+    "zh/docs/glossary.html",
+    "zh/notebooks/exercises/09_lora.html",
+    *(f"zh/notebooks/{stem}.html" for stem in LESSONS),
 ]
 
 
@@ -261,8 +265,8 @@ def test_the_site_is_small_shows_no_hidden_case_and_every_page_says_what_was_ver
     silent = set()
     for path in files:
         if path.suffix == ".html" and "_static" not in path.parts and facts.changed():
-            if "What was last verified" not in path.read_text(encoding="utf-8"):
-                silent.add(path.relative_to(site).as_posix())
+            if not re.search("What was last verified|最近一次验证了什么", path.read_text(encoding="utf-8")):
+                silent.add(path.relative_to(site).as_posix().removeprefix("zh/"))
     lists = {"data/cards/index.html", "data/results/tables/index.html", "notebooks/exercises/index.html"}
     assert silent <= {"search.html"} | lists
 
@@ -294,7 +298,7 @@ def test_a_page_in_a_narrow_window(page: str, site: Path, browser: Browser) -> N
         "[...document.querySelectorAll('mjx-merror, .mjx-error')].map(e => e.textContent)"
     )
     assert not raw and not wrong
-    if page.startswith("notebooks/0") or page.startswith("notebooks/1"):
+    if re.match(r"(?:zh/)?notebooks/[01]", page):
         assert browser.evaluate("document.querySelectorAll('mjx-container').length") > 5
     assert browser.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
     assert browser.complaints == []
@@ -303,7 +307,9 @@ def test_a_page_in_a_narrow_window(page: str, site: Path, browser: Browser) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("page", [*LOOKED_AT[:9], "notebooks/09_lora.html", "notebooks/17_preferences.html"])
+@pytest.mark.parametrize(
+    "page", [*LOOKED_AT[:9], "notebooks/09_lora.html", "zh/notebooks/17_preferences.html"]
+)
 def test_text_stands_out_from_its_ground(page: str, dark: bool, site: Path, browser: Browser) -> None:
     browser.open((site / page).as_uri(), dark=dark)
     browser.evaluate(STILL + OPEN)
@@ -312,14 +318,20 @@ def test_text_stands_out_from_its_ground(page: str, dark: bool, site: Path, brow
 
 
 RESULTS = "[...document.querySelectorAll('#search-results li a')].map(one => one.href)"
-WORDS = [("AdaLoRA", "09_lora.html"), ("交叉熵", "glossary.html"), ("GRIM", "00_instruction_set.html")]
+WORDS = [
+    ("", "AdaLoRA", "09_lora.html"),
+    ("", "交叉熵", "glossary.html"),
+    ("", "GRIM", "00_instruction_set.html"),
+    ("zh", "交叉熵", "01_empirical_risk.html"),
+    ("zh", "量化", "25_compression.html"),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("word", "page"), WORDS)
-def test_the_search_finds_a_term(word: str, page: str, site: Path, browser: Browser) -> None:
+@pytest.mark.parametrize(("home", "word", "page"), WORDS)
+def test_the_search_finds_a_term(home: str, word: str, page: str, site: Path, browser: Browser) -> None:
     browser.complaints.clear()
-    browser.open(f"{(site / 'search.html').as_uri()}?q={urllib.parse.quote(word)}")
+    browser.open(f"{(site / home / 'search.html').as_uri()}?q={urllib.parse.quote(word)}")
     end = time.monotonic() + 20
     while time.monotonic() < end and not any(page in link for link in browser.evaluate(RESULTS)):
         time.sleep(0.1)
