@@ -79,7 +79,7 @@ def lesson(one: Any) -> str:
                     r'href="\.\./LEDGER\.md#', 'href="../LEDGER.html#', "".join(data["text/html"])
                 )
             if "image/png" in data:
-                cell["metadata"]["mystnb"] = {"image": {"alt": _alt(stored["cells"], number, headings)}}
+                cell["metadata"]["mystnb"] = {"image": {"alt": alt(stored["cells"], number, headings)}}
         if "lesson.show(" in source:  # the words of claims: long lines, no columns
             cell["metadata"]["tags"] = [*cell["metadata"].get("tags", ()), "wrapped"]
         cells.append(cell)
@@ -133,7 +133,7 @@ def before(one: Any, at: str) -> str:
     return re.sub(r"\b(lessons? )?(\d\d)\b", link, found[1]) if found else "nothing"
 
 
-def _alt(cells: list[dict[str, Any]], number: int, heading: str) -> str:
+def alt(cells: list[dict[str, Any]], number: int, heading: str) -> str:
     """The figure's caption, before or after its cell; else the titles that its code sets; else the section's."""
     for near in (number + 1, number - 1):
         source = "".join(cells[near]["source"]) if 0 <= near < len(cells) else ""
