@@ -11,10 +11,10 @@ from nbgrader.preprocessors import (
     SaveAutoGrades,
 )
 
-from instructlab_repro.notebooks.exercises import STUB
-
 sys.path.insert(0, str(Path(__file__).parent))
 from grading import CheckAnswers, Submission
+
+from instructlab_repro.notebooks.exercises import STUB
 
 c = get_config()  # noqa: F821
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import html
 import importlib
+import os
+import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -330,7 +333,8 @@ def test_classroom_proves_itself_on_one_page(tmp_path, monkeypatch, capsys):
     pytest.importorskip("nbgrader")
     monkeypatch.setattr(exercises, "sources", lambda: {"09": page(tmp_path)})
     assert classroom.classroom(tmp_path / "class") == points(3.0, 0.0)
-    assert "3 of 3 points" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 of 3 points" in said and "students.zip: " in said and "teacher.zip: " in said
     text = (tmp_path / "class" / "autograded" / "solved" / "09_add" / "09_add.ipynb").read_text(
         encoding="utf-8"
     )
@@ -338,6 +342,91 @@ def test_classroom_proves_itself_on_one_page(tmp_path, monkeypatch, capsys):
     assert "add_missing_cells = True" in (tmp_path / "class" / "nbgrader_config.py").read_text(
         encoding="utf-8"
     )
+
+
+# --- what is handed out -----------------------------------------------------------------------------------
+
+
+OPENED = """
+import json, pathlib, sys
+import instructlab_utils
+assert pathlib.Path(instructlab_utils.__file__).is_relative_to(pathlib.Path.cwd()), instructlab_utils.__file__
+for page in sorted(pathlib.Path().glob("*.ipynb")):
+    space = {"__name__": "__main__"}
+    for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code" and "nbgrader" not in cell["metadata"]:
+            exec(compile("".join(cell["source"]), page.name, "exec"), space)
+    print(page.name)
+"""
+
+
+@pytest.mark.slow
+def test_students_open_their_zip_and_every_page_runs_as_far_as_the_first_answer(tmp_path):
+    for path in exercises.sources(ROOT).values():
+        folder = tmp_path / "class" / "release" / path.stem
+        classroom.write_notebook(proof.student_notebook(path), folder / f"{path.stem}.ipynb")
+    students, _ = beside("bundle").write(tmp_path / "class")
+    with zipfile.ZipFile(students) as bundle:
+        names = bundle.namelist()
+        bundle.extractall(tmp_path)
+        assert {info.date_time for info in bundle.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert not any(
+            b"BEGIN SOLUTION" in bundle.read(n) or b"HIDDEN TESTS" in bundle.read(n) for n in names
+        )
+    pages = {name.removeprefix("students/") for name in names if name.endswith(".ipynb")}
+    assert pages == {f"{path.stem}.ipynb" for path in exercises.sources(ROOT).values()}
+    tops = {name.split("/")[1] for name in names} - pages
+    assert tops == {
+        "README.md", "LICENSE", "requirements.lock", "pyproject.toml", "data", "instructlab_utils", "instructlab_apps",
+    }  # fmt: skip
+    words = [sys.executable, "-c", OPENED]
+    done = subprocess.run(words, cwd=tmp_path / "students", capture_output=True, text=True, env=bare())
+    assert done.returncode == 0 and pages <= set(done.stdout.split()), done.stderr[-2000:]
+
+
+def bare() -> dict[str, str]:
+    """An activated environment, without the places that tests set for the course in this checkout."""
+    here = {"PYTHONPATH", "INSTRUCTLAB_ROOT", "INSTRUCTLAB_HOME"}
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {key: value for key, value in os.environ.items() if key not in here} | {"PATH": programs}
+
+
+@pytest.mark.slow
+def test_a_teacher_opens_the_zip_and_nbgrader_grades_in_it(tmp_path):
+    pytest.importorskip("nbgrader")
+    folder, path, made = tmp_path / "class", page(tmp_path), []
+    for _ in range(2):  # built again: the same bytes
+        with classroom.opened(folder) as api:
+            released = classroom.release(api, folder, path)
+            made.append([zipped.read_bytes() for zipped in beside("bundle").write(folder)])
+    assert made[0] == made[1]
+    with zipfile.ZipFile(folder / "teacher.zip") as bundle:
+        bundle.extractall(tmp_path)
+    own = tmp_path / "teacher"
+    assert (own / "teaching" / "09.md").is_file() and not (own / "gradebook.db").exists()
+    work = own / "submitted" / "ann" / "09_add" / "09_add.ipynb"
+    classroom.write_notebook(classroom.solved(released, path), work)
+    for command in (["generate_assignment", "09_add", "--force"], ["autograde", "09_add"]):
+        words = [sys.executable, "-m", "nbgrader", *command]
+        done = subprocess.run(words, cwd=own, capture_output=True, text=True, env=bare())
+        assert done.returncode == 0, done.stderr[-2000:]
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{own / 'gradebook.db'}") as book:
+        assert book.find_submission_notebook("09_add", "09_add", "ann").score == 3.0
+
+
+def test_no_zip_is_written_for_students_that_shows_a_solution(tmp_path):
+    path = page(tmp_path)
+    classroom.write_notebook(
+        exercises.teacher_notebook(path), tmp_path / "release" / "09_add" / "09_add.ipynb"
+    )
+    with pytest.raises(ValueError, match=r"09_add.ipynb shows 'BEGIN SOLUTION'"):
+        beside("bundle").write(tmp_path)
+    assert not (tmp_path / "students.zip").exists()
+
+
+# --- what make classroom refuses ---------------------------------------------------------------------------
 
 
 def points(solved: float, untouched: float) -> classroom.Grades:
