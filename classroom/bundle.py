@@ -32,15 +32,19 @@ TEACHER = f"""# This class, for its teacher
 Keep this folder away from students: `source/` holds solutions and hidden cases.
 
 {SET_UP}
-Then tell nbgrader of each lesson once (`gradebook.db` comes into being), and grade what lies in
-`submitted/STUDENT/LESSON/LESSON.ipynb`:
+Put what you collect into `submitted/STUDENT/LESSON/LESSON.ipynb`. Then, on Linux with bubblewrap, which shuts students' code
+in:
 
     source .venv/bin/activate
-    for lesson in source/*; do nbgrader generate_assignment "$(basename "$lesson")" --force; done
+    bash deploy/grader/grade.sh . bwrap
+
+Elsewhere, for one lesson, and with your rights:
+
+    nbgrader generate_assignment 01_empirical_risk --force
     nbgrader autograde 01_empirical_risk
     nbgrader generate_feedback 01_empirical_risk
 
-It runs students' code with your rights. `teaching/` holds a page for each lesson. After a change: `python bundle.py`.
+`teaching/` holds a page for each lesson. After a change of yours: `python bundle.py`.
 """
 
 
@@ -59,10 +63,17 @@ def write(folder: Path) -> list[Path]:
         for word in SECRET:
             if word in text:
                 raise ValueError(f"{name} shows {word!r}: students.zip is not written")
+    script = {"deploy/grader/grade.sh": course / "deploy" / "grader" / "grade.sh"}
     own = {path.relative_to(folder).as_posix(): path for path in folder.glob("*.py")}
     for part in ("source/*/*.ipynb", "release/*/*.ipynb", "teaching/*.md"):
         own |= {path.relative_to(folder).as_posix(): path for path in folder.glob(part)}
-    teacher = {"README.md": TEACHER, **_package(course, *PACKAGES, "instructlab_repro"), **shared, **own}
+    teacher = {
+        "README.md": TEACHER,
+        **_package(course, *PACKAGES, "instructlab_repro"),
+        **shared,
+        **script,
+        **own,
+    }
     return [_zip(folder / "students.zip", students), _zip(folder / "teacher.zip", teacher)]
 
 
