@@ -23,7 +23,7 @@ export PYTHONUTF8 := 1
 export MATPLOTLIBRC := /dev/null
 export IPYTHONDIR := $(CURDIR)/build/ipython
 
-.PHONY: help setup course test lab notebooks import reproduce bench classroom book drill rehearsal clean
+.PHONY: help setup course test lab notebooks import reproduce bench classroom book slides drill rehearsal clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -81,7 +81,7 @@ bench: $(READY)  ## the training loop measured against others
 classroom: $(READY)  ## student versions of the exercises, and their automatic grading
 	@$(RUN) classroom
 
-# The site's environment is small and apart: no torch, and requirements.lock does not know it.
+# The environment of site and slides is small and apart: no torch, and requirements.lock does not know it.
 $(BOOK_READY): VENV := $(BOOK)
 $(BOOK_READY):
 	@$(BOOK)/bin/python -m pip --version >/dev/null 2>&1 || { $(make_venv); }
@@ -92,6 +92,9 @@ $(BOOK_READY):
 
 book: $(BOOK_READY)  ## the rendered site, English and Chinese (LANGUAGE=en: English alone), from the stored outputs: build/book/html
 	@$(if $(filter en,$(LANGUAGE)),BOOK_LANGUAGE=en) $(BOOK)/bin/python -m book
+
+slides: $(BOOK_READY)  ## the lessons as slides: build/book/slides; LESSON="03 09" these; PLAIN=1 without the teacher's notes
+	@$(BOOK)/bin/python -m book.slides $(LESSON) $(if $(PLAIN),--plain)
 
 drill: $(READY)  ## kill -9, full disk, damage at random moments, TIMES=20 times; the next call must finish with equal results
 	@$(RUN) drill --times $(TIMES)

@@ -30,11 +30,12 @@ MATHJAX = (
 NEEDED = ("tex-chtml.js", "output/chtml/fonts/", "input/tex/extensions/")
 
 
-def _mathjax(target: str) -> None:
+def mathjax(target: Path) -> None:
+    """MathJax into a folder, as far as pages of ours need it."""
     for file in importlib.metadata.files(MATHJAX) or ():
         _, found, name = str(file).replace("\\", "/").partition("static/mathjax/")
         if found and name.startswith(NEEDED):
-            path = find_root() / target / name
+            path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 shutil.copyfile(str(file.locate()), path)
@@ -114,7 +115,7 @@ def main(only: list[str]) -> int:
         )
         return int(bool(left))
     try:
-        _mathjax("build/book/static/mathjax")
+        mathjax(find_root() / "build" / "book" / "static" / "mathjax")
     except importlib.metadata.PackageNotFoundError:
         lock = "book/requirements.lock is not installed in this environment"
         print(

@@ -98,7 +98,7 @@ def lesson(one: Any) -> str:
                 told = "".join(data["text/html"])
                 data["text/html"] = re.sub(r'href="\.\./LEDGER\.md#', f'href="{up}LEDGER.html#', told)
             if "image/png" in data:
-                cell["metadata"]["mystnb"] = {"image": {"alt": _alt(stored["cells"], number, headings)}}
+                cell["metadata"]["mystnb"] = {"image": {"alt": alt(stored["cells"], number, headings)}}
         if "lesson.show(" in source:  # the words of claims: long lines, no columns
             cell["metadata"]["tags"] = [*cell["metadata"].get("tags", ()), "wrapped"]
         cells.append(cell)
@@ -161,7 +161,7 @@ def before(one: Any, at: str) -> str:
     return re.sub(called, linked, found[1]) if found else say("nothing")
 
 
-def _alt(cells: list[dict[str, Any]], number: int, heading: str) -> str:
+def alt(cells: list[dict[str, Any]], number: int, heading: str) -> str:
     """The figure's caption, before or after its cell; else the titles that its code sets; else the section's."""
     for near in (number + 1, number - 1):
         source = "".join(cells[near]["source"]) if 0 <= near < len(cells) else ""

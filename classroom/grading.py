@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from isolated import Error, check
+from isolated import Error, check, ready
 from nbconvert.exporters import NotebookExporter
 from nbgrader.preprocessors import NbGraderPreprocessor
-from traitlets import Float, Integer
+from sandbox import KINDS
+from traitlets import Enum, Float, Integer
 
 from instructlab_repro.notebooks.exercises import HEADING
 
@@ -99,8 +100,12 @@ class CheckAnswers(NbGraderPreprocessor):
     seconds = Float(60, help="wall-clock limit for one answer and its checker").tag(config=True)
     memory = Integer(2**31, help="bytes for one answer and its checker, beyond the imports").tag(config=True)
 
+    sandbox = Enum(KINDS, "", help="shut the process in: bwrap, or docker").tag(config=True)
+
     def preprocess(self, nb: Any, resources: Any) -> Any:
         """Set-up is what stands before the first exercise, given is what stands in it before the answer."""
+        if self.sandbox:
+            ready(self.sandbox)
         setup: list[str] = []
         given = setup
         for cell in nb.cells:
@@ -126,7 +131,7 @@ class CheckAnswers(NbGraderPreprocessor):
         error: Error = UNCHANGED
         printed, notes = "", [*about.notes, *visible.notes]
         if answer.source.strip() != about.released.strip():
-            limits = self.seconds, self.memory
+            limits = self.seconds, self.memory, self.sandbox
             error, _ = check(given, names, answer.source, checker.source, *limits)
             if error:  # what a student sees comes from a process that holds no hidden case
                 self.log.warning("%s, %s: %r", student, checker.metadata.nbgrader.grade_id, error["message"])

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,12 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+if __name__ != "__main__":
+    from sandbox import PROCESSES, command
+
 # The environment of an answer is this and nothing else: no variable of the caller may change what code means.
 KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
-HARNESS = "instructlab_utils.checking"
+HARNESS, NOBODY = "instructlab_utils.checking", 65534
 LIBRARY = """builtins math copy inspect numpy numpy.linalg numpy.testing
 torch torch.autograd torch.linalg torch.nn.functional torch.testing""".split()
 SOUND = dict(vars(builtins))
@@ -29,13 +33,19 @@ Error = dict[str, str]  # name, message and, if something was raised, traceback
 
 
 def check(
-    given: list[str], names: list[str], answer: str, checker: str, seconds: float = 60, memory: int = 2**31
+    given: list[str],
+    names: list[str],
+    answer: str,
+    checker: str,
+    seconds: float = 60,
+    memory: int = 2**31,
+    sandbox: str = "",
 ) -> tuple[Error, str]:
     """What a checker says of an answer (empty: it accepts), and the first 10,000 bytes of what was printed.
 
     `given` runs before the answer; the checker gets `names` of what the answer defines. `seconds` of wall-clock time
     hold the start of Python and all imports; `memory` is bytes beyond those in use before the answer runs (Linux). A
-    process that was killed, or ended by the answer, gives no verdict: an error too.
+    process that was killed, or ended by the answer, gives no verdict: an error too. `sandbox`: see sandbox.py.
     """
     with tempfile.TemporaryDirectory(prefix="ilu-", ignore_cleanup_errors=True) as folder:
         work, verdict, seal = Path(folder, "work"), Path(folder, "verdict"), secrets.token_hex()
@@ -47,6 +57,13 @@ def check(
         chosen = {"HOME": str(work), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
         chosen |= {key: os.environ[key] for key in KEPT if key in os.environ}
         words = [sys.executable, "-I", "-X", "utf8", "-W", "ignore", __file__]
+        if sandbox:
+            verdict.touch()
+            verdict.chmod(
+                0o666
+            )  # in a container it belongs to somebody else; no other user reaches the folder
+            words = command(sandbox, __file__, course, Path(folder), chosen, seconds, memory)
+            job, chosen = job | {"processes": PROCESSES}, dict(os.environ)
         with open(Path(folder, "printed"), "w+b") as printed:
             process = subprocess.Popen(
                 words, stdin=-1, stdout=printed, stderr=printed, cwd=work, env=chosen, start_new_session=True
@@ -67,6 +84,16 @@ def check(
             return error, printed.read(10_000).decode(errors="replace")
 
 
+def ready(kind: str) -> None:
+    """Does the sandbox run here? RuntimeError with what it said, else every answer would be refused for its sake."""
+    error, printed = {"message": f"{kind} is not installed"}, ""
+    if shutil.which(kind):
+        error, printed = check([], [], "", "", sandbox=kind)
+    if error:
+        said = printed.strip().replace("\n", "; ") or error["message"]
+        raise RuntimeError(f"the sandbox {kind!r} does not run on this machine ({said}); nobody was graded")
+
+
 # --- in the process ------------------------------------------------------------------------------------
 
 
@@ -82,7 +109,7 @@ def judge(job: dict[str, Any]) -> Error:
         answer = sys.modules["__main__"] = ModuleType("__main__")
         vars(answer).update(given, __builtins__=builtins)
         before = _library(ours)
-        _limit(job["memory"])
+        _limit(job["memory"], job.get("processes", 0))
         exec(compile(job["answer"], "<answer>", "exec", dont_inherit=True), vars(answer))
         for name in job["names"]:
             if name not in vars(answer):
@@ -138,13 +165,20 @@ def _replaced(before: Library, after: Library) -> str:
     return new[0] if new else "the trace function" if sys.gettrace() or sys.getprofile() else ""
 
 
-def _limit(memory: int) -> None:
-    """Memory beyond what is in use (Linux), files of 16 MiB, no core dump. Windows has no such limits."""
+def _limit(memory: int, processes: int) -> None:
+    """Memory beyond what is in use (Linux), files of 16 MiB, no core dump. Windows has no such limits.
+
+    In a sandbox (`processes` is not 0) also the number of processes; root becomes nobody.
+    """
     if os.name != "posix":
         return
     import resource
 
     limits = {resource.RLIMIT_FSIZE: 2**24, resource.RLIMIT_CORE: 0}
+    if processes:
+        limits[resource.RLIMIT_NPROC] = processes
+        if os.geteuid() == 0:
+            os.setgroups([]), os.setgid(NOBODY), os.setuid(NOBODY)
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory

@@ -11,16 +11,18 @@ from nbgrader.preprocessors import (
     SaveAutoGrades,
 )
 
-from instructlab_repro.notebooks.exercises import STUB
-
 sys.path.insert(0, str(Path(__file__).parent))
 from grading import CheckAnswers, Submission
+
+from instructlab_repro.notebooks.exercises import STUB
 
 c = get_config()  # noqa: F821
 
 # One answer with its checker: seconds by the clock, and bytes of memory (Linux) beyond what the imports take.
 c.CheckAnswers.seconds = 60
 c.CheckAnswers.memory = 2 * 2**30
+# "bwrap" or "docker" shuts that process in (sandbox.py); so does `nbgrader autograde LESSON --CheckAnswers.sandbox=bwrap`.
+c.CheckAnswers.sandbox = ""
 
 # A submission is read for its answers only; cells that are missing come back, and say so.
 c.Autograde.exporter_class = Submission

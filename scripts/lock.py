@@ -33,7 +33,7 @@ HEADER = """\
 # torch: docs/torch.md, for a CPU-only or a CUDA build.
 """
 APART_HEADER = """\
-# Exact versions of what renders the site. `make book` installs them into .venv-book, not into the course's environment.
+# Exact versions of what renders site and slides. `make book` installs them into .venv-book, not into the course's environment.
 # Made there by `python scripts/lock.py --book` on Python {python}; do not edit. Ranges: the extra [book] of pyproject.toml.
 """
 TOOLS = {"pip", "setuptools", "wheel"}  # every environment brings its own

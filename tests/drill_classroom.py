@@ -1,14 +1,18 @@
 """A class of hostile students through nbgrader's own commands: each spoils one lesson, and keeps what is not spoiled.
 
-python tests/drill_classroom.py [LESSON LESSON]    # a table; status 1 if a student's points are not as expected
+python tests/drill_classroom.py [LESSON LESSON]         # a table; status 1 if a student's points are not as expected
+python tests/drill_classroom.py bwrap [LESSON LESSON]   # the same in a sandbox, and students who attack the machine
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import hashlib
 import html
 import json
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -166,27 +170,128 @@ CLASS = {
 }
 
 
-def drill(folder: Path, pages: list[Path], seconds: int) -> list[dict[str, Any]]:
-    """Grade the class in two lessons, of which the first is spoiled, with nbgrader's commands; one row a student."""
-    with classroom.opened(folder) as api:
+# Attacks on the machine, tried in a sandbox only. Each says what it could do, and then answers rightly or not at all; so the
+# points are what was earned, and the feedback of the last two shows what was found.
+NETWORK = """
+import socket
+try:
+    socket.create_connection(("127.0.0.1", {port}), 5).sendall(b"the hidden cases are ...")
+except OSError as error:
+    print("no network:", error)
+"""
+BOMB = """
+import os, time
+born = 0
+try:
+    while born < 400:
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        born += 1
+    os._exit(0)  # nothing stopped it: no points
+except OSError:
+    print("stopped at", born)
+"""
+VANDAL = """
+import pathlib
+for root in ("{folder}", "{grader}", "/etc", "/usr/bin"):
+    for path in [pathlib.Path(root, "mine.txt"), *pathlib.Path(root).rglob("*")]:
+        try:
+            if path.suffix in (".py", ".ipynb", ".db", ".txt", ".html"):
+                path.write_text("def judge(job): return {{}}")
+                print("written:", path)
+        except OSError:
+            pass
+raise SystemExit("wrote what I could")
+"""
+READER = """
+import pathlib
+for root in ("{folder}", "{repository}", "/home", "/root", "/tmp", "/work"):
+    for path in pathlib.Path(root).rglob("*"):
+        try:
+            text = path.read_text(errors="replace") if path.suffix in (".ipynb", ".py") else ""
+        except OSError:
+            continue
+        for line in text.splitlines():
+            if any(word[::-1] in line for word in {words}):
+                print(path, line)
+raise SystemExit("read what I could")
+"""
+PRINTER = "import sys\nfor _ in range(2**14):\n    sys.stdout.write('x' * 2**16)\n"
+HOSTILE = {
+    "network": Student(ALL, "accepted", answering(NETWORK)),
+    "bomb": Student(ALL, "accepted", answering(BOMB)),
+    "printer": Student(REST, "File too large", answering(PRINTER)),
+    "vandal": Student(REST, "wrote what I could", answering(VANDAL)),
+    "reader": Student(REST, "read what I could", answering(READER)),
+}
+
+
+def drill(
+    folder: Path, pages: list[Path], seconds: int, sandbox: str = "", students: dict[str, Student] = CLASS
+) -> list[dict[str, Any]]:
+    """Grade the class in two lessons, of which the first is spoiled, with nbgrader's commands; one row a student.
+
+    SystemExit tells of a command that failed, a file that changed, or a message that came out over the network.
+    """
+    secret = hidden_lines(pages)
+    with classroom.opened(folder) as api, socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        places = {
+            "port": server.getsockname()[1],
+            "folder": folder,
+            "grader": Path(__file__).resolve().parents[1] / "classroom",
+            "repository": Path(__file__).resolve().parents[1],
+            "words": [line[::-1] for line in sorted(secret)],  # else its own text would show them
+        }
         for page in pages:
             released = classroom.release(api, folder, page)
-            for name, student in CLASS.items():
+            for name, student in students.items():
                 path = folder / "submitted" / name / page.stem / f"{page.stem}.ipynb"
                 classroom.write_notebook(classroom.solved(released, page), path)
                 if page is pages[0]:
                     spoil(path, student, folder / "source" / page.stem / path.name)
-    config = folder / "nbgrader_config.py"
-    text = re.sub(r"(?m)^(c.CheckAnswers.seconds =).*", rf"\1 {seconds}", config.read_text(encoding="utf-8"))
-    config.write_text(text, encoding="utf-8")
-    for command in ("autograde", "generate_feedback"):
-        for page in pages:
-            words = [sys.executable, "-m", "nbgrader", command, page.stem]
-            done = subprocess.run(words, cwd=folder, capture_output=True, text=True, encoding="utf-8")
-            if done.returncode:
-                raise SystemExit(f"{command} {page.stem}: {done.stderr[-2000:]}")
-    secret = hidden_lines(pages)
-    return [row(folder, pages, name, student, secret) for name, student in CLASS.items()]
+                    if name in HOSTILE and "{" in (text := path.read_text(encoding="utf-8")):
+                        path.write_text(placed(text, places), encoding="utf-8")
+        config = folder / "nbgrader_config.py"
+        text = config.read_text(encoding="utf-8")
+        text = re.sub(r"(?m)^(c.CheckAnswers.seconds =).*", rf"\1 {seconds}", text)
+        config.write_text(
+            re.sub(r"(?m)^(c.CheckAnswers.sandbox =).*", rf'\1 "{sandbox}"', text), encoding="utf-8"
+        )
+        before = kept(folder)
+        for command in ("autograde", "generate_feedback"):
+            for page in pages:
+                words = [sys.executable, "-m", "nbgrader", command, page.stem]
+                done = subprocess.run(words, cwd=folder, capture_output=True, text=True, encoding="utf-8")
+                if done.returncode:
+                    raise SystemExit(f"{command} {page.stem}: {done.stderr[-2000:]}")
+        if kept(folder) != before:
+            raise SystemExit("a file of the class or of the grader was changed by an answer")
+        with contextlib.suppress(BlockingIOError):
+            server.accept()
+            raise SystemExit("an answer has sent a message over the network")
+    return [row(folder, pages, name, student, secret) for name, student in students.items()]
+
+
+def placed(text: str, places: dict[str, Any]) -> str:
+    """The source of a notebook with the places of this machine in the attack of its first graded answer."""
+    notebook = json.loads(text)
+    cell = graded(notebook)
+    source = "".join(cell["source"])
+    for name, value in places.items():
+        source = source.replace(f"{{{name}}}", str(value))
+    cell["source"] = source.replace("{{}}", "{}")
+    return json.dumps(notebook)
+
+
+def kept(folder: Path) -> dict[str, str]:
+    """What no answer may change: sources, releases, submissions, settings, and the grader's files in the repository."""
+    own = [
+        path for part in ("source", "release", "submitted", "teaching") for path in (folder / part).rglob("*")
+    ]
+    files = [*own, *folder.glob("*.py"), *Path(__file__).resolve().parents[1].glob("classroom/*")]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
 
 
 def spoil(path: Path, student: Student, source: Path) -> None:
@@ -241,10 +346,13 @@ def row(folder: Path, pages: list[Path], name: str, student: Student, secret: se
     }
 
 
-def main(names: list[str]) -> int:
+def main(words: list[str]) -> int:
+    sandbox = words[0] if words[:1] in (["bwrap"], ["docker"]) else ""
+    names = words[bool(sandbox) :] or ["00", "05"]
     pages = [exercises.sources()[name] for name in names]
     with tempfile.TemporaryDirectory() as folder:
-        rows = drill(Path(folder, "class"), pages, seconds=30)
+        students = CLASS | (HOSTILE if sandbox else {})
+        rows = drill(Path(folder, "class"), pages, 30, sandbox, students)
     for one in rows:
         good = one["points"] == one["expected"] and one["told"] and not one["shown"] and not one["others"]
         points = "  ".join(
@@ -256,4 +364,4 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or ["00", "05"]))
+    sys.exit(main(sys.argv[1:]))

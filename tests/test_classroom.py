@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import importlib
+import os
+import re
+import shutil
+import socket
+import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -272,6 +279,174 @@ def test_a_hostile_class_through_nbgrader_loses_what_it_spoiled_and_no_more(tmp_
     assert "leaving, check_09_1" in log
 
 
+# --- in a sandbox -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bwrap() -> str:
+    try:
+        beside("isolated").ready("bwrap")
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    return "bwrap"
+
+
+@pytest.mark.slow
+def test_answers_that_attack_the_machine_reach_nothing_and_get_what_was_earned(bwrap, tmp_path):
+    pytest.importorskip("nbgrader")
+    students = drill_classroom.HOSTILE | {name: drill_classroom.CLASS[name] for name in ("honest", "endless")}
+    rows = drill_classroom.drill(
+        tmp_path / "class", [page(tmp_path), page(tmp_path, "08")], 10, bwrap, students
+    )
+    assert len(rows) == len(students)
+    for row in rows:
+        assert row["points"] == row["expected"], row
+        assert row["told"] and not row["shown"] and not row["others"], row
+    told = (tmp_path / "class" / "feedback" / "vandal" / "09_add" / "09_add.html").read_text(encoding="utf-8")
+    assert "written: /" not in html.unescape(told)
+
+
+def test_without_a_sandbox_the_same_attacks_reach_the_network_and_the_hidden_cases(isolated, tmp_path):
+    page(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        attack = drill_classroom.NETWORK.replace("{port}", str(server.getsockname()[1]))
+        assert isolated.check([], [], attack, "") == ({}, "")
+        assert server.accept()[0].recv(9) == b"the hidde"
+    words = [line[::-1] for line in drill_classroom.hidden_lines([tmp_path / "09_add.py"])]
+    attack = re.sub(r"for root in \(.+\):", f"for root in ('{tmp_path}',):", drill_classroom.READER)
+    error, printed = isolated.check([], [], attack.replace("{words}", repr(words)), "")
+    assert error["message"] == "read what I could" and "def hidden_09_1(add):" in printed
+
+
+def test_a_sandbox_leaves_python_and_the_course_and_takes_the_rest(bwrap, isolated):
+    look = "import os, sys\nimport instructlab_utils\n"
+    look += (
+        f"print(os.path.exists({str(ROOT / 'notebooks')!r}), os.path.exists('/etc/passwd'), os.getuid())\n"
+    )
+    look += "print(sorted(os.environ), os.listdir('.'))\nopen('mine', 'w').write('x' * 2**20)\n"
+    look += "open(instructlab_utils.__file__, 'a')\n"
+    error, printed = isolated.check([], [], look, "", sandbox=bwrap)
+    assert error["name"] in ("OSError", "PermissionError"), error  # read-only, and of somebody else
+    seen, kept = printed.splitlines()
+    assert seen.startswith("False False ") and not seen.endswith(" 0") and kept.endswith("[]")
+    assert "TOKEN" not in kept and "PYTHONPATH" not in kept
+    error, _ = isolated.check([], [], "bytearray(2**30)", "", memory=2**29, sandbox=bwrap)
+    assert error["name"] == "MemoryError"
+    began = time.monotonic()
+    error, _ = isolated.check(
+        [], [], "import os\nos.fork()\nwhile True:\n    pass", "", seconds=2, sandbox=bwrap
+    )
+    assert error["name"] == "TimeLimit" and time.monotonic() - began < 20
+
+
+def test_nobody_is_graded_where_the_sandbox_does_not_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        RuntimeError, match=r"'bwrap' does not run on this machine \(bwrap is not installed\)"
+    ):
+        beside("isolated").ready("bwrap")
+    refuses = tmp_path / "bwrap"
+    refuses.write_text("#!/bin/sh\necho 'No permissions to create new namespace'\nexit 1\n", encoding="utf-8")
+    refuses.chmod(0o755)
+    with pytest.raises(RuntimeError, match="No permissions to create new namespace"):
+        beside("isolated").ready("bwrap")
+
+
+DOCKER = """#!{python}
+import os, sys
+words = sys.argv[sys.argv.index("instructlab-grader") + 1 :]
+assert words[:3] == ["timeout", "--signal=KILL", "65"] and words[3] == "python", words
+os.environ.clear()
+os.execv({python!r}, [{python!r}, *words[4:-1], {script!r}])
+"""
+
+
+@pytest.mark.skipif(
+    shutil.which("prlimit") is None, reason="prlimit (util-linux) limits what the client may write"
+)
+def test_the_container_gets_its_job_and_gives_its_verdict(isolated, monkeypatch, tmp_path):
+    """With a program in docker's place, which starts what docker would start: no daemon runs here."""
+    stub = tmp_path / "docker"
+    stub.write_text(DOCKER.format(python=sys.executable, script=isolated.__file__), encoding="utf-8")
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    case = (["x = 1"], ["f"], "def f():\n    return 1\n")
+    assert isolated.check(*case, "assert f() == x", sandbox="docker")[0] == {}
+    assert isolated.check(*case, "assert f() != x, 'no'", sandbox="docker")[0]["message"] == "no"
+
+
+def test_the_container_has_limits_that_docker_knows(tmp_path):
+    words = beside("sandbox").command("docker", "isolated.py", "/course", tmp_path, {}, 60, 2**31)
+    words = words[words.index("docker") : words.index("instructlab-grader")]
+    for wanted in (
+        "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
+        "--pids-limit=64", "--memory=4294967296", "--memory-swap=4294967296", "--user=65534:65534",
+    ):  # fmt: skip
+        assert wanted in words
+    assert [word for word in words if word.startswith("--volume")] == [
+        f"--volume={tmp_path}/verdict:{tmp_path}/verdict"
+    ]
+    if program := shutil.which("docker"):
+        known = subprocess.run([program, "run", "--help"], capture_output=True, text=True).stdout
+        assert [word for word in words[2:] if word.split("=")[0] not in known] == []
+
+
+def test_the_image_holds_the_grader_and_no_exercise(tmp_path):
+    lines = (ROOT / "deploy" / "grader" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    steps = [line.split() for line in lines if line and not line.startswith("#")]
+    assert steps[0][0] == "FROM" and ["USER", "65534:65534"] in steps
+    copied = {name for step in steps if step[0] == "COPY" for name in step[1:-1]}
+    assert copied == {
+        "requirements.lock",
+        "LICENSE",
+        "classroom/isolated.py",
+        "instructlab_utils",
+        "instructlab_apps",
+    }
+    assert all((ROOT / name).exists() for name in copied)
+    assert {step[0] for step in steps} <= {"FROM", "ENV", "WORKDIR", "COPY", "RUN", "USER", "CMD"}
+
+
+SCRIPT = ROOT / "deploy" / "grader" / "grade.sh"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "which class?"),
+        (["{class}", "chroot"], "no sandbox chroot"),
+        (["{class}"], "no nbgrader_config.py"),
+    ],
+)
+def test_the_script_says_what_is_missing(words, said, tmp_path):
+    words = [word.replace("{class}", str(tmp_path)) for word in words]
+    done = subprocess.run([SCRIPT, *words], capture_output=True, text=True)
+    assert done.returncode in (1, 2) and said in done.stderr
+    if program := shutil.which("shellcheck"):
+        assert subprocess.run([program, SCRIPT], capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_script_grades_a_folder_of_submissions_in_the_sandbox(bwrap, tmp_path):
+    pytest.importorskip("nbgrader")
+    folder, path = tmp_path / "class", page(tmp_path)
+    with classroom.opened(folder) as api:
+        released = classroom.release(api, folder, path)
+    (folder / "gradebook.db").unlink()  # as in teacher.zip
+    done = subprocess.run([SCRIPT, folder], capture_output=True, text=True, env=bare())
+    assert done.returncode == 2 and "nobody has handed in" in done.stderr
+    for student, notebook in (("ann", classroom.solved(released, path)), ("bob", released)):
+        classroom.write_notebook(notebook, folder / "submitted" / student / "09_add" / "09_add.ipynb")
+    done = subprocess.run([SCRIPT, folder], capture_output=True, text=True, env=bare())
+    assert done.returncode == 0, done.stderr[-3000:]
+    with (folder / "grades.csv").open(encoding="utf-8") as table:
+        points = {row["student_id"]: row["score"] for row in csv.DictReader(table)}
+    assert points == {"ann": "3.0", "bob": "0.0"}
+    assert (folder / "feedback" / "ann" / "09_add" / "09_add.html").is_file()
+
+
 def test_the_drill_sees_a_hidden_line(tmp_path):
     assert drill_classroom.hidden_lines([page(tmp_path)]) == {
         "def hidden_09_1(add):",
@@ -330,7 +505,8 @@ def test_classroom_proves_itself_on_one_page(tmp_path, monkeypatch, capsys):
     pytest.importorskip("nbgrader")
     monkeypatch.setattr(exercises, "sources", lambda: {"09": page(tmp_path)})
     assert classroom.classroom(tmp_path / "class") == points(3.0, 0.0)
-    assert "3 of 3 points" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 of 3 points" in said and "students.zip: " in said and "teacher.zip: " in said
     text = (tmp_path / "class" / "autograded" / "solved" / "09_add" / "09_add.ipynb").read_text(
         encoding="utf-8"
     )
@@ -338,6 +514,92 @@ def test_classroom_proves_itself_on_one_page(tmp_path, monkeypatch, capsys):
     assert "add_missing_cells = True" in (tmp_path / "class" / "nbgrader_config.py").read_text(
         encoding="utf-8"
     )
+
+
+# --- what is handed out -----------------------------------------------------------------------------------
+
+
+OPENED = """
+import json, pathlib, sys
+import instructlab_utils
+assert pathlib.Path(instructlab_utils.__file__).is_relative_to(pathlib.Path.cwd()), instructlab_utils.__file__
+for page in sorted(pathlib.Path().glob("*.ipynb")):
+    space = {"__name__": "__main__"}
+    for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code" and "nbgrader" not in cell["metadata"]:
+            exec(compile("".join(cell["source"]), page.name, "exec"), space)
+    print(page.name)
+"""
+
+
+@pytest.mark.slow
+def test_students_open_their_zip_and_every_page_runs_as_far_as_the_first_answer(tmp_path):
+    for path in exercises.sources(ROOT).values():
+        folder = tmp_path / "class" / "release" / path.stem
+        classroom.write_notebook(proof.student_notebook(path), folder / f"{path.stem}.ipynb")
+    students, _ = beside("bundle").write(tmp_path / "class")
+    with zipfile.ZipFile(students) as bundle:
+        names = bundle.namelist()
+        bundle.extractall(tmp_path)
+        assert {info.date_time for info in bundle.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert not any(
+            b"BEGIN SOLUTION" in bundle.read(n) or b"HIDDEN TESTS" in bundle.read(n) for n in names
+        )
+    pages = {name.removeprefix("students/") for name in names if name.endswith(".ipynb")}
+    assert pages == {f"{path.stem}.ipynb" for path in exercises.sources(ROOT).values()}
+    tops = {name.split("/")[1] for name in names} - pages
+    assert tops == {
+        "README.md", "LICENSE", "requirements.lock", "pyproject.toml", "data", "instructlab_utils", "instructlab_apps",
+    }  # fmt: skip
+    words = [sys.executable, "-c", OPENED]
+    done = subprocess.run(words, cwd=tmp_path / "students", capture_output=True, text=True, env=bare())
+    assert done.returncode == 0 and pages <= set(done.stdout.split()), done.stderr[-2000:]
+
+
+def bare() -> dict[str, str]:
+    """An activated environment, without the places that tests set for the course in this checkout."""
+    here = {"PYTHONPATH", "INSTRUCTLAB_ROOT", "INSTRUCTLAB_HOME"}
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {key: value for key, value in os.environ.items() if key not in here} | {"PATH": programs}
+
+
+@pytest.mark.slow
+def test_a_teacher_opens_the_zip_and_nbgrader_grades_in_it(tmp_path):
+    pytest.importorskip("nbgrader")
+    folder, path, made = tmp_path / "class", page(tmp_path), []
+    for _ in range(2):  # built again: the same bytes
+        with classroom.opened(folder) as api:
+            released = classroom.release(api, folder, path)
+            made.append([zipped.read_bytes() for zipped in beside("bundle").write(folder)])
+    assert made[0] == made[1]
+    with zipfile.ZipFile(folder / "teacher.zip") as bundle:
+        bundle.extractall(tmp_path)
+    own = tmp_path / "teacher"
+    assert (own / "teaching" / "09.md").is_file() and not (own / "gradebook.db").exists()
+    work = own / "submitted" / "ann" / "09_add" / "09_add.ipynb"
+    classroom.write_notebook(classroom.solved(released, path), work)
+    for words in (["generate_assignment", "09_add", "--force"], ["autograde", "09_add"]):
+        words = [sys.executable, "-m", "nbgrader", *words]
+        done = subprocess.run(words, cwd=own, capture_output=True, text=True, env=bare())
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert (own / "deploy" / "grader" / "grade.sh").is_file()
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{own / 'gradebook.db'}") as book:
+        assert book.find_submission_notebook("09_add", "09_add", "ann").score == 3.0
+
+
+def test_no_zip_is_written_for_students_that_shows_a_solution(tmp_path):
+    path = page(tmp_path)
+    classroom.write_notebook(
+        exercises.teacher_notebook(path), tmp_path / "release" / "09_add" / "09_add.ipynb"
+    )
+    with pytest.raises(ValueError, match=r"09_add.ipynb shows 'BEGIN SOLUTION'"):
+        beside("bundle").write(tmp_path)
+    assert not (tmp_path / "students.zip").exists()
+
+
+# --- what make classroom refuses ---------------------------------------------------------------------------
 
 
 def points(solved: float, untouched: float) -> classroom.Grades:

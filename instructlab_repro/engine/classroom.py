@@ -7,6 +7,7 @@ import copy
 import logging
 import os
 import re
+import runpy
 import shutil
 import sys
 import time
@@ -28,9 +29,8 @@ Grades = dict[str, dict[str, dict[str, float]]]  # student → lesson → {"scor
 
 
 def classroom(folder: Path | str) -> Grades:
-    """A class with all lessons; everything is written under `folder`, and the proof into ``results.json``.
-
-    Two submissions go through nbgrader: ``solved``, with every answer filled in, and ``untouched``.
+    """A class with all lessons, and its zip files, under `folder`; the proof goes into ``results.json``: two submissions
+    through nbgrader, ``solved``, with every answer filled in, and ``untouched``.
 
     NotebookError when a step of nbgrader fails, when the release shows a solution or a hidden case, or when the grades
     are not full marks and zero. ConfigError when `folder` holds something else, or nbgrader is not installed.
@@ -48,7 +48,7 @@ def classroom(folder: Path | str) -> Grades:
     seconds = round(time.perf_counter() - began, 1)
     write_json(folder / "results.json", {"students": results, "seconds": seconds})
     _judge(results, folder / "autograded")
-    print(f"student notebooks: {folder / 'release'}", flush=True)
+    runpy.run_path(str(folder / "bundle.py"))["write"](folder)  # students.zip, teacher.zip
     return results
 
 

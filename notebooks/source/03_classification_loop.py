@@ -203,7 +203,7 @@ def collate(examples, pad_id):
 # still be random. Shuffle the sentences, sort them inside windows of some batches, cut, shuffle the batches.
 
 
-# %% tags=["defines:training.length_buckets"]
+# %% tags=["defines:training.length_buckets", "subslide"]
 def length_buckets(lengths, batch_size, generator, window=32):
     order = torch.randperm(len(lengths), generator=generator).tolist()
     batches = []
@@ -382,7 +382,7 @@ def target_losses(model, batch):
 # gradient is not finite: one such step makes every weight `nan`, and no later step brings them back.
 
 
-# %% tags=["defines:training.training_step"]
+# %% tags=["defines:training.training_step", "subslide"]
 import math
 
 

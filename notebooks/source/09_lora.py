@@ -79,7 +79,7 @@ from instructlab_utils.tuners.lora import ALL_LINEAR, LoraLinear
 run = start("09", profile=profile, seed=seed)
 out = Path(os.path.relpath(run.out))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## 1 A matrix changed by two thin ones
 #
 # A linear layer computes $y = W x$ with $W \in \mathbb R^{n \times m}$. Full fine-tuning may change all $n\,m$ numbers. LoRA
@@ -133,7 +133,7 @@ def numeric(f, M, eps=1e-2):
     return grad
 
 
-# %%
+# %% tags=["subslide"]
 auto = dict(zip("AB", torch.autograd.grad(loss(A.requires_grad_(), B.requires_grad_()), (A, B)), strict=True))
 A, B = A.detach(), B.detach()
 finite = {"A": numeric(lambda M: loss(M, B), A), "B": numeric(lambda M: loss(A, M), B)}
@@ -168,7 +168,7 @@ assert grads == [0.0, 0.0]
 # The whole layer takes ten lines. It must equal the package's, which we take from a model whose values were moved.
 
 
-# %%
+# %% tags=["subslide"]
 class Lora(torch.nn.Module):
     def __init__(self, base, r, alpha):
         super().__init__()
