@@ -3,6 +3,7 @@
 python -m book            all pages in English, then in Chinese (html/zh); where nothing has changed, it says so
 python -m book 09 17      these lessons with their exercises, into build/book/part, for a look while you write
 python -m book messages   the catalogues of translations follow the sources: what is new is empty, what changed is fuzzy
+python -m book notebooks  the lessons with Chinese prose, to run: build/zh/notebooks
 
 BOOK_LANGUAGE=zh: these lessons in Chinese. BOOK_LANGUAGE=en: the English site alone.
 """
@@ -114,6 +115,9 @@ def main(only: list[str]) -> int:
             f"{sum(number for number, _ in found.values())} messages, without a valid translation: {left or 0}"
         )
         return int(bool(left))
+    if only == ["notebooks"]:
+        print(*(translate.write_notebooks(language) for language in translate.LANGUAGES), sep="\n")
+        return 0
     try:
         mathjax(find_root() / "build" / "book" / "static" / "mathjax")
     except importlib.metadata.PackageNotFoundError:

@@ -22,6 +22,7 @@ from babel.messages.pofile import read_po, write_po
 
 from instructlab_repro import notebooks
 from instructlab_repro.notebooks import exercises
+from instructlab_utils import files
 from instructlab_utils.project import find_root, text_of
 
 LANGUAGES = {"zh": "zh_CN"}  # the name of the folder on the site, and gettext's
@@ -98,10 +99,14 @@ def words_of(language: str, name: str) -> dict[str, str]:
     }
 
 
+def translate(markdown: str, words: dict[str, str]) -> str:
+    """The text with each block that has a translation in its place."""
+    return "\n\n".join(words.get(key(block), block) for block in blocks(markdown)) if words else markdown
+
+
 def translated(number: str, markdown: str) -> str:
     """The text of a lesson or its exercises in LANGUAGE; a block without a valid translation stays English."""
-    words = words_of(LANGUAGE, number)
-    return "\n\n".join(words.get(key(block), block) for block in blocks(markdown)) if words else markdown
+    return translate(markdown, words_of(LANGUAGE, number))
 
 
 def say(template: str, **fields: object) -> str:
@@ -117,6 +122,19 @@ def store(found: Catalog, language: str, name: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     head = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=utf-8\\n"\n\n'
     path.write_bytes(head.encode() + out.getvalue())
+
+
+def write_notebooks(language: str) -> Path:
+    """The lessons with their stored outputs and translated prose, to open and to run: below build/, whose path it returns."""
+    folder = find_root() / "build" / language / "notebooks"
+    for number, one in notebooks.lessons().items():
+        stored, words = json.loads(text_of(one.notebook)), words_of(language, number)
+        for cell in stored["cells"]:
+            if cell["cell_type"] == "markdown":
+                told = translate("".join(cell["source"]), words)
+                cell["source"] = re.sub(r"\]\((?=\.\./)", "](../../", told)  # two folders further down
+        files.write_text(folder / one.notebook.name, json.dumps(stored, ensure_ascii=False, indent=1) + "\n")
+    return folder
 
 
 def names() -> list[str]:

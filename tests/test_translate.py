@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +98,22 @@ def test_blocks_give_the_text_back_and_keep_fences_whole() -> None:
 def test_a_translation_that_loses_something_is_seen(told: str, fault: str) -> None:
     found = translate.wrong("At $x$ stands `f(x)`, 3 of them, see the [book](a.md#b).", told)
     assert [line.partition(":")[0] for line in found] == [fault] * bool(fault)
+
+
+def test_a_lesson_in_another_language_has_the_same_code_and_links_that_lead_somewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = translate.find_root()
+    monkeypatch.setattr(
+        translate, "LANGUAGES", {"zh": str(real / "locales" / "zh_CN")}
+    )  # read there, written here
+    monkeypatch.setattr(translate, "find_root", lambda: tmp_path)
+    folder = translate.write_notebooks("zh")
+    for number, one in facts.lessons().items():
+        new = json.loads((folder / one.notebook.name).read_text(encoding="utf-8"))["cells"]
+        old = json.loads(one.notebook.read_text(encoding="utf-8"))["cells"]
+        assert [c for c in new if c["cell_type"] == "code"] == [c for c in old if c["cell_type"] == "code"]
+        prose = "\n".join(c["source"] for c in new if c["cell_type"] == "markdown")
+        assert re.search(r"[\u4e00-\u9fff]", prose), number
+        for link in re.findall(r"\]\((\.\./[^)#]+)", prose):
+            assert (real / "build" / "zh" / "notebooks" / link).resolve().exists(), f"{number}: {link}"
