@@ -965,11 +965,37 @@ def headline(results: dict[str, Any]) -> str:
     )
 
 
+def _service() -> list[str]:
+    """The load curves that ``benchmarks/service.py --record`` has left."""
+    from instructlab_apps.service import autoscaling
+
+    found = autoscaling.measured()
+    host, lost, rows = found["machine"], found["machine"]["int8"], []
+    names = {"plain": "pipeline behind FastAPI", "ours": "the service", "int8": "the service, `--int8`"}
+    for server, label in names.items():
+        held = [row for row in found["curve"] if row["server"] == server and row["p95"] <= host["limit"]]
+        best = max((row for row in held if not row["refused"]), key=lambda row: row["per_second"])
+        times = [f"{1000 * best[quantile]:.0f}" for quantile in ("p50", "p95", "p99")]
+        ratio = best["per_second"] / host["sustained"]["plain"]
+        rows.append((label, f"{best['per_second']:.0f}", *times, f"{1000 * best['cpu']:.0f}", f"{ratio:.1f}"))
+    return [
+        f"The service of lesson 25 (`python -m instructlab_utils serve`): single tweets classified over HTTP, open loop, "
+        f"client and server on {host['cores']} cores, {host['date']}, torch {host['torch']}. The highest rate that was "
+        f"tried and held: nobody refused, 95th percentile at most {1000 * host['limit']:.0f} ms. In int8 the accuracy is "
+        f"{lost['accuracy_int8']:.3f} instead of {lost['accuracy']:.3f} on {lost['n']} tweets, and {lost['same']:.1%} of "
+        "the answers are the same. `python benchmarks/service.py --record` measures it again.",
+        table("server | a second | p50, ms | p95, ms | p99, ms | processor, ms | rate over plain", rows),
+    ]
+
+
 def page(results: dict[str, Any]) -> str:
     """The text of RESULTS.md."""
     return (
-        "# Benchmarks\n\nMade by `make bench`; every number comes from [results.json](results.json).\n\n"
-        f"<!-- generated:benchmarks -->\n{markdown(results)}<!-- /generated -->\n"
+        "# Benchmarks\n\nMade by `make bench`; every number comes from [results.json](results.json), those of the service "
+        "from [measured.toml](../instructlab_apps/service/measured.toml).\n\n"
+        f"<!-- generated:benchmarks -->\n{markdown(results)}\n"
+        + "\n\n".join(_service())
+        + "\n<!-- /generated -->\n"
     )
 
 
