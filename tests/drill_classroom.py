@@ -188,9 +188,9 @@ try:
             time.sleep(60)
             os._exit(0)
         born += 1
-    os._exit(0)  # nothing stopped it: no points
 except OSError:
-    print("stopped at", born)
+    raise SystemExit(f"stopped at {born}") from None
+os._exit(0)  # nothing stopped it, and the feedback would say so
 """
 VANDAL = """
 import pathlib
@@ -220,7 +220,7 @@ raise SystemExit("read what I could")
 PRINTER = "import sys\nfor _ in range(2**14):\n    sys.stdout.write('x' * 2**16)\n"
 HOSTILE = {
     "network": Student(ALL, "accepted", answering(NETWORK)),
-    "bomb": Student(ALL, "accepted", answering(BOMB)),
+    "bomb": Student(REST, "stopped at", answering(BOMB)),
     "printer": Student(REST, "File too large", answering(PRINTER)),
     "vandal": Student(REST, "wrote what I could", answering(VANDAL)),
     "reader": Student(REST, "read what I could", answering(READER)),
@@ -352,7 +352,7 @@ def main(words: list[str]) -> int:
     pages = [exercises.sources()[name] for name in names]
     with tempfile.TemporaryDirectory() as folder:
         students = CLASS | (HOSTILE if sandbox else {})
-        rows = drill(Path(folder, "class"), pages, 30, sandbox, students)
+        rows = drill(Path(folder, "class"), pages, 60, sandbox, students)
     for one in rows:
         good = one["points"] == one["expected"] and one["told"] and not one["shown"] and not one["others"]
         points = "  ".join(

@@ -237,6 +237,7 @@ def test_a_thread_that_goes_on_does_not_hold_the_verdict(checked):
 def test_memory_and_files_have_a_limit(checked):
     assert checked(f"x = bytearray(2**30)\n{WRONG}", memory=2**29)[0]["name"] == "MemoryError"
     assert checked(f"open('x', 'wb').write(bytes(2**25))\n{WRONG}")[0]["name"] == "OSError"
+    assert checked(f"{drill_classroom.PRINTER}{WRONG}")[0]["name"] == "OSError"  # a gigabyte
     _, printed = checked(f"print('x' * 10**6)\n{WRONG}")
     assert len(printed) == 10_000
 
