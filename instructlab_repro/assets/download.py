@@ -24,6 +24,7 @@ from instructlab_repro.assets.pinned import Asset, Distribution, catalogue
 from instructlab_utils import cache, files
 from instructlab_utils.cache import file_sha256, home
 from instructlab_utils.errors import AssetError
+from instructlab_utils.progress import bar_or_lines
 
 ATTEMPTS = 4
 PAUSE = 0.25  # seconds before the second attempt, doubled for each further one
@@ -179,11 +180,10 @@ def _stream(asset: Asset, source: Distribution, index: str, part: Path, progress
     """Download into ``part``, going on from what it holds, with a few attempts when the line breaks."""
     import pypi_simple
     import requests
-    from tqdm import tqdm
 
     attempts, reason = 0, "the connection closed early"
-    bar = tqdm(desc=asset.name, total=source.bytes, unit="B", unit_scale=True, disable=not progress)
-    with bar, requests.Session() as session:
+    shown_as = {"desc": asset.name, "total": source.bytes, "unit": "B", "unit_scale": True}
+    with bar_or_lines(**shown_as, disable=not progress) as bar, requests.Session() as session:
         session.verify = os.environ.get("PIP_CERT") or True
         client = pypi_simple.PyPISimple(index or pypi_simple.PYPI_SIMPLE_ENDPOINT, session=session)
         address = urlsplit(client.endpoint)  # printed without user name and password

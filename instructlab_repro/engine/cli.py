@@ -16,6 +16,7 @@ import typer
 
 from instructlab_repro import notebooks
 from instructlab_repro.notebooks import kernels
+from instructlab_utils import progress
 from instructlab_utils.errors import CourseError, ParameterError
 from instructlab_utils.project import PROFILES, find_root, resolve_profile, shown
 
@@ -75,8 +76,8 @@ def _run(name: str, out: Path, profile: str, given: dict[str, str], **limits: An
     lesson = notebooks.find(name)
     values = notebooks.check_parameters(notebooks.inspect_notebook(lesson.notebook), given, parse=True)
     limits["timeout"] = limits["timeout"] or max(900.0, 5 * 60 * lesson.minutes[profile])
-    env, person = {"INSTRUCTLAB_PROFILE": profile}, sys.stderr.isatty()
-    manifest = notebooks.run_notebook(lesson.notebook, out, values, env=env, progress=person, **limits)
+    limits |= {"env": {"INSTRUCTLAB_PROFILE": profile}, "progress": progress.moves()}
+    manifest = notebooks.run_notebook(lesson.notebook, out, values, **limits)
     _say(manifest, out)
     return manifest
 
