@@ -48,7 +48,9 @@ def in_a_terminal(code: str, **variables: str) -> str:
     ours, theirs = pty.openpty()
     tcsetwinsize(theirs, (24, 100))
     env = {**os.environ, "TERM": "xterm", **variables}
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=theirs, stderr=theirs, env=env) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=theirs, stderr=theirs, env=env
+    ) as child:
         os.close(theirs)
         told = b""
         try:
@@ -114,7 +116,9 @@ def test_setup_hides_pips_warnings_and_shows_its_errors(tmp_path):
     words = [sys.executable, "-m", "pip", "install", "--no-index", "--find-links", str(tmp_path / "missing")]
     env = {**os.environ, "PIP_CONFIG_FILE": os.devnull}
     loud, quiet = (
-        subprocess.run([*words, *more, "not-in-any-folder"], capture_output=True, text=True, env=env, timeout=120)
+        subprocess.run(
+            [*words, *more, "not-in-any-folder"], capture_output=True, text=True, env=env, timeout=120
+        )
         for more in ([], flags)
     )
     assert "WARNING" in loud.stderr and "WARNING" not in quiet.stderr

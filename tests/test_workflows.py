@@ -132,7 +132,7 @@ def test_every_make_target_exists() -> None:
 def test_every_command_exists() -> None:
     import typer
 
-    from instructlab_repro.engine.cli import app
+    from instructlab_apps.commands import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     called = {
@@ -148,7 +148,7 @@ def test_every_command_exists() -> None:
 def test_every_option_of_a_command_exists() -> None:
     import typer
 
-    from instructlab_repro.engine.cli import app
+    from instructlab_apps.commands import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     checked = 0

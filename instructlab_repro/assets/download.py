@@ -19,7 +19,6 @@ from urllib.request import url2pathname
 
 from instructlab_repro.assets.archives import CHUNK, unpack
 from instructlab_repro.assets.conversion import FULL, convert
-from instructlab_repro.assets.machine import free_bytes
 from instructlab_repro.assets.pinned import Asset, Distribution, catalogue
 from instructlab_utils import cache, files
 from instructlab_utils.cache import file_sha256, home
@@ -50,6 +49,12 @@ def fetch(
     wanted = {name: cache.entry(name) for name in (known if names is None else names)}
     index = index or os.environ.get("INSTRUCTLAB_INDEX") or os.environ.get("PIP_INDEX_URL") or ""
     return {name: _fetch_one(known[name], index, progress) for name in wanted}
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the disk of ``folder``, which need not exist yet."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return shutil.disk_usage(there).free
 
 
 def _fetch_one(asset: Asset, index: str, progress: bool) -> Path:
@@ -182,7 +187,7 @@ def _stream(asset: Asset, source: Distribution, index: str, part: Path, progress
     import requests
 
     attempts, reason = 0, "the connection closed early"
-    shown_as = {"desc": asset.name, "total": source.bytes, "unit": "B", "unit_scale": True}
+    shown_as: Any = {"desc": asset.name, "total": source.bytes, "unit": "B", "unit_scale": True}
     with bar_or_lines(**shown_as, disable=not progress) as bar, requests.Session() as session:
         session.verify = os.environ.get("PIP_CERT") or True
         client = pypi_simple.PyPISimple(index or pypi_simple.PYPI_SIMPLE_ENDPOINT, session=session)
