@@ -116,7 +116,7 @@ def _glance(one: Any, at: str) -> str:
     if (
         repository
     ):  # the buttons open the notebook as it is stored, in a machine that has nothing of the course
-        first = f"!git clone --depth 1 -b {branch} {repository} course\n%cd course\n%pip install -q -e ."
+        first = f"!git clone --depth 1 -b {branch} {repository} course\n%cd course\n%run scripts/colab.py {one.id}"
         how = "The button *Colab* opens this notebook without the course. Put this into a first cell (not tried by us):"
         told += f"\n\n<details><summary>In Colab</summary>\n\n{how}\n\n```\n{first}\n```\n\n</details>"
     return f":::{{container}} glance\n{told}\n:::\n"

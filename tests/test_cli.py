@@ -18,7 +18,6 @@ from conftest import LESSON
 
 from instructlab_apps import commands  # with the commands of its own
 from instructlab_repro import assets, notebooks, provenance
-from instructlab_repro.engine import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -53,7 +53,9 @@ def _zizmor(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_workflows_are_there() -> None:
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "conda.yml", "gpu.yml", "nightly.yml", "pages.yml"]
+    assert [path.name for path in WORKFLOWS] == [
+        "ci.yml", "conda.yml", "gpu.yml", "nightly.yml", "pages.yml", "start.yml",
+    ]  # fmt: skip
 
 
 def test_schema() -> None:
