@@ -14,6 +14,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml | cksum | cut -d ' ' -f 1)
 BOOK := .venv-book
 BOOK_READY := $(BOOK)/.ready-$(shell cksum < book/requirements.lock | cut -d ' ' -f 1)
+QUIETLY := -qq --disable-pip-version-check # errors only
 RUN := OMP_NUM_THREADS=1 $(PY) -m instructlab_utils
 CODE := instructlab_apps instructlab_utils instructlab_repro tests scripts benchmarks classroom book notebooks/source notebooks/experiments/source notebooks/exercises
 
@@ -41,8 +42,8 @@ endef
 $(READY):
 	@$(PY) -m pip --version >/dev/null 2>&1 || { $(make_venv); }
 	@echo "environment: the exact versions of requirements.lock (a few minutes, once for each change of that file)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(PY) -m pip install $(QUIETLY) -r requirements.lock
+	@$(PY) -m pip install $(QUIETLY) --no-deps -e .
 	@rm -f $(VENV)/.ready*
 	@touch $(READY)
 
@@ -86,7 +87,7 @@ $(BOOK_READY): VENV := $(BOOK)
 $(BOOK_READY):
 	@$(BOOK)/bin/python -m pip --version >/dev/null 2>&1 || { $(make_venv); }
 	@echo "environment: the exact versions of book/requirements.lock, in $(BOOK)"
-	@$(BOOK)/bin/python -m pip install --quiet --disable-pip-version-check -r book/requirements.lock
+	@$(BOOK)/bin/python -m pip install $(QUIETLY) -r book/requirements.lock
 	@rm -f $(BOOK)/.ready*
 	@touch $(BOOK_READY)
 

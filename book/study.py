@@ -137,7 +137,7 @@ def _glance(one: Any, at: str) -> str:
     if (
         repository
     ):  # the buttons open the notebook as it is stored, in a machine that has nothing of the course
-        first = f"!git clone --depth 1 -b {branch} {repository} course\n%cd course\n%pip install -q -e ."
+        first = f"!git clone --depth 1 -b {branch} {repository} course\n%cd course\n%run scripts/colab.py {one.id}"
         how = say(
             "The button *Colab* opens this notebook without the course. Put this into a first cell (not tried by us):"
         )

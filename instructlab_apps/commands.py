@@ -1,4 +1,4 @@
-"""The whole command line: the engine's commands, and those of this room (`serve`, `demo`, `compare`)."""
+"""The whole command line: the engine's commands, and those of this room."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from instructlab_repro.engine.cli import app, main
 
 __all__ = ["app", "main"]
 NAMES = ["bot", "monitor", "recommender"]
+
+
+@app.command()
+def doctor(deep: Annotated[bool, typer.Option("--deep", help="compare each SHA-256")] = False) -> None:
+    """What this machine offers, which assets are there, what is wrong, and what to do next."""
+    from instructlab_apps import doctor
+
+    print(doctor.render(doctor.examine(deep=deep)))
 
 
 @app.command()

@@ -15,27 +15,44 @@ from pathlib import Path
 from typing import Any
 
 from instructlab_utils.errors import AssetError, ConfigError
-from instructlab_utils.project import closest, find_root, text_of
+from instructlab_utils.project import clone, closest, find_root, text_of
 
 STAMP = ".ok"  # JSON beside the files: their pin, sizes and SHA-256
 SCHEMA = 1
 
 
 def home() -> Path:
-    """The cache folder, which need not exist yet: INSTRUCTLAB_HOME, else .cache; relative to the root."""
-    folder = os.environ.get("INSTRUCTLAB_HOME")
-    return (find_root() / Path(folder or ".cache").expanduser()).resolve()
+    """The cache folder, which need not exist yet: INSTRUCTLAB_HOME, else .cache, relative to the root; outside a clone
+    ~/.cache/instructlab."""
+    folder, root = os.environ.get("INSTRUCTLAB_HOME"), clone()
+    default = ".cache" if root else "~/.cache/instructlab"
+    return ((root or Path.cwd()) / Path(folder or default).expanduser()).resolve()
 
 
 def data_file(name: str) -> tuple[str, Path]:
-    """The text of a file in data/, and its path. ConfigError where it cannot be read."""
-    path = find_root() / "data" / name
+    """The text of a file in data/ (outside a clone: of the installed package's copy), and its path.
+
+    ConfigError where it cannot be read.
+    """
+    root = clone()
+    path = root / "data" / name if root else _shipped(name)
     try:
         return text_of(path), path
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); restore it from the repository"
         ) from error
+
+
+def _shipped(name: str) -> Path:
+    from importlib.metadata import PackageNotFoundError, files
+
+    try:
+        installed = files("instructlab-utils") or []
+    except PackageNotFoundError:
+        installed = []
+    found = [file for file in installed if file.parts[-3:] == ("share", "instructlab", name)]
+    return Path(str(found[0].locate())) if found else find_root() / name  # which says what is missing
 
 
 @functools.lru_cache(maxsize=8)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instructlab_utils.curves import mirror
 from instructlab_utils.distributed import agree, main_score
 from instructlab_utils.errors import TrainingError
 from instructlab_utils.files import (
@@ -259,6 +260,7 @@ class RunFolder:
         self.read_from, self.write_to = folder, folder if writes else None
         self.best: Weights | None = None
         self.run: dict[str, Any] = {}
+        self.mirror = mirror(folder) if writes else None
         if self.write_to is not None:
             make_folder(self.write_to)
             for name in (LATEST, LOG, BEST):
@@ -326,6 +328,8 @@ class RunFolder:
         if self.write_to is not None:
             with (self.write_to / LOG).open("a", encoding="utf-8") as log:
                 log.write(dumps(entry) + "\n")
+        if self.mirror is not None:
+            self.mirror(entry)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
         """:func:`save_checkpoint`, where this process writes."""

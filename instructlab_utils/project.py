@@ -26,8 +26,17 @@ def find_root(start_at: Path | None = None) -> Path:
         if (folder / "data" / "assets.toml").is_file() and (folder / "pyproject.toml").is_file():
             return folder
     raise ConfigError(
-        f"no project root found above {here}: run inside the project, or set INSTRUCTLAB_ROOT to its folder"
+        f"no clone of the repository above {here}, and the installed package has no notebooks: git clone it and "
+        "run inside, or name its folder with --root or INSTRUCTLAB_ROOT"
     )
+
+
+def clone() -> Path | None:
+    """The project's root, or None where the package is installed alone."""
+    try:
+        return find_root()
+    except ConfigError:
+        return None
 
 
 def text_of(path: Path) -> str:
@@ -78,7 +87,7 @@ def closest(name: str, known: list[str]) -> str:
 
 def shown(path: Path) -> str:
     """A path as a message shows it: relative to the project's root where it lies inside."""
-    try:
-        return path.resolve().relative_to(find_root()).as_posix()
-    except ValueError:
-        return str(path)
+    root = clone()
+    if root and path.resolve().is_relative_to(root):
+        return path.resolve().relative_to(root).as_posix()
+    return str(path)

@@ -5,6 +5,7 @@ In the project's environment, after `pip install --upgrade -e '.[dev,bench,lab,c
     python scripts/lock.py            # rewrite requirements.lock
     python scripts/lock.py --check    # exit 1 and say what differs, write nothing
     python scripts/lock.py --book     # in the environment of the site: book/requirements.lock
+    python scripts/lock.py --wheels   # ask the package index for wheels of every system; exit 1 if one is missing
 
 The walk starts at pyproject.toml and follows the metadata of the installed packages, so that a package that
 merely happens to be installed is left out. Build labels (torch 2.13.0+cpu) are dropped: CPU and CUDA users share
@@ -14,13 +15,18 @@ the file.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.tags import compatible_tags, cpython_tags, mac_platforms
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +42,13 @@ APART_HEADER = """\
 # Exact versions of what renders site and slides. `make book` installs them into .venv-book, not into the course's environment.
 # Made there by `python scripts/lock.py --book` on Python {python}; do not edit. Ranges: the extra [book] of pyproject.toml.
 """
+# The systems that conda calls linux-64, osx-arm64 and win-64; Debian 12 has glibc 2.36.
+SYSTEMS = {
+    "Linux": [*(f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)), "manylinux2014_x86_64"],
+    "macOS": list(mac_platforms((14, 0), "arm64")),
+    "Windows": ["win_amd64"],
+}
+PYTHONS = ((3, 11), (3, 12), (3, 13))
 TOOLS = {"pip", "setuptools", "wheel"}  # every environment brings its own
 
 
@@ -88,6 +101,41 @@ def closure(start: list[Requirement]) -> dict[str, str]:
     return {name: version for name, version in found.items() if name not in TOOLS}
 
 
+def compiled(name: str) -> bool:
+    """Whether the installed package came in a wheel for one system only."""
+    return "none-any" not in (distribution(name).read_text("WHEEL") or "none-any")
+
+
+def unserved(files: Iterable[str]) -> list[str]:
+    """The systems and Pythons for which none of these files is a wheel."""
+    offered = set()
+    for file in files:
+        with contextlib.suppress(InvalidWheelFilename):
+            offered |= parse_wheel_filename(file)[3]
+    return [
+        f"{system}, Python {python[0]}.{python[1]}"
+        for system, platforms in SYSTEMS.items()
+        for python in PYTHONS
+        if offered.isdisjoint(cpython_tags(python, platforms=platforms))
+        and offered.isdisjoint(compatible_tags(python, f"cp{python[0]}{python[1]}", platforms))
+    ]
+
+
+def without_wheel(versions: dict[str, str]) -> dict[str, list[str]]:
+    """Locked packages with compiled code → the systems for which the package index has no wheel of that version."""
+    from pypi_simple import PyPISimple
+
+    found = {}
+    with PyPISimple() as index:
+        index.s.verify = os.environ.get("PIP_CERT") or True
+        for name, version in versions.items():
+            if compiled(name):
+                page = index.get_project_page(name, timeout=60)
+                found[name] = unserved(file.filename for file in page.packages if file.version == version)
+    print(f"{len(found)} of {len(versions)} locked packages have compiled code")
+    return {name: systems for name, systems in found.items() if systems}
+
+
 def render(versions: dict[str, str], header: str = HEADER) -> str:
     """The text of the lock file, sorted."""
     lines = [f"{name}=={version}\n" for name, version in sorted(versions.items())]
@@ -112,7 +160,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write requirements.lock from the installed environment.")
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 where they differ")
     parser.add_argument("--book", action="store_true", help="the lock file of the site's environment")
+    parser.add_argument("--wheels", action="store_true", help="ask the index for wheels of every system")
     asked = parser.parse_args()
+    if asked.wheels:
+        lacking = without_wheel(parse(LOCK.read_text(encoding="utf-8")))
+        print(
+            "\n".join(f"{name}: no wheel for {'; '.join(where)}" for name, where in lacking.items())
+            or "no gap"
+        )
+        return int(bool(lacking))
     if asked.book:
         found = closure(wanted(ROOT / "pyproject.toml", "book"))
         APART["book"].write_text(render(found, APART_HEADER), encoding="utf-8")

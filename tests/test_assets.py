@@ -1,4 +1,4 @@
-"""Assets: the catalogue, `fetch` on good and bad days, `path`, `doctor`. Nothing here needs a network."""
+"""Assets: the catalogue, `fetch` on good and bad days, `path`. Nothing here needs a network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from local_index import LocalIndex, entry, pack_tar, pack_zip, project, serve, sha256, tree
 
 from instructlab_repro import assets
-from instructlab_repro.assets import archives, download, machine
+from instructlab_repro.assets import archives, download
 from instructlab_repro.engine.cli import main
 from instructlab_utils import cache
 from instructlab_utils.errors import AssetError, ConfigError
@@ -162,7 +162,7 @@ def test_fetch_from_a_zip(progress: bool, capsys: pytest.CaptureFixture[str]) ->
     assert {name: data for name, data in tree(folder).items() if name != ".ok"} == FILES
     assert cache.folder("tiny") == folder == cache.home() / "assets" / "tiny"
     assert not any((cache.home() / part / "tiny").exists() for part in ("downloads", "staging"))
-    assert ("100%" in capsys.readouterr().err) == progress
+    assert capsys.readouterr().err == "tiny: 205kB of 205kB\n" * progress
     if os.name == "posix":
         assert {stat.S_IMODE(file.stat().st_mode) for file in folder.rglob("*.*") if file.name != ".ok"} == {
             0o644
@@ -429,7 +429,7 @@ def test_no_safe_name_leads_out_of_its_folder(name: str) -> None:
 
 def test_a_disk_without_room_is_noticed_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(Path.cwd())._replace(free=1000)
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: usage)
     with serve(served()) as index:
         sentence = refused("disk full: asset 'tiny' needs [0-9,]+ bytes and .* may take 1,000", index)
         assert not index.asked
@@ -490,8 +490,7 @@ def test_the_command_says_one_sentence_and_exits_with_2(
 # Damage after fetching
 
 
-def test_damage_is_noticed_and_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_measure", lambda: {})
+def test_damage_is_noticed_and_mended() -> None:
     with serve(served()) as index:
         folder = fetch(index)
         whole = tree(folder)
@@ -506,8 +505,8 @@ def test_damage_is_noticed_and_mended(monkeypatch: pytest.MonkeyPatch) -> None:
             cache.folder("tiny")
         fetch(index)
         weights.write_bytes(b"\1" * len(FILES["weights.bin"]))  # the right size, so only a full look finds it
-        assert assets.doctor()["assets"]["tiny"]["state"] == "ready"
-        assert "another SHA-256" in assets.doctor(deep=True)["assets"]["tiny"]["state"]
+        assert cache.wrong("tiny", deep=False) == ""
+        assert "another SHA-256" in cache.wrong("tiny", deep=True)
         fetch(index)
         (folder / ".ok").write_text("{", encoding="utf-8")
         with pytest.raises(AssetError, match="no readable stamp"):
@@ -537,27 +536,7 @@ def test_fetch_survives_kills() -> None:
     assert drill_fetch(2, cache.home().parent / "drill", seed=1) == []
 
 
-# Doctor and conversion
-
-
-def test_doctor_reports_and_renders() -> None:
-    report = assets.doctor()
-    assert report["assets"] == {"tiny": {"state": f"is not in {cache.home()}", "disk_mb": 0.1}}
-    assert report["cores"] >= 1 and report["memory_gb"] > 0 and report["free_gb"] >= 0
-    assert report["gemm_gflops"] > 0.1 and report["versions"]["torch"]
-    text = assets.render_doctor(report)
-    assert f"{report['gemm_gflops']} GFLOP/s" in text and "fetch" in text.splitlines()[-1]
-    json.dumps(report)
-    report["assets"]["tiny"]["state"] = "ready"
-    assert "tiny   0.1  ready" in assets.render_doctor(report)
-    assert "\x1b" not in text  # not a terminal here, so nothing but text
-
-
-def test_doctor_colours_only_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_measure", lambda: {"device": "cpu", "gemm_gflops": 1.0})
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    assert "\x1b[33mtiny" in assets.render_doctor(assets.doctor())
+# Conversion
 
 
 def tiny_gguf(file: Path) -> dict[str, np.ndarray]:

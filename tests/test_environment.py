@@ -145,6 +145,23 @@ def test_lock_check_notices_a_difference(lock: ModuleType, locked: dict[str, str
         lock.closure([lock.Requirement("surely-not-installed-here")])
 
 
+def test_a_system_without_a_wheel_is_named(lock: ModuleType) -> None:
+    linux, mac = "x-1.0-cp311-cp311-manylinux_2_28_x86_64.whl", "x-1.0-cp311-abi3-macosx_11_0_arm64.whl"
+    assert lock.unserved(["x-1.0-py3-none-any.whl", "x-1.0.tar.gz"]) == []
+    told = lock.unserved([linux, mac, "x-1.0.tar.gz"])
+    assert "Linux, Python 3.11" not in told and {"Linux, Python 3.12", "Linux, Python 3.13"} < set(told)
+    assert not [one for one in told if one.startswith("macOS")]  # abi3: newer Pythons, too
+    assert {f"Windows, Python 3.{minor}" for minor in (11, 12, 13)} < set(told)
+    assert lock.compiled("numpy") and not lock.compiled("tqdm")
+
+
+def test_the_pythons_that_are_asked_for_are_those_of_the_project(lock: ModuleType) -> None:
+    supported = SpecifierSet(PYPROJECT["project"]["requires-python"])
+    assert {minor for minor in range(30) if supported.contains(f"3.{minor}.1")} == {
+        p[1] for p in lock.PYTHONS
+    }
+
+
 def test_conda_environment_installs_the_lock() -> None:
     rattler = pytest.importorskip("rattler")
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))

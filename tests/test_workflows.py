@@ -53,7 +53,9 @@ def _zizmor(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_workflows_are_there() -> None:
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "conda.yml", "gpu.yml", "nightly.yml", "pages.yml"]
+    assert [path.name for path in WORKFLOWS] == [
+        "ci.yml", "conda.yml", "gpu.yml", "nightly.yml", "pages.yml", "start.yml",
+    ]  # fmt: skip
 
 
 def test_schema() -> None:
@@ -132,7 +134,7 @@ def test_every_make_target_exists() -> None:
 def test_every_command_exists() -> None:
     import typer
 
-    from instructlab_repro.engine.cli import app
+    from instructlab_apps.commands import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     called = {
@@ -148,7 +150,7 @@ def test_every_command_exists() -> None:
 def test_every_option_of_a_command_exists() -> None:
     import typer
 
-    from instructlab_repro.engine.cli import app
+    from instructlab_apps.commands import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     checked = 0

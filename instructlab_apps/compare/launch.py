@@ -13,7 +13,7 @@ from instructlab_apps.compare.intake import MOST_ROWS, take_in
 from instructlab_apps.compare.pacing import Clock
 from instructlab_utils import cache, files
 from instructlab_utils.errors import DataError, NotebookError, ParameterError
-from instructlab_utils.project import find_root, shown
+from instructlab_utils.project import clone, shown
 
 SOURCE = Path(__file__).with_name("own_data.py")
 LEAST_MINUTES, MOST_MINUTES = 0.5, 24 * 60
@@ -56,7 +56,7 @@ def compare(
         must_be_encoder(model)
     else:
         cache.folder("minilm")  # AssetError, with the command that fetches it
-    folder = (out or find_root() / "build" / "compare" / data.stem).resolve()
+    folder = (out or (clone() or Path.cwd()) / "build" / "compare" / data.stem).resolve()
     if folder.exists() and not folder.is_dir():
         raise ParameterError(f"--out {folder} is a file; name a folder")
     files.make_folder(folder)

@@ -18,7 +18,7 @@ from instructlab_apps.demos.support_check import SupportReport, articles_found, 
 from instructlab_apps.demos.support_desk import COSTS, MIX, SupportDesk
 from instructlab_utils.errors import ParameterError
 from instructlab_utils.intervals import Interval
-from instructlab_utils.project import find_root
+from instructlab_utils.project import clone
 
 SOURCES = {  # name in the table, and what it is
     "first": ("same source", "requests from the source that the head was trained on"),
@@ -150,7 +150,7 @@ def build(path: Path | None = None, desk: SupportDesk | None = None) -> Demo:
 
     AssetError where MiniLM or BIG-bench is not fetched.
     """
-    store = Conversations(path or find_root() / "build" / "demos" / "bot.sqlite")
+    store = Conversations(path or (clone() or Path.cwd()) / "build" / "demos" / "bot.sqlite")
     pages = SupportPages(desk or SupportDesk(), store)
     views = (
         View("/", "Ask", "support_chat.html.j2", pages.chat),

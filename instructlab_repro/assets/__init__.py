@@ -5,8 +5,7 @@ was made from and the size and SHA-256 of every file. No code of a fetched packa
 only the files that the catalogue names are unpacked.
 """
 
-from instructlab_repro.assets.download import fetch
-from instructlab_repro.assets.machine import doctor, render_doctor
+from instructlab_repro.assets.download import fetch, free_bytes
 from instructlab_repro.assets.pinned import catalogue, unsafe
 
-__all__ = ["catalogue", "doctor", "fetch", "render_doctor", "unsafe"]
+__all__ = ["catalogue", "fetch", "free_bytes", "unsafe"]

@@ -19,11 +19,11 @@ from urllib.request import url2pathname
 
 from instructlab_repro.assets.archives import CHUNK, unpack
 from instructlab_repro.assets.conversion import FULL, convert
-from instructlab_repro.assets.machine import free_bytes
 from instructlab_repro.assets.pinned import Asset, Distribution, catalogue
 from instructlab_utils import cache, files
 from instructlab_utils.cache import file_sha256, home
 from instructlab_utils.errors import AssetError
+from instructlab_utils.progress import bar_or_lines
 
 ATTEMPTS = 4
 PAUSE = 0.25  # seconds before the second attempt, doubled for each further one
@@ -49,6 +49,12 @@ def fetch(
     wanted = {name: cache.entry(name) for name in (known if names is None else names)}
     index = index or os.environ.get("INSTRUCTLAB_INDEX") or os.environ.get("PIP_INDEX_URL") or ""
     return {name: _fetch_one(known[name], index, progress) for name in wanted}
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the disk of ``folder``, which need not exist yet."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return shutil.disk_usage(there).free
 
 
 def _fetch_one(asset: Asset, index: str, progress: bool) -> Path:
@@ -179,11 +185,10 @@ def _stream(asset: Asset, source: Distribution, index: str, part: Path, progress
     """Download into ``part``, going on from what it holds, with a few attempts when the line breaks."""
     import pypi_simple
     import requests
-    from tqdm import tqdm
 
     attempts, reason = 0, "the connection closed early"
-    bar = tqdm(desc=asset.name, total=source.bytes, unit="B", unit_scale=True, disable=not progress)
-    with bar, requests.Session() as session:
+    shown_as: Any = {"desc": asset.name, "total": source.bytes, "unit": "B", "unit_scale": True}
+    with bar_or_lines(**shown_as, disable=not progress) as bar, requests.Session() as session:
         session.verify = os.environ.get("PIP_CERT") or True
         client = pypi_simple.PyPISimple(index or pypi_simple.PYPI_SIMPLE_ENDPOINT, session=session)
         address = urlsplit(client.endpoint)  # printed without user name and password

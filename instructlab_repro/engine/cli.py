@@ -16,10 +16,11 @@ import typer
 
 from instructlab_repro import notebooks
 from instructlab_repro.notebooks import kernels
+from instructlab_utils import progress
 from instructlab_utils.errors import CourseError, ParameterError
 from instructlab_utils.project import PROFILES, find_root, resolve_profile, shown
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 # A full or protected disk; a path that is a file where a folder is meant, too long, or none of this system's.
 DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EEXIST,
         errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}  # fmt: skip
@@ -32,8 +33,13 @@ Workers = Annotated[int | None, typer.Option(min=1, help="jobs at a time; else t
 
 
 @app.callback()
-def about() -> None:
+def about(
+    root: Annotated[Path | None, typer.Option(help="a clone of the repository; else the one here")] = None,
+) -> None:
     """Lessons on instructions and language models: fetch what they need, run them, reproduce results."""
+    if root and not (root / "data" / "assets.toml").is_file():
+        raise ParameterError(f"--root {root} is no clone of the repository: it has no data/assets.toml")
+    os.environ.update({"INSTRUCTLAB_ROOT": str(root.resolve())} if root else {})
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,7 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         with contextlib.suppress(OSError):  # a forked process has another's streams, in UTF-8
             getattr(stream, "reconfigure", dict)(errors="replace")  # a terminal or pipe of another encoding
     try:
-        app(args=args, prog_name="python -m instructlab_utils")
+        script = Path(sys.argv[0]).stem == "instructlab" or any("-completion" in arg for arg in args)
+        app(args=args, prog_name="instructlab" if script else "python -m instructlab_utils")
     except CourseError as error:
         said = str(error)
     except OSError as error:
@@ -75,8 +82,8 @@ def _run(name: str, out: Path, profile: str, given: dict[str, str], **limits: An
     lesson = notebooks.find(name)
     values = notebooks.check_parameters(notebooks.inspect_notebook(lesson.notebook), given, parse=True)
     limits["timeout"] = limits["timeout"] or max(900.0, 5 * 60 * lesson.minutes[profile])
-    env, person = {"INSTRUCTLAB_PROFILE": profile}, sys.stderr.isatty()
-    manifest = notebooks.run_notebook(lesson.notebook, out, values, env=env, progress=person, **limits)
+    limits |= {"env": {"INSTRUCTLAB_PROFILE": profile}, "progress": progress.moves()}
+    manifest = notebooks.run_notebook(lesson.notebook, out, values, **limits)
     _say(manifest, out)
     return manifest
 
@@ -185,14 +192,6 @@ def fetch(
 
     for name, folder in assets.fetch(needed_assets() if needed else only or None).items():
         print(f"{name}: {folder}")
-
-
-@app.command()
-def doctor(deep: Annotated[bool, typer.Option("--deep", help="compare each SHA-256")] = False) -> None:
-    """Versions, device, cores, measured speed, free disk, and which assets are there."""
-    from instructlab_repro import assets
-
-    print(assets.render_doctor(assets.doctor(deep=deep)))
 
 
 @app.command("notebooks")

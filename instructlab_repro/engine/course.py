@@ -22,6 +22,7 @@ from instructlab_repro.pages import grid, show, write_tables
 from instructlab_utils import cache
 from instructlab_utils.errors import AssetError
 from instructlab_utils.files import write_json, write_text
+from instructlab_utils.progress import bar_or_lines
 from instructlab_utils.project import find_root, shown
 
 ENDED = ("ok", "failed", "aborted")
@@ -172,13 +173,9 @@ def verify_experiments(names: list[str], profile: str) -> int:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[list[Job]], None]]:
-    """A text progress bar over notebooks, and a line for each one that has ended."""
-    from tqdm import tqdm
-
-    person = sys.stderr.isatty()
-    calm = {} if person else {"mininterval": 20, "maxinterval": 60}
+    """A line for each notebook that has ended; in a terminal also a bar, and what runs at the moment."""
     told: set[str] = set()
-    with tqdm(unit="notebook", file=sys.stderr, delay=1, **calm) as bar:
+    with bar_or_lines(unit="notebook", delay=1) as bar:
 
         def show(jobs: list[Job]) -> None:
             bar.total = len(jobs)
@@ -188,8 +185,7 @@ def progress() -> Iterator[Callable[[list[Job]], None]]:
                     seconds, memory = _cost(job)
                     bar.write(f"{job.name}: {job.status}, {seconds} s, {memory}", file=sys.stderr)
                     bar.update()
-            running = [job.name for job in jobs if job.status == "running"]
-            bar.set_postfix_str(", ".join(running), refresh=person)
+            bar.set_postfix_str(", ".join(job.name for job in jobs if job.status == "running"))
 
         yield show
 

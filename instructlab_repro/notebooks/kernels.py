@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from instructlab_utils.project import find_root
+from instructlab_utils.project import clone
 
 PACKAGE = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0  # seconds until a request's child must have started; the server's own imports count
@@ -46,8 +46,8 @@ DROPPED = ("PYTHON", "IPYTHON", "MPLBACKEND", "LANG", "LC_")
 def chosen_environment(threads: int | None = 1) -> dict[str, str]:
     """All that a kernel or a job finds in its environment; without ``threads``, for a process of our own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)} | CHOSEN
-    ours = {**dict.fromkeys(THREADS, str(threads)), "INSTRUCTLAB_ROOT": str(find_root())} if threads else {}
-    return kept | ours
+    ours = dict.fromkeys(THREADS, str(threads)) if threads else {}
+    return kept | ours | ({"INSTRUCTLAB_ROOT": str(root)} if threads and (root := clone()) else {})
 
 
 def unfit(env: Mapping[str, str]) -> str:
