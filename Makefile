@@ -90,8 +90,8 @@ $(BOOK_READY):
 	@rm -f $(BOOK)/.ready*
 	@touch $(BOOK_READY)
 
-book: $(BOOK_READY)  ## the rendered site, from the stored outputs: build/book/html; nothing is run, no network is needed to read it
-	@$(BOOK)/bin/python -m book
+book: $(BOOK_READY)  ## the rendered site, English and Chinese (LANGUAGE=en: English alone), from the stored outputs: build/book/html
+	@$(if $(filter en,$(LANGUAGE)),BOOK_LANGUAGE=en) $(BOOK)/bin/python -m book
 
 drill: $(READY)  ## kill -9, full disk, damage at random moments, TIMES=20 times; the next call must finish with equal results
 	@$(RUN) drill --times $(TIMES)

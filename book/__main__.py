@@ -1,14 +1,19 @@
 """Write the sources of the site, then let Sphinx render them into build/book/html. Every warning is an error.
 
-python -m book            all pages, from nothing; where nothing has changed since, it says so and stops
+python -m book            all pages in English, then in Chinese (html/zh); where nothing has changed, it says so
 python -m book 09 17      these lessons with their exercises, into build/book/part, for a look while you write
+python -m book messages   the catalogues of translations follow the sources: what is new is empty, what changed is fuzzy
+
+BOOK_LANGUAGE=zh: these lessons in Chinese. BOOK_LANGUAGE=en: the English site alone.
 """
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from book import pages
+from book import pages, translate
 from instructlab_utils.project import find_root
 
 MATHJAX = (
@@ -44,23 +49,41 @@ def _sum(*folders: Path) -> str:
     return found.hexdigest()
 
 
-def main(only: list[str]) -> int:
-    """The exit status: Sphinx's."""
+def shared(html: Path) -> None:
+    """What a site in another language has twice, figures and scripts, is taken from the English one beside it."""
+    above = html.parent
+    same = {
+        path
+        for folder in ("_static", "_images")
+        for path in (html / folder).rglob("*")
+        if path.is_file()
+        and (above / path.relative_to(html)).is_file()
+        and filecmp.cmp(path, above / path.relative_to(html), shallow=False)
+    }
+    names = {path.relative_to(html).as_posix() for path in same}
+
+    def up(match: re.Match[str]) -> str:
+        return f'{match[1]}../{match[2]}"' if match[2].partition("?")[0] in names else match[0]
+
+    for page in html.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(
+            re.sub(r'((?:src|href)="(?:\.\./)*)(_(?:static|images)/[^"]*)"', up, text), encoding="utf-8"
+        )
+    for path in same:
+        path.unlink()
+
+
+def render(only: list[str], language: str) -> int:
+    """Pages of one language, in a process of their own language; the exit status: Sphinx's."""
     start, home = time.monotonic(), find_root() / "book"
     build = find_root() / "build" / "book"
-    try:
-        _mathjax("build/book/static/mathjax")
-    except importlib.metadata.PackageNotFoundError:
-        lock = "book/requirements.lock is not installed in this environment"
-        print(
-            f"error: {lock}; `make book` makes one, or: pip install -r book/requirements.lock",
-            file=sys.stderr,
-        )
-        return 2
-    folder = build / "part" if only else build
-    source, html = folder / "source", folder / "html"
+    folder = build / "part" if only else build / language
+    source, html = folder / "source", folder / "html" if only else build / "html"
+    if language != "en":
+        html /= language
     number = pages.write(source, only)
-    stamp, now = build / "stamp", _sum(source, home)
+    stamp, now = build / f"stamp-{language}", _sum(source, home)
     if not only and stamp.is_file() and stamp.read_text() == now and (html / "index.html").is_file():
         print(f"up to date: {(html / 'index.html').as_uri()}")
         return 0
@@ -71,12 +94,42 @@ def main(only: list[str]) -> int:
         command += [] if only else ["-W", "--keep-going"]
         status = subprocess.run([*command, str(source), str(html)], check=False).returncode
     if not status:
+        if language != "en" and not only:
+            shared(html)
         size = sum(path.stat().st_size for path in html.rglob("*") if path.is_file()) / 2**20
         told = f"{number} pages, {size:.0f} MB, {time.monotonic() - start:.0f} s"
         print(f"{told}: {(html / 'index.html').as_uri()}")
         if not only:
             stamp.write_text(now)
     return status
+
+
+def main(only: list[str]) -> int:
+    """The exit status: 0 where all is well."""
+    if only == ["messages"]:
+        found = {name: translate.update("zh", name) for name in translate.names()}
+        left = {name: missing for name, (_, missing) in found.items() if missing}
+        print(
+            f"{sum(number for number, _ in found.values())} messages, without a valid translation: {left or 0}"
+        )
+        return int(bool(left))
+    try:
+        _mathjax("build/book/static/mathjax")
+    except importlib.metadata.PackageNotFoundError:
+        lock = "book/requirements.lock is not installed in this environment"
+        print(
+            f"error: {lock}; `make book` makes one, or: pip install -r book/requirements.lock",
+            file=sys.stderr,
+        )
+        return 2
+    if only or "BOOK_LANGUAGE" in os.environ:
+        return render(only, translate.LANGUAGE)
+    for language in ("en", *translate.LANGUAGES):
+        own = {**os.environ, "BOOK_LANGUAGE": language, "BOOK_LANGUAGES": "all"}
+        status = subprocess.run([sys.executable, "-m", "book"], env=own, check=False).returncode
+        if status:
+            return status
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,18 +1,23 @@
 """Sphinx's settings. The sources stand in build/book/source, written by ``python -m book``."""
 
+import logging
 import os
+import sys
 import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from book.translate import LANGUAGE, LANGUAGES, say  # noqa: E402
+
 _settings = tomllib.loads((HERE / "book.toml").read_text(encoding="utf-8"))
 _repository = os.environ.get("BOOK_REPOSITORY", _settings["repository"]).rstrip("/")
 _branch = os.environ.get("BOOK_BRANCH", _settings["branch"])
 
-project = "Instructions, language models and honest evaluation"
+project = say("Instructions, language models and honest evaluation")
 author = "The authors of the instruction notebooks"
 copyright = author + ", Apache-2.0"
-language = "en"
+language = LANGUAGES.get(LANGUAGE, "en")
 extensions = ["myst_nb", "sphinx_copybutton"]
 exclude_patterns = ["**/.ipynb_checkpoints"]
 root_doc = "index"
@@ -23,10 +28,28 @@ nb_merge_streams = True
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
+# "beside:../../LEDGER.html#c1": a page of the other language's site
+myst_url_schemes = {"http": None, "https": None, "mailto": None, "beside": "{{path}}#{{fragment}}"}
 suppress_warnings = ["myst.header"]  # a lesson may go from # to ###
 
+if LANGUAGE == "zh":
+    logging.getLogger("jieba").setLevel("WARNING")  # it tells of its dictionary
+    from sphinx.search.zh import SearchChinese
+
+    # Sphinx 9.0 ships the English stemmer for Chinese pages, and then looks for one of the language's own name.
+    SearchChinese.language_name = "English"
+    # A long row of Chinese in a query is cut into words, as the index is; short ones are words already.
+    SearchChinese.js_splitter_code = """
+var splitQuery = (query) => query.split(/[^\\p{Letter}\\p{Number}_]+/gu).flatMap((part) =>
+  /\\p{Script=Han}/u.test(part) && part.length > 4 && Intl.Segmenter
+    ? [...new Intl.Segmenter("zh", { granularity: "word" }).segment(part)].map((one) => one.segment)
+        .filter((word) => word.length > 1)
+    : [part]).filter((word) => word);
+"""
+    html_search_options = {"dict": str(HERE.parent / "build" / "book" / "words.txt")}  # written by pages.py
+
 html_theme = "sphinx_book_theme"
-html_title = "Instructions and honest evaluation"
+html_title = say("Instructions and honest evaluation")
 html_static_path = ["static", str(HERE.parent / "build" / "book" / "static")]
 html_css_files = ["book.css"]
 html_js_files = ["book.js"]

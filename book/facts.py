@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from book.prose import Links
+from book.translate import LANGUAGE, say
 from instructlab_repro import notebooks
 from instructlab_repro.notebooks import exercises
 from instructlab_utils.project import find_root, text_of
 
 TABLES = "data/results/tables"
 BOXES = "notebooks/exercises"
-MAKE = "`make classroom` writes the notebook to work in, and shows which answers pass"
+# Both languages are made, and their pages lead to each other.
+BOTH = os.environ.get("BOOK_LANGUAGES") == "all"
+# Beside lessons and exercises, what a site in another language has itself.
+OWN = ("index.md", "docs/glossary.md")
+MAKE = say("`make classroom` writes the notebook to work in, and shows which answers pass")
 
 
 @functools.cache
@@ -94,7 +99,7 @@ def changed() -> dict[str, str]:
 def site() -> Links:
     """Where each file of the repository stands in the site."""
     places = {
-        "README.md": "index.md",
+        ("README.md" if LANGUAGE == "en" else f"README.{LANGUAGE}.md"): "index.md",
         "docs/glossary.toml": "docs/glossary.md",
         "data/cards": "data/cards/index.md",
     }
@@ -115,8 +120,15 @@ def site() -> Links:
         for path in sorted(root().glob(pattern)):
             places.setdefault(path.relative_to(root()).as_posix(), path.relative_to(root()).as_posix())
     places = {page: page for page in places.values()} | places
+    elsewhere = {"README.zh.md": "zh/index.html"} if BOTH else {}
+    if LANGUAGE != "en":  # lessons, exercises, glossary and front page; the rest stands in the English site
+        own = {path for path, page in places.items() if page.startswith("notebooks/") or page in OWN}
+        elsewhere = {path: f"{os.path.splitext(places[path])[0]}.html" for path in places.keys() - own}
+        elsewhere["README.md"] = "index.html"
+        places = {path: places[path] for path in own}
+    home = "" if LANGUAGE == "en" else LANGUAGE
     repository, branch = settings()
-    return Links(places, labels, lambda path: (root() / path).is_file(), repository, branch)
+    return Links(places, labels, lambda path: (root() / path).is_file(), elsewhere, home, repository, branch)
 
 
 @functools.cache
@@ -135,9 +147,25 @@ def notebook_of(lesson: Any) -> str:
     return f"notebooks/{lesson.source.stem}.ipynb"
 
 
-def verdict(claim: str) -> str:
+def link(page: str, at: str) -> str:
+    """Where the page ``at`` finds ``page``, a path of the repository with or without an anchor."""
+    return site().place(way(page, at), at, at) or page
+
+
+def switch(at: str) -> list[str]:
+    """The same page in the other language, as a list of at most one link."""
+    other, name = ("zh/", "中文") if LANGUAGE == "en" else ("", "English")
+    return [f"[{name}]({site().beside(f'{other}{os.path.splitext(at)[0]}.html', at)})"] if BOTH else []
+
+
+def claim_link(claim: str, at: str) -> str:
+    """ "[C1](#c1)" """
+    return f"[{claim}]({link(f'LEDGER.md#{claim.lower()}', at)})"
+
+
+def verdict(claim: str, at: str) -> str:
     """ "[C1](#c1) supported" """
-    return f"[{claim}](#{claim.lower()}) {ledger().get(claim, {}).get('verdict', 'not tested')}"
+    return f"{claim_link(claim, at)} {say(ledger().get(claim, {}).get('verdict', 'not tested'))}"
 
 
 def lesson_of(claim: str) -> str:
@@ -151,10 +179,12 @@ def way(page: str, at: str) -> str:
 def verified(lines: list[str], paths: list[str]) -> str:
     """The box at the end of a page."""
     days = [changed()[path] for path in paths if path in changed()]
-    lines = [*lines, *([f"This page's text last changed on {max(days)}."] if days else [])]
+    lines = [*lines, *([say("This page's text last changed on {day}.", day=max(days))] if days else [])]
     told = "\n".join(f"- {line}" for line in lines)
     return (
-        f"\n\n:::{{admonition}} What was last verified\n:class: verified\n\n{told}\n:::\n" if lines else "\n"
+        f"\n\n:::{{admonition}} {say('What was last verified')}\n:class: verified\n\n{told}\n:::\n"
+        if lines
+        else "\n"
     )
 
 
@@ -162,11 +192,17 @@ def repeated(name: str) -> str:
     """What `reproduce --verify` found for an experiment when it was last asked."""
     found = json.loads(text_of(root() / "data/results/verified.json")).get(f"{name}.laptop")
     if found is None:
-        return f"`{name}`: recorded; no block has been repeated yet"
+        return say("`{name}`: recorded; no block has been repeated yet", name=name)
     seen = found["environment"]
     where = f"{seen['cpu']}, torch {seen['torch']}, transformers {seen['transformers']}"
-    same = "gave the same bits" if found["status"] == "equal" else f"was {found['status']}"
-    return f"`{name}`: block `{found['block']}`, repeated on {found['date']}, {same} ({where})"
+    same = "`{name}`: block `{block}`, repeated on {date}, gave the same bits ({where})"
+    other = "`{name}`: block `{block}`, repeated on {date}, was {status} ({where})"
+    return say(
+        same if found["status"] == "equal" else other,
+        where=where,
+        name=name,
+        **{**found, "status": say(found["status"])},
+    )
 
 
 def toctree(caption: str, names: list[str]) -> str:

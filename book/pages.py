@@ -28,7 +28,8 @@ from book.facts import (
     verified,
     way,
 )
-from book.study import before, exercise, exercise_index, lesson
+from book.study import before, exercise, exercise_index, lesson, title_of
+from book.translate import LANGUAGE, say
 from instructlab_repro.notebooks import exercises
 from instructlab_utils.project import text_of
 
@@ -69,7 +70,7 @@ def table_page(name: str) -> str:
     ]
     files = [(f"data/experiments/{name}.toml", "the grid")]
     parts = [f"# {spec['title']}", ""]
-    parts += [f"- Verdicts: {' · '.join(map(verdict, claims))}"] * bool(claims)
+    parts += [f"- Verdicts: {' · '.join(verdict(claim, at) for claim in claims)}"] * bool(claims)
     parts += [f"- Lesson: {', '.join(links)}"] * bool(links)
     for number, table in enumerate(spec["tables"]):
         stem = f"{name}.{table['metric']}" if number else name
@@ -98,7 +99,7 @@ def table_index() -> str:
         "", "| experiment | compares | verdicts |", "|:--|:--|:--|",
     ]  # fmt: skip
     for name, spec in experiments().items():
-        claims = " · ".join(verdict(claim) for claim in spec["claims"] if claim in ledger())
+        claims = " · ".join(verdict(c, f"{TABLES}/index.md") for c in spec["claims"] if c in ledger())
         lines.append(f"| [{name}]({name}.md) | {spec['title']} | {claims} |")
     return "\n".join(lines) + "\n\n" + toctree("", list(experiments()))
 
@@ -108,29 +109,36 @@ def table_index() -> str:
 
 def index_page() -> str:
     """README with a table of lessons that also holds prerequisites and exercises, and the site's contents."""
-    lines = ["| lesson | you will be able to | minutes | before this | exercises |", "|:--|:--|--:|:--|:--|"]
+    lines = [
+        say("| lesson | you will be able to | minutes | before this | exercises |"),
+        "|:--|:--|--:|:--|:--|",
+    ]
     for one in lessons().values():
         own = boxes(exercises.sources()[one.id])
-        link = f"[{len(own)}, {sum(box.minutes for box in own)} min]({BOXES}/{one.source.stem}.md)"
-        title = f"[{one.id} {one.title}]({notebook_of(one)})"
-        lines.append(
-            f"| {title} | {one.outcome} | {one.minutes['laptop']:g} | {before(one, 'index.md')} | {link} |"
-        )
-    readme = text_of(root() / "README.md")
-    readme = re.sub(r"(<!-- generated:lessons -->\n).*?(?=<!-- /generated)", lambda m: m[1] + "\n".join(lines) + "\n",
+        told = say("{boxes}, {minutes} min", boxes=len(own), minutes=sum(box.minutes for box in own))
+        row = [
+            f"[{one.id} {title_of(one)}]({notebook_of(one)})", say(one.outcome), f"{one.minutes['laptop']:g}",
+            before(one, "index.md"), f"[{told}]({BOXES}/{one.source.stem}.md)",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(row)} |")
+    name = "README.md" if LANGUAGE == "en" else f"README.{LANGUAGE}.md"
+    readme = text_of(root() / name)
+    readme = re.sub(r"(<!-- generated:lessons(?:-zh)? -->\n).*?(?=<!-- /generated)", lambda m: m[1] + "\n".join(lines) + "\n",
                     readme, flags=re.DOTALL)  # fmt: skip
     readme = re.sub(r"<!--.*?-->\n?", "", readme)
-    start = ("[Lessons](#lessons) · [Exercises](notebooks/exercises) · [Ledger of claims](LEDGER.md) · "
-             f"[Tables]({TABLES}) · [Glossary, English and Chinese](docs/glossary.toml)")  # fmt: skip
+    start = say(
+        "[Lessons](#lessons) · [Exercises](notebooks/exercises) · [Ledger of claims](LEDGER.md) · "
+        "[Tables]({tables}) · [Glossary, English and Chinese](docs/glossary.toml)",
+        tables=TABLES,
+    )
     readme = re.sub(
         r"^(# .+)$", lambda m: f"{m[1]}\n\n:::{{container}} glance\n{start}\n:::", readme, count=1, flags=re.M
     )
-    found = site().rewrite(readme, "README.md", "index.md")
+    found = site().rewrite(readme, name, "index.md")
+    rest = [f"{BOXES}/index", "LEDGER", f"{TABLES}/index", "benchmarks/RESULTS"]
     trees = [
-        toctree("Lessons", [notebook_of(one)[: -len(".ipynb")] for one in lessons().values()]),
-        toctree(
-            "Exercises and results", [f"{BOXES}/index", "LEDGER", f"{TABLES}/index", "benchmarks/RESULTS"]
-        ),
+        toctree(say("Lessons"), [notebook_of(one)[: -len(".ipynb")] for one in lessons().values()]),
+        toctree(say("Exercises and results"), rest if LANGUAGE == "en" else rest[:1]),
     ]
     listed: set[str] = set()
     for title, patterns in GROUPS.items():
@@ -142,18 +150,18 @@ def index_page() -> str:
         ]
         names = [path for path in dict.fromkeys(names) if path not in listed | LEFT_OUT]
         listed |= set(names)
-        trees.append(toctree(title, [os.path.splitext(site().pages[name])[0] for name in names]))
-    return found + verified([], ["README.md"]) + "\n" + "\n".join(trees)
+        trees.append(toctree(say(title), [os.path.splitext(site().pages[name])[0] for name in names]))
+    return found + verified([], [name]) + "\n" + "\n".join(trees)
 
 
 def glossary_page() -> str:
     """The terms, letter by letter: English, Chinese, one or two sentences, the lesson."""
     numbers = lessons()
     told = (
-        f"{len(glossary())} terms of the course, in English and in Chinese (中英文术语表). On the pages of lessons and "
+        "{terms} terms of the course, in English and in Chinese (中英文术语表). On the pages of lessons and "
         "exercises the first use of a term leads here. To mend or add one: `docs/glossary.toml`."
     )
-    parts = ["# Glossary", "", told]
+    parts = [say("# Glossary"), "", say(told, terms=len(glossary()))]
     letter = ""
     for row in glossary():
         first = row["en"][0].upper()
@@ -161,8 +169,8 @@ def glossary_page() -> str:
             parts += [":::"] * bool(letter) + ["", f"## {first}", "", ":::{glossary}"]
             letter = first
         one = numbers.get(row.get("lesson", ""))
-        where = f" [Lesson {one.id}](../{notebook_of(one)})." if one else ""
-        body = " ".join(row["text"].split())
+        where = " " + say("[Lesson {id}]({link}).", id=one.id, link=f"../{notebook_of(one)}") if one else ""
+        body = " ".join(row["text" if LANGUAGE == "en" else "text_zh"].split())
         parts += [row["en"], f"  {row['zh']}", "", f"  {body}{where}", ""]
     return "\n".join([*parts, ":::"]) + verified([], ["docs/glossary.toml"])
 
@@ -195,7 +203,6 @@ def everything(only: list[str]) -> Iterator[tuple[str, Callable[[], str]]]:
     """(path of a page's source, how to write it)."""
     yield "index.md", index_page
     yield "docs/glossary.md", glossary_page
-    yield "LEDGER.md", ledger_page
     for one in lessons().values():
         if not only or one.id in only:
             yield notebook_of(one), functools.partial(lesson, one)
@@ -203,6 +210,9 @@ def everything(only: list[str]) -> Iterator[tuple[str, Callable[[], str]]]:
     for number, path in exercises.sources().items():
         if not only or number in only:
             yield f"{BOXES}/{path.stem}.md", functools.partial(exercise, path)
+    if LANGUAGE != "en":
+        return  # the rest stands in the English site
+    yield "LEDGER.md", ledger_page
     yield f"{TABLES}/index.md", table_index
     for name in experiments():
         if not only or {lesson_of(claim) for claim in experiments()[name]["claims"]} & set(only):
@@ -223,6 +233,11 @@ def write(folder: Path, only: list[str]) -> int:
     for name, make in everything(only):
         kept.add(_write(folder / name, make().encode()))
         number += 1
+    if LANGUAGE == "zh":  # the terms are words, whatever the dictionary of the search knows
+        _write(
+            root() / "build" / "book" / "words.txt",
+            "\n".join(re.sub(r"（.*", "", row["zh"]) for row in glossary()).encode(),
+        )
     for name in sorted(site().files):
         kept.add(_write(folder / name, (root() / name).read_bytes()))
     for path in folder.rglob("*"):

@@ -40,6 +40,9 @@ class Links:
     pages: Mapping[str, str]  # repository path, file or folder → path of the page's source
     labels: Mapping[str, str]  # "LEDGER.md#c1" → a label that is unique in the site
     exists: Callable[[str], bool]
+    # repository path → HTML page of the other language's site
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    home: str = ""  # the folder of this language in the site
     repository: str = ""
     branch: str = "main"
     files: set[str] = field(default_factory=set)
@@ -64,6 +67,8 @@ class Links:
             return target
         path, _, anchor = target.partition("#")
         path = posixpath.normpath(posixpath.join(posixpath.dirname(at), path)) if path else at
+        if page := self.elsewhere.get(path):
+            return self.beside(page, to) + (f"#{anchor}" if anchor else "")
         if label := self.labels.get(f"{path}#{anchor}"):
             return f"#{label}"
         if page := self.pages.get(path):
@@ -79,12 +84,19 @@ class Links:
             return f"{self.repository}/{kind}/{self.branch}/{path}"
         return None
 
+    def beside(self, page: str, to: str) -> str:
+        """Where the page ``to`` finds a page of HTML that this build does not make; "beside:" is a scheme of conf.py."""
+        return f"beside:{posixpath.relpath(page, posixpath.join(self.home, posixpath.dirname(to)) or '.')}"
+
 
 class Mentions:
     """Turns the first mention of each thing on a page into a link. One object a page: it remembers."""
 
-    def __init__(self, found: Iterable[tuple[str, str, str, str]], page: str) -> None:
-        """``found``: (what, word, pattern, link), the link with ``{text}`` where the words of the page go.
+    def __init__(
+        self, found: Iterable[tuple[str, str, str, str]], page: str, edge: str = r"(?<![\w.-])"
+    ) -> None:
+        """``found``: (what, word, pattern, link), the link with ``{text}`` where the words of the page go; ``edge``: what
+        must stand before a word (Chinese has no spaces).
 
         Only what the text of the page holds takes part: hundreds of patterns at each place would take a minute.
         """
@@ -92,7 +104,7 @@ class Mentions:
         rows = [row for row in found if row[1].lower() in there]
         self.links = {f"g{i}": (what, link) for i, (what, _, _, link) in enumerate(rows)}
         either = "|".join(f"(?P<g{i}>{pattern})" for i, (_, _, pattern, _) in enumerate(rows))
-        self.pattern = re.compile(rf"(?<![\w.-])(?:{either or '(?!)'})")
+        self.pattern = re.compile(rf"{edge}(?:{either or '(?!)'})")
         self.done: set[str] = set()
 
     def link(self, text: str) -> str:

@@ -14,22 +14,26 @@ from book.facts import (
     TABLES,
     boxes,
     changed,
+    claim_link,
     drafts,
     experiments,
     glossary,
     ledger,
     lesson_of,
     lessons,
+    link,
     notebook_of,
     repeated,
     settings,
     site,
+    switch,
     toctree,
     verdict,
     verified,
     way,
 )
 from book.prose import Mentions, words
+from book.translate import LANGUAGE, say, translated
 from instructlab_repro.notebooks import exercises
 from instructlab_utils.project import text_of
 
@@ -40,13 +44,23 @@ def mentions(at: str, page: str) -> Mentions:
     own = Path(at).name[:2]
     for one in lessons().values():
         if one.id != own:
-            rows.append(
-                (one.id, one.id, rf"[Ll]esson {one.id}\b", f"[{{text}}]({way(notebook_of(one), at)})")
-            )
+            called = rf"[Ll]esson {one.id}\b" if LANGUAGE == "en" else f"第{one.id}课"
+            rows.append((one.id, one.id, called, f"[{{text}}]({way(notebook_of(one), at)})"))
     for claim in sorted({*ledger(), *drafts()}, key=len, reverse=True):
-        told = "" if lesson_of(claim) == own else r"(?:(?<=claim )|(?<=claims )|(?<=\*\*))"
-        rows.append((claim, claim, rf"{told}{claim}\b", f"[{{text}}](#{claim.lower()})"))
+        told = "" if lesson_of(claim) == own else r"(?:(?<=claim )|(?<=claims )|(?<=论断)|(?<=\*\*))"
+        target = claim_link(claim, at).replace(f"[{claim}]", "[{text}]")
+        rows.append((claim, claim, rf"{told}{claim}(?![A-Za-z0-9_])", target))
     terms = [row for row in glossary() if row.get("link", True)]
+    if LANGUAGE == "zh":
+        names = [(re.sub(r"（.*", "", row["zh"]), row["en"]) for row in terms]
+        chinese = sorted((pair for pair in names if len(pair[0]) > 1), key=lambda pair: -len(pair[0]))
+        for zh, en in chinese:
+            edges = [
+                r"(?<![A-Za-z0-9.-])" if zh[0].isascii() else "",
+                r"(?![A-Za-z0-9-])" if zh[-1].isascii() else "",
+            ]
+            rows.append((en, zh, edges[0] + re.escape(zh) + edges[1], f"{{{{term}}}}`{{text}} <{en}>`"))
+        return Mentions(rows, page, edge="")
     spellings = [(word, row["en"]) for row in terms for word in (row["en"], *row.get("also", ()))]
     for word, term in sorted(spellings, key=lambda pair: len(pair[0]), reverse=True):
         case = "(?-i:" if any(letter.isupper() for letter in word[1:]) else "(?i:"
@@ -60,7 +74,10 @@ def mentions(at: str, page: str) -> Mentions:
 def lesson(one: Any) -> str:
     """The stored notebook as JSON, with links, alternative texts, a line below the title and a box at the end."""
     at, stored = notebook_of(one), json.loads(text_of(one.notebook))
-    page = "\n".join("".join(cell["source"]) for cell in stored["cells"] if cell["cell_type"] == "markdown")
+    for cell in stored["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = translated(one.id, "".join(cell["source"]))
+    page = "\n".join(cell["source"] for cell in stored["cells"] if cell["cell_type"] == "markdown")
     spoken, cells, headings = mentions(at, page), [], ""
     for number, cell in enumerate(stored["cells"]):
         source = "".join(cell["source"])
@@ -68,16 +85,18 @@ def lesson(one: Any) -> str:
             headings = (re.findall(r"^#+ (.+)$", source, re.MULTILINE) or [headings])[-1]
             if number == 0:
                 source = re.sub(r"\A(# .+\n)", lambda m: f"{m[1]}\n{_glance(one, at)}\n", source)
-            source = re.sub(rf"`{BOXES}/(\w+)\.py`", r"[On a page of their own](exercises/\1.py)", source)
+            source = re.sub(
+                rf"`{BOXES}/(\w+)\.py`", rf"[{say('On a page of their own')}](exercises/\1.py)", source
+            )
             cells.append(cell | {"source": spoken.link(site().rewrite(source, at))})
             continue
         cell = copy.deepcopy(cell)
         for output in cell["outputs"]:
             data = output.get("data", {})
             if "text/html" in data:
-                data["text/html"] = re.sub(
-                    r'href="\.\./LEDGER\.md#', 'href="../LEDGER.html#', "".join(data["text/html"])
-                )
+                up = "../" if LANGUAGE == "en" else "../../"
+                told = "".join(data["text/html"])
+                data["text/html"] = re.sub(r'href="\.\./LEDGER\.md#', f'href="{up}LEDGER.html#', told)
             if "image/png" in data:
                 cell["metadata"]["mystnb"] = {"image": {"alt": _alt(stored["cells"], number, headings)}}
         if "lesson.show(" in source:  # the words of claims: long lines, no columns
@@ -99,65 +118,74 @@ def _glance(one: Any, at: str) -> str:
     minutes = sum(box.minutes for box in found)
     claims = [claim for claim in ledger() if lesson_of(claim) == one.id]
     tables = dict.fromkeys(e for c in claims if (e := ledger()[c]["experiment"]) in experiments())
-    lines = [
-        f"**Exercises:** [{len(found)} boxes, {minutes} minutes]({way(f'{BOXES}/{one.source.stem}.md', at)})"
-    ]
+    exercises_page = way(f"{BOXES}/{one.source.stem}.md", at)
+    counts = "**Exercises:** [{boxes} boxes, {minutes} minutes]({link})"
+    lines = [*switch(at), say(counts, boxes=len(found), minutes=minutes, link=exercises_page)]
     by: dict[str, list[str]] = {"supported": [], "refuted": [], "undecided": [], "not tested": []}
     for claim in claims:
-        by[ledger()[claim]["verdict"]].append(f"[{claim}](#{claim.lower()})")
+        by[ledger()[claim]["verdict"]].append(claim_link(claim, at))
     if claims:
-        told = "; ".join(f"*{word}* {', '.join(names)}" for word, names in by.items() if names)
-        lines.append(f"**Verdicts, in the [ledger]({way('LEDGER.md', at)}):** {told}")
+        told = "; ".join(f"*{say(word)}* {', '.join(names)}" for word, names in by.items() if names)
+        lines.append(
+            say("**Verdicts, in the [ledger]({link}):** {told}", link=link("LEDGER.md", at), told=told)
+        )
     if tables:
-        links = ", ".join(f"[{name}]({way(f'{TABLES}/{name}.md', at)})" for name in tables)
-        lines.append(f"**Recorded runs:** {links}")
+        links = ", ".join(f"[{name}]({link(f'{TABLES}/{name}.md', at)})" for name in tables)
+        lines.append(say("**Recorded runs:** {links}", links=links))
     told = "\n".join(f"- {line}" for line in lines)
     repository, branch = settings()
     if (
         repository
     ):  # the buttons open the notebook as it is stored, in a machine that has nothing of the course
         first = f"!git clone --depth 1 -b {branch} {repository} course\n%cd course\n%pip install -q -e ."
-        how = "The button *Colab* opens this notebook without the course. Put this into a first cell (not tried by us):"
-        told += f"\n\n<details><summary>In Colab</summary>\n\n{how}\n\n```\n{first}\n```\n\n</details>"
+        how = say(
+            "The button *Colab* opens this notebook without the course. Put this into a first cell (not tried by us):"
+        )
+        told += (
+            f"\n\n<details><summary>{say('In Colab')}</summary>\n\n{how}\n\n```\n{first}\n```\n\n</details>"
+        )
     return f":::{{container}} glance\n{told}\n:::\n"
 
 
 def before(one: Any, at: str) -> str:
     """The prerequisites, from the table at the top of a lesson, each lesson a link."""
-    found = re.search(r"^# \| before this \| (.+?) \|$", text_of(one.source), re.MULTILINE)
+    cells = json.loads(text_of(one.notebook))["cells"]
+    first = translated(one.id, "".join(cells[0]["source"]))
+    found = re.search(r"^\| (?:before this|先修) \| (.+?) \|$", first, re.MULTILINE)
 
-    def link(match: re.Match[str]) -> str:
-        other = lessons().get(match[2])
+    def linked(match: re.Match[str]) -> str:
+        other = lessons().get(match[1])
         return f"[{match[0]}]({way(notebook_of(other), at)})" if other else match[0]
 
-    return re.sub(r"\b(lessons? )?(\d\d)\b", link, found[1]) if found else "nothing"
+    called = r"(?:\blessons? |第)?(?<!\d)(\d\d)(?!\d)课?"
+    return re.sub(called, linked, found[1]) if found else say("nothing")
 
 
 def _alt(cells: list[dict[str, Any]], number: int, heading: str) -> str:
     """The figure's caption, before or after its cell; else the titles that its code sets; else the section's."""
     for near in (number + 1, number - 1):
         source = "".join(cells[near]["source"]) if 0 <= near < len(cells) else ""
-        if caption := re.search(r"\*?Figure: (.+?)(?:\*?\n\n|\*?\Z)", source, re.DOTALL):
+        if caption := re.search(r"\*?(?:Figure: |图：)(.+?)(?:\*?\n\n|\*?\Z)", source, re.DOTALL):
             return words(caption[1])
     code = "".join(cells[number]["source"])
     titles = re.findall(r"title(?:=|\()\s*f?\"([^\"{}]+)\"", code)
     axes = [f"{axis}: {told}" for axis, told in re.findall(r"([xy])label(?:=|\()\s*f?\"([^\"{}]+)\"", code)]
-    told = "; ".join(dict.fromkeys(titles)) or f"of the section “{heading}”"
-    return words(f"Figure: {told}. " + ", ".join(dict.fromkeys(axes)))
+    told = "; ".join(dict.fromkeys(titles)) or say("of the section “{heading}”", heading=heading)
+    return words(say("Figure: {told}. {axes}", told=told, axes=", ".join(dict.fromkeys(axes))))
 
 
 def _below(code: str, at: str) -> str:
     """Links to the ledger and to tables, below a cell that shows verdicts or a table of a recorded experiment."""
     shown = re.findall(r"lesson\.(?:show|words|folded|verdict|table)\(([^)]*)\)", code)
     names = re.findall(r'"(\w+)"', " ".join(shown))
-    claims = [verdict(name) for name in dict.fromkeys(names) if name in ledger()]
-    links = [
-        f"[{name}]({way(f'{TABLES}/{name}.md', at)})"
+    claims = " · ".join(verdict(name, at) for name in dict.fromkeys(names) if name in ledger())
+    links = " · ".join(
+        f"[{name}]({link(f'{TABLES}/{name}.md', at)})"
         for name in dict.fromkeys(names)
         if name in experiments()
-    ]
-    parts = [("In the ledger: ", claims), ("Full tables: ", links)]
-    told = " — ".join(head + " · ".join(found) for head, found in parts if found)
+    )
+    parts = [say("In the ledger: {claims}", claims=claims)] * bool(claims)
+    told = " — ".join(parts + [say("Full tables: {links}", links=links)] * bool(links))
     return f":::{{container}} record\n{told}\n:::" if told else ""
 
 
@@ -165,15 +193,16 @@ def _verified_lesson(one: Any, stored: dict[str, Any]) -> str:
     printed = "".join(
         "".join(output.get("text", "")) for cell in stored["cells"] for output in cell.get("outputs", ())
     )
-    day = f"; stored on {changed()[notebook_of(one)]}" if notebook_of(one) in changed() else ""
+    day = changed().get(notebook_of(one))
     full = re.search(r"^\d\d · (profile .+)\n(python .+)$", printed, re.MULTILINE)
     short = re.search(
         r"^(profile \w+, seed \d+)", printed, re.MULTILINE
     )  # where the set-up cell prints nothing
-    run = f"{full[1]}; {full[2]}" if full else short[1] if short else "as in the repository"
-    lines = [f"Outputs of this page: {run}{day}"]
+    run = f"{full[1]}; {full[2]}" if full else short[1] if short else say("as in the repository")
+    told = "Outputs of this page: {run}; stored on {day}" if day else "Outputs of this page: {run}"
+    lines = [say(told, run=run, day=day)]
     names = dict.fromkeys(row["experiment"] for claim, row in ledger().items() if lesson_of(claim) == one.id)
-    lines += [f"Recorded runs: {repeated(name)}" for name in names if name in experiments()]
+    lines += [say("Recorded runs: {told}", told=repeated(name)) for name in names if name in experiments()]
     return verified(lines, [f"notebooks/source/{one.source.name}"])
 
 
@@ -184,6 +213,9 @@ def exercise(path: Path) -> str:
     """The boxes of a lesson as students get them: hints and solutions of practice folded, no hidden case."""
     at, one = f"{BOXES}/{path.stem}.md", lessons()[path.name[:2]]
     cells, parts = exercises.teacher_notebook(path).cells, []
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = translated(one.id, cell.source)
     spoken = mentions(at, "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"))
     for cell in cells:
         source, grading = cell.source, cell.metadata.get("nbgrader", {})
@@ -194,9 +226,11 @@ def exercise(path: Path) -> str:
             source = exercises.SOLUTION.sub(lambda m: _stub(m["body"]), source)
         source = exercises.HIDDEN.sub("", source).strip("\n")
         block = f"```python\n{source}\n```"
-        folded = f"<details class='checker'><summary>The checker</summary>\n\n{block}\n\n</details>"
+        folded = f"<details class='checker'><summary>{say('The checker')}</summary>\n\n{block}\n\n</details>"
         parts.append(folded if grading.get("locked") else block)
-    text, back = "\n\n".join(parts), f"Lesson: [{one.id} {one.title}]({way(notebook_of(one), at)}) · {MAKE}."
+    back = "Lesson: [{id} {title}]({link}) · {make}."
+    back = say(back, id=one.id, title=title_of(one), link=way(notebook_of(one), at), make=MAKE)
+    text, back = "\n\n".join(parts), " · ".join([back, *switch(at)])
     text = re.sub(
         r"^(# .+)$",
         lambda m: f"{m[1]}\n\n:::{{container}} glance\n{back}\n:::",
@@ -206,7 +240,9 @@ def exercise(path: Path) -> str:
     )
     # a heading of a box is "09.1 …": its points and stars follow
     lines = [
-        "Each checker accepts the solution and rejects the wrong answers of `tests/answers` (`make test`)."
+        say(
+            "Each checker accepts the solution and rejects the wrong answers of `tests/answers` (`make test`)."
+        )
     ]
     return text + verified(lines, [f"{BOXES}/{path.name}"])
 
@@ -217,26 +253,37 @@ def _stub(body: str) -> str:
 
 def exercise_index() -> str:
     """All boxes of all lessons in one table."""
-    lines = [
-        "# Exercises", "",
+    stars = (
         "Stars are the difficulty. *Practice* has two hints and a solution, folded; *graded* has hidden cases. "
-        f"A checker below every answer explains the likely mistake. {MAKE}; "
-        "[how grading works](../../TEACHING.md#exercises-and-grading).",
-        "", "| exercise | difficulty | minutes | kind |", "|:--|:--|--:|:--|",
-    ]  # fmt: skip
+        "A checker below every answer explains the likely mistake. {make}; "
+        "[how grading works](../../TEACHING.md#exercises-and-grading)."
+    )
+    told = site().rewrite(say(stars, make=MAKE), f"{BOXES}/index.md")
+    lines = [
+        say("# Exercises"),
+        "",
+        told,
+        "",
+        say("| exercise | difficulty | minutes | kind |"),
+        "|:--|:--|--:|:--|",
+    ]
     for path in exercises.sources().values():
         for box in boxes(path):
-            kind = " · ".join(
-                filter(None, (box.kind, box.flavour, f"{box.points} points" if box.graded else ""))
-            )
+            points = say("{points} points", points=box.points) if box.graded else ""
+            kind = " · ".join(filter(None, (say(box.kind), say(box.flavour), points)))
             stars = "●" * box.difficulty + "○" * (5 - box.difficulty)
-            link = f"[{box.id} {box.title}]({path.stem}.md#{_slug(f'{box.id} {box.title}')})"
-            lines.append(f"| {link} | {stars} | {box.minutes} | {kind} |")
+            title = translated(path.name[:2], f"## {box.id} {box.title}").removeprefix("## ")
+            lines.append(f"| [{title}]({path.stem}.md#{_slug(title)}) | {stars} | {box.minutes} | {kind} |")
     return (
         "\n".join(lines)
         + "\n\n"
-        + toctree("", [f"{one.id} {one.title} <{one.source.stem}>" for one in lessons().values()])
+        + toctree("", [f"{one.id} {title_of(one)} <{one.source.stem}>" for one in lessons().values()])
     )
+
+
+def title_of(one: Any) -> str:
+    """A lesson's title, without its number."""
+    return translated(one.id, f"# {one.id} {one.title}").removeprefix(f"# {one.id} ")
 
 
 def _slug(title: str) -> str:

@@ -8,8 +8,10 @@ python -m book messages           the catalogues follow the sources: what is new
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -18,11 +20,12 @@ from pathlib import Path
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po, write_po
 
-from book.facts import lessons, notebook_of, root
+from instructlab_repro import notebooks
 from instructlab_repro.notebooks import exercises
-from instructlab_utils.project import text_of
+from instructlab_utils.project import find_root, text_of
 
 LANGUAGES = {"zh": "zh_CN"}  # the name of the folder on the site, and gettext's
+LANGUAGE = os.environ.get("BOOK_LANGUAGE", "en")  # of the pages that this process writes
 FENCE = re.compile(r"^(?:`{3,}|~{3,}|\$\$)")
 MATHS = r"\$\$.*?\$\$|(?<![\\$])\$(?!\s)[^$]+?(?<!\s)\$"
 CODE = r"(`+)(?!`).+?(?<!`)\1(?!`)"
@@ -60,9 +63,10 @@ def key(block: str) -> str:
 
 def sources(number: str) -> list[str]:
     """The Markdown of the lesson ``number`` and of its exercises, cell by cell."""
-    one = lessons()[number]
-    cells = [("".join(cell["source"]), cell["cell_type"]) for cell in json.loads(text_of(one.notebook))["cells"]]
-    cells += [(cell.source, cell.cell_type) for cell in exercises.teacher_notebook(exercises.sources()[number]).cells]
+    stored = json.loads(text_of(notebooks.lessons()[number].notebook))["cells"]
+    cells = [("".join(cell["source"]), cell["cell_type"]) for cell in stored]
+    boxes = exercises.teacher_notebook(exercises.sources()[number]).cells
+    cells += [(cell.source, cell.cell_type) for cell in boxes]
     return [source for source, kind in cells if kind == "markdown"]
 
 
@@ -74,7 +78,7 @@ def messages(number: str) -> Iterator[str]:
 
 def path_of(language: str, name: str) -> Path:
     """The catalogue of a lesson's number, or of ``site``."""
-    return root() / "locales" / LANGUAGES[language] / "LC_MESSAGES" / f"{name}.po"
+    return find_root() / "locales" / LANGUAGES[language] / "LC_MESSAGES" / f"{name}.po"
 
 
 def catalogue(language: str, name: str) -> Catalog:
@@ -84,14 +88,25 @@ def catalogue(language: str, name: str) -> Catalog:
     return read_po(io.StringIO(text), locale=LANGUAGES[language])
 
 
+@functools.cache
 def words_of(language: str, name: str) -> dict[str, str]:
-    """Block → its translation; fuzzy and empty ones are left out."""
-    return {key(str(m.id)): str(m.string) for m in catalogue(language, name) if m.id and m.string and not m.fuzzy}
+    """Block → its translation; fuzzy and empty ones are left out. Nothing for English."""
+    if language == "en":
+        return {}
+    return {
+        key(str(m.id)): str(m.string) for m in catalogue(language, name) if m.id and m.string and not m.fuzzy
+    }
 
 
-def translate(markdown: str, words: dict[str, str]) -> str:
-    """The text with every block that has a translation replaced by it."""
-    return "\n\n".join(words.get(key(block), block) for block in blocks(markdown))
+def translated(number: str, markdown: str) -> str:
+    """The text of a lesson or its exercises in LANGUAGE; a block without a valid translation stays English."""
+    words = words_of(LANGUAGE, number)
+    return "\n\n".join(words.get(key(block), block) for block in blocks(markdown)) if words else markdown
+
+
+def say(template: str, **fields: object) -> str:
+    """The site's own words in LANGUAGE: ``template`` with its fields in braces, filled."""
+    return words_of(LANGUAGE, "site").get(key(template), template).format(**fields)
 
 
 def store(found: Catalog, language: str, name: str) -> None:
@@ -104,27 +119,29 @@ def store(found: Catalog, language: str, name: str) -> None:
     path.write_bytes(head.encode() + out.getvalue())
 
 
-def update(language: str, name: str, blocks_now: list[str]) -> tuple[int, int]:
-    """The catalogue follows the sources; (messages, those without a valid translation)."""
-    template = Catalog(locale=LANGUAGES[language])
-    for block in blocks_now:
-        template.add(block)
-    kept = {key(str(m.id)): m for m in catalogue(language, name) if m.id}
-    merged = Catalog(locale=LANGUAGES[language])
-    for block in blocks_now:
-        if known := kept.get(key(block)):
-            merged.add(block, known.string, flags=known.flags)
+def names() -> list[str]:
+    """The catalogues: a lesson's number each, and the site's own words."""
+    return [*notebooks.lessons(), "site"]
+
+
+def update(language: str, name: str) -> tuple[int, int]:
+    """The catalogue follows the sources: what has changed is fuzzy, what is gone goes. (Messages, those without a valid
+    translation.) The site's own words stay as they are: their sources are calls of :func:`say`."""
     old = catalogue(language, name)
-    old.update(template)
-    for message in old:
-        if message.id and key(str(message.id)) not in kept:
-            merged.add(message.id, message.string, flags=message.flags)
-    order = {block: i for i, block in enumerate(blocks_now)}
-    ordered = Catalog(locale=LANGUAGES[language])
-    for message in sorted((m for m in merged if m.id), key=lambda m: order[str(m.id)]):
-        ordered.add(message.id, message.string, flags=message.flags)
-    store(ordered, language, name)
-    return len(blocks_now), sum(1 for m in ordered if m.id and (not m.string or m.fuzzy))
+    if name != "site":
+        now = list(messages(name))
+        valid = {key(str(m.id)): m for m in old if m.id}
+        template = Catalog(locale=LANGUAGES[language])
+        for block in now:
+            template.add(block)
+        old.update(template)  # near ones become fuzzy
+        new = Catalog(locale=LANGUAGES[language])
+        for block in now:
+            found = valid.get(key(block)) or old[block]
+            new.add(block, found.string, flags=found.flags)
+        store(old := new, language, name)
+    every = [m for m in old if m.id]
+    return len(every), sum(1 for m in every if not m.string or m.fuzzy)
 
 
 def kept_apart(block: str) -> dict[str, Counter[str]]:

@@ -24,9 +24,20 @@ KINDS = ("EMAIL", "IBAN", "CARD", "PHONE", "NAME")  # of two that overlap, the e
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[\w-]+\.)+\w{2,}", re.UNICODE)
 _IBAN = re.compile(r"(?<!\w)[A-Za-z]{2}\d{2}(?:\s?[A-Za-z0-9]){11,30}(?!\w)")
-_CARD = re.compile(r"(?<![\w])\d(?:[\s-]?\d){12,18}(?![\w])")
+_CODE = re.compile(r"(?=([A-Za-z]{2})\d{2})")
+# Characters of an IBAN by country. Source: the IBAN registry of ISO 13616.
+_LENGTHS = dict(
+    AD=24, AE=23, AL=28, AT=20, AZ=28, BA=20, BE=16, BG=22, BH=22, BR=29, BY=28, CH=21, CR=22, CY=28, CZ=24, DE=22,
+    DK=18, DO=28, EE=20, EG=29, ES=24, FI=18, FO=18, FR=27, GB=22, GE=22, GI=23, GL=18, GR=27, GT=28, HR=21, HU=28,
+    IE=22, IL=23, IQ=23, IS=26, IT=27, JO=30, KW=30, KZ=20, LB=28, LI=21, LT=20, LU=20, LV=21, MC=27, MD=24, ME=22,
+    MK=19, MR=27, MT=31, MU=30, NL=18, NO=15, PK=24, PL=28, PS=29, PT=25, QA=29, RO=24, RS=22, SA=24, SE=24, SI=19,
+    SK=24, SM=27, TN=24, TR=26, UA=29, VA=22, VG=24, XK=20,
+)  # fmt: skip
+_OF_LENGTH = {n: re.compile(rf"[A-Za-z0-9](?:\s?[A-Za-z0-9]){{{n - 1}}}") for n in set(_LENGTHS.values())}
+_CARD = re.compile(r"(?<!\d)\d(?:[\s-]?\d){12,18}(?!\d)")
 _PHONE = re.compile(
-    r"(?<![\w+.-])(?:\+\d{1,3}[\s./-]?)?(?:\(\d{1,5}\)[\s./-]?)?\d{2,5}(?:[\s./-]?\d{2,5}){1,4}(?![\w-]|[.]\d)"
+    r"(?:(?<![\w+.-])|(?<=[^\W\d])(?=[+(]))(?:\+\d{1,3}[\s./-]?)?(?:\(\d{1,5}\)[\s./-]?)?"
+    r"\d{2,5}(?:[\s./-]?\d{2,5}){1,4}(?![\d-]|[.]\d)"
 )
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -84,10 +95,15 @@ def find(text: str, names: Iterable[str] = ()) -> list[Span]:
             if iban(seen[m.start() : end]) and not seen[end : end + 1].isalnum():
                 found.append(Span(m.start(), end, "IBAN"))
                 break
+    for m in _CODE.finditer(seen):  # of a known length: whatever sticks to it, as in a damaged log line
+        length = _LENGTHS.get(m[1].upper())
+        if length and (whole := _OF_LENGTH[length].match(seen, m.start())) and iban(whole[0]):
+            found.append(Span(*whole.span(), "IBAN"))
     found += [Span(*m.span(), "CARD") for m in _CARD.finditer(seen) if luhn(re.sub(r"\D", "", m[0]))]
     for m in _PHONE.finditer(seen):
         n = len(re.sub(r"\D", "", m[0]))
-        if 7 <= n <= 15 and (re.search(r"[\s(/]", m[0]) or m[0][0] in "+0"):
+        sure = re.search(r"[\s(/]", m[0]) or m[0][0] == "+"
+        if 7 <= n <= 15 and (sure or (m[0][0] == "0" and not seen[m.end() : m.end() + 1].isalnum())):
             found.append(Span(*m.span(), "PHONE"))
     for name in sorted({n for n in listed(names, "names") if n.strip()}, key=len, reverse=True):
         pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)

@@ -16,9 +16,11 @@ import sys
 import time
 import tomllib
 import urllib.parse
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from string import Formatter
 
 import pytest
 
@@ -30,7 +32,7 @@ sys.path[:0] = [
 
 from browser import Browser, program  # noqa: E402
 
-from book import facts, prose, study  # noqa: E402
+from book import facts, prose, readme, study, translate  # noqa: E402
 from instructlab_repro.notebooks import exercises  # noqa: E402
 
 OWN = ROOT / ".venv-book" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -46,6 +48,10 @@ LOOKED_AT = [
     "data/results/tables/index.html",
     "data/results/tables/arena.html",
     *(f"notebooks/{stem}.html" for stem in LESSONS),
+    "zh/index.html",
+    "zh/docs/glossary.html",
+    "zh/notebooks/exercises/09_lora.html",
+    *(f"zh/notebooks/{stem}.html" for stem in LESSONS),
 ]
 
 
@@ -57,7 +63,12 @@ def test_the_glossary_names_its_terms_in_two_languages_and_where_they_are_taught
     assert len(rows) >= 120 and len({row["en"].lower() for row in rows}) == len(rows)
     assert not [row["en"] for row in rows if not re.search(r"[\u4e00-\u9fff]", row["zh"])]
     assert not [row["en"] for row in rows if len(row["text"]) < 20 or not row["text"].endswith((".", "?"))]
-    assert not [row["en"] for row in rows if set(row) - {"en", "zh", "text", "lesson", "also", "link"}]
+    assert not [
+        row["en"] for row in rows if set(row) - {"en", "zh", "text", "text_zh", "lesson", "also", "link"}
+    ]
+    assert not [row["en"] for row in rows if not re.search(r"[\u4e00-\u9fff].*[。？]$", row["text_zh"])]
+    kept = re.compile(r"\$[^$]+\$|`[^`]+`")
+    assert not [row["en"] for row in rows if kept.findall(row["text"]) != kept.findall(row["text_zh"])]
     untaught = []
     for row in (row for row in rows if "lesson" in row):
         (source,) = (ROOT / "notebooks" / "source").glob(f"{row['lesson']}_*.py")
@@ -66,6 +77,26 @@ def test_the_glossary_names_its_terms_in_two_languages_and_where_they_are_taught
         if not any(word in text or word.replace("-", " ") in text for word in spellings):
             untaught.append((row["en"], row["lesson"]))
     assert not untaught
+
+
+def test_the_sites_own_words_have_their_fields_in_chinese_too_and_every_lesson_its_outcome() -> None:
+    words = translate.words_of("zh", "site")
+    for template, chinese in words.items():
+        fields = [
+            Counter(field for _, field, _, _ in Formatter().parse(text)) for text in (template, chinese)
+        ]
+        assert fields[0] == fields[1] and re.search(r"[\u4e00-\u9fff]", chinese), template
+    assert not [one.outcome for one in facts.lessons().values() if one.outcome not in words]
+
+
+def test_the_chinese_readme_has_the_table_of_lessons_that_is_written_now() -> None:
+    text = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+    assert readme.chinese() == text, "run `python -m book.readme`"
+    rows = re.findall(
+        r"^\| \[(\d\d) ([^]]+)\]\(notebooks/\1_\w+\.ipynb\) \| (.+) \| [\d.]+ \|$", text, re.MULTILINE
+    )
+    assert [number for number, _, _ in rows] == [stem[:2] for stem in LESSONS]
+    assert all(re.search(r"[\u4e00-\u9fff]", part) for _, *parts in rows for part in parts)
 
 
 @pytest.mark.parametrize("stem", LESSONS)
@@ -234,8 +265,8 @@ def test_the_site_is_small_shows_no_hidden_case_and_every_page_says_what_was_ver
     silent = set()
     for path in files:
         if path.suffix == ".html" and "_static" not in path.parts and facts.changed():
-            if "What was last verified" not in path.read_text(encoding="utf-8"):
-                silent.add(path.relative_to(site).as_posix())
+            if not re.search("What was last verified|最近一次验证了什么", path.read_text(encoding="utf-8")):
+                silent.add(path.relative_to(site).as_posix().removeprefix("zh/"))
     lists = {"data/cards/index.html", "data/results/tables/index.html", "notebooks/exercises/index.html"}
     assert silent <= {"search.html"} | lists
 
@@ -267,7 +298,7 @@ def test_a_page_in_a_narrow_window(page: str, site: Path, browser: Browser) -> N
         "[...document.querySelectorAll('mjx-merror, .mjx-error')].map(e => e.textContent)"
     )
     assert not raw and not wrong
-    if page.startswith("notebooks/0") or page.startswith("notebooks/1"):
+    if re.match(r"(?:zh/)?notebooks/[01]", page):
         assert browser.evaluate("document.querySelectorAll('mjx-container').length") > 5
     assert browser.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
     assert browser.complaints == []
@@ -276,7 +307,9 @@ def test_a_page_in_a_narrow_window(page: str, site: Path, browser: Browser) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("page", [*LOOKED_AT[:9], "notebooks/09_lora.html", "notebooks/17_preferences.html"])
+@pytest.mark.parametrize(
+    "page", [*LOOKED_AT[:9], "notebooks/09_lora.html", "zh/notebooks/17_preferences.html"]
+)
 def test_text_stands_out_from_its_ground(page: str, dark: bool, site: Path, browser: Browser) -> None:
     browser.open((site / page).as_uri(), dark=dark)
     browser.evaluate(STILL + OPEN)
@@ -285,14 +318,20 @@ def test_text_stands_out_from_its_ground(page: str, dark: bool, site: Path, brow
 
 
 RESULTS = "[...document.querySelectorAll('#search-results li a')].map(one => one.href)"
-WORDS = [("AdaLoRA", "09_lora.html"), ("交叉熵", "glossary.html"), ("GRIM", "00_instruction_set.html")]
+WORDS = [
+    ("", "AdaLoRA", "09_lora.html"),
+    ("", "交叉熵", "glossary.html"),
+    ("", "GRIM", "00_instruction_set.html"),
+    ("zh", "交叉熵", "01_empirical_risk.html"),
+    ("zh", "量化", "25_compression.html"),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("word", "page"), WORDS)
-def test_the_search_finds_a_term(word: str, page: str, site: Path, browser: Browser) -> None:
+@pytest.mark.parametrize(("home", "word", "page"), WORDS)
+def test_the_search_finds_a_term(home: str, word: str, page: str, site: Path, browser: Browser) -> None:
     browser.complaints.clear()
-    browser.open(f"{(site / 'search.html').as_uri()}?q={urllib.parse.quote(word)}")
+    browser.open(f"{(site / home / 'search.html').as_uri()}?q={urllib.parse.quote(word)}")
     end = time.monotonic() + 20
     while time.monotonic() < end and not any(page in link for link in browser.evaluate(RESULTS)):
         time.sleep(0.1)

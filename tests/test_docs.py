@@ -12,7 +12,7 @@ from instructlab_repro.notebooks import exercises
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = tuple(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))
-PROSE = ("README.md", "CONTRIBUTING.md", "TEACHING.md", "SCALING.md", *DOCS)
+PROSE = ("README.md", "CONTRIBUTING.md", "TEACHING.md", "SCALING.md", "README.zh.md", *DOCS)
 PAGES = (*PROSE, "LEDGER.md", "benchmarks/RESULTS.md")
 GENERATED = re.compile(r"<!-- generated:([\w.-]+) -->\n.*?<!-- /generated -->", re.DOTALL)
 
@@ -112,6 +112,28 @@ def test_readme_is_two_screens_with_two_commands_and_one_figure() -> None:
     )
     assert commands == ["course", "test"] and text.count("![") == 1
     assert len(re.findall(r"^- \*\*(?:supported|refuted)", text, re.MULTILINE)) == 5
+
+
+def test_the_chinese_readme_has_the_commands_the_links_and_the_verdicts_of_the_english_one() -> None:
+    english, chinese = _text("README.md"), _text("README.zh.md")
+    assert (
+        english.split("\n")[2] == "[中文](README.zh.md)" and chinese.split("\n")[2] == "[English](README.md)"
+    )
+
+    def commands(text: str) -> list[str]:
+        lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).split("\n")
+        return [line.split("#")[0].rstrip() for line in lines]
+
+    def links(text: str) -> set[str]:
+        return set(re.findall(r"\]\(([^)\s]+)\)", text)) - {"README.md", "README.zh.md"}
+
+    assert commands(chinese) == commands(english)
+    assert links(chinese) == links(english)
+    assert len(re.findall(r"^## ", chinese, re.MULTILINE)) == len(re.findall(r"^## ", english, re.MULTILINE))
+    word = {"成立": "supported", "被推翻": "refuted", "未决": "undecided"}
+    told = re.findall(r"^- \*\*(.+?)\*\*：“.+?（\[(\w+)\]\(LEDGER", chinese, re.MULTILINE)
+    wanted = re.findall(r"^- \*\*(\w+)\*\*: “.+? \(\[(\w+)\]\(LEDGER", english, re.MULTILINE)
+    assert len(told) == 5 and [(word[verdict], claim) for verdict, claim in told] == wanted
 
 
 def test_contributing_is_one_screen_and_every_page_of_docs_is_linked() -> None:

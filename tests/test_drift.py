@@ -29,7 +29,8 @@ ELSEWHERE = {
     "benchmarks",
     "coverage",
     "worked-example",
-}  # test_slurm.py, test_bench.py, test_claims.py, test_recompute.py
+    "lessons-zh",
+}  # test_slurm.py, test_bench.py, test_claims.py, test_recompute.py, test_book.py
 FOLDERS = ("source", "exercises", "experiments/source")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / "notebooks" / folder).glob("*.py"))
 

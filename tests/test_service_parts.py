@@ -87,6 +87,35 @@ def test_results_come_back_to_whom_they_belong(thread):
     assert max(seen) <= 4 and sum(seen) == 120 and len(seen) < 120 and len(names) == 1
 
 
+def test_lanes_work_side_by_side_and_never_more_of_them_than_asked():
+    at_work, most_at_work, lock = 0, 0, threading.Lock()
+    meet = threading.Barrier(2)  # the first two batches are at work together, or this breaks
+
+    def slow(key, items):
+        nonlocal at_work, most_at_work
+        with lock:
+            at_work += 1
+            most_at_work = max(most_at_work, at_work)
+        if max(items) < 2:
+            meet.wait(5)
+        time.sleep(0.002)
+        with lock:
+            at_work -= 1
+        return [-item for item in items]
+
+    async def main():
+        one = batcher.Batcher(batcher.at_once(slow), pool, lanes=2, most=1)
+        assert await asyncio.gather(*(one.submit([n]) for n in range(30))) == [[-n] for n in range(30)]
+        last = asyncio.create_task(one.submit([30]))
+        await asyncio.sleep(0)
+        await one.close()  # what was let in is finished
+        assert await last == [-30]
+
+    with ThreadPoolExecutor(4) as pool:
+        run(main())
+    assert most_at_work == 2 and not meet.broken
+
+
 def test_one_item_that_fails_does_not_spoil_its_neighbours(thread):
     def fussy(key, items):
         if any(item < 0 for item in items):
@@ -154,7 +183,7 @@ def test_a_long_job_lets_short_ones_through(thread):
     assert 0 < order.index("short") < 6 and len(order) == 7
 
 
-@pytest.mark.parametrize("how", [{"most": 0}, {"room": 0}, {"pause": -1}, {"pause": math.nan}])
+@pytest.mark.parametrize("how", [{"most": 0}, {"lanes": 0}, {"room": 0}, {"pause": -1}, {"pause": math.nan}])
 def test_a_batcher_refuses_what_makes_no_sense(thread, how):
     with pytest.raises(ParameterError):
         batcher.Batcher(batcher.at_once(lambda key, items: items), thread, **how)

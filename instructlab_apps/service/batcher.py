@@ -1,6 +1,6 @@
-"""A dynamic micro-batcher: many wait, one worker thread computes, and a full queue says no at once.
+"""A dynamic micro-batcher: many wait, worker threads compute, and a full queue says no at once.
 
-The front is asyncio and never computes; the one thread runs the model (torch releases the interpreter while it multiplies).
+The front is asyncio and never computes; the threads run the model (torch releases the interpreter while it multiplies).
 Taught in lesson 25.
 """
 
@@ -68,17 +68,20 @@ class Batcher:
     """``steps(key, items)`` yields, step by step, the (place, result) pairs that are ready; each step is one visit to the
     ``thread``, so two batchers that share a thread take turns: a long answer does not hold up the short ones.
 
-    ``most``: items in a batch; ``pause``: seconds to wait for company when the batch is not full; ``room``: items that may
-    wait; ``seen(batch size, seconds)`` is told of every batch. ParameterError for numbers that make no sense.
+    ``lanes``: batches at work at the same time; ``most``: items in a batch; ``pause``: seconds to wait for company when
+    the batch is not full; ``room``: items that may wait; ``seen(batch size, seconds)`` is told of every batch.
+    ParameterError for numbers that make no sense.
     """
 
     def __init__(
-        self, steps: Steps, thread: ThreadPoolExecutor, *, most: int = 16, pause: float = 0.0, room: int = 256,
-        seen: Callable[[int, float], None] | None = None,
+        self, steps: Steps, thread: ThreadPoolExecutor, *, lanes: int = 1, most: int = 16, pause: float = 0.0,
+        room: int = 256, seen: Callable[[int, float], None] | None = None,
     ) -> None:  # fmt: skip
-        if most < 1 or room < 1 or not 0 <= pause < 60:
-            raise ParameterError(f"most {most}, room {room}, pause {pause}: choose 1 or more, 0 to 60 s")
+        if min(lanes, most, room) < 1 or not 0 <= pause < 60:
+            told = f"lanes {lanes}, most {most}, room {room}, pause {pause}"
+            raise ParameterError(f"{told}: choose 1 or more, 0 to 60 s")
         self.steps, self.thread, self.most, self.pause, self.room = steps, thread, most, pause, room
+        self.lanes = lanes
         self.seen = seen or (lambda size, seconds: None)
         self.waiting: list[Waiting] = []
         self.some, self.closing = asyncio.Event(), False
@@ -117,21 +120,29 @@ class Batcher:
             self.waiting = [job for job in self.waiting if id(job) not in gone]
 
     async def _serve(self) -> None:
+        loop, running = asyncio.get_running_loop(), set[asyncio.Task[None]]()
         while not (self.closing and not self.waiting):
             if not self.waiting:
                 self.some.clear()
                 await self.some.wait()
+                continue
+            if len(running) == self.lanes:
+                _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 continue
             if self.pause and len(self.waiting) < self.most and not self.closing:
                 await asyncio.sleep(self.pause)
             jobs = chosen(self.waiting, self.most)
             taken = set(map(id, jobs))
             self.waiting = [job for job in self.waiting if id(job) not in taken]
-            if jobs and not await self._run(jobs) and len(jobs) > 1:
-                for job in (
-                    jobs
-                ):  # one of them spoils the batch: each alone, so that its neighbours get their answers
-                    await self._run([job])
+            running.add(loop.create_task(self._batch(jobs)))
+        await asyncio.gather(*running)
+
+    async def _batch(self, jobs: list[Waiting]) -> None:
+        if jobs and not await self._run(jobs) and len(jobs) > 1:
+            for (
+                job
+            ) in jobs:  # one of them spoils the batch: each alone, so that its neighbours get their answers
+                await self._run([job])
 
     async def _run(self, jobs: list[Waiting]) -> bool:
         """Whether the batch may count as done; False where it failed before anything was ready, and was not alone."""

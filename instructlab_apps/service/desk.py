@@ -35,7 +35,8 @@ from instructlab_utils.markers import marks
 class ServiceSettings:
     """``folder`` holds the SQLite file; ``adapters``: pairs of name and folder.
 
-    Sizes in bytes, times in seconds, rooms in items. ``threads``: of torch, in the one thread that computes.
+    Sizes in bytes, times in seconds, rooms in items. ``threads`` compute, each
+    a batch of its own on one core; ``int8``: the encoder's layers.
     ``drift_run``: requests to a false drift alarm. ``log_texts`` writes a masked beginning of each text into the log;
     ``names`` are masked too.
     """
@@ -50,6 +51,7 @@ class ServiceSettings:
     pause: float = 0.0
     batch: int = 16
     threads: int = 1
+    int8: bool = False
     chat_batch: int = 8
     room: int = 256
     chat_room: int = 32
@@ -84,12 +86,12 @@ class Desk:
         self.alarm = learned(encoder.reference, run=settings.drift_run)
         self.marks = tuple(marks(encoder.tokenizer).values())
         self.model_thread, self.disk_thread = (
-            ThreadPoolExecutor(1, "model", torch.set_num_threads, (settings.threads,)),
+            ThreadPoolExecutor(settings.threads, "model", torch.set_num_threads, (1,)),
             ThreadPoolExecutor(1, "disk"),
         )
         self.vectors = Batcher(
-            at_once(encoder.vectors), self.model_thread, most=settings.batch, pause=settings.pause,
-            room=settings.room, seen=self._seen("encoder"),
+            at_once(encoder.vectors), self.model_thread, lanes=settings.threads, most=settings.batch,
+            pause=settings.pause, room=settings.room, seen=self._seen("encoder"),
         )  # fmt: skip
         self.answers = Batcher(
             decoder.steps, self.model_thread, most=settings.chat_batch, room=settings.chat_room,

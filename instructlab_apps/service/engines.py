@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instructlab_utils import cache, chat, features, models
+from instructlab_utils import cache, chat, features, models, tasks
 from instructlab_utils.errors import ConfigError, InstructionError, ParameterError, TrainingError
 from instructlab_utils.guards import positions
 from instructlab_utils.tuners import adapter_files
@@ -97,11 +99,13 @@ class EncoderEngine:
     ) -> None:
         self.model, self.tokenizer, self.reference = model.eval(), tokenizer, reference
         self.heads = {name: dict(versions) for name, versions in heads.items()}
+        self.reading = threading.Lock()  # a fast tokenizer keeps its settings inside: one thread at a time
 
     def vectors(self, key: str, texts: list[str]) -> list[Tensor]:
         """Mean states of the first WINDOW tokens, float32 (d,) each. TrainingError where one is not finite."""
         how = {"padding": True, "truncation": True, "max_length": WINDOW, "return_tensors": "pt"}
-        batch = self.tokenizer(texts, **how)
+        with self.reading:
+            batch = self.tokenizer(texts, **how)
         with torch.inference_mode():
             ids, mask = batch["input_ids"], batch["attention_mask"]
             states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -203,44 +207,54 @@ def with_adapter(base: nn.Module, folder: Path | str) -> nn.Module:
 
 
 def default_engines(
-    model: str = "", adapters: Mapping[str, str] | None = None
+    model: str = "", adapters: Mapping[str, str] | None = None, int8: bool = False
 ) -> tuple[EncoderEngine, DecoderEngine]:
-    """MiniLM with the heads of HEADS, and SmolLM2 (or the decoder in the folder ``model``) with ``adapters``: name →
-    folder. Heads are fitted at the first start and kept in ``cache.home()/service``. ``model`` "smoke" takes tiny random
-    ones."""
+    """MiniLM with the heads of HEADS, in ``int8`` or not, and SmolLM2 (or the decoder in the folder ``model``) with
+    ``adapters``: name → folder. ``model`` "smoke" takes tiny random ones."""
     if model == "smoke":
         return smoke_engines()
     if model and not Path(model).is_dir():
         raise ParameterError(f"no folder {model!r}: give one with a model's safetensors, or smoke")
-    heads, reference = {}, []
-    for task, sizes in HEADS.items():
-        heads[task], vectors = _task_heads(task, sizes)
-        reference.append(vectors)
-    encoder = EncoderEngine(
-        models.load_encoder(), models.load_tokenizer("encoder"), heads, torch.cat(reference)
-    )
     base, tokenizer = models.load_decoder(model), models.load_tokenizer("decoder", model)
     name = Path(model).name if model else "smollm2"
     variants = {name: base}
     for adapter, folder in (adapters or {}).items():
         variants[f"{name}:{adapter}"] = with_adapter(base, folder)
-    return encoder, DecoderEngine(variants, tokenizer)
+    return encoder_engine(int8=int8), DecoderEngine(variants, tokenizer)
 
 
-def _task_heads(task: str, sizes: Sequence[int]) -> tuple[dict[str, LinearHead], Tensor]:
-    """Versions v1, v2 … of a task's head, each on more rows, and the vectors of the most rows (n, d)."""
-    from instructlab_utils import tasks
-
-    loaded = tasks.load(task)
-    rows = tasks.subsample(loaded.splits["train"], max(sizes), 0)
-    vectors = features.mean_states(rows["text"], WINDOW)
-    names, found = loaded.labels, {}
-    for number, size in enumerate(sizes, start=1):
-        file = cache.home() / "service" / task / f"v{number}.safetensors"
-        if not file.exists():
-            write_head(fitted_head(vectors[:size], rows["label"][:size], names), file)
-        found[f"v{number}"] = read_head(file)
-    return found, vectors
+def encoder_engine(names: Sequence[str] = tuple(HEADS), int8: bool = False) -> EncoderEngine:
+    """MiniLM with the heads of the tasks ``names``: versions v1, v2 … are fitted on more and more rows at the first start
+    and kept in ``cache.home()/service``. With ``int8`` its linear layers are quantised (lesson 25, section 7), and the heads
+    are fitted on what they then say: the old ones would lose a point. ParameterError where torch has no int8."""
+    net, tokenizer = models.load_encoder(), models.load_tokenizer("encoder")
+    if int8:
+        if torch.backends.quantized.engine == "none":
+            raise ParameterError("this build of torch has no int8 layers: serve without --int8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.ao announces its successor
+            net = torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)
+    engine = EncoderEngine(net, tokenizer, {}, torch.zeros(0))
+    reference = []
+    for task in names:
+        loaded, sizes = tasks.load(task), HEADS[task]
+        rows = tasks.subsample(loaded.splits["train"], max(sizes), 0)
+        texts = list(rows["text"])
+        cut = [texts[i : i + 16] for i in range(0, len(texts), 16)]
+        vectors = (
+            torch.stack([vector for few in cut for vector in engine.vectors("", few)])
+            if int8
+            else features.mean_states(texts, WINDOW)
+        )
+        engine.heads[task] = {}
+        for number, size in enumerate(sizes, start=1):
+            file = cache.home() / "service" / ("int8" if int8 else "") / task / f"v{number}.safetensors"
+            if not file.exists():
+                write_head(fitted_head(vectors[:size], rows["label"][:size], loaded.labels), file)
+            engine.heads[task][f"v{number}"] = read_head(file)
+        reference.append(vectors)
+    engine.reference = torch.cat(reference)
+    return engine
 
 
 def smoke_engines(seed: int = 0) -> tuple[EncoderEngine, DecoderEngine]:
@@ -272,4 +286,4 @@ def smoke_engines(seed: int = 0) -> tuple[EncoderEngine, DecoderEngine]:
     texts = [f"text {n} of {'many ' * (n % 7)}words, {chr(97 + n % 26) * (1 + n % 11)}" for n in range(400)]
     engine.reference = torch.stack(engine.vectors("", texts))
     net = small_decoder(len(letters), width=32, layers=1, heads=2, window=512, seed=seed)
-    return engine, DecoderEngine({"smoke": net}, tokenizer)
+    return engine, DecoderEngine({"smoke": net}, copy.deepcopy(tokenizer))

@@ -25,7 +25,7 @@ def create(settings: ServiceSettings, engines: tuple[EncoderEngine, DecoderEngin
     ``settings.model``. The file of keys lies in ``settings.folder``, which is made where it is not there."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     log, metrics = telemetry.logger_to(settings.log_to, settings.names), telemetry.Telemetry()
-    encoder, decoder = engines or default_engines(settings.model, dict(settings.adapters))
+    encoder, decoder = engines or default_engines(settings.model, dict(settings.adapters), settings.int8)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

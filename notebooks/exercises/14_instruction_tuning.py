@@ -35,9 +35,9 @@ from instructlab_utils import checking
 # > ●●○○○ · 10 minutes · practice
 #
 # A model was tuned with this format: each message is `[ROLE]`, a space, the content, `[/]` and a line feed, where `ROLE`
-# is the role in capitals. If the first message is not of the role `system`, a system message with the content `Be
-# helpful.` stands in front. A content is written as it is. With `generation_prompt` the text ends with the start of an
-# answer: `[ASSISTANT]` and a space, and nothing behind it.
+# is the role in capitals. If the first message is not of the role `system`, a system message with the content
+# `Be helpful.` stands in front. A content is written as it is. With `generation_prompt` the text ends with the start of
+# an answer: `[ASSISTANT]` and a space, and nothing behind it.
 
 
 # %% nbgrader={"grade_id": "answer_14_1", "solution": true}

@@ -253,9 +253,9 @@ hidden_15_1(plan)
 #
 # > ●●●○○ · 20 minutes · practice · prediction
 #
-# If a program of $d$ steps is right whenever each step is, and steps fail independently, its accuracy is $p^d$. A model has
-# 184 of 200 programs of depth 1 right, and 98 of 200 *other* programs of depth 6. Predict with a pocket calculator, to
-# three digits:
+# If a program of $d$ steps is right exactly when all its steps are, and each step is right with probability $p$,
+# independently of the others, its accuracy is $p^d$. A model has 184 of 200 programs of depth 1 right, and 98 of 200
+# *other* programs of depth 6. Predict with a pocket calculator, to three digits:
 #
 # - `p6`: the estimate of $p^6$ from depth 1;
 # - `error`: the standard error of that estimate by the delta method,

@@ -396,7 +396,7 @@ check_18_3(prediction)
 # - `generator` is for your draws, so that a run can be repeated.
 #
 # The checker walks through the tasks with three seeds and wants a mean accuracy of $80\,\%$ at the end. Sequential tuning
-# reaches about half of them. You have four seconds a task. What is a *row* of memory is up to you.
+# gets about half of the test rows right. You have four seconds a task. What is a *row* of memory is up to you.
 
 
 # %%

@@ -43,8 +43,8 @@ from instructlab_utils import checking
 # embeddings, the movement so far, the gradient of the loss with respect to it. `mask` has the shape $(B, T)$, 1 at
 # real tokens, 0 at padding (whole numbers).
 #
-# - `unit = "text"`: a text has the radius $R = $ `radius` $\cdot \lVert x \rVert$, the Euclidean norm over its real tokens.
-#   `unit = "token"`: each real token $t$ has the radius $R_t = $ `radius` $\cdot \lVert x_t \rVert$.
+# - `unit = "text"`: a text has the radius $R =$ `radius` $\cdot \lVert x \rVert$, the Euclidean norm over its real tokens.
+#   `unit = "token"`: each real token $t$ has the radius $R_t =$ `radius` $\cdot \lVert x_t \rVert$.
 # - Add to `delta` a step of the length `step` $\cdot R$ in the direction of $g$, as measured in the same unit. A unit
 #   whose gradient is zero gets no step.
 # - Return to the nearest point of each unit's ball.

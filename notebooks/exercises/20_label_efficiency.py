@@ -495,8 +495,8 @@ check_20_4(embed)
 # have a label. Together, times `seconds`, over $3600$.
 #
 # **Power.** With $s$ the standard deviation of the pilot (with $n - 1$), the variance of one difference is
-# $v = s^2 + \max(0,\ 0.5 / \text{items} - 0.5 / \text{pilot items})$. With $k$ seeds: `intervals.power_of_t(effect,
-# sqrt(v / k), k - 1)`.
+# $v = s^2 + \max(0,\ 0.5 / \text{items} - 0.5 / \text{pilot items})$. With $k$ seeds:
+# `intervals.power_of_t(effect, sqrt(v / k), k - 1)`.
 #
 # **Not fitted to the pilot.** An effect within a tenth of the pilot's mean difference (of its size) is refused.
 #

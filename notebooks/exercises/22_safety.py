@@ -438,8 +438,8 @@ hidden_22_3(mask_cards)
 #
 #   Return `(w, bias)`, tensors of shape $(d,)$ and $()$, without a graph. Each number must lie within $10^{-4}$ of
 #   the optimum. How you get there is your choice.
-# - `choose(fit, train, dev, strengths, decay, loss)` buys as much fairness as the budget allows. `train` is `(x, y,
-#   a, b)`, `dev` is `(x, y)`, `strengths` is a list that begins with 0 and rises. Return the largest strength (a
+# - `choose(fit, train, dev, strengths, decay, loss)` buys as much fairness as the budget allows. `train` is
+#   `(x, y, a, b)`, `dev` is `(x, y)`, `strengths` is a list that begins with 0 and rises. Return the largest strength (a
 #   Python number of the list) whose dev accuracy is at most `loss` below that of strength 0. A score of exactly 0
 #   says 0. Accuracies are shares of $n$ rows: compare whole numbers of right rows with `loss * n`, and forgive
 #   $10^{-9}$.

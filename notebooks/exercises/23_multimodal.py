@@ -38,8 +38,8 @@ from instructlab_utils import checking, pictures, speech, training, vision
 #
 # > ●●○○○ · 20 minutes · graded
 #
-# A stack of convolutions turns a square picture of side $n$ into a grid of tokens. `layers` is a list of `(kernel,
-# stride, padding)`, whole numbers; the first layer reads the picture. Return a tuple of three whole numbers:
+# A stack of convolutions turns a square picture of side $n$ into a grid of tokens. `layers` is a list of
+# `(kernel, stride, padding)`, whole numbers; the first layer reads the picture. Return a tuple of three whole numbers:
 #
 # - the **side** of the grid. A layer makes of a side $m$ the side $\lfloor (m + 2 \cdot \text{padding} -
 #   \text{kernel}) / \text{stride} \rfloor + 1$;

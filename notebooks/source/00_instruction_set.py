@@ -54,7 +54,8 @@
 # | symbol | meaning |
 # |---|---|
 # | $I$, $I_{\text{exec}}$ | an instruction; one in which nothing is left to guess |
-# | $q$, $p$ | chance that a changed verdict is a change for the better, that one step is right |
+# | $q$ | chance that a changed verdict is a change for the better |
+# | $p$ | chance that one step of a program is right |
 # | $n$, $m$ | inputs; inputs whose verdict changed |
 # | $k$, $a$, $D$ | instructions of a core (section 2), right answers (section 10); a reported share is $a / 10^D$ |
 # | $d$, $A$ | depth of a program; which type may follow which |
@@ -972,10 +973,9 @@ if run.profile == "smoke":
 #
 # <details><summary>Answers</summary>
 #
-# 1. The text with a hole, inputs with gold answers, the allowed outputs, the check. The check makes it a statement. 2.
-# $5^4$. Two programs may do the same, so there can be far fewer meanings. A model may fail at every step, so it says
-# nothing
-#    of competence.
+# 1. The text with a hole, inputs with gold answers, the allowed outputs, the check. The check makes it a statement.
+# 2. $5^4$. Two programs may do the same, so there can be far fewer meanings. A model may fail at every step, so no such
+#    count says anything of competence.
 # 3. The end of turn vanishes from the labels, and the model never learns to stop. Use the attention mask.
 # 4. It was chosen for its score, luck included. An input with the same verdict before and after prefers neither text.
 # 5. Yes, thirteen of fifteen. No whole number of fifteen rounds to the other.

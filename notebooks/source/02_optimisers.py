@@ -331,7 +331,7 @@ for name, step, knobs in methods:
 # ## 4 Two kinds of decay
 #
 # Back to the article's formula. A penalty $\tfrac\lambda2 \lVert\theta\rVert^2$ in the loss has the gradient
-# $\lambda\theta$. Three ways, as always:
+# $\lambda\theta$. We take it in three ways, as in lesson 01: by this formula, by autograd, and by finite differences.
 
 # %%
 lam = 0.05
@@ -1050,7 +1050,7 @@ print(f"C13 over all seeds: {m['c13_verdict']}")
 #   on the optimiser, and on the head, which shares it here.
 # - That warm-up *helps* a real run. We showed where the noise is, not what it costs.
 # - Which optimiser is best. A fair answer needs a rate for each, and a schedule, and seeds.
-# - Newer rules (Lion, Muon, Shampoo) are not here. They, too, are a few lines and a state.
+# - Other newer rules than Muon (Lion, Shampoo). They, too, are a few lines and a state.
 #
 # **What should I set?**
 #

@@ -118,7 +118,8 @@ print("fossil:", fossil, "  plain look-up:", [label2id[label] for label in label
 # cannot come from the program.)
 #
 # So what *is* a token head for? It gives a row of $K$ logits for each token: shape $(B, T, K)$. Use it when the answer
-# has a label for every word. Here is such an answer: the slots of a restaurant.
+# has a label for every word. Here is such an answer: the slots of a restaurant. (All data of this lesson are taken from
+# BIG-bench; Srivastava et al., 2023.)
 
 # %%
 slots = tasks.load("e2e-slots")
@@ -381,9 +382,9 @@ for name, found in {"lazy": lazy, "short": short}.items():
 run.record(lazy_accuracy=token_accuracy(truth, lazy), short_f1=span_f1(truth, short))
 
 # %% [markdown]
-# **Observe.** Most words are outside, and outside is easy. Token accuracy pays for that, and it pays for every word of a
-# span whose end is wrong. Whoever fills in a form with the span gets a wrong entry. Report span F1, and if you report
-# token accuracy, report that of the lazy tagger beside it.
+# **Observe.** Most words are outside, and outside is easy. Token accuracy gives full marks for that. And where a span ends
+# too early, it still counts all other words of the span as right. But whoever fills in a form with such a span gets a wrong
+# entry. Report span F1. If you also report token accuracy, put that of the lazy tagger beside it.
 #
 # ### 3.2 With the library
 #

@@ -5,7 +5,7 @@
 #     title: Extractive question answering
 #     outcome: turn answers into token spans and back, and find the silent mistakes of a reader
 #     assets: [minilm, bigbench]
-#     minutes: {smoke: 0.6, laptop: 3, gpu: 1}
+#     minutes: {smoke: 0.6, laptop: 4, gpu: 1}
 #     class_minutes: 180
 #     budget:
 #       n_check: {smoke: 24, laptop: 300, gpu: 1000}
@@ -30,7 +30,7 @@
 # | | |
 # |---|---|
 # | before this | lesson 03 (the loop, honest scores); lesson 04 (one label per token) helps |
-# | time | smoke: under a minute · laptop: about three minutes on one core · gpu: not measured yet |
+# | time | smoke: under a minute · laptop: about four minutes on one free core, more on a busy one · gpu: not measured yet |
 # | memory | under 2 GB |
 # | model | MiniLM, 6 layers (`all-MiniLM-L6-v2`), pinned, offline |
 # | data | SQuAD's development set and the four SQuADShifts sets; Disfl-QA for questions without an answer |
@@ -375,9 +375,9 @@ _ = run.figure(figure, "05_windows")
 # %% [markdown]
 # ### Segments
 #
-# BERT tells question and context apart by a learned vector that is added to every token: segment 0 or 1. The articles
-# pass `input_ids` and `attention_mask` only; then everything is segment 0. One of them even glues both texts together
-# with a space.
+# BERT (Devlin et al., 2019) tells question and context apart by a learned vector that is added to every token: segment 0
+# or 1. The articles pass `input_ids` and `attention_mask` only; then everything is segment 0. One of them even glues both
+# texts together with a space.
 #
 # **Predict.** Does leaving the segments out change the hidden states of the *pre-trained* encoder a little, a lot, or not
 # at all?
@@ -813,7 +813,8 @@ run.record(argmax_illegal=illegal / len(test_windows))
 #
 # In Disfl-QA speakers correct themselves in mid-question, and some questions have no answer in the text (Gupta et al.,
 # 2021). For those, position 0 is the right answer. Our score is measured from there, so a threshold on it decides: below
-# the *margin*, answer nothing.
+# the *margin*, answer nothing. Devlin et al. (2019) did the same for the second version of SQuAD, which asks such questions
+# too (Rajpurkar et al., 2018).
 #
 # **Predict.** The reader never trained on an unanswerable *question*, only on windows without their answer. Do the scores
 # of unanswerable questions lie lower?
@@ -855,8 +856,8 @@ for margin in (-np.inf, *np.quantile(top, [0.25, 0.5, 0.75]), np.inf):
 #
 # Miller et al. (2020) collected four new test sets in the way of SQuAD: from new Wikipedia articles, the New York
 # Times, Reddit, and Amazon reviews. On the first they found no sign that years of testing on SQuAD had worn it out.
-# On the other three, published models lost: "average performance drops of 3.8, 14.0, and 17.4 F1 points" [Miller,
-# 2020]. We wrote claim **Q1** before the first run (`data/claims/Q1.toml`): *our small reader falls in the same
+# On the other three, published models lost: "average performance drops of 3.8, 14.0, and 17.4 F1 points" (Miller et al.,
+# 2020). We wrote claim **Q1** before the first run (`data/claims/Q1.toml`): *our small reader falls in the same
 # order.* Three differences must all lie above zero: new Wikipedia minus Times, Times minus Reddit, Reddit minus
 # Amazon. Each pair of neighbours has its own interval; Holm's correction pays for asking three times. (A claim that
 # needs *all three* at once would not need it, since the weakest decides. The rule was written down before the run, so

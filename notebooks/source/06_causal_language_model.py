@@ -34,7 +34,7 @@
 # | | |
 # |---|---|
 # | before this | lessons 01 (cross-entropy) and 03 (the loop) |
-# | time | smoke: about a minute · laptop: about six minutes on one core · gpu: not measured yet |
+# | time | smoke: about a minute · laptop: about six minutes on one free core, more on a busy one · gpu: not measured yet |
 # | memory | under 4 GB |
 # | model | a mini-GPT from scratch; SmolLM2-135M-Instruct, pinned, offline |
 # | data | `e2e`: attributes of a restaurant in, a sentence out (Novikova et al., 2017); 139, 32 and 42 lists of attributes |
@@ -95,8 +95,9 @@ show = functools.partial(plotting.show, run)
 # %% [markdown]
 # ## 1 A loss that is too good
 #
-# The model is the library's GPT-2 with tiny random weights. The rows hold numbers from 1 to 255, drawn at random. We write
-# the loop that looks obvious: the model gets the row, and the loss compares its outputs with the row.
+# The model is the library's GPT-2 (Radford et al., 2019), made tiny, with random weights. The rows hold numbers from 1 to
+# 255, drawn at random. We write the loop that looks obvious: the model gets the row, and the loss compares its outputs with
+# the row.
 
 # %%
 sizes = dict(vocab_size=256, n_positions=160, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
@@ -174,8 +175,9 @@ show(figure, "06_block")
 #
 # ## 2 A language model in five pieces
 #
-# **What is a token?** A common piece of a word. *Byte pair encoding* finds the pieces: begin with letters, and join the most
-# frequent pair of neighbours, again and again. **Predict.** Which pair do descriptions of restaurants join first?
+# **What is a token?** A common piece of a word. *Byte pair encoding* (Sennrich et al., 2016) finds the pieces: begin with
+# letters, and join the most frequent pair of neighbours, again and again. **Predict.** Which pair do descriptions of
+# restaurants join first?
 
 
 # %%
@@ -250,9 +252,9 @@ show(figure, "06_masks")
 # %% [markdown]
 # *Figure: dark means "may read". Nobody reads a padded position. What it reads itself does not matter.*
 #
-# **Piece 2: attention.** A position asks a question (query $q_t$), offers a label to be found by (key $k_s$) and something to
-# hand over (value $v_s$). It reads from all visible positions, in proportion to how well question and label match. Each
-# position makes all three, of width $d_h$ in each head:
+# **Piece 2: attention** (Vaswani et al., 2017). A position asks a question (query $q_t$), offers a label to be found by (key
+# $k_s$) and something to hand over (value $v_s$). It reads from all visible positions, in proportion to how well question and
+# label match. Each position makes all three, of width $d_h$ in each head:
 #
 # $$ o_t = \sum_{s} a_{ts} v_s, \qquad a_{ts} = \operatorname{softmax}_s\!\Big( \frac{q_t \cdot k_s}{\sqrt{d_h}} \Big)
 # \text{ over the visible } s. $$
@@ -820,10 +822,10 @@ show(figure, "06_sampling")
 # errors off. A temperature excludes no word. Below one it makes the tail rarer, above one it makes the tail *heavier*: read
 # the last column. Over a long text even a rare event happens. That is why samplers cut:
 #
-# - **top-k**: only the $k$ largest logits survive;
-# - **nucleus** (top-p): only the fewest tokens survive that together have probability $p$. Where the model is sure, that
-#   is one token; where it is not, many;
-# - **min-p**: only tokens survive that have at least a given share of the largest probability.
+# - **top-k** (Fan et al., 2018): only the $k$ largest logits survive;
+# - **nucleus** (top-p; Holtzman et al., 2020): only the fewest tokens survive that together have probability $p$. Where the
+#   model is sure, that is one token; where it is not, many;
+# - **min-p** (Nguyen et al., 2025): only tokens survive that have at least a given share of the largest probability.
 #
 # How undecided is a distribution? Its entropy $H(p) = -\sum_k p_k \log p_k$ says it in nats: $0$ for a certain one, $\ln V$
 # for a uniform one, and $e^{H}$ reads as "about so many choices".
@@ -1021,14 +1023,15 @@ run.record(human_bleu=metrics.bleu(texts_, references), human_chrf=metrics.chrf(
 #
 # ## 8 A real decoder
 #
-# SmolLM2-135M-Instruct is a Llama. It was stored in four bits a weight and *de-quantised*, and it was already tuned on
-# instructions. Its pieces are those of section 2 with four changes, which many decoders of the last years share:
+# SmolLM2-135M-Instruct (Ben Allal et al., 2025) is a Llama. It was stored in four bits a weight and *de-quantised*, and it
+# was already tuned on instructions. Its pieces are those of section 2 with four changes, which many decoders of the last
+# years share:
 #
-# - **RMSNorm**: divide by the root of the mean square; no mean is subtracted, no bias added;
-# - **RoPE**: no table of positions. Query and key are rotated, pair by pair of their numbers, by an angle that grows with the
-#   position; their inner product then depends on the *distance* of the two positions;
-# - **SwiGLU**: the feed-forward part multiplies two maps of its input, one of them through SiLU;
-# - **GQA** (grouped queries): several query heads share one head of keys and values. The cache shrinks.
+# - **RMSNorm** (Zhang and Sennrich, 2019): divide by the root of the mean square; no mean is subtracted, no bias added;
+# - **RoPE** (Su et al., 2021): no table of positions. Query and key are rotated, pair by pair of their numbers, by an angle
+#   that grows with the position; their inner product then depends on the *distance* of the two positions;
+# - **SwiGLU** (Shazeer, 2020): the feed-forward part multiplies two maps of its input, one of them through SiLU;
+# - **GQA** (grouped queries; Ainslie et al., 2023): several query heads share one head of keys and values. The cache shrinks.
 #
 # **Predict.** SmolLM2 has 9 query heads and 3 of keys and values, of width 64, in 30 layers. How many bytes does a token
 # need in a 16-bit cache?

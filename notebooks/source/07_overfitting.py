@@ -1177,11 +1177,11 @@ print(f"; smoothed {m['ece_smoothed']:.3f}")
 #
 # <details><summary>Answers</summary>
 #
-# 1. A few wrong answers become very sure and cost many nats, while other answers turn right. 2. So that the mean is the
-#    same with and without coins; not in prediction, where nothing is dropped. 3. $e^{-\lambda \eta S / 2} = 1/2$ gives
-#    $\lambda = 2 \ln 2 / (\eta S)$, about 140. 4. Loss and ECE; with two classes not the order of confidences, with more
-#    classes that too. 5. The logarithm is concave; the error is a step, and two barely right members can be outvoted by a
-#    surely wrong one.
+# 1. A few wrong answers become very sure and cost many nats, while other answers turn right.
+# 2. So that the mean is the same with and without coins; not in prediction, where nothing is dropped.
+# 3. $e^{-\lambda \eta S / 2} = 1/2$ gives $\lambda = 2 \ln 2 / (\eta S)$, about 140.
+# 4. Loss and ECE; with two classes not the order of confidences, with more classes that too.
+# 5. The logarithm is concave; the error is a step, and two barely right members can be outvoted by a surely wrong one.
 #
 # In section 1: overfitted in the loss, perhaps; in the accuracy, no. In section 2.3: no, it is the same maximum of noisy
 # numbers.

@@ -1076,10 +1076,12 @@ print(f"accuracy from std 0.001: {r['accuracy_near']:.3f}, from std 1: {r['accur
 #
 # <details><summary>Answers</summary>
 #
-# 1. $2dm + m + d$. The trunk's weights all stay; the adapter comes on top. 2. Only $b_{\text{up}}$. 3. That of the keys:
-#    it adds the same number to all scores of a query, and softmax does not see it (without rotary positions). 4. By the
-#    count two thirds: forward, and the gradient for the inputs. 5. Its name among the trained parameters, and its name in
-#    the saved file.
+# 1. $2dm + m + d$. The trunk's weights all stay; the adapter comes on top.
+# 2. Only $b_{\text{up}}$.
+# 3. That of the keys: it adds the same number to all scores of a query, and softmax does not see it (without rotary
+#    positions).
+# 4. By the count two thirds: forward, and the gradient for the inputs.
+# 5. Its name among the trained parameters, and its name in the saved file.
 #
 # Section 2: the head and what trains inside; trunk, tokenizer and their versions must be the same. Section 3: the matrix
 # $I + W_{\text{up}} W_{\text{down}}$; with $f$ the map is not linear. Section 7: the one in the highest layer, since

@@ -652,8 +652,8 @@ show(figure, "10_rates")
 # - **PT2**, *refuted*, is a verdict on a comparison with runs that did not train. It says nothing about length.
 # - **PT3** and **PV1** compare other first values or another depth *and* another rate. They stay undecided, and a clearer
 #   verdict would not have been about words or depth alone.
-# - **PT1**: LoRA's rate, best on the tuning seed, left seeds behind too. Its mean is higher by more than the margin, but
-#   the interval is wide. The expected negative is not confirmed.
+# - **PT1**: LoRA's rate, best on the tuning seed, left a seed of the five behind too. Its mean is higher by more than the
+#   margin, but the interval is wide. The expected negative is not confirmed.
 # - *The law of section 4*: numbers of scale one have the best mean of the three starts, at a larger rate than small
 #   numbers. That neither supports nor contradicts a law about one rate.
 #
@@ -725,11 +725,12 @@ print(f"a soft prompt made of a sentence differs from the sentence by {r['text_d
 #
 # <details><summary>Answers</summary>
 #
-# 1. $P$ (and the head, if it trains). It replaces the word embedding only; position and type are added. 2. Positions and
-#    types are added and LayerNorm stretches them, the text attends to them, and the text's own positions have moved. 3.
-#    $A / (A + Z)$. It goes to 0: $q \cdot k_i$ is very negative. 4. It makes each step as long as the rate, however small
-#    the gradient is; the way is $c$ times longer. 5. In front of the text's. It matters for heads with one answer a
-#    token, and for those that answer with places.
+# 1. $P$ (and the head, if it trains). It replaces the word embedding only; position and type are added.
+# 2. Positions and types are added and LayerNorm stretches them, the text attends to them, and the text's own positions
+#    have moved.
+# 3. $A / (A + Z)$. It goes to 0: $q \cdot k_i$ is very negative.
+# 4. It makes each step as long as the rate, however small the gradient is; the way is $c$ times longer.
+# 5. In front of the text's. It matters for heads with one answer a token, and for those that answer with places.
 #
 # </details>
 #

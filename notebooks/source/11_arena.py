@@ -282,8 +282,8 @@ run.record(first_five=np.mean(first), second_five=np.mean(second))
 
 # %% [markdown]
 # **Observe.** One method, one rate, one program, and two standard deviations that lie far apart. The second interval
-# is wide enough for nearly everything, the first one is too narrow for it. Student's interval is made for one heap.
-# And where a run in ten is stuck, five seeds show none more often than not.
+# is so wide that it rules out next to nothing. The first one is so narrow that it leaves out the mean of the other five
+# seeds. Student's interval is made for one heap. And where a run in ten is stuck, five seeds show none more often than not.
 #
 # **Repair.** More seeds. Report the median and the number of stuck runs beside the mean. Draw the dots.
 #
@@ -918,8 +918,9 @@ for name, chosen_names in itertools.product(arena_tasks, (names, learned)):
 # forgot little. So TA2 holds among these twenty settings, in the average of two tasks. Do not bet on it elsewhere.
 #
 # TA1 is undecided, and not because soft prompts are steady. LoRA is stuck on one of the seeds (section 1.4), so the
-# gap between "two methods" is as wide as the range of the prompt's settings (the folded lines; a size's interval is
-# cut at zero). A range over many exceeds a gap between two by luck alone; the threshold is meant to cover that.
+# gap between "two methods" is as wide as the range of the prompt's settings (the folded lines; ranges and gaps are never
+# negative, so their intervals stop at zero). A range over many exceeds a gap between two by luck alone; the threshold is
+# meant to cover that.
 #
 # peft, the library, publishes a comparison of the same shape (`method_comparison` in its repository, read in August 2026). It
 # tunes `Llama-3.2-3B` on MetaMathQA and tests on GSM8K. **The two sides are never one ranking**: theirs has another model,
@@ -1148,11 +1149,14 @@ print(f"largest differences to peft: {m['peft_difference']:.0e}, switched off {m
 #
 # <details><summary>Answers</summary>
 #
-# 1. Each method tried its own list of equally many rates, with equally many updates, chosen on dev; and no chosen value lies
-# at an edge (or: these do). 2. All $k$ must lie below $x$, and they are independent. With shared sentences they are not: the
-# gain shrinks by $\sqrt{1 - \rho}$. 3. Nearly all of the optimiser state and of the bytes; a part of the kept values; about
-# half of the backward pass; nothing of the forward pass. 4. The gradient of a bias is that of the output; the gradient of a
-# weight also needs the input. 5. The old weights, or the two factors $A$ and $B$, to subtract their product (up to rounding).
+# 1. Each method tried its own list of equally many rates, with equally many updates, chosen on dev; and no chosen value
+#    lies at an edge (or: these do).
+# 2. All $k$ must lie below $x$, and they are independent. With shared sentences they are not: the gain shrinks by
+#    $\sqrt{1 - \rho}$.
+# 3. Nearly all of the optimiser state and of the bytes; a part of the kept values; about half of the backward pass;
+#    nothing of the forward pass.
+# 4. The gradient of a bias is that of the output; the gradient of a weight also needs the input.
+# 5. The old weights, or the two factors $A$ and $B$, to subtract their product (up to rounding).
 #
 # Section 1: a larger test set shrinks the third mistake, more seeds cure the fourth; neither cures the first two. Section 2:
 # the kept values and the backward pass of the lower four layers: no gradient enters them.

@@ -805,6 +805,7 @@ for form, verbaliser in both.items():
 # **Observe.** Eight sentences prove nothing, and frame and words changed together. They illustrate that a label word
 # is a *string of tokens that the model must know*: a Chinese word costs this vocabulary several tokens, pieces of
 # characters that it hardly saw.
+#
 # ## 8 One draw is not a result
 #
 # The grids repeat all this: four tasks, twenty draws of demonstrations, each with test texts of its own, zero to eight

@@ -922,8 +922,8 @@ for t in "ab":
     )
 
 # %% [markdown]
-# **Observe.** The mask walks into `a`, from where the only way on is one that the model thinks absurd. Keep this picture
-# for the next answers.
+# **Observe.** The mask walks into `a`, from where the only way on is one that the model thinks absurd. Remember this
+# when you read the next answers.
 #
 # **Validity and meaning.** Twelve requests. SmolLM2 sees four examples, then writes a program: freely, and under the mask.
 # *Valid*: it parses and its types fit. *Right*: it also gives the wanted value on eight lists.

@@ -930,7 +930,7 @@ for question, (_, q, value, *_) in judged.items():
 _ = run.figure(figure, "16_kappa")
 
 # %% [markdown]
-# *Figure: $\kappa$ by the share of* yes*, with the disagreement of each question held fixed; dots: our two questions
+# *Figure: $\kappa$ by the share of "yes", with the disagreement of each question held fixed; dots: our two questions
 # with their intervals. The judges' shares differ a little; the dots stand at their mean, and so not exactly on the
 # curves.*
 #
@@ -990,8 +990,8 @@ for name, rows in arms.items():
 # %% [markdown]
 # ### The grid
 #
-# One split and one training of each is a picture. The grid `construction` does it with one split for each of its seeds,
-# at equal updates. The claims were written before the first run:
+# That was one split, and one training on each set: an illustration, not a result. The grid `construction` repeats it, with
+# a split of its own for each seed, at equal updates. The claims were written before the first run:
 #
 # - **C22** (from the source article): constructed instructions can take the place of hand-written ones. At equal size
 #   they cost less than two points.

@@ -394,10 +394,13 @@ show(figure, "18_buffer")
 # Expand it around the weights $\theta^*$ that $D_1$ gave. The slope is about 0 there, if training has converged, so the
 # second order is the first that matters, and if we keep only the diagonal (Kirkpatrick et al., 2017)
 #
-# $$ -\log p(\theta \mid D_1) \approx \text{const} + \frac{1}{2} \sum_i H_i\,(\theta_i - \theta_i^*)^2 .
-# \qquad \text{EWC adds} \quad \frac{\lambda}{2} \sum_i F_i\,(\theta_i - \theta_i^*)^2 $$
+# $$ -\log p(\theta \mid D_1) \approx \text{const} + \frac{1}{2} \sum_i H_i\,(\theta_i - \theta_i^*)^2 . $$
 #
-# to the loss of the next task: a spring on each weight. The curvature $H$ of the summed loss is replaced by the *Fisher
+# EWC adds such a sum to the loss of the next task:
+#
+# $$ \frac{\lambda}{2} \sum_i F_i\,(\theta_i - \theta_i^*)^2 . $$
+#
+# It puts a spring on each weight. The curvature $H$ of the summed loss is replaced by the *Fisher
 # information*, a mean over examples (the factor $N$ goes into $\lambda$, which is tuned anyway):
 #
 # $$ F_i = \frac1N \sum_{n=1}^N \sum_k q_k(x_n) \Big(\frac{\partial \log p_k(x_n)}{\partial \theta_i}\Big)^2,
@@ -945,10 +948,12 @@ print("verdicts:", lesson.words("EW1", "EW3", "RP1", "OL1", "OL3", "C10"))
 #
 # <details><summary>Answers</summary>
 #
-# 1. One that forgets nothing, and one that learns nothing after the first task. 2. It squares the mean, not each
-# example's gradient. At the end of training the mean is near 0. 3. The empirical one depends on them. The true one is the
-# Hessian's diagonal there, since the logits are linear in the weights. 4. Old sentences have parts outside the rows of
-# $A_{\text{old}}$, and the new LoRA may read those. 5. That the model no longer knows *when* to give the old answers.
+# 1. One that forgets nothing, and one that learns nothing after the first task.
+# 2. It squares the mean, not each example's gradient. At the end of training the mean is near 0.
+# 3. The empirical one depends on them. The true one is the Hessian's diagonal there, since the logits are linear in the
+#    weights.
+# 4. Old sentences have parts outside the rows of $A_{\text{old}}$, and the new LoRA may read those.
+# 5. That the model no longer knows *when* to give the old answers.
 #
 # </details>
 #

@@ -1009,11 +1009,12 @@ print(
 #
 # <details><summary>Answers</summary>
 #
-# 1. In many dimensions a random direction is almost orthogonal to the gradient, so to first order the loss stays. 2.
-# Texts with a small loss hardly move, those with a large one leave the ball. 3. FGM passes each batch forward twice, and
-# back even more often. With equal updates it would get more than twice the computing. 4. How many words, which
-# similarity, and whether a person would give the old label to the new text. 5. The accuracy under an attack. It is an
-# upper bound of the truth, the certificate a lower one.
+# 1. In many dimensions a random direction is almost orthogonal to the gradient, so to first order the loss stays.
+# 2. Texts with a small loss hardly move, those with a large one leave the ball.
+# 3. FGM passes each batch forward twice, and back even more often. With equal updates it would get more than twice the
+#    computing.
+# 4. How many words, which similarity, and whether a person would give the old label to the new text.
+# 5. The accuracy under an attack. It is an upper bound of the truth, the certificate a lower one.
 #
 # </details>
 #

@@ -136,7 +136,7 @@ for panel, name in zip(panels, ("random", "margin", "far"), strict=True):
 show(figure, "20_sixteen")
 
 # %% [markdown]
-# *Figure: the pool in its two strongest directions; colour and shape are the topic. The rings of *far* look near: they
+# *Figure: the pool in its two strongest directions; colour and shape are the topic. The rings of "far" look near: they
 # are far in directions that this picture leaves out. Stars are labelled, rings are chosen.*
 #
 # **Observe.** The list is bad: it shows one topic again and again. The two clever choices are no better than *random*,
@@ -574,8 +574,8 @@ for name, data in {"topics": (tx, ty, ttx, tty), "films": (x, y, test_x, test_y)
 # Look at the names on topics. Nearly all are *right*, and yet the head became worse: they are right and
 # one-sided. Two topics were easy, so the head was sure of them, so it named them, and the next head saw hardly any other.
 # Wrong names can do the same: what was kept is a training example, and the next head may believe it more and keep more
-# like it. On films this draw shows no harm. This is *confirmation bias*. Is there a level of the first head above which
-# it does no harm? Other numbers of labels, other rows:
+# like it. This is *confirmation bias*. On films this draw shows no harm. Is there a level of the first head above which
+# self-training does no harm? Other numbers of labels, other rows:
 
 # %%
 dots = {"topics": [], "films": []}
@@ -762,8 +762,8 @@ show(figure, "20_curves")
 # \nabla L_c(\theta)^\top \frac{\partial \hat\theta}{\partial \epsilon_i} = -\eta \; g_c \cdot g_i . $$
 #
 # An example whose gradient points where the clean gradient points helps, so $w_i = \max(0, g_c \cdot g_i)$, divided by the
-# sum. The rate cancels. For a linear head $g_i = (p_i - y_i) x_i^\top$, and with $G = g_c$ as a matrix $g_c \cdot g_i = (p_i
-# - y_i)^\top G x_i$.
+# sum. The rate cancels. For a linear head $g_i = (p_i - y_i) x_i^\top$, and with $G = g_c$ as a matrix
+# $g_c \cdot g_i = (p_i - y_i)^\top G x_i$.
 
 
 # %% tags=["defines:labels.residuals", "defines:labels.meta_weights"]

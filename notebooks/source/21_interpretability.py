@@ -358,8 +358,8 @@ leaning = leaning.float()
 
 # %% [markdown]
 # Captum holds the weights of the points in single precision, so in float64 the last digits differ where a weight is no
-# sum of a few powers of two. And note the last one: `InputXGradient` multiplies by $x$, so its baseline is 0, whatever
-# 0 means in your embedding space.
+# sum of a few powers of two. `InputXGradient`, in the last line of each precision, leaves you no choice of a baseline: it
+# multiplies by $x$, so the baseline is 0, whatever 0 means in your embedding space.
 #
 # ## 4 A text that says nothing
 #
@@ -1011,10 +1011,11 @@ print("verdicts:", lesson.words("IG1", "IG2", "IG3", "CA1", "CA2", "CL1", "PB1")
 #
 # <details><summary>Answers</summary>
 #
-# 1. The sum of the attributions, and the score of the text minus that of the baseline. 2. The slope at the end is
-# nearly 0 there, although the score changed on the way. 3. Whether anything later uses it; and what a control task
-# would have given. 4. Otherwise a gain may come from more texts, not from counterfactual ones. 5. Where the quantity is
-# a collider, or comes after the treatment.
+# 1. The sum of the attributions, and the score of the text minus that of the baseline.
+# 2. The slope at the end is nearly 0 there, although the score changed on the way.
+# 3. Whether anything later uses it; and what a control task would have given.
+# 4. Otherwise a gain may come from more texts, not from counterfactual ones.
+# 5. Where the quantity is a collider, or comes after the treatment.
 #
 # </details>
 #

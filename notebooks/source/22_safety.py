@@ -978,10 +978,12 @@ run.record(**{f"recall_{kind.lower()}": recall for kind, (recall, _) in rates.it
 #
 # <details><summary>Answers</summary>
 #
-# 1. Otherwise smaller weights look like less bias although no verdict changes. 2. That any penalty would do the same by
-# making the head smaller. 3. At one twentieth, if the probabilities are calibrated on what comes. 4. An answer may get
-# lost on its way back and be sent again; the id tells a repetition from a second, different decision. 5. It holds for
-# every matrix: each column is itself a mixture.
+# 1. Otherwise smaller weights look like less bias although no verdict changes.
+# 2. That any penalty would do the same by making the head smaller.
+# 3. At one twentieth, if the probabilities are calibrated on what comes.
+# 4. An answer may get lost on its way back and be sent again; the id tells a repetition from a second, different
+#    decision.
+# 5. It holds for every matrix: each column is itself a mixture.
 #
 # </details>
 #

@@ -156,9 +156,9 @@ for name, shares in named.items():
     )
 
 # %% [markdown]
-# **Observe.** Count, colour and place are about as good as before. The *shape* falls to what a coin with four sides
-# would get, about $\tfrac14$. The network has met circles, and red. Has it also learned *which shapes come in red*?
-# That helps on training pictures, and the loss does not forbid it.
+# **Observe.** On held-out pairs, count, colour and place are about as good as on shown ones. The *shape* falls to what
+# a die with four faces would get, about $\tfrac14$. The network has met circles, and red. Has it also learned *which
+# shapes come in red*? That helps on training pictures, and the loss does not forbid it.
 #
 # **Predict.** What does it call the held-out shapes?
 
@@ -619,8 +619,8 @@ for name, gap in gaps.items():
 # can be seen: our vectors do about as well as the real words. Another picture's do far worse, so SmolLM2 uses what
 # it is shown. The last two lines have no clear order.
 #
-# **Photographs.** CIFAR-10 (Krizhevsky, 2009) has ten classes; we take its test set from BIG-bench, and its authors
-# state no licence. We train the same encoder on them for a few seconds. **Predict.** Does the encoder that learned
+# **Photographs.** CIFAR-10 (Krizhevsky, 2009) has ten classes; we take its test set from BIG-bench. CIFAR-10's
+# authors state no licence. We train the same encoder on them for a few seconds. **Predict.** Does the encoder that learned
 # shapes help here? And what happens if a caption comes along that is right only half of the time?
 
 
@@ -814,8 +814,8 @@ print(f"of {3**4} paths: ab {counted.count((1, 2))}, aa {counted.count((1, 1))},
 # b, –)$, and go from left to right. $\alpha_t(s)$ is the probability of all beginnings that are at place $s$ of $z$
 # after frame $t$:
 #
-# $$ \alpha_t(s) = p_t(z_s)\,\bigl[\alpha_{t-1}(s) + \alpha_{t-1}(s-1)
-# + \underbrace{\alpha_{t-1}(s-2)}_{\text{if } z_s \ne – \text{ and } z_s \ne z_{s-2}}\bigr] . $$
+# $$ \alpha_t(s) = p_t(z_s)\,\bigl[\alpha_{t-1}(s) + \alpha_{t-1}(s-1) +
+# \underbrace{\alpha_{t-1}(s-2)}_{\text{if } z_s \ne – \text{ and } z_s \ne z_{s-2}}\bigr] . $$
 #
 # In logarithms, as products of many probabilities vanish. The same from the right gives $\beta_t(s)$, which we take
 # without $p_t$.
@@ -1103,9 +1103,11 @@ for name, verdict in lesson.words(*SAID).items():
 #
 # <details><summary>Answers</summary>
 #
-# 1. The projector's alone; captions. 2. At the last token of the question. 3. It does not use the pictures. 4. It
-#    is right with probability $\sum p_k^2$, the prior with $\max p_k$. 5. It fills frames without a letter, and it
-#    parts doubled letters.
+# 1. The projector's alone; captions.
+# 2. At the last token of the question.
+# 3. It does not use the pictures.
+# 4. It is right with probability $\sum p_k^2$, the prior with $\max p_k$.
+# 5. It fills frames without a letter, and it parts doubled letters.
 #
 # </details>
 #

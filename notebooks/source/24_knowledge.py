@@ -442,8 +442,8 @@ show(figure, "24_chain")
 # *Figure: retrieval-augmented generation (RAG). Grey: what each step is measured by.*
 #
 # **Predict.** The same questions four times: without a passage, with the passage that the search found, with the right one,
-# with a wrong one (the best-ranked passage in which no answer stands). Which of the four will answer most often? And when it
-# has a wrong passage, will the model fall silent, or answer from it?
+# with a wrong one (the best-ranked passage in which no answer stands). With which of the four will the model be right most
+# often? And with a wrong passage, will it fall silent, or answer from it?
 
 # %%
 chosen = asked[: run.budget.n_read]
