@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks" / "experiments" / "source").glob("*.py"))
 LONGEST = 80
 EXCEPTIONS = {  # the limit of those that cannot keep the common one, and why
-    "clusters": (205, "a decoder in two halves, invented rules and four ways to ask"),
     "instruction_search": (83, "two kinds of candidates, nine ways to choose or to average them"),
     "in_context": (102, "four tasks' texts dealt out to the seeds, wrong labels, a cross-fitted oracle"),
     "demonstration_order": (86, "spreads with and without luck, log-odds, two measures of recency"),
@@ -57,7 +56,7 @@ def test_a_notebook_is_short_and_imports_the_engine_through_block(path):
 
 def test_exceptions_are_few_and_needed():
     lengths = {path.stem: len(code_lines(path)) for path in SOURCES}
-    assert len(EXCEPTIONS) <= 9  # 6 once the pending grid of clusters, of 80 lines, has taken its place
+    assert len(EXCEPTIONS) <= 8
     assert all(lengths[name] > LONGEST for name in EXCEPTIONS)
 
 

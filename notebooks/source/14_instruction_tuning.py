@@ -26,16 +26,16 @@
 # **The promise.** You look at what a chat model really receives. You decide which of these tokens its loss counts, and
 # watch what a mask by padding id does to its manners. You mix tasks of very different size. Then you write the loop of
 # supervised fine-tuning (SFT), equal to trl's loss, and tune a decoder on our own instructions. Last comes the hard
-# question: does any of it help on tasks that were *held out*? Two grids answer, with claims that were written first, and
-# with two controls that show what "held out" can still hide.
+# question: does any of it help on tasks that were *held out*? Two grids answer, with claims that were written first. One
+# of them needs a model whose whole past is known, so we make one.
 #
 # | | |
 # |---|---|
 # | before this | lesson 06 (labels, loss), lesson 09 (LoRA), lesson 12 (ranking of options) |
 # | time | smoke: about a minute · laptop: about four minutes on one core · gpu: about three minutes |
 # | memory | under 3 GB |
-# | model | SmolLM2-135M-Instruct: de-quantised from a 4-bit file, already tuned on instructions; pinned, offline |
-# | data | our own instructions; tasks of BIG-bench and Natural Instructions in clusters |
+# | model | SmolLM2-135M-Instruct: de-quantised from 4 bits, already tuned, pinned; in grid 1 a decoder from scratch |
+# | data | our own instructions; tasks of BIG-bench and Natural Instructions in clusters; lists of five digits |
 # | box of lesson 00's chain | *learn from the score*, on many instructions at once |
 #
 # **You will be able to**
@@ -795,8 +795,7 @@ run.record(chance=chance, n_live=len(every))
 # %% [markdown]
 # **Observe.** The rule of choice moves the number as much as the tuning does: by the mean the untuned model is not
 # above chance, by the sum it is. So we fixed the rule before. And with so few items a difference of a few answers is
-# noise: the standard error of one accuracy is $\sqrt{a (1 - a) / n}$. One seed, one small test: a picture. The grid
-# has more of both.
+# noise: the standard error of one accuracy is $\sqrt{a (1 - a) / n}$. One seed, one small test: a picture.
 #
 # ### What "held out" cannot mean here
 #
@@ -804,11 +803,10 @@ run.record(chance=chance, n_live=len(every))
 # are probably among that. Our tuning has not seen the held-out clusters. The checkpoint may have. So we can measure a
 # *change*; we cannot measure what a model does with truly new tasks. Two controls narrow it down.
 #
-# - **Random weights.** The same architecture, nothing learned. In the grid it gets the same tuning, so that what it
-#   reaches there is owed to the tuning alone. The cell below does not tune it: it shows what the items give away to a
+# - **Random weights.** The same architecture, nothing learned, and not tuned. They show what the items give away to a
 #   model that knows nothing.
-# - **Invented rules.** Rules of ours (two here, three in the grid), with words, a marker and labels that the seed makes
-#   up. No corpus can hold these items.
+# - **Invented rules.** Two rules of ours, with words, a marker and labels that the seed makes up. No corpus can hold these
+#   items.
 
 
 # %%
@@ -855,25 +853,40 @@ del random_net
 # %% [markdown]
 # **Observe.** In the stored run the random weights look no worse than trained ones, and lie above chance. So
 # "above chance" on a few dozen items is no proof of knowledge. These items are also simply the first rows of each
-# task: where the answers are fixed, a habit of saying one of them need not be at chance. The grid balances them, and
-# has five seeds.
+# task: where the answers are fixed, a habit of saying one of them need not be at chance.
 #
 # Look once more at the three models of the table before. In the stored run the one that cannot stop has the best ranks.
 # Rank classification never asks whether a model can end an answer. A measure is blind to what it does not ask.
 #
+# Both controls are crutches: they guess at a past that nobody can look up. What we want is a model whose whole past is
+# known, and items whose answer can be executed.
+#
 # ## 8 The experiments
 #
-# **Grid 1, `clusters`.** The untuned model against the same model tuned on 1, 2, 4 or 8 clusters, *always with 96
-# examples*. That is the point: with more clusters come fewer examples of each, so a gain cannot be a gain by mere amount.
-# Beside them: the name of the task or nothing in place of the instruction, and random weights. LoRA in the upper third,
-# 24 updates, two learning rates for each arm, chosen on dev items of the arm's own training clusters, never on a held-out
-# one. Plain text, not the chat format, which would add some thirty tokens to each text.
+# **Grid 1, `clusters`.** A decoder from scratch, so small that it trains in half a minute (lesson 15 builds this kind).
+# *First* it learns sentences about lists of five digits. They hold ten *selections* (five places, five ranks) and four
+# *reports* (the number itself, the number plus one, is it even, is it above four). *Then* it is tuned on instructions. A
+# *cluster* is all instructions about one selection. The tuning has 1, 2, 4 or 8 clusters, *always with equally many examples
+# and updates*. That is the point: with more clusters come fewer examples of each, so a gain cannot be a gain by mere amount.
+# The test: two more clusters, one place and one rank. The network knows them from sentences. No instruction ever named them.
+#
+# | | an example |
+# |---|---|
+# | sentence | 3 1 4 9 5 : the largest plus one is **0** |
+# | instruction | 3 1 4 9 5 \| take the largest plus one = **0** |
+# | name of the task | 3 1 4 9 5 \| largest plus = **0** |
+# | input alone | 3 1 4 9 5 \| = **0** |
+#
+# Twenty seeds, each with its own held-out clusters and its own test lists. Beside the arms stand two controls: the same
+# tuning without the first training, and with permuted answers. An answer is right if it is what execution gives; no options
+# are ranked.
 #
 # - **C6** (from the source articles): more diverse instructions improve generalisation. Statistic: the slope of held-out
 #   accuracy per doubling of the clusters.
 # - **F2** (after FLAN, whose test always had the instruction; ours changes tuning and test together): instruction > name of
 #   the task > nothing.
-# - **F3** (FLAN's negative, which we expect): at small size, tuning makes held-out tasks *worse*.
+# - **F3** (FLAN's negative): at small size, tuning makes held-out tasks *worse*. We expect it to fail here: our pilots went
+#   up.
 #
 # **Grid 2, `wordings`.** Nothing is trained. Eight tasks, four wordings each: clear, vague, too complex (the same request in
 # nested clauses), none. All wordings were written before the run; each result line holds the SHA-256 of their files. An
@@ -900,75 +913,74 @@ del random_net
 # **Predict.** Give each of the four claims a verdict before you look.
 
 # %%
-lines = lesson.results("clusters")
-lesson.table("clusters")
-
+spec, lines = lesson.experiment("clusters"), lesson.results("clusters")
+by = {(line["seed"], line["method"]): line for line in lines}
+seeds = sorted({number for number, _ in by})
+print("verdicts:", lesson.words("C6", "F2", "F3"))
+lesson.folded("clusters", "C6", "F2", "F3")
 
 # %%
-def curve(metric, scale=1.0):
-    """Per seed: the metric at 1, 2, 4 and 8 clusters."""
-    by = {(line["seed"], line["method"]): line for line in lines}
-    seeds = sorted({seed for seed, _ in by})
-    return {s: [scale * by[s, f"clusters_{n}"][metric] for n in (1, 2, 4, 8)] for s in seeds}
-
-
-figure, panels = plotting.axes(1, 2, width=3.8, height=2.9, dpi=90)
-for panel, metric, name in (
-    (panels[0], "accuracy", "held-out clusters"),
-    (panels[1], "accuracy_invented", "invented rules"),
-):
-    for index, (s, y) in enumerate(curve(metric).items()):
-        panel.plot((1, 2, 4, 8), y, label=f"seed {s}", **plotting.style(index))
-    base = [line[metric] for line in lines if line["method"] == "untuned"]
-    if base:
-        panel.axhline(sum(base) / len(base), color="black", linewidth=1.5, label="untuned")
-    if metric == "accuracy_invented":  # 2, 3 and 3 options
-        panel.axhline((1 / 2 + 1 / 3 + 1 / 3) / 3, color="grey", linestyle=":", label="chance")
-    panel.set(xscale="log", title=name, xlabel="training clusters, 96 examples in all", ylabel="accuracy")
-    panel.set_xticks((1, 2, 4, 8), ("1", "2", "4", "8"))
-    panel.minorticks_off()
-if lines:
-    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+figure, panels = plotting.axes(1, 2, width=4.2, height=3.2, dpi=85)
+curves = [[by[number, f"clusters_{n}"]["accuracy"] for n in (1, 2, 4, 8)] for number in seeds]
+for curve in curves:
+    panels[0].plot((1, 2, 4, 8), curve, color="grey", alpha=0.4, linewidth=0.8)
+arms = {label: [by[n, m]["accuracy"] for n in seeds] for m, label in spec.labels.items()}
+if curves:
+    means = [sum(column) / len(column) for column in zip(*curves, strict=True)]
+    panels[0].plot((1, 2, 4, 8), means, label="mean", linewidth=2.5, color=plotting.COLOURS[0])
+    level = sum(arms[spec.labels["shuffled"]]) / len(seeds)
+    panels[0].axhline(level, color="black", linestyle=":", label="answers permuted")
+    panels[0].legend(loc="lower right", fontsize=7)
+panels[0].set(xscale="log", title="held-out clusters", xlabel="training clusters", ylabel="accuracy")
+panels[0].set_xticks((1, 2, 4, 8), ("1", "2", "4", "8"))
+panels[0].minorticks_off()
+plotting.dots(panels[1], arms, "accuracy, held-out clusters")
 _ = run.figure(figure, "14_clusters")
 
+# %% [markdown]
+# *What to see.* Left: a thin line for each seed; the thick one is their mean, the dotted one a control. Right: a dot for
+# each seed and arm.
+#
+# **Observe.** C6 and F2 are *supported*, F3 is *refuted*. The intervals stand in the folded part.
+#
+# - *More clusters help.* The mean rises with each doubling; some thin lines fall on the way. With one cluster it is no
+#   higher than with permuted answers. The last step, 8 minus 4, is not sure: its interval contains zero. Mere amount is not
+#   the reason, since all arms had equally many examples. But *the number of instructions and their diversity grow together
+#   here*, as the source articles name them together. Which of the two helps, this grid cannot say.
+# - *It takes both trainings.* With permuted answers the tuning can teach no more than how frequent the answers to each
+#   report are. Without the first training the network never met the held-out selections. Both controls stay clearly below
+#   8 clusters.
+# - *F2's two steps are not equally sure.* Instruction above name is at the edge: its interval begins just above zero, and
+#   on the trained clusters the interval contains zero. Name above input alone is large, and no surprise: the input does not
+#   say what is asked. With the instruction in every test, as FLAN had it, both steps are clear.
+# - *F3 fails, as expected.* Tuned is far above untuned. A part of that is the form of an answer: both controls are above
+#   the untuned network, too.
+#
+# So the untuned network does not know the largest number of a list? **Predict.** The same held-out questions, asked in a
+# sentence: which row is best?
+
 # %%
-lesson.show("C6", "F2", "F3")
+ways = ("statement", "instruction", "name", "none")
+print(f"{'':32s}" + "".join(f"{way:>13s}" for way in ways) + f"{'trained':>13s}")
+for method, label in spec.labels.items() if lines else ():
+    row = [sum(by[n, method][f"accuracy_{way}"] for n in seeds) / len(seeds) for way in (*ways, "trained")]
+    print(f"{label:32s}" + "".join(f"{value:13.2f}" for value in row))
 
 # %% [markdown]
-# **Observe.** Three claims, three times *undecided*. Neither FLAN's gain with more clusters nor its loss at small
-# size can be seen here. Before you read that as "no effect", look at the instrument. A gain has plenty of room; a
-# loss has only the few points between the untuned model and chance. The t intervals are narrow, but all seeds answer
-# the *same* items, so they do not count the luck of the items. The bootstrap beside them does, and is about twice as
-# wide.
+# Four ways to ask about the held-out clusters; a statement is a sentence of the first training. Last: the eight other
+# clusters, asked in the row's own way.
 #
-# The loss of the right option is a finer measure than right or wrong. One row of it is a warning.
-
-# %%
-lesson.table("clusters", "choice_nll")
-
-# %%
-uniform = sum(math.log(len(options)) for _, options, _ in every) / len(every)
-print(f"a model that finds all options equally probable has the loss {uniform:.2f} on the live items")
-for line in lesson.results("clusters", stage="tune"):
-    print(f"{line['method']:12s} rate {line['tuned']['learning_rate']:g}: dev loss {line['dev_nll']:.3f}")
-
-# %% [markdown]
-# **Observe.** Four things that the verdicts alone do not say.
+# **Observe.** Read the first column.
 #
-# - *The best row is the one that knows nothing.* Random weights have the smallest loss, because they find all options
-#   nearly equal, and every pre-trained row does worse than that. The pre-trained model is sure of itself, and often
-#   wrong. So the falling loss with more clusters (its interval just touches zero) may be lost confidence, and not gained
-#   knowledge.
-# - *Random weights learn little in this tuning.* Their dev loss is about one nat below $\ln V$, as if they had
-#   learned which tokens are frequent; their accuracy is at chance. What tuning alone can reach with
-#   such weights is little. That says less than it seems: LoRA on random weights is a weak learner.
-# - *The form of the prompt at the test matters; whether the instruction is understood is open.* With the input alone in
-#   the test, the model tuned on instructions loses about as much as F2's first comparison measures, and with the name
-#   of the task it loses more (both beside F2). On invented rules only the instruction can help. There chance is $7/18$
-#   (three rules with 2, 3 and 3 options), no row's mean beats it, and all pre-trained rows lie below it, perhaps since
-#   a habit such as copying the input is wrong again and again. A model that followed instructions would lie above.
-# - *The rates differ.* Each arm took the better of two rates on one tuning seed, and one arm took another than the rest. As
-#   with L1, the comparison is of procedures, mixture and rate together.
+# - *It knew.* Asked by a sentence, the untuned network is right more often than any tuned row. Asked by an instruction,
+#   which puts the same words into a frame that it never saw, it is mostly wrong.
+# - *Tuning pays for one way of asking with another.* Every tuned row is below the untuned one in this column. For 8 clusters
+#   the difference stands beside F3: the sentence loses about as much as the instruction gains. So FLAN's negative is refuted
+#   where an instruction asks, and a cost shows where a sentence does. A test sees the cost only if it asks in the old way.
+# - *More clusters lose less*, in the mean: the column rises from 1 to 8. Permuted answers lose least of all tuned rows, but
+#   that arm also chose a rate ten times smaller (folded table), so the column does not tell why.
+# - *Trained is not held out.* In the last column 8 clusters do much better than on the held-out ones. Without the first
+#   training the network learns its own clusters too, and on the held-out ones it is no better than with permuted answers.
 
 # %%
 lesson.table("wordings", "choice_nll", "accuracy")
@@ -1066,14 +1078,13 @@ print("verdicts:", lesson.words("C6", "F2", "F3", "C5"))
 # %% [markdown]
 # **What we have not shown.**
 #
-# - Nothing about instruction tuning *from a base model*: our checkpoint was tuned before, on data that nobody here has
-#   seen.
-# - Nothing about scale. All published numbers above come from larger models, FLAN's from one that is a thousand times
-#   larger.
-# - 96 examples, 24 updates, the upper third of the layers. A longer tuning may end elsewhere.
-# - Held-out clusters are three. Another choice of clusters may give another slope; the seeds vary the training clusters,
-#   not these.
-# - The number of templates per task, which the plan of C6 also named, was not varied.
+# - Sections 5 to 7 tune a checkpoint that was tuned before, on data that nobody here has seen. Only grid 1's network has a
+#   known past, and its world is lists of digits.
+# - Nothing about scale. All published numbers above come from larger models, FLAN's from one about a million times larger
+#   than grid 1's.
+# - Whether the number of instructions helps or their diversity. The number of wordings per task, which the plan of C6 also
+#   named, was not varied either.
+# - Held-out clusters of a new kind. Ours were a place and a rank, and the tuning had other places and ranks.
 # - "Clear", "vague" and "too complex" are one wording each per task, written by us. Nobody has measured how vague or how
 #   complex they are, and a small model may need other words than a reader.
 #
@@ -1086,7 +1097,7 @@ print("verdicts:", lesson.words("C6", "F2", "F3", "C5"))
 # | the same for `messages` | `assistant_only_loss=True`, and a template with `{% generation %}` | the same |
 # | a model that stops | the end of turn is a target; mask padding by position | it generates the end |
 # | tasks of unequal size | a cap $K$ and a temperature $T$ | examples of each task in an epoch |
-# | a claim about unseen tasks | hold out whole clusters, and what resembles them | an untuned and a random-weights control |
+# | a claim about unseen tasks | hold out whole clusters, and what resembles them | controls: untuned, and permuted answers |
 # | no wasted padding | `packing=True`, with an attention that keeps borders | a packed and a lone row, equal logits |
 # | a score of short answers | rank the options, chance beside it | the item's standard error |
 #
@@ -1096,8 +1107,8 @@ print("verdicts:", lesson.words("C6", "F2", "F3", "C5"))
 # 2. Why is a mask by padding id wrong here, and what does it cost?
 # 3. Write $\log (r_m / r_n)$ under temperature $T$. What do small tasks pay for a large $T$?
 # 4. Why are paraphrase tasks not trained when entailment is tested?
-# 5. Why must the total number of examples be fixed when the number of clusters varies? Name the two controls, and what
-#    each excludes.
+# 5. Why must the total number of examples be fixed when the number of clusters varies? Name grid 1's two controls, and
+#    what each excludes.
 #
 # <details><summary>Answers</summary>
 #
@@ -1105,8 +1116,8 @@ print("verdicts:", lesson.words("C6", "F2", "F3", "C5"))
 # 2. Padding is the end-of-turn token here. All ends vanish from the labels, and the model does not stop.
 # 3. $\frac{1}{T} \log \frac{\min(e_m, K)}{\min(e_n, K)}$. Their few examples come again and again.
 # 4. They ask nearly the same. A tuned model would have seen the held-out task in other words.
-# 5. Else more clusters would also be more examples. Random weights show what tuning alone can reach; invented rules
-#    show what pre-training cannot have seen.
+# 5. Else more clusters would also be more examples. Permuted answers: that the frequencies of the answers suffice.
+#    No first training: that the tuning alone suffices.
 #
 # </details>
 #

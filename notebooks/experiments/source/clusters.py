@@ -4,8 +4,8 @@
 #     id: clusters
 #     title: Instruction tuning and the number of clusters
 #     outcome: one block of the grid behind claims C6, F2 and F3
-#     assets: [smollm2, bigbench]
-#     minutes: {smoke: 2, laptop: 7, gpu: 3}
+#     assets: []
+#     minutes: {smoke: 0.3, laptop: 1, gpu: 1}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -15,334 +15,172 @@
 # %% [markdown]
 # # Experiment `clusters`: one block
 #
-# SmolLM2 (already tuned on instructions) is tuned further on 1, 2, 4 or 8 clusters of tasks, always on equally many
-# examples, and ranks the answers of three clusters that are held out. Beside that: the name of the task, or nothing, in
-# place of the instruction; random weights; rules that we invented, so that no corpus holds them. A block is one seed. The
-# grid stands in `data/experiments/clusters.toml`, the tasks and wordings in `data/instructions/clusters.toml`; lesson 14
+# A small decoder is first trained on sentences about lists, which know ten ways to select a number and four things to say
+# about it. Then it is tuned on instructions of 1, 2, 4 or 8 clusters, always on equally many examples, and answers the two
+# clusters that are held out. A cluster is a selection: all instructions about "the largest", say. A block is one seed. The
+# grid stands in `data/experiments/clusters.toml`, the claims in `data/claims/C6.toml`, `F2.toml` and `F3.toml`; lesson 14
 # explains them.
 #
-# Two stages. `tune` tries two learning rates per arm on a seed that the table does not use, and looks at dev items of the
-# arm's own training clusters, never at a held-out cluster. `run` takes the better one.
+# Two stages. `tune` tries learning rates of the tuning and looks at dev lists of the arm's own training clusters, never at a
+# held-out cluster. `run` takes the best one.
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # tune or run
-seed: int = 0  # clusters, training examples, first values of LoRA, order of batches, invented rules
+stage: str = "run"  # tune, run or twin
+seed: int = 0  # held-out clusters, their order, all examples, first values, order of batches
 
 # %%
-import hashlib
-import re
-import tomllib
-from itertools import zip_longest
+import random
+from itertools import permutations
 
 import numpy as np
 import torch
-from torch import nn
-from transformers import AutoModelForCausalLM
 
-from instructlab_repro.block import fit, open_block
-from instructlab_utils import generation, losses, models, scoring, tasks, training, tuners
+from instructlab_repro import block as blocks
+from instructlab_utils import generation, small, training
 
-block = open_block("clusters", profile, stage, seed=seed)
-settings, run = block.settings, block.run
+block = blocks.open_block("clusters", profile, stage, seed=seed)
+settings, spec = block.settings, block.spec
 
 # %% [markdown]
-# ## Items
+# ## Selections, reports, and their words
 #
-# An item is a task, an input, its options and the right answer. Where the answers are fixed, they take turns, so that a
-# model that always says the same is at chance.
-#
-# The seed puts the training clusters in an order. `clusters_2` has the first two, and so on: the arms are nested. The total
-# stays the same: with one cluster all examples come from it.
+# Five selections by place, five by rank; four reports. The wordings stand in the TOML, in four forms. `statement`: how the
+# first training speaks. All content words of an `instruction` stand in statements too; what frames them does not. `name`: two
+# words for the task. `none`: the input alone.
 
 # %%
-written = (run.root / "data" / "instructions" / "clusters.toml").read_bytes()
-REGISTRY = tomllib.loads(written.decode())
-TASKS = {task["name"]: task for task in REGISTRY["tasks"]}
-WORDS = {
-    "instruction": lambda task: task["clear"],
-    "name": lambda task: f"[{task['label']}]",
-    "none": lambda task: "",
-}
-tokenizer = models.load_tokenizer("decoder")
+PLACES, RANKS = "first second third fourth last".split(), "smallest lower middle upper largest".split()
+REPORTS, FORMS = ("itself", "plus", "even", "above"), settings.forms
 
 
-def prompt(item, form):
-    words = WORDS[form](item["task"])
-    return f"{words}\n\n{item['input']}\nAnswer:" if words else f"{item['input']}\nAnswer:"
+def answer(s, r, x):
+    y = x[PLACES.index(s)] if s in PLACES else sorted(x)[RANKS.index(s)]
+    return [str(y), str((y + 1) % 10), ("yes", "no")[y % 2], ("no", "yes")[y > 4]][REPORTS.index(r)]
 
 
-def fits(item):
-    longest = max(item["options"], key=len)
-    text = f"{prompt(item, 'instruction')} {longest}"
-    return len(tokenizer(text)["input_ids"]) < settings.max_length
-
-
-def item_of(task, row):
-    raw = row["input"] if "input" in row else row["source"]
-    groups = re.search(task.get("take", "(.*)"), raw, re.DOTALL).groups()
-    options = row["options"] if "options" in row else row["targets"][:1]
-    shown = task.get("layout", "{}").format(*(group.strip() for group in groups))
-    return {"task": task, "input": shown, "options": options, "answer": row.get("answer", 0)}
-
-
-def turns(lists):
-    return [item for group in zip_longest(*lists) for item in group if item is not None]
-
-
-def items_of(name, splits, n, chosen_by):
-    """At most n items of a task, drawn by a seed."""
-    task = tasks.load(name)
-    rows = [row for split in splits for row in task.splits[split]]
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(chosen_by)).tolist()
-    drawn = [item_of(TASKS[name], rows[i]) for i in order[: 12 * n]]
-    if task.kind == "choice" and len({tuple(sorted(item["options"])) for item in drawn}) == 1:
-        answers = sorted(drawn[0]["options"])
-        drawn = turns([[i for i in drawn if i["options"][i["answer"]] == a] for a in answers])
-    found = []
-    for item in drawn:
-        if len(found) < n and fits(item):
-            found.append(item)
-    return found
-
-
-TOTAL = settings.steps * settings.batch_size
-trained = [name for name, cluster in REGISTRY["clusters"].items() if not cluster["held_out"]]
-drawn_order = torch.randperm(len(trained), generator=torch.Generator().manual_seed(seed)).tolist()
-ORDER = [trained[i] for i in drawn_order][:8]
-
-
-def pool(cluster, splits, n):
-    """n items of a cluster, its tasks taking turns."""
-    names = [task["name"] for task in REGISTRY["tasks"] if task["cluster"] == cluster]
-    return turns([items_of(name, splits, n, seed) for name in names])[:n]
-
-
-POOLS = {
-    cluster: pool(cluster, ["train"], max(1, TOTAL // (1, 2, 4, 4, 8, 8, 8, 8)[k]))
-    for k, cluster in enumerate(ORDER)
-}
-DEV = {cluster: pool(cluster, ["dev"], settings.dev) for cluster in ORDER} if block.tuning else {}
-
-
-def share(pools, clusters, total):
-    """``total`` items, the clusters taking turns."""
-    return turns([pools[cluster] for cluster in ORDER[:clusters]])[:total]
-
-
-MEASURED = {name: c["measured"] for name, c in REGISTRY["clusters"].items() if c["held_out"]}
-HELD_OUT = [
-    item
-    for name in ([] if block.tuning else sum(MEASURED.values(), []))  # noqa: RUF017
-    for item in items_of(name, ["train", "dev", "test"], settings.held_out, 0)
-]
-print(f"training clusters, in the order of this seed: {', '.join(ORDER)}; {len(HELD_OUT)} held-out items")
+texts = [text for form in FORMS.values() for wordings in form.values() for text in wordings]
+words = {word for text in [*texts, *PLACES, *RANKS, "0 1 2 3 4 5 6 7 8 9 yes no"] for word in text.split()}
+ids = small.word_tokenizer(sorted(words - {"{x}", "{s}"})).get_vocab()
 
 # %% [markdown]
-# ## Invented rules
+# ## Clusters and lists
 #
-# Words, labels and a marker that the seed makes up. Nobody can know the rules without reading the instruction.
+# The seed holds out one place and one rank, and puts the other eight in an order in which places and ranks take turns.
+# `clusters_2` has the first two, and so on: the arms are nested. Lists hold five different digits; those of dev and test are
+# set apart, and each seed has test lists of its own.
 
 # %%
-rng = torch.Generator().manual_seed(1000 + seed)
+rng = random.Random(f"{seed} clusters")
+places, ranks = rng.sample(PLACES, 5), rng.sample(RANKS, 5)
+HELD_OUT = [places.pop(), ranks.pop()]
+ORDER = [cluster for pair in zip(places, ranks, strict=True) for cluster in rng.sample(pair, 2)]
+LISTS = random.Random(0).sample(list(permutations(range(10), 5)), 30240)
+TEST, DEV, TRAIN = LISTS[:10000], LISTS[10000:12000], LISTS[12000:]
+own = [] if block.tuning else TEST[spec.axes["seed"].index(seed) * settings.lists :][: settings.lists]
 
 
-def one_of(choices):
-    return choices[int(torch.randint(len(choices), (1,), generator=rng))]
+def item(form, s, r, x, draw):
+    """Token ids of a prompt with its answer, which alone counts."""
+    prompt = draw.choice(FORMS[form][r]).format(s=s, x=" ".join(map(str, x)))
+    tokens = [ids[word] for word in prompt.split()] + [ids[answer(s, r, x)]]
+    return {"input_ids": tokens, "labels": [-100] * (len(tokens) - 1) + tokens[-1:]}
 
 
-def word():
-    return "".join(one_of("bdfgklmnprtvz") + one_of("aeiou") for _ in range(2)) + one_of("bdgkmnpt")
+def drawn(form, clusters, n, lists, what):
+    """n items, in which clusters and reports take turns."""
+    draw, k = random.Random(f"{seed} {what}"), len(clusters)
+    return [item(form, clusters[i % k], REPORTS[i // k % 4], draw.choice(lists), draw) for i in range(n)]
 
 
-LABELS, MARKER = (word(), word()), word()
-ENDS = f"Answer {LABELS[0]} if the first and the last word are the same, else answer {LABELS[1]}."
-BEHIND = f"Which word stands directly behind {MARKER}?"
-REVERSE = "Write the words in reverse order."
+def tests(form, clusters=HELD_OUT):
+    """Every report on every own list."""
+    draw = random.Random(f"{seed} test")
+    return [item(form, s, r, x, draw) for s in clusters for r in REPORTS for x in own]
 
-
-def invented(k):
-    """The k-th item of each rule."""
-    a, b, c, d = (word() for _ in range(4))
-    first = [a, b, c, a] if k % 2 == 0 else [a, b, c, d]
-    second = [a, b, c]
-    second.insert(k % 3, MARKER)
-    rules = (
-        (ENDS, first, list(LABELS), k % 2),
-        (BEHIND, second, [a, b, c], k % 3),
-        (REVERSE, [a, b, c], [f"{c} {b} {a}", f"{a} {b} {c}", f"{b} {c} {a}"], 0),
-    )
-    return [
-        {"task": {"clear": rule}, "input": " ".join(shown), "options": options, "answer": answer}
-        for rule, shown, options, answer in rules
-    ]
-
-
-INVENTED = [item for k in range(settings.invented) for item in invented(k)] if not block.tuning else []
 
 # %% [markdown]
-# ## The model in two parts
+# ## The network
 #
-# The lower layers are frozen, so their outputs for a text are computed once and kept; LoRA stands in the upper ones. With its
-# first values LoRA changes nothing: that is the untuned model.
+# The first training is the same for all arms of a seed. Every arm but one starts from its weights.
 
 
 # %%
-class Split(nn.Module):
-    """Answers like the whole model; remembers what the lower layers said about each row of tokens."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.bottom, top = models.split_decoder(net.requires_grad_(False), settings.layer)
-        self.top = tuners.inject(top, tuners.Lora(r=8), seed=seed)
-        self.first = {name: p.detach().clone() for name, p in tuners.trainable(self.top).items()}
-        self.texts, self.kept = [], {}
-
-    def reset(self):
-        for name, p in tuners.trainable(self.top).items():
-            p.data.copy_(self.first[name])
-
-    def forward(self, ids, attention_mask=None, position_ids=None, logits_to_keep=0, **_):
-        key = tuple(ids.flatten().tolist())
-        if key not in self.kept:
-            with torch.no_grad():
-                out = self.bottom(ids, attention_mask=attention_mask, position_ids=position_ids)
-            self.kept[key] = out.last_hidden_state
-        return self.top(
-            inputs_embeds=self.kept[key], attention_mask=attention_mask, position_ids=position_ids,
-            logits_to_keep=logits_to_keep,
-        )  # fmt: skip
-
-    def hidden(self, numbers):
-        """What enters the top for texts by their number, (B, T, d)."""
-        rows = [self.kept[tuple(self.texts[i])][0] for i in numbers]
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
-
-    def examples(self, items, form):
-        """Completion-only examples; the lower layers read each text now."""
-        found = []
-        for item in items:
-            answer = item["options"][item["answer"]]
-            example = generation.encode_completion(prompt(item, form), f" {answer}", tokenizer)
-            self(torch.tensor([example["input_ids"]], device=run.device), logits_to_keep=1)
-            self.texts.append(example["input_ids"])
-            found.append(example | {"text": [len(self.texts) - 1] * len(example["input_ids"])})
-        return found
+def fitted(examples, start=None, **knobs):
+    """A network trained on the examples, what a line says of it, and its cost."""
+    net = small.small_decoder(len(ids), width=settings.width, std=settings.std, window=32, seed=seed)
+    if start is not None:
+        net.load_state_dict(start.state_dict())
+    knobs |= {"objective": generation.causal_losses, "ends": 20}
+    return blocks.fit(block, net.to(block.run.device), examples, 0, **knobs)
 
 
-def completion_losses(split, batch):
-    """As generation.causal_losses, from the kept outputs; logits only where a label is predicted."""
-    counts = batch["labels"][:, 1:] != -100
-    needed = counts.any(0).nonzero()[:, 0]
-    logits = split.top(
-        inputs_embeds=split.hidden(batch["text"][:, 0].tolist()),
-        attention_mask=batch["attention_mask"], logits_to_keep=needed,
-    ).logits  # fmt: skip
-    return losses.cross_entropy(logits[counts[:, needed]].float(), batch["labels"][:, 1:][counts])
+@torch.no_grad()
+def look(net, items):
+    """The most probable tokens against the right ones, and the mean loss of these."""
+    predictions, losses = [], []
+    for at in range(0, len(items), 256):
+        batch = training.move(training.collate_tokens(items[at : at + 256], 0), block.run.device)
+        rows, last = range(len(batch["labels"])), batch["attention_mask"].sum(1) - 2
+        logits = net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[rows, last]
+        right = batch["input_ids"][rows, last + 1]
+        losses += torch.log_softmax(logits.double(), -1)[rows, right].neg().tolist()
+        predictions += logits.argmax(-1).tolist()
+    targets = [one["input_ids"][-1] for one in items]
+    found = {"accuracy": float(np.mean(np.equal(predictions, targets))), "nll": float(np.mean(losses))}
+    return found | {"predictions": predictions, "targets": targets}
 
-
-net = models.load_decoder(device=run.device).float()
-SPLITS = {"tuned": Split(net)}
-torch.manual_seed(seed)
-random_net = AutoModelForCausalLM.from_config(net.config, dtype=torch.float32).to(run.device).eval()
-SPLITS["random"] = Split(random_net)
 
 # %% [markdown]
-# ## Measures
+# ## The arms
 #
-# Rank classification: the option with the highest log-probability per token. `choice_nll` is the cross-entropy of the right
-# option in the softmax over these.
+# `name_8` and `none_8`: the same examples in another form, in tuning and test. `random_init`: without the first training.
+# `shuffled`: each answer is that of another example of the same report: only the frequencies of answers can be learned.
 
 
 # %%
-def ranked(split, items, form):
-    """For each item: the chosen option, whether it is right under two rules, and choice_nll."""
-    scores = scoring.option_log_probs(
-        split, tokenizer, [prompt(item, form) for item in items],
-        [[f" {option}" for option in item["options"]] for item in items],
-    )  # fmt: skip
-    pairs = [(s, item["answer"]) for s, item in zip(scores, items, strict=True)]
-    return {
-        "chosen": [scoring.choose(s, "mean") for s, _ in pairs],
-        "right": [float(scoring.choose(s, "mean") == y) for s, y in pairs],
-        "right_sum": [float(scoring.choose(s, "sum") == y) for s, y in pairs],
-        "nll": [-torch.log_softmax(s.log_probs / s.tokens, 0)[y].item() for s, y in pairs],
-    }
+def arm(method):
+    """The form and the clusters of an arm, and its training examples."""
+    clusters = ORDER[: int(method[-1])] if method[-1].isdigit() else ORDER
+    form = method[:4] if method[:4] in FORMS else "instruction"
+    rows = drawn(form, clusters, settings.examples, TRAIN, "examples")
+    for r in range(4) if method == "shuffled" else ():
+        mine = [row for i, row in enumerate(rows) if i // len(clusters) % 4 == r]
+        for row, y in zip(mine, rng.sample([row["labels"][-1] for row in mine], len(mine)), strict=True):
+            row["input_ids"][-1] = row["labels"][-1] = y
+    return form, clusters, rows
 
 
-def held_out(split, form, also):
-    """The numbers of a line: on the held-out clusters in the arm's own form, in those of ``also``, on invented rules."""
-    own = ranked(split, HELD_OUT, form)
-    numbers = {"accuracy": mean(own["right"]), "accuracy_sum": mean(own["right_sum"])}
-    numbers |= {"choice_nll": mean(own["nll"])}
-    numbers["over_chance"] = numbers["accuracy"] - mean([1 / len(item["options"]) for item in HELD_OUT])
-    for cluster in MEASURED:
-        mine = [r for r, i in zip(own["right"], HELD_OUT, strict=True) if i["task"]["cluster"] == cluster]
-        numbers[f"accuracy_{cluster}"] = mean(mine)
-    for other in also:
-        found = own if other == form else ranked(split, HELD_OUT, other)
-        numbers |= {f"accuracy_{other}": mean(found["right"]), f"choice_nll_{other}": mean(found["nll"])}
-    rules = ranked(split, INVENTED, "instruction")
-    numbers |= {"accuracy_invented": mean(rules["right"]), "choice_nll_invented": mean(rules["nll"])}
-    return numbers | {"predictions": own["chosen"], "targets": [item["answer"] for item in HELD_OUT]}
+def measured(net, form):
+    """The numbers of a line: the arm's own form on held-out and on trained clusters, and the other forms."""
+    numbers = look(net, tests(form)) | {"accuracy_trained": look(net, tests(form, ORDER))["accuracy"]}
+    return numbers | {f"accuracy_{other}": look(net, tests(other))["accuracy"] for other in FORMS}
 
 
 # %% [markdown]
 # ## Run
 #
-# One line per arm, on the disk before the next one starts. `gain` is the accuracy minus that of the untuned model in the same
-# form. `clusters_8` also holds the slopes over the four arms of this seed: per doubling of the number of clusters, by least
-# squares on log2.
+# `clusters_8` also holds the slopes over the four arms of this seed: per doubling of the clusters, by least squares.
 
 # %%
-FORMS = {"name_8": "name", "none_8": "none"}
-EVERY = ("instruction", "name", "none")
-
-
-def mean(numbers):
-    return sum(numbers) / len(numbers)
-
-
-def arm(method, learning_rate=None):
-    split = SPLITS["random" if method == "random_init" else "tuned"]
-    split.reset()
-    form, numbers = FORMS.get(method, "instruction"), {}
-    clusters = 8 if method == "random_init" else int(method.rpartition("_")[2]) if learning_rate else 0
-    if clusters:
-        kept = split.examples(share(POOLS, clusters, TOTAL), form)
-        assert len(kept) == TOTAL
-        knobs = {"learning_rate": learning_rate, "objective": completion_losses}
-        last = max(1, settings.steps // 4)
-        _, numbers, _ = fit(block, split, kept, tokenizer.pad_token_id, last, **knobs)
-        numbers["clusters"] = ORDER[:clusters]
-    if block.tuning:
-        with torch.no_grad():
-            batches = [
-                training.collate_tokens([e], 0)
-                for e in split.examples(share(DEV, clusters, settings.dev), form)
-            ]
-            nll = torch.cat([completion_losses(split, training.move(batch, run.device)) for batch in batches])
-        return numbers | {"dev_nll": nll.mean().item()}
-    return numbers | held_out(split, form, EVERY if method in ("untuned", "clusters_8") else ("instruction",))
-
-
+first = fitted(drawn("statement", PLACES + RANKS, settings.sentences, TRAIN, "sentences"), **settings.first)
 for trial in block.trials():
-    with run.measure() as cost:
-        numbers = arm(trial.method, **trial.tuned)
-    if not block.tuning:
-        done = {t.method: run.have(t.key) for t in block.spec.trials(block.block)}
-        done[trial.method] = numbers
-        form = FORMS.get(trial.method, "instruction")
-        numbers["gain"] = numbers["accuracy"] - done["untuned"][f"accuracy_{form}"]
-        if trial.method == "clusters_8":
-            for metric in ("accuracy", "choice_nll", "accuracy_invented"):
-                curve = [done[f"clusters_{n}"][metric] for n in (1, 2, 4, 8)]
-                numbers[f"slope_{metric}"] = float(np.polyfit(range(4), curve, 1)[0])
-    sha = hashlib.sha256(written).hexdigest()
-    block.line(trial, cost, **numbers, wordings_sha=sha)
+    form, clusters, rows = arm(trial.method)
+    start = None if trial.method == "random_init" else first[0]
+    net, line, cost = first if trial.method == "untuned" else fitted(rows, start, **trial.tuned)
+    if block.tuning:
+        line["dev_loss"] = net and look(net, drawn(form, clusters, settings.dev, DEV, "dev"))["nll"]
+    elif net is not None:
+        line |= measured(net, form)
+    if trial.method == "clusters_8" and not block.tuning:
+        done = {t.method: block.run.have(t.key) for t in spec.trials(block.block)} | {"clusters_8": line}
+        for metric in ("accuracy", "nll"):
+            curve = [done[f"clusters_{n}"][metric] for n in (1, 2, 4, 8)]
+            line[f"slope_{metric}"] = float(np.polyfit(range(4), curve, 1)[0])
+    block.line(trial, cost, **line)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-block.close("accuracy", "dev_nll", "train_loss")
+block.close("accuracy", "nll", "dev_loss", "train_loss")
