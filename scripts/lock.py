@@ -39,7 +39,7 @@ HEADER = """\
 # torch: docs/torch.md, for a CPU-only or a CUDA build.
 """
 APART_HEADER = """\
-# Exact versions of what renders site and slides. `make book` installs them into .venv-book, not into the course's environment.
+# Exact versions of what renders site and slides. `make book` installs them into .venv-book, apart from the course's.
 # Made there by `python scripts/lock.py --book` on Python {python}; do not edit. Ranges: the extra [book] of pyproject.toml.
 """
 # The systems that conda calls linux-64, osx-arm64 and win-64; Debian 12 has glibc 2.36.
