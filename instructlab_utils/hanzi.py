@@ -28,7 +28,7 @@ SPECIAL = ("<pad>", "<unknown>", "<open>", "<mask>")
 def vocabulary(texts: Iterable[str], least: int = 3) -> dict[str, int]:
     """Character → id, from 4 on, of the characters that stand at least ``least`` times in ``texts``, frequent ones first.
 
-    Source: lesson 27, section 2.
+    Source: lesson 27, section 3.
     """
     counts = Counter(c for text in listed(texts, "texts") for c in text if not c.isspace())
     kept = sorted((c for c, n in counts.items() if n >= least), key=lambda c: (-counts[c], c))
@@ -42,7 +42,7 @@ def vocabulary(texts: Iterable[str], least: int = 3) -> dict[str, int]:
 def encode(characters: Sequence[str], ids: dict[str, int], window: int) -> list[int]:
     """``OPEN`` and the ids of the first ``window`` characters; white space is left out of a text, not of a list.
 
-    Source: lesson 27, section 2.
+    Source: lesson 27, section 3.
     """
     if isinstance(characters, str):
         characters = "".join(characters.split())
@@ -50,7 +50,7 @@ def encode(characters: Sequence[str], ids: dict[str, int], window: int) -> list[
 
 
 def classified(rows: Iterable[dict[str, Any]], ids: dict[str, int], window: int) -> list[Example]:
-    """Examples of texts with a ``label``. Source: lesson 27, section 2."""
+    """Examples of texts with a ``label``. Source: lesson 27, section 3."""
     return [{"input_ids": encode(row["text"], ids, window), "labels": row["label"]} for row in rows]
 
 
@@ -59,7 +59,7 @@ def tagged(
 ) -> list[Example]:
     """Examples of ``tokens`` (characters) with ``tags``: one target a character, none for ``OPEN``.
 
-    Raises DataError where a row has not one tag for each character. Source: lesson 27, section 6.
+    Raises DataError where a row has not one tag for each character. Source: lesson 27, section 7.
     """
     number, found = {label: k for k, label in enumerate(labels)}, []
     for i, row in enumerate(rows):
@@ -76,7 +76,7 @@ def tagged(
 class Neighbours(nn.Module):
     """Embeddings of characters that see their neighbours: LN(e + GELU(convolution of e)), ``reach`` to each side.
 
-    Padding is zero before the convolution, so that it changes no other position. Source: lesson 27, section 3.
+    Padding is zero before the convolution, so that it changes no other position. Source: lesson 27, section 5.
     """
 
     def __init__(self, embeddings: Any, width: int, reach: int) -> None:
@@ -161,7 +161,7 @@ def hide(ids: Tensor, size: int, generator: torch.Generator, rate: float = 0.15)
     """BERT's masking of ids (B, T): the inputs, and the targets, -100 where nothing is asked.
 
     Each character is asked with probability ``rate``. Of those asked 80 % become ``MASK``, 10 % a character drawn at random,
-    10 % stay. Special tokens are never asked. Source: Devlin et al. (2019), section 3.1; lesson 27, section 4.
+    10 % stay. Special tokens are never asked. Source: Devlin et al. (2019), section 3.1; lesson 27, section 6.
     """
     if not 0 < rate < 1:
         raise ParameterError(f"the rate of masking is {rate}: choose a share between 0 and 1")
@@ -176,7 +176,7 @@ def hide(ids: Tensor, size: int, generator: torch.Generator, rate: float = 0.15)
 def masked_examples(
     pieces: Sequence[Sequence[int]], size: int, seed: int, rate: float = 0.15
 ) -> list[Example]:
-    """Each piece once, with its own masks, for `training.train` with `masked_losses`. Source: lesson 27, section 4."""
+    """Each piece once, with its own masks, for `training.train` with `masked_losses`. Source: lesson 27, section 6."""
     padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(p) for p in pieces], batch_first=True)
     inputs, targets = hide(padded, size, torch.Generator().manual_seed(seed), rate)
     return [
@@ -186,7 +186,7 @@ def masked_examples(
 
 
 def masked_losses(model: nn.Module, batch: Batch) -> Tensor:
-    """The cross-entropy of each asked character: logits are computed there only. Source: lesson 27, section 4."""
+    """The cross-entropy of each asked character: logits are computed there only. Source: lesson 27, section 6."""
     states = model.bert(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
     asked = batch["labels"] != IGNORED
     return nn.functional.cross_entropy(model.cls(states[asked]), batch["labels"][asked], reduction="none")
@@ -206,13 +206,13 @@ def windows(texts: Iterable[Sequence[str]], ids: dict[str, int], window: int) ->
 
 
 def entities(rows: Iterable[dict[str, Any]]) -> set[tuple[str, str]]:
-    """(kind, characters) of every name in rows of ``tokens`` and ``tags``. Source: lesson 27, section 6."""
+    """(kind, characters) of every name in rows of ``tokens`` and ``tags``. Source: lesson 27, section 7."""
     return {(k, "".join(row["tokens"][a:b])) for row in rows for k, a, b in spans_of(row["tags"])}
 
 
 def look_up(tokens: Sequence[str], known: Iterable[tuple[str, str]]) -> list[str]:
     """BIO tags of the names that are ``known``: from the left, the longest name that begins here. Of a name with several
-    kinds the first in the alphabet counts. Source: lesson 27, section 6."""
+    kinds the first in the alphabet counts. Source: lesson 27, section 7."""
     kinds = {name: kind for kind, name in sorted(known, reverse=True)}
     longest = max(map(len, kinds), default=0)
     tags, i = ["O"] * len(tokens), 0
@@ -227,9 +227,9 @@ def look_up(tokens: Sequence[str], known: Iterable[tuple[str, str]]) -> list[str
 
 
 def around(tokens: Sequence[str], reach: int = 2) -> list[list[str]]:
-    """For each character the features of its window: single characters and pairs, each with its place, such as ``-1:江``.
+    """For each character the features of its window: single characters and pairs, each with its place, such as ``-1:王``.
 
-    Source: lesson 27, section 6.
+    Source: lesson 27, section 7.
     """
     padded = ["<edge>"] * reach + list(tokens) + ["<edge>"] * reach
     found = []
@@ -245,7 +245,7 @@ def found_new(
 ) -> tuple[int, int]:
     """How many names of ``rows`` that are not ``known`` were found, kind and both ends right, and how many there are.
 
-    ``predicted`` holds the tags of each row. Source: lesson 27, section 6.
+    ``predicted`` holds the tags of each row. Source: lesson 27, section 7.
     """
     hits = new = 0
     for row, tags in zip(rows, predicted, strict=True):

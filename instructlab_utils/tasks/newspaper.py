@@ -20,7 +20,7 @@ STOPS, BLOCK = frozenset("。！？；"), 20  # what ends a sentence; paragraphs
 
 
 def persons(words: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(word, part of speech) with each surname joined to its given name: 江/nr 泽民/nr is one person (lesson 27).
+    """(word, part of speech) with each surname joined to its given name: 王/nr 小明/nr is one person (lesson 27).
 
     In a run of persons a word of one character, or of two before one of at most two, takes the next word with it.
     """
