@@ -75,7 +75,7 @@ def check_27_1(copied):
     says = "The full-width 5 of '打５折' and the 5 of '打5折' are one character in two widths: unicodedata.normalize."
     share(["打５折"], ["打5折", "打8折"], 0.5, says)
     says = "White space does not count, also inside a text: the full-width blank is white space too."
-    share(["很好 很好", "太差"], ["很好\u3000很好", " 太差\n", "不好"], 2 / 3, says)
+    share(["很好很好", "太差"], ["很好\u3000很好", " 太差\n", "不好"], 2 / 3, says)
     says = "A test text that stands twice counts twice: go through the list, not through a set."
     share(["很好"], ["很好", "很好", "差"], 2 / 3, says)
     says = "The share is one of the test texts, not of the train texts."
