@@ -101,7 +101,7 @@ texts = {
 # %%
 unknown = {}
 for name, part in texts.items():
-    pieces = [piece for text in part for piece in tokenizer.tokenize(text)]
+    pieces = [piece for text in part for piece in tokenizer.tokenize(text[:400])]
     unknown[name] = pieces.count("[UNK]") / len(pieces)
     common = ", ".join(repr(piece) for piece, _ in Counter(pieces).most_common(5))
     print(f"{name:24s} {unknown[name]:.3f} of the pieces are [UNK]; most frequent: {common}")
@@ -295,7 +295,8 @@ for title, part in (("bad", weights[:8]), ("good", weights[::-1][:8])):
     print(f"{title:5s}", ", ".join(f"{w!r} {gloss.get(w, '')}".strip() for _, w in part))
 
 # %% [markdown]
-# **Observe.** Counting finds what a reader would name, without a dictionary and without word borders.
+# **Observe.** Counting finds what a reader would name, without a dictionary and without word borders. Look for 错 (*wrong*)
+# among the good ones: it mostly stands in 不错 (*not bad*).
 #
 # ## 5 An encoder of characters
 #
@@ -519,14 +520,24 @@ print(f"entropy of single characters {entropy:.2f} nats; loss at the end {run.me
 
 # %%
 letters = {i: c for c, i in ids.items()} | dict(enumerate(SPECIAL))
+holes = {
+    "中国人?": ("民", "the Chinese people"),
+    "非常?欢": ("喜", "like very much"),
+    "新华社?者": ("记", "a reporter"),
+}
 trunk.eval()
-holes = {"中国人?": "the Chinese people: min", "非常?欢": "like very much: xi", "新华社?者": "a reporter: ji"}
-for text, meaning in holes.items():
+for text, (right, meaning) in holes.items():
     row = torch.tensor([[MASK if i == ids["?"] else i for i in encode(text, ids, WINDOW)]], device=run.device)
     with torch.no_grad():
         z = trunk(row, attention_mask=torch.ones_like(row)).logits[0]
-    best = z[row[0] == MASK][0].topk(4).indices.tolist()
-    print(f"{text}  ({meaning})  →", " ".join(letters[i] for i in best))
+    scores = z[row[0] == MASK][0]
+    rank = int((scores > scores[ids[right]]).sum()) + 1
+    best = " ".join(letters[i] for i in scores.topk(4).indices.tolist())
+    print(f"{text} ({meaning}): {right} has rank {rank} of {size}; first: {best}")
+
+# %% [markdown]
+# **Observe.** The first guesses are whatever is frequent. But a guesser without any idea would give the right character a
+# rank in the middle of the vocabulary.
 
 # %%
 pretrained, _ = fine_tuned(trunk)
@@ -705,9 +716,9 @@ lesson.folded("chinese", "ZH1", "ZH2", "ZH3")
 #
 # **Observe.** *ZH1 supported, ZH2 undecided, ZH3 supported.* On reviews counting is ahead in every seed, by points and not
 # by tenths, and it trains in a fraction of a second. ZH2's mean is negative, and the interval holds zero: so little masking
-# did not help the reviews that anybody could see, and their loss is a little higher. Why is not measured. It would fit that masks
-# teach what stands beside what, which decides little about good and bad, and that weights which have grown move less at the
-# same rate.
+# did not help the reviews that anybody could see, and their loss is a little higher. Why is not measured. It would fit that
+# masks teach what stands beside what, which decides little about good and bad, and that weights which have grown move less
+# at the same rate.
 #
 # On names the three ways look alike by F1, and the taggers' means are the lowest. Then look at the right panel. Of the new
 # names the tagger from scratch finds far more than the window, and the pre-trained one more again (the lines beside ZH2):
