@@ -436,8 +436,8 @@ print(
 #
 # ## 6 Masked characters
 #
-# Labels are few, text is plenty. BERT's game: hide some characters, and let the network guess them from the others. For the
-# hidden positions $M$,
+# Labels are few, text is plenty. BERT's game is the *masked language model*: hide some characters, and let the network guess
+# them from the others. For the hidden positions $M$,
 #
 # $$ L = -\frac{1}{|M|} \sum_{t \in M} \log p(c_t \mid \text{the text with holes}). $$
 
