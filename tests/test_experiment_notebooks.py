@@ -27,7 +27,7 @@ EXCEPTIONS = {  # the limit of those that cannot keep the common one, and why
     "policy_gradient": (81, "three ways to learn from draws, three KL penalties, five things to measure"),
     "injection": (81, "four prompts, six detectors, a control; one line to join when the grid is run again"),
     "game": (81, "draws, detectors, seven strategies; one line to join when the grid is run again"),
-    "chinese": (123, "two tasks: four ways to read reviews, four to tag names, one trunk for both; own measures of names"),
+    "chinese": (123, "two tasks: four ways to read reviews, four to tag names, one trunk for both"),
     "regularisers": (105, "ten methods: four kinds of extra sentences, three objectives, an ensemble"),
 }
 
