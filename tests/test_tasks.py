@@ -26,7 +26,9 @@ from instructlab_utils.tasks.readers import Row, clean
 MOVIES = "movieReviewSnippets_GroundTruth.txt"
 PRODUCTS = "amazonReviewSnippets_GroundTruth.txt"
 TOPICS = ("business", "entertainment", "politics", "sports", "tech")
-READ_AGAIN = ("slots", "triples", "databases", "pairs", "choices", "closed", "parallel", "disfluent", "filed")
+READ_AGAIN = (
+    "slots", "triples", "databases", "pairs", "choices", "closed", "parallel", "disfluent", "filed", "lines", "annotated",
+)  # fmt: skip
 CLASSES = [name for name, told in tasks.tables().items() if told.kind == "classification"]
 ROOT = Path(__file__).parents[1]
 

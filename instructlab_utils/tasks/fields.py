@@ -17,6 +17,8 @@ from instructlab_utils.errors import DataError
 # Fields of BIG-bench's files that tell about an example; they change neither its input nor its answer.
 NOTES = frozenset({"comment", "id", "inst_type", "n_sentences"})
 
+FEWEST = 4  # letters in a Chinese text: with fewer it is a smiley, a number or a heading
+
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, n in Counter(key for key, _ in pairs).items():
@@ -93,3 +95,15 @@ def scored_options(example: Any, place: str) -> dict[str, Any]:
     if not isinstance(said, str) and not (isinstance(said, list) and all(isinstance(t, str) for t in said)):
         raise DataError(f"{place}, field target: {said!r}: write a text or a list of texts")
     return example
+
+
+def text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Place and text of each line, also of an empty one (lesson 27). DataError for an empty file, and for no UTF-8."""
+    if not (raw := path.read_bytes()).strip():
+        raise DataError(f"{path} is empty: delete its folder and fetch the asset again")
+    for number, line in enumerate(raw.splitlines(), start=1):
+        try:
+            yield f"{path}, line {number}", line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            bad = f"{path}, line {number}: byte 0x{line[error.start]:02x}"
+            raise DataError(f"{bad} is not UTF-8: save the file as UTF-8") from None

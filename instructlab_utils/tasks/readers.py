@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instructlab_utils.errors import DataError
-from instructlab_utils.tasks.fields import checked, examples, load_json, scored_options
+from instructlab_utils.tasks.fields import FEWEST, checked, examples, load_json, scored_options, text_lines
+from instructlab_utils.tasks.newspaper import annotated
 
 Record = dict[str, Any]
 NONE = {"unknown", ""}  # what disfl_qa writes where the text does not answer
@@ -104,6 +105,16 @@ def _filed(path: Path, counts: Counter[str]) -> Row:
         raise DataError(f"{path}, line 1: title or body is missing: write both, or delete the file")
     counts["texts with HTML entities"] += html.unescape(text) != text
     return Row(f"{clean(title)}\n{clean(body)}", label=path.parent.name)
+
+
+def lines(files: list[Path], counts: Counter[str]) -> Iterator[Row]:
+    """Files ``label.txt``, a text in each line (lesson 27). Lines with fewer than `FEWEST` letters are left out."""
+    for path in files:
+        for _, text in text_lines(path):
+            if sum(map(str.isalpha, text)) < FEWEST:
+                counts["lines left out: hardly a letter"] += 1
+            else:
+                yield Row(clean(text), label=path.stem)
 
 
 # --- questions about a text -------------------------------------------------------------------------------------------
@@ -362,10 +373,12 @@ READERS: dict[str, tuple[str, Callable[[list[Path], Counter[str]], Iterator[Any]
     "rated": ("classification", rated),
     "rated_by_article": ("classification", partial(rated, has_articles=True)),
     "filed": ("classification", filed),
+    "lines": ("classification", lines),
     "squad": ("qa", squad),
     "disfluent": ("qa", disfluent),
     "slots": ("tokens", slots),
     "polish": ("tokens", polish),
+    "annotated": ("tokens", annotated),
     "pairs": ("generation", pairs),
     "triples": ("generation", triples),
     "databases": ("generation", databases),
