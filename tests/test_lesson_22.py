@@ -456,7 +456,12 @@ def test_letters_that_stick_to_a_number_do_not_save_it():
             if span.kind in ("IBAN", "CARD") or value[0] in "+(":
                 for stuck in (f"x{value}", f"{value}zz", f"kk{value}µ"):
                     assert value not in masking.mask(stuck), stuck
-    for harmless in ("sha256 00123456ab7f", "a0123456", "uuid 550e8400-e29b-41d4-a716-446655440000", "DE12 is a road"):
+    for harmless in (
+        "sha256 00123456ab7f",
+        "a0123456",
+        "uuid 550e8400-e29b-41d4-a716-446655440000",
+        "DE12 is a road",
+    ):
         assert masking.mask(harmless) == harmless
 
 
