@@ -1,6 +1,5 @@
 """Sphinx's settings. The sources stand in build/book/source, written by ``python -m book``."""
 
-import logging
 import os
 import sys
 import tomllib
@@ -15,7 +14,7 @@ _repository = os.environ.get("BOOK_REPOSITORY", _settings["repository"]).rstrip(
 _branch = os.environ.get("BOOK_BRANCH", _settings["branch"])
 
 project = say("Instructions, language models and honest evaluation")
-author = "The authors of the instruction notebooks"
+author = say("The authors of the instruction notebooks")
 copyright = author + ", Apache-2.0"
 language = LANGUAGES.get(LANGUAGE, "en")
 extensions = ["myst_nb", "sphinx_copybutton"]
@@ -33,19 +32,15 @@ myst_url_schemes = {"http": None, "https": None, "mailto": None, "beside": "{{pa
 suppress_warnings = ["myst.header"]  # a lesson may go from # to ###
 
 if LANGUAGE == "zh":
-    logging.getLogger("jieba").setLevel("WARNING")  # it tells of its dictionary
+    import jieba
     from sphinx.search.zh import SearchChinese
+
+    jieba.setLogLevel("WARNING")  # it tells of its dictionary
 
     # Sphinx 9.0 ships the English stemmer for Chinese pages, and then looks for one of the language's own name.
     SearchChinese.language_name = "English"
-    # A long row of Chinese in a query is cut into words, as the index is; short ones are words already.
-    SearchChinese.js_splitter_code = """
-var splitQuery = (query) => query.split(/[^\\p{Letter}\\p{Number}_]+/gu).flatMap((part) =>
-  /\\p{Script=Han}/u.test(part) && part.length > 4 && Intl.Segmenter
-    ? [...new Intl.Segmenter("zh", { granularity: "word" }).segment(part)].map((one) => one.segment)
-        .filter((word) => word.length > 1)
-    : [part]).filter((word) => word);
-"""
+    # A row of Chinese in a query is cut into the longest words that the index holds.
+    SearchChinese.js_splitter_code = (HERE / "static" / "split_query.js").read_text(encoding="utf-8")
     html_search_options = {"dict": str(HERE.parent / "build" / "book" / "words.txt")}  # written by pages.py
 
 html_theme = "sphinx_book_theme"

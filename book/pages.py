@@ -8,8 +8,10 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from book.facts import (
+    BOTH,
     BOXES,
     TABLES,
     boxes,
@@ -22,6 +24,7 @@ from book.facts import (
     repeated,
     root,
     site,
+    switch,
     text,
     toctree,
     verdict,
@@ -55,6 +58,10 @@ def ledger_page() -> str:
         flags=re.M,
     )
     found = re.sub(r'^- <a id="([\w-]+)"></a>', r"- (\1)=\n  ", found, flags=re.MULTILINE)
+    if BOTH:  # a reader who came from a Chinese page finds the way back
+        found = re.sub(
+            r"(\[lesson\]\(notebooks/(\w+)\.ipynb\))", r"\1 [中文](beside:zh/notebooks/\2.html)", found
+        )
     lines = ["The verdicts follow from the recorded runs (`make test` computes them again). The page of each "
              f"[experiment]({TABLES}/index.md) says when a block of it was last repeated."]  # fmt: skip
     return found + verified(lines, ["LEDGER.md"])
@@ -125,6 +132,7 @@ def index_page() -> str:
     readme = text_of(root() / name)
     readme = re.sub(r"(<!-- generated:lessons(?:-zh)? -->\n).*?(?=<!-- /generated)", lambda m: m[1] + "\n".join(lines) + "\n",
                     readme, flags=re.DOTALL)  # fmt: skip
+    readme = re.sub(r"<!-- github -->.*?<!-- /github -->", "", readme, flags=re.DOTALL)
     readme = re.sub(r"<!--.*?-->\n?", "", readme)
     start = say(
         "[Lessons](#lessons) · [Exercises](notebooks/exercises) · [Ledger of claims](LEDGER.md) · "
@@ -154,24 +162,52 @@ def index_page() -> str:
     return found + verified([], [name]) + "\n" + "\n".join(trees)
 
 
+PINYIN = dict(zip("ABCDEFGHJKLMNOPQRSTWXYZ", (
+    0xB0A1, 0xB0C5, 0xB2C1, 0xB4EE, 0xB6EA, 0xB7A2, 0xB8C1, 0xB9FE, 0xBBF7, 0xBFA6, 0xC0AC, 0xC2E8, 0xC4C3, 0xC5B6,
+    0xC5BE, 0xC6DA, 0xC8BB, 0xC8F6, 0xCBFA, 0xCDDA, 0xCEF4, 0xD1B9, 0xD4D1), strict=True))  # fmt: skip
+
+
+def _letter(name: str) -> str:
+    """The heading of a Chinese term: GB 2312 has its common characters in the order of their sounds, rare ones behind."""
+    code = int.from_bytes(name[0].encode("gb2312", "replace"), "big")
+    if code < 0xB0A1 or code > 0xD7FA:
+        return name[0].upper() if name[0].isascii() else "…"
+    return max(letter for letter, first in PINYIN.items() if first <= code)
+
+
+def _named(row: dict[str, Any]) -> list[str]:
+    """The words under which the glossary holds a term: in Chinese its name there first."""
+    return (
+        [row["en"]] if LANGUAGE == "en" else list(dict.fromkeys([re.sub(r"（.*", "", row["zh"]), row["en"]]))
+    )
+
+
 def glossary_page() -> str:
-    """The terms, letter by letter: English, Chinese, one or two sentences, the lesson."""
+    """The terms, letter by letter: their names, one or two sentences, the lesson."""
     numbers = lessons()
     told = (
         "{terms} terms of the course, in English and in Chinese (中英文术语表). On the pages of lessons and "
         "exercises the first use of a term leads here. To mend or add one: `docs/glossary.toml`."
     )
-    parts = [say("# Glossary"), "", say(told, terms=len(glossary()))]
-    letter = ""
-    for row in glossary():
-        first = row["en"][0].upper()
+    glance = [":::{container} glance", *switch("docs/glossary.md"), ":::", ""] * bool(
+        switch("docs/glossary.md")
+    )
+    parts = [say("# Glossary"), "", *glance, say(told, terms=len(glossary()))]
+    rows, letter, taken = glossary(), "", set[str]()
+    if LANGUAGE != "en":
+        rows = sorted(rows, key=lambda row: (_letter(row["zh"]), row["zh"].encode("gb2312", "replace")))
+    for row in rows:
+        first = row["en"][0].upper() if LANGUAGE == "en" else _letter(row["zh"])
         if first != letter:
             parts += [":::"] * bool(letter) + ["", f"## {first}", "", ":::{glossary}"]
             letter = first
         one = numbers.get(row.get("lesson", ""))
-        where = " " + say("[Lesson {id}]({link}).", id=one.id, link=f"../{notebook_of(one)}") if one else ""
+        where = say(" [Lesson {id}]({link}).", id=one.id, link=f"../{notebook_of(one)}") if one else ""
         body = " ".join(row["text" if LANGUAGE == "en" else "text_zh"].split())
-        parts += [row["en"], f"  {row['zh']}", "", f"  {body}{where}", ""]
+        names = [name for name in _named(row) if name.lower() not in taken]
+        taken |= {name.lower() for name in names}
+        more = row["zh"] if LANGUAGE == "en" else "".join(re.findall("（(.+)）", row["zh"]))
+        parts += [*names, *([f"  {more}", ""] if more else []), f"  {body}{where}", ""]
     return "\n".join([*parts, ":::"]) + verified([], ["docs/glossary.toml"])
 
 
@@ -236,7 +272,7 @@ def write(folder: Path, only: list[str]) -> int:
     if LANGUAGE == "zh":  # the terms are words, whatever the dictionary of the search knows
         _write(
             root() / "build" / "book" / "words.txt",
-            "\n".join(re.sub(r"（.*", "", row["zh"]) for row in glossary()).encode(),
+            "\n".join(part for row in glossary() for part in re.split("[（）]", row["zh"]) if part).encode(),
         )
     for name in sorted(site().files):
         kept.add(_write(folder / name, (root() / name).read_bytes()))

@@ -24,6 +24,9 @@ KEPT = re.compile(
 )
 
 
+HAN = "[\u3400-\u9fff]"
+
+
 def outside(pattern: re.Pattern[str], text: str, change: Callable[[str], str]) -> str:
     """``text`` with ``change`` applied to what ``pattern`` does not match."""
     parts, at = [], 0
@@ -109,7 +112,7 @@ class Mentions:
 
     def link(self, text: str) -> str:
         """``text`` with links; code, mathematics, headings and links stay as they are."""
-        return outside(KEPT, text, lambda part: self.pattern.sub(self._once, part))
+        return outside(FENCE, outside(KEPT, text, lambda part: self.pattern.sub(self._once, part)), _emphasis)
 
     def _once(self, match: re.Match[str]) -> str:
         what, link = self.links[match.lastgroup or ""]
@@ -117,6 +120,12 @@ class Mentions:
             return match[0]
         self.done.add(what)
         return link.format(text=match[0])
+
+
+def _emphasis(text: str) -> str:
+    """Stars between a Chinese character and a link that was just made: CommonMark would let them stand as stars."""
+    text = re.sub(rf"(?<={HAN})(?=\*{{1,2}}(?:\{{term\}}`|\[[^\]]*\]\())", "<!-- -->", text)
+    return re.sub(rf"(?<=[`)])(\*{{1,2}})(?={HAN})", r"\1<!-- -->", text)
 
 
 def words(text: str) -> str:

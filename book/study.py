@@ -96,7 +96,16 @@ def lesson(one: Any) -> str:
             if "text/html" in data:
                 up = "../" if LANGUAGE == "en" else "../../"
                 told = "".join(data["text/html"])
-                data["text/html"] = re.sub(r'href="\.\./LEDGER\.md#', f'href="{up}LEDGER.html#', told)
+                told = re.sub(r'href="\.\./LEDGER\.md#', f'href="{up}LEDGER.html#', told)
+                if LANGUAGE != "en":  # notes to a table are English: they wait until somebody asks
+                    notes = f"<details><summary>{say('Notes to the table')}</summary>"
+                    told = re.sub(
+                        r"(?:<p><small>.*?</small></p>\s*)+",
+                        rf"{notes}\g<0></details>",
+                        told,
+                        flags=re.DOTALL,
+                    )
+                data["text/html"] = told
             if "image/png" in data:
                 cell["metadata"]["mystnb"] = {"image": {"alt": alt(stored["cells"], number, headings)}}
         if "lesson.show(" in source:  # the words of claims: long lines, no columns
@@ -120,12 +129,16 @@ def _glance(one: Any, at: str) -> str:
     tables = dict.fromkeys(e for c in claims if (e := ledger()[c]["experiment"]) in experiments())
     exercises_page = way(f"{BOXES}/{one.source.stem}.md", at)
     counts = "**Exercises:** [{boxes} boxes, {minutes} minutes]({link})"
-    lines = [*switch(at), say(counts, boxes=len(found), minutes=minutes, link=exercises_page)]
+    run = say(
+        "**Run it:** [two commands]({link}), then `make lab`",
+        link=f"{way('index.md', at)}#{say('two-commands')}",
+    )
+    lines = [*switch(at), run, say(counts, boxes=len(found), minutes=minutes, link=exercises_page)]
     by: dict[str, list[str]] = {"supported": [], "refuted": [], "undecided": [], "not tested": []}
     for claim in claims:
         by[ledger()[claim]["verdict"]].append(claim_link(claim, at))
     if claims:
-        told = "; ".join(f"*{say(word)}* {', '.join(names)}" for word, names in by.items() if names)
+        told = say("; ").join(f"*{say(word)}* {say(', ').join(names)}" for word, names in by.items() if names)
         lines.append(
             say("**Verdicts, in the [ledger]({link}):** {told}", link=link("LEDGER.md", at), told=told)
         )
@@ -186,6 +199,12 @@ def _below(code: str, at: str) -> str:
     )
     parts = [say("In the ledger: {claims}", claims=claims)] * bool(claims)
     told = " — ".join(parts + [say("Full tables: {links}", links=links)] * bool(links))
+    if (
+        claims
+        and "lesson.words" not in code
+        and (legend := say("How to read the words above")) != "How to read the words above"
+    ):
+        told += f"\n\n{legend}"
     return f":::{{container}} record\n{told}\n:::" if told else ""
 
 
@@ -273,7 +292,9 @@ def exercise_index() -> str:
             kind = " · ".join(filter(None, (say(box.kind), say(box.flavour), points)))
             stars = "●" * box.difficulty + "○" * (5 - box.difficulty)
             title = translated(path.name[:2], f"## {box.id} {box.title}").removeprefix("## ")
-            lines.append(f"| [{title}]({path.stem}.md#{_slug(title)}) | {stars} | {box.minutes} | {kind} |")
+            lines.append(
+                f"| [{title}]({path.stem}.md#{_slug(title)}) | {stars} | {box.minutes} | [{kind}]{{.kind}} |"
+            )
     return (
         "\n".join(lines)
         + "\n\n"

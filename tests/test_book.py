@@ -271,6 +271,21 @@ def test_the_site_is_small_shows_no_hidden_case_and_every_page_says_what_was_ver
     assert silent <= {"search.html"} | lists
 
 
+@pytest.mark.slow
+def test_no_star_of_emphasis_is_left_in_a_chinese_page(site: Path) -> None:
+    """Between Chinese characters a star that touches a link would stand as a star."""
+    shown = re.compile(
+        r"<pre.*?</pre>|<code.*?</code>|<(span|div) class=\"math.*?</\\1>|<script.*?</script>|<[^>]+>",
+        re.DOTALL,
+    )
+    left = []
+    for path in sorted((site / "zh").rglob("*.html")):
+        article = re.search(r"<article.*?</article>", path.read_text(encoding="utf-8"), re.DOTALL)
+        if article and "*" in (told := shown.sub("", article[0])):
+            left.append(f"{path.name}: {told[max(0, told.index('*') - 20) :][:40]}")
+    assert left == []
+
+
 @pytest.fixture(scope="module")
 def browser(site: Path) -> Iterator[Browser]:
     path = program()
@@ -324,6 +339,9 @@ WORDS = [
     ("", "GRIM", "00_instruction_set.html"),
     ("zh", "交叉熵", "01_empirical_risk.html"),
     ("zh", "量化", "25_compression.html"),
+    ("zh", "论断台账", "26_capstones.html"),
+    ("zh", "低秩适配", "09_lora.html"),
+    ("zh", "什么是熵", "glossary.html"),
 ]
 
 

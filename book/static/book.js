@@ -20,3 +20,12 @@ window.addEventListener("load", () => {
   const found = location.hash ? null : document.querySelector("dl.glossary .highlighted");
   if (found) found.scrollIntoView({ block: "center" });
 });
+
+// Chinese emphasis has dots below; Latin words stay slanted, and captions are too long for dots.
+if (document.documentElement.lang.startsWith("zh")) {
+  document.addEventListener("DOMContentLoaded", () =>
+    document.querySelectorAll(".bd-article em").forEach((one) => {
+      if (!/\p{Script=Han}/u.test(one.textContent)) one.classList.add("latin");
+      else if (one.textContent.length > 24) one.classList.add("long");
+    }));
+}
