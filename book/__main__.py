@@ -96,6 +96,8 @@ def render(only: list[str], language: str) -> int:
         command += [] if only else ["-W", "--keep-going"]
         status = subprocess.run([*command, str(source), str(html)], check=False).returncode
     if not status:
+        for path in html.rglob("*.map"):  # for those who change the theme's scripts: three megabytes
+            path.unlink()
         if language != "en" and not only:
             shared(html)
         size = sum(path.stat().st_size for path in html.rglob("*") if path.is_file()) / 2**20
