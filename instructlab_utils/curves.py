@@ -6,6 +6,7 @@ nothing is imported. All runs lie in build/curves. The log of lesson 03, section
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 from collections.abc import Callable
@@ -36,8 +37,7 @@ def _tensorboard(place: Path, first: int) -> Sink:
 
 
 def _wandb(place: Path, first: int) -> Sink:
-    import wandb
-
+    wandb = importlib.import_module("wandb")  # in no list of ours: whoever wants it has it
     place.mkdir(parents=True, exist_ok=True)
     run = wandb.init(
         project="instructlab", name=place.name, dir=str(place), mode="offline", reinit="create_new"

@@ -24,6 +24,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
+# What runs notebooks from a command line: Colab runs them itself, and its kernel is too old for these.
+RUNNERS = {"jupytext", "nbclient", "papermill", "snakemake"}
 # Colab's own machinery, and its torch, which knows its device.
 KEPT = {
     "ipykernel",
@@ -53,6 +55,8 @@ def lacking(lines: Iterable[str], here: dict[str, str]) -> list[str]:
         requirement = Requirement(line)
         name = canonicalize_name(requirement.name)
         has = here.get(name)
+        if name in RUNNERS:
+            continue
         if has is None or not (name in KEPT or requirement.specifier.contains(has, prereleases=True)):
             found.append(line)
     return found

@@ -199,7 +199,9 @@ def test_package_data_and_console_script_exist() -> None:
         path for pattern in data["instructlab_repro"] for path in (ROOT / "instructlab_repro").glob(pattern)
     }
     assert templates and set(templates) <= packed
-    module, function = PYPROJECT["project"]["scripts"]["instructlab"].split(":")
+    script = PYPROJECT["project"]["scripts"]["instructlab"]
+    assert PYPROJECT["project"]["entry-points"]["pipx.run"] == {PYPROJECT["project"]["name"]: script}
+    module, function = script.split(":")
     assert callable(getattr(importlib.import_module(module), function))
 
 

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,7 +111,8 @@ def colab(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
+    pip = SimpleNamespace(run=lambda *_, **__: pytest.fail("pip was called"))
+    monkeypatch.setattr(module, "subprocess", pip)
     monkeypatch.setattr(assets, "fetch", lambda *_: pytest.fail("something was fetched"))
     return module
 
@@ -148,10 +149,18 @@ def test_colab_script_installs_what_is_missing_and_keeps_what_colab_runs_on(
     (words,) = called
     wanted = {re.split("[>=<]", word)[0] for word in words[words.index("--constraint") + 2 :]}
     assert {"numpy", "transformers", "pydantic"} < wanted  # numpy is below its range
-    assert not wanted & {"torch", "ipykernel", "ipython", "tqdm"}
+    assert not wanted & {"torch", "ipykernel", "ipython", "tqdm", *colab.RUNNERS}
     assert kept == ["ipykernel==6.17.1", "ipython==7.34.0", "torch==2.11.0+cu130"]
     assert fetched == [["minilm", "vader"]] and str(ROOT) in sys.path
     assert capsys.readouterr().out.startswith("lesson 03 is ready")
+
+
+def test_a_lesson_and_its_fetch_do_without_the_runners(colab: ModuleType) -> None:
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({sorted(colab.RUNNERS)}))"
+    needs = "from instructlab_repro import assets, lesson; from instructlab_repro.engine import course"
+    code = f"{hidden}; {needs}; print(course.needed_assets(['03']), lesson.words('C1'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("['minilm', 'vader'] {'C1': "), done.stderr
 
 
 def test_the_site_names_the_script_and_the_lesson(monkeypatch: pytest.MonkeyPatch) -> None:
