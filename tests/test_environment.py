@@ -96,7 +96,7 @@ def test_every_import_is_a_declared_dependency(
         for name, files in found.items()
         if name not in own
         and name not in sys.stdlib_module_names
-        and not {lock.normal(package) for package in packages.get(name, [])} & declared
+        and not {lock.normal(package) for package in packages.get(name, [name])} & declared
     }
     assert not undeclared
 

@@ -18,7 +18,7 @@ from instructlab_repro import assets, notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
-    1100  # MB in `make course`, whose kernels share what they import; alone a lesson took up to a third more
+    1100  # MB in `make course`, whose kernels share what they import; alone a lesson took a third to two thirds more
 )
 
 
