@@ -2,6 +2,8 @@
 
 INSTRUCTLAB_LOG_TO=tensorboard or wandb (or both, with a comma) switches it on for every :func:`training.train`; without it
 nothing is imported. All runs lie in build/curves. The log of lesson 03, section 5, stays as it is.
+
+From lesson 03 on.
 """
 
 from __future__ import annotations

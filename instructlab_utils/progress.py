@@ -1,6 +1,8 @@
 """How long work is shown, decided in one place: a bar that moves in a terminal, whole lines everywhere else.
 
 A log, a pipe and a notebook's output keep every carriage return; half a bar would stay there for good.
+
+From lesson 03 on.
 """
 
 from __future__ import annotations

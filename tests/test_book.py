@@ -85,7 +85,7 @@ def test_the_sites_own_words_have_their_fields_in_chinese_too_and_every_lesson_i
         fields = [
             Counter(field for _, field, _, _ in Formatter().parse(text)) for text in (template, chinese)
         ]
-        assert fields[0] == fields[1] and re.search(r"[\u4e00-\u9fff]", chinese), template
+        assert fields[0] == fields[1] and re.search(r"[\u3000-\u9fff\uff00-\uffef]", chinese), template
     assert not [one.outcome for one in facts.lessons().values() if one.outcome not in words]
 
 

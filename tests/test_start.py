@@ -17,9 +17,7 @@ import pytest
 from instructlab_repro import assets, notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = (
-    1100  # MB in `make course`, whose kernels share what they import; alone a lesson took a third to two thirds more
-)
+SMALL = 1100  # MB in `make course`, whose kernels share what they import; alone a lesson took a third to two thirds more
 
 
 def text(name: str) -> str:

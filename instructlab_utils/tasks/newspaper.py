@@ -52,7 +52,7 @@ def annotated(files: list[Path], counts: Counter[str]) -> Iterator[Record]:
                 raise DataError(f"{place}: {odd[0]!r:.40}: write word/tag, the tag in letters")
             words = persons([(word, tag) for word, _, tag in pairs])
             if number % BLOCK == 0:
-                group = "".join(word for word, _ in words)[:60]
+                group = "".join(word for word, _ in words)
             number += 1
             yield from _cut(words, group, counts)
 
