@@ -199,12 +199,8 @@ def _below(code: str, at: str) -> str:
     )
     parts = [say("In the ledger: {claims}", claims=claims)] * bool(claims)
     told = " — ".join(parts + [say("Full tables: {links}", links=links)] * bool(links))
-    if (
-        claims
-        and "lesson.words" not in code
-        and (legend := say("How to read the words above")) != "How to read the words above"
-    ):
-        told += f"\n\n{legend}"
+    if claims and LANGUAGE != "en":  # the printed words of a verdict are English
+        told += f"\n\n{say('How to read the words above')}"
     return f":::{{container}} record\n{told}\n:::" if told else ""
 
 

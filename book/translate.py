@@ -29,7 +29,6 @@ LANGUAGES = {"zh": "zh_CN"}  # the name of the folder on the site, and gettext's
 LANGUAGE = os.environ.get("BOOK_LANGUAGE", "en")  # of the pages that this process writes
 FENCE = re.compile(r"^(?:`{3,}|~{3,}|\$\$)")
 MATHS = r"\$\$.*?\$\$|(?<![\\$])\$(?!\s)[^$]+?(?<!\s)\$"
-CODE = r"(`+)(?!`).+?(?<!`)\1(?!`)"
 KEPT = re.compile(rf"(?P<maths>{MATHS})|(?P<code>(?P<tick>`+)(?!`).+?(?<!`)(?P=tick)(?!`))|(?P<tag><[^<>]+>)"
                   r"|(?<=\]\()(?P<link>[^()\s]+)(?=\))|(?P<address>https?://[^\s)>]+)", re.DOTALL)  # fmt: skip
 

@@ -9,9 +9,12 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -19,6 +22,15 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 def program() -> str | None:
     """The browser's path: the variable CHROMIUM, else the first that is installed."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def tab() -> Iterator[Browser]:
+    """For a fixture: a tab for the tests of a module. They are skipped where no Chromium is installed."""
+    path = program()
+    if path is None:
+        pytest.skip("no Chromium here (apt-get install chromium), or set CHROMIUM to its path")
+    with Browser(path) as found:
+        yield found
 
 
 class Browser:

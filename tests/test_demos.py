@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import uvicorn
-from browser import Browser, program
+from browser import Browser, tab
 from fastapi.testclient import TestClient
 from scipy import stats
 
@@ -166,11 +166,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = program()
-    if path is None:
-        pytest.skip("no Chromium here (apt-get install chromium), or set CHROMIUM to its path")
-    with Browser(path) as found:
-        yield found
+    yield from tab()
 
 
 def looks_right(browser: Browser, url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import openai
 import pytest
 import torch
 
+from instructlab_apps import commands
 from instructlab_apps.service import desk as desks
 from instructlab_apps.service import engines, http, serving, wire
 from instructlab_utils import tuners
@@ -54,6 +56,12 @@ def run(main):
 
 
 # --- the door -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_serves_with_the_lanes_that_the_drill_kills():
+    assert (
+        inspect.signature(commands.serve).parameters["threads"].default == desks.ServiceSettings.threads == 2
+    )
 
 
 def test_no_key_no_answer(tmp_path):

@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from browser import Browser, program  # noqa: E402
+from browser import Browser, tab  # noqa: E402
 
 from book import slides  # noqa: E402
 from instructlab_utils.errors import NotebookError  # noqa: E402
@@ -214,11 +214,7 @@ def decks() -> Path:
 
 @pytest.fixture(scope="module")
 def browser(decks: Path) -> Iterator[Browser]:
-    path = program()
-    if path is None:
-        pytest.skip("no Chromium here (apt-get install chromium), or set CHROMIUM to its path")
-    with Browser(path) as found:
-        yield found
+    yield from tab()
 
 
 SLIDES = "[...document.querySelectorAll('.slides > section > section')]"

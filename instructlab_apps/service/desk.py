@@ -50,7 +50,7 @@ class ServiceSettings:
     body_patience: float = 10.0
     pause: float = 0.0
     batch: int = 16
-    threads: int = 1
+    threads: int = 2
     int8: bool = False
     chat_batch: int = 8
     room: int = 256

@@ -5,7 +5,7 @@
 #     title: Extractive question answering
 #     outcome: turn answers into token spans and back, and find the silent mistakes of a reader
 #     assets: [minilm, bigbench]
-#     minutes: {smoke: 0.6, laptop: 4, gpu: 1}
+#     minutes: {smoke: 0.6, laptop: 3, gpu: 1}
 #     class_minutes: 180
 #     budget:
 #       n_check: {smoke: 24, laptop: 300, gpu: 1000}
@@ -30,7 +30,7 @@
 # | | |
 # |---|---|
 # | before this | lesson 03 (the loop, honest scores); lesson 04 (one label per token) helps |
-# | time | smoke: under a minute · laptop: about four minutes on one free core, more on a busy one · gpu: not measured yet |
+# | time | smoke: under a minute · laptop: about three minutes on one free core, more on a busy one · gpu: not measured yet |
 # | memory | under 2 GB |
 # | model | MiniLM, 6 layers (`all-MiniLM-L6-v2`), pinned, offline |
 # | data | SQuAD's development set and the four SQuADShifts sets; Disfl-QA for questions without an answer |

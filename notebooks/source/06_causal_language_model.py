@@ -5,7 +5,7 @@
 #     title: The causal language model
 #     outcome: build, train, decode and score a language model, and say which tokens its loss counts
 #     assets: [smollm2, bigbench]
-#     minutes: {smoke: 1, laptop: 6, gpu: 5}
+#     minutes: {smoke: 1, laptop: 3, gpu: 5}
 #     class_minutes: 240
 #     budget:
 #       toy_steps: {smoke: 8, laptop: 200, gpu: 200}
@@ -34,7 +34,7 @@
 # | | |
 # |---|---|
 # | before this | lessons 01 (cross-entropy) and 03 (the loop) |
-# | time | smoke: about a minute · laptop: about six minutes on one free core, more on a busy one · gpu: not measured yet |
+# | time | smoke: about a minute · laptop: about three minutes on one free core, more on a busy one · gpu: not measured yet |
 # | memory | under 4 GB |
 # | model | a mini-GPT from scratch; SmolLM2-135M-Instruct, pinned, offline |
 # | data | `e2e`: attributes of a restaurant in, a sentence out (Novikova et al., 2017); 139, 32 and 42 lists of attributes |
