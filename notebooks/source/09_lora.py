@@ -1134,9 +1134,9 @@ lesson.folded("lora", *CLAIMS)
 # - **LR3** is undecided, by one of its parts. Queries alone are far behind, on both tasks. Against values alone both
 #   differences are positive, and the interval in the fold holds zero.
 # - **LR2**, **D1** and **A1** are *not tested*. In the column *did not train* of the folded table two rows of rank one
-#   have more than one run in ten: *q, v* and *everywhere*. The guard of lesson 03 then refuses a verdict, whatever the
-#   means say. The means say that on film sentences rank one is points behind rank eight. After eighty updates that may be
-#   slowness.
+#   have more than one run in ten: *q, v* and *everywhere*. A rule that was written before the runs then refuses a verdict,
+#   whatever the means say. The means say that on film sentences rank one is points behind rank eight. After eighty updates
+#   that may be slowness.
 #
 # An equivalence (LR1) needs the *whole* interval inside the margin. A conjunction (C3, LR3) is supported only if each
 # part is.
