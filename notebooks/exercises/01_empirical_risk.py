@@ -632,3 +632,211 @@ check_01_5(prediction)
 # </details>
 #
 # {{solution}}
+
+# %% [markdown]
+# ## 01.6 A risk near its floor
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# $K$ classes, a cloud for each, and a few rows to learn from. Where the clouds are known, the best possible risk is known
+# as well: it is the risk of the true probabilities $P(y \mid x)$, the *Bayes risk*. How near does a softmax regression
+# come, fitted by a gradient that you write yourself?
+#
+# `fit(X, y, weight, X_dev, y_dev, K)` returns `W` (K, d) and `b` (K,), both float64; the logits of a row $x$ are
+# $Wx + b$. Use NumPy only.
+#
+# - Rows of frequent classes were thinned out, and a row that was kept stands for several: for `weight` of them, a positive
+#   number, not always whole. The risk of the training rows is $\sum_i w_i \ell_i / \sum_i w_i$. So weights that are
+#   all multiplied by one constant change nothing.
+# - The dev rows are a plain sample. They are there to choose by: which decay, how many steps.
+# - Features have units. In another unit ($x_j \to a x_j$, $a > 0$) or with another zero ($x_j \to x_j + c$) the model must
+#   give the same probabilities. A feature may be constant. A class may have no training row, and then has no say in
+#   the result, but `W` and `b` still have $K$ finite rows.
+#
+# "The same" means: no probability of a new row differs by more than $0.02$, also when the same call is made twice. The
+# **bar**: over four worlds of each kind the mean of (risk on new rows minus Bayes risk) is at most $0.1$ nats where the
+# clouds are apart, and at most $0.06$ where they nearly coincide. The cell prints what guessing by the shares of the
+# classes costs. A fit may take five seconds of processor time.
+#
+# Weight decay belongs to $W$. Think about what it would do to $b$ before you apply it there.
+
+
+# %%
+def clouds(seed, spread, K=3, d=16, n=90, n_dev=150, n_new=3000):
+    """A world: arguments for fit, new rows with labels, their Bayes risk. Each class is ``odds`` times rarer than the last."""
+    rng, odds = np.random.default_rng(seed), 6.0
+    share = odds ** -np.arange(K) / (odds ** -np.arange(K)).sum()
+    centres, zero = spread * rng.normal(size=(K, d)), 2 * rng.normal(size=d)
+    unit = 10 ** rng.uniform(-1.5, 1.5, size=d)
+
+    def rows(labels):
+        return (centres[labels] + rng.normal(size=(len(labels), d)) + zero) * unit
+
+    y, y_dev, y_new = np.arange(n) % K, rng.choice(K, n_dev, p=share), rng.choice(K, n_new, p=share)
+    X, X_dev, X_new = rows(y), rows(y_dev), rows(y_new)
+    logits = (X_new / unit - zero) @ centres.T - 0.5 * (centres**2).sum(1) + np.log(share)
+    floor = np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(n_new), y_new])
+    return (X, y, 30 * K * share[y], X_dev, y_dev, K), X_new, y_new, floor
+
+
+world_demo, X_demo_new, y_demo_new, floor_demo = clouds(0, 0.6)
+shares_demo = np.bincount(y_demo_new) / len(y_demo_new)
+guess_demo = -(shares_demo * np.log(shares_demo)).sum()
+print(f"training rows {world_demo[0].shape}, Bayes risk {floor_demo:.3f}; guessing by shares {guess_demo:.3f}")
+
+
+# %% nbgrader={"grade_id": "answer_01_6", "solution": true}
+def fit(X, y, weight, X_dev, y_dev, K):
+    """X (n, d) and X_dev (m, d) float64, y and y_dev int64, weight (n,) positive. Return W (K, d) and b (K,)."""
+    ### BEGIN SOLUTION
+    w = weight / weight.sum()
+    mean = w @ X
+    scale = np.sqrt(w @ (X - mean) ** 2)
+    scale[scale <= 1e-9 * (1 + abs(mean))] = np.inf  # a constant feature tells nothing
+    A, A_dev, Y = (X - mean) / scale, (X_dev - mean) / scale, np.eye(K)[y]
+
+    def probabilities(Z):
+        E = np.exp(Z - Z.max(1, keepdims=True))
+        return E / E.sum(1, keepdims=True)
+
+    steep = np.linalg.norm((A * w[:, None]).T @ A, 2) / 2 + 0.5
+    best = None
+    for decay in (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3):
+        W, b, eta = np.zeros((K, A.shape[1])), np.zeros(K), 1 / (steep + decay)
+        for step in range(1, 401):
+            R = (probabilities(A @ W.T + b) - Y) * w[:, None]
+            W, b = W - eta * (R.T @ A + decay * W), b - eta * R.sum(0)
+            if step in (30, 100, 400):
+                Z = A_dev @ W.T + b
+                risk = np.mean(np.logaddexp.reduce(Z, axis=1) - Z[np.arange(len(Z)), y_dev])
+                if best is None or risk < best[0]:
+                    best = risk, W / scale, b - (W / scale) @ mean
+    return best[1], best[2]
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_01_6", "grade": true, "points": 5, "locked": true}
+def softmax_of(model, X):
+    Z = X @ model[0].T + model[1]
+    E = np.exp(Z - Z.max(1, keepdims=True))
+    return E / E.sum(1, keepdims=True)
+
+
+def mean_loss(P, y, weight=None):
+    return np.average(-np.log(np.maximum(P[np.arange(len(y)), y], 1e-300)), weights=weight)
+
+
+def fitted(fit, case):
+    """What fit returns for one case, tested for its form."""
+    slow = "Five seconds a fit: fewer settings, or a longer step."
+    got = checking.calls(fit, limit=5.0, slow=slow)(*case)
+    assert isinstance(got, list | tuple) and len(got) == 2, "Return W and b."
+    checking.form(got[0], np.zeros((case[5], case[0].shape[1])), "W", dtype=np.float64)
+    checking.form(got[1], np.zeros(case[5]), "b", dtype=np.float64)
+    assert np.isfinite(got[0]).all() and np.isfinite(got[1]).all(), (
+        "W or b is not finite: a step that is too long, an exp that overflows, or a division by zero."
+    )
+    return got
+
+
+def same_01_6(fit, case, X_new):
+    """The same model for rows that say the same."""
+    X, y, weight, X_dev, y_dev, K = case
+    P = softmax_of(fitted(fit, case), X_new)
+
+    def compare(other, X_other, says):
+        apart = abs(softmax_of(fitted(fit, other), X_other) - P).max()
+        assert apart <= 0.02, f"{says} (A probability differs by {apart:.2f}.)"
+
+    compare(case, X_new, "The same call gives another model. Start at zero, or draw from a fixed seed.")
+    says = (
+        "All weights times ten, and the model changes. Something is divided by the number of rows. The denominator is "
+        "the sum of the weights."
+    )
+    compare((X, y, 10 * weight, X_dev, y_dev, K), X_new, says)
+    even = softmax_of(fitted(fit, (X, y, np.ones(len(y)), X_dev, y_dev, K)), X_new)
+    assert abs(even - P).max() > 0.02, (
+        "With all weights equal the model is the same as with the given ones: the weights are not used."
+    )
+    a = np.array([1000.0, 0.001] * X.shape[1])[: X.shape[1]]
+    says = (
+        "Other units, and the model changes: metres and millimetres must not matter. One step for all features is too "
+        "long for one and too short for another, and decay asks for small numbers, whatever their unit."
+    )
+    compare((X * a, y, weight, X_dev * a, y_dev, K), X_new * a, says)
+    c = 50 * X.std(0)
+    says = "Other zero points of the features, and the model changes. Take each feature's mean off before you fit."
+    compare((X + c, y, weight, X_dev + c, y_dev, K), X_new + c, says)
+
+
+def judge_01_6(fit, spread, bar, seeds):
+    """The mean excess risk over worlds; AssertionError with the likely reason where it is above the bar."""
+    found = []
+    for seed in seeds:
+        case, X_new, y_new, floor = clouds(seed, spread)
+        X, y, weight, K = case[0], case[1], case[2], case[5]
+        model = fitted(fit, case)
+        P, share = softmax_of(model, X), np.bincount(y, weight, K) / weight.sum()
+        found.append(
+            {
+                "excess": mean_loss(softmax_of(model, X_new), y_new) - floor,
+                "train": mean_loss(P, y, weight) - floor,
+                "shift": abs(np.average(P, axis=0, weights=weight) - share).max(),
+                "bias": min(np.ptp(model[0] @ m + model[1]) for m in (X.mean(0), weight @ X / weight.sum(), 0 * X[0])),
+            }
+        )
+    mean = {key: np.mean([one[key] for one in found]) for key in found[0]}
+    kind = "apart" if spread > 0.3 else "nearly the same"
+    told = f"Clouds that are {kind}: {mean['excess']:.3f} nats above the Bayes risk on new rows; {bar:g} are allowed."
+    if mean["excess"] > bar:
+        assert mean["bias"] > 1e-9, (
+            f"{told} In the middle of the rows all classes have the same logit, however rare they are. There is no bias."
+        )
+        assert mean["shift"] < 0.03, (
+            f"{told} The training rows get probabilities that do not add up to the classes' shares (off by up to "
+            f"{mean['shift']:.2f}). Decay on the bias does that: it makes rare classes more probable than they are."
+        )
+        assert mean["train"] > -0.06, (
+            f"{told} The risk on the training rows lies {-mean['train']:.3f} *below* the Bayes risk: nothing true can do "
+            "that. By which rows did you choose?"
+        )
+        raise AssertionError(f"{told} The risk on the training rows: {mean['train']:+.3f} against the Bayes risk.")
+    return mean["excess"]
+
+
+def check_01_6(fit):
+    case, X_new, _, _ = clouds(7, 0.6)
+    same_01_6(fit, case, X_new[:300])
+    apart = judge_01_6(fit, 0.6, 0.1, range(8, 12))
+    near = judge_01_6(fit, 0.1, 0.06, range(8, 12))
+    print(f"01.6 passed the visible cases: {apart:.3f} and {near:.3f} nats above the Bayes risk.")
+
+
+check_01_6(fit)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_01_6(fit):
+    judge_01_6(fit, 0.6, 0.1, range(20, 24))
+    judge_01_6(fit, 0.1, 0.06, range(20, 24))
+    (X, y, weight, X_dev, y_dev, K), X_new, y_new, _ = clouds(30, 0.6)
+    constant = X.copy(), X_dev.copy()
+    for part in constant:
+        part[:, 3] = 7.0
+    with checking.means(np.linalg.LinAlgError, "A feature is constant: its standard deviation is 0, and you divide by it."):
+        model = fitted(fit, (constant[0], y, weight, constant[1], y_dev, K))
+    new = np.where(np.arange(16) == 3, 7.0, X_new)
+    assert mean_loss(softmax_of(model, new), y_new) < 0.6, "A constant feature: the model is lost on new rows."
+    keep, keep_dev = y < 2, y_dev < 2
+    case = X[keep], y[keep], weight[keep], X_dev[keep_dev], y_dev[keep_dev], 4
+    says = "Two of four classes have no row. How many there are, K says: not y."
+    with checking.means(IndexError, says), checking.means(ValueError, says):
+        P = softmax_of(fitted(fit, case), X_new[y_new < 2])
+    assert mean_loss(P, y_new[y_new < 2]) < 0.5, "Two of four classes have no row, and the model is lost on the others."
+    wide = clouds(31, 0.6, d=120, n=60)
+    got = mean_loss(softmax_of(fitted(fit, wide[0]), wide[1]), wide[2])
+    assert got < 1.0, f"More features than rows: the risk on new rows is {got:.2f}, above that of knowing nothing."
+
+
+hidden_01_6(fit)
+### END HIDDEN TESTS
