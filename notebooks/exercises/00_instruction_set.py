@@ -875,7 +875,9 @@ def judge_00_6(found, operations=OPERATIONS):
             "how an author talks, since each asks mostly for one operation. Which words belong to one author only? A "
             "split that leaves out whole authors shows this; one at random does not."
         )
-        raise AssertionError(f"{told}; 90 % are asked for. By kind: {', '.join(f'{k} {v:.0%}' for k, v in rate.items())}.")
+        raise AssertionError(
+            f"{told}; 90 % are asked for. By kind: {', '.join(f'{k} {v:.0%}' for k, v in rate.items())}."
+        )
     if rate["unknown"] < 0.8:
         by_habit = share(found["unknown"], lambda said, want, habit, value: said == habit)
         assert by_habit < 0.6, (
@@ -1077,9 +1079,10 @@ sunday | other | other | other | I left my umbrella at your counter
         exact = binomtest(repaired, repaired + broken).proportion_ci(method="exact")
         low, high = exact.low, exact.high
     agreement = sum(r["first"] == r["second"] for r in records) / len(records)
-    chance = sum(
-        sum(r["first"] == k for r in records) * sum(r["second"] == k for r in records) for k in outputs
-    ) / len(records) ** 2
+    chance = (
+        sum(sum(r["first"] == k for r in records) * sum(r["second"] == k for r in records) for k in outputs)
+        / len(records) ** 2
+    )
     return {
         "text": "A customer wrote: {input}. Answer with one word: repair, buy or other.",
         "outputs": outputs,
@@ -1128,7 +1131,9 @@ def check_records(mine):
             f"records[{i}]: every value is a string that holds something."
         )
         labels = {record["first"], record["second"], record["gold"]}
-        assert labels <= set(outputs), f"records[{i}]: {', '.join(sorted(labels - set(outputs)))} is none of the outputs."
+        assert labels <= set(outputs), (
+            f"records[{i}]: {', '.join(sorted(labels - set(outputs)))} is none of the outputs."
+        )
         assert record["gold"] in (record["first"], record["second"]), (
             f"records[{i}]: {record['gold']!r} is gold, and neither of the two said so. Who decided?"
         )
@@ -1155,8 +1160,12 @@ def check_split(mine):
             assert (i in dev) == (j in dev), (
                 f"records[{i}] and records[{j}] are copies, one on each side: that is training on the test."
             )
-            raise AssertionError(f"records[{i}] and records[{j}] are copies. The same input twice is counted twice.")
-    assert len({records[i]["gold"] for i in test}) > 1, "test: all gold labels are equal. A constant cannot lose there."
+            raise AssertionError(
+                f"records[{i}] and records[{j}] are copies. The same input twice is counted twice."
+            )
+    assert len({records[i]["gold"] for i in test}) > 1, (
+        "test: all gold labels are equal. A constant cannot lose there."
+    )
 
 
 def check_agreement(mine):
@@ -1165,7 +1174,9 @@ def check_agreement(mine):
     agreement = sum(one == other for one, other in pairs) / n
     ends = [records[i] for i in mine["test"]]
     wrong = {
-        "agreement: that is the test records' alone. It is asked for all.": sum(r["first"] == r["second"] for r in ends)
+        "agreement: that is the test records' alone. It is asked for all.": sum(
+            r["first"] == r["second"] for r in ends
+        )
         / len(ends),
         "agreement: that counts records. A share is asked for.": agreement * n,
         "agreement: that is the first person's with gold. Compare the two people.": sum(
@@ -1199,16 +1210,23 @@ def check_agreement(mine):
 def check_scores(mine):
     records, outputs = mine["records"], mine["outputs"]
     golds = {side: [records[i]["gold"] for i in mine[side]] for side in ("dev", "test")}
-    most = {side: {k for k in outputs if gold.count(k) == max(map(gold.count, outputs))} for side, gold in golds.items()}
+    most = {
+        side: {k for k in outputs if gold.count(k) == max(map(gold.count, outputs))}
+        for side, gold in golds.items()
+    }
     if mine["constant"] not in most["dev"]:
         assert mine["constant"] not in most["test"], (
             "constant: that is the most frequent label of the *test* records. Whoever has not seen them cannot know it."
         )
-        raise AssertionError(f"constant: not the most frequent gold label of dev; that is {sorted(most['dev'])[0]!r}.")
+        raise AssertionError(
+            f"constant: not the most frequent gold label of dev; that is {sorted(most['dev'])[0]!r}."
+        )
     assert callable(mine["rule"]), "rule: a function from an input to a label."
     rule, inputs = checking.calls(mine["rule"]), [records[i]["input"] for i in mine["test"]]
     said = [rule(text) for text in inputs]
-    assert set(said) <= set(outputs), f"rule: {sorted(map(str, set(said) - set(outputs)))[0]!r} is none of the outputs."
+    assert set(said) <= set(outputs), (
+        f"rule: {sorted(map(str, set(said) - set(outputs)))[0]!r} is none of the outputs."
+    )
     assert [rule(text + ".") for text in inputs] == said, (
         "rule: with a full stop at the end it answers otherwise. Does it know the texts by heart?"
     )
@@ -1216,7 +1234,9 @@ def check_scores(mine):
         "rule": [a == b for a, b in zip(said, golds["test"], strict=True)],
         "constant": [mine["constant"] == b for b in golds["test"]],
     }
-    rows |= {who: [records[i][who] == records[i]["gold"] for i in mine["test"]] for who in ("first", "second")}
+    rows |= {
+        who: [records[i][who] == records[i]["gold"] for i in mine["test"]] for who in ("first", "second")
+    }
     want = {name: sum(row) for name, row in rows.items()}
     whole = {
         "rule": sum(rule(r["input"]) == r["gold"] for r in records),
@@ -1231,7 +1251,12 @@ def check_scores(mine):
     checking.equal(mine["passes"], want, "passes", wrong)
     repaired = sum(new and not old for new, old in zip(rows["rule"], rows["constant"], strict=True))
     broken = sum(old and not new for new, old in zip(rows["rule"], rows["constant"], strict=True))
-    wrong = {"repaired, broken: the other way round. Repaired: the rule passes, the constant does not.": [broken, repaired]}
+    wrong = {
+        "repaired, broken: the other way round. Repaired: the rule passes, the constant does not.": [
+            broken,
+            repaired,
+        ]
+    }
     checking.equal([mine["repaired"], mine["broken"]], [repaired, broken], "[repaired, broken]", wrong)
 
     def exact(good, m):
@@ -1241,13 +1266,15 @@ def check_scores(mine):
     m = repaired + broken
     wilson = intervals.wilson_interval(repaired, m) if m else None
     wrong = {
-        "low, high: that is the interval of the rule's own share of passes. The question is whether the *changes* are good.": (
+        "low, high: that is the interval of the rule's own share of passes. Asked is whether the *changes* are good.": (
             exact(want["rule"], len(inputs))
         ),
         "low, high: records with the same verdict both times count for you. They prefer neither. Divide by the changes.": (
             exact(repaired, len(inputs))
         ),
-        "low, high: that is Wilson's interval. The exact one is asked for.": [wilson.low, wilson.high] if wilson else [],
+        "low, high: that is Wilson's interval. The exact one is asked for.": [wilson.low, wilson.high]
+        if wilson
+        else [],
     }
     low, high = exact(repaired, m)
     near = "low, high: the exact interval for the share of good changes among all changes."
@@ -1262,7 +1289,9 @@ def check_scores(mine):
 
 def check_00_7(study):
     mine = checking.calls(study, limit=30.0)()
-    assert isinstance(mine, dict) and set(mine) == set(STUDY), f"Return a dict with the keys {', '.join(STUDY)}."
+    assert isinstance(mine, dict) and set(mine) == set(STUDY), (
+        f"Return a dict with the keys {', '.join(STUDY)}."
+    )
     check_records(mine)
     check_split(mine)
     check_agreement(mine)

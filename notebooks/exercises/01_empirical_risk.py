@@ -663,7 +663,7 @@ check_01_5(prediction)
 
 # %%
 def clouds(seed, spread, K=3, d=16, n=90, n_dev=150, n_new=3000):
-    """A world: arguments for fit, new rows with labels, their Bayes risk. Each class is ``odds`` times rarer than the last."""
+    """Arguments for fit, new rows with labels, their Bayes risk. Each class is ``odds`` times rarer than the last."""
     rng, odds = np.random.default_rng(seed), 6.0
     share = odds ** -np.arange(K) / (odds ** -np.arange(K)).sum()
     centres, zero = spread * rng.normal(size=(K, d)), 2 * rng.normal(size=d)
@@ -682,7 +682,9 @@ def clouds(seed, spread, K=3, d=16, n=90, n_dev=150, n_new=3000):
 world_demo, X_demo_new, y_demo_new, floor_demo = clouds(0, 0.6)
 shares_demo = np.bincount(y_demo_new) / len(y_demo_new)
 guess_demo = -(shares_demo * np.log(shares_demo)).sum()
-print(f"training rows {world_demo[0].shape}, Bayes risk {floor_demo:.3f}; guessing by shares {guess_demo:.3f}")
+print(
+    f"training rows {world_demo[0].shape}, Bayes risk {floor_demo:.3f}; guessing by shares {guess_demo:.3f}"
+)
 
 
 # %% nbgrader={"grade_id": "answer_01_6", "solution": true}
@@ -786,7 +788,9 @@ def judge_01_6(fit, spread, bar, seeds):
                 "excess": mean_loss(softmax_of(model, X_new), y_new) - floor,
                 "train": mean_loss(P, y, weight) - floor,
                 "shift": abs(np.average(P, axis=0, weights=weight) - share).max(),
-                "bias": min(np.ptp(model[0] @ m + model[1]) for m in (X.mean(0), weight @ X / weight.sum(), 0 * X[0])),
+                "bias": min(
+                    np.ptp(model[0] @ m + model[1]) for m in (X.mean(0), weight @ X / weight.sum(), 0 * X[0])
+                ),
             }
         )
     mean = {key: np.mean([one[key] for one in found]) for key in found[0]}
@@ -804,7 +808,9 @@ def judge_01_6(fit, spread, bar, seeds):
             f"{told} The risk on the training rows lies {-mean['train']:.3f} *below* the Bayes risk: nothing true can do "
             "that. By which rows did you choose?"
         )
-        raise AssertionError(f"{told} The risk on the training rows: {mean['train']:+.3f} against the Bayes risk.")
+        raise AssertionError(
+            f"{told} The risk on the training rows: {mean['train']:+.3f} against the Bayes risk."
+        )
     return mean["excess"]
 
 
@@ -827,17 +833,25 @@ def hidden_01_6(fit):
     constant = X.copy(), X_dev.copy()
     for part in constant:
         part[:, 3] = 7.0
-    with checking.means(np.linalg.LinAlgError, "A feature is constant: its standard deviation is 0, and you divide by it."):
+    with checking.means(
+        np.linalg.LinAlgError, "A feature is constant: its standard deviation is 0, and you divide by it."
+    ):
         model = fitted(fit, (constant[0], y, weight, constant[1], y_dev, K))
     new = np.where(np.arange(16) == 3, 7.0, X_new)
-    assert mean_loss(softmax_of(model, new), y_new) < 0.6, "A constant feature: the model is lost on new rows."
+    assert mean_loss(softmax_of(model, new), y_new) < 0.6, (
+        "A constant feature: the model is lost on new rows."
+    )
     keep, keep_dev = y < 2, y_dev < 2
     case = X[keep], y[keep], weight[keep], X_dev[keep_dev], y_dev[keep_dev], 4
     P = softmax_of(fitted(fit, case), X_new[y_new < 2])
-    assert mean_loss(P, y_new[y_new < 2]) < 0.5, "Two of four classes have no row, and the model is lost on the others."
+    assert mean_loss(P, y_new[y_new < 2]) < 0.5, (
+        "Two of four classes have no row, and the model is lost on the others."
+    )
     wide = clouds(31, 0.6, d=120, n=60)
     got = mean_loss(softmax_of(fitted(fit, wide[0]), wide[1]), wide[2])
-    assert got < 1.0, f"More features than rows: the risk on new rows is {got:.2f}, above that of knowing nothing."
+    assert got < 1.0, (
+        f"More features than rows: the risk on new rows is {got:.2f}, above that of knowing nothing."
+    )
 
 
 hidden_01_6(fit)
@@ -862,11 +876,11 @@ hidden_01_6(fit)
 # | `threshold`, `reason` | a number of nats, 0 or more; why just this one (at least $40$ characters) |
 # | `sizes` | at least two different numbers of training rows |
 # | `seeds` | at least eight different whole numbers |
-# | `options` | arm → list of the names of its options, in the order of their strength; at least four, equally many for both arms |
+# | `options` | arm → the names of its options in the order of their strength; at least four, equally many for both arms |
 # | `risks` | arm → size → seed → option → (training risk, dev risk, test risk): lists in lists, nats, no penalty in them |
-# | `chosen` | arm → for each size the list over seeds of the option with the smallest dev risk: its place; the first one in a tie |
+# | `chosen` | arm → size → seed → the place of the option with the smallest dev risk; the first one in a tie |
 # | `edge` | arm → how many of these choices (all sizes and seeds) are the first or the last option |
-# | `gain`, `low`, `high` | lists over sizes: the mean over seeds of test risk of baseline minus that of remedy, both with their chosen options; its t interval |
+# | `gain`, `low`, `high` | for each size: test risk of baseline minus that of remedy, mean over seeds; its t interval |
 # | `verdicts` | for each size `"supported"` (the interval lies above the threshold), `"refuted"` (below), `"undecided"` |
 # | `verdict` | of the claim: `"supported"` if all sizes are, `"refuted"` if at least one size is, else `"undecided"` |
 #
@@ -884,7 +898,7 @@ hidden_01_6(fit)
 # | threshold | a habit | a reason | compared with what it costs to tune the remedy |
 # | options | two guesses | a grid | a grid whose ends are worse than its middle, in both arms |
 # | rows | one test set for all seeds | new rows for each seed | and the dev set has a size that one could afford |
-# | the minimum | not mentioned | says for how many steps | says where the risk has a minimiser, and how far from it the fits stop |
+# | the minimum | not mentioned | says for how many steps | says where the risk has a minimiser, and how near it the fits come |
 # | ending | only success is described | all three verdicts | also what another size or another cloud might change |
 
 
@@ -893,7 +907,9 @@ def two_clouds(n, seed, d=10, apart=0.5):
     """A start: n rows of two clouds that overlap, X (n, d) and y (n,) of 0 and 1. Rows of different seeds are independent."""
     rng = np.random.default_rng([n, seed])
     y = rng.integers(2, size=n)
-    return rng.normal(size=(n, d)) + apart * np.where(y[:, None] == 1, 1, -1) / np.sqrt(np.arange(1, d + 1)), y
+    return rng.normal(size=(n, d)) + apart * np.where(y[:, None] == 1, 1, -1) / np.sqrt(
+        np.arange(1, d + 1)
+    ), y
 
 
 for n in (20, 2000):  # one direction, (1, 1/√2, …), is enough to know: what could be learned from n rows?
@@ -937,14 +953,19 @@ def study():
             risks[arm].append(found)
     tables = {arm: np.array(found) for arm, found in risks.items()}  # size, seed, option, part
     chosen = {arm: table[..., 1].argmin(2) for arm, table in tables.items()}
-    tests = {arm: np.take_along_axis(t[..., 2], chosen[arm][..., None], 2)[..., 0] for arm, t in tables.items()}
+    tests = {
+        arm: np.take_along_axis(t[..., 2], chosen[arm][..., None], 2)[..., 0] for arm, t in tables.items()
+    }
     gains = tests["early stop"] - tests["decay"]
     threshold = 0.01
     found = [intervals.t_interval(row, 1 - 0.05 / len(sizes)) for row in gains]
     verdicts = [
-        "supported" if one.low > threshold else "refuted" if one.high < threshold else "undecided" for one in found
+        "supported" if one.low > threshold else "refuted" if one.high < threshold else "undecided"
+        for one in found
     ]
-    whole = "supported" if set(verdicts) == {"supported"} else "refuted" if "refuted" in verdicts else "undecided"
+    whole = (
+        "supported" if set(verdicts) == {"supported"} else "refuted" if "refuted" in verdicts else "undecided"
+    )
     return {
         "claim": "Logistic regression on two overlapping clouds in ten dimensions, n of 20 and 80: with decay (100 steps, "
         "chosen among six) the test risk is lower than with early stop (no decay, six numbers of steps), by more than 0.01.",
@@ -975,10 +996,14 @@ STUDY = (
 
 def check_01_7(study):
     mine = checking.calls(study, limit=120.0)()
-    assert isinstance(mine, dict) and set(mine) == set(STUDY), f"Return a dict with the keys {', '.join(STUDY)}."
+    assert isinstance(mine, dict) and set(mine) == set(STUDY), (
+        f"Return a dict with the keys {', '.join(STUDY)}."
+    )
     remedy, baseline, sizes, seeds = (mine[key] for key in ("remedy", "baseline", "sizes", "seeds"))
     arms = [remedy, baseline]
-    assert all(isinstance(arm, str) and arm for arm in arms) and remedy != baseline, "remedy, baseline: two names."
+    assert all(isinstance(arm, str) and arm for arm in arms) and remedy != baseline, (
+        "remedy, baseline: two names."
+    )
     for key in ("claim", "reason"):
         assert isinstance(mine[key], str) and len(mine[key].strip()) >= 40, f"{key}: at least 40 characters."
     for arm in arms:
@@ -986,18 +1011,28 @@ def check_01_7(study):
     bar = mine["threshold"]
     assert isinstance(bar, int | float) and 0 <= bar < math.inf, "threshold: a number of nats, 0 or more."
     assert len(set(sizes)) == len(sizes) >= 2, "sizes: at least two, no two alike."
-    assert len(set(seeds)) == len(seeds) >= 8, "seeds: at least eight, no two alike. The same run again is no evidence."
+    assert len(set(seeds)) == len(seeds) >= 8, (
+        "seeds: at least eight, no two alike. The same run again is no evidence."
+    )
     for key in ("options", "risks", "chosen", "edge"):
-        assert isinstance(mine[key], dict) and set(mine[key]) == set(arms), f"{key}: a dict with the two arms as its keys."
+        assert isinstance(mine[key], dict) and set(mine[key]) == set(arms), (
+            f"{key}: a dict with the two arms as its keys."
+        )
     counts = [len(set(mine["options"][arm])) for arm in arms]
     assert min(counts) >= 4, "options: at least four different ones for each arm."
-    assert counts[0] == counts[1], f"options: {counts[0]} and {counts[1]}. Who may try more wins by that alone."
+    assert counts[0] == counts[1], (
+        f"options: {counts[0]} and {counts[1]}. Who may try more wins by that alone."
+    )
     K, tables = counts[0], {}
     for arm in arms:
         table = np.array(mine["risks"][arm], dtype=np.float64)
         shape = len(sizes), len(seeds), K, 3
-        assert table.shape == shape, f"risks[{arm!r}]: shape {shape} (size, seed, option, part), not {table.shape}."
-        assert (table >= 0).all() and np.isfinite(table).all(), f"risks[{arm!r}]: a risk is a finite number, 0 or more."
+        assert table.shape == shape, (
+            f"risks[{arm!r}]: shape {shape} (size, seed, option, part), not {table.shape}."
+        )
+        assert (table >= 0).all() and np.isfinite(table).all(), (
+            f"risks[{arm!r}]: a risk is a finite number, 0 or more."
+        )
         assert (table.std(1).max((0, 1)) > 1e-9).all(), (
             f"risks[{arm!r}]: all seeds have the very same training, dev or test risk. Rows are not drawn anew."
         )
@@ -1033,7 +1068,9 @@ def judge_study(mine, train, dev, test, K):
     best = {arm: rows.min(2) for arm, rows in test.items()}
     gains = picked[baseline] - picked[remedy]
     wrong = {
-        "gain: remedy minus baseline. A smaller risk is better: baseline minus remedy.": (-gains.mean(1)).tolist(),
+        "gain: remedy minus baseline. A smaller risk is better: baseline minus remedy.": (
+            -gains.mean(1)
+        ).tolist(),
         "gain: the smallest test risk of each arm. Nobody knows it before the test; take the option that dev chose.": (
             (best[baseline] - best[remedy]).mean(1).tolist()
         ),
@@ -1051,7 +1088,9 @@ def judge_study(mine, train, dev, test, K):
         f"low: that is the level 0.95 for each of {m} sizes. Together they are wrong more often: 1 − 0.05 / {m}.": [
             one.low for one in each
         ],
-        "low: that is one standard error below the mean. A t interval is wider.": (gains.mean(1) - error).tolist(),
+        "low: that is one standard error below the mean. A t interval is wider.": (
+            gains.mean(1) - error
+        ).tolist(),
         "low: the two arms are treated as if they had other rows. They are pairs: take the differences first.": (
             (gains.mean(1) - factor * loose).tolist()
         ),
@@ -1059,11 +1098,17 @@ def judge_study(mine, train, dev, test, K):
     room = {"tol": 1e-4}
     checking.equal(list(mine["low"]), [one.low for one in right], "low", wrong, **room)
     checking.equal(list(mine["high"]), [one.high for one in right], "high", **room)
-    verdicts = ["supported" if one.low > bar else "refuted" if one.high < bar else "undecided" for one in right]
-    against_zero = ["supported" if one.low > 0 else "refuted" if one.high < 0 else "undecided" for one in right]
+    verdicts = [
+        "supported" if one.low > bar else "refuted" if one.high < bar else "undecided" for one in right
+    ]
+    against_zero = [
+        "supported" if one.low > 0 else "refuted" if one.high < 0 else "undecided" for one in right
+    ]
     wrong = {"verdicts: you compare with zero. The claim says: by more than the threshold.": against_zero}
     checking.equal(list(mine["verdicts"]), verdicts, "verdicts", wrong)
-    whole = "supported" if set(verdicts) == {"supported"} else "refuted" if "refuted" in verdicts else "undecided"
+    whole = (
+        "supported" if set(verdicts) == {"supported"} else "refuted" if "refuted" in verdicts else "undecided"
+    )
     assert mine["verdict"] == whole, (
         f"verdict: the sizes say {', '.join(verdicts)}. A claim about each of them stands only if all stand, and falls with "
         f"one: {whole}."
