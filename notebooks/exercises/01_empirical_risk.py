@@ -877,8 +877,8 @@ hidden_01_6(fit)
 # | `sizes` | at least two different numbers of training rows |
 # | `seeds` | at least eight different whole numbers |
 # | `options` | arm → the names of its options in the order of their strength; at least four, equally many for both arms |
-# | `risks` | arm → size → seed → option → (training risk, dev risk, test risk): lists in lists, nats, no penalty in them |
-# | `chosen` | arm → size → seed → the place of the option with the smallest dev risk; the first one in a tie |
+# | `risks` | arm → lists by size, seed, option: (training risk, dev risk, test risk), in nats, without a penalty |
+# | `chosen` | arm → lists by size, seed: the place (from 0) of the option with the smallest dev risk, the first in a tie |
 # | `edge` | arm → how many of these choices (all sizes and seeds) are the first or the last option |
 # | `gain`, `low`, `high` | for each size: test risk of baseline minus that of remedy, mean over seeds; its t interval |
 # | `verdicts` | for each size `"supported"` (the interval lies above the threshold), `"refuted"` (below), `"undecided"` |
@@ -898,7 +898,7 @@ hidden_01_6(fit)
 # | threshold | a habit | a reason | compared with what it costs to tune the remedy |
 # | options | two guesses | a grid | a grid whose ends are worse than its middle, in both arms |
 # | rows | one test set for all seeds | new rows for each seed | and the dev set has a size that one could afford |
-# | the minimum | not mentioned | says for how many steps | says where the risk has a minimiser, and how near it the fits come |
+# | the minimum | not mentioned | says for how many steps | says where the risk has a minimiser, and how near the fits are |
 # | ending | only success is described | all three verdicts | also what another size or another cloud might change |
 
 
