@@ -952,7 +952,7 @@ hidden_00_6(learn)
 # |:--|:--|
 # | `text`, `outputs` | the instruction with `{input}` in it exactly once; at least two different labels |
 # | `guide` | by which rule both people labelled: at least $80$ characters |
-# | `records` | at least $36$ dicts: `input`, `group`, `first`, `second`, `gold`, all strings |
+# | `records` | a list of at least $36$ dicts: `input`, `group`, `first`, `second`, `gold`, all strings, none empty |
 # | `dev`, `test` | lists of positions in `records`, each position in one of them, at least $12$ in each |
 # | `agreement`, `kappa` | of all records: the share with equal labels, and Cohen's $\kappa$ |
 # | `constant` | the most frequent gold label of *dev* (any of them, if several are) |
@@ -965,7 +965,7 @@ hidden_00_6(learn)
 # - *Groups.* Inputs that know of each other share a `group`: one sender, one day, one page. A group is never on both
 #   sides. No two inputs are `copies` (the cell below says what that means), on whichever side.
 # - *Labels.* Where `first` and `second` agree, that is the gold label. Where they differ, the two talk, and one of the two
-#   labels becomes gold. Choose a task on which they differ at least twice.
+#   labels becomes gold. Choose a task on which they differ at least twice. In *test* not all gold labels are the same.
 # - *Kappa* (Cohen, 1960) compares the agreement $a$ with the one that two people would reach who draw their labels blindly,
 #   each with her own frequencies $p_1(k)$ and $p_2(k)$: $\kappa = (a - e)/(1 - e)$ with $e = \sum_k p_1(k)\, p_2(k)$.
 # - *The rule* may be anything that runs without a network: words to look for, the counts of exercise 00.6, a model.

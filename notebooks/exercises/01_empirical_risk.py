@@ -650,8 +650,9 @@ check_01_5(prediction)
 #   all multiplied by one constant change nothing.
 # - The dev rows are a plain sample. They are there to choose by: which decay, how many steps.
 # - Features have units. In another unit ($x_j \to a x_j$, $a > 0$) or with another zero ($x_j \to x_j + c$) the model must
-#   give the same probabilities. A feature may be constant. A class may have no training row, and then has no say in
-#   the result, but `W` and `b` still have $K$ finite rows.
+#   give the same probabilities.
+# - A feature may be constant. There may be more features than rows. A class may have no row at all, and `W` and `b` still
+#   have $K$ finite rows. In these cases the risk on new rows must only stay below $1$ nat.
 #
 # "The same" means: no probability of a new row differs by more than $0.02$, also when the same call is made twice. The
 # **bar**: over four worlds of each kind the mean of (risk on new rows minus Bayes risk) is at most $0.1$ nats where the
@@ -838,19 +839,19 @@ def hidden_01_6(fit):
     ):
         model = fitted(fit, (constant[0], y, weight, constant[1], y_dev, K))
     new = np.where(np.arange(16) == 3, 7.0, X_new)
-    assert mean_loss(softmax_of(model, new), y_new) < 0.6, (
+    assert mean_loss(softmax_of(model, new), y_new) < 1.0, (
         "A constant feature: the model is lost on new rows."
     )
     keep, keep_dev = y < 2, y_dev < 2
     case = X[keep], y[keep], weight[keep], X_dev[keep_dev], y_dev[keep_dev], 4
     P = softmax_of(fitted(fit, case), X_new[y_new < 2])
-    assert mean_loss(P, y_new[y_new < 2]) < 0.5, (
+    assert mean_loss(P, y_new[y_new < 2]) < 1.0, (
         "Two of four classes have no row, and the model is lost on the others."
     )
     wide = clouds(31, 0.6, d=120, n=60)
     got = mean_loss(softmax_of(fitted(fit, wide[0]), wide[1]), wide[2])
     assert got < 1.0, (
-        f"More features than rows: the risk on new rows is {got:.2f}, above that of knowing nothing."
+        f"More features than rows: the risk on new rows is {got:.2f}; below 1 nat was asked for."
     )
 
 
