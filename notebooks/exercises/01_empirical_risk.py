@@ -17,8 +17,8 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network. Exercise
-# 01.6 fits small models, and exercise 01.7 is a project: each of them is worth an evening.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
+# Exercise 01.6 fits small models, and exercise 01.7 is a project: each of them is worth an evening.
 #
 # {{overview}}
 

@@ -17,8 +17,8 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network. Exercise
-# 02.6 trains on five landscapes, and exercise 02.7 is a project: each of them is worth an evening.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
+# Exercise 02.6 trains on five landscapes, and exercise 02.7 is a project: each of them is worth an evening.
 #
 # {{overview}}
 
@@ -897,8 +897,8 @@ hidden_02_6(minimise)
 # > ●●●●● · 150 minutes · practice
 #
 # Which of two optimisers is better? The lesson says what a fair answer needs: a rate for each, and seeds. Choose two
-# (with and without momentum, Adam and AdamW, two schedules, yours of 02.6 and the library's), a task that trains in a
-# second, and write the claim first: *after equally many gradients the held-out loss of the first is lower than that of the
+# (with and without momentum, Adam and AdamW, two schedules, yours of exercise 02.6 and the library's), a task that trains in
+# a second, and write the claim first: *after equally many gradients the held-out loss of the first is lower than that of the
 # second by more than `threshold`.* Tune both on tuning seeds, and race them on fresh ones. `race()` returns a dict:
 #
 # | key | what |
