@@ -880,7 +880,7 @@ def judge_00_6(found, operations=OPERATIONS):
         )
     if rate["unknown"] < 0.8:
         by_habit = share(found["unknown"], lambda said, want, habit, value: said == habit)
-        assert by_habit < 0.6, (
+        assert by_habit < 0.35, (
             f"{by_habit:.0%} of the requests with unknown cue words got what their author usually asks for. Small talk "
             "alone is no request."
         )

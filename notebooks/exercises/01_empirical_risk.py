@@ -663,7 +663,7 @@ check_01_5(prediction)
 
 
 # %%
-def clouds(seed, spread, K=3, d=16, n=90, n_dev=150, n_new=3000):
+def clouds(seed, spread, K=3, d=16, n=90, n_dev=150, n_new=2000):
     """Arguments for fit, new rows with labels, their Bayes risk. Each class is ``odds`` times rarer than the last."""
     rng, odds = np.random.default_rng(seed), 6.0
     share = odds ** -np.arange(K) / (odds ** -np.arange(K)).sum()
@@ -706,10 +706,10 @@ def fit(X, y, weight, X_dev, y_dev, K):
     best = None
     for decay in (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3):
         W, b, eta = np.zeros((K, A.shape[1])), np.zeros(K), 1 / (steep + decay)
-        for step in range(1, 401):
+        for step in range(1, 201):
             R = (probabilities(A @ W.T + b) - Y) * w[:, None]
             W, b = W - eta * (R.T @ A + decay * W), b - eta * R.sum(0)
-            if step in (30, 100, 400):
+            if step in (20, 60, 200):
                 Z = A_dev @ W.T + b
                 risk = np.mean(np.logaddexp.reduce(Z, axis=1) - Z[np.arange(len(Z)), y_dev])
                 if best is None or risk < best[0]:
