@@ -40,7 +40,8 @@ def test_an_entry_that_nothing_cites_is_told() -> None:
     text = (
         "Liu (2021) and van den Oord et al. (2018); a tool's notes.\n\n**References.**\n\n"
         "- Li, X. L., and Liang, P. (2021). Prefix-tuning.\n- Liu, X., et al. (2021). GPT understands,\n  too.\n"
-        "- van den Oord, A. (2018). CPC.\n- C. J. Hutto and E. Gilbert (2014). VADER.\n- Smith et al. (2020). A title, with Liu.\n- tool, issue 1 (2024), on notes.\n"
+        "- van den Oord, A. (2018). CPC.\n- C. J. Hutto and E. Gilbert (2014). VADER.\n"
+        "- Smith et al. (2020). A title, with Liu.\n- tool, issue 1 (2024), on notes.\n"
     )
     assert uncited(text) == ["Li", "Hutto", "Smith"]
     assert uncited(text.replace("a tool's", "Li, Hutto, Smith and a tool's")) == []

@@ -748,9 +748,9 @@ assert apart < 1e-3
 
 # %% [markdown]
 # Now some items of each held-out task, for the untuned model and for both that we tuned on our own instructions. They are
-# asked twice. Once in plain text that ends in "Answer:", as in most published tests of this kind. Once in the chat template,
-# which all three models know from their training: the same text is the user's message, and the option is the assistant's
-# answer. Items, options and rules of choice are the same.
+# asked twice. Once in plain text that ends in "Answer:". Once in the chat template, which all three models know from their
+# training: the same text is the user's message, and the option is the assistant's answer. Items, options and rules of
+# choice are the same.
 #
 # **Predict.** The tasks have different numbers of options: what is chance over all items? What moves the numbers more,
 # tuning on a hundred conversations, or the format of the question?
