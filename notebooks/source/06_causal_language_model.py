@@ -582,7 +582,7 @@ for how in LABELS:
 #
 # The first gives each token the same weight, the third each sequence. The second is neither: it depends on which sequences
 # happen to share a micro-batch. It is what "average the batch losses" computes, in the articles and, until 2024, in some
-# libraries.
+# libraries (transformers, issue 34191).
 #
 # For the third, and for every method that compares whole answers, we need $\log p(y \mid x) = -S_i$ of each row.
 
