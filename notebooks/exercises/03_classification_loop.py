@@ -1242,9 +1242,9 @@ hidden_03_6(resumable)
 # | `verdict` | `"equivalent"`, `"better"`, `"worse"` or `"undecided"` |
 #
 # No row may be trained on and tested on, in any seed, and no row may be tested on in two seeds. The **unit** of both
-# intervals is the seed: one difference for each. With $s$ the standard deviation of these differences and $k$ seeds,
-# `intervals.power_of_t(margin, s / sqrt(k), k - 1)` is the power. The intervals are
-# checked to a hundredth of their width, the power to a thousandth.
+# intervals is the seed: one difference for each, and they are not all equal. With $s$ the standard deviation of these
+# differences and $k$ seeds, `intervals.power_of_t(margin, s / sqrt(k), k - 1)` is the power. The difference is checked to
+# six digits, an interval to a hundredth of its width, the power to a thousandth.
 #
 # **The verdict.** *Equivalent*: the $90\,\%$ interval lies inside of $(-m, m)$, with $m$ the margin. (That is two
 # one-sided tests at $0.05$; Schuirmann, 1987.) Only if this is not so: *better* if the whole $95\,\%$ interval lies above

@@ -943,7 +943,8 @@ hidden_04_6(fit, tag)
 # sentences each; in the split by document no document is on both sides; in the split by sentence at least half of the
 # test sentences come from a document of the training side. Both methods are tested on the same sentences, so their
 # numbers of true spans agree. $F_1 = 2 \cdot \text{hits} / (\text{true} + \text{predicted})$, for each seed by itself. The
-# **unit** of the interval is the seed: one double difference for each. It is checked to a hundredth of its width.
+# **unit** of the interval is the seed: one double difference for each, and they are not all equal. The interval is checked
+# to a hundredth of its width, all else to six digits.
 #
 # The checker recomputes all numbers. A person reads the rest with this rubric (0 to 2 points a row; 8 of 12 pass): the
 # claim could have failed; the control could learn everything but names; tuning was fair, and *not* on a split that

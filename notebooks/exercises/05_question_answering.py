@@ -702,14 +702,15 @@ hidden_05_5(em_f1)
 #   the answer. `part` is $0$ for the question, $1$ for the text, $-1$ for anything else: place $0$, which is free and
 #   means *not here*, separators and padding, whose ids do not matter. More than `ROOM` pieces of text are a `ValueError`.
 #   The logits outside of the text mean nothing, but for place $0$.
-# - Windows may be cut as you like, but what belongs together must lie whole in one of them: each statement from the first
-#   piece of its name to its thing, `TOGETHER` pieces at most. A text may also be shorter than a window.
+# - A window is a stretch of the text. Cut them as you like, but what belongs together must lie whole in one of them: each
+#   statement from the first piece of its name to its thing, `TOGETHER` pieces at most. A text may also be shorter than a
+#   window.
 # - Of all legal spans the best one counts. The reader must learn *not here*, too. `extra` is whatever `answer` needs
 #   besides the net; its choice may read `dev`.
 # - All random draws come from `seed`. You have fifteen seconds for each call of `fit`.
 #
 # The checker tries `answer` with nets of its own, then wants a share of `BAR` exact answers on fresh texts. Who never
-# answers gets one half, and who always answers gets less.
+# answers gets about one half, and who always answers gets less.
 
 
 # %%
@@ -772,19 +773,6 @@ class Reader(nn.Module):
 
 
 # %% nbgrader={"grade_id": "answer_05_6", "solution": true}
-def windows(row):
-    """A helper, not checked by itself: throw it away, or use it."""
-    ### BEGIN SOLUTION
-    asked, text = [p[0] for p in pieces(row["question"])], pieces(row["context"])
-    found = []
-    for begin in range(0, max(1, len(text) - TOGETHER), ROOM - TOGETHER):
-        seen = text[begin : begin + ROOM]
-        part = [-1] + [0] * len(asked) + [-1] + [1] * len(seen)
-        found.append(([0, *asked, 0, *[p[0] for p in seen]], part, len(asked) + 2, seen))
-    return found
-    ### END SOLUTION
-
-
 def fit(net, rows, dev, seed):
     """Train net on rows. Return (net, extra)."""
     ### BEGIN SOLUTION
@@ -800,10 +788,8 @@ def fit(net, rows, dev, seed):
     here, optimizer = (labels[:, 0] > 0).nonzero()[:, 0], torch.optim.Adam(net.parameters())
     for step in range(120):
         optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / 120)
-        i = torch.randint(len(items), (16,), generator=generator)
-        i = torch.cat(
-            [i, here[torch.randint(len(here), (16,), generator=generator)]]
-        )  # "not here" is frequent
+        any_, some = (torch.randint(len(of), (16,), generator=generator) for of in (items, here))
+        i = torch.cat([any_, here[some]])  # "not here" is far more frequent: half of the batch has the answer
         optimizer.zero_grad()
         F.cross_entropy(net(ids[i], part[i]), labels[i]).backward()
         optimizer.step()
@@ -814,6 +800,17 @@ def fit(net, rows, dev, seed):
         return sum(text in (row["answers"] or [""]) for text, row in zip(said, dev, strict=True))
 
     return net, max([-math.inf, *[score for score, _ in found]], key=right)
+
+
+def windows(row):
+    """Stretches of the text, each with the question: (ids, part, place of the first piece of text, its pieces)."""
+    asked, text = [p[0] for p in pieces(row["question"])], pieces(row["context"])
+    found = []
+    for begin in range(0, max(1, len(text) - TOGETHER), ROOM - TOGETHER):
+        seen = text[begin : begin + ROOM]
+        part = [-1] + [0] * len(asked) + [-1] + [1] * len(seen)
+        found.append(([0, *asked, 0, *[p[0] for p in seen]], part, len(asked) + 2, seen))
+    return found
 
 
 def batch(items):
@@ -1055,8 +1052,8 @@ hidden_05_6(fit, answer)
 #
 # **The interval.** Questions of one document share its topic and its writer, and all seeds answer the same questions. So
 # make a table of the mean lead for each seed (row) and document (column), as an array of shape (1, seeds, documents).
-# `intervals.crossed(table)` is the estimate; it has the methods `.interval()` and `.p_value(threshold)`. Interval ends are
-# checked to a hundredth of the width, p-values to a thousandth.
+# `intervals.crossed(table)` is the estimate; it has the methods `.interval()` and `.p_value(threshold)`. The lead is checked
+# to six digits, an interval to a hundredth of its width, a p-value to a thousandth.
 #
 # **The verdict.** With `"both"` the weaker set decides, so nothing is corrected: *supported* if both lower ends lie above
 # the threshold, *refuted* if an upper end lies below it. With `"one"` you may pick the luckier set, and that costs:
