@@ -351,8 +351,9 @@ def linear_schedule(step, total, warmup):
 
 
 # %% [markdown]
-# Weight decay pulls weights towards zero. For a matrix that is a preference for simple maps. For a bias or the scale of
-# a LayerNorm it is only a disturbance. The usual rule: what has two dimensions decays, what has one does not.
+# Weight decay pulls weights towards zero. AdamW takes it off the weights themselves and keeps it out of the averages
+# (Loshchilov and Hutter, 2019). For a matrix decay is a preference for simple maps. For a bias or the scale of a
+# LayerNorm it is only a disturbance. The usual rule: what has two dimensions decays, what has one does not.
 
 
 # %% tags=["defines:training.parameter_groups"]
@@ -1065,8 +1066,8 @@ print(f"C1 over all seeds: {m['c1_verdict']}, {m['c1_mean']:+.3f} [{m['c1_low']:
 # %% [markdown]
 # **What we have not shown.**
 #
-# - The encoder was tuned by its makers on about a billion sentence pairs. Our verdict is about this checkpoint, not
-#   about pre-training as such.
+# - The encoder is MiniLM, which learned from a larger model (Wang et al., 2020), and was then tuned by others on about a
+#   billion sentence pairs. Our verdict is about this checkpoint, not about pre-training as such.
 # - Random weights got the same small number of updates as everything else. We have not tried a hundred times as many.
 # - Three tasks are three tasks, all of them English, two of them about sentiment. The encoder has probably met such
 #   reviews.
