@@ -17,8 +17,9 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. The page needs no network and no file. Exercise
+# 09.6 is a hunt by measuring, exercise 09.7 trains small networks, and exercise 09.8 is a project. Each of these
+# three is worth an evening.
 #
 # {{overview}}
 
@@ -877,7 +878,7 @@ CASES_09_6 = [  # the knobs of a version; what it means if a name is missing (or
     ({"zero": ""}, {"start": "neither A nor B is 0 at the start: small numbers, and the output differs all the same."}),
     ({"cut": "A"}, {"cut": "A gets no gradient, ever. At the start nobody sees it: B is 0 there."}),
     ({"cut": "B"}, {
-        "cut": "B gets no gradient.", "dead": "B is 0 and gets no gradient, so A gets nothing but 0: this layer cannot learn.",
+        "cut": "B gets no gradient.", "dead": "B is 0 and gets no gradient, so A gets nothing but 0: the layer cannot learn.",
     }),
     ({"scale": "alpha"}, {
         "scale": "the output has alpha B A x. Write values into both matrices: while one is 0 no factor shows.",
@@ -912,7 +913,7 @@ CASES_09_6 = [  # the knobs of a version; what it means if a name is missing (or
         "merge": "merge adds B A; unmerge takes out the right one.",
         "unmerge": "unmerge takes out (alpha / r) B A, which is not what merge has put in.",
     }),
-    ({"clears": False}, {"lost": "after unmerge the layer believes that the change is still in the weight: it adds nothing."}),
+    ({"clears": False}, {"lost": "after unmerge the layer believes that the change is still inside: it adds nothing."}),
     ({"noise": True}, {
         "noise": "dropout stays on in evaluation mode. While A or B is 0 nobody sees it.",
         "-scale": "dropout stays on in evaluation mode, so one call says little about the factor. Take the mean of many.",
