@@ -708,12 +708,9 @@ def texts_08_6(n, groups, g):
     """n texts of 4 to 16 words: ids and mask, and which share of the words is odd."""
     mask = (torch.arange(LONGEST) < torch.randint(4, LONGEST + 1, (n, 1), generator=g)).long()
     odd = torch.rand(n, LONGEST, generator=g) < torch.rand(n, 1, generator=g)
-    nth = torch.where(
-        odd, odd.cumsum(1), (~odd).cumsum(1)
-    )  # good and bad words take turns among the odd ones
-    good = (nth % 2 == 0) ^ (torch.rand(n, 2, generator=g) < 0.5).gather(
-        1, odd.long()
-    )  # and among the others
+    nth = torch.where(odd, odd.cumsum(1), (~odd).cumsum(1))
+    begin = (torch.rand(n, 2, generator=g) < 0.5).gather(1, odd.long())
+    good = (nth % 2 == 0) ^ begin  # good and bad take turns among the odd words, and among the others
     film = good ^ odd
     ids = groups[2 * good.long() + film.long(), torch.randint(WORDS // 4, (n, LONGEST), generator=g)]
     return ids * mask, mask, (odd * mask).sum(1) / mask.sum(1)
@@ -746,7 +743,7 @@ def world_08_6(seed):
 # Write `adapt(trunk, ids, mask, y, generator)`. It returns a module that takes `(ids, mask)` and returns logits $(N, 3)$. The
 # trunk arrives in training mode, and nothing in it is frozen yet. The checker demands of the module:
 #
-# - the trunk's tensors are bit by bit what they were; the module may hold the trunk or a copy of it;
+# - the trunk's tensors are bit by bit what they were, in your hands and in the module, which may hold the trunk or a copy;
 # - all other tensors in its `state_dict()` together have at most `200` numbers, heads and biases included;
 # - it comes back in evaluation mode: the same call, the same logits;
 # - more padding on the right (id `0`, mask `0`) changes no logit, and a text alone has the logits that it has in a batch;
@@ -827,7 +824,7 @@ def adapted_08_6(adapt, seed):
         )
         wide = [F.pad(part, (0, 5)) for part in test[:2]]
         says = (
-            "The logits change when texts get more padding: what is behind the text has gone into the mean."
+            "The logits change when texts get more padding: what comes after the text has gone into the mean."
         )
         checking.equal(model(*wide), one, "the logits", tol=1e-4, says=says)
     return model, new, (ids, mask, y), test

@@ -723,7 +723,7 @@ def colleagues_test(make):
 #
 # | name | the mistake |
 # |:--|:--|
-# | `"base"` | a number of the base can train |
+# | `"base"` | a weight or a bias of the base can train |
 # | `"start"` | before training the output is not that of the base |
 # | `"dead"` | with its first values, neither $A$ nor $B$ gets a gradient other than $0$ |
 # | `"cut"` | $A$ or $B$ gets no gradient though neither is $0$ |
@@ -991,7 +991,7 @@ check_09_6(diagnose)
 #
 # A small network is frozen. It has three matrices of $16 \times 16$ that read the same input, as queries, keys and values do.
 # A new task needs another update of each: $W_i + \Delta_i$. You know that the three ranks add up to **six**, and not more:
-# one matrix may need five of them and another none. You may spend six, too. Where?
+# one matrix may need most of them and another none. You may spend six, too. Where?
 #
 # `world_09_7(seed)` gives you the network, `400` rows `x` with noisy targets `y`, and fresh rows without noise to test on.
 # The error of a network is the mean squared error on the fresh rows, divided by that of the untouched network.

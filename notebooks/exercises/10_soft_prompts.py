@@ -560,15 +560,15 @@ def task_10_5(seed):
 # Write two functions.
 #
 # `logits(model, P, ids, mask)` returns the logits of `NO` and `YES`, in this order, at each text's `ASK`: shape $(B, 2)$. The
-# $n$ rows of `P` stand in front of all columns, at the positions $0$ to $n - 1$, and everybody behind them sees them. The
+# $n$ rows of `P` stand in front of all columns, at the positions $0$ to $n - 1$, and all that comes after sees them. The
 # words of the text have the positions $n$, $n + 1$, … in their order, wherever the padding stands: left, right or both; the
 # positions of padding do not matter. There may be up to five rows in `P`. The model may arrive in either mode; the logits are
 # those of evaluation mode. A gradient must reach `P`.
 #
 # `tune(model, ids, mask, y, generator)` returns a trained `P` of shape $(4, 32)$, without a graph. The model comes in
-# training mode, with all its flags on. When you return, its tensors are bit by bit what they were, and no gradient is left in
-# it. Draw all random numbers from `generator`, so that a run can be repeated. The checker uses your `P` with its own `logits`
-# and asks for $95\,\%$ on the test texts of *each* seed. A call may take fifteen seconds of processor time.
+# training mode, with every `requires_grad` on. When you return, its tensors are bit by bit what they were, and no gradient is
+# left in it. Draw all random numbers from `generator`, so that a run can be repeated. The checker uses your `P` with its own
+# `logits` and asks for $95\,\%$ on the test texts of *each* seed. A call may take fifteen seconds of processor time.
 
 
 # %% nbgrader={"grade_id": "answer_10_5", "solution": true}
@@ -651,7 +651,7 @@ def check_logits(logits):
                 "The prompt is hidden by the mask, and positions counted from the mask begin at 0, too.": read_10_5(
                     model, P, rows, seen, hide=True, start=0
                 ),
-                "The text kept its positions from 0 on. It begins at n, behind the prompt.": read_10_5(
+                "The text kept its positions from 0 on. It begins at n, after the prompt.": read_10_5(
                     model, P, rows, seen, start=0
                 ),
                 "Padding on the left counts as positions. The first word of the text has the position n.": read_10_5(
@@ -666,7 +666,7 @@ def check_logits(logits):
                 "You read n places too early: the prompt has made the row longer.": read_10_5(
                     model, P, rows, seen, at="early"
                 ),
-                "The prompt stands behind the text.": read_10_5(model, P, rows, seen, behind=True),
+                "The prompt stands after the text.": read_10_5(model, P, rows, seen, behind=True),
                 "NO comes first, then YES.": want.flip(1),
                 "These are probabilities. Logits are asked for.": want.softmax(1),
             }
@@ -765,11 +765,11 @@ hidden_10_5(logits, tune)
 #
 # > ●●●●● · 150 minutes · practice
 #
-# Soft prompts have runs that learn nothing. Who leaves them out makes every method look good; who takes a t interval over two
-# heaps of scores gets accuracies above one. Compare two ways to train a prompt: two first values (small numbers, large ones,
-# rows of words), two lengths, two rates, one start against the best of three. Use the decoder of exercise 10.5, the lesson's
-# encoder, or a system of your own. Write the claim first: "the accuracy of *bet* is above that of *other* by more than
-# `threshold`". Return a dict:
+# Soft prompts have runs that learn nothing. Leave them out, and every method looks good. Put a t interval around two heaps of
+# scores, and it may end above one. Compare two ways to train a prompt: two first values (small numbers, large ones, rows of
+# words), two lengths, two rates, one start against the best of three. Use the decoder of exercise 10.5, the lesson's encoder,
+# or a system of your own. Write the claim first: "the accuracy of *bet* is above that of *other* by more than `threshold`".
+# Return a dict:
 #
 # | key | what |
 # |:--|:--|
@@ -777,7 +777,7 @@ hidden_10_5(logits, tune)
 # | `arms` | two different names, your bet first |
 # | `threshold` | what the mean difference must pass, $0$ or more |
 # | `labels` | how many test items have each label: whole numbers, two at least |
-# | `chance` | the accuracy of who always says the most frequent label |
+# | `chance` | the accuracy of saying the most frequent label every time |
 # | `margin` | a run has *trained* if its accuracy is at least `chance + margin`; above $0$, and said before the runs |
 # | `trials` | arm → how many settings were tried; equal |
 # | `tuning_seeds`, `seeds` | at least three and at least ten different whole numbers; none is in both |
@@ -876,7 +876,7 @@ def design_10_6(mine):
     assert len(labels) >= 2 and min(labels) >= 0 < sum(labels), "labels: how many test items have each label."
     most, even = max(labels) / sum(labels), 1 / len(labels)
     wrong = {
-        "chance: that is one over the number of labels. Who always says the most frequent one is right more often.": even,
+        "chance: that is one over the number of labels. Saying the most frequent one every time is right more often.": even,
         "chance: that is the rarer label.": min(labels) / sum(labels),
     }
     checking.equal(mine["chance"], most, "chance", wrong, tol=1e-6)
@@ -963,8 +963,8 @@ check_10_6(study)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Prompts of many seeds fit into one batch: a tensor $(S, n, d)$, and each seed's rows behind each other. Twelve runs then
-# cost little more than one.
+# Prompts of many seeds fit into one batch: a tensor $(S, n, d)$, and the rows of one seed after those of another. Twelve runs
+# then cost little more than one.
 #
 # </details>
 #
