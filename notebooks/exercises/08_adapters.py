@@ -776,8 +776,8 @@ def adapt(trunk, ids, mask, y, generator):
 
     model, steps, rate = Tuned(), 200, 3e-2
     adam = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
-    for step in range(steps):
-        adam.param_groups[0]["lr"] = rate * (1 - step / steps)
+    for done in range(steps):
+        adam.param_groups[0]["lr"] = rate * (1 - done / steps)
         i = torch.randint(len(y), (64,), generator=generator)
         adam.zero_grad()
         F.cross_entropy(model(ids[i], mask[i]), y[i]).backward()

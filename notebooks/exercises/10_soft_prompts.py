@@ -593,13 +593,13 @@ def tune(model, ids, mask, y, generator):
     best, steps, rate = (math.inf, None), 100, 0.1
     for _ in range(3):  # some starts end badly: take several, and choose by the labelled texts
         P = (0.5 * torch.randn(4, WIDTH, generator=generator)).requires_grad_()
-        adam = torch.optim.Adam([P], lr=rate)
-        for step in range(steps):
-            adam.param_groups[0]["lr"] = rate * (1 - step / steps)
+        optimizer = torch.optim.Adam([P], lr=rate)
+        for done in range(steps):
+            optimizer.param_groups[0]["lr"] = rate * (1 - done / steps)
             i = torch.randint(len(y), (40,), generator=generator)
-            adam.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(logits(model, P, ids[i], mask[i]), y[i]).backward()
-            adam.step()
+            optimizer.step()
         with torch.no_grad():
             loss = F.cross_entropy(logits(model, P, ids, mask), y).item()
         best = min(best, (loss, P.detach()), key=lambda pair: pair[0])
