@@ -17,17 +17,119 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a download or the internet.
+# The first four are short. Exercise 11.5 trains small networks (its checker takes a few seconds), and exercise 11.6 is a
+# project: an evening each.
 #
 # {{overview}}
 
 # %%
+import functools
 import math
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
+
+# %% [markdown]
+# The next cell is for exercises 11.5 and 11.6. Skip it until then. It makes a *world*: a network with two hidden layers that
+# learned to tell six clouds of points apart, and a new task. The clouds have turned and moved, two and two of them have
+# become one class, and there are few labelled rows. `tuned` tunes the network in one of five ways.
+
+# %%
+PARTS = ("W1", "b1", "W2", "b2")  # the network below the head
+METHODS = ("bias", "lora1", "lora2", "lora4", "full")
+
+
+def hidden(net, x):
+    """The states under the head. All may have one more axis in front: many networks at once."""
+    W1, b1, W2, b2 = net
+    return torch.relu(torch.relu(x @ W1.mT + b1) @ W2.mT + b2)
+
+
+def world(seed, wide=16, width=24, clouds=6):
+    """The network's parts, and rows of the new task: train, dev, test, each (x, y) with y in 0, 1, 2."""
+    g = torch.Generator().manual_seed(seed)
+    size, turn, shift, more = torch.rand(4, generator=g).tolist()
+    centres, far, size = torch.randn(clouds, wide, generator=g), torch.zeros(wide), 0.7 * 2**size
+    move = torch.eye(wide)
+
+    def points(n):
+        k = torch.randint(clouds, (n,), generator=g)
+        return size * (centres[k] @ move.T + far + torch.randn(n, wide, generator=g)), k
+
+    shapes = ((width, wide), (1, width), (width, width), (1, width), (clouds, width))
+    net = [(torch.randn(*s, generator=g) * (2 / s[1]) ** 0.5).requires_grad_() for s in shapes]
+    adam, (x, k) = torch.optim.Adam(net, lr=1e-2), points(400)
+    for _ in range(100):
+        adam.zero_grad()
+        F.cross_entropy(hidden(net[:4], x) @ net[4].T, k).backward()
+        adam.step()
+    angles, classes = torch.randn(wide, wide, generator=g), torch.randperm(clouds, generator=g) % 3
+    move = torch.matrix_exp(0.3 * turn * (angles - angles.T))
+    far, rows = 1.5 * shift * torch.randn(wide, generator=g), {}
+    for part, n in (("train", 40 + int(40 * more)), ("dev", 200), ("test", 600)):
+        x, k = points(n)
+        rows[part] = x, classes[k]
+    return [w.detach() for w in net[:4]], rows
+
+
+def fresh(method, net, seeds):
+    """What the method trains, one copy for each seed: a new head, and biases, a low-rank update, or all."""
+    draws, (width, wide) = [torch.Generator().manual_seed(seed) for seed in seeds], net[0].shape
+    many = len(seeds)
+
+    def drawn(*shape):
+        return torch.stack([torch.randn(*shape, generator=g) for g in draws])
+
+    trained = {"head": 0.2 * drawn(3, width), "bias": torch.zeros(many, 1, 3)}
+    for part, w in zip(PARTS, net, strict=True):
+        if method == "full" or (method == "bias" and part in ("b1", "b2")):
+            trained[part] = w.repeat(many, 1, 1)
+    if method.startswith("lora"):
+        r = int(method[4:])
+        trained |= {"A1": drawn(r, wide) / wide**0.5, "B1": torch.zeros(many, width, r)}
+        trained |= {"A2": drawn(r, width) / width**0.5, "B2": torch.zeros(many, width, r)}
+    return trained, draws
+
+
+def logits(trained, net, x):
+    parts = [trained.get(part, w) for part, w in zip(PARTS, net, strict=True)]
+    if "A1" in trained:
+        parts[0], parts[2] = (
+            parts[0] + trained["B1"] @ trained["A1"],
+            parts[2] + trained["B2"] @ trained["A2"],
+        )
+    return hidden(parts, x) @ trained["head"].mT + trained["bias"]
+
+
+def tuned(method, rates, net, rows, seeds, steps=40, batch=8):
+    """Accuracies on dev and test, a dict of tensors (rates, seeds): SGD, all rates and seeds at once."""
+    trained, draws = fresh(method, net, seeds)
+    x, y = rows["train"]
+    batches = torch.stack([torch.randint(len(x), (steps, batch), generator=g) for g in draws], 1)
+    trained = {k: w.repeat(len(rates), 1, 1) for k, w in trained.items()}
+    step = torch.tensor(rates).repeat_interleave(len(seeds))[:, None, None]
+    for chosen in batches.repeat(1, len(rates), 1):
+        live = {k: w.requires_grad_() for k, w in trained.items()}
+        loss = F.cross_entropy(
+            logits(live, net, x[chosen]).flatten(0, 1), y[chosen].flatten(), reduction="sum"
+        )
+        slopes = torch.autograd.grad(loss / batch, list(live.values()))
+        trained = {k: w.detach() - step * slope for (k, w), slope in zip(live.items(), slopes, strict=True)}
+    found = {}
+    for part in ("dev", "test"):
+        right = logits(trained, net, rows[part][0]).argmax(-1) == rows[part][1]
+        found[part] = right.double().mean(1).view(len(rates), len(seeds))
+    return found
+
+
+def count(method, net):
+    """How many numbers the method trains."""
+    return sum(w.numel() for w in fresh(method, net, [0])[0].values())
+
 
 # %% [markdown]
 # ## 11.1 A front with prices
@@ -476,6 +578,494 @@ check_11_4(prediction)
 # <details><summary>Hint 2</summary>
 #
 # A 32-bit float has four bytes.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 11.5 Sixty runs to choose with
+#
+# > ●●●●○ · 50 minutes · graded
+#
+# A colleague needs *one* setting: a method and its rate. She will tune with it again and again, each time with another seed.
+# What counts for her is the mean test accuracy of these runs, and a run that got stuck counts with its accuracy of about a
+# third. You may make `trials` runs, then you must name the setting. Write
+#
+# `choose(settings, run, trials, limit) -> i`
+#
+# - `settings` is a list of dicts with `name`, `rate` and `trained`, the count of the numbers that it trains. Their order
+#   means nothing. Only settings with at most `limit` trained numbers may be chosen (some always are); return the place of
+#   yours in the list, an int.
+# - `run(i, seed)` tunes with setting `i` and a seed from $0$ to $15$, and returns `{"dev": …, "test": …}`, two accuracies.
+#   Each call is a trial, also the same one again. The call after the last trial raises `OverTrials`. `run` is fast.
+# - `test` is in the record as it is in everybody's. Your choice may not depend on it.
+# - The same record must lead to the same choice: if you draw at random, seed your generator.
+#
+# The checker takes three worlds, and three records of each, with $60$ trials and a limit of $500$. It tunes the setting that
+# you chose with $40$ fresh seeds. On average your settings' mean test accuracy may lie at most $1.5$ points below that of the
+# best setting allowed, measured with the same $40$ seeds. Three looks at each setting miss by more than two points, one look
+# at each by far more. The hidden cases have other worlds, trials and limits. `record(world, trials, draw)` makes what you
+# need for your own experiments (`draw` is 0, 1 or 2: other runs); the checker's worlds lie below 100, so stay above.
+
+
+# %%
+RATES = {"bias": (0.1, 0.2, 0.4, 0.8), "full": (0.05, 0.1, 0.2, 0.4)}
+RATES |= {f"lora{r}": (0.08, 0.12, 0.18, 0.27, 0.4) for r in (1, 2, 4)}
+TRIALS, LIMIT = 60, 500
+world_of = functools.cache(world)
+
+
+class OverTrials(Exception):
+    """More runs were asked for than were allowed."""
+
+
+@functools.cache
+def runs_of(number, method):
+    """All runs of a method at once, 48 seeds: that takes hardly longer than one."""
+    return tuned(method, RATES[method], *world_of(number), range(48))
+
+
+def fresh_runs(number, setting):
+    """Test accuracies of 40 seeds that are in no record."""
+    return tuned(setting["name"], (setting["rate"],), *world_of(number), range(1000, 1040))["test"][0]
+
+
+def record(number, trials=TRIALS, draw=0):
+    """(settings, run) of a world: the list, and the metered function."""
+    net, _ = world_of(number)
+    pairs = [(method, rate) for method in METHODS for rate in RATES[method]]
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(number)).tolist()
+    settings = [
+        {"name": name, "rate": rate, "trained": count(name, net)}
+        for name, rate in map(pairs.__getitem__, order)
+    ]
+    left = [trials]
+
+    def run(i, seed):
+        if not (0 <= i < len(settings) and 0 <= seed < 16 and i % 1 == seed % 1 == 0):
+            raise ValueError(f"run({i!r}, {seed!r}): a place in the list and a seed from 0 to 15")
+        if not left[0]:
+            raise OverTrials(f"{trials} runs were allowed")
+        left[0] -= 1
+        found, at = (
+            runs_of(number, settings[i]["name"]),
+            RATES[settings[i]["name"]].index(settings[i]["rate"]),
+        )
+        return {part: found[part][at, 16 * draw + int(seed)].item() for part in ("dev", "test")}
+
+    return settings, run
+
+
+# %% nbgrader={"grade_id": "answer_11_5", "solution": true}
+def choose(settings, run, trials, limit):
+    """Return the place of one setting with at most ``limit`` trained numbers; at most ``trials`` calls of run."""
+    ### BEGIN SOLUTION
+    alive = [i for i, setting in enumerate(settings) if setting["trained"] <= limit]
+    seen = {i: [] for i in alive}
+
+    def mean(i):
+        return sum(seen[i]) / max(1, len(seen[i]))
+
+    while len(alive) > 1:  # a run each, then those that fell behind leave; who stays gets more and more runs
+        if trials < len(alive) or len(seen[alive[0]]) == 16:
+            break
+        for i in alive:
+            seen[i].append(run(i, len(seen[i]))["dev"])
+            trials -= 1
+        share = {1: 2, 3: 5, 6: 9}.get(len(seen[alive[0]]))  # after so many looks one of so many stays
+        if share:
+            alive = sorted(alive, key=mean, reverse=True)[: max(2, len(seen) // share)]
+    return max(alive, key=mean)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_11_5", "grade": true, "points": 5, "locked": true}
+BEST = {  # (world, limit): the best mean over the 40 fresh seeds among the settings allowed, measured once
+    (31, 500): 0.86537, (38, 500): 0.88083, (44, 500): 0.77738, (36, 300): 0.92046, (46, 300): 0.87175,
+}  # fmt: skip
+STUCK = 0.48  # a guess is right one time in three
+
+
+def one_record(choose, number, draw, trials, limit):
+    """(points behind the best, the choice's fresh runs, what was seen, settings, choice)."""
+
+    def played(blur):
+        (settings, run), seen = record(number, trials, draw), []
+
+        def noted(i, seed):
+            got = run(i, seed)
+            seen.append((i, got["dev"]))
+            other = abs(got["test"] + blur * math.sin(1000 * i + 77 * seed))
+            return {"dev": got["dev"], "test": min(1.0, other)}
+
+        return call(settings, noted, trials, limit), seen, settings
+
+    call = checking.calls(choose, limit=20, slow="All trials together take about a second.")
+    over = f"More than {trials} runs were asked for. The number of trials is an argument."
+    with checking.means(OverTrials, over):
+        i, seen, settings = played(0.0)
+        checking.form(i, 0, "the choice")
+        assert 0 <= i < len(settings), f"The choice {i} is no place in the list of {len(settings)} settings."
+        size = settings[i]["trained"]
+        assert size <= limit, (
+            f"The choice trains {size} numbers; {limit} are the limit here. It is an argument."
+        )
+        assert played(0.0)[0] == i, (
+            "The same record, two choices. If you draw at random, seed your generator."
+        )
+        other = (
+            "Only the test accuracies were changed, and your choice with them. The test rows may not choose."
+        )
+        assert played(0.5)[0] == i, other
+    runs = fresh_runs(number, settings[i])
+    return BEST[number, limit] - runs.mean().item(), runs, seen, settings, i
+
+
+def judge_11_5(choose, worlds, trials, limit, bar=0.015):
+    found = [one_record(choose, number, draw, trials, limit) for number in worlds for draw in range(3)]
+    behind = sum(points for points, *_ in found) / len(found)
+    if behind <= bar:
+        return behind
+    told = f"{100 * behind:.1f} points behind the best setting, on average; {100 * bar:.1f} are allowed."
+    looks = [
+        [[d for j, d in seen if j == k] for k in range(len(settings))] for _, _, seen, settings, _ in found
+    ]
+    most = max(len(each) for one in looks for each in one)
+    assert most > 1, f"{told} You looked at each setting once. The best of many single runs is mostly lucky."
+    for (_, runs, _, settings, i), one in zip(found, looks, strict=True):
+        stuck = sum(d < STUCK for d in one[i])
+        name = f"{settings[i]['name']} at {settings[i]['rate']:g}"
+        assert not stuck, (
+            f"{told} You chose {name} though {stuck} of its {len(one[i])} trials got stuck before your eyes; of the fresh "
+            f"runs {(runs < STUCK).double().mean():.0%} do. A mean counts them, the best seed and the median do not."
+        )
+    wasted = sum(len(each) for (_, _, _, settings, _), one in zip(found, looks, strict=True)
+                 for setting, each in zip(settings, one, strict=True) if setting["trained"] > limit)  # fmt: skip
+    share = wasted / sum(len(seen) for _, _, seen, _, _ in found)
+    assert share < 0.05, f"{told} {share:.0%} of your runs went to settings that may not be chosen."
+    lost = sum((runs < STUCK).double().mean().item() for _, runs, _, _, _ in found) / len(found)
+    chosen = [len(one[i]) for (_, _, _, _, i), one in zip(found, looks, strict=True)]
+    spread = [[len(each) for each in one if each] for one in looks]
+    even = all(len(each) > 10 and max(each) <= 2 * min(each) for each in spread)
+    assert not even, (
+        f"{told} You spread the runs evenly, {min(chosen)} or so for each setting. A setting that gets stuck one time in "
+        f"five shows nothing of it in {min(chosen)} runs with probability {0.8 ** min(chosen):.2f}. What is far behind "
+        "needs no further run."
+    )
+    assert lost > 0.02, (
+        f"{told} Your settings never get stuck, and they learn too little: caution has a price as well."
+    )
+    raise AssertionError(
+        f"{told} Of the fresh runs {lost:.0%} got stuck; you had seen {min(chosen)} to {max(chosen)} runs of your choices."
+    )
+
+
+def check_11_5(choose):
+    behind = judge_11_5(choose, (31, 38, 44), TRIALS, LIMIT)
+    print(
+        f"11.5 passed the visible cases: {max(0.0, 100 * behind):.1f} points behind the best setting, on average."
+    )
+
+
+check_11_5(choose)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_11_5(choose):
+    judge_11_5(choose, (36, 46), 45, 300)
+
+
+hidden_11_5(choose)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 11.6 Project: an arena of your own
+#
+# > ●●●●● · 180 minutes · practice
+#
+# Build an arena: at least three ways to tune, at least two tasks, equal chances for all, and costs beside the scores. Take
+# the worlds of exercise 11.5, the models of this lesson, or your own field's. Write the claim first: "*ahead* has a higher
+# test accuracy than *behind* by more than `threshold`, on the mean of these tasks". Then tune, run, and return a dict with
+# exactly these keys:
+#
+# - `claim`: a sentence that names `ahead`, `behind` and every task. `ahead`, `behind`: two of the methods. `threshold`: a
+#   number, 0 or more.
+# - `methods`, `tasks`: lists of different names; at least three methods, at least two tasks.
+# - `tuning_seeds`, `seeds`: at least three and at least eight seeds; all different, none in both lists.
+# - `tried`: method → task → a dict from a value of the knob (the rate, say) to the list of dev accuracies over the tuning
+#   seeds. At least three values, and equally many for every method and task.
+# - `chosen`: method → task → the value with the highest *mean* dev accuracy; of equals the smallest.
+# - `edge`: the pairs (method, task) whose chosen value is the smallest or the largest that was tried. A list in any order.
+# - `score`: method → task → list of test accuracies over `seeds`.
+# - `larger`: task → the share of the most frequent class among the test rows.
+# - `stuck`: method → task → how many of its scores lie below `larger` plus $0.02$.
+# - `cost`: method → what it costs, a number above 0. `unit`: a text that says what is counted: trained numbers, bytes …
+# - `difference`, `low`, `high`: score of *ahead* minus *behind*, the mean over tasks and seeds, and the two ends of its t
+#   interval at $0.95$.
+# - `front`: the methods on the Pareto front of mean score (over tasks and seeds) and cost. A list, the cheapest first; of
+#   equally cheap ones in the order of `methods`.
+# - `ruled_out`: the methods for which some other that is not dearer is *surely* better: the whole interval of its lead lies
+#   above 0. There are many such intervals, so their level is $1 - 0.05 / p$, with $p = M (M - 1) / 2$ pairs of $M$ methods.
+#   A list in any order.
+# - `verdict`: `"supported"` if the interval of the difference lies above the threshold, `"refuted"` if it lies below, else
+#   `"undecided"`.
+#
+# All accuracies are shares from 0 to 1. All methods see the same training rows. The unit of every interval is the **seed**:
+# of each seed take the mean over the tasks first, and pair the methods by seed. A stuck run counts as it is, everywhere. The
+# checker recomputes all numbers; it cannot know whether you ran what you report. A person reads the rest with this rubric
+# (0, 1 or 2 points a row; 8 of 12 pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | claim | cannot fail | can fail | and the threshold would change what somebody does |
+# | chances | rates tried for one method only | equal tries and updates | no value at an edge, or lists widened for all |
+# | baseline | none | frozen features, or the larger class | both, and who loses to them is named |
+# | costs | one count, since it is easy | the cost that the claim is about | measured; and what the count hides |
+# | stuck runs | not looked at | counted | drawn as dots, and their cause was looked for |
+# | ending | a winner | a verdict | and what these seeds and tasks cannot say |
+#
+# The cell below is a start: one row of the table `score`. A page of dots (section 6 of the lesson) belongs to a good project.
+
+
+# %%
+def start_11_6(method="lora2", number=120, rate=0.12, seeds=range(3)):
+    """Test accuracies of one method on one world, and the share of the most frequent class."""
+    net, rows = world(number)
+    share = rows["test"][1].bincount().max().item() / len(rows["test"][1])
+    return tuned(method, (rate,), net, rows, seeds)["test"][0].tolist(), share
+
+
+# %% nbgrader={"grade_id": "answer_11_6", "solution": true}
+def arena():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    methods, tasks = ["bias", "lora1", "lora4"], {"world 117": 117, "world 130": 130}
+    rates = {"bias": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)}
+    rates |= dict.fromkeys(("lora1", "lora4"), (0.01, 0.02, 0.04, 0.08, 0.16, 0.32))
+    tuning_seeds, seeds = list(range(6)), list(range(200, 220))
+    tried, chosen, score, larger, cost = {}, {}, {}, {}, {}
+    for task, number in tasks.items():
+        net, rows = world(number)
+        y = rows["test"][1]
+        larger[task] = y.bincount().max().item() / len(y)
+        for m in methods:
+            dev = tuned(m, rates[m], net, rows, tuning_seeds)["dev"].tolist()
+            tried.setdefault(m, {})[task] = dict(zip(rates[m], dev, strict=True))
+            mean = {rate: sum(each) for rate, each in tried[m][task].items()}
+            best = max(sorted(mean), key=mean.get)
+            chosen.setdefault(m, {})[task] = best
+            score.setdefault(m, {})[task] = tuned(m, (best,), net, rows, seeds)["test"][0].tolist()
+            cost[m] = count(m, net)
+    ends = [(m, t) for m in methods for t in tasks if chosen[m][t] in (min(tried[m][t]), max(tried[m][t]))]
+    by_seed = {m: np.mean([score[m][t] for t in tasks], 0) for m in methods}
+    mean = {m: by_seed[m].mean() for m in methods}
+    found = intervals.t_interval(by_seed["lora4"] - by_seed["bias"])
+
+    def dominates(a, b):
+        no_worse = mean[a] >= mean[b] and cost[a] <= cost[b]
+        return no_worse and (mean[a] > mean[b] or cost[a] < cost[b])
+
+    def surely(a, b):
+        return cost[a] <= cost[b] and intervals.t_interval(by_seed[a] - by_seed[b], 1 - 0.05 / 3).low > 0
+
+    bar = 0.02
+    return {
+        "claim": "On world 117 and world 130 lora4 has a higher test accuracy than bias by more than two points: for less "
+        "nobody here would keep more than three times as many numbers for each task.",
+        "ahead": "lora4", "behind": "bias", "threshold": bar, "methods": methods, "tasks": list(tasks),
+        "tuning_seeds": tuning_seeds, "seeds": seeds, "tried": tried, "chosen": chosen, "edge": ends, "score": score,
+        "larger": larger, "cost": cost, "unit": "trained numbers",
+        "stuck": {m: {t: sum(x < larger[t] + 0.02 for x in score[m][t]) for t in tasks} for m in methods},
+        "difference": found.mean, "low": found.low, "high": found.high,
+        "front": sorted((m for m in methods if not any(dominates(o, m) for o in methods)), key=cost.get),
+        "ruled_out": [m for m in methods if any(surely(o, m) for o in methods if o != m)],
+        "verdict": "supported" if found.low > bar else "refuted" if found.high < bar else "undecided",
+    }  # fmt: skip
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_11_6", "locked": true}
+ARENA = (
+    "claim ahead behind threshold methods tasks tuning_seeds seeds tried chosen edge score larger stuck cost unit "
+    "difference low high front ruled_out verdict"
+).split()
+
+
+def nested(table, name, methods, tasks):
+    """A dict of dicts, with an entry for each method and task."""
+    assert isinstance(table, dict) and set(table) == set(methods), f"{name}: one entry for each method."
+    for m in methods:
+        assert isinstance(table[m], dict) and set(table[m]) == set(tasks), (
+            f"{name}[{m!r}]: one entry for each task."
+        )
+    return table
+
+
+def shares(values, n, name):
+    """A list of n shares."""
+    assert isinstance(values, list | tuple) and len(values) == n, (
+        f"{name}: a list with one number for each of {n} seeds."
+    )
+    for value in values:
+        checking.form(value, 0.0, name)
+        assert 0 <= value <= 1, f"{name}: an accuracy is a share from 0 to 1, not {value!r}."
+    return [float(value) for value in values]
+
+
+def check_11_6(arena):
+    mine = checking.calls(arena, limit=120.0)()
+    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
+    assert set(mine) == set(ARENA), f"Keys expected: {', '.join(ARENA)}."
+    methods, tasks, ahead, behind = (mine[key] for key in ("methods", "tasks", "ahead", "behind"))
+    assert len(set(methods)) == len(methods) >= 3, "methods: at least three, all different."
+    assert len(set(tasks)) == len(tasks) >= 2, "tasks: at least two, all different."
+    assert {ahead, behind} <= set(methods) and ahead != behind, "ahead, behind: two of the methods."
+    for name in (ahead, behind, *tasks):
+        assert name in mine["claim"], (
+            f"claim: {name!r} does not occur. A claim names what it compares, and where."
+        )
+    for key, least in (("tuning_seeds", 3), ("seeds", 8)):
+        assert len(set(mine[key])) == len(mine[key]) >= least, f"{key}: at least {least}, no two alike."
+    both = set(mine["tuning_seeds"]) & set(mine["seeds"])
+    assert not both, f"seeds: {sorted(both)} chose the rates. A rate looks best on the runs that chose it."
+    tried = nested(mine["tried"], "tried", methods, tasks)
+    sizes = {len(tried[m][t]) for m in methods for t in tasks}
+    assert len(sizes) == 1, f"tried: {sorted(sizes)} values of the knob. Who may try more wins by that alone."
+    assert min(sizes) >= 3, "tried: at least three values of the knob."
+    chosen, edge = nested(mine["chosen"], "chosen", methods, tasks), set()
+    for m in methods:
+        for t in tasks:
+            dev = {
+                v: shares(x, len(mine["tuning_seeds"]), f"tried[{m!r}][{t!r}]")
+                for v, x in tried[m][t].items()
+            }
+            want = max(sorted(dev), key=lambda v: round(sum(dev[v]), 9))
+            lucky = max(sorted(dev), key=lambda v: max(dev[v]))
+            wrong = {"chosen: one seed was best there. The mean over the tuning seeds chooses.": lucky}
+            checking.equal(
+                chosen[m][t], want, f"chosen[{m!r}][{t!r}]", wrong, says="chosen: highest mean on dev."
+            )
+            edge |= {(m, t)} if want in (min(dev), max(dev)) else set()
+    got = {tuple(pair) for pair in mine["edge"]}
+    assert got == edge, (
+        f"edge: {sorted(edge - got)} missing, {sorted(got - edge)} too much. There the best may lie beyond."
+    )
+    score, n = nested(mine["score"], "score", methods, tasks), len(mine["seeds"])
+    flat = {(m, t): shares(score[m][t], n, f"score[{m!r}][{t!r}]") for m in methods for t in tasks}
+    by_seed = {m: np.mean([flat[m, t] for t in tasks], 0) for m in methods}
+    for m in methods:
+        assert np.ptp(by_seed[m]) > 0, (
+            f"score: all seeds of {m!r} have the very same number. Something is not drawn anew."
+        )
+    assert set(mine["larger"]) == set(tasks), "larger: one share for each task."
+    shares([mine["larger"][t] for t in tasks], len(tasks), "larger")
+    stuck = nested(mine["stuck"], "stuck", methods, tasks)
+    want = {m: {t: sum(x < mine["larger"][t] + 0.02 for x in flat[m, t]) for t in tasks} for m in methods}
+    checking.equal(stuck, want, "stuck", {"stuck: a share. The number of runs is asked for.": {
+        m: {t: k / n for t, k in each.items()} for m, each in want.items()}})  # fmt: skip
+    cost = mine["cost"]
+    assert set(cost) == set(methods) and all(cost[m] > 0 for m in methods), (
+        "cost: a number above 0 for each method."
+    )
+    assert isinstance(mine["unit"], str) and mine["unit"].strip(), "unit: say what the cost counts."
+    lead = by_seed[ahead] - by_seed[behind]
+    alive = [[x for t in tasks for x in flat[m, t] if x >= mine["larger"][t] + 0.02] for m in (ahead, behind)]
+    without = [sum(x) / max(1, len(x)) for x in alive]
+    wrong = {
+        "difference: behind minus ahead. The claim is about ahead minus behind.": -lead.mean(),
+        "difference: stuck runs were left out. Whoever uses the method gets them too.": without[0]
+        - without[1],
+        "difference: these are the best seeds. The mean over all is asked for.": by_seed[ahead].max()
+        - by_seed[behind].max(),
+        "difference: these are medians over seeds. The mean counts stuck runs as they are.": np.median(
+            by_seed[ahead]
+        )
+        - np.median(by_seed[behind]),
+    }
+    checking.equal(mine["difference"], float(lead.mean()), "difference", wrong, tol=1e-6)
+    right = intervals.t_interval(lead)
+    pairs = [a - b for t in tasks for a, b in zip(flat[ahead, t], flat[behind, t], strict=True)]
+    unpaired = intervals.over_units([by_seed[ahead], -by_seed[behind]]).interval()
+    wrong = {
+        "low: tasks times seeds are no independent runs, and a task is not drawn. Of each seed take the mean first.": (
+            intervals.t_interval(pairs).low
+        ),
+        "low: the methods have the same seeds. Take differences seed by seed, then one interval.": right.mean
+        - 2 * (unpaired.mean - unpaired.low),
+        "low: that is one standard error. A 95 % t interval is wider.": right.mean
+        - lead.std(ddof=1) / n**0.5,
+        "low: 1.96 belongs to a known spread. With few seeds it is t.": right.mean
+        - 1.959964 * lead.std(ddof=1) / n**0.5,
+    }
+    near = max(1e-9, 1e-3 * (right.high - right.low))
+    assert_near(mine["low"], right.low, "low", wrong, near)
+    assert_near(mine["high"], right.high, "high", {}, near)
+    mean = {m: float(x.mean()) for m, x in by_seed.items()}
+
+    def front_of(score):
+        def beats(a, b):
+            return (
+                (score[a], -cost[a]) != (score[b], -cost[b]) and score[a] >= score[b] and cost[a] <= cost[b]
+            )
+
+        kept = [m for m in methods if not any(beats(o, m) for o in methods)]
+        return sorted(kept, key=lambda m: cost[m])
+
+    lucky = {m: float(x.max()) for m, x in by_seed.items()}
+    wrong = {"front: that is the front of the best seeds. Means are asked for.": front_of(lucky)}
+    wrong["front: that is the front of everybody but those that are surely beaten."] = sorted(
+        set(methods) - set(mine["ruled_out"]), key=lambda m: cost[m]
+    )
+    checking.equal(list(mine["front"]), front_of(mean), "front", wrong)
+
+    def beaten(level):
+        def surely(a, b):
+            return cost[a] <= cost[b] and intervals.t_interval(by_seed[a] - by_seed[b], level).low > 0
+
+        return {m for m in methods if any(surely(o, m) for o in methods if o != m)}
+
+    got, want = set(mine["ruled_out"]), beaten(1 - 0.05 / (len(methods) * (len(methods) - 1) / 2))
+    if got != want:
+        assert got != set(methods) - set(front_of(mean)), (
+            "ruled_out: who is off the front may be there by luck. Ask for an interval that lies above 0."
+        )
+        assert got != beaten(0.95), (
+            "ruled_out: each of these intervals is wrong one time in twenty, and there are many. Their level is 1 − 0.05 / p."
+        )
+        raise AssertionError(f"ruled_out: {sorted(want)} expected, not {sorted(got)}.")
+    bar = mine["threshold"]
+    assert bar >= 0, "threshold: 0 or more."
+    verdict = "supported" if right.low > bar else "refuted" if right.high < bar else "undecided"
+    assert mine["verdict"] == verdict, (
+        f"verdict: the interval [{right.low:.3f}, {right.high:.3f}] against {bar:g} says {verdict}."
+    )
+    print(f"11.6 passed: {verdict}. Now a person reads the arena with the rubric.")
+
+
+def assert_near(got, want, name, wrong, near):
+    """A number within ``near`` of what it should be; known wrong values have their message."""
+    checking.form(got, 0.0, name)
+    if abs(got - want) > near:
+        for message, value in wrong.items():
+            assert abs(got - value) > near or abs(value - want) <= near, message
+        raise AssertionError(f"{name} is {got:.4f}, and should be {want:.4f}.")
+
+
+check_11_6(arena)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Write a function that gives the scores of (method, task, rate) over a list of seeds. Everything else is a mean, a choice or
+# an interval of what it returns.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Choose the threshold from the cost: how much better must the dearer method be, before you would pay for it? Then look for
+# the number of seeds at which the interval is shorter than that.
 #
 # </details>
 #

@@ -17,18 +17,22 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a download or the internet.
+# The first five are short. Exercise 13.6 searches prompts of a model that the page trains in a second, and exercise 13.7 is a
+# project: an evening each.
 #
 # {{overview}}
 
 # %%
 import itertools
+import math
 from math import comb
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 # %% [markdown]
 # ## 13.1 A label is a word
@@ -571,6 +575,555 @@ check_13_5(prediction)
 # <details><summary>Hint 2</summary>
 #
 # Section 8: $\sigma \sqrt{2 \ln N / m}$.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 13.6 A search that must pay for its passes
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# Here is a language of $400$ words. Half of them mean a direction, the others mean nothing; nobody tells you what a word
+# means. A prompt has four words, and a text is a row $x$ of six numbers. A small network has learned from scratch to read
+# both: it gives a logit for "yes". `Language(seed)` trains it in half a second. Now somebody brings a task: $64$ rows, each
+# with a label. No word means just this task. Find four words that make the frozen network do it, and say how well it will do
+# it. Write
+#
+# `search(model, x, y, generator) -> (prompt, estimate)`
+#
+# - `x` is (N, 6) float32, `y` (N,) float32 of zeros and ones; `generator` is for your draws.
+# - `model.E`: the vectors of the words, (400, 12). `model.left`: the passes that are left. One row through the network is one
+#   pass, forward; backward costs two more.
+# - `model.read(prompt, x)`: the logits, (N,), for $N$ passes. `model.slopes(prompt, x, y)`: the gradient of the mean loss
+#   (binary cross-entropy with logits) with respect to the four words' vectors, (4, 12), for $3N$ passes. A call that is not
+#   covered raises `OverBudget`. A prompt is a list of four ints from 0 to 399; a word may stand in it twice.
+# - `estimate`: the accuracy that you promise for rows that nobody has seen, a share.
+#
+# The checker brings $72$ tasks with `BUDGET` passes each. On *fresh* rows your prompts must have a mean loss of at most
+# `BAR`. Random swaps that are kept if the loss falls reach `RANDOM`, with as many passes. And on average your promise may lie
+# at most $2.5$ points above the truth, and at most $6$ points below. The hidden cases have other languages, and fewer rows
+# and passes.
+
+
+# %%
+WORDS, PLACES, WIDE = 400, 4, 6
+BUDGET, BAR, RANDOM = 4000, 0.39, 0.43
+
+
+class Language(nn.Module):
+    """The network, trained on prompts of random words. ``forward(vectors, x)`` wants the prompt's vectors, (…, 4, 12)."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        meaning = torch.randn(WORDS, WIDE) * (torch.rand(WORDS, 1) < 0.5)
+        self.E = nn.Parameter(0.5 * torch.randn(WORDS, 12))
+        self.mix, self.out = nn.Linear(12 * PLACES, 24), nn.Linear(24, WIDE)
+        adam = torch.optim.Adam(self.parameters())
+        for step in range(400):
+            adam.param_groups[0]["lr"] = 0.02 * (1 - step / 400)
+            prompt, x = torch.randint(WORDS, (256, PLACES)), torch.randn(256, WIDE)
+            y = ((meaning[prompt].sum(1) * x).sum(1) > 0).float()
+            adam.zero_grad()
+            F.binary_cross_entropy_with_logits(self(self.E[prompt], x), y).backward()
+            adam.step()
+        self.requires_grad_(False)
+
+    def forward(self, vectors, x):
+        return (self.out(torch.tanh(self.mix(vectors.flatten(-2)))) * x).sum(-1)
+
+
+class OverBudget(Exception):
+    """More passes were asked for than are left."""
+
+
+class Metered:
+    """A language behind a counter. ``log`` keeps what was asked: (prompt, gradient or None)."""
+
+    def __init__(self, net, budget):
+        self.net, self.E, self.left, self.log = net, net.E.detach().clone(), budget, []
+
+    def pay(self, passes, prompt):
+        if not (len(prompt) == PLACES and all(0 <= word < WORDS and word % 1 == 0 for word in prompt)):
+            raise ValueError(f"{prompt!r} is no prompt: {PLACES} ints from 0 to {WORDS - 1}")
+        if passes > self.left:
+            raise OverBudget(f"{passes} passes, {self.left} are left")
+        self.left -= passes
+        return self.net.E[torch.tensor([int(word) for word in prompt])].clone()
+
+    def read(self, prompt, x):
+        vectors = self.pay(len(x), prompt)
+        self.log.append((list(prompt), None))
+        return self.net(vectors, x)
+
+    def slopes(self, prompt, x, y):
+        vectors = self.pay(3 * len(x), prompt).requires_grad_()
+        with torch.enable_grad():
+            (g,) = torch.autograd.grad(F.binary_cross_entropy_with_logits(self.net(vectors, x), y), vectors)
+        self.log.append((list(prompt), g.clone()))
+        return g
+
+
+def brought(g, n=64):
+    """A task: n labelled rows, and 2000 fresh ones for the checker."""
+    direction = F.normalize(torch.randn(WIDE, generator=g), dim=0)
+    x = torch.randn(n + 2000, WIDE, generator=g)
+    y = (
+        x @ direction + 0.3 * torch.randn(n + 2000, generator=g) > 0
+    ).float()  # near the border labels may be wrong
+    return x[:n], y[:n], x[n:], y[n:]
+
+
+# %% nbgrader={"grade_id": "answer_13_6", "solution": true}
+def search(model, x, y, generator):
+    """Return a prompt, a list of four ints, and the accuracy that you promise for it."""
+    ### BEGIN SOLUTION
+    held = len(x) // 3  # they judge at the end, and take no part before
+    x_held, y_held, x, y = x[:held], y[:held], x[held:], y[held:]
+    tries, best, found = 12, math.inf, None
+
+    def loss(prompt):
+        return F.binary_cross_entropy_with_logits(model.read(prompt, x), y).item()
+
+    def rich(passes):
+        return model.left >= passes + held
+
+    while rich((4 + tries) * len(x)):
+        prompt = torch.randint(len(model.E), (4,), generator=generator).tolist()
+        now, at, idle = loss(prompt), 0, 0
+        while idle < 4 and rich((3 + tries) * len(x)):  # place by place, until no place can be improved
+            change = (model.E - model.E[prompt[at]]) @ model.slopes(prompt, x, y)[at]
+            idle += 1
+            for word in change.topk(tries, largest=False).indices.tolist():
+                swapped = [*prompt[:at], word, *prompt[at + 1 :]]
+                if (after := loss(swapped)) < now:
+                    prompt, now, idle = swapped, after, 0
+            at = (at + 1) % 4
+        if now < best:  # then from a new start
+            best, found = now, prompt
+    right = (model.read(found, x_held) > 0) == (y_held > 0)
+    return found, right.double().mean().item()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_13_6", "grade": true, "points": 5, "locked": true}
+def searched(search, languages, tasks, rows, budget):
+    """For each task: loss and accuracy on fresh rows, the promise, and what the log tells."""
+    limit = "A search takes less than a tenth of a second. Do you count the passes?"
+    call, found = checking.calls(search, limit=10.0, slow=limit, changes=("model", "generator")), []
+    over = f"A search asked for more than its {budget} passes. Rows count, not calls, and slopes cost three a row."
+    for seed in languages:
+        net = Language(seed)
+        for task in range(tasks):
+            x, y, fresh_x, fresh_y = brought(torch.Generator().manual_seed(1000 * seed + task), rows)
+            model = Metered(net, budget)
+            with checking.means(OverBudget, over):
+                got = call(model, x, y, torch.Generator().manual_seed(task))
+            assert isinstance(got, list | tuple) and len(got) == 2, "Return the prompt and the estimate."
+            prompt, promise = got
+            checking.form(list(prompt), [0] * PLACES, "the prompt")
+            assert all(0 <= word < WORDS for word in prompt), (
+                f"The prompt {prompt} holds a word that is none."
+            )
+            checking.form(promise, 0.5, "the estimate")
+            assert 0 <= promise <= 1, f"The estimate is {promise}: a share from 0 to 1 is asked for."
+
+            def loss(prompt, x=fresh_x, y=fresh_y, net=net):
+                return F.binary_cross_entropy_with_logits(net(net.E[torch.tensor(list(prompt))], x), y).item()
+
+            z = net(net.E[torch.tensor(list(prompt))], fresh_x)
+            slopes = [(asked, g) for asked, g in model.log if g is not None]
+            promised = []
+            for (before, g), (tried, other) in itertools.pairwise(model.log):
+                at = [k for k in range(PLACES) if tried[k] != before[k]]
+                if g is not None and other is None and len(at) == 1:
+                    promised.append(float((model.E[tried[at[0]]] - model.E[before[at[0]]]) @ g[at[0]]))
+            read = {tuple(asked) for asked, _ in model.log} or {tuple(prompt)}
+            regret = loss(prompt, x, y) - min(
+                loss(asked, x, y) for asked in list(read)[:: max(1, len(read) // 30)]
+            )
+            right = ((z > 0) == (fresh_y > 0)).double().mean().item()
+            up = sum(change > 0 for change in promised) / max(1, len(promised))
+            found.append((loss(prompt), promise - right, len(slopes), up, regret, model.left / budget))
+    return [sum(column) / len(found) for column in zip(*found, strict=True)]
+
+
+def judge_13_6(search, languages, tasks, rows, budget, bar, room):
+    loss, optimism, slopes, up, regret, left = searched(search, languages, tasks, rows, budget)
+    if loss > bar:
+        told = f"Mean loss on fresh rows {loss:.3f}; at most {bar} is asked for."
+        assert slopes > 0, (
+            f"{told} You never asked for slopes. Random swaps do not get further with these passes."
+        )
+        assert up < 0.5, (
+            f"{told} The first words that you try are those of which the slopes say that the loss will rise."
+        )
+        assert regret < 0.05, (
+            f"{told} You read better prompts than the one that you return, by {regret:.2f} on your own rows. A swap is kept "
+            "only if the true loss fell."
+        )
+        assert slopes > 1.5, (
+            f"{told} One gradient, one swap, and {left:.0%} of the passes left: that is a first step."
+        )
+        assert left < 0.3, (
+            f"{told} You stop with {left:.0%} of the passes left. That the most promising swaps of this prompt do not help "
+            "does not say that none does: other places, other words, another start."
+        )
+        raise AssertionError(
+            f"{told} All passes are spent. How many rows does a look need, and how many words a place are worth a look?"
+        )
+    assert optimism <= room, (
+        f"You promise {100 * optimism:.1f} points too much, on average. The rows that chose a prompt flatter it: keep some "
+        "that take no part in the search."
+    )
+    assert optimism >= min(-0.06, -room), (
+        f"You promise {-100 * optimism:.1f} points too little: that is no estimate."
+    )
+    return loss, optimism
+
+
+def check_13_6(search):
+    loss, optimism = judge_13_6(search, (0, 1), 36, 64, BUDGET, BAR, 0.025)
+    print(
+        f"13.6 passed the visible cases: loss {loss:.3f} (random swaps {RANDOM}), promise {100 * optimism:+.1f} points."
+    )
+
+
+check_13_6(search)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_13_6(search):
+    judge_13_6(search, (7,), 24, 40, 3000, 0.46, 0.06)
+
+
+hidden_13_6(search)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 13.7 Project: what does the work, the pattern or the words?
+#
+# > ●●●●● · 150 minutes · practice
+#
+# Section 4 of the lesson has a square with four corners: bare text or pattern, fresh head or words. It has three draws of
+# ten sentences, so it is a picture. Make a result of it, or of another square: two *factors* with two levels each, all four
+# combinations, and a claim about one of three numbers. Write $y_{ij}$ for the score with the first factor at level $i$ and
+# the second at level $j$, $0$ for low and $1$ for high:
+#
+# $$ \text{first} = \frac{(y_{10} - y_{00}) + (y_{11} - y_{01})}{2}, \qquad
+# \text{second} = \frac{(y_{01} - y_{00}) + (y_{11} - y_{10})}{2}, $$
+#
+# $$ \text{interaction} = (y_{11} - y_{10}) - (y_{01} - y_{00}) . $$
+#
+# Whoever compares "pattern and words" with "bare text and head" has $y_{11} - y_{00}$, the sum of first and second, and
+# cannot say which of them did it. Write the claim before the runs: "*this number* is larger than `threshold`". Return a
+# dict with exactly these keys:
+#
+# - `claim`: a sentence that names both factors. `factors`: a dict from the name of the first, then of the second, to its pair
+#   of levels, low and high. A *cell* is a pair (level of the first, level of the second).
+# - `tuning_seeds`, `seeds`: at least three and at least ten seeds; all different, none in both lists. A seed draws the
+#   labelled sentences, the test sentences and the first values, the same for all four cells.
+# - `tried`: cell → a dict from a value of the knob (the rate, say) to the list of dev accuracies over the tuning seeds. At
+#   least three values, and equally many in each cell. `chosen`: cell → the value with the highest mean; of equals the
+#   smallest.
+# - `score`: cell → list of test accuracies over `seeds`, shares from 0 to 1. `items`: test sentences for each seed and cell.
+# - `effects`, `intervals`: the two factors' names and `"interaction"` → the mean over seeds, and the pair of ends of its t
+#   interval at $0.95$. The unit is the **seed**: compute the number for each seed, then take the interval of these.
+# - `odds`: mean, low and high of the interaction on the scale of log-odds, where a score of $k$ right ones among $n$ items
+#   counts as $\ln \frac{k + 1/2}{n - k + 1/2}$. Near a hundred percent a step of equal size is worth more there.
+# - `scale_matters`: `True` if the interaction's interval contains 0 on one of the two scales and not on the other, or if it
+#   lies above 0 on one and below on the other; else `False`.
+# - `about`: the key of `effects` that the claim is about. `threshold`: a number. `verdict`: `"supported"` if its interval
+#   lies above the threshold, `"refuted"` if it lies below, else `"undecided"`. The other two numbers are exploratory.
+#
+# The checker recomputes all numbers; it cannot know whether you ran what you report. A person reads the rest with this rubric
+# (0, 1 or 2 points a row; 8 of 12 pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | claim | cannot fail | can fail | and its failure would change how somebody prompts |
+# | square | a cell differs in more than its two levels | differs in them only | and this was checked, cell by cell |
+# | tuning | rates of one cell for all | equal tries in each cell | and dev labels that the user would not have are named |
+# | system | the two factors cannot matter, or always do | they can | and a control shows it: swapped words, empty pattern |
+# | scale | one scale, no word why | both are reported | and the text says which one answers the claim, and why |
+# | ending | a winner | a verdict | exploratory numbers are called so; one system is called one system |
+#
+# The cell below is a start, and enough for a first square: a small network that has read sentences. After a sentence it
+# expects the word of a topic; after a sentence and a mark it expects a word of praise or of blame. `few_shot` tunes it on
+# eight labelled sentences a seed, for all seeds at once. Add factors of your own, or take SmolLM2 as the lesson does.
+
+
+# %%
+PLAIN, MARK, BAD, GOOD, TOPIC, SIZE = (
+    40,
+    40,
+    41,
+    42,
+    43,
+    46,
+)  # 40 plain words, a mark, 2 label words, 3 topic words
+
+
+class Knower(nn.Module):
+    """A reader that expects, after a sentence of six words, a topic; after the mark, a word of praise or blame."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.mood, self.topic = torch.randn(PLAIN), torch.randn(PLAIN, 3)
+        self.E, self.rows = (
+            nn.Parameter(0.5 * torch.randn(SIZE, 16)),
+            nn.Parameter(0.3 * torch.randn(SIZE, 32)),
+        )
+        self.mix = nn.Linear(32, 32)
+        adam = torch.optim.Adam(self.parameters())
+        for step in range(250):
+            adam.param_groups[0]["lr"] = 0.02 * (1 - step / 250)
+            words, marked = torch.randint(PLAIN, (128, 6)), torch.rand(128) < 0.5
+            expected = torch.where(
+                marked, BAD + self.praise(words), TOPIC + self.topic[words].sum(1).argmax(1)
+            )
+            adam.zero_grad()
+            state = self.state(words, torch.where(marked, MARK, words[:, -1]))
+            F.cross_entropy(state @ self.rows.T, expected).backward()
+            adam.step()
+        self.requires_grad_(False)
+
+    def praise(self, words):
+        """1 for a sentence of praise, 0 for one of blame, by its words (…, 6)."""
+        return (self.mood[words].sum(-1) > 0).long()
+
+    def state(self, words, last, change=0.0):
+        """The state of the last token, (…, 32)."""
+        read = torch.cat([self.E[words].mean(-2), self.E[last]], -1)
+        return torch.tanh(read @ (self.mix.weight + change).mT + self.mix.bias)
+
+
+def few_shot(net, text, rows, rate, seeds, shots=8, steps=30, items=200):
+    """Test accuracies, one a seed. text: "bare" or "pattern" (the mark); rows: "head" (random) or "words" (the model's)."""
+    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def drawn(*shape):
+        return torch.stack([torch.randn(*shape, generator=g) for g in draws])
+
+    words = torch.stack([torch.randint(PLAIN, (shots + items, 6), generator=g) for g in draws])
+    last = torch.full_like(words[..., 0], MARK) if text == "pattern" else words[..., -1]
+    y, A, B = net.praise(words), drawn(2, 32) / 32**0.5, torch.zeros(len(seeds), 32, 2)
+    head = 0.1 * drawn(2, 32) if rows == "head" else net.rows[[BAD, GOOD]].repeat(len(seeds), 1, 1)
+    trained = [w.requires_grad_() for w in ((A, B, head) if rows == "head" else (A, B))]
+    adam = torch.optim.Adam(trained, lr=rate)
+    for _ in range(steps):
+        z = net.state(words[:, :shots], last[:, :shots], B @ A) @ head.mT
+        adam.zero_grad()
+        F.cross_entropy(z.flatten(0, 1), y[:, :shots].flatten(), reduction="sum").backward()
+        adam.step()
+    with torch.no_grad():
+        z = net.state(words[:, shots:], last[:, shots:], B @ A) @ head.mT
+    return (z.argmax(-1) == y[:, shots:]).double().mean(1).tolist()
+
+
+print("pattern and words, three seeds:", few_shot(Knower(0), "pattern", "words", 1e-3, range(3)))
+
+
+# %% nbgrader={"grade_id": "answer_13_7", "solution": true}
+def square():
+    """Return the dict of the list."""
+    ### BEGIN SOLUTION
+    net, factors = Knower(0), {"text": ("bare", "pattern"), "rows": ("head", "words")}
+    tuning_seeds, seeds, items = [0, 1, 2, 3], list(range(100, 116)), 200
+    cells = list(itertools.product(*factors.values()))
+    tried = {
+        cell: {
+            rate: few_shot(net, *cell, rate, tuning_seeds, items=100)
+            for rate in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+        }
+        for cell in cells
+    }
+    chosen = {cell: max(sorted(dev), key=lambda rate: sum(dev[rate])) for cell, dev in tried.items()}
+    score = {cell: few_shot(net, *cell, chosen[cell], seeds, items=items) for cell in cells}
+
+    def numbers(y):
+        """The three numbers, one a seed; y (2, 2, seeds)."""
+        return {
+            "text": (y[1, 0] - y[0, 0] + y[1, 1] - y[0, 1]) / 2,
+            "rows": (y[0, 1] - y[0, 0] + y[1, 1] - y[1, 0]) / 2,
+            "interaction": y[1, 1] - y[1, 0] - y[0, 1] + y[0, 0],
+        }
+
+    y = torch.tensor([score[cell] for cell in cells], dtype=torch.float64).view(2, 2, -1)
+    right = (y * items).round()
+    found = {name: intervals.t_interval(x.tolist()) for name, x in numbers(y).items()}
+    logs = numbers(((right + 0.5) / (items - right + 0.5)).log())["interaction"]
+    odds = intervals.t_interval(logs.tolist())
+    sides = [(x.low > 0) - (x.high < 0) for x in (found["interaction"], odds)]
+    text, bar = found["text"], 0.05
+    return {
+        "claim": "For this network and eight sentences, reading the pattern's text instead of the bare sentence adds more "
+        "than five points, averaged over both kinds of rows: then whoever keeps a head should still write the pattern.",
+        "factors": factors, "tuning_seeds": tuning_seeds, "seeds": seeds, "tried": tried, "chosen": chosen,
+        "score": score, "items": items, "effects": {name: x.mean for name, x in found.items()},
+        "intervals": {name: (x.low, x.high) for name, x in found.items()}, "odds": (odds.mean, odds.low, odds.high),
+        "scale_matters": sides[0] != sides[1], "about": "text", "threshold": bar,
+        "verdict": "supported" if text.low > bar else "refuted" if text.high < bar else "undecided",
+    }  # fmt: skip
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_13_7", "locked": true}
+SQUARE = (
+    "claim factors tuning_seeds seeds tried chosen score items effects intervals odds scale_matters about threshold verdict"
+).split()
+
+
+def three(y):
+    """first, second, interaction; y (2, 2, …)."""
+    first = (y[1, 0] - y[0, 0] + y[1, 1] - y[0, 1]) / 2
+    return first, (y[0, 1] - y[0, 0] + y[1, 1] - y[1, 0]) / 2, y[1, 1] - y[1, 0] - y[0, 1] + y[0, 0]
+
+
+def near_to(got, want, name, wrong, room):
+    """A number within ``room`` of the right one; a known wrong one has its message."""
+    checking.form(got, 0.0, name)
+    if abs(got - want) > room:
+        for message, value in wrong.items():
+            assert abs(got - value) > room or abs(value - want) <= room, message
+        raise AssertionError(f"{name} is {got:.4f}, and should be {want:.4f}.")
+
+
+def check_13_7(square):
+    mine = checking.calls(square, limit=240.0)()
+    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
+    assert set(mine) == set(SQUARE), f"Keys expected: {', '.join(SQUARE)}."
+    factors, seeds, n = mine["factors"], mine["seeds"], mine["items"]
+    assert isinstance(factors, dict) and len(factors) == 2, (
+        "factors: two names, each with its pair of levels."
+    )
+    assert all(len(set(pair)) == len(pair) == 2 for pair in factors.values()), (
+        "factors: two different levels each."
+    )
+    for name in factors:
+        assert name in mine["claim"], f"claim: {name!r} does not occur. A claim names what it varies."
+    for key, least in (("tuning_seeds", 3), ("seeds", 10)):
+        assert len(set(mine[key])) == len(mine[key]) >= least, f"{key}: at least {least}, no two alike."
+    both = set(seeds) & set(mine["tuning_seeds"])
+    assert not both, f"seeds: {sorted(both)} chose the knob. A value looks best on the runs that chose it."
+    cells = list(itertools.product(*factors.values()))
+    for key in ("tried", "chosen", "score"):
+        assert set(mine[key]) == set(cells), f"{key}: the four cells are {', '.join(map(str, cells))}."
+    sizes = {len(dev) for dev in mine["tried"].values()}
+    assert len(sizes) == 1 and min(sizes) >= 3, (
+        "tried: at least three values of the knob, equally many in each cell."
+    )
+    for cell, dev in mine["tried"].items():
+        assert all(len(x) == len(mine["tuning_seeds"]) for x in dev.values()), (
+            "tried: one accuracy a tuning seed."
+        )
+        want = max(sorted(dev), key=lambda v: round(sum(dev[v]), 9))
+        lucky = max(sorted(dev), key=lambda v: max(dev[v]))
+        told = {"chosen: one seed was best there. The mean over the tuning seeds chooses.": lucky}
+        checking.equal(
+            mine["chosen"][cell], want, f"chosen[{cell}]", told, says="chosen: highest mean on dev."
+        )
+    y = torch.tensor([mine["score"][cell] for cell in cells], dtype=torch.float64)
+    assert y.shape == (4, len(seeds)), f"score: {len(seeds)} accuracies in each cell, one a seed."
+    assert ((y >= 0) & (y <= 1)).all(), "score: an accuracy is a share from 0 to 1."
+    assert type(n) is int and n > 0, "items: how many test sentences, a whole number."
+    k = (y * n).round()
+    assert (k - y * n).abs().max() < 1e-6, (
+        f"score: with {n} items an accuracy is a whole number divided by {n}."
+    )
+    assert y.std(1).max() > 0, "score: all seeds have the very same numbers. Something is not drawn anew."
+    names, y, k = [*factors, "interaction"], y.view(2, 2, -1), k.view(2, 2, -1)
+    for key in ("effects", "intervals"):
+        assert set(mine[key]) == set(names), f"{key}: keys expected: {', '.join(names)}."
+    for name, x in zip(names, three(y), strict=True):
+        mean, got = x.mean().item(), mine["effects"][name]
+        m = y.mean(-1)
+        known = {
+            f"effects: {name}: that is the diagonal, both changes at once.": (m[1, 1] - m[0, 0]).item(),
+            f"effects: {name}: the sign is turned round, or the levels.": -mean,
+        }
+        if name == "interaction":
+            known["effects: interaction: half of it. It is the difference of two differences, undivided."] = (
+                mean / 2
+            )
+        else:
+            a, b = ((1, 0), (0, 0)) if name == names[0] else ((0, 1), (0, 0))
+            c, d = ((1, 1), (0, 1)) if name == names[0] else ((1, 1), (1, 0))
+            only = f"effects: {name}: that is its effect at one level of the other factor only. Take the mean of both."
+            known |= {only: (m[a] - m[b]).item(), f"{only} ": (m[c] - m[d]).item()}
+            known[f"effects: {name}: a sum of two differences. Take their mean."] = 2 * mean
+        near_to(got, mean, f"effects: {name}", known, 1e-6)
+        right = intervals.t_interval(x.tolist())
+        low, high = mine["intervals"][name]
+        weight = 1.0 if name == "interaction" else 0.5
+        spread = weight * y.var(-1).sum().sqrt().item() / len(seeds) ** 0.5
+        t = (right.high - mean) / (x.std().item() / len(seeds) ** 0.5)
+        binomial = weight * (y * (1 - y)).mean(-1).sum().sqrt().item() / (n * len(seeds)) ** 0.5
+        known = {
+            f"intervals: {name}: the four cells have the same seeds. Compute the number seed by seed.": mean
+            - t * spread,
+            f"intervals: {name}: that is one standard error. A 95 % t interval is wider.": 2 * mean
+            - mean
+            - x.std().item() / len(seeds) ** 0.5,
+            f"intervals: {name}: items times seeds are no independent units. The seed is.": mean
+            - 1.96 * binomial,
+        }
+        room = max(1e-9, 1e-3 * (right.high - right.low))
+        near_to(low, right.low, f"intervals: {name}, low", known, room)
+        near_to(high, right.high, f"intervals: {name}, high", {}, room)
+    logs = ((k + 0.5) / (n - k + 0.5)).log()
+    each = three(logs)[2]
+    odds = intervals.t_interval(each.tolist())
+    of_means = three(((k.mean(-1) + 0.5) / (n - k.mean(-1) + 0.5)).log())[2].item()
+    assert isinstance(mine["odds"], list | tuple) and len(mine["odds"]) == 3, "odds: mean, low and high."
+    known = {
+        "odds: log-odds of the mean accuracies. Take them for each seed, then the mean.": of_means,
+        "odds: that is the interaction of the accuracies.": three(y)[2].mean().item(),
+    }
+    for got, want, name in zip(
+        mine["odds"], (odds.mean, odds.low, odds.high), ("mean", "low", "high"), strict=True
+    ):
+        near_to(
+            got,
+            want,
+            f"odds: {name}",
+            known if name == "mean" else {},
+            max(1e-6, 1e-3 * (odds.high - odds.low)),
+        )
+    plain = intervals.t_interval(three(y)[2].tolist())
+    sides = [(x.low > 0) - (x.high < 0) for x in (plain, odds)]
+    assert mine["scale_matters"] == (sides[0] != sides[1]), (
+        f"scale_matters: the interaction is {plain} on accuracies and {odds} on log-odds. Do both say the same of 0?"
+    )
+    assert mine["about"] in names, f"about: one of {', '.join(names)}."
+    low, high = mine["intervals"][mine["about"]]
+    bar = mine["threshold"]
+    verdict = "supported" if low > bar else "refuted" if high < bar else "undecided"
+    assert mine["verdict"] == verdict, (
+        f"verdict: {mine['about']}, [{low:.3f}, {high:.3f}] against {bar:g}, says {verdict}."
+    )
+    print(
+        f"13.7 passed: {mine['about']} above {bar:g}: {verdict}. Now a person reads the square with the rubric."
+    )
+
+
+check_13_7(square)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Put the scores into an array with the axes first factor, second factor, seed. Then each of the three numbers is one line,
+# and gives one value a seed.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Before the real runs, draw the two lines of the square: score against the second factor, one line for each level of the
+# first. Parallel lines have no interaction. Which of your lines runs into the ceiling?
 #
 # </details>
 #
