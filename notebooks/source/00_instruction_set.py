@@ -897,7 +897,8 @@ arxiv = re.compile(r"arXiv:\d{2}(0[1-9]|1[0-2])\.\d{4,5}")  # year, month, numbe
 print([bool(arxiv.fullmatch(i)) for i in ("arXiv:1902.00751", "arXiv:2313.01234", "arXiv:19.751")])
 
 # %% [markdown]
-# **Observe.** Three kinds of trouble, and none is proof.
+# **Observe.** The first two (Houlsby et al., 2019; Zhang et al., 2023) have all their fields. There are three kinds of
+# trouble, and none is proof.
 #
 # - *A missing identifier is not proof.* The third work is real and famous; it appeared as a report, without one.
 # - *Another title is not proof.* The source articles cite the second work by a descriptive title ("Adaptive

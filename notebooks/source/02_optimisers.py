@@ -83,7 +83,8 @@ f64 = torch.float64
 # All of them get the same interface here: a function that changes $\theta$ in place. What it must remember between
 # two updates goes into a dictionary.
 #
-# SGD remembers nothing. **Momentum** (Polyak, 1964) keeps a *velocity* $v$, a decaying sum of the past gradients:
+# SGD (Robbins and Monro, 1951) remembers nothing. **Momentum** (Polyak, 1964) keeps a *velocity* $v$, a decaying sum of
+# the past gradients:
 #
 # $$ v \leftarrow \mu v + g, \qquad \theta \leftarrow \theta - \eta v. $$
 
@@ -932,7 +933,8 @@ plotting.show(run, figure, "02_finder")
 #
 # - *Below which rate?* The articles tune BERT, which was pre-trained with `1e-4` (Devlin et al., 2019, appendix A.2). Then
 #   `1e-5` is one order below, and the claim agrees with itself. The last stage of our own encoder used `2e-5` (its model
-#   card). From there `1e-5` would lie outside the claimed range. We take the reading that favours the claim.
+#   card, sentence-transformers). From there `1e-5` would lie outside the claimed range. We take the reading that favours
+#   the claim.
 # - *Half one*: the rate with the best **dev** accuracy lies at `1e-5` or lower, for each of the three methods.
 # - *Half two*: starting at `1e-5` costs at most two points of **test** accuracy, against one other rate per method that
 #   was named before the run.
