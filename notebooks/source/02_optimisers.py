@@ -684,7 +684,9 @@ run.record(noise_first=sizes[0][0], noise_late=sizes[-1][0])
 # **Observe.** The useful part is small and constant. The noise is largest in the first update, where $\hat m$ is one
 # gradient. Later $\hat m$ averages some ten gradients, and the noise falls to $\sqrt{(1 - \beta_1) / (1 + \beta_1)}$,
 # the dotted line. A warm-up over a few dozen updates makes exactly the noisy steps short. (In a real network a random
-# step does harm that later steps must repair; that it *does* is not shown here.)
+# step does harm that later steps must repair; that it *does* is not shown here.) Liu et al. (2020) look at the other
+# average: early $\hat v$, too, rests on a few gradients, so $1/\sqrt{\hat v}$ varies much. They see warm-up as a cure for
+# that, and derive a factor that needs none.
 #
 # ### 8.2 And down again
 #
@@ -811,10 +813,10 @@ print("updates paid: cosines", sum(u + 60 for u in (100, 200, 300)), "; stable a
 #
 # ## 9 Which rate for which method?
 #
-# Three ways to tune the encoder on film sentences. *Full* trains all weights. *LoRA* adds a small product of two matrices
-# to the query and value maps, and trains only that (lesson 09). A *soft prompt* is twenty vectors in front of the
-# sentence (lesson 10). Both of the small ones train the classification head, too. They come from `peft` here, as black
-# boxes; the experiment notebook says why the prompt starts from words.
+# Three ways to tune the encoder on film sentences. *Full* trains all weights. *LoRA* (Hu et al., 2022) adds a small
+# product of two matrices to the query and value maps, and trains only that (lesson 09). A *soft prompt* (Lester et al.,
+# 2021) is twenty vectors in front of the sentence (lesson 10). Both of the small ones train the classification head, too.
+# They come from `peft` here, as black boxes; the experiment notebook says why the prompt starts from words.
 
 # %%
 import warnings
