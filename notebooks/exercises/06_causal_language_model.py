@@ -17,8 +17,8 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
+# Exercise 06.6 trains a small language model, and exercise 06.7 is a project: each of them is worth an evening.
 #
 # {{overview}}
 
@@ -686,15 +686,15 @@ hidden_06_5(answer_scores)
 #
 # `train(texts, V, seed)` returns a pair `(net, loss)`:
 #
-# - `texts` are $2000$ lists of word ids from $0$ to $V - 1$. Each has $6$ to `LONGEST` ids, ends with `END`, which is $0$, and
-#   has no other $0$. Padding has no id of its own: short texts are filled up with `END`.
+# - `texts` are $2000$ lists of word ids from $0$ to $V - 1$. Each has $6$ to `LONGEST` ids, ends with `END`, which is
+#   $0$, and has no other $0$. Padding has no id of its own: short texts are filled up with `END`.
 # - `net(ids)`, any function or module, takes an int64 tensor $(B, T)$ of such rows, $T \le$ `LONGEST`, and returns finite
 #   logits $(B, T, V)$. Row $t$ speaks of token $t + 1$ and may read the tokens $0 \dots t$ only. What it says of a text does
 #   not depend on other rows, nor on the padding, and is the same in every call. It is used as you return it.
 # - `loss` is your own estimate of the net's loss on fresh texts: the mean over all tokens but the first of each text, the
 #   end once, padding never. It may lie at most $0.08$ nats from what the checker finds on $1000$ texts of the same grammar.
 # - The same texts and the same `seed` give the same net. You have $30$ seconds of processor time; the solution needs
-#   two or three.
+#   one or two.
 #
 # The checker makes its grammar with a seed; the hidden cases use others, with other words and another $V$. Below are the
 # grammar, so that you can make texts to try, and the lesson's block. The cell for your answer has stubs for two
@@ -843,7 +843,7 @@ def honest_06_6(net, ids, z, lengths, found, entropy):
     other = ids.clone()
     other[:, 3:] = ids[:, 3:].flip(0)
     moved = (said_06_6(net, other, z.shape[-1]) - z)[:, :3].abs().max().item()
-    below = f" With the answer in sight it pays {found:.2f} nats; the entropy is {entropy:.2f}, and no honest model can pay less."
+    below = f" With the answer in sight it pays {found:.2f} nats; no honest model pays less than the entropy, {entropy:.2f}."
     assert moved < 1e-3, (
         "What the net says at place 2 changes with the words after it: it looks ahead. Where is the causal mask?"
         + below * (found < entropy)
@@ -896,8 +896,8 @@ def judge_06_6(train, seed, count=2000):
         *_, again, own = measured_06_6(net, grammar, texts[:1000])
         heart = (again - own)[~own.isnan()].mean().item()
         assert heart > found - entropy - 0.06, (
-            f"{found - entropy:.3f} nats above the entropy on fresh texts, {heart:+.3f} on yours: it has your texts by heart. "
-            "Fewer passes, and texts held out that say when to stop."
+            f"{found - entropy:.3f} nats above the entropy on fresh texts, {heart:+.3f} on yours: it has your texts by "
+            "heart. Fewer passes, and texts held out that say when to stop."
         )
         raise AssertionError(
             f"{found - entropy:.3f} nats above the entropy, 0.07 are allowed. Yours {heart:+.3f} on your own texts: more "
@@ -958,14 +958,14 @@ hidden_06_6(train)
 #
 # > ●●●●● · 150 minutes · practice
 #
-# Which decoder is better? With a real model nobody can say, since nobody knows which of its texts are right. Here the truth is
-# known: `prompt_06_7(number)` is a prompt of a small world. A text is its first word and seven more. Behind each
-# word only five words are *right*, and the model gives the others some probability, too. `texts_06_7` draws texts with any
-# decoder: a function that turns logits into the probabilities that are drawn from. Each prompt has its own model.
+# Which decoder is better? With a real model nobody can say, since nobody knows which of its texts are right. Here the truth
+# is known: `prompt_06_7(number)` is a prompt of a small world. A text is its first word and seven more. Behind each word
+# only five words are *right*, and the model gives the others some probability, too. `texts_06_7` draws texts with any
+# decoder: a function from logits to the weights by which words are drawn. Each prompt has its own model.
 #
 # Of the texts that a decoder draws for one prompt, equally many for all decoders, count three shares: `right`, the texts
-# whose steps are all right; `distinct`, the different texts; `yield`, the *different right* texts. Greedy decoding wins
-# the first and loses the others.
+# whose steps are all right; `distinct`, the different texts; `yield`, the *different right* texts. Greedy decoding
+# mostly wins the first, and loses the others.
 #
 # Choose two decoders `a` and `b` with a setting each (temperature, top-k, nucleus, min-p, your own; none may be called
 # `plain`), and one measure. Write the claim first: "the *measure* of *a* is above that of *b* by more than `threshold`".
@@ -976,7 +976,7 @@ hidden_06_6(train)
 # | `claim` | a sentence that names `a`, `b` and the measure |
 # | `a`, `b`, `measure` | two names of decoders; `"right"`, `"distinct"` or `"yield"` |
 # | `threshold` | what the difference must pass, $0$ or more |
-# | `dev`, `prompts` | numbers of prompts: at least $15$ to tune on, at least $30$ others to compare on |
+# | `dev`, `prompts` | numbers of prompts, all different: at least $15$ to tune on, at least $30$ to compare on |
 # | `settings` | for `a` and `b` the list of settings tried: equally many, at least three |
 # | `tried` | for `a` and `b`: a list over settings of lists over the dev prompts of lists of texts |
 # | `chosen` | for `a` and `b` the place of the setting whose measure is highest on dev; of equals the first |
@@ -985,11 +985,18 @@ hidden_06_6(train)
 # | `difference`, `low`, `high` | measure of `a` minus that of `b`: mean over prompts, its t interval at $0.95$ |
 # | `verdict` | `"supported"`, `"refuted"` (the whole interval lies below the threshold) or `"undecided"` |
 #
-# A text is a list of eight ids. Both decoders answer the same prompts, so the unit of the interval is the prompt's
-# *difference*. The checker counts all shares again from your texts. A person reads the rest with this rubric ($0$ to $2$
-# points a row; $8$ of $12$ pass): the claim could have failed; the threshold has a reason; the grids are fair, and no chosen
-# setting lies at a grid's edge without a word; the price is told (what `a` loses in the other two measures); `plain` and
-# greedy are looked at; the ending says what was not shown.
+# A text is a list of eight ids, and at least ten are drawn for a prompt. Both decoders answer the same prompts, so the unit
+# of the interval is the prompt's *difference*. The checker counts all shares again from your texts. A person reads the rest
+# with this rubric ($0$ to $2$ points a row; $8$ of $12$ pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | claim | cannot fail | can fail | names decoders, measure, world, number of texts and direction before the run |
+# | threshold | a habit | a reason | compares what the gain is worth with what it costs |
+# | grids | two guesses | equally many settings | equally many, and both best settings lie between worse ones |
+# | price | one measure only | all three | says who would rather have what `a` loses |
+# | ends of the scale | missing | `plain` is read | `plain` and greedy are read, and explain what a cut does |
+# | ending | only success is described | three verdicts | also what this world lacks: memory, length, an end token |
 
 # %%
 WORDS, LENGTH = 24, 8
@@ -1009,7 +1016,7 @@ def prompt_06_7(number):
 
 
 def texts_06_7(number, decoder, seed, count=20):
-    """``count`` texts for one prompt; decoder: logits (count, WORDS) -> probabilities of the same shape."""
+    """``count`` texts for one prompt; decoder: logits (count, WORDS) -> weights to draw by, of the same shape."""
     first, logits, _ = prompt_06_7(number)
     g = torch.Generator().manual_seed(1000 * number + seed)
     ids = torch.full((count, 1), first)
@@ -1155,8 +1162,8 @@ def check_06_7(study):
                 f"chosen: setting {at} of {d} is the best by {other!r}. The claim is about {measure!r}: choose by that."
             )
         assert at == scores.index(best), (
-            f"chosen: on the dev prompts setting {scores.index(best)} of {d} is the best (the first of equals), not {at}. Did "
-            "you choose on the prompts that you compare on?"
+            f"chosen: on the dev prompts setting {scores.index(best)} of {d} is the best (the first of equals), not {at}. "
+            "Did you choose on the prompts that you compare on?"
         )
     want = {
         d: {what: sum(values) / len(values) for what, values in found[d][0].items()} for d in sorted(three)
@@ -1165,7 +1172,7 @@ def check_06_7(study):
     for d in want:
         for what, value in want[d].items():
             wrong = {
-                f"means, {d}: different texts are counted for each prompt, and then averaged. You pooled the prompts.": pooled[
+                f"means, {d}: different texts are counted for each prompt, then averaged. You pooled the prompts.": pooled[
                     d
                 ]
                 / count
@@ -1200,7 +1207,9 @@ def check_06_7(study):
     assert mine["verdict"] == verdict, (
         f"verdict: the interval [{right.low:.3f}, {right.high:.3f}] against {bar:g} says {verdict}."
     )
-    print(f"06.7 passed: {verdict}, [{right.low:.3f}, {right.high:.3f}]. Now a person reads it with the rubric.")
+    print(
+        f"06.7 passed: {verdict}, [{right.low:.3f}, {right.high:.3f}]. Now a person reads it with the rubric."
+    )
     for d in (a, b, "plain"):
         print(f"{d:12s}", ", ".join(f"{what} {value:.2f}" for what, value in want[d].items()))
 

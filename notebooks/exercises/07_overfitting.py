@@ -17,8 +17,8 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
+# Exercise 07.6 trains small networks, and exercise 07.7 is a project: each of them is worth an evening.
 #
 # {{overview}}
 
@@ -659,21 +659,21 @@ hidden_07_5(calibration_error)
 #
 # > ●●●●○ · 60 minutes · graded
 #
-# A world has three classes, and a class is two clouds. You get $150$ rows of ten numbers. In some worlds all labels are right,
-# in others a few are wrong, or nearly a third; you are not told. Test rows follow the same law, wrong labels included.
-# Who knows clouds and shares pays the *least possible* loss. Write
+# A world has three classes, and a class is two clouds. You get $150$ rows of ten numbers. In some worlds all labels are
+# right, in others a share is wrong, up to nearly a third; you are not told which. Test rows follow the same law, wrong labels
+# included. Who knows clouds and shares pays the *least possible* loss. Write
 #
 # `learn(x, y, generator) -> nets`
 #
 # - `x` $(150, 10)$ float32, `y` $(150,)$ int64 from $0$ to $2$. The rows come in no order that you may rely on.
-# - `nets` is a list of one to ten modules from (N, 10) to logits (N, 3). The answer is the *mean of their probabilities*. They
-#   are used as you hand them over: nobody calls `eval()` for you.
+# - `nets` is a list of one to ten modules from (N, 10) to logits (N, 3). The answer is the *mean of their probabilities*.
+#   They are used as you hand them over: nobody calls `eval()` for you.
 # - In each world you have $1000$ updates for everything: search, folds, members. An update is a call of `step()` of an
 #   optimizer of `torch.optim`, and the checker counts them. You also have $20$ seconds of processor time.
 # - Draw from `generator`, so that a run can be repeated (`net_07_6` does).
 #
-# The checker goes through six worlds and wants a mean test loss of at most $0.13$ nats above the least possible. Training until
-# the training loss is small lies more than a nat above it. Stopping early on a third of the rows is not enough
+# The checker goes through six worlds and wants a mean test loss of at most $0.13$ nats above the least possible. Training
+# until the training loss is small lies more than a nat above it. Stopping early on a third of the rows is not enough
 # either. The remedies of the lesson are allowed, and others: what you choose, choose on the rows that you have.
 
 
@@ -707,6 +707,7 @@ def net_07_6(generator, dropout=0.0):
 # %% nbgrader={"grade_id": "answer_07_6", "solution": true}
 def learn(x, y, generator):
     """x (150, 10), y (150,). Return a list of nets from (N, 10) to logits (N, 3)."""
+
     ### BEGIN SOLUTION
     def fit(x, y, steps, decay, dev=None):
         """A net, and its summed loss on the dev rows after every fifth update."""
@@ -769,7 +770,9 @@ def run_07_6(learn, seed, sort=False):
         nets = call(x, y, torch.Generator().manual_seed(seed))
     finally:
         handle.remove()
-    assert made[0] <= BUDGET, f"{made[0]} updates in one world, {BUDGET} are allowed in all, the search included."
+    assert made[0] <= BUDGET, (
+        f"{made[0]} updates in one world, {BUDGET} are allowed in all, the search included."
+    )
     assert isinstance(nets, list | tuple) and all(isinstance(net, nn.Module) for net in nets), (
         f"Return a list of modules, not {checking.shown(nets)}."
     )
@@ -807,17 +810,17 @@ def judge_07_6(learn, seeds, sort=False):
         "small training loss says when a net is full, and not when it is good."
     )
     assert not (clean > 0.2 and clean > 3 * noisy), (
-        f"{told} With a third of the labels wrong you lie {noisy:.3f} above, with all labels right {clean:.3f}: one strength of "
-        "the remedy for all worlds. Choose it in each world, on rows held out."
+        f"{told} With a third of the labels wrong you lie {noisy:.3f} above, with all labels right {clean:.3f}: one strength "
+        "of the remedy for all worlds. Choose it in each world, on rows held out."
     )
     made = {run[2] for run in runs}
     assert len(made) > 1 or made.pop() > 300, (
         f"{told} {runs[0][2]} updates in each world: nothing was chosen. Worlds differ; rows held out say how."
     )
     raise AssertionError(
-        f"{told} You made {max(run[2] for run in runs)} of {BUDGET} updates, and handed over {runs[0][3]}. What chooses by few "
-        "rows chooses by luck: let each row be held out once (folds), train on all rows in the end, average several nets, "
-        "and try more than one remedy."
+        f"{told} You made {max(run[2] for run in runs)} of {BUDGET} updates, and handed over {runs[0][3]}. What chooses "
+        "by few rows chooses by luck: let each row be held out once (folds), train on all rows in the end, average several "
+        "nets, and try more than one remedy."
     )
 
 
@@ -842,11 +845,11 @@ hidden_07_6(learn)
 #
 # > ●●●●● · 180 minutes · practice
 #
-# The lesson's grid left most remedies undecided: five seeds, small test sets, unequal work. Plan a comparison that *can* be
-# decided, and run it. Choose a `remedy` and a `baseline` (two of dropout, decay, smoothing, stopping, an ensemble, noise,
-# R-Drop, your own, or plain training) and a system that trains in less than a second: the clouds below, those of 07.6,
-# your own data. The claim is "the remedy lowers the test loss". Do it in this order, since a number that was looked at
-# cannot be planned any more: settings, pilot, effect, power, run. Return a dict:
+# The lesson's grid had five seeds, small test sets and knobs chosen on one seed, and left much undecided. Plan a comparison
+# that *can* be decided, and run it. Choose a `remedy` and a `baseline` (two of dropout, decay, smoothing, stopping, an
+# ensemble, noise, R-Drop, your own, or plain training) and a system that trains in less than a second: the clouds below,
+# those of exercise 07.6, your own data. The claim is "the remedy lowers the test loss". Do it in this order, since a number
+# that was looked at cannot be planned any more: settings, pilot, effect, power, run. Return a dict:
 #
 # | key | what |
 # |:--|:--|
@@ -854,10 +857,11 @@ hidden_07_6(learn)
 # | `remedy`, `baseline` | two names |
 # | `updates` | for both the updates of *one run*, extra passes and members counted: equal whole numbers |
 # | `tuning_seeds` | at least three different seeds |
-# | `tuning` | for both a dict: setting (a text) → list of dev losses, one a tuning seed; equally many settings, at least three |
+# | `tuning` | for both a dict: setting (a text) → dev losses, one a tuning seed; equally many settings, three or more |
 # | `chosen` | for both the setting with the smallest mean dev loss, of equals the first |
 # | `pilot` | at least five other seeds → the difference of the test loss, baseline minus remedy |
-# | `effect`, `reason` | the smallest difference that would change what somebody does, in nats, above $0$; and why (40 characters) |
+# | `effect` | the smallest difference, in nats and above $0$, that would change what somebody does |
+# | `reason` | why just this one, a text of at least $40$ characters |
 # | `seeds` | at least eight seeds for the run; none is in `pilot` or `tuning_seeds` |
 # | `power` | of the two-sided t test at $0.05$ with these seeds for a true difference of `effect`: at least $0.8$ |
 # | `losses` | for both a list over `seeds` of lists of test losses, one a row: at least $50$ rows, equally many for all |
@@ -866,13 +870,20 @@ hidden_07_6(learn)
 #
 # The power follows from the pilot: its standard deviation $s$ (with $n - 1$), $k$ seeds, an error of $s / \sqrt k$, and
 # `intervals.power_of_t(effect, error, k - 1)`; within $0.01$. An `effect` within a tenth of the pilot's mean difference is
-# refused: what matters does not follow from what was found. Four verdicts: `"supported"` (the interval lies above $0$ and is not
-# wholly below `effect`), `"too small"` (above $0$, and wholly below `effect`), `"refuted"` (not above $0$, and wholly below
-# `effect`), else `"undecided"`.
+# refused: what matters does not follow from what was found. Four verdicts: `"supported"` (the interval lies above $0$ and
+# is not wholly below `effect`), `"too small"` (above $0$, and wholly below `effect`), `"refuted"` (not above $0$, and
+# wholly below `effect`), else `"undecided"`.
 #
-# A person reads the rest with this rubric ($0$ to $2$ points a row; $8$ of $12$ pass): the claim names system, size and
-# budget; the baseline is what somebody would really use, tuned with care; `updates` counts all work; the reason weighs a cost
-# against a gain; what was looked at later is called exploratory; the ending says what each verdict would have meant.
+# A person reads the rest with this rubric ($0$ to $2$ points a row; $8$ of $12$ pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | claim | cannot fail | can fail | names system, rows, noise, budget, measure and direction |
+# | baseline | plain training, untuned | tuned | what somebody would really use, and its grid has worse ends |
+# | work | counted for one side | equal updates | passes, members and the search are counted, too |
+# | effect | a habit | a reason | weighs what the remedy costs against what it gains |
+# | order | the run came first | settings, pilot, effect, power, run | what was looked at later is called exploratory |
+# | ending | only success is described | four verdicts | also what more rows or cleaner labels might change |
 
 
 # %%
@@ -911,7 +922,9 @@ def study():
         return sum(numbers) / len(numbers)
 
     tuning_seeds, pilot_seeds, seeds = [1, 2, 3, 4], [11, 12, 13, 14, 15, 16], list(range(21, 37))
-    tuning = {m: {s: [mean(one(m, s, i, i + 1000)) for i in tuning_seeds] for s in settings[m]} for m in settings}
+    tuning = {
+        m: {s: [mean(one(m, s, i, i + 1000)) for i in tuning_seeds] for s in settings[m]} for m in settings
+    }
     chosen = {m: min(tuning[m], key=lambda s, m=m: mean(tuning[m][s])) for m in settings}
 
     def losses(method, seed):
@@ -925,11 +938,11 @@ def study():
     found = intervals.t_interval([mean(b) - mean(a) for a, b in zip(run[remedy], run[baseline], strict=True)])
     above, small = found.low > 0, found.high < effect
     return {
-        "claim": "With 60 rows of four clouds, a fifth of the labels wrong, and 40 updates a run, noise on the rows reaches a "
-        "lower test loss than weight decay.",
+        "claim": "With 60 rows of four clouds, a fifth of the labels wrong, and 40 updates a run, noise on the rows reaches "
+        "a lower test loss than weight decay.",
         "remedy": remedy, "baseline": baseline, "updates": {m: updates for m in settings},
         "tuning_seeds": tuning_seeds, "tuning": tuning, "chosen": chosen, "pilot": pilot, "effect": effect,
-        "reason": "Decay is one argument that everybody has; for less than 0.01 nats nobody here would add noise to a loader.",
+        "reason": "Decay is one argument that everybody has; for less than 0.01 nats nobody would add noise to a loader.",
         "seeds": seeds, "power": power, "losses": run, "difference": found.mean, "low": found.low, "high": found.high,
         "verdict": ("too small" if small else "supported") if above else "refuted" if small else "undecided",
     }  # fmt: skip
@@ -1003,7 +1016,9 @@ def plan_07_7(mine):
         f"effect: {effect:g} is fitted to the pilot's mean, {mean:.3g}. What matters does not follow from what was found."
     )
 
-    def power(size=effect, error=s / math.sqrt(k), df=k - 1, sides=2):
+    usual = s / math.sqrt(k)
+
+    def power(size=effect, error=usual, df=k - 1, sides=2):
         return intervals.power_of_t(size, error, df, sides)
 
     wrong = {
@@ -1021,7 +1036,9 @@ def plan_07_7(mine):
     if abs(told - want) > 0.01:
         for message, value in wrong.items():
             assert abs(told - value) > 2e-3 or abs(value - want) <= 0.01, message
-        raise AssertionError(f"power: you have {told:.3f}; with this spread and these seeds it is {want:.3f}.")
+        raise AssertionError(
+            f"power: you have {told:.3f}; with this spread and these seeds it is {want:.3f}."
+        )
     assert want >= 0.8, (
         f"power: {want:.2f}. The run would often end undecided. More seeds, or an effect that matters more."
     )
@@ -1053,10 +1070,10 @@ def run_07_7(mine, remedy, baseline):
     error = pairs.std().item() / math.sqrt(k)
     apart = math.sqrt((x.mean(1).var() + y.mean(1).var()).item() / k)
     wrong = {
-        "low: the rows of one seed share one training. Average over the rows first: the unit is the seed.": intervals.t_interval(
+        "low: the rows of a seed share one training. Average over them first: the unit is the seed.": intervals.t_interval(
             (x - y).flatten().tolist()
         ).low,
-        "low: these are two separate intervals. Both methods share rows and seeds: take the difference of each seed.": right.mean
+        "low: these are two separate intervals. Both methods share seeds and rows: take each seed's difference.": right.mean
         - half * apart / error,
         "low: that is one standard error. A 95 % t interval is wider.": right.mean - error,
         "low: 1.96 is the normal curve. With few seeds take Student's t.": right.mean - 1.959964 * error,
@@ -1073,7 +1090,9 @@ def run_07_7(mine, remedy, baseline):
         f"verdict: {told} lies above 0 and below what matters: a real effect, too small to act on."
     )
     assert mine["verdict"] == verdict, f"verdict: {told} says {verdict!r}, not {mine['verdict']!r}."
-    print(f"07.7 passed: {verdict}, [{right.low:.4f}, {right.high:.4f}]. Now a person reads it with the rubric.")
+    print(
+        f"07.7 passed: {verdict}, [{right.low:.4f}, {right.high:.4f}]. Now a person reads it with the rubric."
+    )
 
 
 check_07_7(study)
