@@ -1432,9 +1432,8 @@ def check_03_7(study):
     flipped = {"difference: A minus B. The study asks for B minus A.": -mean}
     checking.equal(mine["difference"], mean, "difference", flipped, tol=1e-6)
     wide, narrow = intervals.t_interval(gains), intervals.t_interval(gains, 0.9)
-    items = np.concatenate(
-        [np.subtract(b, a) for a, b in zip(*(mine["hits"][n] for n in names), strict=True)]
-    )
+    hits = ([np.array(row, dtype=float) for row in mine["hits"][name]] for name in names)
+    items = np.concatenate([b - a for a, b in zip(*hits, strict=True)])
     pooled = 1.959964 * items.std(ddof=1) / math.sqrt(len(items))
     both = math.sqrt(sum(shares[name].var(ddof=1) for name in names) / k)
     error = s / math.sqrt(k)
