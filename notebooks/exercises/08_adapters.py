@@ -17,8 +17,8 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. The page needs no network and no file. Exercise
-# 08.6 trains small networks, and exercise 08.7 is a project. Each of the two is worth an evening.
+# that you do not see here, so test more than the checker does. The page needs no network and no file.
+# Exercise 08.6 trains small networks, and exercise 08.7 is a project. Each of the two is worth an evening.
 #
 # {{overview}}
 
@@ -913,7 +913,7 @@ hidden_08_6(adapt)
 # You may train a few numbers in a frozen model. Where, or which ones? Before or after the mean (exercise 08.6), in the lower
 # or in the upper layers, biases or LayerNorms or adapters. Choose at least **three** places or methods, call them arms, and
 # bet on one. Write the claim first: "*bet* is more accurate than *each* of the others, by more than `threshold`". Any system
-# will do: made-up token vectors, the encoder of 08.6, the lesson's. Return a dict:
+# will do: made-up token vectors, the encoder of exercise 08.6, the lesson's. Return a dict:
 #
 # | key | what |
 # |:--|:--|

@@ -17,9 +17,9 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. The page needs no network and no file. Exercise
-# 09.6 is a hunt by measuring, exercise 09.7 trains small networks, and exercise 09.8 is a project. Each of these
-# three is worth an evening.
+# that you do not see here, so test more than the checker does. The page needs no network and no file.
+# Exercise 09.6 is a hunt by measuring, exercise 09.7 trains small networks, and exercise 09.8 is a project. Each of
+# these three is worth an evening.
 #
 # {{overview}}
 

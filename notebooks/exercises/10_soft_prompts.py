@@ -17,8 +17,9 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. The page needs no network and no file. Exercise
-# 10.5 trains a small decoder and prompts for it, and exercise 10.6 is a project. Each of the two is worth an evening.
+# that you do not see here, so test more than the checker does. The page needs no network and no file.
+# Exercise 10.5 trains a small decoder and prompts for it, and exercise 10.6 is a project. Each of the two is worth an
+# evening.
 #
 # {{overview}}
 
@@ -36,7 +37,7 @@ from torch.nn import functional as F
 from instructlab_utils import checking, intervals
 
 # %% [markdown]
-# Exercises 10.5 and 10.6 share a small decoder. Run the cell now, and read it when you come to them.
+# Exercise 10.5 and exercise 10.6 share a small decoder. Run the cell now, and read it when you come to them.
 
 # %%
 WORDS, LONGEST, WIDTH = 24, 8, 32
