@@ -663,7 +663,7 @@ def train(table, seed):
     ### BEGIN SOLUTION
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    net, steps = Reader(), 220
+    net, steps = Reader(), 180
     adam = torch.optim.Adam(net.parameters())
     for step in range(steps):
         for group in adam.param_groups:
@@ -758,8 +758,11 @@ check_12_6(train)
 def hidden_12_6(train):
     _, net, table, new = judge_12_6(train, 7, ns=(1, 3, 8, 12), V=300)
     again = checking.calls(train, limit=30.0)(table.clone(), 7)
-    same = [asked_12_6(one, new, 5, 0, rows=100)[1] for one in (net, again)]
-    assert torch.equal(*same), "The same table and seed gave two nets: draw all from the seed."
+    with torch.no_grad():
+        one, two = (each(new, torch.arange(9)[None]) for each in (net, again))
+    assert torch.allclose(one, two, atol=1e-3), (
+        "The same table and seed gave two nets: draw all from the seed."
+    )
 
 
 hidden_12_6(train)
