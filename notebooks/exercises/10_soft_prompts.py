@@ -569,7 +569,7 @@ def task_10_5(seed):
 # `tune(model, ids, mask, y, generator)` returns a trained `P` of shape $(4, 32)$, without a graph. The model comes in
 # training mode, with every `requires_grad` on. When you return, its tensors are bit by bit what they were, and no gradient is
 # left in it. Draw all random numbers from `generator`, so that a run can be repeated. The checker uses your `P` with its own
-# `logits` and asks for $95\,\%$ on the test texts of *each* seed. A call may take fifteen seconds of processor time.
+# `logits` and asks for $90\,\%$ on the test texts of *each* seed. A call may take fifteen seconds of processor time.
 
 
 # %% nbgrader={"grade_id": "answer_10_5", "solution": true}
@@ -715,15 +715,17 @@ def judge_10_5(tune, seed):
     with torch.no_grad():
         answers = read_10_5(model, P, new, seen).argmax(1)
     right = (answers == truth).double().mean().item()
-    if right < 0.95:
+    if right < 0.9:
         most = max(truth.double().mean().item(), 1 - truth.double().mean().item())
         with torch.no_grad():
             own = (read_10_5(model, P, ids, mask).argmax(1) == y).double().mean().item()
-        told = f"tune: {right:.0%} on test texts, 95 % are asked for, one word for all gives {most:.0%} (seed {seed})."
+        told = f"tune: {right:.0%} on test texts, 90 % are asked for, one word for all gives {most:.0%} (seed {seed})."
         assert 0.03 < answers.double().mean() < 0.97, (
             f"{told} This prompt says nearly the same of all texts: the run has collapsed. A smaller rate, or another start?"
         )
-        assert own < 0.95, f"{told} On the labelled texts it is {own:.0%}: learned by heart. Fewer steps?"
+        assert own < right + 0.07, (
+            f"{told} On the labelled texts it is {own:.0%}: learned by heart. Fewer steps?"
+        )
         raise AssertionError(
             f"{told} On the labelled texts it is {own:.0%}, too. Not trained enough, or a start that ended badly? The "
             "labelled texts tell good starts from bad ones."
@@ -742,7 +744,7 @@ check_10_5(logits, tune)
 
 
 def hidden_10_5(logits, tune):
-    for seed in (2, 9):
+    for seed in (2, 15):
         judge_10_5(tune, seed)
     model, (ids, mask, y) = trained_decoder()[0], task_10_5(7)[0]
     found = []
