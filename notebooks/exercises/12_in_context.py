@@ -620,8 +620,8 @@ check_12_5(prediction)
 #   $(B, 2n + 1)$ it returns finite logits $(B, 2n + 1, V)$. Only the last place is read, and of its logits those of the $n$
 #   values in the text: the largest is the answer.
 # - The checker asks with **new** symbols, from a table that the net has never seen. Keys and values of a text are $2n$
-#   different symbols, each in either role; every key is asked equally often. The mean of the shares right with
-#   $n = 2, 4, 6$ must reach $0.95$. The hidden cases have other tables, up to twelve pairs and a few hundred symbols.
+#   different symbols, each in either role; every key is asked equally often. The mean share of right answers over
+#   $n = 2, 4, 6$ must reach $0.95$. The hidden cases ask for as much, with one to twelve pairs and a few hundred symbols.
 # - All random numbers come from `seed`: the same table and seed, the same net. You have $30$ seconds of processor time;
 #   the solution needs one or two.
 #
