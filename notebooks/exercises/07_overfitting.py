@@ -712,7 +712,7 @@ def learn(x, y, generator):
     def fit(x, y, steps, decay, dev=None):
         """A net, and its summed loss on the dev rows after every fifth update."""
         net, looks = net_07_6(generator, dropout=0.3), []
-        adam = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=decay)
+        adam = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=decay, fused=True)
         for step in range(1, steps + 1):
             net.train()
             adam.zero_grad()
@@ -909,7 +909,7 @@ def study():
         x, y = rows_07_7(seed, 60)
         net = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 2))
         decay, noise = (float(setting), 0.0) if method == baseline else (0.0, float(setting))
-        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=decay)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=decay, fused=True)
         for _ in range(updates):
             optimizer.zero_grad()
             F.cross_entropy(net(x + noise * torch.randn(x.shape)), y).backward()
@@ -921,7 +921,7 @@ def study():
     def mean(numbers):
         return sum(numbers) / len(numbers)
 
-    tuning_seeds, pilot_seeds, seeds = [1, 2, 3, 4], [11, 12, 13, 14, 15], list(range(21, 33))
+    tuning_seeds, pilot_seeds, seeds = [1, 2, 3], [11, 12, 13, 14, 15], list(range(21, 33))
     tuning = {
         m: {s: [mean(one(m, s, i, i + 1000)) for i in tuning_seeds] for s in settings[m]} for m in settings
     }
