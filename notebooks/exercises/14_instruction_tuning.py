@@ -16,16 +16,20 @@
 # raises `NotImplementedError`, then run both cells. A checker that says no also says what probably went
 # wrong.
 #
-# *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases that you do not see
+# here, so test more than the checker does. Nothing on this page needs a download or the internet. The first five are short.
+# Exercise 14.6 tunes a small decoder that the page trains from scratch in seconds, and exercise 14.7 is a project: an
+# evening each.
 #
 # {{overview}}
 
 # %%
+import copy
 import math
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from instructlab_utils import checking
 
@@ -624,3 +628,299 @@ check_14_5(prediction)
 # </details>
 #
 # {{solution}}
+
+# %% [markdown]
+# ## 14.6 Teach a small decoder to answer and to stop
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# `pretrained(seed)` trains a decoder from scratch in two seconds. It has read one kind of sentence: some chatter, a place
+# word, four letters, one of several marks, then the letter at that place, and a dot. So it knows what *third* means. It has
+# never seen an instruction. Now tune it. An instruction is `ASK`, chatter, a place word, four letters, `SAY`; the answer is
+# one letter, and then the text ends with `END`. Write
+#
+# `tune(net, examples, held_out, seed) -> net`
+#
+# - `net` is the decoder. `net(ids, blocks)`, both (rows, T) int64, gives logits (rows, T, `SIZE`). A place sees itself and
+#   the earlier places of its row that have the same number in `blocks`. Change the net in place, and return it.
+# - `examples` is a list of dicts: `word` (a name of `NAMES`), `prompt` (ids, up to and with `SAY`) and `answer` (one id,
+#   without `END`), sixty for each word, word by word. The id of `END` is 0; put it where a row must be filled, too.
+# - `held_out` is a word. It and its twin, the other word for the same place, are what the model is tested on, so neither may
+#   be in a row that you train on.
+# - Texts must not see each other: no two with the same number in one row of `blocks`.
+# - You have `BUDGET` places: each call with gradient costs rows times T, padding included, and without gradient nothing. A
+#   call beyond it raises `OverBudget`. `seed` is for your draws.
+#
+# The checker tunes for three held-out words and wants, on average: $0.88$ of the answers to the trained words right *and*
+# followed by `END`; $0.75$ of those to the held-out word and its twin; and $0.85$ of the sentences of the old kind still
+# completed with the right letter. Mask what has the id of padding, and no answer ends. Train on all tokens, and it is about
+# half. The hidden cases have another decoder.
+
+
+# %%
+END, ASK, SAY, DOT, PLACES, BUDGET = 0, 1, 2, 3, 4, 3000
+NAMES = "first front second next third later last end".split()  # two words for each of four places
+WORD, LETTER, CHAT, MARK, SIZE = (
+    4,
+    12,
+    20,
+    28,
+    34,
+)  # where the ids begin: 8 words, 8 letters, 8 chatter tokens, 6 marks
+TWIN = {name: NAMES[k ^ 1] for k, name in enumerate(NAMES)}
+
+
+class OverBudget(Exception):
+    """More places were asked for than are left."""
+
+
+class Decoder(nn.Module):
+    """Two layers of attention with rotary positions. ``left``: places that may be trained on; None: as many as you like."""
+
+    def __init__(self, width=32, layers=2, heads=2):
+        super().__init__()
+        self.heads, self.left, self.log = heads, None, []
+        self.E = nn.Parameter(0.3 * torch.randn(SIZE, width))
+        self.qkv = nn.ModuleList(nn.Linear(width, 3 * width, bias=False) for _ in range(layers))
+        self.out = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(layers))
+        self.up = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(layers))
+        self.down = nn.ModuleList(nn.Linear(3 * width, width) for _ in range(layers))
+
+    def forward(self, ids, blocks):
+        if torch.is_grad_enabled() and self.left is not None:
+            if ids.numel() > self.left:
+                raise OverBudget(f"{ids.numel()} places, {self.left} are left")
+            self.left -= ids.numel()
+            self.log.append((ids.clone(), blocks.clone()))
+        seen = (blocks[:, :, None] == blocks[:, None, :]).tril()[:, None]
+        h, d = self.E[ids], self.E.shape[1] // self.heads
+        angle = torch.arange(ids.shape[1])[:, None] * 10.0 ** (-4 * torch.arange(d // 2) / d)
+
+        def turned(v):
+            a, b = v.chunk(2, -1)
+            return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
+
+        for qkv, out, up, down in zip(self.qkv, self.out, self.up, self.down, strict=True):
+            q, k, v = qkv(F.rms_norm(h, h.shape[-1:])).unflatten(2, (3, self.heads, d)).permute(2, 0, 3, 1, 4)
+            h = h + out(
+                F.scaled_dot_product_attention(turned(q), turned(k), v, seen).transpose(1, 2).flatten(2)
+            )
+            h = h + down(F.gelu(up(F.rms_norm(h, h.shape[-1:]))))
+        return F.rms_norm(h, h.shape[-1:]) @ self.E.T
+
+
+def sentences(n, chatter, g):
+    """Sentences of the old kind, ids (n, T): chatter, word, four letters, mark, letter, dot."""
+    letters = LETTER + torch.rand(n, 8, generator=g).argsort(1)[:, :PLACES]
+    word = torch.randint(2 * PLACES, (n, 1), generator=g)
+    chat, mark = torch.randint(8, (n, chatter), generator=g), torch.randint(6, (n, 1), generator=g)
+    parts = [
+        CHAT + chat,
+        WORD + word,
+        letters,
+        MARK + mark,
+        letters.gather(1, word // 2),
+        torch.full((n, 1), DOT),
+    ]
+    return torch.cat(parts, 1)
+
+
+def pretrained(seed, steps=240):
+    torch.manual_seed(seed)
+    g, net = torch.Generator().manual_seed(seed), Decoder()
+    optimizer = torch.optim.AdamW(net.parameters())
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 5e-3 * min(1, 2 - 2 * step / steps)
+        ids = sentences(64, step % 4, g)
+        z = net(ids, torch.ones_like(ids))[:, -3:-1]  # the letter and the dot
+        optimizer.zero_grad()
+        F.cross_entropy(z.flatten(0, 1), ids[:, -2:].flatten()).backward()
+        optimizer.step()
+    return net
+
+
+def asked(names, each, g):
+    """Examples: ``each`` instructions for each of the words."""
+    found = []
+    for name in names:
+        place = NAMES.index(name) // 2
+        for letters in (LETTER + torch.rand(each, 8, generator=g).argsort(1)[:, :PLACES]).tolist():
+            length = min(24, int(-6 * torch.rand(1, generator=g).log()))
+            chat = (CHAT + torch.randint(8, (length,), generator=g)).tolist()
+            prompt = [ASK, *chat, WORD + NAMES.index(name), *letters, SAY]
+            found.append({"word": name, "prompt": prompt, "answer": [letters[place]]})
+    return found
+
+
+def score(net, examples):
+    """Shares of the answers: right and ended, right letter, ended."""
+    lengths = torch.tensor([len(e["prompt"]) for e in examples])
+    answers, ids = torch.tensor([e["answer"][0] for e in examples]), torch.full((len(examples), 34), END)
+    for row, e in zip(ids, examples, strict=True):
+        row[: len(e["prompt"]) + 1] = torch.tensor([*e["prompt"], *e["answer"]])
+    with torch.no_grad():
+        z = net(ids, torch.ones_like(ids)).argmax(-1)
+    place = torch.arange(len(examples))
+    right, ended = z[place, lengths - 1] == answers, z[place, lengths] == END
+    return [hit.double().mean().item() for hit in (right & ended, right, ended)]
+
+
+# %% nbgrader={"grade_id": "answer_14_6", "solution": true}
+def tune(net, examples, held_out, seed):
+    """Tune the net within its budget of places, and return it."""
+    ### BEGIN SOLUTION
+    import random
+
+    draw = random.Random(seed)
+    texts = [e for e in examples if e["word"] not in (held_out, TWIN[held_out])]
+    draw.shuffle(texts)
+    rows, width = [], 64
+    row = []
+    for e in texts:  # whole texts, as many as fit
+        if sum(len(t["prompt"]) + 2 for t in row) + len(e["prompt"]) + 2 > width:
+            rows.append(row)
+            row = []
+        row.append(e)
+    updates = net.left // (2 * width)
+    optimizer = torch.optim.AdamW(net.parameters())
+    for update in range(updates):
+        ids, blocks = torch.full((2, width), END), torch.zeros(2, width, dtype=torch.int64)
+        labels = torch.full((2, width), -100)
+        for r, chosen in enumerate(draw.choices(rows, k=2)):
+            at = 0
+            for number, e in enumerate(chosen, 1):
+                answer = [*e["answer"], END]
+                n = len(e["prompt"]) + len(answer)
+                ids[r, at : at + n] = torch.tensor([*e["prompt"], *answer])
+                blocks[r, at : at + n] = number
+                labels[r, at + n - 2 : at + n] = torch.tensor(answer)
+                at += n
+        optimizer.param_groups[0]["lr"] = 2.5e-3 * (1 - 0.7 * update / updates)
+        z = net(ids, blocks)[:, :-1]
+        loss = F.cross_entropy(z.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_14_6", "grade": true, "points": 5, "locked": true}
+def prompt_loss(net, examples):
+    """Mean loss of the prompts' own tokens, the first one left out: how well the net would write prompts."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for e in examples[:40]:
+            ids = torch.tensor([e["prompt"]])
+            z = net(ids, torch.ones_like(ids))[0, :-1]
+            total, count = (
+                total + F.cross_entropy(z, ids[0, 1:], reduction="sum").item(),
+                count + len(ids[0]) - 1,
+            )
+    return total / count
+
+
+def audit(log, held_out):
+    """What was trained on: refuses held-out words and texts that see each other. Return the share of padding."""
+    banned = {WORD + NAMES.index(name): name for name in (held_out, TWIN[held_out])}
+    texts = places = 0
+    for ids, blocks in log:
+        for token, name in banned.items():
+            why = (
+                "is held out"
+                if name == held_out
+                else f"is the twin of {held_out!r}: both ask for the same place"
+            )
+            assert not (ids == token).any(), (
+                f"A row that you train on asks for {name!r}, and that word {why}."
+            )
+        for row, block in zip((ids == ASK).int(), blocks, strict=True):
+            for number in block[row == 1].unique():
+                assert int(row[block == number].sum()) == 1, (
+                    "Two texts have the same number in a row of blocks: the second one reads the first, and nobody will "
+                    "put a stranger's text before the prompt in use."
+                )
+        ends = (ids == END).sum().item()
+        texts, places = texts + (ids == ASK).sum().item(), places + ids.numel() - ends
+    return 1 - (places + texts) / max(1, sum(ids.numel() for ids, _ in log))
+
+
+def tunings(tune, seed, words):
+    """Mean of: held out, trained, their ends, old sentences, unused share, padding, the prompts' own loss, move."""
+    base, found = pretrained(seed), []
+    call = checking.calls(tune, limit=60.0, slow="A tuning takes about half a second.", changes=("net",))
+    over = f"More than {BUDGET} places were trained on. Padding counts; net.left says what is left."
+    for k, held_out in enumerate(words):
+        g, net = torch.Generator().manual_seed(100 * seed + k), copy.deepcopy(base)
+        examples, net.left = asked(NAMES, 60, g), BUDGET
+        with checking.means(OverBudget, over):
+            got = call(net, examples, held_out, k)
+        assert got is net, "Change the net that you are given in place, and return it."
+        padding, left, net.left = audit(net.log, held_out), net.left / BUDGET, None
+        assert all(p.isfinite().all() for p in net.parameters()), (
+            "A weight is no longer a number: the steps are too large."
+        )
+        pair = (held_out, TWIN[held_out])
+        new, known = asked(pair, 60, g), asked([name for name in NAMES if name not in pair], 30, g)
+        old, moved = (
+            sentences(200, 2, g),
+            [(p - q).norm() / q.norm() for p, q in zip(*map(_weights, (net, base)), strict=True)],
+        )
+        with torch.no_grad():
+            kept = (net(old, torch.ones_like(old))[:, -3].argmax(-1) == old[:, -2]).double().mean().item()
+        wrote = prompt_loss(net, known)
+        seen = score(net, known)
+        found.append(
+            [score(net, new)[0], seen[0], seen[2], kept, left, padding, wrote, sum(moved).item() / len(moved)]
+        )
+    return [sum(column) / len(found) for column in zip(*found, strict=True)]
+
+
+def _weights(net):
+    return [p.detach() for p in net.parameters()]
+
+
+def judge_14_6(tune, seed, words, bars=(0.75, 0.88, 0.85)):
+    new, known, ended, old, left, padding, wrote, moved = tunings(tune, seed, words)
+    if all(value >= bar for value, bar in zip((new, known, old), bars, strict=True)):
+        return new, known, old
+    parts = zip(("held-out words", "trained words", "old sentences"), (new, known, old), bars, strict=True)
+    told = ", ".join(f"{name} {value:.2f} ({bar} wanted)" for name, value, bar in parts) + "."
+    assert left < 0.3, f"{told} {left:.0%} of the places are left."
+    assert wrote > 4.5, (
+        f"{told} The prompts were learned: the loss of their own tokens is {wrote:.1f} nats. Most of what you label is chatter "
+        "and random letters; two tokens a text are what you want."
+    )
+    assert moved > 0.05, (
+        f"{told} Hardly a weight has moved: by {moved:.1%} of its size. A budget of places wants larger steps."
+    )
+    assert ended > 0.3, (
+        f"{told} The answers do not end. END never had a label, or hardly ever: its id is also that of padding, so a mask by "
+        "id loses both. Mask by length."
+    )
+    assert old >= bars[2], f"{told} What was known before is lost. The steps are too large."
+    assert padding < 0.5, (
+        f"{told} {padding:.0%} of your places are padding: put several texts into a row, or sort them by length."
+    )
+    raise AssertionError(
+        f"{told} How many different texts did you train on, and how often was each word asked for? How large were the steps?"
+    )
+
+
+def check_14_6(tune):
+    new, known, old = judge_14_6(tune, 1, ("first", "third", "last"))
+    print(
+        f"14.6 passed the visible cases: held-out words {new:.2f}, trained words {known:.2f}, old sentences {old:.2f}."
+    )
+
+
+check_14_6(tune)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_14_6(tune):
+    judge_14_6(tune, 3, ("next", "end"), (0.7, 0.85, 0.8))
+
+
+hidden_14_6(tune)
+### END HIDDEN TESTS
