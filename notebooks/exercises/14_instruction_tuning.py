@@ -26,12 +26,13 @@
 # %%
 import copy
 import math
+import random
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 # %% [markdown]
 # ## 14.1 Another chat template
@@ -769,8 +770,6 @@ def score(net, examples):
 def tune(net, examples, held_out, seed):
     """Tune the net within its budget of places, and return it."""
     ### BEGIN SOLUTION
-    import random
-
     draw = random.Random(seed)
     texts = [e for e in examples if e["word"] not in (held_out, TWIN[held_out])]
     draw.shuffle(texts)
@@ -845,33 +844,41 @@ def audit(log, held_out):
     return 1 - (places + texts) / max(1, sum(ids.numel() for ids, _ in log))
 
 
+def one_tuning(tune, base, held_out, seed):
+    """The tuned net, and its share of unused places and of padding."""
+    call = checking.calls(tune, limit=60.0, slow="A tuning takes about half a second.", changes=("net",))
+    net, examples = copy.deepcopy(base), asked(NAMES, 60, torch.Generator().manual_seed(seed))
+    net.left, over = (
+        BUDGET,
+        f"More than {BUDGET} places were trained on. Padding counts; net.left says what is left.",
+    )
+    with checking.means(OverBudget, over):
+        got = call(net, examples, held_out, seed)
+    assert got is net, "Change the net that you are given in place, and return it."
+    padding, left, net.left = audit(net.log, held_out), net.left / BUDGET, None
+    assert all(p.isfinite().all() for p in net.parameters()), (
+        "A weight is no longer a number: the steps are too large."
+    )
+    return net, left, padding
+
+
 def tunings(tune, seed, words):
     """Mean of: held out, trained, their ends, old sentences, unused share, padding, the prompts' own loss, move."""
+    torch.manual_seed(seed)
+    for held_out in words:  # an untrained net is enough to see what it would be trained on
+        one_tuning(tune, Decoder(), held_out, seed)
     base, found = pretrained(seed), []
-    call = checking.calls(tune, limit=60.0, slow="A tuning takes about half a second.", changes=("net",))
-    over = f"More than {BUDGET} places were trained on. Padding counts; net.left says what is left."
     for k, held_out in enumerate(words):
-        g, net = torch.Generator().manual_seed(100 * seed + k), copy.deepcopy(base)
-        examples, net.left = asked(NAMES, 60, g), BUDGET
-        with checking.means(OverBudget, over):
-            got = call(net, examples, held_out, k)
-        assert got is net, "Change the net that you are given in place, and return it."
-        padding, left, net.left = audit(net.log, held_out), net.left / BUDGET, None
-        assert all(p.isfinite().all() for p in net.parameters()), (
-            "A weight is no longer a number: the steps are too large."
-        )
-        pair = (held_out, TWIN[held_out])
+        net, left, padding = one_tuning(tune, base, held_out, 100 * seed + k)
+        g, pair = torch.Generator().manual_seed(1000 * seed + k), (held_out, TWIN[held_out])
         new, known = asked(pair, 60, g), asked([name for name in NAMES if name not in pair], 30, g)
-        old, moved = (
-            sentences(200, 2, g),
-            [(p - q).norm() / q.norm() for p, q in zip(*map(_weights, (net, base)), strict=True)],
-        )
+        old = sentences(200, 2, g)
+        moved = [(p - q).norm() / q.norm() for p, q in zip(*map(_weights, (net, base)), strict=True)]
         with torch.no_grad():
             kept = (net(old, torch.ones_like(old))[:, -3].argmax(-1) == old[:, -2]).double().mean().item()
-        wrote = prompt_loss(net, known)
-        seen = score(net, known)
+        seen, move = score(net, known), sum(moved).item() / len(moved)
         found.append(
-            [score(net, new)[0], seen[0], seen[2], kept, left, padding, wrote, sum(moved).item() / len(moved)]
+            [score(net, new)[0], seen[0], seen[2], kept, left, padding, prompt_loss(net, known), move]
         )
     return [sum(column) / len(found) for column in zip(*found, strict=True)]
 
@@ -884,7 +891,7 @@ def judge_14_6(tune, seed, words, bars=(0.75, 0.88, 0.85)):
     new, known, ended, old, left, padding, wrote, moved = tunings(tune, seed, words)
     if all(value >= bar for value, bar in zip((new, known, old), bars, strict=True)):
         return new, known, old
-    parts = zip(("held-out words", "trained words", "old sentences"), (new, known, old), bars, strict=True)
+    parts = zip(("Held-out words", "trained words", "old sentences"), (new, known, old), bars, strict=True)
     told = ", ".join(f"{name} {value:.2f} ({bar} wanted)" for name, value, bar in parts) + "."
     assert left < 0.3, f"{told} {left:.0%} of the places are left."
     assert wrote > 4.5, (
@@ -900,7 +907,7 @@ def judge_14_6(tune, seed, words, bars=(0.75, 0.88, 0.85)):
     )
     assert old >= bars[2], f"{told} What was known before is lost. The steps are too large."
     assert padding < 0.5, (
-        f"{told} {padding:.0%} of your places are padding: put several texts into a row, or sort them by length."
+        f"{told} {padding:.0%} of your places are padding: several texts a row, or rows of about one length."
     )
     raise AssertionError(
         f"{told} How many different texts did you train on, and how often was each word asked for? How large were the steps?"
@@ -924,3 +931,373 @@ def hidden_14_6(tune):
 
 hidden_14_6(tune)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 14.7 Project: C6 once more, so that it can be decided
+#
+# > ●●●●● · 180 minutes · practice
+#
+# The lesson's claim C6 says that more clusters help, at a fixed number of examples. Its grid had one weakness: with the
+# clusters grew the number of *different instructions*. Redesign it: examples and instructions are fixed, only the number of
+# clusters varies. First a plan with its power, then the run, in a small language whose answers a program computes.
+# `study()` returns a dict with exactly these keys. The plan, written before the run:
+#
+# - `claim`: a sentence that can turn out false, at least $40$ characters. `arms`: a dict from at least three names to
+#   different numbers of training clusters. The seed draws which clusters these are, and which are held out.
+# - `trials`: a dict from each arm to the number of settings that were tried for it, all equal. `tuning_seeds`: at least
+#   three.
+# - `pilot`: a dict from at least five seeds to the slope (below) that you found there. `effect`: the smallest slope that
+#   would change what somebody does, above 0; not within a tenth of the pilot's mean. `reason`: why, at least $40$
+#   characters.
+# - `seeds`: at least ten; none of them in `pilot` or in `tuning_seeds`, no seed twice.
+# - `power`: the chance that a slope of `effect` is found by a two-sided t test at $0.05$, with the error $s / \sqrt k$ of $k$
+#   seeds, $s$ the standard deviation of the pilot (with $n - 1$): `intervals.power_of_t(effect, error, k - 1)`. At least
+#   $0.8$, and within $0.01$ of that.
+#
+# The run:
+#
+# - `score`: a dict from each arm to its accuracies on held-out clusters, shares, one a seed. `permuted`: the same for a
+#   control: the largest arm, its answers permuted among its examples. `chance`: the share that a guess without the
+#   instruction gets.
+# - `slopes`: for each seed the least-squares slope of the arms' scores on $\log_2$ of their numbers of clusters: what one
+#   doubling adds. `mean`, `low`, `high`: of the slopes, with their t interval at $0.95$. The unit is the **seed**: the arms
+#   of one seed are no independent runs.
+# - `verdict`: `"refuted"` if the whole interval lies below `effect` (too small to matter, or harmful); else `"supported"`
+#   if it lies above 0; else `"undecided"`.
+#
+# And the first seed in full, so that a program can look:
+#
+# - `training`: a dict from each arm to its list of triples (instruction, input, answer), three strings. All arms have equally
+#   many, and equally many different instructions. `items`: the list of test pairs (instruction, input). `said`: a dict from
+#   each arm to the answers that it gave, in the order of `items`.
+# - `cluster`: a function from an instruction to its cluster. `truth`: a function from (instruction, input) to the answer.
+#
+# The checker executes `truth` on all training examples and items, counts clusters and instructions, and recomputes every
+# number. The control may not surely lie above chance (its t interval at $0.95$, by more than $0.02$): then the items can be
+# answered without the tuning. A person reads the rest with this rubric (0, 1 or 2 points a row; 9 of 14 pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | claim | cannot fail | can fail | names learner, language, total, measure, direction |
+# | effect | a habit | a reason | a cost is compared with a gain: somebody would act differently |
+# | held out | other rows of trained clusters | other clusters | and what resembles them is held out, too |
+# | fixed | examples only | examples and instructions | and somebody else counted them |
+# | controls | none | permuted answers | and untrained; and the text says what each excludes |
+# | run | changed after a look | as planned | as planned; deviations told, the rest called exploratory |
+# | ending | "diversity helps" | a verdict | for this language and learner; what another one might show |
+#
+# The cell below is a start: a language about a square of nine letters, and a small learner, many networks at once. Its
+# instructions name a row and a column, in four wordings each. Take it, change it, or make your own.
+
+
+# %%
+ROWS = ("top upper highest uppermost", "middle halfway second between", "bottom lower lowest nethermost")
+COLUMNS = ("left leftmost western port", "central mid inner medial", "right rightmost eastern starboard")
+ROW_OF = {word: k for k, words in enumerate(ROWS) for word in words.split()}
+COLUMN_OF = {word: k for k, words in enumerate(COLUMNS) for word in words.split()}
+
+
+def cell_of(instruction):
+    """The cluster of an instruction such as "upper left": a place in the square, 0 to 8."""
+    row, column = instruction.split()
+    return 3 * ROW_OF[row] + COLUMN_OF[column]
+
+
+def answer_of(instruction, square):
+    """square: nine different letters, row by row."""
+    return square[cell_of(instruction)]
+
+
+def learned(trainings, tests, rate=0.1, steps=60):
+    """Train one network on each list of triples, and return its answers to the pairs of ``tests`` (one list each).
+
+    A network gives each word nine numbers, adds those of the two words, and points at a place of the square by softmax.
+    """
+    rows, columns = ({word: k for k, word in enumerate(table)} for table in (ROW_OF, COLUMN_OF))
+
+    def places(sets):
+        pairs = [[e[0].split() for e in each] for each in sets]
+        return [
+            torch.tensor([[at[p[k]] for p in each] for each in pairs]) for k, at in ((0, rows), (1, columns))
+        ]
+
+    U, V = (torch.zeros(len(trainings), 12, 9, requires_grad=True) for _ in "ab")
+    net, (r, c) = torch.arange(len(trainings))[:, None], places(trainings)
+    goal = torch.tensor([[square.index(answer) for _, square, answer in each] for each in trainings])
+    adam = torch.optim.Adam((U, V), lr=rate)
+    for _ in range(steps):
+        adam.zero_grad()
+        F.cross_entropy((U[net, r] + V[net, c]).flatten(0, 1), goal.flatten(), reduction="sum").backward()
+        adam.step()
+    with torch.no_grad():
+        r, c = places(tests)
+        found = (U[net, r] + V[net, c] + 1e-6 * torch.rand(9)).argmax(-1).tolist()
+    return [
+        [square[k] for k, (_, square) in zip(row, each, strict=True)]
+        for row, each in zip(found, tests, strict=True)
+    ]
+
+
+# %% nbgrader={"grade_id": "answer_14_7", "solution": true}
+def study():
+    """Return the dict of the three lists."""
+    ### BEGIN SOLUTION
+    arms, wordings, total = {"two": 2, "four": 4, "seven": 7}, 28, 112
+    letters = "abcdefghijklmnop"
+
+    def world(seed):
+        """The training set of each arm, and the items: clusters, wordings and squares are drawn by the seed."""
+        draw = random.Random(seed)
+        cells = draw.sample(range(9), 9)
+        held_out, open_ = cells[:2], cells[2:]
+        all_wordings = [f"{row} {column}" for row in ROW_OF for column in COLUMN_OF]
+
+        def square():
+            return "".join(draw.sample(letters, 9))
+
+        training = {}
+        for name, many in arms.items():
+            asked = []
+            for cell in open_[:many]:
+                of_cell = [each for each in all_wordings if cell_of(each) == cell]
+                asked += draw.sample(of_cell, wordings // many)
+            examples = [(text, square()) for text in asked for _ in range(total // wordings)]
+            training[name] = [(text, grid, answer_of(text, grid)) for text, grid in examples]
+        items = [(each, square()) for each in all_wordings if cell_of(each) in held_out]
+        return training, items * 4
+
+    def scores(seeds, rate=0.1, permute=False):
+        """Accuracies of each arm, one a seed, and the answers of the first seed."""
+        worlds, found, said = [world(seed) for seed in seeds], {}, {}
+        for name in ["seven"] if permute else arms:
+            trainings = [training[name] for training, _ in worlds]
+            if permute:  # the answer keeps being a letter of its square, at another example's place
+                turned = [random.Random(k).sample(each, len(each)) for k, each in enumerate(trainings)]
+                trainings = [
+                    [
+                        (a, grid, grid[other.index(answer)])
+                        for (a, grid, _), (_, other, answer) in zip(each, turn, strict=True)
+                    ]
+                    for each, turn in zip(trainings, turned, strict=True)
+                ]
+            answers = learned(trainings, [items for _, items in worlds], rate)
+            found[name] = [
+                sum(answer_of(*item) == word for item, word in zip(items, words, strict=True)) / len(items)
+                for (_, items), words in zip(worlds, answers, strict=True)
+            ]
+            said[name] = answers[0]
+        return found, said, worlds[0]
+
+    def slopes_of(found):
+        x = torch.tensor([float(n) for n in arms.values()]).log2().double()
+        y = torch.tensor([found[name] for name in arms], dtype=torch.float64)
+        x = x - x.mean()
+        return (x @ y / x.square().sum()).tolist()
+
+    tuning_seeds = [0, 1, 2]
+    rate = max((0.03, 0.1, 0.3), key=lambda rate: sum(map(sum, scores(tuning_seeds, rate)[0].values())))
+    pilot_seeds, seeds = list(range(10, 16)), list(range(100, 112))
+    pilot = dict(zip(pilot_seeds, slopes_of(scores(pilot_seeds, rate)[0]), strict=True))
+    spread = torch.tensor(list(pilot.values()), dtype=torch.float64).std().item()
+    effect = 0.1
+    score, said, (training, items) = scores(seeds, rate)
+    slopes = slopes_of(score)
+    found = intervals.t_interval(slopes)
+    return {
+        "claim": "With 112 examples and 28 instructions, each doubling of the number of clusters raises the accuracy of the "
+        "additive learner on held-out places of the square.",
+        "arms": arms, "trials": dict.fromkeys(arms, 3), "tuning_seeds": tuning_seeds, "pilot": pilot, "effect": effect,
+        "reason": "Somebody must write the instructions of each new cluster by hand. For less than ten of a hundred answers "
+        "nobody here would do that.",
+        "seeds": seeds, "power": intervals.power_of_t(effect, spread / len(seeds) ** 0.5, len(seeds) - 1), "score": score,
+        "permuted": scores(seeds, rate, permute=True)[0]["seven"], "chance": 1 / 9, "slopes": slopes, "mean": found.mean,
+        "low": found.low, "high": found.high, "training": training, "items": items, "said": said, "cluster": cell_of,
+        "truth": answer_of,
+        "verdict": "refuted" if found.high < effect else "supported" if found.low > 0 else "undecided",
+    }  # fmt: skip
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_14_7", "locked": true}
+STUDY = (
+    "claim arms trials tuning_seeds pilot effect reason seeds power score permuted chance slopes mean low high verdict "
+    "training items said cluster truth"
+).split()
+
+
+def near_to(got, want, name, wrong, room):
+    """A number within ``room`` of the right one; a known wrong one has its message."""
+    checking.form(got, 0.0, name)
+    if abs(got - want) > room:
+        for message, value in wrong.items():
+            assert abs(got - value) > room or abs(value - want) <= room, message
+        raise AssertionError(f"{name} is {got:.4f}, and should be {want:.4f}.")
+
+
+def check_plan(mine):
+    """The plan's part: sizes, seeds, effect, power."""
+    for key in ("claim", "reason"):
+        assert isinstance(mine[key], str) and len(mine[key].strip()) >= 40, (
+            f"{key}: a text of at least 40 characters."
+        )
+    arms, pilot, seeds = mine["arms"], mine["pilot"], list(mine["seeds"])
+    assert len(set(arms.values())) == len(arms) >= 3, (
+        "arms: at least three, with different numbers of clusters."
+    )
+    assert set(mine["trials"]) == set(arms), "trials: one entry for each arm."
+    assert len(set(mine["trials"].values())) == 1, (
+        "trials: the arm that was tried more often wins by that alone."
+    )
+    assert len(set(mine["tuning_seeds"])) == len(mine["tuning_seeds"]) >= 3, (
+        "tuning_seeds: at least three, no two alike."
+    )
+    assert isinstance(pilot, dict) and len(pilot) >= 5, (
+        "pilot: a dict from at least five seeds to their slopes."
+    )
+    assert len(set(seeds)) == len(seeds) >= 10, "seeds: at least ten, no two alike."
+    seen = sorted(set(seeds) & (set(pilot) | set(mine["tuning_seeds"])))
+    assert not seen, (
+        f"seeds: {seen} were looked at before the plan. They made you choose it, so they cannot judge it."
+    )
+    x, effect, k = torch.tensor(list(pilot.values()), dtype=torch.float64), float(mine["effect"]), len(seeds)
+    assert x.std() > 1e-9, "pilot: all slopes are equal. Something is not drawn anew."
+    assert effect > 0, "effect: above 0."
+    mean = abs(x.mean().item())
+    assert abs(effect - mean) > mean / 10, (
+        f"effect: {effect:g} is fitted to the pilot, whose mean is {mean:.3g}. What matters does not follow from what was found."
+    )
+
+    def power(spread=x.std().item(), size=effect, runs=k, sides=2):
+        return intervals.power_of_t(size, spread / runs**0.5, k - 1, sides)
+
+    known = {
+        "power: the error of the mean of k seeds is s divided by the root of k.": power(runs=1),
+        "power: a two-sided test is asked for. One side looks stronger.": power(sides=1),
+        "power: that is the power for the effect which the pilot found. Compute it for the smallest that matters.": power(
+            size=mean
+        ),
+        "power: the pilot's standard deviation has n − 1 in it.": power(x.std(correction=0).item()),
+    }
+    near_to(mine["power"], power(), "power", known, 0.01)
+    assert power() >= 0.8, (
+        f"power: {power():.2f}. The study would often end undecided: more seeds, or a larger effect."
+    )
+
+
+def check_language(mine):
+    """The first seed in full: executed, counted."""
+    arms, training, items = mine["arms"], mine["training"], [tuple(item) for item in mine["items"]]
+    assert set(training) == set(mine["said"]) == set(mine["score"]) == set(arms), (
+        "training, said, score: the arms are their keys."
+    )
+    cluster, truth = checking.calls(mine["cluster"]), checking.calls(mine["truth"])
+    tested, asked = {cluster(text) for text, _ in items}, {text for text, _ in items}
+    for name, many in arms.items():
+        of = {cluster(text) for text, _, _ in training[name]}
+        assert not of & tested, (
+            f"training[{name!r}]: clusters {sorted(of & tested)} are tested, too. Then nothing is held out."
+        )
+        assert not {text for text, _, _ in training[name]} & asked, (
+            f"training[{name!r}]: an instruction of the test is in it."
+        )
+        assert len(of) == many, f"training[{name!r}]: {len(of)} clusters, and the plan says {many}."
+        for text, given, answer in training[name]:
+            right = truth(text, given)
+            assert answer == right, f"training[{name!r}]: {text!r} of {given!r} is {right!r}, not {answer!r}."
+    sizes = {name: len(each) for name, each in training.items()}
+    assert len(set(sizes.values())) == 1, f"training: {sizes} examples. Who has more wins by that alone."
+    kinds = {name: len({text for text, _, _ in each}) for name, each in training.items()}
+    assert len(set(kinds.values())) == 1, (
+        f"training: {kinds} different instructions. With the clusters grows the number of wordings: that was the weakness."
+    )
+    for name in arms:
+        assert len(mine["said"][name]) == len(items) > 0, f"said[{name!r}]: one answer for each item."
+        hits = [truth(*item) == word for item, word in zip(items, mine["said"][name], strict=True)]
+        near_to(
+            mine["score"][name][0],
+            sum(hits) / len(hits),
+            f"score[{name!r}], first seed, by its own answers",
+            {},
+            1e-6,
+        )
+
+
+def check_14_7(study):
+    mine = checking.calls(study, limit=240.0)()
+    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
+    assert set(mine) == set(STUDY), f"Keys expected: {', '.join(STUDY)}."
+    check_plan(mine)
+    check_language(mine)
+    arms, k = mine["arms"], len(mine["seeds"])
+    y = torch.tensor([list(mine["score"][name]) for name in arms], dtype=torch.float64)
+    assert y.shape == (len(arms), k), f"score: {k} numbers for each arm, one a seed."
+    assert ((y >= 0) & (y <= 1)).all(), "score: an accuracy is a share from 0 to 1."
+    control = intervals.t_interval(list(mine["permuted"]))
+    assert len(mine["permuted"]) == k, f"permuted: {k} numbers, one a seed."
+    assert control.low <= mine["chance"] + 0.02, (
+        f"permuted: {control} against chance {mine['chance']:.3f}. With permuted answers nothing can be learned but their "
+        "frequencies: what else do the items give away?"
+    )
+    numbers = torch.tensor([float(n) for n in arms.values()], dtype=torch.float64)
+
+    def slopes(x):
+        x = x - x.mean()
+        return x @ y / x.square().sum()
+
+    x = numbers.log2()
+    right, ends = slopes(x), [numbers.argmin(), numbers.argmax()]
+    known = {
+        "slopes: that is the slope for each further cluster. For each doubling: the logarithm to the base 2.": slopes(
+            numbers
+        ),
+        "slopes: that is the natural logarithm. For each doubling it is the base 2.": slopes(numbers.log()),
+        "slopes: the largest arm minus the smallest. The slope uses all arms, and counts doublings.": y[
+            ends[1]
+        ]
+        - y[ends[0]],
+        "slopes: the sign is turned round.": -right,
+    }
+    got = torch.tensor([float(slope) for slope in mine["slopes"]], dtype=torch.float64)
+    checking.equal(got, right, "slopes", known, tol=1e-6)
+    found = intervals.t_interval(right.tolist())
+    near_to(mine["mean"], found.mean, "mean", {}, 1e-6)
+    centred = (x - x.mean())[:, None].expand_as(y)
+    rest = y - y.mean() - found.mean * centred
+    pooled = (rest.square().sum() / (y.numel() - 2) / centred.square().sum()).sqrt().item()
+    t = intervals.t_interval
+    error = right.std().item() / k**0.5
+    wide = (found.high - found.mean) / error
+    known = {
+        "low: that is a regression over all arms and seeds as if they were independent runs. One slope a seed.": found.mean
+        - 1.96 * pooled,
+        "low: that is a regression over all arms and seeds as if they were independent runs. One slope a seed. ": found.mean
+        - wide * pooled,
+        "low: that is one standard error. A 95 % t interval is wider.": found.mean - error,
+    }
+    room = max(1e-9, 1e-3 * (found.high - found.low))
+    near_to(mine["low"], found.low, "low", known, room)
+    near_to(mine["high"], found.high, "high", {}, room)
+    effect = mine["effect"]
+    verdict = "refuted" if found.high < effect else "supported" if found.low > 0 else "undecided"
+    assert mine["verdict"] == verdict, f"verdict: {found} against 0 and {effect:g} says {verdict}."
+    print(f"14.7 passed: {verdict}. Now a person reads plan and run with the rubric.")
+
+
+check_14_7(study)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Write a function that makes one seed's world: which clusters are held out, and for each arm a list of triples. Count
+# clusters, instructions and examples of each arm before you train anything.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Two clusters with fourteen wordings each, four with seven, seven with four: 28 instructions each time. The pilot needs the
+# same function on other seeds, and gives you one number, the spread of the slopes.
+#
+# </details>
+#
+# {{solution}}
