@@ -112,7 +112,7 @@ def test_a_claim_s_file_is_read_again_only_when_it_changes(root, monkeypatch):
 def test_the_first_edition_stands_beside_the_second(monkeypatch):
     monkeypatch.delenv("INSTRUCTLAB_ROOT", raising=False)
     (old,) = [row for row in ledger.rows() if row["claim"] == "D1"]
-    new = old | {"edition": 2, "verdict": "refuted", "statement": "Now | then.", "mean": 0.004}
+    new = old | {"edition": 2, "verdict": "refuted", "why": None, "statement": "Now | then.", "mean": 0.004}
     monkeypatch.setattr(ledger, "rows", lambda: [new])
     plan = {"claim": "CD1", "planned": True, "smallest": 0.02, "seeds": 20, "items": 300, "power": 0.954}
     monkeypatch.setattr(ledger.claims, "plan", lambda: [plan, {"claim": "X", "planned": False}])

@@ -19,7 +19,7 @@ FOLDER = ROOT / "teaching"
 LESSONS = notebooks.lessons()
 MISSING: set[str] = set()  # every lesson has its page; this list stays empty
 PAGES = sorted(FOLDER.glob("*.md"))
-WORDS = (500, 900)
+WORDS = (500, 1100)
 SECTIONS = ["Minutes", "Predictions", "Recall", "Exercises", "Board", "Left open"]
 FENCE = re.compile(r"^```\n.*?^```$", re.MULTILINE | re.DOTALL)
 VERDICT = re.compile(r"((?:\b[A-Z]{1,3}\d+(?:, | and )?)+) (?:is |are )?(supported|refuted|undecided)\b")
@@ -200,7 +200,7 @@ def test_a_wrong_verdict_is_told():
         ("*Half right:* only the count.", "", "*Half right:* stands there 0 times"),
         ("- **00.3** ", "- ", "the exercises named are 00.1, 00.2, 00.4, 00.5"),
         ("editor's margin say?", "editor's margin say? 0.93", "'0.93' is typed"),
-        ("## Recall\n", "## Recall\n\n" + "word " * 900, "900 are wanted"),
+        ("## Recall\n", "## Recall\n\n" + "word " * 1100, "1100 are wanted"),
         ("```\nwrite", "write", "the board needs two sketches"),
     ],
 )

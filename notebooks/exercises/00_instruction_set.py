@@ -17,8 +17,8 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a network. Exercise 00.6
+# trains a tiny model by counting, and exercise 00.7 is a project: each of them is worth an evening.
 #
 # {{overview}}
 
@@ -26,12 +26,15 @@
 import functools
 import itertools
 import json
+import math
 import random
+import re
 from fractions import Fraction
 
 import torch
+from scipy.stats import binomtest
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 # %% [markdown]
 # ## 00.1 Read records, and name the bad line
@@ -678,6 +681,638 @@ check_00_5(prediction)
 #
 # Look long at the two answers that hold "positive" where the gold label is "negative". A rule compares
 # letters; a reader compares meanings.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 00.6 Follow a request that nobody has written
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# Five people have written requests for six operations on words. They do not say *which* operation they mean; each wrote
+# down a text, an input, and the output that she wanted. The cell below makes such records. Their words are made up anew
+# for every seed, so nothing helps but the records:
+#
+# - An operation has four *cue words*. A request has two of them, which two varies. New requests have pairs that no
+#   record has.
+# - All else in a text is small talk: words that everybody uses, words that *one* author always writes, in any order. Each
+#   author asks mostly for one operation. A new author may talk like one of the five, or use words that nobody has seen,
+#   and asks for each operation equally often.
+#
+# Write a tiny model that is trained by counting: `learn(records, operations)` returns a function `follow(text, value)`.
+# It chooses an operation by the probabilities that your counts give to the six, and returns the output, a string. Where it
+# is not sure enough it refuses and returns `None`.
+#
+# The checker trains on fresh worlds. On average over them, at least $90\,\%$ of the requests of new authors must get the
+# right output. Of the requests with two unknown cue words at least $80\,\%$ must be refused, and so must $80\,\%$ of
+# those that ask for two operations at once (one cue word of each). There may be any number of authors and operations, with
+# any names; use the arguments. A word that is in no record may occur in each text. Calling `learn` again must not change
+# what an earlier `follow` does. Training may take five seconds of processor time.
+#
+# Before you trust a number of your own: measure it on an author whose records were left out.
+
+# %%
+OPERATIONS = {
+    "upper": str.upper,
+    "reverse": lambda word: word[::-1],
+    "first": lambda word: word[:1],
+    "last": lambda word: word[-1:],
+    "length": lambda word: str(len(word)),
+    "twice": lambda word: word + word,
+}
+
+
+def world(seed, operations=OPERATIONS, authors=5, each=80):
+    """Training records, and tests: a name → a list of (text, value, output or None, output by the author's habit)."""
+    draw, used, letters = random.Random(seed), [], "abcdefghijklmnopqrstuvwxyz"
+
+    def word():
+        new = "".join(draw.choice(part) for part in ["bdfgklmnprst", "aeiou"] * 3)
+        if new in used:
+            return word()
+        used.append(new)
+        return new
+
+    def value():
+        return "".join(draw.sample(letters, draw.randint(3, 8)))
+
+    names, common = list(operations), [word() for _ in range(8)]
+    cues = {name: [word() for _ in range(4)] for name in names}
+    old = {name: [(c[0], c[1]), (c[1], c[2]), (c[2], c[3]), (c[3], c[0])] for name, c in cues.items()}
+    new = {name: [(c[0], c[2]), (c[1], c[3])] for name, c in cues.items()}
+    talks = [[word() for _ in range(4)] for _ in range(authors)]
+    shuffled = draw.sample(names, len(names))
+    main = [shuffled[a % len(names)] for a in range(authors)]
+
+    def text(author, pair, more=()):
+        parts = [*talks[author], *pair, *more, *draw.sample(common, 2), "{input}"]
+        draw.shuffle(parts)
+        return " ".join(parts)
+
+    kinds = ("seen", "known author", "new author", "new word", "unknown", "two")
+    records, tests = [], {kind: [] for kind in kinds}
+    for a, habit in enumerate(main):
+        others = [name for name in names if name != habit]
+        lazy = operations[habit]("q") == "q"  # this author likes inputs of one letter
+        for k in range(each):
+            name = habit if k < 0.8 * each else others[k % len(others)]
+            short = lazy and name == habit and draw.random() < 0.85
+            x = draw.choice(letters) if short else value()
+            line = text(a, draw.choice(old[name]))
+            records.append({"author": f"author {a}", "text": line, "input": x, "output": operations[name](x)})
+            if k % 12 == 0 and not short:
+                x = value()
+                tests["seen"].append((line, x, operations[name](x), operations[habit](x)))
+            if k % 8 == 0:
+                line, x = text(a, draw.choice(new[name])), value()
+                tests["known author"].append((line, x, operations[name](x), operations[habit](x)))
+
+    def ask(kind, pair, name=None, more=()):
+        a, x = draw.randrange(authors), value()
+        right = None if name is None else operations[name](x)
+        tests[kind].append((text(a, pair, more), x, right, operations[main[a]](x)))
+
+    for k in range(5 * len(names)):
+        name, (one, two) = names[k % len(names)], draw.sample(names, 2)
+        ask("new author", draw.choice(new[name]), name)
+        ask("new word", draw.choice(new[name]), name, [word()])
+        ask("unknown", [word(), word()])
+        ask("two", [draw.choice(cues[one]), draw.choice(cues[two])])
+    return draw.sample(records, len(records)), tests
+
+
+for record in world(0)[0][:3]:
+    print(record)
+
+
+# %% nbgrader={"grade_id": "answer_00_6", "solution": true}
+def learn(records, operations):
+    """records: dicts with author, text, input, output; operations: name → function. Return follow(text, value)."""
+    ### BEGIN SOLUTION
+    users = {}
+    for record in records:
+        for word in record["text"].split():
+            users.setdefault(word, set()).add(record["author"])
+    shared = {word for word, people in users.items() if len(people) > 1} - {"{input}"}  # a habit has one user
+    seen = {name: {} for name in operations}
+    size = dict.fromkeys(operations, 0)
+    for record in records:
+        fits = [name for name, run in operations.items() if run(record["input"]) == record["output"]]
+        if len(fits) != 1:  # the first letter of a one-letter word is its last, too: no evidence
+            continue
+        size[fits[0]] += 1
+        for word in shared & set(record["text"].split()):
+            seen[fits[0]][word] = seen[fits[0]].get(word, 0) + 1
+
+    def follow(text, value):
+        words = shared & set(text.split())
+        scores = {
+            name: sum(math.log((seen[name].get(word, 0) + 0.5) / (size[name] + 1)) for word in words)
+            for name in operations
+        }
+        best = max(scores, key=scores.get)
+        sure = 1 / sum(math.exp(score - scores[best]) for score in scores.values())
+        return operations[best](value) if sure > 0.9 else None
+
+    return follow
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_00_6", "grade": true, "points": 5, "locked": true}
+def followed(learn, seed, operations=OPERATIONS, authors=5):
+    """What the model of one world does: a kind of request → a list of (answer, right answer, answer by habit, value)."""
+    records, tests = world(seed, operations, authors)
+    follow = checking.calls(learn, limit=5.0)(records, operations)
+    assert callable(follow), f"Return a function follow(text, value), not {checking.shown(follow)}."
+    answer, found = checking.calls(follow, limit=5.0, none=True), {}
+    for kind, rows in tests.items():
+        found[kind] = [(answer(text, value), right, habit, value) for text, value, right, habit in rows]
+        odd = [said for said, *_ in found[kind] if not isinstance(said, str | None)]
+        assert not odd, f"follow: a string or None expected, not {checking.shown(odd[0])}."
+    return found
+
+
+def share(rows, test):
+    return sum(bool(test(*row)) for row in rows) / max(1, len(rows))
+
+
+def judge_00_6(found, operations=OPERATIONS):
+    """AssertionError with the likely reason where the results are below what is asked for."""
+
+    def right(said, want, habit, value):
+        return said == want
+
+    def refused(said, want, habit, value):
+        return said is None
+
+    rate = {kind: share(rows, right) for kind, rows in found.items()}
+    requests = found["new author"] + found["new word"]
+    reached = share(requests, right)
+    told = f"Right: {reached:.0%} of the requests of new authors"
+    if reached < 0.9:
+        assert rate["seen"] > 0.3 or share(found["seen"], refused) < 0.9, (
+            "Nearly everything is refused, even texts of the records with another input. How large are your probabilities?"
+        )
+        assert not (rate["seen"] > 0.8 and rate["known author"] < 0.5), (
+            f"{told}, but {rate['seen']:.0%} where the text itself is in the records. You have learned whole texts; "
+            "count words."
+        )
+        assert not (rate["new author"] > 0.9 and rate["new word"] < 0.6), (
+            f"{told}, and {rate['new word']:.0%} where a word occurs that no record has. Is a probability zero for it? "
+            "One zero makes the whole product zero: add something to each count, or leave the word out."
+        )
+        alike = [name for name, run in operations.items() if run("q") == "q"]
+        mixed = [row for row in requests if any(operations[name](row[3]) == row[1] for name in alike)]
+        others = [row for row in requests if row not in mixed]
+        assert not (share(others, right) > 0.9 and share(mixed, right) < 0.8), (
+            f"{told}, but only {share(mixed, right):.0%} where {', '.join(alike)} is asked for. A word of one letter is "
+            "its own first letter, and its last: several operations fit such a record. For which one does it count?"
+        )
+        assert rate["known author"] < reached + 0.1, (
+            f"{told}, and {rate['known author']:.0%} of new requests by the authors of the records. The model listens to "
+            "how an author talks, since each asks mostly for one operation. Which words belong to one author only? A "
+            "split that leaves out whole authors shows this; one at random does not."
+        )
+        raise AssertionError(
+            f"{told}; 90 % are asked for. By kind: {', '.join(f'{k} {v:.0%}' for k, v in rate.items())}."
+        )
+    if rate["unknown"] < 0.8:
+        by_habit = share(found["unknown"], lambda said, want, habit, value: said == habit)
+        assert by_habit < 0.35, (
+            f"{by_habit:.0%} of the requests with unknown cue words got what their author usually asks for. Small talk "
+            "alone is no request."
+        )
+        raise AssertionError(
+            f"Refused: {rate['unknown']:.0%} of the requests with unknown cue words, 80 % are asked for. Some operation "
+            "is always the most probable. Ask how probable."
+        )
+    assert rate["two"] >= 0.8, (
+        f"Refused: {rate['two']:.0%} of the requests for two operations at once, 80 % are asked for. All their words are "
+        "known, and the two operations share the probability. How sure must the model be?"
+    )
+    return reached
+
+
+def together(worlds):
+    return {kind: [row for found in worlds for row in found[kind]] for kind in worlds[0]}
+
+
+def check_00_6(learn):
+    reached = judge_00_6(together([followed(learn, seed) for seed in (0, 1, 2)]))
+    print(f"00.6 passed the visible cases: {reached:.0%} of the requests of new authors.")
+
+
+check_00_6(learn)
+### BEGIN HIDDEN TESTS
+
+OTHERS = {
+    "sorted": lambda word: "".join(sorted(word)),
+    "hyphens": "-".join,
+    "without the first": lambda word: word[1:],
+    "middle": lambda word: word[len(word) // 2],
+    "last first": lambda word: word[-1:] + word[:-1],
+}
+
+
+def hidden_00_6(learn):
+    judge_00_6(together([followed(learn, seed) for seed in (20, 21)]))
+    found = together([followed(learn, seed, OTHERS, 7) for seed in (30, 31)])
+    assert any(said is not None for rows in found.values() for said, *_ in rows), (
+        "With five other operations and seven authors everything is refused. Is OPERATIONS used where the argument "
+        "should be, or the number of authors?"
+    )
+    judge_00_6(found, OTHERS)
+    (one, tests), (two, _) = world(40), world(41)
+    follow = learn(one, OPERATIONS)
+    rows = [(text, value) for text, value, *_ in tests["new author"]]
+    before = [follow(*row) for row in rows]
+    learn(two, OPERATIONS)
+    assert [follow(*row) for row in rows] == before, (
+        "A second call of learn has changed what the first model answers: its counts stand outside of learn."
+    )
+
+
+hidden_00_6(learn)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 00.7 Project: an instruction set of your own field
+#
+# > ●●●●● · 150 minutes · practice
+#
+# Write an instruction that somebody in your field would pay for, with the data to test it: a text with a hole, allowed
+# outputs, and at least $36$ real inputs. Mails, tickets, recipes, shelf marks, whatever you know better than a model does.
+# Two people label all inputs, apart from each other, by a guide that both have read. Then you make a program that labels
+# them, and claim: **on inputs that took no part in making it, the program passes more than the best constant answer.**
+# The claim may turn out false, and the result may be undecided. `study()` returns a dict with exactly these keys:
+#
+# | key | what |
+# |:--|:--|
+# | `text`, `outputs` | the instruction with `{input}` in it exactly once; at least two different labels |
+# | `guide` | by which rule both people labelled: at least $80$ characters |
+# | `records` | a list of at least $36$ dicts: `input`, `group`, `first`, `second`, `gold`, all strings, none empty |
+# | `dev`, `test` | lists of positions in `records`, each position in one of them, at least $12$ in each |
+# | `agreement`, `kappa` | of all records: the share with equal labels, and Cohen's $\kappa$ |
+# | `constant` | the most frequent gold label of *dev* (any of them, if several are) |
+# | `rule` | your program: a function from an input to one of the outputs |
+# | `passes` | how many *test* records `rule`, `constant`, `first` and `second` pass: a dict of four counts |
+# | `repaired`, `broken` | test records that the rule passes and the constant does not; the other way round |
+# | `low`, `high` | the exact interval ($\alpha = 0.05$) of section 6 for the share of good changes |
+# | `verdict` | `"better"` ($1/2$ lies below the interval), `"worse"` (above it) or `"undecided"` |
+#
+# - *Groups.* Inputs that know of each other share a `group`: one sender, one day, one page. A group is never on both
+#   sides. No two inputs are `copies` (the cell below says what that means), on whichever side.
+# - *Labels.* Where `first` and `second` agree, that is the gold label. Where they differ, the two talk, and one of the two
+#   labels becomes gold. Choose a task on which they differ at least twice. In *test* not all gold labels are the same.
+# - *Kappa* (Cohen, 1960) compares the agreement $a$ with the one that two people would reach who draw their labels blindly,
+#   each with her own frequencies $p_1(k)$ and $p_2(k)$: $\kappa = (a - e)/(1 - e)$ with $e = \sum_k p_1(k)\, p_2(k)$.
+# - *The rule* may be anything that runs without a network: words to look for, the counts of exercise 00.6, a model.
+#   It must give the same answer when a full stop is added at the end of an input, so that it cannot know the texts by
+#   heart.
+# - Without a change there is no interval: then `low` is $0$, `high` is $1$.
+#
+# The checker recomputes all numbers. A person reads the rest with this rubric (0 to 2 points a row; 8 of 12 pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | task | a toy | real inputs | real inputs, and the text says who would use the answer |
+# | labels | one person, or together | two people apart | and the guide was mended after a first dozen, before the rest |
+# | disagreements | hidden | listed | each one read; the guide, the input or a person was the cause |
+# | groups | none worth the name | plausible | the text says what would leak without them |
+# | the rule | made with the test inputs in view | made on dev | and the test was opened once |
+# | ending | only success is described | one limit | what a person reaches, what undecided means, what was not shown |
+
+
+# %%
+def copies(one, other):
+    """Are two inputs the same for our purpose? At least four fifths of their words are shared."""
+    one, other = (set(re.findall(r"\w+", text.casefold())) for text in (one, other))
+    return len(one & other) >= 0.8 * len(one | other)
+
+
+# A start: one line a record, group | first | second | gold | input. In your file you need 36 or more of them.
+START = """
+monday | repair | repair | repair | the rear brake squeals when it is wet
+monday | buy | repair | repair | which chain fits a hub with eight gears
+tuesday | buy | buy | buy | do you have helmets for children
+"""
+for line in START.strip().splitlines():
+    print(dict(zip(["group", "first", "second", "gold", "input"], line.split(" | "), strict=True)))
+
+
+# %% nbgrader={"grade_id": "answer_00_7", "solution": true}
+def study():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    # Mails to a bicycle workshop; one group is one day of the inbox. These mails and labels are made up. Yours are not.
+    lines = """
+monday | repair | repair | repair | the rear brake squeals when it is wet
+monday | buy | repair | repair | which chain fits a hub with eight gears
+monday | repair | repair | repair | my front wheel is bent after a fall
+monday | other | other | other | are you open on the first of may
+monday | buy | buy | buy | do you sell used bikes for tall people
+tuesday | buy | buy | buy | do you have helmets for children
+tuesday | repair | repair | repair | the gears jump under load
+tuesday | repair | repair | repair | a spoke broke this morning
+tuesday | other | other | other | thank you for the quick help last week
+tuesday | repair | other | repair | when can I fetch my bicycle
+wednesday | repair | repair | repair | flat tyre again although the tube is new
+wednesday | buy | buy | buy | what does the blue city bike cost
+wednesday | repair | repair | repair | the light flickers on bumps
+wednesday | other | other | other | please send the bill to my company
+wednesday | repair | repair | repair | pedal came off and the thread is gone
+thursday | repair | repair | repair | can you true a wheel while I wait
+thursday | buy | buy | buy | I look for a trailer for two dogs
+thursday | repair | buy | repair | I need new brake pads and somebody to fit them
+thursday | other | other | other | do you take part in the street fair
+thursday | repair | repair | repair | something grinds in the bottom bracket
+friday | repair | repair | repair | my brake lever is loose and the cable frays
+friday | repair | repair | repair | the chain falls off whenever I shift
+friday | buy | buy | buy | price of a child seat for the rear rack
+friday | other | other | other | is there a bus stop near your shop
+friday | repair | repair | repair | the tyre loses air over night
+friday | buy | buy | buy | do you sell gloves that survive rain
+saturday | repair | repair | repair | the saddle sinks while riding
+saturday | other | buy | other | may I return the lock without the box
+saturday | buy | buy | buy | how much is a light set with a charger
+saturday | repair | repair | repair | the fork makes a clicking noise
+saturday | repair | repair | repair | gear cable snapped on the way to work
+saturday | other | other | other | my daughter wants to do a holiday job with you
+sunday | buy | buy | buy | I want to buy a folding bike before june
+sunday | repair | repair | repair | the back wheel wobbles and rubs the frame
+sunday | other | other | other | who won the bicycle that you gave away
+sunday | repair | repair | repair | crank arm is loose and creaks
+sunday | buy | other | buy | do you have a catalogue of cargo bikes
+sunday | repair | repair | repair | after the crash the handlebar is not straight
+sunday | buy | buy | buy | is the red one in the window for sale
+sunday | other | other | other | I left my umbrella at your counter
+""".strip().splitlines()
+    keys = ["group", "first", "second", "gold", "input"]
+    records = [dict(zip(keys, line.split(" | "), strict=True)) for line in lines]
+    late = ("friday", "saturday", "sunday")
+    test = [i for i, r in enumerate(records) if r["group"] in late]
+    dev = [i for i, r in enumerate(records) if r["group"] not in late]
+
+    def rule(value):  # made with the first four days in view
+        words = set(re.findall(r"\w+", value.casefold()))
+        if words & {"sell", "cost", "price", "buy", "look", "have", "helmets", "much", "sale"}:
+            return "buy"
+        if words & {"open", "thank", "bill", "street", "please", "where", "who", "is"} and "the" not in words:
+            return "other"
+        return "repair"
+
+    outputs = ["repair", "buy", "other"]
+    golds = [records[i]["gold"] for i in dev]
+    constant = max(outputs, key=golds.count)
+    hits = {
+        "rule": [rule(records[i]["input"]) == records[i]["gold"] for i in test],
+        "constant": [constant == records[i]["gold"] for i in test],
+        "first": [records[i]["first"] == records[i]["gold"] for i in test],
+        "second": [records[i]["second"] == records[i]["gold"] for i in test],
+    }
+    repaired = sum(new and not old for new, old in zip(hits["rule"], hits["constant"], strict=True))
+    broken = sum(old and not new for new, old in zip(hits["rule"], hits["constant"], strict=True))
+    low, high = 0.0, 1.0
+    if repaired + broken:
+        exact = binomtest(repaired, repaired + broken).proportion_ci(method="exact")
+        low, high = exact.low, exact.high
+    agreement = sum(r["first"] == r["second"] for r in records) / len(records)
+    chance = (
+        sum(sum(r["first"] == k for r in records) * sum(r["second"] == k for r in records) for k in outputs)
+        / len(records) ** 2
+    )
+    return {
+        "text": "A customer wrote: {input}. Answer with one word: repair, buy or other.",
+        "outputs": outputs,
+        "guide": "repair: something of the customer's own must be mended or is being mended. buy: a question before a "
+        "purchase. other: all else, also thanks, bills and returns. With two wishes the first one counts.",
+        "records": records,
+        "dev": dev,
+        "test": test,
+        "agreement": agreement,
+        "kappa": (agreement - chance) / (1 - chance),
+        "constant": constant,
+        "rule": rule,
+        "passes": {name: sum(row) for name, row in hits.items()},
+        "repaired": repaired,
+        "broken": broken,
+        "low": low,
+        "high": high,
+        "verdict": "better" if low > 0.5 else "worse" if high < 0.5 else "undecided",
+    }
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_00_7", "locked": true}
+STUDY = (
+    "text outputs guide records dev test agreement kappa constant rule passes repaired broken low high verdict"
+).split()
+
+
+def check_records(mine):
+    records, outputs = mine["records"], mine["outputs"]
+    assert isinstance(mine["text"], str) and mine["text"].count("{input}") == 1, (
+        "text: {input} must stand in it exactly once."
+    )
+    assert isinstance(outputs, list | tuple) and len(set(outputs)) == len(outputs) >= 2, (
+        "outputs: at least two labels, no two alike."
+    )
+    assert isinstance(mine["guide"], str) and len(mine["guide"].strip()) >= 80, (
+        "guide: at least 80 characters. Without a rule two people label two tasks."
+    )
+    assert isinstance(records, list) and len(records) >= 36, "records: a list of at least 36 dicts."
+    for i, record in enumerate(records):
+        assert isinstance(record, dict) and set(record) == {"input", "group", "first", "second", "gold"}, (
+            f"records[{i}]: exactly the keys input, group, first, second, gold."
+        )
+        assert all(isinstance(value, str) and value.strip() for value in record.values()), (
+            f"records[{i}]: every value is a string that holds something."
+        )
+        labels = {record["first"], record["second"], record["gold"]}
+        assert labels <= set(outputs), (
+            f"records[{i}]: {', '.join(sorted(labels - set(outputs)))} is none of the outputs."
+        )
+        assert record["gold"] in (record["first"], record["second"]), (
+            f"records[{i}]: {record['gold']!r} is gold, and neither of the two said so. Who decided?"
+        )
+    apart = sum(record["first"] != record["second"] for record in records)
+    assert apart >= 2, (
+        f"The two people differ {apart} times. Either one has copied from the other, or the task needs no instruction: "
+        "choose one with inputs that are hard to label."
+    )
+
+
+def check_split(mine):
+    records, dev, test = mine["records"], mine["dev"], mine["test"]
+    assert sorted([*dev, *test]) == list(range(len(records))), (
+        "dev, test: each position of records in exactly one of the two lists."
+    )
+    assert min(len(dev), len(test)) >= 12, "dev, test: at least 12 records in each."
+    both = {records[i]["group"] for i in dev} & {records[i]["group"] for i in test}
+    assert not both, (
+        f"dev, test: the group {sorted(both)[0]!r} stands on both sides. What you learn from one of its inputs helps "
+        "with the other; new inputs will have no such help."
+    )
+    for i, j in itertools.combinations(range(len(records)), 2):
+        if copies(records[i]["input"], records[j]["input"]):
+            assert (i in dev) == (j in dev), (
+                f"records[{i}] and records[{j}] are copies, one on each side: that is training on the test."
+            )
+            raise AssertionError(
+                f"records[{i}] and records[{j}] are copies. The same input twice is counted twice."
+            )
+    assert len({records[i]["gold"] for i in test}) > 1, (
+        "test: all gold labels are equal. A constant cannot lose there."
+    )
+
+
+def check_agreement(mine):
+    records, n = mine["records"], len(mine["records"])
+    pairs = [(record["first"], record["second"]) for record in records]
+    agreement = sum(one == other for one, other in pairs) / n
+    ends = [records[i] for i in mine["test"]]
+    wrong = {
+        "agreement: that is the test records' alone. It is asked for all.": sum(
+            r["first"] == r["second"] for r in ends
+        )
+        / len(ends),
+        "agreement: that counts records. A share is asked for.": agreement * n,
+        "agreement: that is the first person's with gold. Compare the two people.": sum(
+            r["first"] == r["gold"] for r in records
+        )
+        / n,
+    }
+    checking.equal(mine["agreement"], agreement, "agreement", wrong)
+    first, second = (
+        [sum(pair[side] == label for pair in pairs) / n for label in mine["outputs"]] for side in (0, 1)
+    )
+
+    def kappa(chance):
+        return (agreement - chance) / (1 - chance)
+
+    chance = sum(a * b for a, b in zip(first, second, strict=True))
+    wrong = {
+        "kappa: that is the agreement itself. Take off what blind drawing would reach.": agreement,
+        "kappa: blind drawing is 1 / K for you. People use some labels more often; take their frequencies.": kappa(
+            1 / len(mine["outputs"])
+        ),
+        "kappa: you take the mean of the two people's frequencies (Scott's pi). Cohen multiplies each one's own.": kappa(
+            sum(((a + b) / 2) ** 2 for a, b in zip(first, second, strict=True))
+        ),
+        "kappa: the division by 1 − e is missing. The largest value should be 1.": agreement - chance,
+        "kappa: that is the expected agreement e.": chance,
+    }
+    checking.equal(mine["kappa"], kappa(chance), "kappa", wrong)
+
+
+def check_scores(mine):
+    records, outputs = mine["records"], mine["outputs"]
+    golds = {side: [records[i]["gold"] for i in mine[side]] for side in ("dev", "test")}
+    most = {
+        side: {k for k in outputs if gold.count(k) == max(map(gold.count, outputs))}
+        for side, gold in golds.items()
+    }
+    if mine["constant"] not in most["dev"]:
+        assert mine["constant"] not in most["test"], (
+            "constant: that is the most frequent label of the *test* records. Whoever has not seen them cannot know it."
+        )
+        raise AssertionError(
+            f"constant: not the most frequent gold label of dev; that is {sorted(most['dev'])[0]!r}."
+        )
+    assert callable(mine["rule"]), "rule: a function from an input to a label."
+    rule, inputs = checking.calls(mine["rule"]), [records[i]["input"] for i in mine["test"]]
+    said = [rule(text) for text in inputs]
+    assert set(said) <= set(outputs), (
+        f"rule: {sorted(map(str, set(said) - set(outputs)))[0]!r} is none of the outputs."
+    )
+    assert [rule(text + ".") for text in inputs] == said, (
+        "rule: with a full stop at the end it answers otherwise. Does it know the texts by heart?"
+    )
+    rows = {
+        "rule": [a == b for a, b in zip(said, golds["test"], strict=True)],
+        "constant": [mine["constant"] == b for b in golds["test"]],
+    }
+    rows |= {
+        who: [records[i][who] == records[i]["gold"] for i in mine["test"]] for who in ("first", "second")
+    }
+    want = {name: sum(row) for name, row in rows.items()}
+    whole = {
+        "rule": sum(rule(r["input"]) == r["gold"] for r in records),
+        "constant": sum(mine["constant"] == r["gold"] for r in records),
+        "first": sum(r["first"] == r["gold"] for r in records),
+        "second": sum(r["second"] == r["gold"] for r in records),
+    }
+    wrong = {
+        "passes: counted over all records. The rule was made with dev in view; only test can tell.": whole,
+        "passes: counts are asked for, not shares.": {k: v / len(inputs) for k, v in want.items()},
+    }
+    checking.equal(mine["passes"], want, "passes", wrong)
+    repaired = sum(new and not old for new, old in zip(rows["rule"], rows["constant"], strict=True))
+    broken = sum(old and not new for new, old in zip(rows["rule"], rows["constant"], strict=True))
+    wrong = {
+        "repaired, broken: the other way round. Repaired: the rule passes, the constant does not.": [
+            broken,
+            repaired,
+        ]
+    }
+    checking.equal([mine["repaired"], mine["broken"]], [repaired, broken], "[repaired, broken]", wrong)
+
+    def exact(good, m):
+        found = binomtest(good, m).proportion_ci(method="exact") if m else None
+        return [found.low, found.high] if found else [0.0, 1.0]
+
+    m = repaired + broken
+    wilson = intervals.wilson_interval(repaired, m) if m else None
+    wrong = {
+        "low, high: that is the interval of the rule's own share of passes. Asked is whether the *changes* are good.": (
+            exact(want["rule"], len(inputs))
+        ),
+        "low, high: records with the same verdict both times count for you. They prefer neither. Divide by the changes.": (
+            exact(repaired, len(inputs))
+        ),
+        "low, high: that is Wilson's interval. The exact one is asked for.": [wilson.low, wilson.high]
+        if wilson
+        else [],
+    }
+    low, high = exact(repaired, m)
+    near = "low, high: the exact interval for the share of good changes among all changes."
+    checking.equal([mine["low"], mine["high"]], [low, high], "[low, high]", wrong, tol=1e-3, says=near)
+    verdict = "better" if low > 0.5 else "worse" if high < 0.5 else "undecided"
+    assert mine["verdict"] == verdict, (
+        f"verdict: {repaired} repaired and {broken} broken, interval [{low:.2f}, {high:.2f}]: that says {verdict}. More "
+        "passes are no verdict yet."
+    )
+    return f"{verdict}: {want['rule']} against {want['constant']} of {len(inputs)}"
+
+
+def check_00_7(study):
+    mine = checking.calls(study, limit=30.0)()
+    assert isinstance(mine, dict) and set(mine) == set(STUDY), (
+        f"Return a dict with the keys {', '.join(STUDY)}."
+    )
+    check_records(mine)
+    check_split(mine)
+    check_agreement(mine)
+    print(f"00.7 passed. {check_scores(mine)}. Now a person reads the study with the rubric.")
+
+
+check_00_7(study)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Keep the records in a text file, one line each, as in the cell above. Label a dozen together, write the guide, throw the
+# dozen away, and label the rest apart. All numbers are a dozen lines of counting.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `binomtest(repaired, repaired + broken).proportion_ci(method="exact")` has `low` and `high`. Fewer than six changes
+# cannot decide anything: see section 6 of the lesson. If most labels are the same, the constant is hard to beat; then a
+# larger test is what you need, not another rule.
 #
 # </details>
 #

@@ -17,8 +17,8 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
+# Exercise 01.6 fits small models, and exercise 01.7 is a project: each of them is worth an evening.
 #
 # {{overview}}
 
@@ -28,7 +28,7 @@ import math
 import numpy as np
 import torch
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 # %% [markdown]
 # ## 01.1 A cross-entropy that survives large logits
@@ -628,6 +628,509 @@ check_01_5(prediction)
 #
 # With two classes the loss is $\log(1 + e^{-m})$, where $m$ is the logit of the right class minus the
 # other. What do a shift and a doubling do to $m$?
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 01.6 A risk near its floor
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# $K$ classes, a cloud for each, and a few rows to learn from. Where the clouds are known, the best possible risk is known
+# as well: it is the risk of the true probabilities $P(y \mid x)$, the *Bayes risk*. How near does a softmax regression
+# come, fitted by a gradient that you write yourself?
+#
+# `fit(X, y, weight, X_dev, y_dev, K)` returns `W` (K, d) and `b` (K,), both float64; the logits of a row $x$ are
+# $Wx + b$. Use NumPy only.
+#
+# - Rows of frequent classes were thinned out, and a row that was kept stands for several: for `weight` of them, a positive
+#   number, not always whole. The risk of the training rows is $\sum_i w_i \ell_i / \sum_i w_i$. So weights that are
+#   all multiplied by one constant change nothing.
+# - The dev rows are a plain sample. They are there to choose by: which decay, how many steps.
+# - Features have units. In another unit ($x_j \to a x_j$, $a > 0$) or with another zero ($x_j \to x_j + c$) the model must
+#   give the same probabilities.
+# - A feature may be constant. There may be more features than rows. A class may have no row at all, and `W` and `b` still
+#   have $K$ finite rows. In these cases the risk on new rows must only stay below $1$ nat.
+#
+# "The same" means: no probability of a new row differs by more than $0.02$, also when the same call is made twice. The
+# **bar**: over four worlds of each kind the mean of (risk on new rows minus Bayes risk) is at most $0.1$ nats where the
+# clouds are apart, and at most $0.06$ where they nearly coincide. The cell prints what guessing by the shares of the
+# classes costs. A fit may take five seconds of processor time.
+#
+# Weight decay belongs to $W$. Think about what it would do to $b$ before you apply it there.
+
+
+# %%
+def clouds(seed, spread, K=3, d=16, n=90, n_dev=150, n_new=2000):
+    """Arguments for fit, new rows with labels, their Bayes risk. Each class is ``odds`` times rarer than the last."""
+    rng, odds = np.random.default_rng(seed), 6.0
+    share = odds ** -np.arange(K) / (odds ** -np.arange(K)).sum()
+    centres, zero = spread * rng.normal(size=(K, d)), 2 * rng.normal(size=d)
+    unit = 10 ** rng.uniform(-1.5, 1.5, size=d)
+
+    def rows(labels):
+        return (centres[labels] + rng.normal(size=(len(labels), d)) + zero) * unit
+
+    y, y_dev, y_new = np.arange(n) % K, rng.choice(K, n_dev, p=share), rng.choice(K, n_new, p=share)
+    X, X_dev, X_new = rows(y), rows(y_dev), rows(y_new)
+    logits = (X_new / unit - zero) @ centres.T - 0.5 * (centres**2).sum(1) + np.log(share)
+    floor = np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(n_new), y_new])
+    return (X, y, 30 * K * share[y], X_dev, y_dev, K), X_new, y_new, floor
+
+
+world_demo, X_demo_new, y_demo_new, floor_demo = clouds(0, 0.6)
+shares_demo = np.bincount(y_demo_new) / len(y_demo_new)
+guess_demo = -(shares_demo * np.log(shares_demo)).sum()
+print(
+    f"training rows {world_demo[0].shape}, Bayes risk {floor_demo:.3f}; guessing by shares {guess_demo:.3f}"
+)
+
+
+# %% nbgrader={"grade_id": "answer_01_6", "solution": true}
+def fit(X, y, weight, X_dev, y_dev, K):
+    """X (n, d) and X_dev (m, d) float64, y and y_dev int64, weight (n,) positive. Return W (K, d) and b (K,)."""
+    ### BEGIN SOLUTION
+    w = weight / weight.sum()
+    mean = w @ X
+    scale = np.sqrt(w @ (X - mean) ** 2)
+    scale[scale <= 1e-9 * (1 + abs(mean))] = np.inf  # a constant feature tells nothing
+    A, A_dev, Y = (X - mean) / scale, (X_dev - mean) / scale, np.eye(K)[y]
+
+    def probabilities(Z):
+        E = np.exp(Z - Z.max(1, keepdims=True))
+        return E / E.sum(1, keepdims=True)
+
+    steep = np.linalg.norm((A * w[:, None]).T @ A, 2) / 2 + 0.5
+    best = None
+    for decay in (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3):
+        W, b, eta = np.zeros((K, A.shape[1])), np.zeros(K), 1 / (steep + decay)
+        for step in range(1, 201):
+            R = (probabilities(A @ W.T + b) - Y) * w[:, None]
+            W, b = W - eta * (R.T @ A + decay * W), b - eta * R.sum(0)
+            if step in (20, 60, 200):
+                Z = A_dev @ W.T + b
+                risk = np.mean(np.logaddexp.reduce(Z, axis=1) - Z[np.arange(len(Z)), y_dev])
+                if best is None or risk < best[0]:
+                    best = risk, W / scale, b - (W / scale) @ mean
+    return best[1], best[2]
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_01_6", "grade": true, "points": 5, "locked": true}
+def softmax_of(model, X):
+    Z = X @ model[0].T + model[1]
+    E = np.exp(Z - Z.max(1, keepdims=True))
+    return E / E.sum(1, keepdims=True)
+
+
+def mean_loss(P, y, weight=None):
+    return np.average(-np.log(np.maximum(P[np.arange(len(y)), y], 1e-300)), weights=weight)
+
+
+def fitted(fit, case):
+    """What fit returns for one case, tested for its form."""
+    slow = "Five seconds a fit: fewer settings, or a longer step."
+    got = checking.calls(fit, limit=5.0, slow=slow)(*case)
+    assert isinstance(got, list | tuple) and len(got) == 2, "Return W and b."
+    there = len(np.unique(case[1]))
+    assert there == case[5] or len(got[0]) != there, (
+        f"W has {there} rows, one for each class that occurs in y. How many there are, K says: here {case[5]}."
+    )
+    checking.form(got[0], np.zeros((case[5], case[0].shape[1])), "W", dtype=np.float64)
+    checking.form(got[1], np.zeros(case[5]), "b", dtype=np.float64)
+    assert np.isfinite(got[0]).all() and np.isfinite(got[1]).all(), (
+        "W or b is not finite: a step that is too long, an exp that overflows, or a division by zero."
+    )
+    return got
+
+
+def same_01_6(fit, case, X_new):
+    """The same model for rows that say the same."""
+    X, y, weight, X_dev, y_dev, K = case
+    P = softmax_of(fitted(fit, case), X_new)
+
+    def compare(other, X_other, says):
+        apart = abs(softmax_of(fitted(fit, other), X_other) - P).max()
+        assert apart <= 0.02, f"{says} (A probability differs by {apart:.2f}.)"
+
+    compare(case, X_new, "The same call gives another model. Start at zero, or draw from a fixed seed.")
+    says = (
+        "All weights times ten, and the model changes. Something is divided by the number of rows. The denominator is "
+        "the sum of the weights."
+    )
+    compare((X, y, 10 * weight, X_dev, y_dev, K), X_new, says)
+    even = softmax_of(fitted(fit, (X, y, np.ones(len(y)), X_dev, y_dev, K)), X_new)
+    assert abs(even - P).max() > 0.02, (
+        "With all weights equal the model is the same as with the given ones: the weights are not used."
+    )
+    a = np.array([1000.0, 0.001] * X.shape[1])[: X.shape[1]]
+    says = (
+        "Other units, and the model changes: metres and millimetres must not matter. One step for all features is too "
+        "long for one and too short for another, and decay asks for small numbers, whatever their unit."
+    )
+    compare((X * a, y, weight, X_dev * a, y_dev, K), X_new * a, says)
+    c = 50 * X.std(0)
+    says = "Other zero points of the features, and the model changes. Take each feature's mean off before you fit."
+    compare((X + c, y, weight, X_dev + c, y_dev, K), X_new + c, says)
+
+
+def judge_01_6(fit, spread, bar, seeds):
+    """The mean excess risk over worlds; AssertionError with the likely reason where it is above the bar."""
+    found = []
+    for seed in seeds:
+        case, X_new, y_new, floor = clouds(seed, spread)
+        X, y, weight, K = case[0], case[1], case[2], case[5]
+        model = fitted(fit, case)
+        P, share = softmax_of(model, X), np.bincount(y, weight, K) / weight.sum()
+        found.append(
+            {
+                "excess": mean_loss(softmax_of(model, X_new), y_new) - floor,
+                "train": mean_loss(P, y, weight) - floor,
+                "shift": abs(np.average(P, axis=0, weights=weight) - share).max(),
+                "bias": min(
+                    np.ptp(model[0] @ m + model[1]) for m in (X.mean(0), weight @ X / weight.sum(), 0 * X[0])
+                ),
+            }
+        )
+    mean = {key: np.mean([one[key] for one in found]) for key in found[0]}
+    kind = "apart" if spread > 0.3 else "nearly the same"
+    told = f"Clouds that are {kind}: {mean['excess']:.3f} nats above the Bayes risk on new rows; {bar:g} are allowed."
+    if mean["excess"] > bar:
+        assert mean["bias"] > 1e-9, (
+            f"{told} In the middle of the rows all classes have the same logit, however rare they are. There is no bias."
+        )
+        assert mean["shift"] < 0.03, (
+            f"{told} The training rows get probabilities that do not add up to the classes' shares (off by up to "
+            f"{mean['shift']:.2f}). Decay on the bias does that: it makes rare classes more probable than they are."
+        )
+        assert mean["train"] > -0.06, (
+            f"{told} The risk on the training rows lies {-mean['train']:.3f} *below* the Bayes risk: nothing true can do "
+            "that. By which rows did you choose?"
+        )
+        raise AssertionError(
+            f"{told} The risk on the training rows: {mean['train']:+.3f} against the Bayes risk."
+        )
+    return mean["excess"]
+
+
+def check_01_6(fit):
+    case, X_new, _, _ = clouds(7, 0.6)
+    same_01_6(fit, case, X_new[:300])
+    apart = judge_01_6(fit, 0.6, 0.1, range(8, 12))
+    near = judge_01_6(fit, 0.1, 0.06, range(8, 12))
+    print(f"01.6 passed the visible cases: {apart:.3f} and {near:.3f} nats above the Bayes risk.")
+
+
+check_01_6(fit)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_01_6(fit):
+    judge_01_6(fit, 0.6, 0.1, range(20, 24))
+    judge_01_6(fit, 0.1, 0.06, range(20, 24))
+    (X, y, weight, X_dev, y_dev, K), X_new, y_new, _ = clouds(30, 0.6)
+    constant = X.copy(), X_dev.copy()
+    for part in constant:
+        part[:, 3] = 7.0
+    with checking.means(
+        np.linalg.LinAlgError, "A feature is constant: its standard deviation is 0, and you divide by it."
+    ):
+        model = fitted(fit, (constant[0], y, weight, constant[1], y_dev, K))
+    new = np.where(np.arange(16) == 3, 7.0, X_new)
+    assert mean_loss(softmax_of(model, new), y_new) < 1.0, (
+        "A constant feature: the model is lost on new rows."
+    )
+    keep, keep_dev = y < 2, y_dev < 2
+    case = X[keep], y[keep], weight[keep], X_dev[keep_dev], y_dev[keep_dev], 4
+    P = softmax_of(fitted(fit, case), X_new[y_new < 2])
+    assert mean_loss(P, y_new[y_new < 2]) < 1.0, (
+        "Two of four classes have no row, and the model is lost on the others."
+    )
+    wide = clouds(31, 0.6, d=120, n=60)
+    got = mean_loss(softmax_of(fitted(fit, wide[0]), wide[1]), wide[2])
+    assert got < 1.0, (
+        f"More features than rows: the risk on new rows is {got:.2f}; below 1 nat was asked for."
+    )
+
+
+hidden_01_6(fit)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 01.7 Project: which brake, and for how many rows?
+#
+# > ●●●●● · 150 minutes · practice
+#
+# Section 12 left it open whether decay or an early stop lowers the risk on new rows, and for which $n$: six pairs were
+# tried, the test sentences were the same for all seeds, and many verdicts were read without a correction. Do it better,
+# with data of your own choice: synthetic clouds, the sentences of the lesson, your field's rows. Write the claim first:
+# *for each of these sizes the test risk with `remedy` is lower than with `baseline`, by more than `threshold` nats.* An
+# arm is a way to choose among options: decays, numbers of steps, smoothings, priors. For every size and seed draw
+# new training, dev and test rows, fit each option, and let the dev risk choose. `study()` returns a dict:
+#
+# | key | what |
+# |:--|:--|
+# | `claim` | a sentence that names `remedy` and `baseline`, at least $40$ characters |
+# | `remedy`, `baseline` | the names of the two arms |
+# | `threshold`, `reason` | a number of nats, 0 or more; why just this one (at least $40$ characters) |
+# | `sizes` | at least two different numbers of training rows |
+# | `seeds` | at least eight different whole numbers |
+# | `options` | arm → the names of its options in the order of their strength; at least four, equally many for both arms |
+# | `risks` | arm → lists by size, seed, option: (training risk, dev risk, test risk), in nats, without a penalty |
+# | `chosen` | arm → lists by size, seed: the place (from 0) of the option with the smallest dev risk, the first in a tie |
+# | `edge` | arm → how many of these choices (all sizes and seeds) are the first or the last option |
+# | `gain`, `low`, `high` | for each size: test risk of baseline minus that of remedy, mean over seeds; its t interval |
+# | `verdicts` | for each size `"supported"` (the interval lies above the threshold), `"refuted"` (below), `"undecided"` |
+# | `verdict` | of the claim: `"supported"` if all sizes are, `"refuted"` if at least one size is, else `"undecided"` |
+#
+# - *Pairs.* Both arms see the same rows of a seed, so the interval is that of the differences. The unit is the seed.
+# - *Several sizes.* With $m$ sizes each interval has the level $1 - 0.05/m$, so that all of them together are wrong at
+#   most once in twenty times (Bonferroni). `intervals.t_interval(values, level)` computes it.
+# - *The edge.* If more than half of an arm's choices lie on the edge of its options, the arm was not given its chance: the
+#   checker refuses. Add options at that end (to both arms: who may try more wins by that alone).
+#
+# The checker recomputes all numbers. A person reads the rest with this rubric (0 to 2 points a row; 8 of 12 pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | claim | cannot fail | can fail | names data, sizes, measure, threshold and direction before the run |
+# | threshold | a habit | a reason | compared with what it costs to tune the remedy |
+# | options | two guesses | a grid | a grid whose ends are worse than its middle, in both arms |
+# | rows | one test set for all seeds | new rows for each seed | and the dev set has a size that one could afford |
+# | the minimum | not mentioned | says for how many steps | says where the risk has a minimiser, and how near the fits are |
+# | ending | only success is described | all three verdicts | also what another size or another cloud might change |
+
+
+# %%
+def two_clouds(n, seed, d=10, apart=0.5):
+    """A start: n rows of two clouds that overlap, X (n, d) and y (n,) of 0 and 1. Rows of different seeds are independent."""
+    rng = np.random.default_rng([n, seed])
+    y = rng.integers(2, size=n)
+    return rng.normal(size=(n, d)) + apart * np.where(y[:, None] == 1, 1, -1) / np.sqrt(
+        np.arange(1, d + 1)
+    ), y
+
+
+for n in (20, 2000):  # one direction, (1, 1/√2, …), is enough to know: what could be learned from n rows?
+    X_two, y_two = two_clouds(n, 0)
+    w_two = X_two.T @ (2 * y_two - 1) / n
+    print(f"{n} rows: the difference of the means starts {np.round(w_two[:3], 2)}")
+
+
+# %% nbgrader={"grade_id": "answer_01_7", "solution": true}
+def study():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    sizes, seeds = [20, 80], list(range(100, 110))
+    decays, stops = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0], [1, 3, 10, 30, 100, 300]
+
+    def risk(w, X, y):
+        return float(np.logaddexp(0, (1 - 2 * y) * (X @ w[:-1] + w[-1])).mean())
+
+    def path(X, y, decay, looks, length):
+        A, w, found = np.c_[X, np.ones(len(y))], np.zeros(X.shape[1] + 1), {}
+        pull = np.r_[np.ones(X.shape[1]), 0] * decay
+        eta = length / (np.linalg.norm(A, 2) ** 2 / (4 * len(y)) + decay)
+        for step in range(1, max(looks) + 1):
+            w = w - eta * (A.T @ (1 / (1 + np.exp(-A @ w)) - y) / len(y) + pull * w)
+            if step in looks:
+                found[step] = w
+        return [found[step] for step in looks]
+
+    risks = {"decay": [], "early stop": []}
+    for n in sizes:
+        rows = {"decay": [], "early stop": []}
+        for seed in seeds:
+            parts = [two_clouds(n, seed), two_clouds(200, 1000 * n + seed), two_clouds(1000, 1000 * n + seed)]
+            fits = {
+                "decay": [path(*parts[0], decay, [100], 1.0)[0] for decay in decays],
+                "early stop": path(*parts[0], 0.0, stops, 0.2),
+            }
+            for arm, weights in fits.items():
+                rows[arm].append([[risk(w, X, y) for X, y in parts] for w in weights])
+        for arm, found in rows.items():
+            risks[arm].append(found)
+    tables = {arm: np.array(found) for arm, found in risks.items()}  # size, seed, option, part
+    chosen = {arm: table[..., 1].argmin(2) for arm, table in tables.items()}
+    tests = {
+        arm: np.take_along_axis(t[..., 2], chosen[arm][..., None], 2)[..., 0] for arm, t in tables.items()
+    }
+    gains = tests["early stop"] - tests["decay"]
+    threshold = 0.01
+    found = [intervals.t_interval(row, 1 - 0.05 / len(sizes)) for row in gains]
+    verdicts = [
+        "supported" if one.low > threshold else "refuted" if one.high < threshold else "undecided"
+        for one in found
+    ]
+    whole = (
+        "supported" if set(verdicts) == {"supported"} else "refuted" if "refuted" in verdicts else "undecided"
+    )
+    return {
+        "claim": "Logistic regression on two overlapping clouds in ten dimensions, n of 20 and 80: with decay (100 steps, "
+        "chosen among six) the test risk is lower than with early stop (no decay, six numbers of steps), by more than 0.01.",
+        "remedy": "decay",
+        "baseline": "early stop",
+        "threshold": threshold,
+        "reason": "Six decays cost six fits, six stops cost one. A hundredth of a nat is a fiftieth of what a coin loses.",
+        "sizes": sizes,
+        "seeds": seeds,
+        "options": {"decay": [f"{x:g}" for x in decays], "early stop": [f"{k} steps" for k in stops]},
+        "risks": risks,
+        "chosen": {arm: places.tolist() for arm, places in chosen.items()},
+        "edge": {arm: int(((places == 0) | (places == 5)).sum()) for arm, places in chosen.items()},
+        "gain": [one.mean for one in found],
+        "low": [one.low for one in found],
+        "high": [one.high for one in found],
+        "verdicts": verdicts,
+        "verdict": whole,
+    }
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_01_7", "locked": true}
+STUDY = (
+    "claim remedy baseline threshold reason sizes seeds options risks chosen edge gain low high verdicts verdict"
+).split()
+
+
+def check_01_7(study):
+    mine = checking.calls(study, limit=120.0)()
+    assert isinstance(mine, dict) and set(mine) == set(STUDY), (
+        f"Return a dict with the keys {', '.join(STUDY)}."
+    )
+    remedy, baseline, sizes, seeds = (mine[key] for key in ("remedy", "baseline", "sizes", "seeds"))
+    arms = [remedy, baseline]
+    assert all(isinstance(arm, str) and arm for arm in arms) and remedy != baseline, (
+        "remedy, baseline: two names."
+    )
+    for key in ("claim", "reason"):
+        assert isinstance(mine[key], str) and len(mine[key].strip()) >= 40, f"{key}: at least 40 characters."
+    for arm in arms:
+        assert arm in mine["claim"], f"claim: {arm!r} does not occur. A claim names what it compares."
+    bar = mine["threshold"]
+    assert isinstance(bar, int | float) and 0 <= bar < math.inf, "threshold: a number of nats, 0 or more."
+    assert len(set(sizes)) == len(sizes) >= 2, "sizes: at least two, no two alike."
+    assert len(set(seeds)) == len(seeds) >= 8, (
+        "seeds: at least eight, no two alike. The same run again is no evidence."
+    )
+    for key in ("options", "risks", "chosen", "edge"):
+        assert isinstance(mine[key], dict) and set(mine[key]) == set(arms), (
+            f"{key}: a dict with the two arms as its keys."
+        )
+    counts = [len(set(mine["options"][arm])) for arm in arms]
+    assert min(counts) >= 4, "options: at least four different ones for each arm."
+    assert counts[0] == counts[1], (
+        f"options: {counts[0]} and {counts[1]}. Who may try more wins by that alone."
+    )
+    K, tables = counts[0], {}
+    for arm in arms:
+        table = np.array(mine["risks"][arm], dtype=np.float64)
+        shape = len(sizes), len(seeds), K, 3
+        assert table.shape == shape, (
+            f"risks[{arm!r}]: shape {shape} (size, seed, option, part), not {table.shape}."
+        )
+        assert (table >= 0).all() and np.isfinite(table).all(), (
+            f"risks[{arm!r}]: a risk is a finite number, 0 or more."
+        )
+        assert (table.std(1).max((0, 1)) > 1e-9).all(), (
+            f"risks[{arm!r}]: all seeds have the very same training, dev or test risk. Rows are not drawn anew."
+        )
+        tables[arm] = table
+    train, dev, test = ({arm: table[..., part] for arm, table in tables.items()} for part in range(3))
+    return judge_study(mine, train, dev, test, K)
+
+
+def judge_study(mine, train, dev, test, K):
+    remedy, baseline, bar = mine["remedy"], mine["baseline"], mine["threshold"]
+    m, seeds = len(mine["sizes"]), len(mine["seeds"])
+    want = {arm: rows.argmin(2).tolist() for arm, rows in dev.items()}
+    wrong = {
+        "chosen: by the test risk. Then the test rows have chosen, and can no longer judge.": {
+            arm: rows.argmin(2).tolist() for arm, rows in test.items()
+        },
+        "chosen: by the training risk. It falls with each step, and says nothing of new rows.": {
+            arm: rows.argmin(2).tolist() for arm, rows in train.items()
+        },
+        "chosen: one option for all seeds. Each seed has dev rows of its own: let them choose.": {
+            arm: [[int(row.mean(0).argmin())] * seeds for row in rows] for arm, rows in dev.items()
+        },
+    }
+    checking.equal(mine["chosen"], want, "chosen", wrong)
+    edge = {arm: sum(place in (0, K - 1) for row in rows for place in row) for arm, rows in want.items()}
+    checking.equal(mine["edge"], edge, "edge")
+    for arm, count in edge.items():
+        assert count <= m * seeds / 2, (
+            f"edge: {count} of {m * seeds} choices of {arm!r} are the first or the last option. The best one may lie "
+            "outside; add options there, to both arms equally many."
+        )
+    picked = {arm: np.take_along_axis(test[arm], np.array(want[arm])[..., None], 2)[..., 0] for arm in test}
+    best = {arm: rows.min(2) for arm, rows in test.items()}
+    gains = picked[baseline] - picked[remedy]
+    wrong = {
+        "gain: remedy minus baseline. A smaller risk is better: baseline minus remedy.": (
+            -gains.mean(1)
+        ).tolist(),
+        "gain: the smallest test risk of each arm. Nobody knows it before the test; take the option that dev chose.": (
+            (best[baseline] - best[remedy]).mean(1).tolist()
+        ),
+        "gain: these are dev risks. They chose, so they look better than they are.": (
+            (dev[baseline].min(2) - dev[remedy].min(2)).mean(1).tolist()
+        ),
+    }
+    checking.equal(list(mine["gain"]), gains.mean(1).tolist(), "gain", wrong, tol=1e-5)
+    right = [intervals.t_interval(row, 1 - 0.05 / m) for row in gains]
+    each = [intervals.t_interval(row) for row in gains]
+    error = gains.std(1, ddof=1) / math.sqrt(seeds)
+    loose = np.sqrt(sum(rows.var(1, ddof=1) for rows in picked.values()) / seeds)
+    factor = (right[0].high - right[0].mean) / error[0] if error[0] else 0.0
+    wrong = {
+        f"low: that is the level 0.95 for each of {m} sizes. Together they are wrong more often: 1 − 0.05 / {m}.": [
+            one.low for one in each
+        ],
+        "low: that is one standard error below the mean. A t interval is wider.": (
+            gains.mean(1) - error
+        ).tolist(),
+        "low: the two arms are treated as if they had other rows. They are pairs: take the differences first.": (
+            (gains.mean(1) - factor * loose).tolist()
+        ),
+    }
+    room = {"tol": 1e-4}
+    checking.equal(list(mine["low"]), [one.low for one in right], "low", wrong, **room)
+    checking.equal(list(mine["high"]), [one.high for one in right], "high", **room)
+    verdicts = [
+        "supported" if one.low > bar else "refuted" if one.high < bar else "undecided" for one in right
+    ]
+    against_zero = [
+        "supported" if one.low > 0 else "refuted" if one.high < 0 else "undecided" for one in right
+    ]
+    wrong = {"verdicts: you compare with zero. The claim says: by more than the threshold.": against_zero}
+    checking.equal(list(mine["verdicts"]), verdicts, "verdicts", wrong)
+    whole = (
+        "supported" if set(verdicts) == {"supported"} else "refuted" if "refuted" in verdicts else "undecided"
+    )
+    assert mine["verdict"] == whole, (
+        f"verdict: the sizes say {', '.join(verdicts)}. A claim about each of them stands only if all stand, and falls with "
+        f"one: {whole}."
+    )
+    print(f"01.7 passed: {whole} ({', '.join(verdicts)}). Now a person reads the study with the rubric.")
+
+
+check_01_7(study)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Write one function that gives three risks for (size, seed, arm, option). All else is a table of its values and a few means.
+# One long descent gives all early stops: keep the weights at several steps.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `np.take_along_axis(test, chosen[..., None], 2)` picks the chosen option for each size and seed. Too many choices on
+# the edge? The grid must reach from "no brake at all" to "hardly learns anything".
 #
 # </details>
 #

@@ -17,8 +17,8 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
+# Exercise 02.6 trains on five landscapes, and exercise 02.7 is a project: each of them is worth an evening.
 #
 # {{overview}}
 
@@ -27,7 +27,7 @@ import math
 
 import torch
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 F64 = torch.float64
 
@@ -679,3 +679,505 @@ def hidden_02_5(factored):
 
 hidden_02_5(factored)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 02.6 One setting for five landscapes
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# Write an optimiser of your own: `minimise(gradient, theta, budget)` starts at `theta` (d,), float64, asks for
+# `gradient(theta)` at most `budget` times, and returns the best weights that it can find. It sees no loss and not the name
+# of the landscape. The same function, with the same numbers in it, must get to the bottom of all five:
+#
+# | landscape | what is difficult | may be left of the loss |
+# |:--|:--|:--|
+# | valley | curvatures from $1$ to $300$ | $10^{-4}$ |
+# | quiet valley | the same, the loss multiplied by $10^{-4}$ | $10^{-4}$ |
+# | noise | each gradient has noise as large as itself | $0.01$ |
+# | strange batch | one gradient, somewhere in the first quarter, is a thousand times too large | $0.005$ |
+# | network | a small network, gradients of batches of $30$ | $0.2$ |
+#
+# "May be left" is the share of the loss at the start, as the mean over two worlds. In all of them the weights and their way
+# to the bottom are of the size of one. The budget is $400$ where you can see it. Elsewhere it may be from $200$ to
+# $1000$, these losses may be multiplied by any number from $10^{-8}$ to $10^{6}$, and some weights may have the gradient
+# zero for ever: they stay where they were. `theta` itself must not be changed. Anything from the lesson is allowed, and
+# anything else; only the gradient may look at the landscape.
+
+
+# %%
+def landscapes(seed, unit=1.0):
+    """Name → (loss, gradient, start, what may be left). Gradients draw from the world's own generator."""
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=g, dtype=F64)
+
+    def bowl(curvatures, scale, noise=0.0, strange=0):
+        best, calls = draw(len(curvatures)), [0]
+
+        def gradient(theta):
+            calls[0] += 1
+            slope = curvatures * (theta - best + noise * draw(len(theta)))
+            return scale * unit * (1000.0 if calls[0] == strange else 1.0) * slope
+
+        return (
+            lambda theta: 0.5 * (curvatures * (theta - best) ** 2).sum().item(),
+            gradient,
+            best + 1.4 * draw(len(best)),
+        )
+
+    steep = torch.logspace(0, math.log10(300), 20, dtype=F64)[torch.randperm(20, generator=g)]
+    round_one = torch.logspace(0, 1, 50, dtype=F64)
+    points = 1.5 * draw(300, 2)
+    labels = (points[:, 0] * points[:, 1] > 0).to(F64)
+
+    def network(theta, rows):
+        hidden = torch.tanh(points[rows] @ theta[:32].view(2, 16) + theta[32:48])
+        return hidden @ theta[48:64] + theta[64], hidden
+
+    def loss_of_all(theta):
+        z, _ = network(theta, range(300))
+        return torch.nn.functional.binary_cross_entropy_with_logits(z, labels).item()
+
+    def of_a_batch(theta):
+        rows = torch.randint(300, (30,), generator=g)
+        z, hidden = network(theta, rows)
+        r = unit * (torch.sigmoid(z) - labels[rows]) / 30
+        back = torch.outer(r, theta[48:64]) * (1 - hidden**2)
+        return torch.cat([(points[rows].T @ back).flatten(), back.sum(0), hidden.T @ r, r.sum()[None]])
+
+    strange = int(torch.randint(15, 40, (1,), generator=g))
+    return {
+        "valley": (*bowl(steep, 1.0), 1e-4),
+        "quiet valley": (*bowl(steep, 1e-4), 1e-4),
+        "noise": (*bowl(round_one, 1.0, noise=1.0), 0.01),
+        "strange batch": (*bowl(round_one, 1.0, noise=0.3, strange=strange), 0.005),
+        "network": (loss_of_all, of_a_batch, 0.5 * draw(65), 0.2),
+    }
+
+
+for name, (loss, gradient, start, _) in landscapes(0).items():
+    print(
+        f"{name:14s} {len(start)} weights, loss {loss(start):7.2f}, one gradient of length {gradient(start).norm():.2g}"
+    )
+
+
+# %% nbgrader={"grade_id": "answer_02_6", "solution": true}
+def minimise(gradient, theta, budget):
+    """gradient: (d,) → (d,), may be called `budget` times; theta (d,) float64. Return the weights (d,)."""
+    ### BEGIN SOLUTION
+    m, v, lengths = torch.zeros_like(theta), torch.zeros_like(theta), []
+    for t in range(1, budget + 1):
+        slope = gradient(theta)
+        length = slope.norm().item()
+        usual = sorted(lengths)[len(lengths) // 2] if lengths else length
+        if length > 5 * usual > 0:  # a strange batch is cut to what is usual, in whatever unit
+            slope = slope * (5 * usual / length)
+        lengths.append(slope.norm().item())
+        m = 0.9 * m + 0.1 * slope
+        v = 0.999 * v + 0.001 * slope * slope
+        eta = 0.1 * 0.5 * (1 + math.cos(math.pi * (t - 1) / budget))
+        theta = theta - eta * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-30)
+    return theta
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_02_6", "grade": true, "points": 5, "locked": true}
+class OverBudgetError(Exception):
+    """More gradients were asked for than were allowed."""
+
+
+def descend(minimise, landscape, budget):
+    """The share of the loss that is left; where gradients were asked for, and their lengths; the last weights; the loss."""
+    loss, gradient, start, _ = landscape
+    asked, lengths = [], []
+
+    def metered(theta):
+        if len(asked) == budget:
+            raise OverBudgetError(f"{budget} gradients were allowed")
+        assert isinstance(theta, torch.Tensor) and theta.shape == start.shape, (
+            "gradient() takes weights of theta's shape."
+        )
+        asked.append(theta.detach().clone())
+        slope = gradient(asked[-1])
+        lengths.append(slope.norm().item())
+        return slope
+
+    over = f"More than {budget} gradients were asked for. Count them: one a step, and none for a trial step that is free."
+    with checking.means(OverBudgetError, over):
+        got = checking.calls(minimise, limit=20.0, changes=("gradient",))(metered, start, budget)
+    checking.form(got, start, "the weights", dtype=F64)
+    assert asked, "No gradient was asked for."
+    return loss(got) / loss(start), asked, lengths, got.detach(), loss
+
+
+def judge_02_6(minimise, seeds, budget, unit=1.0):
+    """AssertionError with the likely reason where more is left than may be."""
+    worlds, reached = [landscapes(seed, unit) for seed in seeds], {}
+    for name in worlds[0]:
+        runs = [descend(minimise, world[name], budget) for world in worlds]
+        allowed, share = worlds[0][name][3], sum(run[0] for run in runs) / len(runs)
+        reached[name] = share
+        if share <= allowed:
+            continue
+        told = f"{name}: {share:.2g} of the loss is left after {budget} gradients; {allowed:g} may be."
+        _, asked, lengths, last, loss = max(runs, key=lambda run: run[0] if run[0] == run[0] else math.inf)
+        steps = torch.stack([*asked, last]).diff(dim=0).norm(dim=1)
+        k = lengths.index(max(lengths))
+        usual, after = steps[max(0, k - 10) : k].mean(), steps[k + 30 : k + 80].mean()
+        assert name != "strange batch" or not steps[k] > 20 * usual, (
+            f"{told} One step is {steps[k] / usual:.0f} times as long as those before it: the strange batch throws the "
+            "weights away."
+        )
+        assert share < 1.0, (
+            f"{told} It runs away, or up. A step of rate times gradient has the unit of a gradient: where the curvature is "
+            "h, a rate above 2 / h explodes."
+        )
+        assert len(asked) > budget / 2, (
+            f"{told} You stopped after {len(asked)}. A small gradient is not yet a small loss: it has a unit."
+        )
+        way = (last - asked[0]).abs().median()
+        assert way > 0.1, (
+            f"{told} Half of the weights have moved by {way:.1g} or less. The loss of this world is small, and so are its "
+            "gradients, not the way to the bottom. What has the unit of a gradient: the rate, a bound, an epsilon?"
+        )
+        assert name != "strange batch" or after > steps[:10].mean() / 12, (
+            f"{told} After it the steps have {after / steps[:10].mean():.0%} of the length of the first ones: its square "
+            "sits in the second moment, and all is frozen. Cut it before it gets there, or forget sooner."
+        )
+        tail = torch.stack(asked[-budget // 4 :]).mean(0)
+        assert not (loss(tail) < 0.5 * loss(last) and name in ("noise", "strange batch", "network")), (
+            f"{told} The last weights dance around the bottom: the mean of the last quarter of them has less than half of "
+            "their loss. What should happen to the rate near the end?"
+        )
+        raise AssertionError(
+            f"{told} Reached so far: {', '.join(f'{k} {v:.2g}' for k, v in reached.items())}."
+        )
+    return reached
+
+
+def check_02_6(minimise):
+    reached = judge_02_6(minimise, (0, 1), 400)
+    print("02.6 passed the visible cases:", ", ".join(f"{k} {v:.1g}" for k, v in reached.items()))
+
+
+check_02_6(minimise)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_02_6(minimise):
+    judge_02_6(minimise, (10,), 400)
+    cases = [(800, 1.0, "Twice the budget. Does the schedule know?")]
+    cases += [
+        (
+            400,
+            unit,
+            "All losses in another unit. What in your step has one? A fixed bound has, and so has epsilon.",
+        )
+        for unit in (1e6, 1e-8)
+    ]
+    for budget, unit, says in cases:
+        try:
+            judge_02_6(minimise, (12,), budget, unit)
+        except AssertionError as caught:
+            raise AssertionError(f"{str(caught).split(';')[0]}. {says}") from None
+    best = torch.tensor([0.5, -1.0, 0.0], dtype=F64)
+
+    def half_dead(theta):
+        return torch.where(torch.tensor([True, True, False]), theta - best, 0.0)
+
+    got = checking.calls(minimise, limit=20.0)(half_dead, torch.tensor([0.0, 0.0, 2.5], dtype=F64), 300)
+    assert torch.isfinite(got).all(), "A weight whose gradient is always zero becomes nan: 0 divided by 0."
+    assert got[2] == 2.5, f"A weight whose gradient is always zero has moved from 2.5 to {got[2]:.3f}."
+    assert (got - best)[:2].abs().max() < 0.05, (
+        "Three weights, one without a gradient: the other two do not arrive."
+    )
+
+
+hidden_02_6(minimise)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 02.7 Project: a fair race
+#
+# > ●●●●● · 150 minutes · practice
+#
+# Which of two optimisers is better? The lesson says what a fair answer needs: a rate for each, and seeds. Choose two
+# (with and without momentum, Adam and AdamW, two schedules, yours of exercise 02.6 and the library's), a task that trains in
+# a second, and write the claim first: *after equally many gradients the held-out loss of the first is lower than that of the
+# second by more than `threshold`.* Tune both on tuning seeds, and race them on fresh ones. `race()` returns a dict:
+#
+# | key | what |
+# |:--|:--|
+# | `claim` | a sentence that names both arms, at least $40$ characters |
+# | `arms` | two names, the one that you bet on first |
+# | `threshold`, `reason` | a difference of the loss, 0 or more; why just this one (at least $40$ characters) |
+# | `gradients` | arm → how many gradients one run costs, those of a look ahead included; equal |
+# | `lost` | the loss at which a run is given up: a run that is not finite, or ends higher, counts as this number |
+# | `rates` | arm → its rates, rising; at least four, equally many; at least two of them on both lists |
+# | `tuning_seeds` | at least three different whole numbers |
+# | `tuning` | arm → lists by tuning seed, rate: the held-out loss at the end of the run |
+# | `chosen` | arm → the rate with the smallest mean over the tuning seeds (the smaller rate in a tie) |
+# | `shared` | rate → mean over the tuning seeds of (second arm minus first), for each rate on both lists |
+# | `seeds` | at least eight different whole numbers, none of them a tuning seed |
+# | `results` | arm → list by seed: the held-out loss with the chosen rate |
+# | `gain`, `low`, `high` | second arm minus first, mean over seeds; its t interval at $0.95$ |
+# | `verdict` | `"supported"` (the interval lies above the threshold), `"refuted"` (below) or `"undecided"` |
+#
+# - A seed draws data, first weights and batches, the same for both arms: so the race is one of pairs.
+# - *The edge.* If the chosen rate is the smallest or the largest of its list, the best one may lie outside. The checker
+#   refuses: add rates at that end, and equally many to the other arm.
+# - `shared` shows what somebody could have reported who gives both arms one rate, and chooses the rate.
+#
+# The checker recomputes all numbers. A person reads the rest with this rubric (0 to 2 points a row; 8 of 12 pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | claim | cannot fail | can fail | names task, budget, measure, direction and threshold before the run |
+# | threshold | a habit | a reason | says what somebody would do otherwise |
+# | tuning | one arm at its default | equal numbers of rates | and whatever else differs (schedule, decay, clipping) is said |
+# | the task | both arms reach the bottom | one has room | and a longer run was tried: does the order change? |
+# | shared rates | not discussed | the signs are read | and which report they would have allowed |
+# | ending | only success is described | all three verdicts | also the cost in seconds, and what another task might change |
+
+
+# %%
+def task(seed, rows=200):
+    """A start: training rows, held-out rows, first weights of a network with 8 hidden units, and a generator for batches."""
+    g = torch.Generator().manual_seed(seed)
+    X = torch.randn(2 * rows, 3, generator=g, dtype=F64)
+    y = (X[:, 0] * X[:, 1] + 0.5 * X[:, 2] > 0).to(F64)
+    return (X[:rows], y[:rows]), (X[rows:], y[rows:]), 0.5 * torch.randn(41, generator=g, dtype=F64), g
+
+
+def logits_of(w, X):
+    hidden = torch.tanh(X @ w[:24].view(3, 8) + w[24:32])
+    return hidden @ w[32:40] + w[40], hidden
+
+
+def loss_of(w, rows):
+    """The mean cross-entropy of the network with the weights w (41,)."""
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits_of(w, rows[0])[0], rows[1])
+
+
+def slope_of(w, rows):
+    """Its gradient (41,) in closed form: no autograd, so a thousand of them take a moment."""
+    z, hidden = logits_of(w, rows[0])
+    r = (torch.sigmoid(z) - rows[1]) / len(z)
+    back = torch.outer(r, w[32:40]) * (1 - hidden**2)
+    return torch.cat([(rows[0].T @ back).flatten(), back.sum(0), hidden.T @ r, r.sum()[None]])
+
+
+print("held-out loss before training:", [f"{loss_of(task(s)[2], task(s)[1]).item():.3f}" for s in range(3)])
+
+
+# %% nbgrader={"grade_id": "answer_02_7", "solution": true}
+def race():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    rates = {"Adam": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0], "momentum": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0]}
+    tuning_seeds, seeds, updates, lost = [0, 1, 2], list(range(100, 112)), 40, 2.0
+
+    def run(arm, rate, seed):
+        train, held_out, w, g = task(seed)
+        m, v = torch.zeros_like(w), torch.zeros_like(w)
+        for t in range(1, updates + 1):
+            i = torch.randint(len(train[1]), (32,), generator=g)
+            slope, eta = slope_of(w, (train[0][i], train[1][i])), rate * (1 - (t - 1) / updates)
+            if arm == "momentum":
+                v = 0.9 * v + slope
+                w = w - eta * v
+            else:
+                m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+                w = w - eta * m / (1 - 0.9**t) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+        end = loss_of(w, held_out).item()
+        return min(end, lost) if math.isfinite(end) else lost
+
+    tuning = {arm: [[run(arm, rate, seed) for rate in rates[arm]] for seed in tuning_seeds] for arm in rates}
+    means = {arm: [sum(column) / 3 for column in zip(*tuning[arm], strict=True)] for arm in rates}
+    chosen = {arm: rates[arm][means[arm].index(min(means[arm]))] for arm in rates}
+    shared = {
+        rate: means["momentum"][rates["momentum"].index(rate)] - means["Adam"][rates["Adam"].index(rate)]
+        for rate in rates["Adam"]
+        if rate in rates["momentum"]
+    }
+    results = {arm: [run(arm, chosen[arm], seed) for seed in seeds] for arm in rates}
+    found = intervals.t_interval([b - a for a, b in zip(results["Adam"], results["momentum"], strict=True)])
+    return {
+        "claim": "On the task of this page, after 40 gradients of batches of 32 with a rate that falls on a line, the "
+        "held-out loss of Adam is lower than that of momentum (0.9) by more than 0.02, each with its own rate.",
+        "arms": ["Adam", "momentum"],
+        "threshold": 0.02,
+        "reason": "Adam stores one number more a weight. For less than a fiftieth of a nat nobody here would pay that.",
+        "gradients": {"Adam": updates, "momentum": updates},
+        "lost": lost,
+        "rates": rates,
+        "tuning_seeds": tuning_seeds,
+        "tuning": tuning,
+        "chosen": chosen,
+        "shared": shared,
+        "seeds": seeds,
+        "results": results,
+        "gain": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "verdict": "supported" if found.low > 0.02 else "refuted" if found.high < 0.02 else "undecided",
+    }
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_02_7", "locked": true}
+RACE = (
+    "claim arms threshold reason gradients lost rates tuning_seeds tuning chosen shared seeds results gain low high verdict"
+).split()
+
+
+def check_plan(mine):
+    """What must hold before a number is looked at."""
+    arms = mine["arms"]
+    assert isinstance(arms, list | tuple) and len(set(arms)) == len(arms) == 2, "arms: two different names."
+    for key in ("claim", "reason"):
+        assert isinstance(mine[key], str) and len(mine[key].strip()) >= 40, f"{key}: at least 40 characters."
+    for arm in arms:
+        assert arm in mine["claim"], f"claim: {arm!r} does not occur. A claim names what it compares."
+    for key in ("threshold", "lost"):
+        assert isinstance(mine[key], int | float) and 0 <= mine[key] < math.inf, (
+            f"{key}: a number, 0 or more."
+        )
+    for key in ("gradients", "rates", "tuning", "chosen", "results"):
+        assert isinstance(mine[key], dict) and set(mine[key]) == set(arms), (
+            f"{key}: a dict with the two arms as its keys."
+        )
+    cost = [mine["gradients"][arm] for arm in arms]
+    assert cost[0] == cost[1], (
+        f"gradients: {cost[0]} and {cost[1]}. Who may look more often sees more: make them equal."
+    )
+    counts = [len(mine["rates"][arm]) for arm in arms]
+    assert counts[0] == counts[1] >= 4, (
+        f"rates: {counts[0]} and {counts[1]}. At least four, and equally many for both."
+    )
+    for arm in arms:
+        rates = mine["rates"][arm]
+        assert rates[0] > 0 and sorted(set(rates)) == list(rates), f"rates[{arm!r}]: above 0, and rising."
+    for key, least in (("tuning_seeds", 3), ("seeds", 8)):
+        assert len(set(mine[key])) == len(mine[key]) >= least, f"{key}: at least {least}, no two alike."
+    again = set(mine["tuning_seeds"]) & set(mine["seeds"])
+    assert not again, (
+        f"seeds: {sorted(again)} chose the rates. A rate looks best where it was chosen; take fresh seeds."
+    )
+
+
+def losses(mine, key, shape):
+    found = {}
+    for arm in mine["arms"]:
+        table = torch.tensor(mine[key][arm], dtype=F64)
+        assert tuple(table.shape) == shape, (
+            f"{key}[{arm!r}]: shape {shape} expected, not {tuple(table.shape)}."
+        )
+        assert table.isfinite().all() and table.max() <= mine["lost"], (
+            f"{key}[{arm!r}]: a loss is not finite or above `lost`. A run that was given up is a result: it is `lost`."
+        )
+        found[arm] = table
+    assert len({tuple(table.flatten().tolist()) for table in found.values()}) == 2, (
+        f"{key}: both arms are the same."
+    )
+    return found
+
+
+def check_02_7(race):
+    mine = checking.calls(race, limit=120.0)()
+    assert isinstance(mine, dict) and set(mine) == set(RACE), (
+        f"Return a dict with the keys {', '.join(RACE)}."
+    )
+    check_plan(mine)
+    first, second = mine["arms"]
+    rates, n = mine["rates"], len(mine["seeds"])
+    tuning = losses(mine, "tuning", (len(mine["tuning_seeds"]), len(rates[first])))
+    results = losses(mine, "results", (n,))
+    places = {arm: int(table.mean(0).argmin()) for arm, table in tuning.items()}
+    want = {arm: rates[arm][k] for arm, k in places.items()}
+    wrong = {
+        "chosen: the rate of the single best run. One lucky seed is no reason; take the smallest mean.": {
+            arm: rates[arm][int(table.min(0).values.argmin())] for arm, table in tuning.items()
+        },
+        "chosen: one rate for both arms. The same number is another step for another optimiser.": {
+            arm: want[first] for arm in want
+        },
+        "chosen: one rate for both arms. The same number is another step for another optimiser. ": {
+            arm: want[second] for arm in want
+        },
+    }
+    checking.equal(mine["chosen"], want, "chosen", wrong)
+    for arm, k in places.items():
+        assert 0 < k < len(rates[arm]) - 1, (
+            f"chosen: {want[arm]:g} is at the edge of the rates of {arm!r}. The best one may lie outside: add rates there, "
+            "and equally many to the other arm."
+        )
+    both = [rate for rate in rates[first] if rate in rates[second]]
+    assert len(both) >= 2, "rates: at least two rates stand on both lists, for `shared`."
+    apart = {
+        rate: (
+            tuning[second].mean(0)[rates[second].index(rate)]
+            - tuning[first].mean(0)[rates[first].index(rate)]
+        ).item()
+        for rate in both
+    }
+    wrong = {
+        "shared: first minus second. As in `gain` it is second minus first.": {
+            k: -v for k, v in apart.items()
+        }
+    }
+    checking.equal(mine["shared"], apart, "shared", wrong, tol=1e-5)
+    gains = results[second] - results[first]
+    mean, error = gains.mean().item(), (gains.std() / math.sqrt(n)).item()
+    wrong = {
+        "gain: first minus second. The smaller loss is better: second minus first.": -mean,
+        "gain: that is the gain on the tuning seeds, where the rates were chosen.": (
+            tuning[second].mean(0).min() - tuning[first].mean(0).min()
+        ).item(),
+        "gain: the median. The interval is one for the mean.": gains.median().item(),
+    }
+    checking.equal(mine["gain"], mean, "gain", wrong, tol=1e-5)
+    right = intervals.t_interval(gains.tolist())
+    factor = (right.high - right.mean) / error if error else 0.0
+    loose = math.sqrt(sum(table.var().item() for table in results.values()) / n)
+    wrong = {
+        "low: that is one standard error. A t interval is wider.": mean - error,
+        "low: 1.96 belongs to a spread that is known. With few seeds it is estimated: the t interval.": mean
+        - 1.96 * error,
+        "low: the arms are treated as if they had other seeds. They are pairs: take the differences first.": (
+            mean - factor * loose
+        ),
+        "low: the standard deviation, not divided by the root of the number of seeds.": mean
+        - factor * gains.std().item(),
+    }
+    checking.equal(mine["low"], right.low, "low", wrong, tol=1e-4)
+    checking.equal(mine["high"], right.high, "high", tol=1e-4)
+    bar = mine["threshold"]
+    verdict = "supported" if right.low > bar else "refuted" if right.high < bar else "undecided"
+    assert mine["verdict"] == verdict, (
+        f"verdict: the interval [{right.low:.3f}, {right.high:.3f}] against the threshold {bar:g} says {verdict}."
+    )
+    signs = ", ".join(f"{value:+.3f} at {rate:g}" for rate, value in apart.items())
+    print(
+        f"02.7 passed: {verdict}, gain {right}. With one shared rate: {signs}. Now a person reads the race with the rubric."
+    )
+
+
+check_02_7(race)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Write `run(arm, rate, seed)`, which returns one number. Tuning is a table of it, the race is one column of fresh seeds.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Rates in steps of about three, over two decades and more: then the ends are clearly worse than the middle. Where the
+# spread over seeds hides the gain, more seeds help; a better rate does not.
+#
+# </details>
+#
+# {{solution}}

@@ -17,20 +17,24 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. The page needs no file and no network.
+# Exercise 03.6 trains a small model and kills it, and exercise 03.7 is a project: each is worth an evening.
 #
 # {{overview}}
 
 # %%
+import copy
+import io
+import itertools
 import math
 import random
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 # %% [markdown]
 # ## 03.1 Batches that waste little
@@ -812,6 +816,690 @@ check_03_5(prediction)
 #
 # Scores: $8 \cdot 128^2$ against $4 \cdot L_1^2 + 4 \cdot L_2^2$, where $L_1$ and $L_2$ are the longest
 # sentences of the two sorted batches.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 03.6 Killed, and taken up again
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# `straight` in the next cell trains a small network. It is right, and it forgets everything when the power goes. Write
+#
+# `resumable(net, train, dev, steps, seed, disk) -> net`
+#
+# Undisturbed, it does what `straight` does, to the last bit. In addition it saves a *checkpoint* on `disk` after every
+# `SAVE` updates. When it was killed and is called again with the same disk, it goes on from the last checkpoint that is
+# whole, and ends with the same bits as if nothing had happened.
+#
+# - The power may go at any moment: before an update, between two operations on the disk, in the middle of a write. A
+#   write that is cut leaves a part of its bytes under its name, and nothing of what stood there before. A rename is one
+#   stroke: it happens or it does not.
+# - At most the updates since the last whole checkpoint are done again. A run that is taken up may be killed, too.
+# - Only the disk survives. The checker calls you again with a net of *other* first values, with random generators of
+#   torch and Python that stand elsewhere, and in any order: the next call may belong to another run. If no checkpoint
+#   is whole, train the net that you are given from the start.
+# - Only tensors and plain values go onto the disk, as bytes: `torch.save` writes into an `io.BytesIO`, and
+#   `torch.load(io.BytesIO(data))` reads it.
+# - The net is any module with parameters, buffers and dropout, the optimiser is the one of `straight`, and `steps` is
+#   at least `LOOK`. An update is one pass of the net in training mode; do no others.
+#
+# The checker watches the rows that go in, the dropout masks and the weights before each update. So it can say what you
+# forgot. Change nothing in the arithmetic of `straight`: another order of two operations gives other bits.
+
+
+# %%
+SAVE, LOOK = 8, 5  # updates between two checkpoints, and between two looks at dev
+
+
+class Disk:
+    """What survives: bytes under names."""
+
+    def __init__(self):
+        self.files = {}
+
+    def names(self):
+        return sorted(self.files)
+
+    def read(self, name):
+        return self.files[name]
+
+    def write(self, name, data):
+        self.files[name] = bytes(data)
+
+    def rename(self, old, new):
+        self.files[new] = self.files.pop(old)
+
+
+def fresh(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
+
+
+def clouds(seed, n=120):
+    """Rows of three overlapping clouds: (x, y) to train on, and (x, y) to look at."""
+    g = torch.Generator().manual_seed(seed)
+    centres, y = torch.randn(3, 6, generator=g), torch.randint(3, (n + 60,), generator=g)
+    x = centres[y] + 1.2 * torch.randn(n + 60, 6, generator=g)
+    return (x[:n], y[:n]), (x[n:], y[n:])
+
+
+def straight(net, train, dev, steps, seed):
+    """Train, halve the rate after a look that is worse than the one before, and return the best weights on dev."""
+    (x, y), order = train, random.Random(seed)
+    torch.manual_seed(seed)  # dropout draws from here
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.1)
+    left, rate, before, lowest, best = [], 0.1, math.inf, math.inf, None
+    for step in range(steps):
+        if len(left) < 16:  # a new epoch; what is left of the old one is dropped
+            left = order.sample(range(len(x)), len(x))
+        batch, left = left[:16], left[16:]
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / 10)
+        net.train()
+        optimizer.zero_grad()
+        F.cross_entropy(net(x[batch]), y[batch]).backward()
+        optimizer.step()
+        if (step + 1) % LOOK == 0:
+            net.eval()
+            with torch.no_grad():
+                loss = F.cross_entropy(net(dev[0]), dev[1]).item()
+            if loss < lowest:
+                lowest, best = loss, copy.deepcopy(net.state_dict())
+            if loss > before:
+                rate = rate / 2
+            before = loss
+    net.load_state_dict(best)
+    return net
+
+
+# %% nbgrader={"grade_id": "answer_03_6", "solution": true}
+def resumable(net, train, dev, steps, seed, disk):
+    """As straight, with checkpoints on disk; goes on from there. Return the net with the best weights."""
+    ### BEGIN SOLUTION
+    (x, y), order = train, random.Random(seed)
+    torch.manual_seed(seed)
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.1)
+    now = {"step": 0, "left": [], "rate": 0.1, "before": math.inf, "lowest": math.inf, "best": None}
+    if "checkpoint" in disk.names():
+        held = torch.load(io.BytesIO(disk.read("checkpoint")))
+        net.load_state_dict(held["net"])
+        optimizer.load_state_dict(held["optimizer"])
+        order.setstate(held["order"])
+        torch.set_rng_state(held["dropout"])
+        now = held["now"]
+    while now["step"] < steps:
+        if len(now["left"]) < 16:
+            now["left"] = order.sample(range(len(x)), len(x))
+        batch, now["left"] = now["left"][:16], now["left"][16:]
+        for group in optimizer.param_groups:
+            group["lr"] = now["rate"] * min(1.0, (now["step"] + 1) / 10)
+        net.train()
+        optimizer.zero_grad()
+        F.cross_entropy(net(x[batch]), y[batch]).backward()
+        optimizer.step()
+        now["step"] += 1
+        if now["step"] % LOOK == 0:
+            net.eval()
+            with torch.no_grad():
+                loss = F.cross_entropy(net(dev[0]), dev[1]).item()
+            if loss < now["lowest"]:
+                now["lowest"], now["best"] = loss, copy.deepcopy(net.state_dict())
+            if loss > now["before"]:
+                now["rate"] /= 2
+            now["before"] = loss
+        if now["step"] % SAVE == 0:
+            held = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "now": now}
+            held |= {"order": order.getstate(), "dropout": torch.get_rng_state()}
+            data = io.BytesIO()
+            torch.save(held, data)
+            disk.write("new", data.getvalue())
+            disk.rename("new", "checkpoint")
+    net.load_state_dict(now["best"])
+    return net
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_03_6", "grade": true, "points": 5, "locked": true}
+class KilledError(BaseException):
+    """The power is off. No `except Exception` catches it, as in life."""
+
+
+class Plug(Disk):
+    """The disk of one run. The power goes at the operation `cut` (a number from 0), and then nothing works any more."""
+
+    def __init__(self, files=None, cut=None):
+        super().__init__()
+        self.files, self.cut, self.off, self.log = dict(files or {}), cut, False, []
+
+    def alive(self, what=""):
+        if self.off:
+            raise KilledError
+        if what:
+            self.log.append(what)
+            if len(self.log) - 1 == self.cut:
+                self.off = True
+                return False
+        return True
+
+    def names(self):
+        self.alive()
+        return super().names()
+
+    def read(self, name):
+        self.alive()
+        assert name in self.files, f"disk.read({name!r}): there is no such file, only {sorted(self.files)}."
+        return super().read(name)
+
+    def write(self, name, data):
+        whole = self.alive("write")
+        assert isinstance(data, bytes | bytearray | memoryview), "disk.write takes a name and bytes."
+        super().write(name, data if whole else data[: len(data) // 2])
+        self.alive()
+
+    def rename(self, old, new):
+        whole = self.alive("rename")
+        assert old in self.files, (
+            f"disk.rename({old!r}, …): there is no such file, only {sorted(self.files)}."
+        )
+        if whole:
+            super().rename(old, new)
+        self.alive()
+
+
+def watched(function, net, train, dev, steps, seed, disk=None, kill=None):
+    """Run it. Return the state of the net that came back (None if killed) and what was seen before each update."""
+    seen, masks = [], []
+    disk = disk or Plug()
+
+    def before(module, inputs):
+        if disk.off or (module.training and len(seen) == kill):
+            disk.off = True
+            raise KilledError
+        if module.training:
+            state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+            seen.append({"rows": inputs[0].detach().clone(), "state": state, "operations": len(disk.log)})
+
+    def dropped(module, inputs, output):
+        if module.training:
+            masks.append((output == 0).detach().clone())
+
+    hooks = [net.register_forward_pre_hook(before)]
+    hooks += [m.register_forward_hook(dropped) for m in net.modules() if isinstance(m, nn.Dropout)]
+    try:
+        if function is straight:
+            result = straight(net, train, dev, steps, seed)
+        else:
+            call = checking.calls(function, changes=("net", "disk"))
+            result = call(net, train, dev, steps, seed, disk)
+            assert isinstance(result, nn.Module), f"Return the net, not {checking.shown(result)}."
+    except KilledError:
+        result = None
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for entry, mask in zip(seen, masks, strict=False):
+        entry["mask"] = mask
+    return (None if result is None else copy.deepcopy(result.state_dict())), seen
+
+
+def same(one, other, names=None):
+    return all(torch.equal(one[name], other[name]) for name in names or one)
+
+
+class Course:
+    """A run as it should be. A learner's run is compared with it, update by update."""
+
+    def __init__(self, seed, steps=45, n=120):
+        self.seed, self.steps, (self.train, self.dev) = seed, steps, clouds(seed, n)
+        self.best, self.seen = watched(straight, fresh(seed), self.train, self.dev, steps, seed)
+        self.parameters = [name for name, _ in fresh(seed).named_parameters()]
+
+    def run(self, function, disk, kill=None, first=None):
+        net = fresh(self.seed + 500 if first is None else first)
+        torch.manual_seed(4321 + self.seed)
+        random.seed(4321 + self.seed)
+        return watched(function, net, self.train, self.dev, self.steps, self.seed, disk, kill)
+
+    def undisturbed(self, function):
+        """Return for each update how many operations on the disk came before it."""
+        disk = Plug()
+        state, seen = self.run(function, disk, first=self.seed)
+        self.compare(state, seen, 0, "Undisturbed")
+        counts = [entry["operations"] for entry in seen]
+        assert counts[2 * SAVE] > counts[2 * SAVE - 1], (
+            f"Nothing was written to the disk after update {2 * SAVE}. A checkpoint is due after every SAVE updates."
+        )
+        return counts
+
+    def killed(self, function, kill, first=None):
+        """Killed before update `kill`, and taken up."""
+        disk = Plug()
+        self.run(function, disk, kill, self.seed)
+        state, seen = self.run(function, Plug(disk.files), first=first)
+        self.compare(state, seen, kill // SAVE * SAVE, f"Killed before update {kill}")
+
+    def cut(self, function, operation, done, first=None):
+        """Killed in an operation on the disk, and taken up; `done` updates were in a whole checkpoint before."""
+        disk = Plug(cut=operation)
+        self.run(function, disk, first=self.seed)
+        when = f"Killed while saving, in operation {operation} of the run, a {disk.log[-1]}"
+        try:
+            state, seen = self.run(function, Plug(disk.files), first=first)
+        except AssertionError as error:
+            says = (
+                "what is on the disk cannot be read. A file that was cut stands under the name that you read. Write under "
+                "another name, then rename."
+                if done
+                else "no checkpoint was whole yet, and you read one. That the disk is not empty proves nothing: ask for the "
+                "name that only a whole one has."
+            )
+            raise AssertionError(f"{when}: {says} ({error.__cause__ or error})") from error
+        try:
+            self.compare(state, seen, done, when)
+        except AssertionError as error:
+            raise AssertionError(
+                f"{when}: the run goes on with parts of two moments, or with nothing at all. Several files are never of "
+                "one moment, and a file that is written again is gone for a while. Put all into one file under another "
+                "name, and rename it at the end."
+            ) from error
+
+    def compare(self, state, seen, done, when):
+        """AssertionError with the first thing that differs from the run as it should be."""
+        assert seen, f"{when}: no update was done, and {self.steps - done} were missing."
+        start = seen[0]["state"]
+        at = [k for k, entry in enumerate(self.seen) if same(start, entry["state"], self.parameters)]
+        assert at, (
+            f"{when}: the first update meets weights that the right run never had. Were they loaded into this net? It "
+            "comes with other first values."
+        )
+        k = at[0]
+        assert same(start, self.seen[k]["state"]), (
+            f"{when}: the parameters were restored, the buffers were not: BatchNorm's running means and its count. "
+            "net.state_dict() holds both."
+        )
+        assert k >= done, (
+            f"{when}: the run goes on after {k} updates, and {done} could have been on the disk. A checkpoint is due "
+            "after every SAVE updates, and the newest one counts."
+        )
+        for i, (mine, right) in enumerate(zip(seen, self.seen[k:], strict=False)):
+            here = f"{when}, at update {k + i}"
+            self.step(here, i, mine, right, self.seen[k + i - 1]["state"])
+        assert len(seen) == self.steps - k, (
+            f"{when}: after number {k} come {len(seen)} updates, and {self.steps - k} were missing. Does the checkpoint "
+            "hold the number of updates that are done?"
+        )
+        assert same(state, self.best), (
+            f"{when}: all updates are right, other weights than the best on dev come back. "
+            + (
+                "Does the checkpoint hold `lowest` and the best weights?"
+                if done
+                else "Is `best` a copy? net.state_dict() holds the very tensors that go on moving."
+            )
+        )
+
+    def step(self, here, i, mine, right, before):
+        if i > 0 and not same(mine["state"], right["state"]):
+            states = mine["state"], right["state"]
+            own, want = (torch.cat([(s[n] - before[n]).flatten() for n in self.parameters]) for s in states)
+            factor = (own @ want / (want @ want)).item()
+            assert (own - factor * want).norm() > 1e-3 * own.norm(), (
+                f"{here}: the step before it went the right way and was {factor:.3g} times as long as it should be. Are "
+                "`rate`, `before` and the number of the update in the checkpoint?"
+            )
+            raise AssertionError(
+                f"{here}: from the same weights, with the same rows and the same mask, the step before it went elsewhere. "
+                "The averages of the optimiser are missing."
+            )
+        assert mine["rows"].shape == right["rows"].shape, (
+            f"{here}: a pass in training mode with {len(mine['rows'])} rows. Is a look at dev done without net.eval()?"
+        )
+        if not torch.equal(mine["rows"], right["rows"]):
+            assert i == 0, (
+                f"{here}: the rows were right until the epoch ended, and the next one has another order. The state of "
+                "`order` is missing: order.getstate()."
+            )
+            raise AssertionError(
+                f"{here}: other rows. The epoch was not over when the power went: `left` belongs to the checkpoint."
+            )
+        assert torch.equal(mine["mask"], right["mask"]), (
+            f"{here}: right rows, and dropout drops other units. The state of torch's generator is missing, or something "
+            "drew from it after it was restored."
+        )
+
+
+def check_03_6(resumable):
+    course = Course(3)
+    counts = course.undisturbed(resumable)
+    for kill in (21, 29, 43):
+        course.killed(resumable, kill)
+    course.killed(resumable, 3, first=course.seed)
+    for operation in range(counts[2 * SAVE - 1], counts[2 * SAVE]):
+        course.cut(resumable, operation, SAVE)
+    print("03.6 passed the visible cases: the same bits after every kill.")
+
+
+check_03_6(resumable)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_03_6(resumable):
+    course = Course(11, steps=37, n=100)
+    counts = course.undisturbed(resumable)
+    for operation in range(counts[SAVE]):
+        course.cut(
+            resumable, operation, 0, first=course.seed
+        )  # the very first checkpoint: nothing is whole yet
+    disk = Plug()
+    for kill in (19, 4, 11):  # counted from where it goes on
+        course.run(resumable, disk, kill, course.seed if kill == 19 else None)
+        disk = Plug(disk.files)
+    state, seen = course.run(resumable, disk)
+    course.compare(state, seen, 24, "Killed three times")
+    runs = [(Course(seed, steps=30), Plug()) for seed in (12, 13, 14)]
+    for one, disk in runs:
+        one.run(resumable, disk, 20, one.seed)
+    for one, disk in reversed(runs):
+        state, seen = one.run(resumable, Plug(disk.files))
+        when = "Three runs were killed, and are taken up in another order"
+        try:
+            one.compare(state, seen, 16, when)
+        except AssertionError as error:
+            raise AssertionError(f"{when}: something is kept outside of the disk.") from error
+
+
+hidden_03_6(resumable)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 03.7 Project: is B better than A?
+#
+# > ●●●●● · 150 minutes · practice
+#
+# Choose two classifiers of your own, $A$ and $B$, and a task (the reviews of the next cell, the data of lesson 03, your
+# field's texts). Say first how large a difference must be to matter. Tune both alike, on seeds of their own. Then compare
+# them on fresh seeds: each seed has its own training rows and its own test rows, and both classifiers get the same ones.
+# `study()` returns a dict:
+#
+# | key | what |
+# |:--|:--|
+# | `claim` | a sentence of at least $40$ characters that names `a` and `b` |
+# | `a`, `b` | two different names |
+# | `margin` | the smallest difference of accuracy that would change what somebody does: above $0$, at most $0.2$ |
+# | `reason` | why just this one, at least $40$ characters |
+# | `tuning_seeds` | at least three different whole numbers |
+# | `dev` | for `a` and for `b`: a dict from at least three settings, equally many, to a dev accuracy for each tuning seed |
+# | `chosen` | for `a` and for `b`: the setting with the best mean dev accuracy, the first of equal ones |
+# | `seeds` | at least eight different whole numbers, none of them a tuning seed |
+# | `train`, `test` | for each seed the names of its rows (strings, numbers or tuples); at least $30$ in each `test` |
+# | `hits` | for `a` and for `b`: for each seed a list of $0$ and $1$, in the order of `test` |
+# | `difference` | accuracy of $B$ minus accuracy of $A$, mean over the seeds |
+# | `low`, `high` | its $95\,\%$ t interval, two-sided |
+# | `low90`, `high90` | its $90\,\%$ t interval, two-sided |
+# | `power` | the chance that a true difference of `margin` is found with so many seeds, two-sided, at $0.05$ |
+# | `verdict` | `"equivalent"`, `"better"`, `"worse"` or `"undecided"` |
+#
+# No row may be trained on and tested on, in any seed, and no row may be tested on in two seeds. The **unit** of both
+# intervals is the seed: one difference for each, and they are not all equal. With $s$ the standard deviation of these
+# differences and $k$ seeds, `intervals.power_of_t(margin, s / sqrt(k), k - 1)` is the power. The difference is checked to
+# six digits, an interval to a hundredth of its width, the power to a thousandth.
+#
+# **The verdict.** *Equivalent*: the $90\,\%$ interval lies inside of $(-m, m)$, with $m$ the margin. (That is two
+# one-sided tests at $0.05$; Schuirmann, 1987.) Only if this is not so: *better* if the whole $95\,\%$ interval lies above
+# $0$, *worse* if it lies below. Else *undecided*, and then the power tells whether you could have known more.
+#
+# The checker recomputes all numbers. A person reads the rest with this rubric (0, 1 or 2 points a row; 9 of 14 pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | claim | cannot fail | can fail, but task or number of rows is missing | names both, task, rows, measure, direction |
+# | margin | a habit ("five points") | a reason | a cost is compared with the gain: somebody would act differently |
+# | opponent | $A$ is a straw man | a usual baseline | the strongest that one evening allows |
+# | tuning | one was tried more often | equally many settings | and settings that both need, none at the edge of its list |
+# | independence | seeds share training rows, not mentioned | shared, and said what follows | fresh rows for every seed |
+# | ending | only the verdict | what it does not show | and what would be needed to know it |
+# | run | not run | run, and changed afterwards | run as planned; what was looked at later is called exploratory |
+
+
+# %%
+GOOD = "fine warm bright clever moving fresh sharp lovely".split()
+BAD = "dull cold flat silly empty stale loud weak".split()
+OTHER = "film plot scene actor end song light story music hour man woman town road sea voice".split()
+
+
+def reviews(seed, n):
+    """A starter: n short texts, each a list of words, and their labels, 1 for good and 0 for bad."""
+    draw, texts, labels = random.Random(seed), [], []
+    for _ in range(n):
+        label, text = draw.randrange(2), []
+        while len(text) < 8:
+            praise = label == (draw.random() < 0.75)  # not every word agrees with the label
+            if draw.random() < 0.5:
+                text.append(draw.choice(OTHER))
+            elif draw.random() < 0.1:
+                text += ["not", draw.choice(BAD if praise else GOOD)]
+            else:
+                text.append(draw.choice(GOOD if praise else BAD))
+        texts.append(text)
+        labels.append(label)
+    return texts, labels
+
+
+def ridge(X, labels, decay):
+    """A starter: weights of the least squares with decay on the signs of the labels. X (n, d) float64 → (d,)."""
+    signs = 2.0 * np.asarray(labels) - 1
+    return X.T @ np.linalg.solve(X @ X.T + decay * np.eye(len(X)), signs)
+
+
+# %% nbgrader={"grade_id": "answer_03_7", "solution": true}
+def study():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    a, b, settings = "single words", "words and pairs", (1.0, 4.0, 16.0, 64.0)
+    tuning_seeds, seeds, margin = [1, 2, 3], list(range(100, 116)), 0.02
+
+    def features(text, pairs):
+        return [*text, *(itertools.pairwise(text) if pairs else [])]
+
+    def hits(name, decay, seed):
+        texts, labels = reviews(seed, 300)
+        rows = [features(text, name == b) for text in texts]
+        place = {f: i for i, f in enumerate(dict.fromkeys(f for row in rows[:150] for f in row))}
+        X = np.zeros((300, len(place)))
+        for i, row in enumerate(rows):
+            for f in row:
+                if f in place:
+                    X[i, place[f]] += 1
+        w = ridge(X[:150], labels[:150], decay)
+        return [int((x @ w > 0) == y) for x, y in zip(X[150:], labels[150:], strict=True)]
+
+    dev = {n: {d: [float(np.mean(hits(n, d, s))) for s in tuning_seeds] for d in settings} for n in (a, b)}
+    chosen = {n: max(dev[n], key=lambda d: np.mean(dev[n][d])) for n in (a, b)}
+    found = {n: [hits(n, chosen[n], s) for s in seeds] for n in (a, b)}
+    gains = np.mean(found[b], 1) - np.mean(found[a], 1)
+    wide, narrow = intervals.t_interval(gains), intervals.t_interval(gains, 0.9)
+    verdict = "better" if wide.low > 0 else "worse" if wide.high < 0 else "undecided"
+    if -margin < narrow.low and narrow.high < margin:
+        verdict = "equivalent"
+    return {
+        "claim": f"On reviews of some eight words, with 150 to train on, a ridge classifier that counts {b} is more accurate "
+        f"than one that counts {a}.",
+        "a": a, "b": b, "margin": margin,
+        "reason": "Pairs make the table many times as large. For less than two more right answers of a hundred we would not "
+        "pay that memory.",
+        "tuning_seeds": tuning_seeds, "dev": dev, "chosen": chosen, "seeds": seeds,
+        "train": [[(s, i) for i in range(150)] for s in seeds],
+        "test": [[(s, i) for i in range(150, 300)] for s in seeds],
+        "hits": found, "difference": float(gains.mean()), "low": wide.low, "high": wide.high,
+        "low90": narrow.low, "high90": narrow.high,
+        "power": intervals.power_of_t(margin, float(gains.std(ddof=1)) / math.sqrt(len(seeds)), len(seeds) - 1),
+        "verdict": verdict,
+    }  # fmt: skip
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_03_7", "locked": true}
+STUDY = (
+    "claim a b margin reason tuning_seeds dev chosen seeds train test hits difference low high low90 high90 power verdict"
+).split()
+
+
+def whole_numbers(mine, key, least):
+    got = mine[key]
+    assert isinstance(got, list | tuple) and all(
+        isinstance(s, int | np.integer) and not isinstance(s, bool) for s in got
+    ), f"{key}: a list of whole numbers expected, not {checking.shown(got)}."
+    assert len(set(got)) == len(got), (
+        f"{key}: one stands there twice. The same run again is no further evidence."
+    )
+    assert len(got) >= least, f"{key}: at least {least}, not {len(got)}."
+    return list(got)
+
+
+def check_tuning(mine, names):
+    tuning = whole_numbers(mine, "tuning_seeds", 3)
+    for key in ("dev", "chosen", "hits"):
+        assert isinstance(mine[key], dict) and set(mine[key]) == set(names), (
+            f"{key}: a dict with the keys {names[0]!r} and {names[1]!r} expected."
+        )
+    sizes = [len(mine["dev"][name]) for name in names]
+    assert min(sizes) >= 3, "dev: at least three settings for each classifier."
+    assert sizes[0] == sizes[1], (
+        f"dev: {sizes[0]} settings for {names[0]!r} and {sizes[1]} for {names[1]!r}. Who may try more wins by that alone."
+    )
+    for name in names:
+        means = {}
+        for setting, scores in mine["dev"][name].items():
+            assert len(scores) == len(tuning), (
+                f"dev[{name!r}][{setting!r}]: {len(scores)} accuracies for {len(tuning)} tuning seeds."
+            )
+            assert all(0 <= x <= 1 for x in scores), f"dev[{name!r}]: an accuracy lies between 0 and 1."
+            means[setting] = float(np.mean(scores))
+        best = max(means, key=means.get)
+        assert mine["chosen"][name] == best, (
+            f"chosen[{name!r}]: {mine['chosen'][name]!r} has {means.get(mine['chosen'][name], math.nan):.3f} on dev, and "
+            f"{best!r} has {means[best]:.3f}. Who chooses by the test rows reports a maximum."
+        )
+    return tuning
+
+
+def check_rows(mine, names, seeds):
+    for key in ("train", "test"):
+        assert len(mine[key]) == len(seeds), f"{key}: a list for each of the {len(seeds)} seeds."
+    test = [row for rows in mine["test"] for row in rows]
+    assert min(map(len, mine["test"])) >= 30, "test: at least 30 rows for each seed."
+    assert len(set(test)) == len(test), (
+        "test: a row is tested on twice, or in two seeds. Then the seeds share its luck, and the interval is too narrow."
+    )
+    shared = set(test) & {row for rows in mine["train"] for row in rows}
+    assert not shared, f"{len(shared)} rows are trained on and tested on, such as {next(iter(shared))!r}."
+    for name in names:
+        got = [len(hits) for hits in mine["hits"][name]]
+        assert got == [len(rows) for rows in mine["test"]], (
+            f"hits[{name!r}]: a 0 or 1 for each row of `test`."
+        )
+        assert {float(hit) for hits in mine["hits"][name] for hit in hits} <= {0.0, 1.0}, (
+            f"hits[{name!r}]: only 0 and 1."
+        )
+
+
+def check_03_7(study):
+    mine = checking.calls(study, limit=60.0)()
+    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
+    assert set(mine) == set(STUDY), (
+        f"Keys that are missing: {sorted(set(STUDY) - set(mine))}; too many: {sorted(set(mine) - set(STUDY))}."
+    )
+    names = [mine["a"], mine["b"]]
+    assert names[0] != names[1], "a and b are the same classifier."
+    for key in ("claim", "reason"):
+        assert isinstance(mine[key], str) and len(mine[key]) >= 40, f"{key}: at least 40 characters."
+    for name in names:
+        assert name in mine["claim"], f"claim: {name!r} does not occur. A claim names what it compares."
+    margin = mine["margin"]
+    assert 0 < margin <= 0.2, "margin: above 0, at most 0.2. Two points of a hundred are 0.02."
+    tuning = check_tuning(mine, names)
+    seeds = whole_numbers(mine, "seeds", 8)
+    assert not set(seeds) & set(tuning), (
+        f"seeds: {sorted(set(seeds) & set(tuning))} chose the settings. A setting looks best where it was chosen."
+    )
+    check_rows(mine, names, seeds)
+    shares = {name: np.array([np.mean(hits) for hits in mine["hits"][name]]) for name in names}
+    gains = shares[names[1]] - shares[names[0]]
+    assert gains.std() > 1e-9, "All seeds have the same difference. Something is not drawn anew."
+    k, mean, s = len(seeds), gains.mean(), gains.std(ddof=1)
+    flipped = {"difference: A minus B. The study asks for B minus A.": -mean}
+    checking.equal(mine["difference"], mean, "difference", flipped, tol=1e-6)
+    wide, narrow = intervals.t_interval(gains), intervals.t_interval(gains, 0.9)
+    hits = ([np.array(row, dtype=float) for row in mine["hits"][name]] for name in names)
+    items = np.concatenate([b - a for a, b in zip(*hits, strict=True)])
+    pooled = 1.959964 * items.std(ddof=1) / math.sqrt(len(items))
+    both = math.sqrt(sum(shares[name].var(ddof=1) for name in names) / k)
+    error = s / math.sqrt(k)
+    near = {
+        "low: that is the interval over test rows, as if all seeds were one run. The unit is the seed.": mean
+        - pooled,
+        "low: with the two variances added the pairs are lost. Take one difference for each seed.": mean
+        - (wide.mean - wide.low) * both / error,
+        "low: 1.96 is for a spread that is known. With few seeds it is estimated: Student's t.": mean
+        - 1.959964 * error,
+        "low: that is one standard error. A 95 % t interval is wider.": mean - error,
+        "low: the standard deviation of one seed. The mean of k seeds has s divided by the root of k.": mean
+        - (wide.mean - wide.low) * math.sqrt(k),
+        "low: that is the 90 % interval.": narrow.low,
+    }
+
+    def close(key, want, near, room=0.01 * (wide.high - wide.low)):
+        got = mine[key]
+        checking.form(got, 0.0, key)
+        if abs(got - want) > room:
+            for message, value in near.items():
+                assert abs(got - value) > room or abs(value - want) <= room, message
+            raise AssertionError(f"{key}: you have {got:.4f}; recomputed it is {want:.4f}.")
+
+    close("low", wide.low, near)
+    close("high", wide.high, {})
+    again = "low90: that is the 95 % interval. Two one-sided tests at 0.05 belong to the 90 % interval."
+    close("low90", narrow.low, {again: wide.low})
+    close("high90", narrow.high, {})
+    seen = "power: that is for the difference that you found. It says no more than the p-value does; take the margin."
+    one = "power: a two-sided test is asked for. One side looks stronger."
+    near = {
+        seen: intervals.power_of_t(mean, error, k - 1),
+        one: intervals.power_of_t(margin, error, k - 1, sides=1),
+        "power: the error of the mean of k seeds is s divided by the root of k.": intervals.power_of_t(
+            margin, s, k - 1
+        ),
+    }
+    close("power", intervals.power_of_t(margin, error, k - 1), near, 1e-3)
+    if -margin < narrow.low and narrow.high < margin:
+        verdict = "equivalent"
+    else:
+        verdict = "better" if wide.low > 0 else "worse" if wide.high < 0 else "undecided"
+    shown = f"95 % [{wide.low:.3f}, {wide.high:.3f}], 90 % [{narrow.low:.3f}, {narrow.high:.3f}], margin {margin:g}"
+    assert (mine["verdict"], verdict) != ("equivalent", "undecided"), (
+        f"verdict: that 0 lies in the interval does not make the two equivalent. {shown}: the difference may still matter. "
+        "undecided."
+    )
+    assert mine["verdict"] == verdict, f"verdict: {shown} says {verdict}."
+    print(f"03.7 passed: {verdict}. Now a person reads the study with the rubric.")
+
+
+check_03_7(study)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Write one function that gives the list of hits for (classifier, setting, seed). Tuning, test and pairs are loops over it.
+# It must draw its rows from the seed alone, so that both classifiers get the same ones.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Run two seeds first and look at the spread of the difference. `intervals.power_of_t` then says how many seeds your margin
+# needs. Choose the number before you look at the mean.
 #
 # </details>
 #

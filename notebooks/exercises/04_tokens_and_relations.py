@@ -17,18 +17,22 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. The page needs no file and no network.
+# Exercise 04.6 trains a small tagger, and exercise 04.7 is a project: each is worth an evening.
 #
 # {{overview}}
 
 # %%
 import itertools
+import math
 import random
 
+import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 # %% [markdown]
 # ## 04.1 Labels for pieces
@@ -620,3 +624,567 @@ def hidden_04_5(count_legal):
 
 hidden_04_5(count_legal)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 04.6 A tagger that reads from left to right
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# Orders for a restaurant: some words name a dish, some an area, in spans of one or two words. You get a small net and
+# tagged sentences. Train the net, and tag new sentences well. Write
+#
+# `fit(net, rows, dev, seed) -> (net, extra)` and `tag(net, extra, row) -> tags`
+#
+# - A row is a dict: `pieces` (numbers of pieces), `words` (for each piece the number of its word) and `tags` (one for each
+#   word, from `LABELS`). Rows that are given to `tag` have no `tags`. Piece $0$ is padding; no row holds it.
+# - `net` is a module from pieces (B, T), int64, to logits (B, T, 5), in the order of `LABELS`. It reads *from left to
+#   right*: the logits at a place depend on this piece and on those before it. Padding on the right is therefore
+#   harmless. The checker hands over other nets of this kind, too, such as one that looks at a single piece.
+# - Each word has one target, at one of its pieces. Nothing else is a target, and padding is none. Lesson 04 says which
+#   piece carries the label. Does its reason hold for this net?
+# - In `rows` somebody was in a hurry: about half of the spans were overlooked, and their words are tagged `O`. `dev` was
+#   tagged with care, like the sentences of the test. `extra` is whatever `tag` needs besides the net; its choice may
+#   read `dev`.
+# - `tag` returns one tag for each word, and never an illegal sequence: `I-x` only after `B-x` or `I-x`, and never
+#   first. This holds for any net, whatever its logits are, also with millions between them.
+# - All random draws come from `seed`. You have ten seconds for each call of `fit`.
+#
+# The checker wants a span F1 of `BAR` on sentences that neither you nor the net has seen. The best label of each word
+# stays far below it, and so does the best legal sequence of the logits as they are.
+
+
+# %%
+LABELS, BAR = ["O", "B-dish", "I-dish", "B-area", "I-area"], 0.75
+
+
+def sentences(seed, n, overlooked=0.0):
+    """Rows with tags. A word has a first piece, sometimes a middle one, and a last one; first pieces say little."""
+    draw, rows = random.Random(seed), []
+
+    def word(*endings):
+        middle = [draw.randrange(13, 16)] * (draw.random() < 0.3)
+        return [draw.randrange(1, 13), *middle, draw.choice(endings)]
+
+    for _ in range(n):
+        words, tags = [], []
+        while len(words) < 6 or (len(words) < 11 and draw.random() < 0.8):
+            kind, u, seen = draw.choice(["dish", "area"]), draw.random(), draw.random() >= overlooked
+            if u < 0.12:  # two words: the first may open either kind, the second says which
+                words += [word(40, 41), word(42, 43) if kind == "dish" else word(44, 45)]
+                tags += [f"B-{kind}", f"I-{kind}"] if seen else ["O", "O"]
+            elif u < 0.2:  # a span of one word
+                words += [word(46) if kind == "dish" else word(47)]
+                tags += [f"B-{kind}"] if seen else ["O"]
+            else:  # a word that opens spans may also mean nothing
+                words += [word(40, 41) if u < 0.3 else word(*range(24, 40))]
+                tags += ["O"]
+        owner = [i for i, pieces in enumerate(words) for _ in pieces]
+        rows.append({"pieces": [*itertools.chain(*words)], "words": owner, "tags": tags})
+    return rows
+
+
+class LeftToRight(nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embed, self.look, self.out = nn.Embedding(48, 12), nn.Conv1d(12, 24, 4), nn.Linear(24, 5)
+
+    def forward(self, pieces):
+        seen = F.pad(
+            self.embed(pieces).transpose(1, 2), (3, 0)
+        )  # a place sees itself and three pieces before
+        return self.out(torch.relu(self.look(seen)).transpose(1, 2))
+
+
+def spans(tags):
+    """The spans of strictly read tags, a set of (kind, begin, end)."""
+    found, begin, kind = set(), 0, ""
+    for i, tag in enumerate([*tags, "O"]):
+        if kind and tag != "I-" + kind:
+            found.add((kind, begin, i))
+            kind = ""
+        if tag[0] == "B":
+            begin, kind = i, tag[2:]
+    return found
+
+
+def span_f1(truth, guess):
+    """Of lists of lists of tags."""
+    right, said = ({(i, *s) for i, tags in enumerate(side) for s in spans(tags)} for side in (truth, guess))
+    return 2 * len(right & said) / max(1, len(right) + len(said))
+
+
+# %% nbgrader={"grade_id": "answer_04_6", "solution": true}
+def fit(net, rows, dev, seed):
+    """Train net on rows. Return (net, extra)."""
+    ### BEGIN SOLUTION
+    generator = torch.Generator().manual_seed(seed)
+    width = max(len(row["pieces"]) for row in rows)
+    x, y = torch.zeros(len(rows), width, dtype=torch.int64), torch.full((len(rows), width), -100)
+    for i, row in enumerate(rows):
+        x[i, : len(row["pieces"])] = torch.tensor(row["pieces"])
+        last = list({word: place for place, word in enumerate(row["words"])}.values())
+        y[i, last] = torch.tensor([LABELS.index(tag) for tag in row["tags"]])
+    optimizer = torch.optim.Adam(net.parameters())
+    for step in range(100):
+        optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / 100)
+        i = torch.randint(len(rows), (32,), generator=generator)
+        optimizer.zero_grad()
+        F.cross_entropy(net(x[i]).flatten(0, 1), y[i].flatten(), ignore_index=-100).backward()
+        optimizer.step()
+    truth = [row["tags"] for row in dev]  # how much to take off from O: spans were overlooked
+    scores = {off: span_f1(truth, [tag(net, off, row) for row in dev]) for off in (0, 0.5, 1, 1.5, 2, 2.5)}
+    return net, max(scores, key=scores.get)
+    ### END SOLUTION
+
+
+def tag(net, extra, row):
+    """Return the tags of a row, one for each word."""
+    ### BEGIN SOLUTION
+    never, numbers = -math.inf, range(len(LABELS))
+    step = [[never if b[0] == "I" and a[1:] != b[1:] else 0.0 for b in LABELS] for a in LABELS]
+    last = list({word: place for place, word in enumerate(row["words"])}.values())
+    with torch.no_grad():
+        z = net(torch.tensor([row["pieces"]]))[0, last].double()
+    z[:, 0] -= extra
+    z, came = z.tolist(), []
+    best = [never if label[0] == "I" else score for label, score in zip(LABELS, z[0], strict=True)]
+    for scores in z[1:]:
+        came.append([max(numbers, key=lambda j, k=k: best[j] + step[j][k]) for k in numbers])
+        best = [best[j] + step[j][k] + scores[k] for k, j in enumerate(came[-1])]
+    path = [max(numbers, key=best.__getitem__)]
+    for pointer in reversed(came):
+        path.append(pointer[path[-1]])
+    return [LABELS[k] for k in reversed(path)]
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_04_6", "grade": true, "points": 5, "locked": true}
+class OnePiece(nn.Module):
+    """Looks at one piece only: after training its table shows which pieces were targets."""
+
+    def __init__(self, table=None):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(48, 5) if table is None else table)
+
+    def forward(self, pieces):
+        return self.table[pieces]
+
+
+def without_tags(row):
+    return {"pieces": list(row["pieces"]), "words": list(row["words"])}
+
+
+def tagged(tag, net, extra, rows):
+    """The tags of each row, if they are legal."""
+
+    def every(rows):
+        return [tag(net, extra, row) for row in rows]
+
+    every.__name__ = "tag"
+    found = checking.calls(every)([without_tags(row) for row in rows])
+    for row, tags in zip(rows, found, strict=True):
+        n = row["words"][-1] + 1
+        assert isinstance(tags, list | tuple) and len(tags) == n, (
+            f"tag: {n} words need {n} tags, one for each word; you return {checking.shown(tags)}."
+        )
+        assert set(tags) <= set(LABELS), (
+            f"tag: a tag is one of {', '.join(LABELS)}, not {set(tags) - set(LABELS)}."
+        )
+        for before, after in itertools.pairwise(tags):
+            assert after[0] != "I" or before[1:] == after[1:], (
+                f"tag: {after} after {before} is illegal. The best label of each word knows nothing of its neighbours."
+            )
+    for tags in found:
+        assert tags[0][0] != "I", (
+            f"tag: a sequence begins with {tags[0]}, and nothing stands before it. The first word has a rule of its own."
+        )
+    return [list(tags) for tags in found]
+
+
+def fitted(fit, net, rows, dev, seed):
+    slow = "A hundred small steps are enough."
+    got = checking.calls(fit, limit=10.0, slow=slow, changes=("net",))(net, rows, dev, seed)
+    assert isinstance(got, list | tuple) and len(got) == 2 and isinstance(got[0], nn.Module), (
+        f"fit: return the net and what else tag needs, not {checking.shown(got)}."
+    )
+    return got
+
+
+def check_targets(fit):
+    rows, dev = sentences(7, 40, 0.5), sentences(8, 10)
+    net, _ = fitted(fit, OnePiece(), rows, dev, 0)
+    assert isinstance(net, OnePiece), "fit: train the net that you are given, and return it."
+    moved = net.table.detach().abs().sum(1) > 1e-6
+    first, middle, last = moved[1:13].any(), moved[13:16].any(), moved[24:].any()
+    assert first or middle or last, "fit: no weight has moved."
+    assert not moved[0], (
+        "fit: the logits at padding were trained. Padding is no word and has no target: -100 there."
+    )
+    assert last or not first, (
+        "fit: you put the label on the first piece of a word. In an encoder each piece sees the whole sentence. This net "
+        "reads from left to right: at the first piece it has not read its word yet."
+    )
+    assert not (first and last), (
+        "fit: several pieces of one word are targets. A long word would count more than a short one, and its first pieces "
+        "are asked for what they cannot know."
+    )
+    assert last and not middle, "fit: pieces in the middle of words are targets."
+
+
+def check_legal(tag, scale, extra):
+    for seed in range(6):
+        table = scale * torch.randn(48, 5, generator=torch.Generator().manual_seed(seed))
+        table[:, 2] += scale * (seed % 3)  # a net in love with I
+        tagged(tag, OnePiece(table), extra, sentences(seed, 5))
+
+
+def judge_04_6(fit, tag, seed):
+    """The span F1 on fresh sentences; below the bar, why."""
+    rows, dev, test = sentences(seed, 800, 0.5), sentences(seed + 1, 80), sentences(seed + 2, 250)
+    net, extra = fitted(fit, LeftToRight(seed), rows, dev, seed)
+    check_legal(tag, 3.0, extra)
+    truth, guess = [row["tags"] for row in test], tagged(tag, net, extra, test)
+    score = span_f1(truth, guess)
+    if score < BAR:
+        right, said = (
+            {(i, *s) for i, tags in enumerate(side) for s in spans(tags)} for side in (truth, guess)
+        )
+        hits = right & said
+        pairs = [[(i, *s) in hits for i, *s in right if s[2] - s[1] == n] for n in (1, 2)]
+        one, two = (sum(found) / len(found) for found in pairs)
+        recall, precision = len(hits) / len(right), len(hits) / max(1, len(said))
+        both = [a == b for t, g in zip(truth, guess, strict=True) for a, b in zip(t, g, strict=True)]
+        told = (
+            f"Span F1 {score:.2f}, {BAR:g} is asked for (seed {seed}). Precision {precision:.2f}, recall {recall:.2f}, "
+            f"token accuracy {sum(both) / len(both):.2f}."
+        )
+        assert recall > 0.5 or precision < 0.7, (
+            f"{told} What you find is right, and you find little: the net learned to overlook, as `rows` do. Half of the "
+            "evidence for each span was taken away. Give it back, by as much as `dev` says; token accuracy hardly sees it."
+        )
+        assert two > one - 0.25, (
+            f"{told} Spans of one word: {one:.2f} found, of two words: {two:.2f}. The first word of two cannot know its "
+            "kind; only the second does. Take the best legal *sequence*, not one label after the other."
+        )
+        assert precision > 0.75 * recall, (
+            f"{told} You see spans everywhere. Choose on dev, by span F1, how bold to be."
+        )
+        raise AssertionError(
+            f"{told} One word {one:.2f}, two words {two:.2f} found. Is the net trained long enough?"
+        )
+    return score, extra
+
+
+def check_04_6(fit, tag):
+    check_targets(fit)
+    score, _ = judge_04_6(fit, tag, 100)
+    print(f"04.6 passed the visible cases: span F1 {score:.2f} on fresh sentences.")
+
+
+check_04_6(fit, tag)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_04_6(fit, tag):
+    _, extra = judge_04_6(fit, tag, 200)
+    try:
+        check_legal(tag, 1e6, extra)
+    except AssertionError as error:
+        raise AssertionError(
+            "tag: logits that are millions apart, and the sequence is illegal. A forbidden step needs minus infinity; a "
+            "large number is not large enough."
+        ) from error
+    rows, tables = sentences(7, 40, 0.5), []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        random.seed(state)
+        net, _ = fitted(fit, OnePiece(), rows, sentences(8, 10), 3)
+        tables.append(net.table.detach().clone())
+    assert torch.equal(*tables), (
+        "The same seed gave another net the second time: draw from the seed, not from the global state."
+    )
+    rows = [{"pieces": [5, 46], "words": [0, 0]}, {"pieces": [5, 44, 7, 13, 42], "words": [0, 0, 1, 1, 1]}]
+    tagged(tag, LeftToRight(1), extra, rows)
+
+
+hidden_04_6(fit, tag)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 04.7 Project: what does a careless split give away?
+#
+# > ●●●●● · 150 minutes · practice
+#
+# A name that stands in a document stands there again and again. Whoever deals *sentences* to training and test puts the
+# same names on both sides, and the tagger may have learned them by heart. Whoever deals whole *documents* does not. How
+# much does the careless split flatter? And is it the leak that flatters, or are the test sentences just easier? A
+# *control* tells: a method that cannot learn names by heart, on the same splits.
+#
+# Choose a task with documents (the texts of the next cell, your field's texts), a `method` and a `control`. Write the
+# claim first: "splitting by sentence flatters *method* more than *control*, by more than `threshold` of F1". `study()`
+# returns a dict:
+#
+# | key | what |
+# |:--|:--|
+# | `claim` | a sentence of at least $40$ characters that names `method` and `control` |
+# | `method`, `control` | two different names |
+# | `threshold` | from $0$ to $0.5$ |
+# | `seeds` | at least six different whole numbers; each deals anew, and draws its texts anew if they are drawn |
+# | `documents` | for each seed: a list with the document of each sentence (strings or numbers), at least eight documents |
+# | `train`, `test` | for `"sentence"` and for `"document"`: for each seed the places of the sentences in that list |
+# | `counts` | for both methods: for `"sentence"` and `"document"`: for each seed (hits, true spans, predicted spans) |
+# | `trials` | for both methods: how many settings were tried, on other seeds; equal |
+# | `flattery` | for both methods: F1 of the split by sentence minus F1 of the split by document, mean over the seeds |
+# | `difference`, `low`, `high` | flattery of the method minus that of the control: mean, and its $95\,\%$ t interval |
+# | `verdict` | `"supported"`: `low` above the threshold; `"refuted"`: `high` below it; else `"undecided"` |
+#
+# In each seed: no sentence is on both sides; the two splits have equally many training sentences, and at least $30$ test
+# sentences each; in the split by document no document is on both sides; in the split by sentence at least half of the
+# test sentences come from a document of the training side. Both methods are tested on the same sentences, so their
+# numbers of true spans agree. $F_1 = 2 \cdot \text{hits} / (\text{true} + \text{predicted})$, for each seed by itself. The
+# **unit** of the interval is the seed: one double difference for each, and they are not all equal. The interval is checked
+# to a hundredth of its width, all else to six digits.
+#
+# The checker recomputes all numbers. A person reads the rest with this rubric (0 to 2 points a row; 8 of 12 pass): the
+# claim could have failed; the control could learn everything but names; tuning was fair, and *not* on a split that
+# leaks; the number of documents is large enough that a split of documents is no lottery, or the text says that it is
+# one; somebody else's published split is judged by what was found; the ending says what was not shown.
+
+
+# %%
+def documents(seed, n=40, sentences=8):
+    """A starter: sentences as (document, words, tags). Each document has three names of its own, persons and places."""
+    draw, rows = random.Random(seed), []
+
+    def name():
+        return "".join(draw.choice("BDFGKLMNPRSTVZ") + draw.choice("aeiou") for _ in range(3)).capitalize()
+
+    for document in range(n):
+        cast = [(name(), draw.choice(["person", "place"])) for _ in range(3)]
+        for _ in range(sentences):
+            words, tags = [], []
+            for _ in range(2):
+                who, kind = draw.choice(cast)
+                clear = {"person": ["said", "asked", "married"], "place": ["near", "in", "towards"]}[kind]
+                before = draw.choice(clear if draw.random() < 0.5 else ["saw", "and", "about"])
+                words += [*draw.choices(["then", "he", "she", "Monday", "rain", "again"], k=2), before, who]
+                tags += ["O", "O", "O", f"B-{kind}"]
+            rows.append((document, words, tags))
+    return rows
+
+
+def features(words, i):
+    """A starter: what a tagger may look at, for word i."""
+    around = ["", *words, ""]
+    return [
+        ("left", around[i]),
+        ("right", around[i + 2]),
+        ("capital", words[i][0].isupper()),
+        ("word", words[i]),
+    ]
+
+
+# %% nbgrader={"grade_id": "answer_04_7", "solution": true}
+def study():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    from collections import Counter
+
+    method, control, seeds, threshold = "reads the word", "reads around it", list(range(20, 32)), 0.1
+
+    def tagger(rows, seen):
+        """Naive Bayes over the features whose kind is in seen."""
+        tags, pairs = Counter(), Counter()
+        for _, words, truth in rows:
+            for i, tag in enumerate(truth):
+                tags[tag] += 1
+                pairs.update((tag, f) for f in features(words, i) if f[0] in seen)
+
+        def tag(words, i):
+            kept = [f for f in features(words, i) if f[0] in seen]
+            return max(
+                tags,
+                key=lambda t: math.log(tags[t]) + sum(math.log((pairs[t, f] + 0.1) / tags[t]) for f in kept),
+            )
+
+        return tag
+
+    def counts(rows, train, test, seen):
+        tag, hits, true, said = tagger([rows[i] for i in train], seen), 0, 0, 0
+        for i in test:
+            _, words, truth = rows[i]
+            guess = [tag(words, k) for k in range(len(words))]
+            hits += sum(a == b != "O" for a, b in zip(guess, truth, strict=True))
+            true, said = true + sum(t != "O" for t in truth), said + sum(g != "O" for g in guess)
+        return hits, true, said
+
+    kinds = {control: {"left", "right", "capital"}, method: {"left", "right", "capital", "word"}}
+    found = {name: {"sentence": [], "document": []} for name in (method, control)}
+    owners, train, test = [], {"sentence": [], "document": []}, {"sentence": [], "document": []}
+    for seed in seeds:
+        rows, draw = documents(seed, 24), random.Random(seed)
+        owner = [d for d, _, _ in rows]
+        owners.append(owner)
+        half = {"sentence": draw.sample(range(len(rows)), len(rows) // 2)}
+        kept = set(draw.sample(range(24), 12))
+        half["document"] = [i for i, d in enumerate(owner) if d in kept]
+        for split, chosen in half.items():
+            rest = sorted(set(range(len(rows))) - set(chosen))
+            train[split].append(chosen)
+            test[split].append(rest)
+            for name, seen in kinds.items():
+                found[name][split].append(counts(rows, chosen, rest, seen))
+
+    def f1(name, split):
+        return np.array([2 * hits / (true + said) for hits, true, said in found[name][split]])
+
+    gains = {name: f1(name, "sentence") - f1(name, "document") for name in kinds}
+    interval = intervals.t_interval(gains[method] - gains[control])
+    return {
+        "claim": f"Splitting by sentence flatters a naive Bayes that {method} more than one that only {control}, by more "
+        "than 10 points of F1: 24 documents of eight sentences, each with three names of its own.",
+        "method": method, "control": control, "threshold": threshold, "seeds": seeds, "documents": owners, "train": train,
+        "test": test, "counts": found, "trials": dict.fromkeys(kinds, 1),
+        "flattery": {name: float(gain.mean()) for name, gain in gains.items()},
+        "difference": interval.mean, "low": interval.low, "high": interval.high,
+        "verdict": "supported" if interval.low > threshold else "refuted" if interval.high < threshold else "undecided",
+    }  # fmt: skip
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_04_7", "locked": true}
+STUDY = "claim method control threshold seeds documents train test counts trials flattery difference low high verdict".split()
+SPLITS = ["sentence", "document"]
+
+
+def check_splits(mine, k):
+    """Who may share what with whom."""
+    for key in ("train", "test"):
+        assert isinstance(mine[key], dict) and set(mine[key]) == set(SPLITS), (
+            f"{key}: a dict with the keys 'sentence' and 'document' expected."
+        )
+        assert [len(mine[key][split]) for split in SPLITS] == [k, k], (
+            f"{key}: a list for each of the {k} seeds."
+        )
+    assert len(mine["documents"]) == k, f"documents: a list for each of the {k} seeds."
+    for s, owner in enumerate(mine["documents"]):
+        assert len(set(owner)) >= 8, f"documents: {len(set(owner))} in one seed. At least eight."
+        sizes = [len(mine["train"][split][s]) for split in SPLITS]
+        assert sizes[0] == sizes[1], (
+            f"train: {sizes[0]} sentences by sentence, {sizes[1]} by document. More training would flatter, too."
+        )
+        for split in SPLITS:
+            train, test = mine["train"][split][s], mine["test"][split][s]
+            assert len(set(train)) == len(train) and len(set(test)) == len(test), (
+                f"{split}: a sentence stands there twice."
+            )
+            assert set(train) | set(test) <= set(range(len(owner))), (
+                f"{split}: places from 0 to {len(owner) - 1} expected."
+            )
+            assert not set(train) & set(test), f"{split}: a sentence is trained on and tested on."
+            assert len(test) >= 30, f"test: {len(test)} sentences in the split by {split}. At least 30."
+            known = {owner[i] for i in train}
+            shared = sum(owner[i] in known for i in test)
+            assert split == "sentence" or not shared, (
+                f"document: {shared} test sentences come from documents of the training side. This split leaks as well."
+            )
+            assert split == "document" or 2 * shared >= len(test), (
+                f"sentence: only {shared} of {len(test)} test sentences come from a document of the training side. There is "
+                "hardly anything that could leak."
+            )
+
+
+def check_04_7(study):
+    mine = checking.calls(study, limit=60.0)()
+    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
+    assert set(mine) == set(STUDY), (
+        f"Keys that are missing: {sorted(set(STUDY) - set(mine))}; too many: {sorted(set(mine) - set(STUDY))}."
+    )
+    names, bar, seeds = [mine["method"], mine["control"]], mine["threshold"], mine["seeds"]
+    assert names[0] != names[1], "method and control are the same."
+    assert isinstance(mine["claim"], str) and len(mine["claim"]) >= 40, "claim: at least 40 characters."
+    for name in names:
+        assert name in mine["claim"], f"claim: {name!r} does not occur. A claim names what it compares."
+    assert 0 <= bar <= 0.5, "threshold: from 0 to 0.5. Five points of F1 are 0.05."
+    assert len(set(seeds)) == len(seeds) >= 6, "seeds: at least six, no two alike."
+    for key in ("counts", "trials", "flattery"):
+        assert isinstance(mine[key], dict) and set(mine[key]) == set(names), (
+            f"{key}: a dict with the keys {names[0]!r} and {names[1]!r} expected."
+        )
+    assert len(set(mine["trials"].values())) == 1, "trials: who may try more settings wins by that alone."
+    check_splits(mine, len(seeds))
+    table = np.array([[mine["counts"][name][split] for split in SPLITS] for name in names], dtype=float)
+    assert table.shape == (2, 2, len(seeds), 3), "counts: three numbers for each method, split and seed."
+    hits, true, said = np.moveaxis(table, -1, 0)
+    assert (hits <= np.minimum(true, said)).all() and (true > 0).all() and (hits >= 0).all(), (
+        "counts: (hits, true spans, predicted spans); there are no more hits than either."
+    )
+    assert (true[0] == true[1]).all(), (
+        "counts: the two methods met different numbers of true spans. They must be tested on the same sentences."
+    )
+    f1 = 2 * hits / (true + said)
+    gains = f1[:, 0] - f1[:, 1]
+    sums = table.sum(2)
+    pooled = 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2])
+    wrong = {
+        "flattery: that is the split by document minus the split by sentence.": -gains.mean(1),
+        "flattery: you added the counts of all seeds. Each seed has an F1 of its own.": pooled[:, 0]
+        - pooled[:, 1],
+    }
+    as_dict = {message: dict(zip(names, value.tolist(), strict=True)) for message, value in wrong.items()}
+    checking.equal(
+        mine["flattery"], dict(zip(names, gains.mean(1).tolist(), strict=True)), "flattery", as_dict, tol=1e-6
+    )
+    double = gains[0] - gains[1]
+    assert double.std() > 1e-9, "All seeds have the same difference. Something is not dealt anew."
+    alone = "difference: that is the flattery of the method alone. Test sentences of one split may be easier for anybody: "
+    wrong = {
+        alone + "take off what the control gains.": gains[0].mean(),
+        "difference: control minus method.": -double.mean(),
+    }
+    checking.equal(mine["difference"], double.mean(), "difference", wrong, tol=1e-6)
+    right, error = intervals.t_interval(double), double.std(ddof=1) / math.sqrt(len(seeds))
+    room, factor = 0.01 * (right.high - right.low), (right.high - right.mean) / error
+    apart = math.sqrt(sum(row.var(ddof=1) for row in f1.reshape(4, -1)) / len(seeds))
+    wrong = {
+        "low: four means with four errors. The F1 of a seed share its texts: take one double difference a seed.": right.mean
+        - factor * apart,
+        "low: 1.96 is for a spread that is known. With few seeds it is estimated: Student's t.": right.mean
+        - 1.959964 * error,
+        "low: that is one standard error. A 95 % t interval is wider.": right.mean - error,
+        "low: that is the interval of the method's own flattery, without the control.": intervals.t_interval(
+            gains[0]
+        ).low,
+    }
+    for key, want in (("low", right.low), ("high", right.high)):
+        checking.form(mine[key], 0.0, key)
+        if abs(mine[key] - want) > room:
+            for message, value in wrong.items():
+                assert key == "high" or abs(mine[key] - value) > room, message
+            raise AssertionError(f"{key}: you have {mine[key]:.4f}; recomputed it is {want:.4f}.")
+    verdict = "supported" if right.low > bar else "refuted" if right.high < bar else "undecided"
+    assert mine["verdict"] == verdict, (
+        f"verdict: the interval [{right.low:.3f}, {right.high:.3f}] against {bar:g} says {verdict}."
+    )
+    print(f"04.7 passed: {verdict}, {right.mean:.3f}. Now a person reads the study with the rubric.")
+
+
+check_04_7(study)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Write one function that gives (hits, true, predicted) for (method, training sentences, test sentences). A tagger that
+# counts (naive Bayes) needs milliseconds, so that seeds are cheap.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Deal half of the documents, and half of the sentences: then both splits have equally many of each. The control looks at
+# the neighbours and never at the word.
+#
+# </details>
+#
+# {{solution}}

@@ -17,20 +17,25 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. The page needs no file and no network.
+# Exercise 05.6 trains a small reader, and exercise 05.7 is a project: each is worth an evening.
 #
 # {{overview}}
 
 # %%
 import itertools
+import math
 import random
 import re
 import string
+import zlib
 
 import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 # %% [markdown]
 # ## 05.1 From characters to tokens
@@ -675,3 +680,634 @@ def hidden_05_5(em_f1):
 
 hidden_05_5(em_f1)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 05.6 A reader that may say nothing
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# Short texts say who did what to which thing: *Lu-Ann built the old mill in May.* A question asks *Who built the mill?*
+# The answer is a piece of the text, or it is not there. A tiny reader is given, with room for `ROOM` pieces of text; the
+# texts are several times as long. Train it, and answer. Write
+#
+# `fit(net, rows, dev, seed) -> (net, extra)` and `answer(net, extra, row) -> str`
+#
+# - A row is a dict with `question`, `context`, `answers` (a list of one text, or empty) and `starts` (its first
+#   character). `answer` gets rows without the last two. It returns the answer as it stands in the context, letter by
+#   letter, or `""` for *not there*.
+# - In `rows`, the training set, every question has an answer. In `dev` and in the test half of them have none: somebody
+#   else did this, or it was done to another thing.
+# - `pieces(text)` cuts a text as the reader wants it: (number, begin, end) of each piece, in characters.
+# - `net(ids, part)` wants two int64 tensors (B, T) and gives logits (B, T, 2), of the first and of the last piece of
+#   the answer. `part` is $0$ for the question, $1$ for the text, $-1$ for anything else: place $0$, which is free and
+#   means *not here*, separators and padding, whose ids do not matter. More than `ROOM` pieces of text are a `ValueError`.
+#   The logits outside of the text mean nothing, but for place $0$.
+# - A window is a stretch of the text. Cut them as you like, but what belongs together must lie whole in one of them: each
+#   statement from the first piece of its name to its thing, `TOGETHER` pieces at most. A text may also be shorter than a
+#   window.
+# - Of all legal spans the best one counts. The reader must learn *not here*, too. `extra` is whatever `answer` needs
+#   besides the net; its choice may read `dev`.
+# - All random draws come from `seed`. You have fifteen seconds for each call of `fit`.
+#
+# The checker tries `answer` with nets of its own, then wants a share of `BAR` exact answers on fresh texts. Who never
+# answers gets about one half, and who always answers gets less.
+
+
+# %%
+ROOM, TOGETHER, BAR = 16, 10, 0.8
+FIRST = "Ada Max Lu-Ann O'Neill Zoe Bo-Lin McKay Eve D'Arcy Tom Ivy Jo-Beth".split()
+LAST = "Byron Smith-Lee St.Clair O'Hara Novak Li".split()
+VERBS = "built sold found painted lost cleaned moved bought".split()
+THINGS = "mill boat bridge clock barn tower lamp wagon door bell".split()
+
+
+def pieces(text):
+    """(number, begin, end) of each piece: a run of letters or one sign. Capitals do not count."""
+    found = re.finditer(r"[A-Za-z]+|[^A-Za-z\s]", text)
+    return [(2 + zlib.crc32(m[0].lower().encode()) % 10**6, *m.span()) for m in found]
+
+
+def questions(seed, n, unanswerable=0.0):
+    """Rows with question, context, answers and starts."""
+    draw, rows = random.Random(seed), []
+    for _ in range(n):
+        verb, thing = draw.choice(VERBS), draw.choice(THINGS)
+        verbs, things = [v for v in VERBS if v != verb], [t for t in THINGS if t != thing]
+        facts = [(verb, draw.choice(things)) for _ in range(2)] + [
+            (draw.choice(verbs), thing) for _ in range(2)
+        ]
+        facts += [(draw.choice(verbs), draw.choice(things)) for _ in range(draw.randint(3, 7))]
+        facts += [(verb, thing)] * (draw.random() >= unanswerable)
+        draw.shuffle(facts)
+        context, answers, starts = "", [], []
+        for fact in facts:
+            name = draw.choice(FIRST) + (" " + draw.choice(LAST)) * (draw.random() < 0.4)
+            if fact == (verb, thing):
+                answers, starts = [name], [len(context)]
+            old, end = draw.choice(["", "", "old "]), draw.choice(["", "", " in May", " at last"])
+            context += f"{name} {fact[0]} the {old}{fact[1]}{end}. "
+        row = {"question": f"Who {verb} the {thing}?", "context": context.strip()}
+        rows.append(row | {"answers": answers, "starts": starts})
+    return rows
+
+
+class Reader(nn.Module):
+    """Sees which pieces of the text stand in the question, which are "the" or a full stop, and some places around."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.look, self.think = nn.Conv1d(5, 16, 11, padding=5), nn.Conv1d(16, 16, 1)
+        self.out, self.none = nn.Conv1d(16, 2, 1), nn.Linear(16, 2)
+
+    def forward(self, ids, part):
+        text = part == 1
+        if text.sum(1).max() > ROOM:
+            raise ValueError(f"{int(text.sum(1).max())} pieces of text: the reader has room for {ROOM}")
+        asked = ((ids[:, :, None] == ids[:, None]) & (part == 0)[:, None]).any(2) & text
+        the, stop = (text & (ids == pieces(word)[0][0]) for word in ("the", "."))
+        x = torch.stack([asked & ~the, the, stop, text & ~asked & ~the & ~stop, ~text], 1).float()
+        h = torch.relu(self.think(torch.relu(self.look(x))))
+        none = self.none(h.masked_fill(~text[:, None], 0).amax(2))
+        return torch.cat([none[:, None], self.out(h).transpose(1, 2)[:, 1:]], 1)
+
+
+# %% nbgrader={"grade_id": "answer_05_6", "solution": true}
+def fit(net, rows, dev, seed):
+    """Train net on rows. Return (net, extra)."""
+    ### BEGIN SOLUTION
+    generator, items, labels = torch.Generator().manual_seed(seed), [], []
+    for row in rows:
+        begin, end = row["starts"][0], row["starts"][0] + len(row["answers"][0])
+        for item in windows(row):
+            inside = [k for k, (_, left, right) in enumerate(item[3]) if left < end and right > begin]
+            whole = item[3][0][1] <= begin and item[3][-1][2] >= end
+            items.append(item)
+            labels.append((item[2] + inside[0], item[2] + inside[-1]) if whole else (0, 0))
+    ids, part, labels = *batch(items), torch.tensor(labels)
+    here, optimizer = (labels[:, 0] > 0).nonzero()[:, 0], torch.optim.Adam(net.parameters())
+    for step in range(120):
+        optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / 120)
+        any_, some = (torch.randint(len(of), (16,), generator=generator) for of in (items, here))
+        i = torch.cat([any_, here[some]])  # "not here" is far more frequent: half of the batch has the answer
+        optimizer.zero_grad()
+        F.cross_entropy(net(ids[i], part[i]), labels[i]).backward()
+        optimizer.step()
+    found = [best(net, row) for row in dev]
+
+    def right(margin):
+        said = [text if score > margin else "" for score, text in found]
+        return sum(text in (row["answers"] or [""]) for text, row in zip(said, dev, strict=True))
+
+    return net, max([-math.inf, *[score for score, _ in found]], key=right)
+
+
+def windows(row):
+    """Stretches of the text, each with the question: (ids, part, place of the first piece of text, its pieces)."""
+    asked, text = [p[0] for p in pieces(row["question"])], pieces(row["context"])
+    found = []
+    for begin in range(0, max(1, len(text) - TOGETHER), ROOM - TOGETHER):
+        seen = text[begin : begin + ROOM]
+        part = [-1] + [0] * len(asked) + [-1] + [1] * len(seen)
+        found.append(([0, *asked, 0, *[p[0] for p in seen]], part, len(asked) + 2, seen))
+    return found
+
+
+def batch(items):
+    """Windows as two tensors, padded."""
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(item[0]) for item in items], True)
+    return ids, nn.utils.rnn.pad_sequence([torch.tensor(item[1]) for item in items], True, -1)
+
+
+def best(net, row):
+    """(score, text) of the best span of all windows; the score is what it has more than "not here"."""
+    found, items = (-math.inf, ""), windows(row)
+    with torch.no_grad():
+        logits = net(*batch(items))
+    for z, (_, _, first, seen) in zip(logits, items, strict=True):
+        start, end = z[first : first + len(seen)].T
+        pairs = (start[:, None] + end - z[0].sum()).masked_fill(
+            torch.ones(len(seen), len(seen)).tril(-1) > 0, -math.inf
+        )
+        score, place = pairs.flatten().max(0)
+        if score > found[0]:
+            s, e = divmod(int(place), len(seen))
+            found = score.item(), row["context"][seen[s][1] : seen[e][2]]
+    return found
+    ### END SOLUTION
+
+
+def answer(net, extra, row):
+    """Return the answer as it stands in the context, or ""."""
+    ### BEGIN SOLUTION
+    score, text = best(net, row)
+    return text if score > extra else ""
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_05_6", "grade": true, "points": 5, "locked": true}
+class Spy(nn.Module):
+    """Remembers what it was shown. Its logits: of a piece by its number, of "not here" a parameter."""
+
+    def __init__(self, table=None):
+        super().__init__()
+        self.table, self.seen = table or {}, []
+        self.none, self.here = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+
+    def forward(self, ids, part):
+        count = int((part == 1).sum(1).max())
+        assert count <= ROOM, f"The reader has room for {ROOM} pieces of text, and gets {count}."
+        self.seen += [i[p == 1].tolist() for i, p in zip(ids, part, strict=True)]
+        z = torch.zeros(*ids.shape, 2) + (part == 1)[..., None] * self.here
+        for number, logits in self.table.items():
+            z = z + (ids == number)[..., None] * torch.tensor(logits)
+        return torch.cat([z[:, :1] * 0 + self.none, z[:, 1:]], 1)
+
+
+def answers_of(answer, net, extra, rows):
+    def every(rows):
+        return [answer(net, extra, row) for row in rows]
+
+    every.__name__ = "answer"
+    given = [{"question": row["question"], "context": row["context"]} for row in rows]
+    found = checking.calls(every, limit=20.0)(given)
+    for text, row in zip(found, given, strict=True):
+        assert isinstance(text, str), (
+            f"answer: a text expected, not {checking.shown(text)}. Did you forget return?"
+        )
+        assert text in row["context"], (
+            f"answer: {text!r} does not stand in the context like that. Slice the context by characters; pieces that are put "
+            "together again have lost capitals and spaces."
+        )
+    return found
+
+
+def fitted(fit, net, rows, dev, seed):
+    got = checking.calls(
+        fit, limit=15.0, slow="A hundred and fifty small steps are enough.", changes=("net",)
+    )(net, rows, dev, seed)
+    assert isinstance(got, list | tuple) and len(got) == 2 and isinstance(got[0], nn.Module), (
+        f"fit: return the net and what else answer needs, not {checking.shown(got)}."
+    )
+    return got
+
+
+def statements(context):
+    """(begin, end) of what belongs together, in characters."""
+    pattern = rf"(?:^|\. )(\S.*? (?:{'|'.join(VERBS)}) the (?:old )?(?:{'|'.join(THINGS)}))"
+    return [m.span(1) for m in re.finditer(pattern, context)]
+
+
+def check_windows(answer, extra):
+    spy, rows = Spy(), questions(3, 8, 0.5)
+    for row in rows:
+        spy.seen = []
+        answers_of(answer, spy, extra, [row])
+        text = pieces(row["context"])
+        numbers = [p[0] for p in text]
+        whole = set()
+        for seen in spy.seen:
+            at = [i for i in range(len(numbers)) if seen and numbers[i : i + len(seen)] == seen]
+            assert at, (
+                "The pieces of a window are no stretch of the text: neither cut one out nor change the order."
+            )
+            whole |= {(s, e) for i in at for s, e in [(i, i + len(seen))]}
+        assert whole, "answer: no window was shown to the net."
+        assert max(e for _, e in whole) == len(text), (
+            f"The end of the text is never read: {len(text)} pieces, the last window ends after {max(e for _, e in whole)}. "
+            "An answer there is lost, whatever the net has learned."
+        )
+        for begin, end in statements(row["context"]):
+            own = [i for i, (_, left, right) in enumerate(text) if left < end and right > begin]
+            assert any(s <= own[0] and own[-1] < e for s, e in whole), (
+                f"No window holds {row['context'][begin:end]!r} whole. Windows have to overlap by what belongs together, "
+                "or one of them sees the name and another one the thing."
+            )
+
+
+def check_spans(answer, extra):
+    """Best legal spans of a net whose logits are known, far above every margin."""
+    number = {word: pieces(word)[0][0] for word in ("ada", "met", "max", "in", "rome", "who")}
+    row = {"question": "Who?", "context": "Then Ada met Max in Rome and both were happy there."}
+
+    def said(**table):
+        return answers_of(
+            answer, Spy({number[word]: logits for word, logits in table.items()}), extra, [row]
+        )[0]
+
+    got = said(max=(500.0, 300.0), ada=(450.0, 500.0))
+    assert got != "", (
+        "answer: the best start is 'Max' and the best end is 'Ada', before it. Two maxima, each for itself, are no span, and "
+        "you say nothing. Take the best pair."
+    )
+    assert got == "Ada", (
+        f"answer: {got!r}. The best legal pair begins and ends with 'Ada'; the sum of its two logits is 950."
+    )
+    got = said(who=(900.0, 900.0), rome=(400.0, 400.0))
+    assert got == "Rome", (
+        f"answer: {got!r}. The question's own pieces have the highest logits here, and are no answer: 'Rome'."
+    )
+    got = said(ada=(500.0, 0.0), max=(0.0, 500.0))
+    assert got == "Ada met Max", f"answer: {got!r} instead of 'Ada met Max'. Both ends belong to the answer."
+
+
+def check_negatives(fit):
+    net, extra = fitted(fit, Spy(), questions(5, 40), questions(6, 6, 0.5), 0)
+    assert isinstance(net, Spy), "fit: train the net that you are given, and return it."
+    none, here = net.none.detach().mean(), net.here.detach().mean()
+    assert none != 0 or here != 0, "fit: no weight has moved."
+    assert none > here, (
+        "fit: the net never learns 'not here'. Windows without the answer are examples, too, with the label (0, 0). Without "
+        "them it is sure of itself in every window."
+    )
+    return extra
+
+
+def judge_05_6(fit, answer, seed, bar):
+    rows, dev, test = questions(seed, 160), questions(seed + 1, 60, 0.5), questions(seed + 2, 140, 0.5)
+    net, extra = fitted(fit, Reader(seed), rows, dev, seed)
+    said = answers_of(answer, net, extra, test)
+    asked = [(text, row["answers"][0]) for text, row in zip(said, test, strict=True) if row["answers"]]
+    none = [text for text, row in zip(said, test, strict=True) if not row["answers"]]
+    invented, refused = sum(t != "" for t in none) / len(none), sum(t == "" for t, _ in asked) / len(asked)
+    share = (sum(t == "" for t in none) + sum(t == a for t, a in asked)) / len(test)
+    other = sum(t not in ("", a) for t, a in asked) / len(asked)
+    told = (
+        f"{share:.2f} exact, {bar:g} is asked for (seed {seed}). Of the questions with an answer {refused:.0%} get none and "
+        f"{other:.0%} a wrong one; of those without {invented:.0%} get one."
+    )
+    if share < bar:
+        assert invented < 0.35, (
+            f"{told} In `rows` every question has an answer, so nothing there tells when to be silent. `dev` does: choose "
+            "the margin there, by exact answers, with the silent ones counted as right where no answer is."
+        )
+        assert refused < 0.6, f"{told} You are silent too often. Choose the margin on dev."
+        raise AssertionError(
+            f"{told} Is the net trained long enough? Do you compare windows by what a span has more than 'not here' in its "
+            "own window? A softmax within a window cannot compare windows: it is as sure of the best of nothing."
+        )
+    if seed == 100:
+        check_spans(answer, extra)
+    return share
+
+
+def check_05_6(fit, answer):
+    check_windows(answer, check_negatives(fit))
+    share = judge_05_6(fit, answer, 100, BAR)
+    print(f"05.6 passed the visible cases: {share:.2f} exact on fresh texts.")
+
+
+check_05_6(fit, answer)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_05_6(fit, answer):
+    rows, dev = questions(7, 30), questions(8, 10, 0.5)
+    ends = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        random.seed(state)
+        net, extra = fitted(fit, Spy(), rows, dev, 3)
+        ends.append(torch.cat([net.none, net.here]).detach())
+    assert torch.equal(*ends), "The same seed gave another net the second time: draw from the seed alone."
+    short = {"question": "Who?", "context": "Max."}
+    spy = Spy({pieces("max")[0][0]: (500.0, 500.0)})
+    says = "A text of two pieces, shorter than what windows share, is one window. The net sees nothing, or you say nothing."
+    try:
+        got = answers_of(answer, spy, extra, [short])[0]
+    except AssertionError as error:
+        raise AssertionError(says) from error
+    assert got == "Max", says
+    judge_05_6(fit, answer, 200, BAR - 0.03)
+
+
+hidden_05_6(fit, answer)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 05.7 Project: two methods, and two shifts
+#
+# > ●●●●● · 180 minutes · practice
+#
+# A reader that is trained at home is used elsewhere. Choose two methods, $A$ and $B$, a home, and two *away* sets that
+# differ from it in a way that you can name (the candidates of the next cell, the sets of lesson 05, your field's texts).
+# Write the claim first: "trained at home, $B$ is ahead of $A$ by more than `threshold` on *both* away sets", or on *one*
+# of them at least. Train both with several seeds, and test all runs on the same questions. `study()` returns a dict:
+#
+# | key | what |
+# |:--|:--|
+# | `claim` | a sentence of at least $40$ characters that names `a`, `b` and both away sets |
+# | `a`, `b` | two different names |
+# | `home`, `away` | the name of the home set; a list of the names of two others |
+# | `how` | `"both"` or `"one"` |
+# | `threshold` | from $0$ to $0.5$ |
+# | `tuning_seeds`, `seeds` | at least two and at least four whole numbers, all different |
+# | `trials`, `tuned_on` | for both methods: how many settings were tried, equal; the set whose dev part chose them: `home` |
+# | `documents` | for each set: a list with the document of each question; at least ten documents, none in two sets |
+# | `scores` | for both methods: for each set a table (seeds, questions) of exact match or F1, from $0$ to $1$ |
+# | `lead` | for each set: score of $B$ minus that of $A$, mean over a document's questions, then over documents and seeds |
+# | `low`, `high` | for each set: the $95\,\%$ interval of the lead, for other seeds *and* other documents |
+# | `p` | for each away set: the two-sided p-value of the lead against `threshold`; with `"one"` Holm's, for two tests |
+# | `verdict` | `"supported"`, `"refuted"` or `"undecided"` |
+#
+# **The interval.** Questions of one document share its topic and its writer, and all seeds answer the same questions. So
+# make a table of the mean lead for each seed (row) and document (column), as an array of shape (1, seeds, documents).
+# `intervals.crossed(table)` is the estimate; it has the methods `.interval()` and `.p_value(threshold)`. The lead is checked
+# to six digits, an interval to a hundredth of its width, a p-value to a thousandth.
+#
+# **The verdict.** With `"both"` the weaker set decides, so nothing is corrected: *supported* if both lower ends lie above
+# the threshold, *refuted* if an upper end lies below it. With `"one"` you may pick the luckier set, and that costs:
+# *supported* if for some set the lead is above the threshold and Holm's p-value below $0.05$, *refuted* if both upper
+# ends lie below it. Else *undecided*. The home set decides nothing.
+#
+# The checker recomputes all numbers. A person reads the rest with this rubric (0 to 2 points a row; 9 of 14 pass): the
+# claim could have failed; the shift is named, and there is a reason why it should matter to these methods; tuning never
+# saw an away set; the documents are documents (one writer, one topic), and enough of them; the lead at home is reported,
+# and what it says; the question which is more uncertain, seeds or documents, is answered; the ending says what was not
+# shown.
+
+
+# %%
+KINDS = ["home", "anywhere", "late"]
+
+
+def texts(seed, n=30, kind="home", questions=6):
+    """A starter: rows (document, X, right). X (5, 4) describes five places in a text that may be the answer.
+
+    Columns: words shared with the question, the right kind of word, length, position (0 is the beginning). At home
+    answers tend to stand early, and a reader may learn that. Documents differ in how much the shared words tell.
+    """
+    g, rows = torch.Generator().manual_seed(1000 * seed + KINDS.index(kind)), []
+    for document in range(n):
+        tells = 1.2 * torch.rand(1, generator=g).item()
+        for _ in range(questions):
+            X = torch.randn(5, 4, generator=g)
+            X[:, 3] = torch.rand(5, generator=g).sort().values
+            chances = {"home": [5.0, 3, 2, 1, 1], "anywhere": [1.0] * 5, "late": [1.0, 1, 2, 3, 5]}[kind]
+            right = int(torch.multinomial(torch.tensor(chances), 1, generator=g))
+            X[right, :2] += torch.tensor([tells, 0.8])
+            rows.append((f"{kind} {seed}/{document}", X, right))
+    return rows
+
+
+def choose(rows, steps, columns):
+    """A starter: weights of a softmax over the five places that looks at some columns. Shape (4,)."""
+    X, y = torch.stack([x for _, x, _ in rows]), torch.tensor([right for *_, right in rows])
+    mask = torch.zeros(4)
+    mask[columns] = 1.0
+    w = torch.zeros(4, requires_grad=True)
+    optimizer = torch.optim.Adam([w], lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(X @ (w * mask), y).backward()
+        optimizer.step()
+    return (w * mask).detach()
+
+
+# %% nbgrader={"grade_id": "answer_05_7", "solution": true}
+def study():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    a, b, seeds, tuning_seeds, threshold = (
+        "all columns",
+        "no position",
+        [10, 11, 12, 13, 14, 15],
+        [1, 2],
+        0.02,
+    )
+    columns, settings = {a: [0, 1, 2, 3], b: [0, 1, 2]}, (15, 30, 60)
+
+    def hits(w, rows):
+        X, y = torch.stack([x for _, x, _ in rows]), torch.tensor([right for *_, right in rows])
+        return ((X @ w).argmax(1) == y).double()
+
+    tuning = [(texts(t), texts(t + 50)) for t in tuning_seeds]
+    steps = {}
+    for name in (a, b):
+        dev = {
+            s: sum(hits(choose(x, s, columns[name]), y).mean().item() for x, y in tuning) for s in settings
+        }
+        steps[name] = max(dev, key=dev.get)
+    test = {kind: texts(900, 60, kind) for kind in KINDS}
+    owners = {kind: [document for document, *_ in rows] for kind, rows in test.items()}
+    scores = {name: {kind: [] for kind in KINDS} for name in (a, b)}
+    for seed in seeds:
+        train = texts(seed)
+        for name in (a, b):
+            w = choose(train, steps[name], columns[name])
+            for kind, rows in test.items():
+                scores[name][kind].append(hits(w, rows).tolist())
+    found = {}
+    for kind, owner in owners.items():
+        gain, owner = np.subtract(scores[b][kind], scores[a][kind]), np.array(owner)
+        table = np.stack([gain[:, owner == d].mean(1) for d in dict.fromkeys(owner.tolist())], 1)
+        found[kind] = intervals.crossed(table[None])
+    lows, highs = ({kind: getattr(e.interval(), end) for kind, e in found.items()} for end in ("low", "high"))
+    away = KINDS[1:]
+    verdict = "supported" if min(lows[k] for k in away) > threshold else "undecided"
+    verdict = "refuted" if min(highs[k] for k in away) < threshold else verdict
+    return {
+        "claim": f"Trained at home, a linear reader with {b} is ahead of one with {a} by more than 2 points, both where "
+        "answers stand anywhere and where they stand late.",
+        "a": a, "b": b, "home": "home", "away": away, "how": "both", "threshold": threshold,
+        "tuning_seeds": tuning_seeds, "seeds": seeds, "trials": dict.fromkeys((a, b), len(settings)), "tuned_on": "home",
+        "documents": owners, "scores": scores, "lead": {kind: e.mean for kind, e in found.items()},
+        "low": lows, "high": highs, "p": {kind: found[kind].p_value(threshold) for kind in away}, "verdict": verdict,
+    }  # fmt: skip
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_05_7", "locked": true}
+STUDY = (
+    "claim a b home away how threshold tuning_seeds seeds trials tuned_on documents scores lead low high p verdict"
+).split()
+
+
+def lead_tables(mine, sets):
+    """For each set the lead of B by seed and question, and by seed and document."""
+    questions, tables, owners = {}, {}, {}
+    for name in sets:
+        owner = list(mine["documents"][name])
+        a, b = (np.array(mine["scores"][method][name], dtype=float) for method in (mine["a"], mine["b"]))
+        shape = (len(mine["seeds"]), len(owner))
+        for method, got in ((mine["a"], a), (mine["b"], b)):
+            assert got.shape == shape, (
+                f"scores[{method!r}][{name!r}]: shape {shape} expected, not {got.shape}."
+            )
+            assert ((got >= 0) & (got <= 1)).all(), f"scores[{method!r}][{name!r}]: from 0 to 1."
+        order = dict.fromkeys(owner)
+        assert len(order) >= 10, f"documents[{name!r}]: {len(order)}. At least ten: they are what was drawn."
+        for document in order:
+            assert document not in owners, (
+                f"documents: {document!r} is in {name!r} and in {owners.get(document)!r}. A document belongs to one set."
+            )
+        owners |= dict.fromkeys(order, name)
+        questions[name] = b - a
+        places = [[i for i, d in enumerate(owner) if d == document] for document in order]
+        tables[name] = np.stack([questions[name][:, at].mean(1) for at in places], 1)
+    return questions, tables
+
+
+def check_05_7(study):
+    mine = checking.calls(study, limit=60.0)()
+    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
+    assert set(mine) == set(STUDY), (
+        f"Keys that are missing: {sorted(set(STUDY) - set(mine))}; too many: {sorted(set(mine) - set(STUDY))}."
+    )
+    a, b, home, away, bar, how = (mine[key] for key in ("a", "b", "home", "away", "threshold", "how"))
+    assert a != b, "a and b are the same method."
+    assert isinstance(away, list | tuple) and len({home, *away}) == 3, (
+        "away: two sets, different from each other and from home."
+    )
+    assert isinstance(mine["claim"], str) and len(mine["claim"]) >= 40, "claim: at least 40 characters."
+    for name in (a, b, *away):
+        assert name in mine["claim"], (
+            f"claim: {name!r} does not occur. A claim names what it compares, and where."
+        )
+    assert how in ("both", "one"), "how: 'both' or 'one'."
+    assert 0 <= bar <= 0.5, "threshold: from 0 to 0.5. Two points are 0.02."
+    seeds, tuning = mine["seeds"], mine["tuning_seeds"]
+    assert len(set(seeds)) == len(seeds) >= 4, "seeds: at least four, no two alike."
+    assert len(set(tuning)) == len(tuning) >= 2, "tuning_seeds: at least two, no two alike."
+    assert not set(seeds) & set(tuning), (
+        f"seeds: {sorted(set(seeds) & set(tuning))} chose the settings already."
+    )
+    assert isinstance(mine["trials"], dict) and set(mine["trials"]) == {a, b}, (
+        "trials: a dict with the two methods as keys."
+    )
+    assert mine["trials"][a] == mine["trials"][b] >= 1, (
+        "trials: who may try more settings wins by that alone."
+    )
+    assert mine["tuned_on"] == home, (
+        f"tuned_on: {mine['tuned_on']!r}. Settings that were chosen away are trained away: the shift is no longer one."
+    )
+    sets = [home, *away]
+    for key in ("documents", "lead", "low", "high"):
+        assert isinstance(mine[key], dict) and set(mine[key]) == set(sets), (
+            f"{key}: a dict with the keys {', '.join(sets)}."
+        )
+    assert isinstance(mine["p"], dict) and set(mine["p"]) == set(away), (
+        f"p: a dict with the keys {' and '.join(away)}. Home decides nothing."
+    )
+    questions, tables = lead_tables(mine, sets)
+    leads = {name: float(table.mean()) for name, table in tables.items()}
+    wrong = {
+        "lead: A minus B. The study asks for B minus A.": {name: -x for name, x in leads.items()},
+        "lead: the mean over all questions. A document with many would count more: take each document's mean first.": {
+            name: float(table.mean()) for name, table in questions.items()
+        },
+    }
+    checking.equal(mine["lead"], leads, "lead", wrong, tol=1e-6)
+    estimates = {name: intervals.crossed(table[None]) for name, table in tables.items()}
+    right = {name: estimate.interval() for name, estimate in estimates.items()}
+    for name in sets:
+        assert tables[name].std() > 1e-9, (
+            f"{name}: no lead differs from any other. Something is not drawn anew."
+        )
+        room = 0.01 * (right[name].high - right[name].low)
+        near = {
+            "questions as if they came one by one. Those of one document share its topic: the document is the unit.": (
+                intervals.crossed(questions[name][None]).interval().low
+            ),
+            "other seeds only. All seeds answer the same questions, so their luck is in each of them.": intervals.t_interval(
+                tables[name].mean(1)
+            ).low,
+            "other documents only. Another training run would give another lead on the same documents.": intervals.t_interval(
+                tables[name].mean(0)
+            ).low,
+            "seeds times documents as independent numbers. Neither is new in every cell.": intervals.t_interval(
+                tables[name].ravel()
+            ).low,
+        }
+        for key in ("low", "high"):
+            got, want = mine[key][name], getattr(right[name], key)
+            checking.form(got, 0.0, f"{key}[{name!r}]")
+            if abs(got - want) > room:
+                for message, value in near.items():
+                    assert key == "high" or abs(got - value) > room, f"low[{name!r}]: {message}"
+                raise AssertionError(f"{key}[{name!r}]: you have {got:.4f}; recomputed it is {want:.4f}.")
+    raw = {name: estimates[name].p_value(bar) for name in away}
+    holm = dict(zip(away, intervals.holm(list(raw.values())).tolist(), strict=True))
+    zero = {name: estimates[name].p_value(0.0) for name in away}
+    want = raw if how == "both" else holm
+    wrong = {
+        "p: with 'one' you may pick the luckier of two sets. Correct for two tests (intervals.holm).": raw,
+        "p: with 'both' the weaker set decides, so there is nothing to correct.": holm,
+        "p: against 0. The claim is about the threshold.": zero,
+    }
+    for name in away:
+        checking.form(mine["p"][name], 0.0, f"p[{name!r}]")
+    if any(abs(mine["p"][name] - want[name]) > 1e-3 for name in away):
+        for message, value in wrong.items():
+            assert any(abs(mine["p"][name] - value[name]) > 1e-3 for name in away), message
+        raise AssertionError(f"p: you have {mine['p']}; recomputed it is {want}.")
+    if how == "both":
+        supported = min(right[name].low for name in away) > bar
+        refuted = min(right[name].high for name in away) < bar
+    else:
+        supported = any(holm[name] < 0.05 and leads[name] > bar for name in away)
+        refuted = max(right[name].high for name in away) < bar
+    verdict = "supported" if supported else "refuted" if refuted else "undecided"
+    shown = ", ".join(f"{name} [{right[name].low:.3f}, {right[name].high:.3f}]" for name in away)
+    assert mine["verdict"] == verdict, f"verdict: {shown} against {bar:g}, for {how!r}, says {verdict}."
+    print(f"05.7 passed: {verdict}; {shown}. Now a person reads the study with the rubric.")
+
+
+check_05_7(study)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# One function: (method, seed) → for each set a list of scores. Test texts do not depend on the seed. All else is a mean
+# over the table that you get.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `gain[:, owner == d].mean(1)` is a column of the table: the lead of each seed on document `d`. Compare the interval with
+# `intervals.t_interval` of the rows' means and of the columns' means: which of the two is nearly as wide?
+#
+# </details>
+#
+# {{solution}}

@@ -17,18 +17,21 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
+# Exercise 06.6 trains a small language model, and exercise 06.7 is a project: each of them is worth an evening.
 #
 # {{overview}}
 
 # %%
+import itertools
 import math
+import random
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 # %% [markdown]
 # ## 06.1 The shift, once
@@ -670,3 +673,566 @@ def hidden_06_5(answer_scores):
 
 hidden_06_5(answer_scores)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 06.6 Down to the entropy
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# A small grammar makes texts: an opening word; two or more fillers, each drawn by the one before it; the closing word that
+# belongs to the opening one; the *first* filler once more; the end. Who knows the grammar still cannot say what comes
+# next: the best possible loss on fresh texts is the grammar's *entropy*. Train a causal model from scratch until it pays
+# at most $0.07$ nats a token more than that, and say what it will pay **before** the checker measures it.
+#
+# `train(texts, V, seed)` returns a pair `(net, loss)`:
+#
+# - `texts` are $2000$ lists of word ids from $0$ to $V - 1$. Each has $6$ to `LONGEST` ids, ends with `END`, which is
+#   $0$, and has no other $0$. Padding has no id of its own: short texts are filled up with `END`.
+# - `net(ids)`, any function or module, takes an int64 tensor $(B, T)$ of such rows, $T \le$ `LONGEST`, and returns finite
+#   logits $(B, T, V)$. Row $t$ speaks of token $t + 1$ and may read the tokens $0 \dots t$ only. What it says of a text does
+#   not depend on other rows, nor on the padding, and is the same in every call. It is used as you return it.
+# - `loss` is your own estimate of the net's loss on fresh texts: the mean over all tokens but the first of each text, the
+#   end once, padding never. It may lie at most $0.08$ nats from what the checker finds on $600$ texts of the same grammar.
+# - The same texts and the same `seed` give the same net. You have $30$ seconds of processor time; the solution needs
+#   one or two.
+#
+# The checker makes its grammar with a seed; the hidden cases use others, with other words and another $V$. Below are the
+# grammar, so that you can make texts to try, and the lesson's block. The cell for your answer has stubs for two
+# helpers: use them or throw them away. (A model that sees the words of the future can get below the entropy. That is no
+# success.)
+
+# %%
+END, LONGEST = 0, 16
+
+
+class Grammar:
+    """One grammar of 20 words or so, drawn from a seed. ``text`` makes a text, ``log_p`` knows its probabilities."""
+
+    def __init__(self, seed):
+        draw = random.Random(seed)
+        pairs, fillers = draw.randint(4, 6), draw.randint(6, 9)
+        self.V = 1 + 2 * pairs + fillers
+        words = draw.sample(range(1, self.V), self.V - 1)
+        self.opening, self.closing = words[:pairs], words[pairs : 2 * pairs]  # the i-th closes the i-th
+        self.fillers = words[2 * pairs :]
+        self.stop = draw.uniform(0.15, 0.25)  # the probability that the fillers end, from the second on
+        self.first = self._shares(draw)
+        self.next = {word: self._shares(draw) for word in self.fillers}
+
+    def _shares(self, draw):
+        raw = [math.exp(1.3 * draw.gauss(0, 1)) for _ in self.fillers]
+        return {word: r / sum(raw) for word, r in zip(self.fillers, raw, strict=True)}
+
+    def text(self, draw):
+        """A list of ids; ``draw`` is a random.Random."""
+        pair, fillers = draw.randrange(len(self.opening)), []
+        while len(fillers) < 2 or (len(fillers) < LONGEST - 4 and draw.random() > self.stop):
+            shares = self.next[fillers[-1]] if fillers else self.first
+            fillers += draw.choices(list(shares), list(shares.values()))
+        return [self.opening[pair], *fillers, self.closing[pair], fillers[0], END]
+
+    def log_p(self, text):
+        """ln p of each token but the first, given all before it."""
+        fillers = text[1:-3]
+        found = [math.log(self.first[fillers[0]])]
+        for i, (old, new) in enumerate(itertools.pairwise(fillers)):
+            found.append(math.log(self.next[old][new]) + (math.log(1 - self.stop) if i else 0.0))
+        return [*found, math.log(self.stop) if len(fillers) < LONGEST - 4 else 0.0, 0.0, 0.0]
+
+
+class Block(nn.Module):
+    """The lesson's block: x (B, T, d), and seen (T, T), true where query t may read key s."""
+
+    def __init__(self, d, heads):
+        super().__init__()
+        self.heads, self.norm1, self.norm2 = heads, nn.LayerNorm(d), nn.LayerNorm(d)
+        self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
+        self.up, self.down = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
+
+    def forward(self, x, seen):
+        parts = self.qkv(self.norm1(x)).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        x = x + self.out(o.transpose(1, 2).flatten(2))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+# %% nbgrader={"grade_id": "answer_06_6", "solution": true}
+class Net(nn.Module):
+    """Logits (B, T, V) for ids (B, T). A helper: not checked on its own."""
+
+    def __init__(self, V):
+        super().__init__()
+        ### BEGIN SOLUTION
+        d = 24
+        self.words, self.places = nn.Embedding(V, d), nn.Embedding(LONGEST, d)
+        for table in (self.words, self.places):
+            nn.init.normal_(table.weight, std=0.4)
+        self.block, self.norm, self.head = Block(d, 2), nn.LayerNorm(d), nn.Linear(d, V)
+        ### END SOLUTION
+
+    def forward(self, ids):
+        ### BEGIN SOLUTION
+        T = ids.shape[1]
+        seen = torch.ones(T, T, dtype=torch.bool).tril()
+        x = self.words(ids) + self.places(torch.arange(T))
+        return self.head(self.norm(self.block(x, seen)))
+        ### END SOLUTION
+
+
+def batch(texts):
+    """ids (B, T) and labels (B, T), the label of place t being the token that it predicts. A helper, too."""
+    ### BEGIN SOLUTION
+    T = max(map(len, texts))
+    ids, labels = torch.full((len(texts), T), END), torch.full((len(texts), T), -100)
+    for i, text in enumerate(texts):
+        ids[i, : len(text)] = torch.tensor(text)
+        labels[i, : len(text) - 1] = torch.tensor(text[1:])  # shifted here, and nowhere else
+    return ids, labels
+    ### END SOLUTION
+
+
+def train(texts, V, seed):
+    """Return (net, loss): logits for ids, and what you expect it to pay a token on fresh texts."""
+    ### BEGIN SOLUTION
+    torch.manual_seed(seed)
+    net, held_out, own = Net(V), batch(texts[:400]), batch(texts[400:])
+    adam, steps = torch.optim.AdamW(net.parameters(), weight_decay=0.1), 170
+    for step in range(steps):
+        for group in adam.param_groups:
+            group["lr"] = 2e-2 * min(1.0, (step + 1) / 20) * (1 - step / steps)
+        rows = torch.randint(len(own[0]), (64,))
+        ids, labels = (part[rows] for part in own)
+        adam.zero_grad()
+        F.cross_entropy(net(ids).flatten(0, 1), labels.flatten(), ignore_index=-100).backward()
+        adam.step()
+    with torch.no_grad():
+        ids, labels = held_out
+        return net, F.cross_entropy(net(ids).flatten(0, 1), labels.flatten(), ignore_index=-100).item()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_06_6", "grade": true, "points": 5, "locked": true}
+def said_06_6(net, ids, V):
+    """The net's logits, with their form checked."""
+    with torch.no_grad():
+        z = checking.calls(net, slow="Fresh texts are read in one call.")(ids)
+    checking.form(z, torch.zeros(*ids.shape, V), "the net's logits")
+    assert torch.isfinite(z).all(), "The net's logits are not finite."
+    return z.double()
+
+
+def measured_06_6(net, grammar, texts):
+    """Loss and floor of each token but the first, (N, T - 1), NaN where there is none; and the logits."""
+    ids = torch.full((len(texts), LONGEST), END)
+    floor = torch.full((len(texts), LONGEST - 1), math.nan, dtype=torch.float64)
+    for i, text in enumerate(texts):
+        ids[i, : len(text)] = torch.tensor(text)
+        floor[i, : len(text) - 1] = -torch.tensor(grammar.log_p(text), dtype=torch.float64)
+    z = said_06_6(net, ids, grammar.V)
+    paid = -z[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    return ids, z, paid, floor
+
+
+def honest_06_6(net, ids, z, lengths, found, entropy):
+    """No look at the future, at other rows, at padding; no dropout; no copy of the input."""
+    again = said_06_6(net, ids, z.shape[-1])
+    assert torch.allclose(z, again, atol=1e-3), (
+        "Two calls with the same rows differ. Is dropout still on? Call eval()."
+    )
+    other = ids.clone()
+    other[:, 3:] = ids[:, 3:].flip(0)
+    moved = (said_06_6(net, other, z.shape[-1]) - z)[:, :3].abs().max().item()
+    below = f" With the answer in sight it pays {found:.2f} nats; no honest model pays less than the entropy, {entropy:.2f}."
+    assert moved < 1e-3, (
+        "What the net says at place 2 changes with the words after it: it looks ahead. Where is the causal mask?"
+        + below * (found < entropy)
+    )
+    for i in (0, 1, 2):
+        alone = said_06_6(net, ids[i : i + 1, : lengths[i]], z.shape[-1])[0]
+        assert torch.allclose(alone, z[i, : lengths[i]], atol=1e-3), (
+            "A text alone, without padding, gets other logits than in its batch. Rows must not mix, and padding stands "
+            "on the right, where a causal model never looks."
+        )
+    real = torch.arange(LONGEST)[None] < torch.tensor(lengths)[:, None] - 1
+    copied = (z.argmax(-1) == ids)[real].double().mean().item()
+    assert copied < 0.5, (
+        f"At {copied:.0%} of the places the net says the word that stands there: no shift. Place t predicts token t + 1."
+    )
+
+
+def blame_06_6(grammar, fresh, z, paid, lengths):
+    """Which of the words that can be known does the net not know?"""
+    rows, ends = torch.arange(len(fresh)), torch.tensor(lengths)
+    end, echo = (paid[rows, ends - back].mean().item() for back in (2, 3))
+    closing = z[rows, ends - 4][:, grammar.closing].log_softmax(-1)
+    which = torch.tensor([grammar.closing.index(text[-3]) for text in fresh])
+    far = -closing[rows, which].mean().item()
+    assert far < 0.5, (
+        f"The closing word belongs to the opening one, and the net hardly knows which: {far:.2f} nats, by luck "
+        f"{math.log(len(grammar.closing)):.2f}. How far back can it read?"
+    )
+    assert end < 1.0, (
+        f"The end costs {end:.1f} nats, and it is certain: nothing taught it. END has the id of padding; labels that are "
+        "masked by *id* lose it. Count lengths."
+    )
+    assert echo < 0.4, (
+        f"The word before the end is the first filler again. The net pays {echo:.2f} nats for it: it sees which words came, "
+        "and not where they stood. Does anything tell it a word's place?"
+    )
+
+
+def judge_06_6(train, seed, count=2000):
+    """The loss above the entropy, or an AssertionError that says what is probably missing."""
+    grammar, draw = Grammar(seed), random.Random(seed + 1000)
+    texts, fresh = ([grammar.text(draw) for _ in range(n)] for n in (count, 600))
+    call = checking.calls(train, limit=30.0, slow="Thirty seconds: take fewer updates, or a smaller net.")
+    got = call(texts, grammar.V, seed)
+    assert isinstance(got, list | tuple) and len(got) == 2, "Return the net and your estimate of its loss."
+    net, told = got
+    assert callable(net), f"The net cannot be called: {checking.shown(net)}."
+    checking.form(told, 0.0, "the estimated loss")
+    ids, z, paid, floor = measured_06_6(net, grammar, fresh)
+    entropy, real = floor.nanmean().item(), ~floor.isnan()
+    found, lengths = paid[real].mean().item(), list(map(len, fresh))
+    honest_06_6(net, ids, z, lengths, found, entropy)
+    if found - entropy > 0.07:
+        blame_06_6(grammar, fresh, z, paid, lengths)
+        *_, again, own = measured_06_6(net, grammar, texts[:600])
+        heart = (again - own)[~own.isnan()].mean().item()
+        assert heart > found - entropy - 0.06, (
+            f"{found - entropy:.3f} nats above the entropy on fresh texts, {heart:+.3f} on yours: it has your texts by "
+            "heart. Fewer passes, and texts held out that say when to stop."
+        )
+        raise AssertionError(
+            f"{found - entropy:.3f} nats above the entropy, 0.07 are allowed. Yours {heart:+.3f} on your own texts: more "
+            "updates, a larger rate that falls to zero, or larger first values of the tables."
+        )
+    say_06_6(float(told), found, entropy, paid, real)
+    return found - entropy, net, texts, grammar
+
+
+def say_06_6(told, found, entropy, paid, real):
+    """Is the learner's own estimate right?"""
+    if abs(told - found) <= 0.08:
+        return
+    known = {
+        "padding counts in your estimate. It is easy to predict, and nobody asked for it.": paid.mean().item(),
+        "that is in bits. Nats use the natural logarithm.": found / math.log(2),
+        "that is the perplexity. Its logarithm is asked for.": math.exp(found),
+        "that is the loss of a whole text. Divide by the tokens that count.": (paid * real)
+        .sum(1)
+        .mean()
+        .item(),
+    }
+    for message, value in known.items():
+        assert abs(told - value) > 0.08, (
+            f"The net is good. Your estimate, {told:.3f} for {found:.3f}: {message}"
+        )
+    assert told > entropy - 0.05, (
+        f"The net is good. But your estimate, {told:.3f}, lies below the entropy, {entropy:.3f}: nothing can be that good on "
+        "fresh texts. On which texts did you measure?"
+    )
+    raise AssertionError(
+        f"The net is good. Your estimate is {told:.3f}, and it pays {found:.3f}. Measure on texts that it was not trained on."
+    )
+
+
+def check_06_6(train):
+    over, *_ = judge_06_6(train, 1)
+    print(f"06.6 passed the visible cases: {over:.3f} nats a token above the entropy.")
+
+
+check_06_6(train)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_06_6(train):
+    _, net, texts, grammar = judge_06_6(train, 20)
+    rows = torch.tensor([text[:6] for text in texts[:50]])
+    again = checking.calls(train, limit=30.0)(texts, grammar.V, 20)[0]
+    same = torch.allclose(*(said_06_6(each, rows, grammar.V) for each in (net, again)), atol=1e-3)
+    assert same, "The same texts and seed gave two nets: draw all from the seed."
+
+
+hidden_06_6(train)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 06.7 Project: a study of decoding that can be decided
+#
+# > ●●●●● · 150 minutes · practice
+#
+# Which decoder is better? With a real model nobody can say, since nobody knows which of its texts are right. Here the truth
+# is known: `prompt_06_7(number)` is a prompt of a small world. A text is its first word and seven more. Behind each word
+# only five words are *right*, and the model gives the others some probability, too. `texts_06_7` draws texts with any
+# decoder: a function from logits to the weights by which words are drawn. Each prompt has its own model.
+#
+# Of the texts that a decoder draws for one prompt, equally many for all decoders, count three shares: `right`, the texts
+# whose steps are all right; `distinct`, the different texts; `yield`, the *different right* texts. Greedy decoding
+# mostly wins the first, and loses the others.
+#
+# Choose two decoders `a` and `b` with a setting each (temperature, top-k, nucleus, min-p, your own; none may be called
+# `plain`), and one measure. Write the claim first: "the *measure* of *a* is above that of *b* by more than `threshold`".
+# Choose each setting on dev prompts, compare on others. Return a dict:
+#
+# | key | what |
+# |:--|:--|
+# | `claim` | a sentence that names `a`, `b` and the measure |
+# | `a`, `b`, `measure` | two names of decoders; `"right"`, `"distinct"` or `"yield"` |
+# | `threshold` | what the difference must pass, $0$ or more |
+# | `dev`, `prompts` | numbers of prompts, all different: at least $15$ to tune on, at least $30$ to compare on |
+# | `settings` | for `a` and `b` the list of settings tried: equally many, at least three |
+# | `tried` | for `a` and `b`: a list over settings of lists over the dev prompts of lists of texts |
+# | `chosen` | for `a` and `b` the place of the setting whose measure is highest on dev; of equals the first |
+# | `texts` | for `a`, `b` and `"plain"` (temperature $1$, nothing cut): a list over `prompts` of lists of texts |
+# | `means` | for the same three a dict of all three measures, each the mean over `prompts` |
+# | `difference`, `low`, `high` | measure of `a` minus that of `b`: mean over prompts, its t interval at $0.95$ |
+# | `verdict` | `"supported"`, `"refuted"` (the whole interval lies below the threshold) or `"undecided"` |
+#
+# A text is a list of eight ids, and at least ten are drawn for a prompt. Both decoders answer the same prompts, so the unit
+# of the interval is the prompt's *difference*. The checker counts all shares again from your texts. A person reads the rest
+# with this rubric ($0$ to $2$ points a row; $8$ of $12$ pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | claim | cannot fail | can fail | names decoders, measure, world, number of texts and direction before the run |
+# | threshold | a habit | a reason | compares what the gain is worth with what it costs |
+# | grids | two guesses | equally many settings | equally many, and both best settings lie between worse ones |
+# | price | one measure only | all three | says who would rather have what `a` loses |
+# | ends of the scale | missing | `plain` is read | `plain` and greedy are read, and explain what a cut does |
+# | ending | only success is described | three verdicts | also what this world lacks: memory, length, an end token |
+
+# %%
+WORDS, LENGTH = 24, 8
+
+
+def prompt_06_7(number):
+    """First word; the model's logits behind each word (WORDS, WORDS); bool of the same shape: is the step right?"""
+    g = torch.Generator().manual_seed(1)
+    order = torch.rand(WORDS, WORDS, generator=g).argsort(1)
+    g = torch.Generator().manual_seed(number + 2)
+    shares = torch.tensor([0.4, 0.25, 0.15, 0.12, 0.08]).log().expand(WORDS, 5)
+    shares = (shares + 1.5 * torch.rand(1, generator=g) * torch.randn(WORDS, 5, generator=g)).softmax(1)
+    truth = torch.zeros(WORDS, WORDS).scatter(1, order[:, :5], shares)
+    noise = (2 * torch.randn(WORDS, WORDS, generator=g)).softmax(1)
+    first = int(torch.randint(WORDS, (1,), generator=g))
+    return first, (0.8 * truth + 0.2 * noise).log(), truth > 0
+
+
+def texts_06_7(number, decoder, seed, count=20):
+    """``count`` texts for one prompt; decoder: logits (count, WORDS) -> weights to draw by, of the same shape."""
+    first, logits, _ = prompt_06_7(number)
+    g = torch.Generator().manual_seed(1000 * number + seed)
+    ids = torch.full((count, 1), first)
+    while ids.shape[1] < LENGTH:
+        ids = torch.cat([ids, torch.multinomial(decoder(logits[ids[:, -1]]), 1, generator=g)], 1)
+    return ids.tolist()
+
+
+def top_k(k):  # a decoder to start from
+    return lambda z: z.masked_fill(z < z.topk(k).values[:, -1:], -torch.inf).softmax(-1)
+
+
+print(texts_06_7(0, top_k(1), seed=0, count=1), "is greedy;", texts_06_7(0, top_k(5), seed=0, count=2))
+
+
+# %% nbgrader={"grade_id": "answer_06_7", "solution": true}
+def study():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    a, b, measure, threshold = "min-p", "nucleus", "yield", 0.02
+    dev, prompts = list(range(16)), list(range(100, 140))
+
+    def min_p(share):
+        def decoder(z):
+            p = z.softmax(-1)
+            return p * (p >= share * p.amax(-1, keepdim=True))
+
+        return decoder
+
+    def nucleus(share):
+        def decoder(z):
+            p, order = z.softmax(-1).sort(-1, descending=True)
+            kept = p * (p.cumsum(-1) - p < share)
+            return torch.zeros_like(kept).scatter(-1, order, kept)
+
+        return decoder
+
+    def shares(number, texts):
+        *_, right = prompt_06_7(number)
+        good = [text for text in texts if all(right[i, j] for i, j in itertools.pairwise(text))]
+        counts = len(good), len({*map(tuple, texts)}), len({*map(tuple, good)})
+        return dict(zip(("right", "distinct", "yield"), (n / len(texts) for n in counts), strict=True))
+
+    def mean(numbers, lists, what):
+        return sum(shares(n, texts)[what] for n, texts in zip(numbers, lists, strict=True)) / len(numbers)
+
+    make = {a: min_p, b: nucleus}
+    settings = {a: [0.1, 0.2, 0.3, 0.5], b: [0.8, 0.7, 0.6, 0.4]}
+    tried = {d: [[texts_06_7(n, make[d](s), 1) for n in dev] for s in settings[d]] for d in make}
+    scores = {d: [mean(dev, lists, measure) for lists in tried[d]] for d in make}
+    chosen = {d: scores[d].index(max(scores[d])) for d in make}
+    final = {d: make[d](settings[d][chosen[d]]) for d in make} | {"plain": lambda z: z.softmax(-1)}
+    texts = {d: [texts_06_7(n, final[d], 2) for n in prompts] for d in final}
+    names = ("right", "distinct", "yield")
+    means = {d: {what: mean(prompts, texts[d], what) for what in names} for d in texts}
+    gains = [
+        shares(n, x)[measure] - shares(n, y)[measure]
+        for n, x, y in zip(prompts, texts[a], texts[b], strict=True)
+    ]
+    found = intervals.t_interval(gains)
+    return {
+        "claim": "The yield of min-p is above that of nucleus by more than 0.02: twenty texts a prompt, this world, each "
+        "setting the best of four on 16 other prompts.",
+        "a": a, "b": b, "measure": measure, "threshold": threshold, "dev": dev, "prompts": prompts,
+        "settings": settings, "tried": tried, "chosen": chosen, "texts": texts, "means": means,
+        "difference": found.mean, "low": found.low, "high": found.high,
+        "verdict": "supported" if found.low > threshold else "refuted" if found.high < threshold else "undecided",
+    }  # fmt: skip
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_06_7", "locked": true}
+MEASURES = ("right", "distinct", "yield")
+KEYS = (
+    "claim a b measure threshold dev prompts settings tried chosen texts means difference low high verdict"
+).split()
+
+
+def shares_06_7(numbers, lists, name, count):
+    """The three measures of each prompt, and for each text whether it is right."""
+    assert isinstance(lists, list | tuple) and len(lists) == len(numbers), (
+        f"{name}: one list of texts for each of the {len(numbers)} prompts."
+    )
+    rows, hits = [], []
+    for number, texts in zip(numbers, lists, strict=True):
+        first, _, right = prompt_06_7(number)
+        assert len(texts) == count, (
+            f"{name}, prompt {number}: {len(texts)} texts, elsewhere {count}. Who draws more finds more: draw equally many."
+        )
+        ids = torch.tensor(texts)
+        assert ids.shape == (count, LENGTH) and ids.min() >= 0 and ids.max() < WORDS, (
+            f"{name}, prompt {number}: {LENGTH} ids a text, from 0 to {WORDS - 1}."
+        )
+        assert (ids[:, 0] == first).all(), f"{name}, prompt {number}: each text begins with the word {first}."
+        good = right[ids[:, :-1], ids[:, 1:]].all(1)
+        hits.append(good.double().tolist())
+        counts = good.sum().item(), len({*map(tuple, texts)}), len({*map(tuple, ids[good].tolist())})
+        rows.append([n / count for n in counts])
+    return dict(zip(MEASURES, zip(*rows, strict=True), strict=True)), hits
+
+
+def check_06_7(study):
+    mine = checking.calls(study, limit=90.0)()
+    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
+    assert set(mine) == set(KEYS), f"Keys expected: {', '.join(KEYS)}."
+    a, b, measure, dev, prompts = (mine[key] for key in ("a", "b", "measure", "dev", "prompts"))
+    assert a != b and "plain" not in (a, b), "a, b: two different decoders, and none of them is plain."
+    assert measure in MEASURES, f"measure: one of {', '.join(MEASURES)}."
+    for name in (a, b, measure):
+        assert name in mine["claim"], f"claim: {name!r} does not occur. A claim names what it compares."
+    assert len(set(dev)) == len(dev) >= 15, "dev: at least 15 prompts, no two alike."
+    assert len(set(prompts)) == len(prompts) >= 30, "prompts: at least 30, no two alike."
+    assert not set(dev) & set(prompts), (
+        "prompts: some are in dev. A setting looks best on the prompts that it was chosen on."
+    )
+    pair, three = {a, b}, {a, b, "plain"}
+    for key, wanted in {
+        "settings": pair,
+        "tried": pair,
+        "chosen": pair,
+        "texts": three,
+        "means": three,
+    }.items():
+        assert isinstance(mine[key], dict) and set(mine[key]) == wanted, (
+            f"{key}: a dict with the keys {', '.join(sorted(wanted))}."
+        )
+    sizes = {d: len(mine["settings"][d]) for d in (a, b)}
+    assert min(sizes.values()) >= 3, "settings: at least three for each decoder."
+    assert sizes[a] == sizes[b], (
+        f"settings: {sizes[a]} for {a} and {sizes[b]} for {b}. Who may try more settings wins by that alone."
+    )
+    count = len(mine["texts"]["plain"][0])
+    assert count >= 10, "texts: at least ten for each prompt."
+    found = {d: shares_06_7(prompts, mine["texts"][d], f"texts of {d}", count) for d in three}
+    for d in (a, b):
+        assert len(mine["tried"][d]) == sizes[d], f"tried: one list for each setting of {d}."
+        dev_found = [shares_06_7(dev, lists, f"tried of {d}", count)[0] for lists in mine["tried"][d]]
+        scores = [sum(each[measure]) for each in dev_found]
+        best, at = max(scores), mine["chosen"][d]
+        for other in MEASURES:
+            own = [sum(each[other]) for each in dev_found]
+            assert at == scores.index(best) or own == scores or own.index(max(own)) != at, (
+                f"chosen: setting {at} of {d} is the best by {other!r}. The claim is about {measure!r}: choose by that."
+            )
+        assert at == scores.index(best), (
+            f"chosen: on the dev prompts setting {scores.index(best)} of {d} is the best (the first of equals), not {at}. "
+            "Did you choose on the prompts that you compare on?"
+        )
+    want = {
+        d: {what: sum(values) / len(values) for what, values in found[d][0].items()} for d in sorted(three)
+    }
+    pooled = {d: len({tuple(t) for texts in mine["texts"][d] for t in texts}) for d in three}
+    for d in want:
+        for what, value in want[d].items():
+            wrong = {
+                f"means, {d}: different texts are counted for each prompt, then averaged. You pooled the prompts.": pooled[
+                    d
+                ]
+                / count
+                / len(prompts),
+                f"means, {d}: yield counts different texts that are right. You count wrong ones, too.": want[
+                    d
+                ]["distinct"],
+            }
+            name = f"means[{d!r}][{what!r}]"
+            checking.equal(mine["means"][d][what], value, name, wrong, tol=1e-6)
+    x, y = (torch.tensor(found[d][0][measure], dtype=torch.float64) for d in (a, b))
+    right = intervals.t_interval((x - y).tolist())
+    flipped = {f"difference: {b} minus {a}. The claim is about {a} minus {b}.": -right.mean}
+    checking.equal(mine["difference"], right.mean, "difference", flipped, tol=1e-6)
+    single = torch.tensor(found[a][1]) - torch.tensor(found[b][1])
+    flat = intervals.t_interval(single.flatten().tolist())
+    apart = math.sqrt((x.var() + y.var()).item() / len(x))
+    half = (right.high - right.low) / 2
+    wrong = {
+        "low: the texts of one prompt are no independent cases. One difference a prompt.": flat.low,
+        "low: these are two separate intervals. Both decoders answer the same prompts: take the difference of each prompt.": (
+            right.mean - half * apart / ((x - y).std().item() / math.sqrt(len(x)))
+        ),
+        "low: that is one standard error. A 95 % t interval is wider.": right.mean
+        - (x - y).std().item() / math.sqrt(len(x)),
+    }
+    checking.equal(mine["low"], right.low, "low", wrong, tol=max(1e-6, 1e-3 * half))
+    checking.equal(mine["high"], right.high, "high", tol=max(1e-6, 1e-3 * half))
+    bar = mine["threshold"]
+    assert bar >= 0, "threshold: 0 or more."
+    verdict = "supported" if right.low > bar else "refuted" if right.high < bar else "undecided"
+    assert mine["verdict"] == verdict, (
+        f"verdict: the interval [{right.low:.3f}, {right.high:.3f}] against {bar:g} says {verdict}."
+    )
+    print(
+        f"06.7 passed: {verdict}, [{right.low:.3f}, {right.high:.3f}]. Now a person reads it with the rubric."
+    )
+    for d in (a, b, "plain"):
+        print(f"{d:12s}", ", ".join(f"{what} {value:.2f}" for what, value in want[d].items()))
+
+
+check_06_7(study)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Write one function that gives the three shares for a prompt and its texts. All else is a mean of them, or a difference.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Before the claim, look at one decoder on the dev prompts: how do `right`, `distinct` and `yield` move with its setting?
+# The best yield lies between the extremes. Two decoders at their best may be closer than you think.
+#
+# </details>
+#
+# {{solution}}

@@ -17,8 +17,8 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
+# Exercise 07.6 trains small networks, and exercise 07.7 is a project: each of them is worth an evening.
 #
 # {{overview}}
 
@@ -27,9 +27,11 @@ import math
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 # %% [markdown]
 # ## 07.1 Dropout that keeps the mean
@@ -651,3 +653,462 @@ def hidden_07_5(calibration_error):
 
 hidden_07_5(calibration_error)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 07.6 Few rows, wrong labels
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# A world has three classes, and a class is two clouds. You get $150$ rows of ten numbers. In some worlds all labels are
+# right, in others a share is wrong, up to nearly a third; you are not told which. Test rows follow the same law, wrong labels
+# included. Who knows clouds and shares pays the *least possible* loss. Write
+#
+# `learn(x, y, generator) -> nets`
+#
+# - `x` $(150, 10)$ float32, `y` $(150,)$ int64 from $0$ to $2$. The rows come in no order that you may rely on.
+# - `nets` is a list of one to ten modules from (N, 10) to logits (N, 3). The answer is the *mean of their probabilities*.
+#   They are used as you hand them over: nobody calls `eval()` for you.
+# - In each world you have $800$ updates for everything: search, folds, members. An update is a call of `step()` of an
+#   optimizer of `torch.optim`, and the checker counts them. You also have $20$ seconds of processor time.
+# - Draw from `generator`, so that a run can be repeated (`net_07_6` does).
+#
+# The checker goes through six worlds and wants a mean test loss of at most $0.13$ nats above the least possible. Training
+# until the training loss is small lies more than a nat above it. Stopping early on a third of the rows is not enough
+# either. The remedies of the lesson are allowed, and others: what you choose, choose on the rows that you have.
+
+
+# %%
+def world_07_6(seed):
+    """Rows and labels to learn from; test rows, the true probabilities of their labels, and the least possible loss."""
+    g = torch.Generator().manual_seed(seed)
+    wrong = (0.0, 0.15, 0.3)[seed % 3]
+    centres = (0.8 + 0.4 * torch.rand(1, generator=g)) * torch.randn(6, 10, generator=g)
+
+    def rows(n):
+        cloud = torch.randint(6, (n,), generator=g)
+        x = centres[cloud] + torch.randn(n, 10, generator=g)
+        p = (x @ centres.T - (centres**2).sum(1) / 2).softmax(1)
+        p = p[:, :3] + p[:, 3:]  # clouds k and k + 3 are class k
+        turned = torch.rand(n, generator=g) < wrong
+        y = torch.where(turned, cloud + torch.randint(1, 3, (n,), generator=g), cloud) % 3
+        return x, y, (1 - wrong) * p + wrong / 2 * (1 - p)
+
+    x, y, _ = rows(150)
+    X, _, p = rows(2000)
+    return x, y, X, p, -(p * p.clamp(min=1e-12).log()).sum(1).mean().item()
+
+
+def net_07_6(generator, dropout=0.0):
+    """A fresh small network; its first values are drawn from the generator."""
+    torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+    return nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, 3))
+
+
+# %% nbgrader={"grade_id": "answer_07_6", "solution": true}
+def learn(x, y, generator):
+    """x (150, 10), y (150,). Return a list of nets from (N, 10) to logits (N, 3)."""
+
+    ### BEGIN SOLUTION
+    def fit(x, y, steps, decay, dev=None):
+        """A net, and its summed loss on the dev rows after every fifth update."""
+        net, looks = net_07_6(generator, dropout=0.3), []
+        adam = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=decay)
+        for step in range(1, steps + 1):
+            net.train()
+            adam.zero_grad()
+            near = x + 0.7 * torch.randn(x.shape, generator=generator)  # a row stands for its surroundings
+            F.cross_entropy(net(near), y).backward()
+            adam.step()
+            if dev and step % 5 == 0:
+                net.eval()
+                with torch.no_grad():
+                    looks.append(F.cross_entropy(net(dev[0]), dev[1], reduction="sum").item())
+        return net.eval(), looks
+
+    order, scores = torch.randperm(len(x), generator=generator), {}
+    for decay in (0.0, 8.0):
+        for fold in range(3):
+            out = torch.zeros(len(x), dtype=torch.bool)
+            out[order[fold::3]] = True
+            _, looks = fit(x[~out], y[~out], 40, decay, dev=(x[out], y[out]))
+            for i, loss in enumerate(looks):
+                scores[decay, 5 * i + 5] = scores.get((decay, 5 * i + 5), 0.0) + loss
+    decay, steps = min(scores, key=scores.get)
+    return [fit(x, y, steps, decay)[0] for _ in range(5)]  # on all rows
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_07_6", "grade": true, "points": 5, "locked": true}
+BUDGET = 800
+
+
+def mean_07_6(nets, x):
+    """The nets' mean probabilities."""
+    with torch.no_grad():
+        found = [checking.calls(net)(x) for net in nets]
+    for z in found:
+        checking.form(z, torch.zeros(len(x), 3), "logits of a net")
+        assert torch.isfinite(z).all(), "A net's logits are not finite."
+    return torch.stack([z.double().softmax(1) for z in found])
+
+
+def run_07_6(learn, seed, sort=False):
+    """Excess on test rows, loss on the learner's own rows against the least possible, updates made, number of nets."""
+    x, y, X, p, least = world_07_6(seed)
+    if sort:
+        x, y = x[y.argsort()], y.sort().values
+    made = [0]
+
+    def count(*_):
+        made[0] += 1
+
+    call = checking.calls(
+        learn, limit=20.0, slow="Twenty seconds a world: fewer updates.", changes=("generator",)
+    )
+    handle = register_optimizer_step_post_hook(count)
+    try:
+        nets = call(x, y, torch.Generator().manual_seed(seed))
+    finally:
+        handle.remove()
+    assert made[0] <= BUDGET, (
+        f"{made[0]} updates in one world, {BUDGET} are allowed in all, the search included."
+    )
+    assert isinstance(nets, list | tuple) and all(isinstance(net, nn.Module) for net in nets), (
+        f"Return a list of modules, not {checking.shown(nets)}."
+    )
+    assert 1 <= len(nets) <= 10, f"{len(nets)} nets: one to ten are allowed."
+    each = mean_07_6(nets, X)
+    assert torch.equal(each, mean_07_6(nets, X)), (
+        "A net says something else in each call: dropout is still on. Hand the nets over after eval()."
+    )
+    assert len(nets) == 1 or (each - each[:1]).abs().max() > 1e-6, (
+        f"{len(nets)} nets, and all are the same net. An ensemble lives on disagreement: other first values, rows or noise."
+    )
+    over = -(p * each.mean(0).clamp(min=1e-12).log()).sum(1).mean().item() - least
+    own = -mean_07_6(nets, x).mean(0)[range(len(y)), y].clamp(min=1e-12).log().mean().item()
+    return over, own - least, made[0], len(nets)
+
+
+def judge_07_6(learn, seeds, sort=False):
+    runs = [run_07_6(learn, seed, sort) for seed in seeds]
+    over, own = (sum(run[i] for run in runs) / len(runs) for i in (0, 1))
+    if over <= 0.13:
+        return over
+    clean, noisy = (
+        sum(part) / max(1, len(part))
+        for part in (
+            [run[0] for run, seed in zip(runs, seeds, strict=True) if seed % 3 == kind] for kind in (0, 2)
+        )
+    )
+    told = f"{over:.3f} nats above the least possible; 0.13 are allowed."
+    if sort:
+        raise AssertionError(
+            f"{told} Here the rows come sorted by label. Were the first or the last rows held out? Shuffle, then cut."
+        )
+    assert own > -0.35, (
+        f"{told} On your own rows the loss is {-own:.2f} nats *below* the least possible: wrong labels are known by heart. A "
+        "small training loss says when a net is full, and not when it is good."
+    )
+    assert not (clean > 0.2 and clean > 3 * noisy), (
+        f"{told} With a third of the labels wrong you lie {noisy:.3f} above, with all labels right {clean:.3f}: one strength "
+        "of the remedy for all worlds. Choose it in each world, on rows held out."
+    )
+    made = {run[2] for run in runs}
+    assert len(made) > 1 or made.pop() > 300, (
+        f"{told} {runs[0][2]} updates in each world: nothing was chosen. Worlds differ; rows held out say how."
+    )
+    raise AssertionError(
+        f"{told} You made {max(run[2] for run in runs)} of {BUDGET} updates, and handed over {runs[0][3]}. What chooses "
+        "by few rows chooses by luck: let each row be held out once (folds), train on all rows in the end, average several "
+        "nets, and try more than one remedy."
+    )
+
+
+def check_07_6(learn):
+    over = judge_07_6(learn, range(6))
+    print(f"07.6 passed the visible cases: {over:.3f} nats above the least possible loss.")
+
+
+check_07_6(learn)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_07_6(learn):
+    judge_07_6(learn, range(6, 9), sort=True)
+
+
+hidden_07_6(learn)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 07.7 Project: a remedy that can be decided
+#
+# > ●●●●● · 180 minutes · practice
+#
+# The lesson's grid had five seeds, small test sets and knobs chosen on one seed, and left much undecided. Plan a comparison
+# that *can* be decided, and run it. Choose a `remedy` and a `baseline` (two of dropout, decay, smoothing, stopping, an
+# ensemble, noise, R-Drop, your own, or plain training) and a system that trains in less than a second: the clouds below,
+# those of exercise 07.6, your own data. The claim is "the remedy lowers the test loss". Do it in this order, since a number
+# that was looked at cannot be planned any more: settings, pilot, effect, power, run. Return a dict:
+#
+# | key | what |
+# |:--|:--|
+# | `claim` | a sentence that names `remedy` and `baseline` |
+# | `remedy`, `baseline` | two names |
+# | `updates` | for both the updates of *one run*, extra passes and members counted: equal whole numbers |
+# | `tuning_seeds` | at least three different seeds |
+# | `tuning` | for both a dict: setting (a text) → dev losses, one a tuning seed; equally many settings, three or more |
+# | `chosen` | for both the setting with the smallest mean dev loss, of equals the first |
+# | `pilot` | at least five other seeds → the difference of the test loss, baseline minus remedy |
+# | `effect` | the smallest difference, in nats and above $0$, that would change what somebody does |
+# | `reason` | why just this one, a text of at least $40$ characters |
+# | `seeds` | at least eight seeds for the run; none is in `pilot` or `tuning_seeds` |
+# | `power` | of the two-sided t test at $0.05$ with these seeds for a true difference of `effect`: at least $0.8$ |
+# | `losses` | for both a list over `seeds` of lists of test losses, one a row: at least $50$ rows, equally many for all |
+# | `difference`, `low`, `high` | baseline minus remedy: mean over seeds, its t interval at $0.95$ |
+# | `verdict` | see below |
+#
+# The power follows from the pilot: its standard deviation $s$ (with $n - 1$), $k$ seeds, an error of $s / \sqrt k$, and
+# `intervals.power_of_t(effect, error, k - 1)`; within $0.01$. An `effect` within a tenth of the pilot's mean difference is
+# refused: what matters does not follow from what was found. Four verdicts: `"supported"` (the interval lies above $0$ and
+# is not wholly below `effect`), `"too small"` (above $0$, and wholly below `effect`), `"refuted"` (not above $0$, and
+# wholly below `effect`), else `"undecided"`.
+#
+# A person reads the rest with this rubric ($0$ to $2$ points a row; $8$ of $12$ pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | claim | cannot fail | can fail | names system, rows, noise, budget, measure and direction |
+# | baseline | plain training, untuned | tuned | what somebody would really use, and its grid has worse ends |
+# | work | counted for one side | equal updates | passes, members and the search are counted, too |
+# | effect | a habit | a reason | weighs what the remedy costs against what it gains |
+# | order | the run came first | settings, pilot, effect, power, run | what was looked at later is called exploratory |
+# | ending | only success is described | four verdicts | also what more rows or cleaner labels might change |
+
+
+# %%
+def rows_07_7(seed, n, noisy=0.2):
+    """``n`` rows of ten numbers and their labels: two classes of two clouds each, a fifth of the labels wrong."""
+    g = torch.Generator().manual_seed(seed)
+    centres = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))  # one world for all seeds
+    cloud = torch.randint(4, (n,), generator=g)
+    x = centres[cloud] + torch.randn(n, 10, generator=g)
+    return x, torch.where(torch.rand(n, generator=g) < noisy, 1 - cloud % 2, cloud % 2)
+
+
+# %% nbgrader={"grade_id": "answer_07_7", "solution": true}
+def study():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    remedy, baseline, updates = "noise on the rows", "weight decay", 30
+    settings = {remedy: ["0.8", "1.6", "2.4"], baseline: ["5.0", "10.0", "30.0"]}
+
+    def one(method, setting, seed, test_seed):
+        """The test losses of one run."""
+        torch.manual_seed(seed)
+        x, y = rows_07_7(seed, 60)
+        net = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 2))
+        decay, noise = (float(setting), 0.0) if method == baseline else (0.0, float(setting))
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=decay)
+        for _ in range(updates):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x + noise * torch.randn(x.shape)), y).backward()
+            optimizer.step()
+        X, Y = rows_07_7(test_seed, 500)
+        with torch.no_grad():
+            return F.cross_entropy(net(X), Y, reduction="none").tolist()
+
+    def mean(numbers):
+        return sum(numbers) / len(numbers)
+
+    tuning_seeds, pilot_seeds, seeds = [1, 2, 3, 4], [11, 12, 13, 14, 15], list(range(21, 33))
+    tuning = {
+        m: {s: [mean(one(m, s, i, i + 1000)) for i in tuning_seeds] for s in settings[m]} for m in settings
+    }
+    chosen = {m: min(tuning[m], key=lambda s, m=m: mean(tuning[m][s])) for m in settings}
+
+    def losses(method, seed):
+        return one(method, chosen[method], seed, seed + 1000)
+
+    pilot = {i: mean(losses(baseline, i)) - mean(losses(remedy, i)) for i in pilot_seeds}
+    spread = torch.tensor(list(pilot.values()), dtype=torch.float64).std().item()
+    effect = 0.015
+    power = intervals.power_of_t(effect, spread / math.sqrt(len(seeds)), len(seeds) - 1)
+    run = {m: [losses(m, i) for i in seeds] for m in settings}
+    found = intervals.t_interval([mean(b) - mean(a) for a, b in zip(run[remedy], run[baseline], strict=True)])
+    above, small = found.low > 0, found.high < effect
+    return {
+        "claim": "With 60 rows of four clouds, a fifth of the labels wrong, and 30 updates a run, noise on the rows reaches "
+        "a lower test loss than weight decay.",
+        "remedy": remedy, "baseline": baseline, "updates": {m: updates for m in settings},
+        "tuning_seeds": tuning_seeds, "tuning": tuning, "chosen": chosen, "pilot": pilot, "effect": effect,
+        "reason": "Decay is one argument that everybody has; for less than 0.015 nats nobody would add noise to a loader.",
+        "seeds": seeds, "power": power, "losses": run, "difference": found.mean, "low": found.low, "high": found.high,
+        "verdict": ("too small" if small else "supported") if above else "refuted" if small else "undecided",
+    }  # fmt: skip
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_07_7", "locked": true}
+KEYS = (
+    "claim remedy baseline updates tuning_seeds tuning chosen pilot effect reason seeds power losses difference "
+    "low high verdict"
+).split()
+
+
+def check_07_7(study):
+    mine = checking.calls(study, limit=90.0)()
+    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
+    assert set(mine) == set(KEYS), f"Keys expected: {', '.join(KEYS)}."
+    remedy, baseline = mine["remedy"], mine["baseline"]
+    assert remedy != baseline, "remedy and baseline are the same method."
+    for name in (remedy, baseline):
+        assert name in mine["claim"], f"claim: {name!r} does not occur. A claim names what it compares."
+    for key in ("updates", "tuning", "chosen", "losses"):
+        assert isinstance(mine[key], dict) and set(mine[key]) == {remedy, baseline}, (
+            f"{key}: a dict with remedy and baseline as its keys."
+        )
+    work = [mine["updates"][m] for m in (remedy, baseline)]
+    assert work[0] == work[1] >= 1, (
+        f"updates: {work[0]} and {work[1]}. Unequal work, and nobody knows whether the remedy helped or the work did."
+    )
+    three = {key: list(mine[key]) for key in ("tuning_seeds", "pilot", "seeds")}
+    for (key, seeds), least in zip(three.items(), (3, 5, 8), strict=True):
+        assert len(set(seeds)) == len(seeds) >= least, f"{key}: at least {least} seeds, no two alike."
+    assert not set(three["pilot"]) & set(three["tuning_seeds"]), (
+        "pilot: some of its seeds chose the settings."
+    )
+    shared = set(three["seeds"]) & {*three["pilot"], *three["tuning_seeds"]}
+    assert not shared, (
+        f"seeds: {sorted(shared)} were looked at before. What made you plan this run cannot judge it."
+    )
+    tried = {m: mine["tuning"][m] for m in (remedy, baseline)}
+    assert min(map(len, tried.values())) >= 3, "tuning: at least three settings for each method."
+    assert len(tried[remedy]) == len(tried[baseline]), (
+        f"tuning: {len(tried[remedy])} settings and {len(tried[baseline])}. Who may try more wins by that alone."
+    )
+    for m, table in tried.items():
+        assert all(len(found) == len(three["tuning_seeds"]) for found in table.values()), (
+            f"tuning, {m}: one dev loss for each tuning seed."
+        )
+        means = {setting: sum(found) / len(found) for setting, found in table.items()}
+        best, at = min(means, key=means.get), mine["chosen"][m]
+        luckiest = min(table, key=lambda setting, table=table: min(table[setting]))
+        assert at == best or at != luckiest, (
+            f"chosen, {m}: {at!r} has the best single run. That is its luckiest seed; take the best *mean*, {best!r}."
+        )
+        assert at == best, f"chosen, {m}: {best!r} has the smallest mean dev loss, and you took {at!r}."
+    plan_07_7(mine)
+    run_07_7(mine, remedy, baseline)
+
+
+def plan_07_7(mine):
+    """Pilot, effect and power."""
+    found = torch.tensor(list(mine["pilot"].values()), dtype=torch.float64)
+    assert found.std() > 0, "pilot: all differences are equal. Something is not drawn anew."
+    effect, k = mine["effect"], len(mine["seeds"])
+    assert effect > 0, "effect: above 0."
+    assert isinstance(mine["reason"], str) and len(mine["reason"].strip()) >= 40, (
+        "reason: at least 40 characters."
+    )
+    mean, s = abs(found.mean().item()), found.std().item()
+    assert abs(effect - mean) > mean / 10, (
+        f"effect: {effect:g} is fitted to the pilot's mean, {mean:.3g}. What matters does not follow from what was found."
+    )
+
+    usual = s / math.sqrt(k)
+
+    def power(size=effect, error=usual, df=k - 1, sides=2):
+        return intervals.power_of_t(size, error, df, sides)
+
+    wrong = {
+        "power: the error of the mean of k seeds is s divided by the root of k.": power(error=s),
+        "power: that is for the effect which the pilot found. Compute it for the smallest that matters.": power(
+            mean
+        ),
+        "power: a two-sided test is asked for. One side looks stronger.": power(sides=1),
+        "power: the degrees of freedom are those of the run, k − 1, not of the pilot.": power(
+            df=len(found) - 1
+        ),
+        "power: s has n − 1 in it, not n.": power(error=found.std(correction=0).item() / math.sqrt(k)),
+    }
+    want, told = power(), mine["power"]
+    if abs(told - want) > 0.01:
+        for message, value in wrong.items():
+            assert abs(told - value) > 2e-3 or abs(value - want) <= 0.01, message
+        raise AssertionError(
+            f"power: you have {told:.3f}; with this spread and these seeds it is {want:.3f}."
+        )
+    assert want >= 0.8, (
+        f"power: {want:.2f}. The run would often end undecided. More seeds, or an effect that matters more."
+    )
+
+
+def run_07_7(mine, remedy, baseline):
+    """The interval over seeds, and the verdict."""
+    k = len(mine["seeds"])
+    tables = {}
+    for m in (remedy, baseline):
+        sizes = {len(row) for row in mine["losses"][m]}
+        assert len(mine["losses"][m]) == k and len(sizes) == 1 and min(sizes) >= 50, (
+            f"losses, {m}: one list for each of the {k} seeds, of at least 50 rows, equally many for all."
+        )
+        tables[m] = torch.tensor(mine["losses"][m], dtype=torch.float64)
+        assert torch.isfinite(tables[m]).all() and (tables[m] >= 0).all(), (
+            f"losses, {m}: finite numbers, 0 or more."
+        )
+        assert tables[m].mean(1).std() > 0, f"losses, {m}: all seeds are equal. Something is not drawn anew."
+    x, y = tables[baseline], tables[remedy]
+    assert x.shape == y.shape, "losses: both methods are tested on equally many rows."
+    pairs = x.mean(1) - y.mean(1)
+    right = intervals.t_interval(pairs.tolist())
+    flipped = {
+        "difference: remedy minus baseline. A lower loss is better: take baseline minus remedy.": -right.mean
+    }
+    checking.equal(mine["difference"], right.mean, "difference", flipped, tol=1e-6)
+    half = (right.high - right.low) / 2
+    error = pairs.std().item() / math.sqrt(k)
+    apart = math.sqrt((x.mean(1).var() + y.mean(1).var()).item() / k)
+    wrong = {
+        "low: the rows of a seed share one training. Average over them first: the unit is the seed.": intervals.t_interval(
+            (x - y).flatten().tolist()
+        ).low,
+        "low: these are two separate intervals. Both methods share seeds and rows: take each seed's difference.": right.mean
+        - half * apart / error,
+        "low: that is one standard error. A 95 % t interval is wider.": right.mean - error,
+        "low: 1.96 is the normal curve. With few seeds take Student's t.": right.mean - 1.959964 * error,
+    }
+    checking.equal(mine["low"], right.low, "low", wrong, tol=max(1e-6, 1e-3 * half))
+    checking.equal(mine["high"], right.high, "high", tol=max(1e-6, 1e-3 * half))
+    above, small = right.low > 0, right.high < mine["effect"]
+    verdict = ("too small" if small else "supported") if above else "refuted" if small else "undecided"
+    told = f"the interval [{right.low:.4f}, {right.high:.4f}], with {mine['effect']:g} as the smallest effect that matters,"
+    assert (verdict, mine["verdict"]) != ("undecided", "refuted"), (
+        f"verdict: {told} holds 0 *and* effects that matter. That nothing was found does not show that nothing is there."
+    )
+    assert (verdict, mine["verdict"]) != ("too small", "supported"), (
+        f"verdict: {told} lies above 0 and below what matters: a real effect, too small to act on."
+    )
+    assert mine["verdict"] == verdict, f"verdict: {told} says {verdict!r}, not {mine['verdict']!r}."
+    print(
+        f"07.7 passed: {verdict}, [{right.low:.4f}, {right.high:.4f}]. Now a person reads it with the rubric."
+    )
+
+
+check_07_7(study)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Write one function that returns the test losses of (method, setting, seed). Tuning, pilot and run are three loops over it.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Power too low? The spread is yours to lower before the run: larger test sets, the same rows and first values for both
+# methods, more seeds. The effect that matters is not yours to raise until it fits.
+#
+# </details>
+#
+# {{solution}}

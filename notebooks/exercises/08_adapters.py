@@ -17,15 +17,19 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. The page needs no network and no file.
+# Exercise 08.6 trains small networks, and exercise 08.7 is a project. Each of the two is worth an evening.
 #
 # {{overview}}
 
 # %%
-import torch
+import copy
 
-from instructlab_utils import checking
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from instructlab_utils import checking, intervals
 
 # %% [markdown]
 # ## 08.1 An adapter and its gradient
@@ -668,3 +672,474 @@ def hidden_08_5(step_cost):
 
 hidden_08_5(step_cost)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 08.6 What the mean has lost
+#
+# > ●●●●○ · 50 minutes · graded
+#
+# A small text encoder gives one vector to each word. It was trained to say of a text whether most words are good, and whether
+# most words are about films: two yes-no questions. Now it is frozen, and a new task asks for something else. Some words are
+# *odd*: good and not about films, or bad and about films. How many of a text's words are odd: few (at most a third), some, or
+# many (more than two thirds)? A head on the mean of the frozen vectors is about as good as guessing. See why, then mend it
+# with few numbers.
+#
+# `world_08_6(seed)` trains the encoder (a tenth of a second) and returns it with `400` labelled texts and `1000` test texts,
+# each as ids $(N, T)$, a mask $(N, T)$ and labels. Words and their groups are drawn anew for each seed.
+
+
+# %%
+WORDS, LONGEST, WIDTH = 96, 16, 16  # words have the ids 1 to 96; 0 is padding
+
+
+class Trunk(nn.Module):
+    """A vector for each token: ids (B, T) to (B, T, 16)."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.dropout = nn.Embedding(WORDS + 1, WIDTH), nn.Dropout(0.2)
+        self.layer = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, ids):
+        return self.layer(self.dropout(self.table(ids)))
+
+
+def texts_08_6(n, groups, g):
+    """n texts of 4 to 16 words: ids and mask, and which share of the words is odd."""
+    mask = (torch.arange(LONGEST) < torch.randint(4, LONGEST + 1, (n, 1), generator=g)).long()
+    odd = torch.rand(n, LONGEST, generator=g) < torch.rand(n, 1, generator=g)
+    nth = torch.where(odd, odd.cumsum(1), (~odd).cumsum(1))
+    begin = (torch.rand(n, 2, generator=g) < 0.5).gather(1, odd.long())
+    good = (nth % 2 == 0) ^ begin  # good and bad take turns among the odd words, and among the others
+    film = good ^ odd
+    ids = groups[2 * good.long() + film.long(), torch.randint(WORDS // 4, (n, LONGEST), generator=g)]
+    return ids * mask, mask, (odd * mask).sum(1) / mask.sum(1)
+
+
+def world_08_6(seed):
+    g = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    groups = (1 + torch.randperm(WORDS, generator=g)).view(4, -1)
+    trunk, heads = Trunk(), nn.Linear(WIDTH, 2)
+    nn.init.normal_(trunk.table.weight, std=0.05)
+    ids = 1 + torch.randint(WORDS, (1000, LONGEST), generator=g)
+    yes = torch.stack([torch.isin(ids, groups[2:]), torch.isin(ids, groups[1::2])], 2).double().mean(1) > 0.5
+    adam = torch.optim.AdamW([*trunk.parameters(), *heads.parameters()], lr=3e-2, weight_decay=0.05)
+    for _ in range(60):
+        i = torch.randint(1000, (64,), generator=g)
+        adam.zero_grad()
+        F.binary_cross_entropy_with_logits(heads(trunk(ids[i]).mean(1)), yes[i].float()).backward()
+        adam.step()
+    adam.zero_grad()
+
+    def rows(n):
+        ids, mask, odd = texts_08_6(n, groups, g)
+        return ids, mask, (odd > 1 / 3).long() + (odd > 2 / 3).long()
+
+    return trunk, rows(400), rows(1000)
+
+
+# %% [markdown]
+# Write `adapt(trunk, ids, mask, y, generator)`. It returns a module that takes `(ids, mask)` and returns logits $(N, 3)$. The
+# trunk arrives in training mode, and nothing in it is frozen yet. The checker demands of the module:
+#
+# - the trunk's tensors are bit by bit what they were, in your hands and in the module, which may hold the trunk or a copy;
+# - all other tensors in its `state_dict()` together have at most `200` numbers, heads and biases included;
+# - it comes back in evaluation mode: the same call, the same logits;
+# - more padding on the right (id `0`, mask `0`) changes no logit, and a text alone has the logits that it has in a batch;
+# - on test texts its accuracy is at least $90\,\%$, as a mean over seeds.
+#
+# Draw all random numbers from `generator`, so that a run can be repeated. A call may take six seconds of processor time.
+
+
+# %% nbgrader={"grade_id": "answer_08_6", "solution": true}
+def adapt(trunk, ids, mask, y, generator):
+    """ids, mask (N, T), y (N,) with 0, 1, 2. Return a module: (ids, mask) -> logits (N, 3)."""
+
+    ### BEGIN SOLUTION
+    class Tuned(nn.Module):
+        """An adapter for each word, before the mean: there good and film can still meet."""
+
+        def __init__(self, m=4):
+            super().__init__()
+            self.trunk = trunk.eval().requires_grad_(False)
+            self.down, self.up, self.head = nn.Linear(WIDTH, m), nn.Linear(m, WIDTH), nn.Linear(WIDTH, 3)
+            for layer, size in ((self.down, 0.25), (self.up, 0.0), (self.head, 0.25)):
+                layer.weight.data = size * torch.randn(layer.weight.shape, generator=generator)
+                layer.bias.data.zero_()
+
+        def forward(self, ids, mask):
+            h = self.trunk(ids)
+            h = h + self.up(torch.relu(self.down(h)))
+            seen = mask[..., None].to(h.dtype)
+            return self.head((h * seen).sum(1) / seen.sum(1))
+
+    model, steps, rate = Tuned(), 200, 3e-2
+    adam = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    for done in range(steps):
+        adam.param_groups[0]["lr"] = rate * (1 - done / steps)
+        i = torch.randint(len(y), (64,), generator=generator)
+        adam.zero_grad()
+        F.cross_entropy(model(ids[i], mask[i]), y[i]).backward()
+        adam.step()
+    return model.eval()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_08_6", "grade": true, "points": 6, "locked": true}
+def adapted_08_6(adapt, seed):
+    """What was returned, and the world, after a look at trunk, count, mode and padding."""
+    trunk, (ids, mask, y), test = world_08_6(seed)
+    before = copy.deepcopy(trunk.state_dict())
+    slow = "Six seconds a call: take fewer steps."
+    call = checking.calls(adapt, limit=6.0, slow=slow, changes=("trunk", "generator"))
+    model = call(trunk, ids, mask, y, torch.Generator().manual_seed(seed))
+    assert isinstance(model, nn.Module), f"Return a module, not {checking.shown(model)}."
+    for name, value in trunk.state_dict().items():
+        assert torch.equal(value, before[name]), (
+            f"The trunk's {name} has moved, by up to {(value - before[name]).abs().max():.2g}. Freeze the trunk first, "
+            "then give the optimiser only what is new."
+        )
+    known = list(before.values())
+    new = {
+        name: value
+        for name, value in model.state_dict().items()
+        if not any(value.shape == one.shape and torch.equal(value, one) for one in known)
+    }
+    count = sum(value.numel() for value in new.values())
+    assert count, (
+        "The module's state_dict has nothing but the trunk. Is what you trained a part of the module?"
+    )
+    largest = max(new, key=lambda name: new[name].numel())
+    assert count <= 200, (
+        f"{count} numbers are not the trunk's, and 200 are allowed. The largest tensor is {largest}. Count weights, biases "
+        "and the head."
+    )
+    with torch.no_grad():
+        one, two = model(test[0], test[1]), model(test[0], test[1])
+        checking.form(one, torch.zeros(len(test[2]), 3), "the logits", dtype=torch.float32)
+        assert one.isfinite().all(), "A logit is no number. Is the learning rate too large?"
+        assert torch.equal(one, two), (
+            "Two calls with the same texts differ: dropout is still on in the trunk. Return the module in evaluation mode."
+        )
+        wide = [F.pad(part, (0, 5)) for part in test[:2]]
+        says = (
+            "The logits change when texts get more padding: what comes after the text has gone into the mean."
+        )
+        checking.equal(model(*wide), one, "the logits", tol=1e-4, says=says)
+    return model, new, (ids, mask, y), test
+
+
+def accuracy_08_6(model, part):
+    with torch.no_grad():
+        return (model(*part[:2]).argmax(1) == part[2]).double().mean().item()
+
+
+def reason_08_6(model, new, train, test, told):
+    """Why the accuracy is too low, in a sentence or two."""
+    ids, mask, _ = test
+    zero = [name for name, value in new.items() if value.ndim == 2 and not value.any()]
+    if zero:
+        return f"{told} {zero[0]} is zero after all steps: where two matrices both start at zero, neither gets a gradient."
+
+    def averaged(module, args, out):
+        return ((out * mask[..., None]).sum(1, keepdim=True) / mask.sum(1)[:, None, None]).expand(out.shape)
+
+    places = torch.arange(ids.shape[1])
+    backwards = ids.gather(1, torch.where(mask > 0, mask.sum(1, keepdim=True) - 1 - places, places))
+    trunks = [module for module in model.modules() if isinstance(module, Trunk)]
+    with torch.no_grad():
+        plain, turned = model(ids, mask), model(backwards, mask)
+        hooks = [trunk.register_forward_hook(averaged) for trunk in trunks]
+        flat = model(ids, mask)
+        for hook in hooks:
+            hook.remove()
+    if not torch.allclose(plain, turned, atol=1e-3):
+        return f"{told} Your logits change with the order of the words: you read one place. The task asks for all of them."
+    if trunks and torch.allclose(plain, flat, atol=1e-3):
+        if all(value.shape[0] == 3 for value in new.values()):
+            return f"{told} Only a head is new. In a mean good and bad, films and others are balanced; who was both is lost."
+        return f"{told} All that is new stands after the mean. There it is too late: what the mean has lost, no layer finds."
+    own = accuracy_08_6(model, train)
+    if own > 0.95:
+        return f"{told} On the labelled texts it is {own:.0%}: they are learned by heart. Fewer steps, or a smaller rate?"
+    return (
+        f"{told} It is {own:.0%} on the labelled texts, too: not trained enough. More steps, or another rate?"
+    )
+
+
+def judge_08_6(adapt, seeds):
+    found = [adapted_08_6(adapt, seed) for seed in seeds]
+    each = [accuracy_08_6(model, test) for model, _, _, test in found]
+    mean = sum(each) / len(each)
+    told = f"{mean:.0%} on test texts, 90 % are asked for, guessing has 38 %."
+    assert mean >= 0.9, reason_08_6(*found[each.index(min(each))], told)
+    return mean
+
+
+def check_08_6(adapt):
+    mean = judge_08_6(adapt, (0, 1))
+    print(f"08.6 passed the visible cases: {mean:.0%} on test texts.")
+
+
+check_08_6(adapt)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_08_6(adapt):
+    judge_08_6(adapt, (12,))
+    model, _, _, (ids, mask, _) = adapted_08_6(adapt, 13)
+    with torch.no_grad():
+        alone, together = model(ids[:1], mask[:1]), model(ids[:50], mask[:50])[:1]
+    says = "A text alone has other logits than in a batch. Other texts may not count."
+    checking.equal(alone, together, "the logits", tol=1e-4, says=says)
+    ends = []
+    for noise in (1, 2):
+        trunk, train, _ = world_08_6(13)
+        torch.manual_seed(noise)
+        ends.append(adapt(trunk, *train, torch.Generator().manual_seed(4))(ids[:9], mask[:9]).detach())
+    says = "The same generator gave two results: draw all random numbers from it, first values, too."
+    checking.equal(ends[1], ends[0], "the logits", says=says)
+
+
+hidden_08_6(adapt)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 08.7 Project: where should the numbers go?
+#
+# > ●●●●● · 150 minutes · practice
+#
+# You may train a few numbers in a frozen model. Where, or which ones? Before or after the mean (exercise 08.6), in the lower
+# or in the upper layers, biases or LayerNorms or adapters. Choose at least **three** places or methods, call them arms, and
+# bet on one. Write the claim first: "*bet* is more accurate than *each* of the others, by more than `threshold`". Any system
+# will do: made-up token vectors, the encoder of exercise 08.6, the lesson's. Return a dict:
+#
+# | key | what |
+# |:--|:--|
+# | `claim` | a sentence that names all arms |
+# | `arms` | at least three different names; the first is your bet |
+# | `numbers` | arm → how many numbers it trains; the largest is at most $1.25$ times the smallest |
+# | `tasks` | at least two different names |
+# | `trials` | arm → how many settings were tried; equal for all arms |
+# | `tuning_seeds`, `seeds` | at least three and at least five different whole numbers; none is in both |
+# | `scores` | arm → for each of `seeds` a list with one test accuracy for each task |
+# | `threshold` | what each difference must pass, $0$ or more |
+# | `differences` | other arm → `(mean, low, high)` of bet minus other: mean over tasks first, then a t interval over seeds |
+# | `reversals` | a list of pairs `(task, arm)`: there the arm's mean over seeds is *above* the bet's |
+# | `verdict` | `"supported"`, `"refuted"` or `"undecided"` |
+#
+# With several comparisons one of them looks good by luck more often. So each interval has the level $1 - 0.05 / k$, with $k$
+# the number of other arms (Bonferroni). The claim says *each*: it is supported if all intervals lie above the threshold,
+# refuted if at least one lies below it, and undecided else. A mean over tasks can hide a task in which the order turns round:
+# that is what `reversals` is for.
+#
+# The checker recomputes all numbers. A person reads the rest with this rubric (0 to 2 points a row; 8 of 12 pass): the claim
+# could have failed, and there is a reason for the bet; numbers are counted honestly, heads included; tuning was equal, and
+# test items chose nothing; the tasks differ in a way that matters for the place; the reversals are explained, or said to be
+# unexplained; the ending says what was not shown.
+
+
+# %% nbgrader={"grade_id": "answer_08_7", "solution": true}
+def study():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    arms, tasks = (
+        ("before the mean", "after the mean", "linear, before the mean"),
+        ("odd words", "good words"),
+    )
+    T, d, m = 8, 16, 4
+
+    def data(seed, task, n=200):
+        """Token vectors in which good and film are linear; the label: few, some or many words of the wanted kind."""
+        g = torch.Generator().manual_seed(100 * seed + tasks.index(task))
+        axes = torch.linalg.qr(torch.randn(d, d, generator=g)).Q[:2]
+        share = torch.rand(2 * n, 1, generator=g)
+        wanted = torch.rand(2 * n, T, generator=g) < share
+        nth = torch.where(wanted, wanted.cumsum(1), (~wanted).cumsum(1)) % 2 == 0
+        good, film = (wanted, nth) if task == "good words" else (nth, nth ^ wanted)
+        h = torch.stack([good, film], 2).float().mul(2).sub(1) @ axes + 0.3 * torch.randn(
+            2 * n, T, d, generator=g
+        )
+        y = (wanted.float().mean(1) * 2.999).long()
+        draw = torch.randn(3, d, m, generator=g) / 4
+        return h[:n], y[:n], h[n:], y[n:], draw
+
+    def accuracy(arm, jobs, rate, steps=70):
+        """Test accuracies of many runs at once, one for each (seed, task)."""
+        h, y, H, Y, first = (torch.stack(parts) for parts in zip(*(data(*job) for job in jobs), strict=True))
+        down, up = first[:, 0], torch.zeros(len(jobs), m, d)
+        head, bias = first[:, 1, :, :3].clone(), torch.zeros(len(jobs), 1, 3)
+        train = [p.clone().requires_grad_() for p in (down, up, head, bias)]
+        adam, g = torch.optim.Adam(train, lr=rate), torch.Generator().manual_seed(0)
+
+        def change(h, bend):
+            low = h @ train[0].view(len(jobs), *[1] * (h.ndim - 3), d, m)
+            return h + bend(low) @ train[1].view(len(jobs), *[1] * (h.ndim - 3), m, d)
+
+        def logits(h):
+            if arm == "after the mean":
+                pooled = change(h.mean(2), torch.relu)
+            else:
+                pooled = change(h, torch.relu if arm == "before the mean" else lambda low: low).mean(2)
+            return pooled @ train[2] + train[3]
+
+        for step in range(steps):
+            adam.param_groups[0]["lr"] = rate * (1 - step / steps)
+            i = torch.randint(h.shape[1], (32,), generator=g)
+            adam.zero_grad()
+            (F.cross_entropy(logits(h[:, i]).flatten(0, 1), y[:, i].flatten()) * len(jobs)).backward()
+            adam.step()
+        return (logits(H).argmax(2) == Y).double().mean(1).view(-1, len(tasks)).tolist()
+
+    tuning_seeds, seeds, rates = [0, 1, 2], [10, 11, 12, 13, 14, 15], (0.02, 0.06)
+    scores = {}
+    for arm in arms:
+        tried = {rate: accuracy(arm, [(s, t) for s in tuning_seeds for t in tasks], rate) for rate in rates}
+        best = max(rates, key=lambda rate: torch.tensor(tried[rate]).mean().item())
+        scores[arm] = accuracy(arm, [(s, t) for s in seeds for t in tasks], best)
+    means = {arm: torch.tensor(table, dtype=torch.float64) for arm, table in scores.items()}
+    differences = {}
+    for arm in arms[1:]:
+        found = intervals.t_interval((means[arms[0]] - means[arm]).mean(1).numpy(), 1 - 0.05 / 2)
+        differences[arm] = (found.mean, found.low, found.high)
+    turned = [
+        (task, arm)
+        for k, task in enumerate(tasks)
+        for arm in arms[1:]
+        if means[arm][:, k].mean() > means[arms[0]][:, k].mean()
+    ]
+    bar = 0.1
+    lows, highs = zip(*((low, high) for _, low, high in differences.values()), strict=True)
+    return {
+        "claim": "With 179 numbers, an adapter before the mean is more accurate than an adapter after the mean and than a "
+        "linear, before the mean, update of equal size, each by more than 10 points, over two ways to count words.",
+        "arms": arms, "numbers": dict.fromkeys(arms, 2 * d * m + 3 * d + 3), "tasks": tasks,
+        "trials": dict.fromkeys(arms, len(rates)), "tuning_seeds": tuning_seeds, "seeds": seeds, "scores": scores,
+        "threshold": bar, "differences": differences, "reversals": turned,
+        "verdict": "supported" if min(lows) > bar else "refuted" if min(highs) < bar else "undecided",
+    }  # fmt: skip
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_08_7", "locked": true}
+STUDY = "claim arms numbers tasks trials tuning_seeds seeds scores threshold differences reversals verdict".split()
+
+
+def plan_08_7(mine):
+    """Names, counts and seeds of the study."""
+    arms, tasks = list(mine["arms"]), list(mine["tasks"])
+    assert len(set(arms)) == len(arms) >= 3, "arms: at least three different names. The first is your bet."
+    assert len(set(tasks)) == len(tasks) >= 2, "tasks: at least two different names. One task is an anecdote."
+    for arm in arms:
+        assert arm in mine["claim"], f"claim: {arm!r} does not occur. A claim names what it compares."
+    for key in ("numbers", "trials", "scores"):
+        assert isinstance(mine[key], dict) and set(mine[key]) == set(arms), f"{key}: one entry for each arm."
+    count = mine["numbers"]
+    assert min(count.values()) >= 1 and max(count.values()) <= 1.25 * min(count.values()), (
+        f"numbers: {min(count.values())} to {max(count.values())}. Who trains more may win by that: make them equally large."
+    )
+    assert len(set(mine["trials"].values())) == 1, "trials: who may try more settings wins by that alone."
+    for key, least in (("tuning_seeds", 3), ("seeds", 5)):
+        assert len(set(mine[key])) == len(mine[key]) >= least, f"{key}: at least {least}, no two alike."
+    shared = sorted(set(mine["tuning_seeds"]) & set(mine["seeds"]))
+    assert not shared, f"seeds: {shared} chose the settings. A setting looks best where it was chosen."
+    return arms, tasks
+
+
+def scores_08_7(mine, arms, tasks):
+    tables = {}
+    for arm in arms:
+        tables[arm] = torch.tensor(mine["scores"][arm], dtype=torch.float64)
+        shape = (len(mine["seeds"]), len(tasks))
+        assert tables[arm].shape == shape, f"scores[{arm!r}]: shape {shape}, not {tuple(tables[arm].shape)}."
+        assert ((tables[arm] >= 0) & (tables[arm] <= 1)).all(), "scores: an accuracy lies between 0 and 1."
+    assert tables[arms[0]].std(0).max() > 0, (
+        "scores: all seeds have the same numbers. Something is not drawn anew."
+    )
+    return tables
+
+
+def check_08_7(study):
+    mine = checking.calls(study, limit=60.0)()
+    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
+    assert set(mine) == set(STUDY), f"Keys expected: {', '.join(STUDY)}."
+    arms, tasks = plan_08_7(mine)
+    tables, bet, others = scores_08_7(mine, arms, tasks), arms[0], arms[1:]
+    assert isinstance(mine["differences"], dict) and set(mine["differences"]) == set(others), (
+        "differences: one entry for each arm but the bet."
+    )
+    level, ends = 1 - 0.05 / len(others), []
+    for arm in others:
+        pairs = tables[bet] - tables[arm]
+        gains = pairs.mean(1).numpy()
+        right, naive = intervals.t_interval(gains, level), intervals.t_interval(gains)
+        flat, error = (
+            intervals.t_interval(pairs.flatten().numpy(), level),
+            gains.std(ddof=1) / len(gains) ** 0.5,
+        )
+        got = mine["differences"][arm]
+        assert isinstance(got, list | tuple) and len(got) == 3, (
+            f"differences[{arm!r}]: (mean, low, high) expected."
+        )
+        name = f"differences[{arm!r}]"
+        wrong = {"the difference is the bet minus the other arm.": -right.mean}
+        checking.equal(got[0], right.mean, f"{name}, mean", wrong, tol=1e-6)
+        near = max(1e-6, 1e-3 * (right.high - right.low))
+        wrong = {
+            f"{name}: a 95 % interval. {len(others)} comparisons share the 5 %: each gets the level {level:.3f}.": naive.low,
+            f"{name}: seeds times tasks are no independent runs. Average over the tasks first.": flat.low,
+            f"{name}: that is one standard error.": right.mean - error,
+        }
+        for end, want in ((got[1], right.low), (got[2], right.high)):
+            wrong = wrong if want == right.low else {}
+            known = [
+                message for message, value in wrong.items() if abs(end - value) <= near < abs(value - want)
+            ]
+            assert abs(end - want) <= near or not known, known[0]
+            assert abs(end - want) <= near, f"{name} is [{got[1]:.4f}, {got[2]:.4f}], and should be {right}."
+        ends.append(right)
+    turned = {
+        (task, arm)
+        for k, task in enumerate(tasks)
+        for arm in others
+        if tables[arm][:, k].mean() > tables[bet][:, k].mean()
+    }
+    told = {tuple(pair) for pair in mine["reversals"]}
+    hidden, invented = sorted(turned - told), sorted(told - turned)
+    assert not hidden, (
+        f"reversals: in {hidden[0][0]!r} the bet lies below {hidden[0][1]!r}. The mean over tasks hides it; you should not."
+    )
+    assert not invented, f"reversals: {invented[0]} is none."
+    bar = mine["threshold"]
+    assert bar >= 0, "threshold: 0 or more."
+    verdict = (
+        "supported"
+        if min(e.low for e in ends) > bar
+        else "refuted"
+        if min(e.high for e in ends) < bar
+        else "undecided"
+    )
+    assert mine["verdict"] == verdict, (
+        f"verdict: the claim is about each of {len(others)} comparisons. With a threshold of {bar:g} they say {verdict}."
+    )
+    print(f"08.7 passed: {verdict}. Now a person reads the study with the rubric.")
+
+
+check_08_7(study)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Made-up token vectors are enough: two directions that mean something, and noise. Then a run takes a hundredth of a second,
+# and you know what each arm can represent and what not.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Choose one task that your bet should win and one that it should not. Where would you be surprised?
+#
+# </details>
+#
+# {{solution}}

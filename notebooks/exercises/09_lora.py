@@ -17,19 +17,21 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. The page needs no network and no file.
+# Exercise 09.6 is a hunt by measuring, exercise 09.7 trains small networks, and exercise 09.8 is a project. Each of
+# these three is worth an evening.
 #
 # {{overview}}
 
 # %%
 import copy
+import math
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 
 def randn(*shape, seed=0):
@@ -685,6 +687,792 @@ check_09_5(prediction)
 #
 # $\lVert h \rVert \propto \sqrt r$ and $\sum_j |h_j| \propto r$. The first gradient is $s\, g h^\top$; the first step of
 # AdamW moves output $i$ by $s\, \eta \sum_j |h_j|$.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 09.6 The layers that pass their test
+#
+# > ●●●●○ · 40 minutes · practice · bug hunt
+#
+# A colleague has written LoRA layers in many versions. All of them pass the test below. Most of them are wrong, some in three
+# ways at once, and one mistake can hide another. You see no source code. You get a function: `make(base, r, alpha)` puts a
+# layer around the linear layer `base`. Find the mistakes by measuring.
+#
+# A layer has the attributes `base`, `A` $(r, \text{in})$ and `B` $(\text{out}, r)$, in the dtype of the base, and the methods
+# `merge()`, `unmerge()`, `train()` and `eval()`. A right one does what the lesson says: it adds $\frac{\alpha}{r} B A x$, and
+# only $A$ and $B$ train. In training mode it also has a dropout of `0.1` in front of $A$; that is no mistake. It may be $A$
+# or $B$ that starts at zero.
+
+
+# %%
+def colleagues_test(make):
+    layer, x = make(torch.nn.Linear(4, 4), 4, 4), torch.randn(3, 4)
+    before = layer(x)
+    layer.merge()
+    assert torch.allclose(layer(x), before, atol=1e-2)
+    layer.unmerge()
+    assert torch.allclose(layer(x), before, atol=1e-2)
+    return "all is well"
+
+
+# %% [markdown]
+# Write `diagnose(make)`. It returns a set of names, empty for a right version:
+#
+# | name | the mistake |
+# |:--|:--|
+# | `"base"` | a weight or a bias of the base can train |
+# | `"start"` | before training the output is not that of the base |
+# | `"dead"` | with its first values, neither $A$ nor $B$ gets a gradient other than $0$ |
+# | `"cut"` | $A$ or $B$ gets no gradient though neither is $0$ |
+# | `"scale"` | the output beside the base is $c\, B A x$ with another $c$ than $\alpha / r$ |
+# | `"noise"` | in evaluation mode the same call gives several results |
+# | `"merge"` | `merge` adds something else to the weight than $\frac{\alpha}{r} B A$ |
+# | `"twice"` | after `merge` the output is not what the weight, as it is then, makes of $x$ |
+# | `"unmerge"` | `unmerge` does not take out what `merge` has put in |
+# | `"lost"` | after `merge` and `unmerge` nothing is added beside the base any more |
+#
+# Each name is about one thing and does not excuse another: if `merge` writes the wrong matrix and `unmerge` takes the same
+# matrix out, `"merge"` is there and `"unmerge"` is not. A wrong scale can be $\alpha$, $\alpha$ divided as a whole number,
+# $\alpha / \sqrt r$, $r / \alpha$ or $1$; a wrong matrix can also be transposed, where the layer is square. What differs by
+# rounding is right. You choose the base, $r$, $\alpha$ and $x$. You may write into `layer.A.data` and `layer.B.data`, and
+# call as often as you like; a version makes the same mistakes each time.
+
+
+# %% nbgrader={"grade_id": "answer_09_6", "solution": true}
+def diagnose(make):
+    """make(base, r, alpha) returns a LoRA layer. Return the set of its mistakes, by their names in the table."""
+    ### BEGIN SOLUTION
+    found, r, alpha = set(), 2, 3  # α / r, α, α // r, α / √r, r / α and 1 all differ
+    for out in (4, 5):  # a transposed matrix shows in a square layer only
+        base = torch.nn.Linear(4, out).double()  # in float64 rounding is out of the way
+        layer, x = make(base, r, alpha).eval(), torch.eye(4, dtype=torch.float64)
+        W = base.weight.detach().clone()
+
+        def slopes(layer=layer, x=x):
+            parts = torch.autograd.grad(layer(x).square().sum(), (layer.A, layer.B), allow_unused=True)
+            return [part is not None and bool(part.any()) for part in parts]
+
+        def beside(times, layer=layer, x=x):
+            """What the layer adds to its base, as the base is now: (times, 4, out)."""
+            with torch.no_grad():
+                return torch.stack([layer(x) for _ in range(times)]) - layer.base(x)
+
+        tests = {
+            "base": any(p.requires_grad for p in layer.base.parameters()),
+            "start": bool(beside(20).abs().max() > 1e-9),
+            "dead": not any(slopes()),
+        }
+        layer.A.data, layer.B.data = randn(r, 4, seed=1), randn(out, r, seed=2)
+        change, added = layer.B.data @ layer.A.data, beside(60)
+        want = x @ change.T
+        c = (added.mean(0) * want).sum() / want.square().sum()  # least squares; the mean hides the noise
+        tests |= {
+            "cut": not all(slopes()),
+            "noise": bool((added - added[0]).abs().max() > 1e-9),
+            "scale": bool((c - alpha / r).abs() > 0.2),
+        }
+        layer.merge()
+        inside = base.weight.detach() - W
+        tests |= {
+            "merge": not torch.allclose(inside, alpha / r * change),
+            "twice": bool(beside(20).abs().max() > 1e-9),
+        }
+        layer.unmerge()
+        tests |= {
+            "unmerge": not torch.allclose(base.weight, W),
+            "lost": bool(beside(20).abs().max() < 1e-9),
+        }
+        found |= {name for name, there in tests.items() if there}
+    return found
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_09_6", "locked": true}
+MISTAKES = ("base", "start", "dead", "cut", "scale", "noise", "merge", "twice", "unmerge", "lost")
+FACTORS = {
+    "alpha / r": lambda alpha, r: alpha / r,
+    "alpha": lambda alpha, r: alpha,
+    "alpha // r": lambda alpha, r: alpha // r,
+    "alpha / sqrt(r)": lambda alpha, r: alpha / r**0.5,
+    "r / alpha": lambda alpha, r: r / alpha,
+    "1": lambda alpha, r: 1,
+    "nothing": lambda alpha, r: 0,
+}
+
+
+def version_09_6(
+    frozen=("weight", "bias"), zero="B", cut="", scale="alpha / r", noise=False, merge="alpha / r", turned=False,
+    reads=True, unmerge="", clears=True,
+):  # fmt: skip
+    """A function `make`, and the names of its mistakes. An empty `unmerge` takes out what `merge` has put in."""
+
+    class Version(torch.nn.Module):
+        def __init__(self, base, r, alpha):
+            super().__init__()
+            self.base, self.inside = base, False
+            for name, p in base.named_parameters():
+                p.requires_grad_(name not in frozen)
+            self.c = {key: FACTORS[key or merge](alpha, r) for key in (scale, merge, unmerge)}
+            for name, shape in (("A", (r, base.in_features)), ("B", (base.out_features, r))):
+                values = 0.01 * torch.randn(shape, dtype=base.weight.dtype)
+                setattr(self, name, torch.nn.Parameter(values * (name not in zero)))
+
+        def forward(self, x):
+            if self.inside and reads:
+                return self.base(x)
+            A, B = (p.detach() if name == cut else p for name, p in (("A", self.A), ("B", self.B)))
+            seen = F.dropout(x, 0.1, self.training or noise)
+            return self.base(x) + self.c[scale] * F.linear(F.linear(seen, A), B)
+
+        @torch.no_grad()
+        def merge(self):
+            self.base.weight += self.change(merge)
+            self.inside = True
+
+        @torch.no_grad()
+        def unmerge(self):
+            self.base.weight -= self.change(unmerge)
+            self.inside = not clears
+
+        def change(self, which):
+            product = self.B @ self.A
+            square = turned and product.shape[0] == product.shape[1]
+            return self.c[which] * (product.T if square else product)
+
+    truth = {
+        "base": len(frozen) < 2,
+        "start": zero == "",
+        "dead": zero == "AB" or zero == cut != "",  # a zero factor stops the other one's gradient
+        "cut": cut != "",
+        "scale": scale != "alpha / r",
+        "noise": noise,
+        "merge": merge != "alpha / r" or turned,
+        "twice": not reads,
+        "unmerge": unmerge not in ("", merge),
+        "lost": reads and not clears,
+    }
+    return Version, {name for name in MISTAKES if truth[name]}
+
+
+CASES_09_6 = [  # the knobs of a version; what it means if a name is missing (or, with a minus, too much)
+    ({}, {
+        "-noise": "in training mode a right layer has dropout, so two calls differ. Call eval() first.",
+        "-start": "in training mode dropout may be on; call eval(), and compare with the base's output.",
+        "-cut": "B is 0 at the start, so the gradient of A is 0. Write values into both, then look.",
+        "-dead": "one of the two gradients is 0 at the start, the other is not.",
+        "-unmerge": "it adds a matrix and subtracts it again, and float32 does not give each last bit back. Work in "
+        "float64, or allow for rounding.",
+        "-merge": "what it adds is (alpha / r) B A up to rounding.",
+    }),
+    ({"zero": "A"}, {
+        "-start": "here A starts at 0 and B at random. The product is 0 all the same.",
+        "-dead": "here A starts at 0 and B at random, so A gets a gradient.",
+        "-cut": "here A starts at 0, so B has no gradient until A has values. Write values into both.",
+    }),
+    ({"frozen": ()}, {"base": "the weight and the bias of the base can train."}),
+    ({"frozen": ("weight",)}, {"base": "the bias of the base can train. A base has two tensors."}),
+    ({"zero": "AB"}, {"dead": "A and B are both 0 at the start: neither gradient is anything but 0."}),
+    ({"zero": ""}, {"start": "neither A nor B is 0 at the start: small numbers, and the output differs all the same."}),
+    ({"cut": "A"}, {"cut": "A gets no gradient, ever. At the start nobody sees it: B is 0 there."}),
+    ({"cut": "B"}, {
+        "cut": "B gets no gradient.", "dead": "B is 0 and gets no gradient, so A gets nothing but 0: the layer cannot learn.",
+    }),
+    ({"scale": "alpha"}, {
+        "scale": "the output has alpha B A x. Write values into both matrices: while one is 0 no factor shows.",
+        "-merge": "the output beside the base has a wrong factor. What merge writes is right: look into the weight.",
+        "-twice": "the output changes at merge since the factor beside the base was wrong. After merge it is what the weight "
+        "says.",
+    }),
+    ({"scale": "alpha // r"}, {"scale": "the output has (alpha // r) B A x. Take an alpha that r does not divide."}),
+    ({"scale": "alpha / sqrt(r)"}, {"scale": "the output has (alpha / sqrt(r)) B A x. With r = 1 that is the same."}),
+    ({"merge": "1"}, {
+        "merge": "merge adds B A without a scale. With alpha = r that is right.",
+        "-twice": "the output changes at merge since the wrong matrix was written. It is what the weight says: compare it "
+        "with that.",
+        "-scale": "beside the base the factor is right; it is the merge that has a wrong one.",
+        "-unmerge": "it takes out the same matrix that merge has put in, a wrong one.",
+    }),
+    ({"scale": "alpha", "merge": "alpha"}, {
+        "scale": "the output has alpha B A x, and merge writes the same wrong matrix.",
+        "merge": "the output has the same wrong factor as the merge, so it stays. Compare the weight before and after.",
+    }),
+    ({"turned": True}, {
+        "merge": "merge adds the transposed of (alpha / r) B A. Only a square layer shows it: others fail by their shape.",
+    }),
+    ({"merge": "nothing", "reads": False}, {
+        "merge": "merge writes nothing, and the output stays because nobody reads the flag.",
+        "twice": "after merge the change is still added beside the base. The output stays, since merge writes nothing.",
+    }),
+    ({"reads": False}, {"twice": "after merge the change is in the weight and still added beside it.",
+        "-lost": "the change is still added beside the base."}),
+    ({"unmerge": "1"}, {"unmerge": "merge puts in (alpha / r) B A, unmerge takes out B A."}),
+    ({"merge": "1", "unmerge": "alpha / r"}, {
+        "merge": "merge adds B A; unmerge takes out the right one.",
+        "unmerge": "unmerge takes out (alpha / r) B A, which is not what merge has put in.",
+    }),
+    ({"clears": False}, {"lost": "after unmerge the layer believes that the change is still inside: it adds nothing."}),
+    ({"noise": True}, {
+        "noise": "dropout stays on in evaluation mode. While A or B is 0 nobody sees it.",
+        "-scale": "dropout stays on in evaluation mode, so one call says little about the factor. Take the mean of many.",
+    }),
+    ({"noise": True, "scale": "1", "merge": "1"}, {"scale": "under the noise of dropout the factor is 1."}),
+    ({"zero": "AB", "scale": "r / alpha", "turned": True}, {
+        "scale": "A and B are both 0 at the start, and that hides a wrong factor.",
+        "merge": "A and B are both 0 at the start, and that hides a wrong merge.",
+    }),
+]  # fmt: skip
+
+
+def compare_09_6(diagnose, knobs, notes):
+    make, truth = version_09_6(**knobs)
+    mine = checking.calls(diagnose)(make)
+    assert isinstance(mine, set | frozenset | list | tuple), (
+        f"Return a set of names, not {checking.shown(mine)}."
+    )
+    odd = [name for name in mine if name not in MISTAKES]
+    assert not odd, f"{odd[0]!r} is no name of the table."
+    for name in MISTAKES:
+        if name in truth and name not in mine:
+            says = notes.get(name, "another mistake, or your choice of sizes, hides it.")
+            raise AssertionError(f"{name!r} is not found in a version with {sorted(truth)}: {says}")
+        if name in mine and name not in truth:
+            says = notes.get(f"-{name}", "what you measure has another cause.")
+            what = f"a version with {sorted(truth)}" if truth else "a right version"
+            raise AssertionError(f"{name!r} is found in {what}: {says}")
+
+
+def check_09_6(diagnose):
+    torch.manual_seed(0)
+    for knobs, notes in CASES_09_6:
+        compare_09_6(diagnose, knobs, notes)
+    g = torch.Generator().manual_seed(6)
+    draws = {
+        "frozen": [("weight", "bias"), ("weight",)], "zero": ["B", "A", "", "AB"], "cut": ["", "A", "B"],
+        "scale": list(FACTORS)[:-1], "noise": [False, True], "merge": list(FACTORS), "turned": [False, True],
+        "reads": [True, False], "unmerge": ["", "1", "alpha / r"], "clears": [True, False],
+    }  # fmt: skip
+    for _ in range(12):
+        names = [list(draws)[i] for i in torch.randperm(len(draws), generator=g)[:3]]
+        knobs = {n: draws[n][int(torch.randint(len(draws[n]), (1,), generator=g))] for n in names}
+        compare_09_6(diagnose, knobs, {})
+    print(
+        f"09.6 passed: {len(CASES_09_6) + 12} versions, and {colleagues_test(version_09_6()[0])} in the colleague's test."
+    )
+
+
+check_09_6(diagnose)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# The colleague's test hides nearly all of it, by its choices: $B = 0$, so that nothing is added; $\alpha = r$, so that the
+# scale is $1$; and a comparison of outputs, where two wrong things may cancel. Choose against each of these, then look at the
+# weight and at the output apart.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# What a layer adds beside its base is `layer(x) - layer.base(x)`. It should be $\frac{\alpha}{r} B A x$ before `merge`,
+# nothing after it, and the same again after `unmerge`. With `x = torch.eye(…)` it is a matrix, whose factor you find by least
+# squares, and whose mean over many calls has no noise.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 09.7 Six ranks for three matrices
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# A small network is frozen. It has three matrices of $16 \times 16$ that read the same input, as queries, keys and values do.
+# A new task needs another update of each: $W_i + \Delta_i$. You know that the three ranks add up to **six**, and not more:
+# one matrix may need most of them and another none. You may spend six, too. Where?
+#
+# `world_09_7(seed)` gives you the network, `400` rows `x` with noisy targets `y`, and fresh rows without noise to test on.
+# The error of a network is the mean squared error on the fresh rows, divided by that of the untouched network.
+
+
+# %%
+SPLITS = ((4, 1, 1), (1, 4, 1), (1, 2, 3), (0, 2, 4), (5, 0, 1), (2, 2, 2), (0, 6, 0), (3, 3, 0))
+NAMES = ("first", "second", "third")
+
+
+class Small(torch.nn.Module):
+    """Three matrices beside each other, and one that mixes what they say: (N, 16) to (N, 24)."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = (torch.nn.Linear(16, 16) for _ in range(3))
+        self.out = torch.nn.Linear(48, 24)
+
+    def forward(self, x):
+        return self.out(torch.cat([torch.tanh(getattr(self, name)(x)) for name in NAMES], 1))
+
+
+def world_09_7(seed):
+    """The frozen network, 400 rows and their noisy targets, 1000 fresh rows and their targets."""
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=g)
+
+    net = Small().requires_grad_(False)
+    for p in net.parameters():
+        p.copy_(draw(*p.shape) / p.shape[-1] ** 0.5)
+    task = copy.deepcopy(net)
+    for name, r in zip(NAMES, SPLITS[seed % 8], strict=True):
+        left, right = (torch.linalg.qr(draw(16, 16)).Q[:, :r] for _ in range(2))
+        getattr(task, name).weight += 1.5 * left @ right.T
+    x, fresh = draw(400, 16), draw(1000, 16)
+    return net, x, task(x) + 0.05 * draw(400, 24), fresh, task(fresh)
+
+
+def error_09_7(net, task, net_before):
+    """The mean squared error on fresh rows, as a share of that of the untouched network."""
+    x, y = task
+    with torch.no_grad():
+        return (F.mse_loss(net(x), y) / F.mse_loss(net_before(x), y)).item()
+
+
+# %% [markdown]
+# Write `adapt(net, x, y, generator)`. It trains by LoRA, or in another way of yours, and returns two things:
+#
+# - `factors`: a dict from the three names to `(A, B, s)` with `A` $(r, 16)$, `B` $(16, r)$ and the scale `s`, a number. A
+#   rank may be $0$: then `A` has no row and `B` no column. The three ranks add up to six at most;
+# - `merged`: a `Small` whose three weights are $W + s\, B A$ (up to rounding) and whose other tensors are those of `net`.
+#
+# `net` has other users. When you return, each of its tensors must be **bit by bit** what it was. The checker asks for an
+# error of at most $2\,\%$, on several seeds. A call may take eight seconds of processor time. `generator` is for your draws:
+# the same generator gives the same result. On the way you may train as many numbers as you like; only what you return is
+# counted.
+
+
+# %% nbgrader={"grade_id": "answer_09_7", "solution": true}
+def adapt(net, x, y, generator):
+    """Return factors (name -> (A, B, s), ranks together at most 6) and the merged network."""
+    ### BEGIN SOLUTION
+    rest = {name: p.detach() for name, p in net.named_parameters()}
+
+    def weights(factors):
+        return rest | {f"{name}.weight": rest[f"{name}.weight"] + B @ A for name, (A, B) in factors.items()}
+
+    def train(factors, steps, rate):
+        factors = {n: tuple(p.clone().requires_grad_() for p in pair) for n, pair in factors.items()}
+        adam = torch.optim.Adam([p for pair in factors.values() for p in pair if p.numel()], lr=rate)
+        for step in range(steps):
+            adam.param_groups[0]["lr"] = rate * (1 - step / steps)
+            i = torch.randint(len(x), (128,), generator=generator)
+            adam.zero_grad()
+            F.mse_loss(torch.func.functional_call(net, weights(factors), (x[i],)), y[i]).backward()
+            adam.step()
+        return {name: tuple(p.detach() for p in pair) for name, pair in factors.items()}
+
+    wide = {n: (torch.randn(6, 16, generator=generator) / 4, torch.zeros(16, 6)) for n in NAMES}
+    wide = train(wide, 100, 3e-2)  # more rank than allowed: where does the task put its directions?
+    parts = {name: torch.linalg.svd(B @ A) for name, (A, B) in wide.items()}
+    bar = torch.cat([S for _, S, _ in parts.values()]).sort(descending=True).values[6]
+    factors = {}
+    for name, (U, S, Vh) in parts.items():
+        r = int((S > bar).sum())
+        root = S[:r].sqrt()
+        factors[name] = (root[:, None] * Vh[:r], U[:, :r] * root)
+    factors = train(factors, 60, 2e-2)  # what was cut off is missing: let the six directions settle
+    merged = copy.deepcopy(net)
+    merged.load_state_dict(weights(factors))
+    return {name: (A, B, 1.0) for name, (A, B) in factors.items()}, merged
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_09_7", "grade": true, "points": 6, "locked": true}
+def factors_09_7(factors):
+    """The change that each triple stands for, after a look at types and shapes; and the ranks."""
+    assert isinstance(factors, dict) and set(factors) == set(NAMES), (
+        f"factors: a dict with the keys {', '.join(NAMES)} expected, not {checking.shown(factors)}."
+    )
+    ranks, changes = [], {}
+    for name in NAMES:
+        one = factors[name]
+        assert isinstance(one, list | tuple) and len(one) == 3, f"factors[{name!r}]: (A, B, s) expected."
+        A, B, s = one
+        for what, tensor in (("A", A), ("B", B)):
+            assert isinstance(tensor, torch.Tensor) and tensor.ndim == 2, f"{name}: {what} is no matrix."
+        assert A.shape[1] == B.shape[0] == 16 and A.shape[0] == B.shape[1], (
+            f"{name}: A is (r, 16) and B (16, r); yours have {tuple(A.shape)} and {tuple(B.shape)}."
+        )
+        checking.form(s, 1.0, f"{name}: s")
+        ranks.append(len(A))
+        changes[name] = (s * B @ A).detach()
+    return ranks, changes
+
+
+def untouched_09_7(net, before, changes):
+    for key, value in net.state_dict().items():
+        if torch.equal(value, before[key]):
+            continue
+        moved = (value - before[key]).abs().max().item()
+        change = changes.get(key.removesuffix(".weight"))
+        assert moved > 1e-5, (
+            f"net: {key} differs from what it was, by {moved:.0e}. You added the change and subtracted it again: float32 "
+            "does not give each last bit back. Keep the original, and merge into a copy."
+        )
+        assert change is None or not torch.allclose(value - before[key], change, atol=1e-4), (
+            f"net: {key} holds the change. Somebody else uses this network: merge into a copy of it."
+        )
+        raise AssertionError(
+            f"net: {key} has moved by up to {moved:.2g}. LoRA trains A and B alone; the base is frozen."
+        )
+
+
+def merged_09_7(merged, before, factors, changes):
+    assert isinstance(merged, Small), f"merged: a Small expected, not {checking.shown(merged)}."
+    for key, value in merged.state_dict().items():
+        name = key.removesuffix(".weight")
+        if name not in NAMES:
+            assert torch.equal(value, before[key]), f"merged: {key} is not that of the net."
+            continue
+        A, B, s = factors[name]
+        wrong = {
+            f"merged: {key} has W + B A in it. The scale s was forgotten at the merge.": before[key]
+            + (B @ A).detach(),
+            f"merged: {key} has s twice in it.": before[key] + s * changes[name],
+            f"merged: {key} has the transposed change in it. A square matrix does not complain.": before[key]
+            + changes[name].T,
+            f"merged: {key} is that of the net. Where is the change?": before[key],
+        }
+        says = f"merged: {key} is not W + s B A. Was the base trained, too?"
+        checking.equal(value, before[key] + changes[name], key, wrong, tol=1e-4, says=says)
+
+
+def judge_09_7(adapt, seed):
+    net, x, y, fresh, target = world_09_7(seed)
+    original, before = copy.deepcopy(net), copy.deepcopy(net.state_dict())
+    g = torch.Generator().manual_seed(seed)
+    slow = "Eight seconds a call: take fewer steps."
+    got = checking.calls(adapt, limit=8.0, slow=slow, changes=("net", "generator"))(net, x, y, g)
+    assert isinstance(got, list | tuple) and len(got) == 2, "Return two things: factors and merged."
+    factors, merged = got
+    ranks, changes = factors_09_7(factors)
+    told = ", ".join(map(str, ranks))
+    assert sum(ranks) <= 6, f"The ranks are {told}: {sum(ranks)} in all, and six are allowed."
+    untouched_09_7(net, before, changes)
+    merged_09_7(merged, before, factors, changes)
+    error = error_09_7(merged, (fresh, target), original)
+    assert math.isfinite(error), "The error is no number. Is the learning rate too large?"
+    if error > 0.02:
+        truth = list(SPLITS[seed % 8])
+        left = f"{error:.0%} of the error is left, and 2 % are asked for."
+        assert any(change.abs().max() > 1e-6 for change in changes.values()), (
+            f"The change is zero: {left} If A and B both start at zero, neither gets a gradient."
+        )
+        assert ranks != [2, 2, 2] or truth == ranks, (
+            f"Two ranks for each: {left} This task does not want equal shares; look where it puts its directions."
+        )
+        assert 0 not in truth or 0 in ranks, (
+            f"The ranks are {told}: {left} Each matrix has got something, and here one needs nothing."
+        )
+        assert ranks == truth, (
+            f"The ranks are {told}: {left} They lie in the wrong places. If you chose among the terms b aᵀ by their size: "
+            "several of them can share one direction. The singular values of B A cannot."
+        )
+        raise AssertionError(f"The ranks {told} are right, but {left} Train longer, or with another rate.")
+    return error
+
+
+def check_09_7(adapt):
+    found = [judge_09_7(adapt, seed) for seed in (16, 17)]
+    print(
+        f"09.7 passed the visible cases: {max(found):.2%} of the error is left, with six ranks of forty-eight."
+    )
+
+
+check_09_7(adapt)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_09_7(adapt):
+    for seed in (27, 29, 30):
+        judge_09_7(adapt, seed)
+    net, x, y, *_ = world_09_7(33)
+    twice = []
+    for other in (1, 2):
+        torch.manual_seed(other)
+        twice.append(adapt(copy.deepcopy(net), x, y, torch.Generator().manual_seed(3))[0]["second"][0])
+    assert twice[0].shape == twice[1].shape and torch.equal(*twice), (
+        "The same generator gave two results: draw from the generator that you are given."
+    )
+
+
+hidden_09_7(adapt)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 09.8 Project: ten times the rate?
+#
+# > ●●●●● · 150 minutes · practice
+#
+# "LoRA wants about ten times the learning rate of full fine-tuning." Many people say so, few have measured it. Test it in a
+# system of your own: the network of exercise 09.7, the lesson's encoder, your field's model. Tune both arms with equal
+# effort, then compare them at *their* rates. Write the claim first: "the best rate of LoRA is more than `factor` times that
+# of full tuning". Return a dict:
+#
+# | key | what |
+# |:--|:--|
+# | `claim` | a sentence of at least $40$ characters that says what is compared, in which system; it holds `LoRA` and `full` |
+# | `factor` | what the ratio of the best rates must pass, above $0$ |
+# | `rates` | at least five rates, rising, each the same number of times the one before; both arms try all of them |
+# | `tuning_seeds`, `seeds` | at least five different whole numbers each; none is in both |
+# | `tuning` | arm → for each tuning seed a list: one held-out loss for each rate, lower is better |
+# | `chosen` | arm → the rate with the lowest *mean* loss over the tuning seeds |
+# | `ratio` | **geometric** mean over tuning seeds of (best rate of LoRA / best rate of full), each best for its seed |
+# | `ratio_low`, `ratio_high` | its t interval at $0.95$, taken of the logarithms, and then **one step of the grid further** |
+# | `losses` | arm → for each of `seeds` the held-out loss at the arm's chosen rate |
+# | `gain`, `low`, `high` | loss of full minus loss of LoRA: mean over `seeds`, paired t interval at $0.95$ |
+# | `trained` | arm → how many numbers it trains, a count |
+# | `verdict_ratio` | `"supported"` (`ratio_low` above `factor`), `"refuted"` (`ratio_high` below it) or `"undecided"` |
+# | `verdict_loss` | `"LoRA"`, `"full"` (the whole interval lies on its side of $0$) or `"undecided"` |
+#
+# The arms are called `LoRA` and `full`. A run that blew up has the loss `math.inf`. Why one step further? A best rate is
+# known to half a step only, so the ratio of two is known to one. Without it, five seeds that agree would give an interval of
+# width zero. In a grid whose rates rise by the factor $q$ the lower end is divided by $q$, and the upper end is multiplied
+# with it. No best rate, of a seed or of the mean, may stand at an edge of the grid: then nobody knows the best rate. Of equal
+# losses the lower rate counts.
+#
+# The checker recomputes all numbers. A person reads the rest with this rubric (0 to 2 points a row; 8 of 12 pass): the claim
+# could have failed; both arms had equal steps, batches, schedules and grids; the scale $s$ and the rank are said, since scale
+# and rate multiply; held-out rows chose the rate and fresh seeds compared; trained numbers are set beside the losses; the
+# ending says what a grid of this step cannot tell and what another optimiser might change.
+
+
+# %% nbgrader={"grade_id": "answer_09_8", "solution": true}
+def study():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    rates = [0.004 * 2**k for k in range(8)]
+    tuning_seeds, seeds = list(range(6)), list(range(20, 28))
+    r, steps, batch = 4, 60, 64
+
+    def task(seed):
+        """A frozen layer (48, 16), rows to train on and held-out rows: the task is another update of rank 4."""
+        g = torch.Generator().manual_seed(seed)
+        W, out = torch.randn(48, 16, generator=g) / 4, torch.randn(24, 48, generator=g) / 7
+        left, right = (torch.linalg.qr(torch.randn(n, n, generator=g)).Q[:, :r] for n in (48, 16))
+        x = torch.randn(2, 300, 16, generator=g)
+        y = torch.tanh(x @ (W + 2 * left @ right.T).T) @ out.T
+        A = torch.randn(r, 16, generator=g) / 4
+        return W, out, x[0], y[0] + 0.1 * torch.randn(300, 24, generator=g), x[1], y[1], A
+
+    def losses(arm, jobs):
+        """Held-out losses of many runs at once; a job is a pair of seed and rate. Adam is written out."""
+        W, out, x, y, X, Y, A = (
+            torch.stack(parts) for parts in zip(*(task(s) for s, _ in jobs), strict=True)
+        )
+        rate = torch.tensor([rate for _, rate in jobs])[:, None, None]
+        train = [A, torch.zeros(len(A), 48, r)] if arm == "LoRA" else [W.clone()]
+        m, v = ([torch.zeros_like(p) for p in train] for _ in range(2))
+        g = torch.Generator().manual_seed(0)
+
+        def loss(train, x, y):
+            weight = W + train[1] @ train[0] if arm == "LoRA" else train[0]
+            z = torch.tanh(x @ weight.transpose(1, 2)) @ out.transpose(1, 2)
+            return (z - y).square().mean((1, 2))
+
+        for t in range(1, steps + 1):
+            i = torch.randint(300, (batch,), generator=g)
+            train = [p.detach().requires_grad_() for p in train]
+            slopes = torch.autograd.grad(loss(train, x[:, i], y[:, i]).sum(), train)
+            for k, slope in enumerate(slopes):
+                m[k], v[k] = 0.9 * m[k] + 0.1 * slope, 0.99 * v[k] + 0.01 * slope**2
+                step = (m[k] / (1 - 0.9**t)) / ((v[k] / (1 - 0.99**t)).sqrt() + 1e-8)
+                train[k] = train[k] - rate * (1 - t / steps) * step
+        return loss(train, X, Y).tolist()
+
+    arms, k = ("LoRA", "full"), len(rates)
+    tuning, chosen, final, best = {}, {}, {}, {}
+    for arm in arms:
+        flat = losses(arm, [(s, rate) for s in tuning_seeds for rate in rates])
+        tuning[arm] = [flat[i * k : i * k + k] for i in range(len(tuning_seeds))]
+        best[arm] = [rates[row.index(min(row))] for row in tuning[arm]]
+        means = np.mean(tuning[arm], axis=0)
+        chosen[arm] = rates[int(means.argmin())]
+        final[arm] = losses(arm, [(s, chosen[arm]) for s in seeds])
+    logs = np.log([a / b for a, b in zip(best["LoRA"], best["full"], strict=True)])
+    ratio = intervals.t_interval(logs)
+    low, high = math.exp(ratio.low) / 2, math.exp(ratio.high) * 2  # the grid's step is 2
+    gain = intervals.t_interval(np.array(final["full"]) - np.array(final["LoRA"]))
+    return {
+        "claim": "In one layer with an update of rank 4, Adam and 60 steps, the best rate of LoRA (s = 1) is more than 10 "
+        "times that of full tuning.",
+        "factor": 10.0, "rates": rates, "tuning_seeds": tuning_seeds, "seeds": seeds, "tuning": tuning, "chosen": chosen,
+        "ratio": math.exp(ratio.mean), "ratio_low": low, "ratio_high": high, "losses": final,
+        "gain": gain.mean, "low": gain.low, "high": gain.high, "trained": {"LoRA": r * (48 + 16), "full": 48 * 16},
+        "verdict_ratio": "supported" if low > 10 else "refuted" if high < 10 else "undecided",
+        "verdict_loss": "LoRA" if gain.low > 0 else "full" if gain.high < 0 else "undecided",
+    }  # fmt: skip
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_09_8", "locked": true}
+STUDY = (
+    "claim factor rates tuning_seeds seeds tuning chosen ratio ratio_low ratio_high losses gain low high trained "
+    "verdict_ratio verdict_loss"
+).split()
+ARMS = ("LoRA", "full")
+
+
+def table_09_8(mine, key, rows, columns=None):
+    """mine[key] as arrays by arm, after a look at its shape."""
+    assert isinstance(mine[key], dict) and set(mine[key]) == set(ARMS), (
+        f"{key}: a dict with 'LoRA' and 'full'."
+    )
+    found = {}
+    for arm in ARMS:
+        table = np.array(mine[key][arm], dtype=float)
+        shape = (rows,) if columns is None else (rows, columns)
+        assert table.shape == shape, f"{key}[{arm!r}]: shape {shape} expected, not {table.shape}."
+        assert not np.isnan(table).any(), f"{key}[{arm!r}]: a loss is nan. A run that blew up has math.inf."
+        found[arm] = table
+    return found
+
+
+def grid_09_8(mine):
+    rates = np.array(mine["rates"], dtype=float)
+    assert rates.ndim == 1 and len(rates) >= 5 and (rates > 0).all(), "rates: at least five, all above 0."
+    q = (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))
+    assert q > 1 and np.allclose(rates[1:] / rates[:-1], q, rtol=1e-3), (
+        "rates: each must be the same number of times the one before. Rates act by their ratios, not by their differences."
+    )
+    for key in ("tuning_seeds", "seeds"):
+        assert len(set(mine[key])) == len(mine[key]) >= 5, f"{key}: at least five, no two alike."
+    shared = sorted(set(mine["tuning_seeds"]) & set(mine["seeds"]))
+    assert not shared, f"seeds: {shared} chose the rates. A rate looks best where it was chosen."
+    return rates, q
+
+
+def ratio_09_8(mine, rates, q, tuning):
+    last, best = len(rates) - 1, {}
+    for arm in ARMS:
+        own, whole = tuning[arm].argmin(1), int(tuning[arm].mean(0).argmin())
+        for place, who in [(whole, "the mean"), *zip(own, mine["tuning_seeds"], strict=True)]:
+            assert 0 < place < last, (
+                f"tuning: the best rate of {arm} for {who if who == 'the mean' else f'seed {who}'} is the grid's "
+                f"{'largest' if place else 'smallest'}. Beyond it nobody has looked: extend the grid, for both arms."
+            )
+        best[arm] = rates[own]
+        wrong = {
+            f"chosen: {rates[place]:g} was best for one seed. The mean over the tuning seeds decides.": float(
+                rates[place]
+            )
+            for place in sorted(set(own.tolist()))
+        }
+        assert isinstance(mine["chosen"], dict) and set(mine["chosen"]) == set(ARMS), (
+            "chosen: a rate for each arm."
+        )
+        checking.equal(mine["chosen"][arm], float(rates[whole]), f"chosen[{arm!r}]", wrong, tol=1e-4)
+    ratios = best["LoRA"] / best["full"]
+    logs = intervals.t_interval(np.log(ratios))
+    flat = intervals.t_interval(ratios)
+    wrong = {
+        "ratio: that is the arithmetic mean. Of 2 and 1/2 the mean is 1: take that of the logarithms.": flat.mean,
+        "ratio: full divided by LoRA.": math.exp(-logs.mean),
+        "ratio: these are the rates that the means chose. Take each seed's own best, so that the ratio has an interval.": (
+            mine["chosen"]["LoRA"] / mine["chosen"]["full"]
+        ),
+        "ratio: that is its logarithm.": logs.mean,
+    }
+    checking.equal(mine["ratio"], math.exp(logs.mean), "ratio", wrong, tol=1e-4)
+    low, high = math.exp(logs.low) / q, math.exp(logs.high) * q
+    narrow = "the t interval alone. A best rate is known to half a step of the grid: go one step further."
+    wrong = {
+        f"ratio_low: {narrow}": math.exp(logs.low),
+        "ratio_low: the interval of the ratios themselves. Take that of their logarithms, then exp.": flat.low
+        / q,
+    }
+    checking.equal(mine["ratio_low"], low, "ratio_low", wrong, tol=1e-4)
+    checking.equal(
+        mine["ratio_high"], high, "ratio_high", {f"ratio_high: {narrow}": math.exp(logs.high)}, tol=1e-4
+    )
+    return low, high
+
+
+def check_09_8(study):
+    mine = checking.calls(study, limit=60.0)()
+    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
+    assert set(mine) == set(STUDY), f"Keys expected: {', '.join(STUDY)}."
+    claim = mine["claim"]
+    assert isinstance(claim, str) and len(claim) >= 40 and all(arm in claim for arm in ARMS), (
+        "claim: a sentence of at least 40 characters that holds 'LoRA' and 'full'."
+    )
+    rates, q = grid_09_8(mine)
+    tuning = table_09_8(mine, "tuning", len(mine["tuning_seeds"]), len(rates))
+    low, high = ratio_09_8(mine, rates, q, tuning)
+    factor = mine["factor"]
+    assert factor > 0, "factor: above 0."
+    verdict = "supported" if low > factor else "refuted" if high < factor else "undecided"
+    assert mine["verdict_ratio"] == verdict, (
+        f"verdict_ratio: [{low:.3g}, {high:.3g}] against {factor:g} says {verdict}."
+    )
+    losses = table_09_8(mine, "losses", len(mine["seeds"]))
+    assert all(np.isfinite(found).all() for found in losses.values()), (
+        "losses: a run at the chosen rate blew up. Then the rate was not chosen well: tune on more seeds."
+    )
+    pairs = losses["full"] - losses["LoRA"]
+    assert pairs.std() > 0, "losses: all differences are the same number. Something is not drawn anew."
+    right, n = intervals.t_interval(pairs), len(pairs)
+    checking.equal(
+        mine["gain"],
+        right.mean,
+        "gain",
+        {"gain: full minus LoRA, so that a gain is LoRA's.": -right.mean},
+        tol=1e-4,
+    )
+    width, error = (right.high - right.low) / 2, pairs.std(ddof=1) / math.sqrt(n)
+    apart = math.sqrt(sum(found.var(ddof=1) for found in losses.values()) / n)
+    wrong = {
+        "low: the arms are taken as independent. Each seed has both: subtract first, then the interval.": (
+            right.mean - width / error * apart
+        ),
+        "low: that is one standard error.": right.mean - error,
+        "low: the normal curve's 1.96. With few seeds take Student's t.": right.mean - 1.959964 * error,
+    }
+    checking.equal(mine["low"], right.low, "low", wrong, tol=1e-3)
+    checking.equal(mine["high"], right.high, "high", tol=1e-3)
+    verdict = "LoRA" if right.low > 0 else "full" if right.high < 0 else "undecided"
+    assert mine["verdict_loss"] == verdict, (
+        f"verdict_loss: [{right.low:.3g}, {right.high:.3g}] against 0 says {verdict}."
+    )
+    count = mine["trained"]
+    assert (
+        isinstance(count, dict)
+        and set(count) == set(ARMS)
+        and all(isinstance(v, int) for v in count.values())
+    ), "trained: a whole number for each arm."
+    assert 0 < count["LoRA"] < count["full"], (
+        "trained: LoRA should train fewer numbers than full tuning; count again."
+    )
+    print(
+        f"09.8 passed: ratio [{low:.2g}, {high:.2g}] against {factor:g}. Now a person reads the study with the rubric."
+    )
+
+
+check_09_8(study)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Begin with one small layer and synthetic rows, so that a run takes milliseconds. Many runs with different rates fit into one
+# tensor with an axis more, if you write Adam out.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# A coarse grid makes a wide interval even if all seeds agree. First find the region with a coarse grid on other seeds, then
+# take a finer one there, and look at both ends before you look at the ratio.
 #
 # </details>
 #

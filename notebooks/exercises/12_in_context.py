@@ -17,17 +17,21 @@
 # wrong.
 #
 # *Practice* exercises end with two hints and a solution. *Graded* exercises are tested on further cases
-# that you do not see here, so test more than the checker does. Nothing on this page needs a model, a data
-# set or a network.
+# that you do not see here, so test more than the checker does. Nothing on this page needs a file or a network.
+# Exercise 12.6 trains a small network, and exercise 12.7 is a project: each of them is worth an evening.
 #
 # {{overview}}
 
 # %%
+import itertools
 import math
 
+import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from instructlab_utils import checking
+from instructlab_utils import checking, intervals
 
 # %% [markdown]
 # ## 12.1 The probability of an option
@@ -593,6 +597,411 @@ check_12_5(prediction)
 # <details><summary>Hint 2</summary>
 #
 # Of an option of two tokens one is read.
+#
+# </details>
+#
+# {{solution}}
+
+# %% [markdown]
+# ## 12.6 Train a model that learns from its prompt
+#
+# > ●●●●○ · 60 minutes · graded
+#
+# In-context learning can be seen from nothing. A text shows pairs of symbols, a key and its value, then one of the keys
+# again: $k_1\, v_1\, k_2\, v_2 \dots k_n\, v_n\, k_j$. The answer is $v_j$. No weight can know it: which value belongs to
+# which key is decided in the text. `Reader` is a network that *can* learn to answer: each place also gets the vector before
+# it (in a large model an earlier layer does that), then one attention looks back. Train it.
+#
+# `train(table, seed)` returns a trained `net`:
+#
+# - `table`, shape $(40, 24)$, float32, has the vectors of forty symbols, drawn from a standard normal distribution. These
+#   are for training. How you make texts, where the loss counts, and for how long, is yours.
+# - `net(table, ids)` is a `Reader`, or any function or module of that form: for *any* table $(V, 24)$ and int64 ids
+#   $(B, 2n + 1)$ it returns finite logits $(B, 2n + 1, V)$. Only the last place is read, and of its logits those of the $n$
+#   values in the text: the largest is the answer.
+# - The checker asks with **new** symbols, from a table that the net has never seen. Keys and values of a text are $2n$
+#   different symbols, each in either role; every key is asked equally often. The mean of the shares right with
+#   $n = 2, 4, 6$ must reach $0.95$. The hidden cases have other tables, up to twelve pairs and a few hundred symbols.
+# - All random numbers come from `seed`: the same table and seed, the same net. You have $30$ seconds of processor time;
+#   the solution needs one or two.
+#
+# To guess among the values gives $1/n$. Perfect answers about the forty symbols are not enough: what does the net know then?
+
+
+# %%
+class Reader(nn.Module):
+    """Logits (B, T, V) of the next symbol, for a table (V, 24) and ids (B, T). Place t reads the places up to t."""
+
+    def __init__(self, d=24, width=32, sharpness=8.0):
+        super().__init__()
+        self.now, self.before = nn.Linear(d, width, bias=False), nn.Linear(d, width, bias=False)
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.head, self.sharpness = nn.Linear(width, d, bias=False), sharpness
+
+    def forward(self, table, ids):
+        x = table[ids]
+        h = self.now(x) + F.pad(self.before(x)[:, :-1], (0, 0, 1, 0))
+        q, k = F.normalize(self.q(h), dim=-1), F.normalize(self.k(h), dim=-1)
+        o = F.scaled_dot_product_attention(q, k, self.v(h), is_causal=True, scale=self.sharpness)
+        return self.head(h + self.out(o)) @ table.T / table.shape[1] ** 0.5
+
+
+# %% nbgrader={"grade_id": "answer_12_6", "solution": true}
+def texts(V, n, rows, generator):
+    """ids (rows, 2n + m) with m keys asked at the end, and the m answers of each row. A helper: not checked on its own."""
+    ### BEGIN SOLUTION
+    drawn = torch.rand(rows, V, generator=generator).argsort(1)[:, : 2 * n]  # another mapping for each row
+    keys, values = drawn[:, :n], drawn[:, n:]
+    order = torch.rand(rows, n, generator=generator).argsort(1)
+    pairs = torch.stack([keys, values], 2).flatten(1)
+    return torch.cat([pairs, keys.gather(1, order)], 1), values.gather(1, order)
+    ### END SOLUTION
+
+
+def train(table, seed):
+    """table (40, 24). Return the trained net: (table, ids) -> logits."""
+    ### BEGIN SOLUTION
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    net, steps = Reader(), 180
+    adam = torch.optim.Adam(net.parameters())
+    for step in range(steps):
+        for group in adam.param_groups:
+            group["lr"] = 1.5e-2 * min(1.0, (step + 1) / 20) * (1 - step / steps)
+        fresh = torch.randn(
+            table.shape, generator=generator
+        )  # other vectors each time: none is worth knowing
+        ids, answers = texts(len(table), 6, 64, generator)
+        z = net(fresh, ids)[:, -answers.shape[1] :]
+        adam.zero_grad()
+        F.cross_entropy(z.flatten(0, 1), answers.flatten()).backward()
+        adam.step()
+    return net
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_12_6", "grade": true, "points": 5, "locked": true}
+def asked_12_6(net, table, n, seed, rows=600):
+    """Share right, the answers as places among the values, the places asked for, and the symbol said of all V."""
+    g = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(rows, len(table), generator=g).argsort(1)[:, : 2 * n]
+    keys, values, place = drawn[:, :n], drawn[:, n:], torch.arange(rows) % n
+    ids = torch.cat([torch.stack([keys, values], 2).flatten(1), keys[torch.arange(rows), place, None]], 1)
+    with torch.no_grad():
+        z = checking.calls(net)(table, ids)
+    checking.form(z, torch.zeros(*ids.shape, len(table)), f"the net's logits for n = {n}, V = {len(table)}")
+    assert torch.isfinite(z).all(), "The net's logits are not finite."
+    said = z[:, -1].gather(1, values).argmax(1)
+    return (said == place).double().mean().item(), said, place, z[:, -1].argmax(1), ids
+
+
+def judge_12_6(train, seed, ns=(2, 4, 6), V=60):
+    """The share right with new symbols, or an AssertionError that says what the net has learned instead."""
+    g = torch.Generator().manual_seed(seed)
+    table, new = torch.randn(40, 24, generator=g), torch.randn(V, 24, generator=g)
+    net = checking.calls(train, limit=30.0, slow="Thirty seconds: fewer updates.")(table.clone(), seed)
+    assert callable(net), f"The net cannot be called: {checking.shown(net)}."
+    found = {n: asked_12_6(net, new, n, seed + n)[0] for n in ns}
+    right = sum(found.values()) / len(found)
+    if right >= 0.95:
+        return right, net, table, new
+    own, said, _, spoken, ids = asked_12_6(net, table, 6, seed)
+    told = (
+        ", ".join(f"n = {n}: {share:.2f}" for n, share in found.items())
+        + f". On your forty symbols, n = 6: {own:.2f}."
+    )
+    said_key = (spoken == ids[:, -1]).double().mean().item()
+    assert said_key < 0.5, (
+        f"The net repeats the question in {said_key:.0%} of the texts. No shift: the last place predicts the next symbol. "
+        + told
+    )
+    for at, name in ((5, "last"), (0, "first")):
+        share = (said == at).double().mean().item()
+        assert share < 0.6, (
+            f"The net answers with the {name} value in {share:.0%} of the texts, whatever is asked. In your texts, is "
+            f"another key asked for than that of the {name} pair? {told}"
+        )
+    if own < 0.5:
+        keys, ends = ids[:, -1], spoken
+        same = [
+            (ends[keys == k] == ends[keys == k].mode().values).double().mean().item() for k in keys.unique()
+        ]
+        fixed = sum(same) / len(same)
+        assert fixed < 0.6, (
+            f"To the same key the net says the same symbol in {fixed:.0%} of the texts, whatever stands in them: it has "
+            f"learned one mapping by heart. Draw the mapping anew for each text. {told}"
+        )
+        raise AssertionError(
+            f"The net guesses among the values. {told} Only the symbol after the question can be known; a loss on all other "
+            "places is noise. Or too few updates: before it finds the key it learns nothing for a while."
+        )
+    roles = [asked_12_6(net, table, n, seed)[0] for n in (2, 6)]
+    assert roles[1] > 0.9, (
+        f"Even of your own symbols only {roles[1]:.2f} are right with six pairs. {told} Was each symbol both key and value "
+        "in your texts? Were six pairs among them?"
+    )
+    raise AssertionError(
+        f"{told} It knows these forty vectors, and reads worse with others; 0.95 are asked for. Whatever must not be learned "
+        "by heart has to be drawn anew, and not the mapping alone."
+    )
+
+
+def check_12_6(train):
+    right, *_ = judge_12_6(train, 1)
+    print(f"12.6 passed the visible cases: {right:.2f} right with symbols that it has never seen.")
+
+
+check_12_6(train)
+### BEGIN HIDDEN TESTS
+
+
+def hidden_12_6(train):
+    _, net, table, new = judge_12_6(train, 7, ns=(1, 3, 8, 12), V=300)
+    again = checking.calls(train, limit=30.0)(table.clone(), 7)
+    with torch.no_grad():
+        one, two = (each(new, torch.arange(9)[None]) for each in (net, again))
+    assert torch.allclose(one, two, atol=1e-3), (
+        "The same table and seed gave two nets: draw all from the seed."
+    )
+
+
+hidden_12_6(train)
+### END HIDDEN TESTS
+
+# %% [markdown]
+# ## 12.7 Project: does it still depend on the order?
+#
+# > ●●●●● · 150 minutes · practice
+#
+# "After calibration the order of the demonstrations matters less." Decide a claim of this kind. `prompted_12_7` is a
+# stand-in for a prompted model, so that many draws cost nothing; its biases are those of the lesson, with strengths that
+# you do not know. You may put a real model, or the net of exercise 12.6, in its place.
+#
+# Compare two arms `a` and `b`: raw and calibrated, two and eight demonstrations, one wording of nothing and three. For each
+# *draw* (fresh demonstrations, fresh texts) and each order, note for every text whether the answer is right. Then
+#
+# - `spread` of a draw: accuracy of the best order minus that of the worst. It is never negative;
+# - `luck`: the mean spread when order does not matter. Shuffle the answers to *each text* among the orders, again and again;
+# - `beyond` of a draw, cross-fitted: for each fold of the texts find the best and the worst order on the *other* folds (of
+#   equals the first), and take the difference of their right answers on the fold; add up over the folds, and divide by the
+#   number of texts. Without an effect it is zero on average.
+#
+# Write the claim first: "beyond luck, the order moves the accuracy of *a* more than that of *b*, by more than `threshold`".
+# Return a dict:
+#
+# | key | what |
+# |:--|:--|
+# | `claim` | a sentence that names `a` and `b` |
+# | `a`, `b` | names of two arms |
+# | `threshold` | what the difference must pass, $0$ or more |
+# | `draws` | at least ten different numbers or names |
+# | `right` | for both arms: a list over draws of lists over orders of lists over texts, $0$ or $1$ |
+# | `folds` | for each text the number of its fold, from $0$: at least four folds whose sizes differ by one text at most |
+# | `spread`, `beyond` | for both arms a list over draws |
+# | `luck` | for both arms the mean over draws; it may lie $0.01$ from the checker's own shuffles |
+# | `difference`, `low`, `high` | `beyond` of `a` minus that of `b`: mean over draws, its t interval at $0.95$ |
+# | `verdict` | `"supported"`, `"refuted"` (the whole interval lies below the threshold) or `"undecided"` |
+#
+# Both arms have the same orders and texts, at least $4$ orders and $40$ texts a draw. A person reads the rest with this
+# rubric ($0$ to $2$ points a row; $8$ of $12$ pass):
+#
+# | | 0 | 1 | 2 |
+# |:--|:--|:--|:--|
+# | claim | cannot fail | can fail | names arms, orders, texts, model, measure and direction before the run |
+# | threshold | a habit | a reason | says who would do what differently |
+# | draws | one text set for all | fresh demonstrations | fresh demonstrations and texts; the number was fixed before |
+# | luck | the spread stands alone | luck is printed | luck is explained, and tested where there is no effect |
+# | price | accuracy is not looked at | accuracy of both arms | says where the more accurate arm is the less steady one |
+# | ending | only success is described | three verdicts | also for which model, orders and wordings this holds |
+
+
+# %%
+def prompted_12_7(draw, orders, texts=60):
+    """A prompt with two positive and two negative demonstrations, in several orders.
+
+    orders: permutations of (0, 1, 2, 3); 0 and 1 are the positive ones. Returns the log-odds of *positive* for each order and
+    text, those behind a text that says nothing for each order, and the true labels (1 is positive).
+    """
+    rng = np.random.default_rng(draw)
+    y = rng.integers(2, size=texts)
+    evidence = (2 * y - 1) * rng.uniform(0.6, 1.4) + rng.normal(size=texts)
+    prompt, noise = rng.normal(0, 0.4), rng.normal(0, 0.5, size=(24, texts))
+    odds, nothing = [], []
+    for order in orders:
+        place = sorted(itertools.permutations(range(4))).index(tuple(order))
+        sign = [1 if demonstration < 2 else -1 for demonstration in order]
+        own = np.random.default_rng((draw, place)).normal(0, 0.4, size=2)
+        bias = prompt + 0.6 * sign[-1] + 0.2 * sign[-2] + own[0]
+        odds.append(evidence + bias + noise[place])
+        nothing.append(bias + own[1])
+    return np.array(odds), np.array(nothing), y
+
+
+EIGHT = sorted(itertools.permutations(range(4)))[::3]
+odds, nothing, y = prompted_12_7(0, EIGHT)
+print("accuracies of one draw, raw:", ((odds > 0) == y).mean(1).round(2))
+
+
+# %% nbgrader={"grade_id": "answer_12_7", "solution": true}
+def study():
+    """Return the dict of the table."""
+    ### BEGIN SOLUTION
+    a, b, threshold = "raw", "calibrated", 0.03
+    draws, folds = list(range(100, 124)), [text % 5 for text in range(60)]
+    rng, fold_of = np.random.default_rng(0), np.array(folds)
+    right = {a: [], b: []}
+    for draw in draws:
+        odds, nothing, y = prompted_12_7(draw, EIGHT)
+        right[a].append(((odds > 0) == y).astype(int).tolist())
+        right[b].append(((odds - nothing[:, None] > 0) == y).astype(int).tolist())
+
+    def spread(table):
+        return float(np.ptp(np.mean(table, axis=1)))
+
+    def luck(table):
+        shuffled = [spread(rng.permuted(np.array(table), axis=0)) for _ in range(100)]
+        return sum(shuffled) / len(shuffled)
+
+    def beyond(table):
+        table, total = np.array(table), 0
+        for fold in range(5):
+            elsewhere = table[:, fold_of != fold].sum(1)
+            here = table[:, fold_of == fold].sum(1)
+            total += here[elsewhere.argmax()] - here[elsewhere.argmin()]
+        return float(total / table.shape[1])
+
+    found = {arm: [beyond(table) for table in right[arm]] for arm in right}
+    gain = intervals.t_interval([p - q for p, q in zip(found[a], found[b], strict=True)])
+    return {
+        "claim": "Beyond luck, the order of four demonstrations moves the raw accuracy more than the calibrated one, by more "
+        "than three points: the stand-in, eight orders, 60 texts a draw.",
+        "a": a, "b": b, "threshold": threshold, "draws": draws, "right": right, "folds": folds,
+        "spread": {arm: [spread(table) for table in right[arm]] for arm in right},
+        "luck": {arm: sum(map(luck, right[arm])) / len(draws) for arm in right},
+        "beyond": found, "difference": gain.mean, "low": gain.low, "high": gain.high,
+        "verdict": "supported" if gain.low > threshold else "refuted" if gain.high < threshold else "undecided",
+    }  # fmt: skip
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade_id": "check_12_7", "locked": true}
+KEYS = "claim a b threshold draws right folds spread luck beyond difference low high verdict".split()
+
+
+def crossed_12_7(tables, folds, leak=False):
+    """Cross-fitted right answers of the best order minus those of the worst, for each draw and fold; (D, O, N) -> (D, F)."""
+    found = []
+    for fold in range(folds.max() + 1):
+        here, elsewhere = tables[..., folds == fold].sum(2), tables[..., folds != fold].sum(2)
+        chosen = here if leak else elsewhere
+        best, worst = chosen.argmax(1)[:, None], chosen.argmin(1)[:, None]
+        found.append((np.take_along_axis(here, best, 1) - np.take_along_axis(here, worst, 1))[:, 0])
+    return np.stack(found, 1)
+
+
+def lucks_12_7(tables, times=60):
+    """The mean spread after shuffling within each text; and that of independent coins, which is something else."""
+    rng = np.random.default_rng(0)
+    shuffled = np.mean([np.ptp(rng.permuted(tables, axis=1).mean(2), axis=1).mean() for _ in range(times)])
+    p = tables.mean((1, 2))[:, None, None]
+    coins = np.mean([np.ptp((rng.random(tables.shape) < p).mean(2), axis=1).mean() for _ in range(times)])
+    return float(shuffled), float(coins)
+
+
+def check_12_7(study):
+    mine = checking.calls(study, limit=90.0)()
+    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
+    assert set(mine) == set(KEYS), f"Keys expected: {', '.join(KEYS)}."
+    a, b = mine["a"], mine["b"]
+    assert a != b, "a and b are the same arm."
+    for name in (a, b):
+        assert name in mine["claim"], f"claim: {name!r} does not occur. A claim names what it compares."
+    for key in ("right", "spread", "luck", "beyond"):
+        assert isinstance(mine[key], dict) and set(mine[key]) == {a, b}, (
+            f"{key}: a dict with the two arms as keys."
+        )
+    D = len(mine["draws"])
+    assert len(set(mine["draws"])) == D >= 10, "draws: at least ten, no two alike."
+    tables = {arm: np.array(mine["right"][arm]) for arm in (a, b)}
+    for arm, table in tables.items():
+        assert table.ndim == 3 and len(table) == D and table.shape[1] >= 4 and table.shape[2] >= 40, (
+            f"right, {arm}: {D} draws, at least 4 orders and 40 texts; the shape is {table.shape}."
+        )
+        assert np.isin(table, (0, 1)).all(), f"right, {arm}: each entry is 0 or 1."
+        assert len({row.tobytes() for row in table}) == D, (
+            f"right, {arm}: two draws are equal in every answer."
+        )
+    assert tables[a].shape == tables[b].shape, "right: both arms have the same orders and texts."
+    N, folds = tables[a].shape[2], np.array(mine["folds"])
+    assert folds.shape == (N,), f"folds: one number for each of the {N} texts."
+    sizes = np.bincount(folds)
+    assert len(sizes) >= 4 and np.ptp(sizes) <= 1, (
+        "folds: at least four, from 0 on, of equal size (by one text)."
+    )
+    found = {arm: crossed_12_7(table, folds) for arm, table in tables.items()}
+    for arm, table in tables.items():
+        spread = np.ptp(table.mean(2), axis=1).tolist()
+        checking.equal(mine["spread"][arm], spread, f"spread of {arm}", tol=1e-6)
+        want, coins = lucks_12_7(table)
+        told = mine["luck"][arm]
+        checking.form(told, 0.0, f"luck of {arm}")
+        if abs(told - want) > 0.01:
+            assert abs(told - coins) > 0.01, (
+                f"luck of {arm}: {told:.3f} is the luck of independent coins. All orders answer the same texts: shuffle the "
+                f"answers to each text among the orders, and {want:.3f} is left."
+            )
+            raise AssertionError(f"luck of {arm}: {told:.3f}; shuffled within each text it is {want:.3f}.")
+        beyond = (found[arm].sum(1) / N).tolist()
+        leak = (crossed_12_7(table, folds, leak=True).sum(1) / N).tolist()
+        wrong = {
+            f"beyond of {arm}: the best order is the best on all texts, the fold's too. That is the plain spread.": spread,
+            f"beyond of {arm}: chosen and compared on the same fold. Choose on the others.": leak,
+        }
+        checking.equal(mine["beyond"][arm], beyond, f"beyond of {arm}", wrong, tol=1e-6)
+    pairs = (found[a].sum(1) - found[b].sum(1)) / N
+    right = intervals.t_interval(pairs)
+    flipped = {"difference: b minus a. The claim is about a minus b.": -right.mean}
+    checking.equal(mine["difference"], right.mean, "difference", flipped, tol=1e-6)
+    half, error = (right.high - right.low) / 2, pairs.std(ddof=1) / math.sqrt(D)
+    apart = math.sqrt(sum((each.sum(1) / N).var(ddof=1) for each in found.values()) / D)
+    flat = intervals.t_interval(((found[a] - found[b]) / sizes).flatten())
+    wrong = {
+        "low: the folds of one draw share demonstrations and choices. One difference a draw.": flat.low,
+        "low: these are two separate intervals. Both arms have the same draws: take the difference of each.": right.mean
+        - half * apart / error,
+        "low: that is one standard error. A 95 % t interval is wider.": right.mean - error,
+    }
+    checking.equal(mine["low"], right.low, "low", wrong, tol=max(1e-6, 1e-3 * half))
+    checking.equal(mine["high"], right.high, "high", tol=max(1e-6, 1e-3 * half))
+    bar = mine["threshold"]
+    assert bar >= 0, "threshold: 0 or more."
+    verdict = "supported" if right.low > bar else "refuted" if right.high < bar else "undecided"
+    assert mine["verdict"] == verdict, (
+        f"verdict: the interval [{right.low:.3f}, {right.high:.3f}] against {bar:g} says {verdict}."
+    )
+    print(
+        f"12.7 passed: {verdict}, [{right.low:.3f}, {right.high:.3f}]. Now a person reads it with the rubric."
+    )
+    for arm, table in tables.items():
+        print(
+            f"{arm:12s} accuracy {table.mean():.2f}, spread {np.ptp(table.mean(2), axis=1).mean():.3f}, luck "
+            f"{mine['luck'][arm]:.3f}, beyond {found[arm].sum() / N / D:.3f}"
+        )
+
+
+check_12_7(study)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Keep `right` as an array (draws, orders, texts). Spread, luck and the cross-fitted distance are functions of one draw's
+# table (orders, texts).
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Test `beyond` where you know the answer: a table of coins has a spread, and on average nothing beyond luck.
 #
 # </details>
 #

@@ -393,16 +393,15 @@ print(f"{rendered}\n--- {n_all} tokens, {n_yours} of them yours")
 
 # %% [markdown]
 # **Observe.** The template slipped in a system message: a name, a maker, a character. No argument asked for it, no
-# warning told you. Every score in this lesson is a score of *your text and theirs together*. If you want another
-# system message, say so. And record the rendered string with a run: your text alone does not tell what the model has
-# read.
+# warning told you. Every score in this lesson is a score of *your text and theirs together*. So record the rendered
+# string with a run.
 #
 # ## 4 Answered
 #
-# The model is SmolLM2-135M-Instruct. Three facts about it belong next to every number below. It has 135 million
-# parameters, tiny by today's measure. Its weights were stored with **4 bits** each and de-quantised to floats, so
-# its scores may differ from the original's. And it is **already instruction-tuned**, trained to follow instructions,
-# on data that we did not inspect: nothing here shows what instruction tuning does (lesson 14 does).
+# The model is SmolLM2-135M-Instruct (Allal et al., 2025). Three facts about it belong next to every number below. It has
+# 135 million parameters, tiny by today's measure. Its weights were stored with **4 bits** each and de-quantised to
+# floats, so its scores may differ from the original's. And it is **already instruction-tuned**, on data that we did not
+# inspect: nothing here shows what instruction tuning does (lesson 14 does).
 #
 # Answering is a loop. The model gives each of the $V$ tokens that it knows a score (a *logit*) for coming next. Take
 # the largest, append, repeat. This is *greedy* decoding: nothing is drawn at random. By hand:
@@ -668,19 +667,15 @@ _ = run.figure(figure, "00_before_after")
 # - `json` is a real repair. In the example above the right city was there, but inside a code fence, and cut off: no
 #   parser accepts that. The stop rule is part of $I_{\text{exec}}$.
 # - `animal` looked nearly as good: most development inputs passed. On held-out inputs the columns *repaired* and
-#   *broken* are both large, and one half is inside the interval. The winner was chosen *because* its score was high,
-#   and part of that height may be luck.
+#   *broken* are both large, and one half is inside the interval.
 # - `sum` is a warning. One more pass on the development inputs made the rule change the text, and the held-out count
-#   went *down*. One half is still inside, so this is no proof of harm. But a score that rises inside the loop is weak
-#   evidence of good outside it: it was selected for rising.
+#   went *down*. One half is still inside, so this is no proof of harm. But the score was *selected* for rising.
 # - `sentiment` and `upper` kept their text. They stay in the set as known failures. `upper` has the strictest check:
 #   the answer is compared as a whole. The answer to *river* that section 5 printed is a sentence, so it fails
-#   whatever its letters are, and the row does not say whether the model could spell the word. A fifth text may still
-#   work.
+#   whatever its letters are, and the row does not say whether the model could spell the word.
 #
 # One source article expects its feedback loop to improve accuracy step by step. Ours improved one instruction
-# clearly. For the two others that it changed, *undecided* is the result: these data do not carry more. And the more
-# repairs you test, the more luck you find. Lesson 17 runs such a loop for many rounds.
+# clearly. And the more repairs you test, the more luck you find. Lesson 17 runs such a loop for many rounds.
 #
 # ## 7 Count the lines
 #
@@ -826,9 +821,9 @@ print(f"{len(printed)} different outputs for all k/n up to n = 500, all of lengt
 print("0.920 among them:", "0.920" in printed)
 
 # %% [markdown]
-# `.2f` means two digits after the point, for every finite number. So the answer is: for none, and what the article
-# shows was not printed by the program that it shows. That is a proof. It does not tell *why*: the program may have
-# been edited later, or the output invented.
+# `.2f` means two digits after the point, for every finite number. So the answer is: for none, and the article's output
+# was not printed by its program. That is a proof. It does not tell *why*: the program may have been edited later, or the
+# output invented.
 #
 # **Second: the data set.** CoNLL-2003 is a shared task on named-entity recognition: words, tagged as persons,
 # places, organisations (Tjong Kim Sang and De Meulder, 2003). It has no questions. There is no "CoNLL-2003 QA" to
@@ -874,10 +869,9 @@ _ = run.figure(figure, "00_grim")
 
 # %% [markdown]
 # **Observe.** With three decimals the curve reaches one at a thousand items: from there on every text is possible, and
-# the test is blunt. The printed list says the same of one text: the sizes that can give `0.920` become frequent. A test
-# set of usual size could well give it. The sample size alone does not convict; the format string does. *Use the test
-# that this number could have failed.* And use it on yourself: our own counts are printed as counts, so that nobody has
-# to guess $n$.
+# the test is blunt. A test set of usual size could well give `0.920`. The sample size alone does not convict; the format
+# string does. *Use the test that this number could have failed.* Our own counts are printed as counts, so that nobody
+# has to guess $n$.
 #
 # ### Papers that nobody found
 #
@@ -903,14 +897,14 @@ arxiv = re.compile(r"arXiv:\d{2}(0[1-9]|1[0-2])\.\d{4,5}")  # year, month, numbe
 print([bool(arxiv.fullmatch(i)) for i in ("arXiv:1902.00751", "arXiv:2313.01234", "arXiv:19.751")])
 
 # %% [markdown]
-# **Observe.** Three kinds of trouble, and none is proof.
+# **Observe.** The first two (Houlsby et al., 2019; Zhang et al., 2023) have all their fields. There are three kinds of
+# trouble, and none is proof.
 #
 # - *A missing identifier is not proof.* The third work is real and famous; it appeared as a report, without one.
 # - *Another title is not proof.* The source articles cite the second work by a descriptive title ("Adaptive
 #   Low-Rank …"), not by its own. Search by authors and year as well.
 # - *The last two were not found at all*: no author, venue or identifier is given, and repeated searches for the
-#   exact titles returned nothing. We treat them as **unverified**. Absence of evidence is weaker than proof, but a
-#   claim must not lean on a paper that nobody can open.
+#   exact titles returned nothing. We treat them as **unverified**: a claim must not lean on a paper that nobody can open.
 #
 # The form of an identifier can be checked offline; that it leads to *this* paper cannot. Open it, compare the
 # title, and read the sentence that you cite. The source articles say that adapters work "without adding
@@ -948,7 +942,6 @@ if run.profile == "smoke":
 # - That eight development inputs are enough to choose by. Of three texts that they chose, one held; two stayed undecided.
 # - That composition works in a language model. Section 2 counts programs; lesson 15 measures competence against
 #   depth.
-# - That the author of a wrong number lied. Forensics proves *that* something cannot be, never *why*.
 #
 # **What should I set?**
 #

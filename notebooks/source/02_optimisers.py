@@ -83,7 +83,8 @@ f64 = torch.float64
 # All of them get the same interface here: a function that changes $\theta$ in place. What it must remember between
 # two updates goes into a dictionary.
 #
-# SGD remembers nothing. **Momentum** (Polyak, 1964) keeps a *velocity* $v$, a decaying sum of the past gradients:
+# SGD (Robbins and Monro, 1951) remembers nothing. **Momentum** (Polyak, 1964) keeps a *velocity* $v$, a decaying sum of
+# the past gradients:
 #
 # $$ v \leftarrow \mu v + g, \qquad \theta \leftarrow \theta - \eta v. $$
 
@@ -684,7 +685,9 @@ run.record(noise_first=sizes[0][0], noise_late=sizes[-1][0])
 # **Observe.** The useful part is small and constant. The noise is largest in the first update, where $\hat m$ is one
 # gradient. Later $\hat m$ averages some ten gradients, and the noise falls to $\sqrt{(1 - \beta_1) / (1 + \beta_1)}$,
 # the dotted line. A warm-up over a few dozen updates makes exactly the noisy steps short. (In a real network a random
-# step does harm that later steps must repair; that it *does* is not shown here.)
+# step does harm that later steps must repair; that it *does* is not shown here.) Liu et al. (2020) look at the other
+# average: early $\hat v$, too, rests on a few gradients, so $1/\sqrt{\hat v}$ varies much. They see warm-up as a cure for
+# that, and derive a factor that needs none.
 #
 # ### 8.2 And down again
 #
@@ -811,10 +814,10 @@ print("updates paid: cosines", sum(u + 60 for u in (100, 200, 300)), "; stable a
 #
 # ## 9 Which rate for which method?
 #
-# Three ways to tune the encoder on film sentences. *Full* trains all weights. *LoRA* adds a small product of two matrices
-# to the query and value maps, and trains only that (lesson 09). A *soft prompt* is twenty vectors in front of the
-# sentence (lesson 10). Both of the small ones train the classification head, too. They come from `peft` here, as black
-# boxes; the experiment notebook says why the prompt starts from words.
+# Three ways to tune the encoder on film sentences. *Full* trains all weights. *LoRA* (Hu et al., 2022) adds a small
+# product of two matrices to the query and value maps, and trains only that (lesson 09). A *soft prompt* (Lester et al.,
+# 2021) is twenty vectors in front of the sentence (lesson 10). Both of the small ones train the classification head, too.
+# They come from `peft` here, as black boxes; the experiment notebook says why the prompt starts from words.
 
 # %%
 import warnings
@@ -930,7 +933,8 @@ plotting.show(run, figure, "02_finder")
 #
 # - *Below which rate?* The articles tune BERT, which was pre-trained with `1e-4` (Devlin et al., 2019, appendix A.2). Then
 #   `1e-5` is one order below, and the claim agrees with itself. The last stage of our own encoder used `2e-5` (its model
-#   card). From there `1e-5` would lie outside the claimed range. We take the reading that favours the claim.
+#   card, sentence-transformers). From there `1e-5` would lie outside the claimed range. We take the reading that favours
+#   the claim.
 # - *Half one*: the rate with the best **dev** accuracy lies at `1e-5` or lower, for each of the three methods.
 # - *Half two*: starting at `1e-5` costs at most two points of **test** accuracy, against one other rate per method that
 #   was named before the run.

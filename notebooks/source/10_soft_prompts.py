@@ -444,9 +444,10 @@ show(figure, "10_lambda")
 # **Observe.** On average less than equal shares, but a large part: from the start the prefix takes attention away from
 # the text in each layer. Heads and tokens differ widely.
 #
-# Four names for two ideas. *Prompt tuning* trains vectors at the input. *P-tuning* computes such vectors with a small
-# network (an LSTM in the paper, an MLP in peft by default). *Prefix-tuning* computes keys and values for every layer with
-# a small network, which is thrown away after training; *P-Tuning v2* trains them directly. Count them:
+# Four names for two ideas. *Prompt tuning* trains vectors at the input. *P-tuning* (Liu et al., 2021) computes such vectors
+# with a small network (an LSTM in the paper, an MLP in peft by default). *Prefix-tuning* computes keys and values for every
+# layer with a small network, which is thrown away after training; *P-Tuning v2* (Liu et al., 2022) trains them directly.
+# Count them:
 
 # %%
 kinds = {

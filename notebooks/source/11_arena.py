@@ -19,8 +19,9 @@
 # %% [markdown]
 # # 11 The arena
 #
-# **The question.** Two teams compare LoRA with full fine-tuning: same code, same sentences, same five seeds. One finds that
-# LoRA is far worse, the other that LoRA is far better. Both intervals exclude zero. Who made the mistake?
+# **The question.** Two teams compare LoRA (Hu et al., 2022) with full fine-tuning: same code, same sentences, same five
+# seeds. One finds that LoRA is far worse, the other that LoRA is far better. Both intervals exclude zero. Who made the
+# mistake?
 #
 # Lessons 08 to 10 built many ways to tune a model without training all of it. Here they meet. First come four ways to let any
 # method win, then the costs, then a rule that chooses for a budget.
@@ -858,7 +859,7 @@ for name in arena_tasks:
 # | task | asked | classes | score |
 # |---|---|---|---|
 # | `tweet-sentiment` | is a tweet, rated by people, negative or positive? | 2, unequal | accuracy |
-# | `e2e-slots` | which words name a restaurant, its area, its food …? (E2E data, tagged by us) | 13 tags | span F1 |
+# | `e2e-slots` | which words name a restaurant, its area, its food …? (Novikova et al., 2017; tagged by us) | 13 tags | span F1 |
 #
 # **TA1**, our reading of peft's table (below): changing only the rate and the first values of a soft prompt moves its
 # accuracy more than the choice between LoRA and full fine-tuning does, by five points at least. Its grid (`arena_rates`)
@@ -922,9 +923,10 @@ for name, chosen_names in itertools.product(arena_tasks, (names, learned)):
 # negative, so their intervals stop at zero). A range over many exceeds a gap between two by luck alone; the threshold is
 # meant to cover that.
 #
-# peft, the library, publishes a comparison of the same shape (`method_comparison` in its repository, read in August 2026). It
-# tunes `Llama-3.2-3B` on MetaMathQA and tests on GSM8K. **The two sides are never one ranking**: theirs has another model,
-# other data and one seed, and its forgetting is the rise of the loss on other texts.
+# peft, the library (Mangrulkar et al., 2022), publishes a comparison of the same shape (`method_comparison` in its
+# repository, read in August 2026). It tunes `Llama-3.2-3B` on MetaMathQA and tests on GSM8K. **The two sides are never
+# one ranking**: theirs has another model, other data and one seed, and its forgetting is the rise of the loss on other
+# texts.
 
 # %%
 THEIRS = {  # huggingface/peft, method_comparison: accuracies by setting, millions trained, forgetting by setting
@@ -1119,7 +1121,8 @@ print(f"largest differences to peft: {m['peft_difference']:.0e}, switched off {m
 # %% [markdown]
 # **What we have not shown.**
 #
-# - One small encoder, two tasks, two hundred training examples, few updates. The papers of soft prompts use far more.
+# - One small encoder, two tasks, two hundred training examples, few updates. Lester et al. (2021), for
+#   one, give their soft prompts far more.
 # - Four rates are a coarse net, chosen on one seed, often at an edge; rank, length and bottleneck were not tuned at all.
 # - One probe on one task is a keyhole. A model can lose what this probe does not ask for.
 # - Milliseconds belong to a machine and to a batch size.

@@ -269,8 +269,8 @@ def choose(scores, rule="sum", base=None):
 
 
 # %% [markdown]
-# Questions from BIG-bench's general knowledge, each with its own options, picked because the scores disagree about them. No
-# demonstrations: *zero-shot*.
+# Questions from BIG-bench's general knowledge (Srivastava et al., 2023), each with its own options, picked because the scores
+# disagree about them. No demonstrations: *zero-shot*.
 
 
 # %%
@@ -821,8 +821,8 @@ for form, verbaliser in both.items():
 #   the oracle weights.
 # - **Z4**: the order alone moves accuracy by ten points, beyond luck. **Z2**: after calibration the log-odds of the right
 #   label depend less on the order. **Z3**: the last label is favoured, on each of two tasks.
-# - **G2**: *wrong* labels in all demonstrations cost less than five points. **SF1**: PMI beats the sum, in the mean of ten
-#   tasks.
+# - **G2**: *wrong* labels in all demonstrations cost less than five points. Min et al. (2022) found that *random* labels cost
+#   larger models little; ours are all wrong. **SF1**: PMI beats the sum, in the mean of ten tasks.
 #
 # **Predict.** Give each a verdict before you look.
 #

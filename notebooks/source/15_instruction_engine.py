@@ -1170,9 +1170,9 @@ for how, texts in calls.items():
 #
 # $$ \hat r = \arg\max_r \; u^\top v_r, \qquad \text{refuse if } \max_r u^\top v_r < \tau . $$
 #
-# Another assistant than that of section 7: five of BIG-bench's seven intents are its instructions. The other two, a table
-# among them, are requests that it does *not* serve. Without
-# $\tau$ each of them is sent somewhere.
+# Another assistant than that of section 7: five of BIG-bench's seven intents (Srivastava et al., 2023; collected for a voice
+# assistant by Coucke et al., 2018) are its instructions. The other two, a table among them, are requests that it does *not*
+# serve. Without $\tau$ each of them is sent somewhere.
 
 # %%
 encoder, words_in = models.load_encoder().to(run.device), models.load_tokenizer("encoder")

@@ -344,8 +344,9 @@ show(figure, "18_mechanism")
 #
 # ## 4 Replay: keep a few sentences
 #
-# Keep a small share of each task. In later tasks, half of each batch is drawn from what was kept. LAB (Sudalairaj et al.,
-# 2024), the recipe behind InstructLab, does the same on a large model: its phases replay data of the phases before.
+# Keep a small share of each task. In later tasks, half of each batch is drawn from what was kept. (de Masson d'Autume et
+# al., 2019, kept texts in this way and replayed them far more rarely.) LAB (Sudalairaj et al., 2024), the recipe behind
+# InstructLab, does the same on a large model: its phases replay data of the phases before.
 #
 # **Predict.** How large must the buffer be to win back half of what joint training has more: 1, 6 or 60 sentences a task?
 

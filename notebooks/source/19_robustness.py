@@ -588,8 +588,9 @@ kept, grammar = (sum(attack[name] for attack in audit) for name in ("kept", "gra
 print(f"of {len(audit)} attacks: meaning kept in {kept}, no new error of grammar in {grammar}")
 
 # %% [markdown]
-# So here, with no limit on similarity, *success* counts mostly texts that say something else. Can a program
-# tell which? The usual answer is a threshold on the cosine of two sentence embeddings. Here they are the means of
+# So here, with no limit on similarity, *success* counts mostly texts that say something else. Morris et al. (2020) let people
+# judge two published attacks, and found the same: they often change the meaning, and bring in errors of grammar. Can a
+# program tell which? The usual answer is a threshold on the cosine of two sentence embeddings. Here they are the means of
 # MiniLM's last layer.
 
 # %%

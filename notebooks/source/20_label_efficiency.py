@@ -663,7 +663,7 @@ show(figure, "20_active")
 # %% [markdown]
 # *Figure: the loop of active learning. Each turn trains from the start; only the score differs between the methods.*
 #
-# Four scores, for a candidate with predictions $p$:
+# Four scores, for a candidate with predictions $p$ (Settles, 2009, surveys such scores):
 #
 # - **entropy** $-\sum_k p_k \log p_k$, and **margin**: the gap of the two largest $p_k$, small first. Both ask where the head
 #   is unsure.
@@ -906,7 +906,7 @@ lesson.folded("labels", "SS1", "RW1", "C21")
 # chosen at the edge of what was tried. (Taking all alike was worse than the fifty clean ones alone.)
 #
 # **Predict.** AL1: on topics, five classes, margin beats random by the area under the curve. AL2: so it does on films where
-# one class is nine times as frequent as the other.
+# one class is nine times as frequent as the other, as in the skewed data that Ein-Dor et al. (2020) studied with BERT.
 
 # %%
 print("verdicts:", lesson.words("AL1", "AL2"))

@@ -116,8 +116,8 @@ run.record(birthdays_with_facts=sum(right))
 #
 # ## 2 BM25 from three ideas
 #
-# We cut SQuAD's paragraphs into *passages*: whole sentences, at most 60 words. A question was written about one paragraph;
-# its passage is the one in which the answer begins.
+# We cut SQuAD's paragraphs (Rajpurkar et al., 2016) into *passages*: whole sentences, at most 60 words. A question was
+# written about one paragraph; its passage is the one in which the answer begins.
 
 # %%
 from instructlab_utils import tasks
@@ -223,7 +223,8 @@ assert apart < 1e-9
 # ## 3 How good is a list?
 #
 # Each question has one right passage; let it stand at place $r$. **Recall@k** asks whether $r \le k$. **MRR** is the mean of
-# $1 / r$. **nDCG** gives $1 / \log_2(1 + r)$, divided by the best that was possible (here 1). In general, with gains $g$,
+# $1 / r$. **nDCG** (Järvelin and Kekäläinen, 2002) gives $1 / \log_2(1 + r)$, divided by the best that was possible (here 1).
+# In general, with gains $g$,
 #
 # $$ \text{DCG} = \sum_{r} \frac{g_r}{\log_2 (1 + r)}, \qquad
 # \text{nDCG} = \frac{\text{DCG}}{\text{DCG of the best order}} . $$
@@ -354,10 +355,10 @@ show(figure, "24_places")
 #
 # ## 5 An index that guesses
 #
-# `faiss` searches millions of vectors. Its *flat* index compares with all of them: our matrix product. An **IVF** index first
-# sorts vectors into cells, and looks into the nearest `nprobe` cells only. An **HNSW** graph walks from neighbour to
-# neighbour and keeps `efSearch` candidates. Both may miss. Our passages are too few to need either, so the curve below uses
-# vectors that we draw: points around centres.
+# `faiss` (Johnson et al., 2019) searches millions of vectors. Its *flat* index compares with all of them: our matrix
+# product. An **IVF** index first sorts vectors into cells, and looks into the nearest `nprobe` cells only. An **HNSW** graph
+# (Malkov and Yashunin, 2020) walks from neighbour to neighbour and keeps `efSearch` candidates. Both may miss. Our passages
+# are too few to need either, so the curve below uses vectors that we draw: points around centres.
 
 # %%
 import faiss
@@ -439,7 +440,7 @@ axis.set(xlim=(-0.5, 5.6), ylim=(-1.0, 0.4))
 show(figure, "24_chain")
 
 # %% [markdown]
-# *Figure: retrieval-augmented generation (RAG). Grey: what each step is measured by.*
+# *Figure: retrieval-augmented generation (RAG; Lewis et al., 2020). Grey: what each step is measured by.*
 #
 # **Predict.** The same questions four times: without a passage, with the passage that the search found, with the right one,
 # with a wrong one (the best-ranked passage in which no answer stands). With which of the four will the model be right most
@@ -471,7 +472,8 @@ for number, row in enumerate(chosen[:3]):
 # *example* in our prompt for passages: where this small model did not find an answer, it copied what it saw. **A citation
 # is checked by program**: the answer's words must stand in the passage, one after the other. That shows only that the
 # words stand there: not that the model took them from there (*1958* stands in the question too), and not that they are
-# right: look at the row *wrong*.
+# right: look at the row *wrong*. Yoran et al. (2024) tune a model on right and irrelevant passages, so that the latter do
+# less harm; ours was not tuned.
 #
 # *How would you rerank?* The decoder can score a passage by how probable it makes the **question**: the query likelihood.
 # **Predict.** We take questions whose right passage is near the top by words, but not first. Will it rise?
@@ -494,8 +496,8 @@ for i, each, scores in zip(picked, first, likely, strict=True):
 #
 # ## 7 A graph of facts
 #
-# Text is one way to keep knowledge; the other is a *graph*: subject, relation, object. Ours has WebNLG's facts. A path query
-# follows relations: one step, or two.
+# Text is one way to keep knowledge; the other is a *graph*: subject, relation, object. Ours has WebNLG's facts (Gardent et
+# al., 2017). A path query follows relations: one step, or two.
 
 # %%
 print(f"{len(graph.facts)} facts about {len(graph.by_subject)} subjects")
@@ -531,7 +533,7 @@ show(figure, "24_graph")
 # ## 8 Only what exists may be said
 #
 # Lesson 15 let a grammar decide which tokens may come next. Here the names in the graph do. They stand in a **trie**, a tree
-# of tokens; at each node only its branches keep their probability:
+# of tokens (Luo et al., 2025, put whole paths of a graph into one); at each node only its branches keep their probability:
 #
 # $$ p'(t) = \frac{p(t)\,[t \in \text{branches}]}{\sum_{u \in \text{branches}} p(u)} . $$
 

@@ -582,7 +582,7 @@ lesson.folded("distillation", "KD1", "KD3")
 # at an edge. A student of word vectors is far from DistilBERT; with one that can copy more of its teacher the second
 # part may turn.
 #
-# **Predict.** PN1: no loss until about a third of the weights is out, then a cliff.
+# **Predict.** PN1, after Gordon and others (2020): no loss until about a third of the weights is out, then a cliff.
 
 # %%
 print("verdict:", lesson.words("PN1"))

@@ -426,9 +426,9 @@ run.record(time_leak=gap.mean)
 #
 # ## 6 What behaviour says
 #
-# **Popularity** is $\ln(1 + n_i)$. **Item-kNN** asks which titles stand in the same rows. The columns of $X$ are zeros and
-# ones, so their cosine is a count over a root; $\lambda$ in the denominator keeps a pair that was seen once from being
-# believed at once:
+# **Popularity** is $\ln(1 + n_i)$. **Item-kNN** (Sarwar et al., 2001) asks which titles stand in the same rows. The columns
+# of $X$ are zeros and ones, so their cosine is a count over a root. $\lambda$ in the denominator keeps a pair that was seen
+# once from being believed at once (Bell and Koren, 2007, shrink for the same reason, by another factor):
 #
 # $$ s_{ij} = \frac{n_{ij}}{\sqrt{n_i\, n_j} + \lambda}, \qquad s_{ii} = 0 . $$
 #
@@ -635,9 +635,10 @@ lesson.folded("recommending", "C24", "RE1", "RE2", "RE3")
 # None of them is a product.
 #
 # **Education: marking with a rubric, and an appeal.** A key is a sentence of an encyclopedia; a pupil's answer is a claim
-# about it, true or false (VitaminC). One grader marks by *likeness* (cosine of the vectors). The other follows a
-# *rubric* that a pupil can read: every number of the answer stands in the key; most of its words do; no "not" is
-# added. Agreement with the truth beyond luck is Cohen's $\kappa = (a - e) / (1 - e)$: share of agreement $a$, expected $e$.
+# about it, true or false (VitaminC; Schuster et al., 2021). One grader marks by *likeness* (cosine of the vectors). The
+# other follows a *rubric* that a pupil can read: every number of the answer stands in the key; most of its words do; no
+# "not" is added. Agreement with the truth beyond luck is Cohen's $\kappa = (a - e) / (1 - e)$: share of agreement $a$,
+# expected $e$.
 
 # %%
 NOT, RUBRIC = {"not", "no", "never", "n't", "without"}, ("numbers", "words", "not")

