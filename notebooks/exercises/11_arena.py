@@ -34,9 +34,9 @@ from torch.nn import functional as F
 from instructlab_utils import checking, intervals
 
 # %% [markdown]
-# The next cell is for exercises 11.5 and 11.6. Skip it until then. It makes a *world*: a network with two hidden layers that
-# learned to tell six clouds of points apart, and a new task. The clouds have turned and moved, two and two of them have
-# become one class, and there are few labelled rows. `tuned` tunes the network in one of five ways.
+# The next cell is for exercise 11.5 and exercise 11.6. Skip it until then. It makes a *world*: a network with two hidden
+# layers that learned to tell six clouds of points apart, and a new task. The clouds have turned and moved, two and two of
+# them have become one class, and there are few labelled rows. `tuned` tunes the network in one of five ways.
 
 # %%
 PARTS = ("W1", "b1", "W2", "b2")  # the network below the head

@@ -832,7 +832,7 @@ hidden_13_6(search)
 # - `effects`, `intervals`: the two factors' names and `"interaction"` → the mean over seeds, and the pair of ends of its t
 #   interval at $0.95$. The unit is the **seed**: compute the number for each seed, then take the interval of these.
 # - `odds`: mean, low and high of the interaction on the scale of log-odds, where a score of $k$ right ones among $n$ items
-#   counts as $\ln \frac{k + 1/2}{n - k + 1/2}$. Near a hundred percent a step of equal size is worth more there.
+#   counts as $\ln \frac{k + 1/2}{n - k + 1/2}$. Near the top a step of equal size is worth more there.
 # - `scale_matters`: `True` if the interaction's interval contains 0 on one of the two scales and not on the other, or if it
 #   lies above 0 on one and below on the other; else `False`.
 # - `about`: the key of `effects` that the claim is about. `threshold`: a number. `verdict`: `"supported"` if its interval

@@ -859,7 +859,7 @@ for name in arena_tasks:
 # | task | asked | classes | score |
 # |---|---|---|---|
 # | `tweet-sentiment` | is a tweet, rated by people, negative or positive? | 2, unequal | accuracy |
-# | `e2e-slots` | which words name a restaurant, its area, its food …? (Novikova et al., 2017; tagged by us) | 13 tags | span F1 |
+# | `e2e-slots` | which words name a restaurant, its area, its food …? (Novikova et al., 2017) | 13 tags | span F1 |
 #
 # **TA1**, our reading of peft's table (below): changing only the rate and the first values of a soft prompt moves its
 # accuracy more than the choice between LoRA and full fine-tuning does, by five points at least. Its grid (`arena_rates`)

@@ -1070,7 +1070,7 @@ print("verdicts:", lesson.words("E1", "LB1", "LB2", "E2", "AE1", "AE3"))
 # | few labels, an encoder | SetFit (lesson 20) | frozen features with a logistic regression |
 # | learning rates with ten labels | from another task | no dev labels that a user would not have |
 # | a search among tokens | GCG (Zou et al., 2023): gradients propose, losses decide | as many random swaps; fresh sentences |
-# | a search among instructions | OPRO (Yang et al., 2024), or GEPA in DSPy (Agrawal et al., 2025) | fresh pairs; an instruction that you would write |
+# | a search among instructions | OPRO (Yang et al., 2024), GEPA (Agrawal et al., 2025) | fresh pairs; your own instruction |
 # | to report the best of $N$ | the number of tries, $\rho$, the score on fresh examples | the bound of section 8 |
 #
 # **Recall.** Answer without scrolling.
