@@ -895,8 +895,8 @@ def judge_14_6(tune, seed, words, bars=(0.75, 0.88, 0.85)):
     told = ", ".join(f"{name} {value:.2f} ({bar} wanted)" for name, value, bar in parts) + "."
     assert left < 0.3, f"{told} {left:.0%} of the places are left."
     assert wrote > 4.5, (
-        f"{told} The prompts were learned: the loss of their own tokens is {wrote:.1f} nats. Most of what you label is chatter "
-        "and random letters; two tokens a text are what you want."
+        f"{told} The prompts were learned: the loss of their own tokens is {wrote:.1f} nats. Most of what you label is "
+        "chatter and random letters; two tokens a text are what you want."
     )
     assert moved > 0.05, (
         f"{told} Hardly a weight has moved: by {moved:.1%} of its size. A budget of places wants larger steps."
@@ -1011,7 +1011,8 @@ def answer_of(instruction, square):
 def learned(trainings, tests, rate=0.1, steps=60):
     """Train one network on each list of triples, and return its answers to the pairs of ``tests`` (one list each).
 
-    A network gives each word nine numbers, adds those of the two words, and points at a place of the square by softmax.
+    A network gives each word six numbers, one for each row and one for each column of the square. It adds those of the two
+    words; a place gets the number of its row and that of its column; a softmax over the nine places points at one.
     """
     rows, columns = ({word: k for k, word in enumerate(table)} for table in (ROW_OF, COLUMN_OF))
 
@@ -1021,17 +1022,22 @@ def learned(trainings, tests, rate=0.1, steps=60):
             torch.tensor([[at[p[k]] for p in each] for each in pairs]) for k, at in ((0, rows), (1, columns))
         ]
 
-    U, V = (torch.zeros(len(trainings), 12, 9, requires_grad=True) for _ in "ab")
+    U, V = (torch.zeros(len(trainings), 12, 6, requires_grad=True) for _ in "ab")
     net, (r, c) = torch.arange(len(trainings))[:, None], places(trainings)
+
+    def scores(r, c):
+        six = U[net, r] + V[net, c]
+        return (six[..., :3, None] + six[..., None, 3:]).flatten(-2)
+
     goal = torch.tensor([[square.index(answer) for _, square, answer in each] for each in trainings])
     adam = torch.optim.Adam((U, V), lr=rate)
     for _ in range(steps):
         adam.zero_grad()
-        F.cross_entropy((U[net, r] + V[net, c]).flatten(0, 1), goal.flatten(), reduction="sum").backward()
+        F.cross_entropy(scores(r, c).flatten(0, 1), goal.flatten(), reduction="sum").backward()
         adam.step()
     with torch.no_grad():
-        r, c = places(tests)
-        found = (U[net, r] + V[net, c] + 1e-6 * torch.tensor([3.0, 1, 4, 8, 5, 9, 2, 6, 7])).argmax(-1).tolist()
+        ties = 1e-6 * torch.tensor([3.0, 1, 4, 8, 5, 9, 2, 6, 7])
+        found = (scores(*places(tests)) + ties).argmax(-1).tolist()
     return [
         [square[k] for k, (_, square) in zip(row, each, strict=True)]
         for row, each in zip(found, tests, strict=True)
@@ -1162,12 +1168,13 @@ def check_plan(mine):
     x, effect, k = torch.tensor(list(pilot.values()), dtype=torch.float64), float(mine["effect"]), len(seeds)
     assert x.std() > 1e-9, "pilot: all slopes are equal. Something is not drawn anew."
     assert effect > 0, "effect: above 0."
-    mean = abs(x.mean().item())
+    mean, s = abs(x.mean().item()), x.std().item()
     assert abs(effect - mean) > mean / 10, (
-        f"effect: {effect:g} is fitted to the pilot, whose mean is {mean:.3g}. What matters does not follow from what was found."
+        f"effect: {effect:g} is fitted to the pilot, whose mean is {mean:.3g}. What matters does not follow from what was "
+        "found."
     )
 
-    def power(spread=x.std().item(), size=effect, runs=k, sides=2):
+    def power(spread=s, size=effect, runs=k, sides=2):
         return intervals.power_of_t(size, spread / runs**0.5, k - 1, sides)
 
     known = {
@@ -1264,7 +1271,6 @@ def check_14_7(study):
     centred = (x - x.mean())[:, None].expand_as(y)
     rest = y - y.mean() - found.mean * centred
     pooled = (rest.square().sum() / (y.numel() - 2) / centred.square().sum()).sqrt().item()
-    t = intervals.t_interval
     error = right.std().item() / k**0.5
     wide = (found.high - found.mean) / error
     known = {
