@@ -1056,20 +1056,20 @@ def study():
 
     def world(seed):
         """The training set of each arm, and the items: clusters, wordings and squares are drawn by the seed."""
-        draw = random.Random(seed)
-        cells = draw.sample(range(9), 9)
+        dice = random.Random(seed)
+        cells = dice.sample(range(9), 9)
         held_out, open_ = cells[:2], cells[2:]
         all_wordings = [f"{row} {column}" for row in ROW_OF for column in COLUMN_OF]
 
         def square():
-            return "".join(draw.sample(letters, 9))
+            return "".join(dice.sample(letters, 9))
 
         training = {}
         for name, many in arms.items():
             asked = []
             for cell in open_[:many]:
                 of_cell = [each for each in all_wordings if cell_of(each) == cell]
-                asked += draw.sample(of_cell, wordings // many)
+                asked += dice.sample(of_cell, wordings // many)
             examples = [(text, square()) for text in asked for _ in range(total // wordings)]
             training[name] = [(text, grid, answer_of(text, grid)) for text, grid in examples]
         items = [(each, square()) for _ in range(4) for each in all_wordings if cell_of(each) in held_out]
