@@ -228,6 +228,39 @@ def form(got: Any, want: Any, name: str = "the result", *, dtype: Any = None) ->
     equal(got, want, name, dtype=dtype, tol=math.inf)
 
 
+def near(got: Any, want: float, name: str, wrong: Mapping[str, float] | None = None, *, room: float) -> None:
+    """As ``equal`` for one number that may lie ``room`` away from ``want``, whatever the size of both."""
+    form(got, 0.0, name)
+    if abs(got - want) <= room:
+        return
+    for message, value in (wrong or {}).items():
+        if abs(got - value) <= room < abs(value - want):
+            raise AssertionError(message)
+    raise AssertionError(f"{name} is {got:.4f}, and should be {want:.4f}.")
+
+
+def handed_in(study: Callable[[], Any], keys: Sequence[str], limit: float = 10.0) -> dict[str, Any]:
+    """What the function of a project returns within ``limit`` seconds: a dict with just these ``keys``."""
+    mine = calls(study, limit=limit)()
+    assert isinstance(mine, dict), f"Return a dict, not {shown(mine)}."
+    missing = [key for key in keys if key not in mine]
+    extra = [str(key) for key in mine if key not in keys]
+    assert not missing and not extra, (
+        f"Keys that are missing: {', '.join(missing) or 'none'}; too many: {', '.join(extra) or 'none'}."
+    )
+    return mine
+
+
+def verdict(mine: Mapping[str, Any], low: float, high: float) -> str:
+    """The word that the interval gives for "above mine['threshold']"; it has to be mine['verdict']."""
+    bar = mine["threshold"]
+    word = "supported" if low > bar else "refuted" if high < bar else "undecided"
+    assert mine["verdict"] == word, (
+        f"verdict: the interval [{low:.3f}, {high:.3f}] against {bar:g} says {word}."
+    )
+    return word
+
+
 def predicted(
     prediction: Callable[[], Any], numbers: Sequence[str] = (), **words: Sequence[str]
 ) -> dict[str, Any]:

@@ -263,3 +263,53 @@ def test_predictions_of_any_number_kind():
     assert "a: a number expected, not 'x'" in said(checking.predicted, lambda: {"a": "x"}, ("a",))
     assert "w: one of 'up', not 'down'" in said(checking.predicted, lambda: {"w": "down"}, w=("up",))
     assert "Return a dict" in said(checking.predicted, lambda: [1], ("a",))
+
+
+# --- what the open projects share ----------------------------------------------------------------------
+
+
+def test_a_number_may_lie_so_far_away_and_a_known_wrong_one_has_its_name():
+    wrong = {"One standard error.": 0.30, "The same here.": 0.5001}
+    for got in (0.5, 0.509, np.float64(0.491), torch.tensor(0.5)):
+        checking.near(got, 0.5, "low", wrong, room=0.01)
+    assert said(checking.near, 0.305, 0.5, "low", wrong, room=0.01) == "One standard error."
+    assert said(checking.near, 0.52, 0.5, "low", wrong, room=0.01) == "low is 0.5200, and should be 0.5000."
+    assert said(checking.near, 0.52, 0.5, "low", room=0.01) == "low is 0.5200, and should be 0.5000."
+    assert said(checking.near, float("nan"), 0.5, "low", wrong, room=0.01).startswith("low is nan")
+    assert said(checking.near, "0.5", 0.5, "low", room=0.01).startswith("low")
+
+
+def test_a_project_hands_in_a_dict_with_just_these_keys():
+    assert checking.handed_in(lambda: {"a": 1, "b": 2}, ("a", "b")) == {"a": 1, "b": 2}
+    assert said(checking.handed_in, lambda: {"a": 1, "c": 2, 3: 4}, ("a", "b")) == (
+        "Keys that are missing: b; too many: c, 3."
+    )
+    assert said(checking.handed_in, lambda: {"a": 1}, ("a", "b")) == (
+        "Keys that are missing: b; too many: none."
+    )
+    assert said(checking.handed_in, lambda: [1], ("a",)) == "Return a dict, not [1]."
+    assert "Did you forget return?" in said(checking.handed_in, lambda: None, ("a",))
+
+    def endless():
+        while True:
+            pass
+
+    assert "was stopped after 0.2 s" in said(checking.handed_in, endless, ("a",), limit=0.2)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.03, 0.05, "supported"),
+        (-0.01, 0.01, "refuted"),
+        (0.0, 0.05, "undecided"),
+        (0.02, 0.03, "undecided"),
+        (0.01, 0.02, "undecided"),
+    ],
+)
+def test_the_verdict_of_a_project_is_the_one_of_its_interval(low, high, word):
+    assert checking.verdict({"threshold": 0.02, "verdict": word}, low, high) == word
+    for other in {"supported", "refuted", "undecided"} - {word}:
+        assert said(checking.verdict, {"threshold": 0.02, "verdict": other}, low, high) == (
+            f"verdict: the interval [{low:.3f}, {high:.3f}] against 0.02 says {word}."
+        )

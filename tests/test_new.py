@@ -1,4 +1,4 @@
-"""`new KIND NAME`: each skeleton passes its tests except one, which says what is missing; nothing is overwritten."""
+"""`new KIND NAME`: each skeleton passes its tests except those that say what is missing; nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def run_tests(root: Path, *paths: str) -> tuple[list[str], str]:
 
 
 @pytest.mark.slow
-def test_a_lesson_needs_four_files_and_one_test_says_what_is_missing(clone: Path) -> None:
+def test_a_lesson_needs_four_files_and_two_tests_say_what_is_missing(clone: Path) -> None:
     made = [path.relative_to(clone).as_posix() for path in new("lesson", "15_alignment")]
     assert made == [
         "notebooks/source/15_alignment.py",
@@ -88,9 +88,11 @@ def test_a_lesson_needs_four_files_and_one_test_says_what_is_missing(clone: Path
     ]
     assert "@" not in "".join((clone / path).read_text() for path in (made[0], made[2], made[3]))
     failed, printed = run_tests(clone, "tests")
-    assert failed == ["tests/test_lesson_15.py::test_what_the_lesson_writes_by_hand_equals_the_library"], (
-        printed
-    )
+    assert failed == [
+        "tests/test_exercises.py::test_each_lesson_has_a_long_box_and_an_open_project_with_a_rubric[15]",
+        "tests/test_lesson_15.py::test_what_the_lesson_writes_by_hand_equals_the_library",
+    ], printed
+    assert "write a box of 40 minutes and a project with a rubric for lesson 15" in printed
     assert "write the parity test of lesson 15" in printed
 
 

@@ -1,7 +1,7 @@
 """``new KIND NAME``: the files that a lesson, an experiment, a claim or a task needs by hand, as a skeleton.
 
-A skeleton passes every test except one, which says what is missing: for a lesson its parity test, for the rest the line
-that begins with SKELETON. The texts stand in ``templates/``.
+A skeleton passes every test except those that say what is missing: for a lesson its parity test and its long exercises,
+for the rest the line that begins with SKELETON. The texts stand in ``templates/``.
 """
 
 from __future__ import annotations

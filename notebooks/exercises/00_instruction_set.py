@@ -1288,10 +1288,7 @@ def check_scores(mine):
 
 
 def check_00_7(study):
-    mine = checking.calls(study, limit=30.0)()
-    assert isinstance(mine, dict) and set(mine) == set(STUDY), (
-        f"Return a dict with the keys {', '.join(STUDY)}."
-    )
+    mine = checking.handed_in(study, STUDY, limit=30.0)
     check_records(mine)
     check_split(mine)
     check_agreement(mine)

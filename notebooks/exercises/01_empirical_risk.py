@@ -996,10 +996,7 @@ STUDY = (
 
 
 def check_01_7(study):
-    mine = checking.calls(study, limit=120.0)()
-    assert isinstance(mine, dict) and set(mine) == set(STUDY), (
-        f"Return a dict with the keys {', '.join(STUDY)}."
-    )
+    mine = checking.handed_in(study, STUDY, limit=120.0)
     remedy, baseline, sizes, seeds = (mine[key] for key in ("remedy", "baseline", "sizes", "seeds"))
     arms = [remedy, baseline]
     assert all(isinstance(arm, str) and arm for arm in arms) and remedy != baseline, (

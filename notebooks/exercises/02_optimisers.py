@@ -1085,10 +1085,7 @@ def losses(mine, key, shape):
 
 
 def check_02_7(race):
-    mine = checking.calls(race, limit=120.0)()
-    assert isinstance(mine, dict) and set(mine) == set(RACE), (
-        f"Return a dict with the keys {', '.join(RACE)}."
-    )
+    mine = checking.handed_in(race, RACE, limit=120.0)
     check_plan(mine)
     first, second = mine["arms"]
     rates, n = mine["rates"], len(mine["seeds"])
@@ -1153,11 +1150,7 @@ def check_02_7(race):
     }
     checking.equal(mine["low"], right.low, "low", wrong, tol=1e-4)
     checking.equal(mine["high"], right.high, "high", tol=1e-4)
-    bar = mine["threshold"]
-    verdict = "supported" if right.low > bar else "refuted" if right.high < bar else "undecided"
-    assert mine["verdict"] == verdict, (
-        f"verdict: the interval [{right.low:.3f}, {right.high:.3f}] against the threshold {bar:g} says {verdict}."
-    )
+    verdict = checking.verdict(mine, right.low, right.high)
     signs = ", ".join(f"{value:+.3f} at {rate:g}" for rate, value in apart.items())
     print(
         f"02.7 passed: {verdict}, gain {right}. With one shared rate: {signs}. Now a person reads the race with the rubric."

@@ -1096,11 +1096,7 @@ def check_splits(mine, k):
 
 
 def check_04_7(study):
-    mine = checking.calls(study, limit=60.0)()
-    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
-    assert set(mine) == set(STUDY), (
-        f"Keys that are missing: {sorted(set(STUDY) - set(mine))}; too many: {sorted(set(mine) - set(STUDY))}."
-    )
+    mine = checking.handed_in(study, STUDY, limit=60.0)
     names, bar, seeds = [mine["method"], mine["control"]], mine["threshold"], mine["seeds"]
     assert names[0] != names[1], "method and control are the same."
     assert isinstance(mine["claim"], str) and len(mine["claim"]) >= 40, "claim: at least 40 characters."
@@ -1157,16 +1153,9 @@ def check_04_7(study):
             gains[0]
         ).low,
     }
-    for key, want in (("low", right.low), ("high", right.high)):
-        checking.form(mine[key], 0.0, key)
-        if abs(mine[key] - want) > room:
-            for message, value in wrong.items():
-                assert key == "high" or abs(mine[key] - value) > room, message
-            raise AssertionError(f"{key}: you have {mine[key]:.4f}; recomputed it is {want:.4f}.")
-    verdict = "supported" if right.low > bar else "refuted" if right.high < bar else "undecided"
-    assert mine["verdict"] == verdict, (
-        f"verdict: the interval [{right.low:.3f}, {right.high:.3f}] against {bar:g} says {verdict}."
-    )
+    checking.near(mine["low"], right.low, "low", wrong, room=room)
+    checking.near(mine["high"], right.high, "high", room=room)
+    verdict = checking.verdict(mine, right.low, right.high)
     print(f"04.7 passed: {verdict}, {right.mean:.3f}. Now a person reads the study with the rubric.")
 
 

@@ -1189,11 +1189,7 @@ def lead_tables(mine, sets):
 
 
 def check_05_7(study):
-    mine = checking.calls(study, limit=60.0)()
-    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
-    assert set(mine) == set(STUDY), (
-        f"Keys that are missing: {sorted(set(STUDY) - set(mine))}; too many: {sorted(set(mine) - set(STUDY))}."
-    )
+    mine = checking.handed_in(study, STUDY, limit=60.0)
     a, b, home, away, bar, how = (mine[key] for key in ("a", "b", "home", "away", "threshold", "how"))
     assert a != b, "a and b are the same method."
     assert isinstance(away, list | tuple) and len({home, *away}) == 3, (

@@ -1124,9 +1124,7 @@ def shares_06_7(numbers, lists, name, count):
 
 
 def check_06_7(study):
-    mine = checking.calls(study, limit=90.0)()
-    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
-    assert set(mine) == set(KEYS), f"Keys expected: {', '.join(KEYS)}."
+    mine = checking.handed_in(study, KEYS, limit=90.0)
     a, b, measure, dev, prompts = (mine[key] for key in ("a", "b", "measure", "dev", "prompts"))
     assert a != b and "plain" not in (a, b), "a, b: two different decoders, and none of them is plain."
     assert measure in MEASURES, f"measure: one of {', '.join(MEASURES)}."
@@ -1208,10 +1206,7 @@ def check_06_7(study):
     checking.equal(mine["high"], right.high, "high", tol=max(1e-6, 1e-3 * half))
     bar = mine["threshold"]
     assert bar >= 0, "threshold: 0 or more."
-    verdict = "supported" if right.low > bar else "refuted" if right.high < bar else "undecided"
-    assert mine["verdict"] == verdict, (
-        f"verdict: the interval [{right.low:.3f}, {right.high:.3f}] against {bar:g} says {verdict}."
-    )
+    verdict = checking.verdict(mine, right.low, right.high)
     print(
         f"06.7 passed: {verdict}, [{right.low:.3f}, {right.high:.3f}]. Now a person reads it with the rubric."
     )

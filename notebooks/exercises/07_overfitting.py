@@ -957,9 +957,7 @@ KEYS = (
 
 
 def check_07_7(study):
-    mine = checking.calls(study, limit=90.0)()
-    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
-    assert set(mine) == set(KEYS), f"Keys expected: {', '.join(KEYS)}."
+    mine = checking.handed_in(study, KEYS, limit=90.0)
     remedy, baseline = mine["remedy"], mine["baseline"]
     assert remedy != baseline, "remedy and baseline are the same method."
     for name in (remedy, baseline):

@@ -1061,9 +1061,7 @@ def scores_08_7(mine, arms, tasks):
 
 
 def check_08_7(study):
-    mine = checking.calls(study, limit=60.0)()
-    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
-    assert set(mine) == set(STUDY), f"Keys expected: {', '.join(STUDY)}."
+    mine = checking.handed_in(study, STUDY, limit=60.0)
     arms, tasks = plan_08_7(mine)
     tables, bet, others = scores_08_7(mine, arms, tasks), arms[0], arms[1:]
     assert isinstance(mine["differences"], dict) and set(mine["differences"]) == set(others), (

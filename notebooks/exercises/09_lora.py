@@ -1400,9 +1400,7 @@ def ratio_09_8(mine, rates, q, tuning):
 
 
 def check_09_8(study):
-    mine = checking.calls(study, limit=60.0)()
-    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
-    assert set(mine) == set(STUDY), f"Keys expected: {', '.join(STUDY)}."
+    mine = checking.handed_in(study, STUDY, limit=60.0)
     claim = mine["claim"]
     assert isinstance(claim, str) and len(claim) >= 40 and all(arm in claim for arm in ARMS), (
         "claim: a sentence of at least 40 characters that holds 'LoRA' and 'full'."

@@ -925,9 +925,7 @@ def runs_10_6(mine, arms, bar):
 
 
 def check_10_6(study):
-    mine = checking.calls(study, limit=60.0)()
-    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
-    assert set(mine) == set(STUDY), f"Keys expected: {', '.join(STUDY)}."
+    mine = checking.handed_in(study, STUDY, limit=60.0)
     arms, bar = design_10_6(mine)
     found = runs_10_6(mine, arms, bar)
     bet, other = found[arms[0]], found[arms[1]]

@@ -909,9 +909,7 @@ def lucks_12_7(tables, times=60):
 
 
 def check_12_7(study):
-    mine = checking.calls(study, limit=90.0)()
-    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
-    assert set(mine) == set(KEYS), f"Keys expected: {', '.join(KEYS)}."
+    mine = checking.handed_in(study, KEYS, limit=90.0)
     a, b = mine["a"], mine["b"]
     assert a != b, "a and b are the same arm."
     for name in (a, b):
@@ -975,10 +973,7 @@ def check_12_7(study):
     checking.equal(mine["high"], right.high, "high", tol=max(1e-6, 1e-3 * half))
     bar = mine["threshold"]
     assert bar >= 0, "threshold: 0 or more."
-    verdict = "supported" if right.low > bar else "refuted" if right.high < bar else "undecided"
-    assert mine["verdict"] == verdict, (
-        f"verdict: the interval [{right.low:.3f}, {right.high:.3f}] against {bar:g} says {verdict}."
-    )
+    verdict = checking.verdict(mine, right.low, right.high)
     print(
         f"12.7 passed: {verdict}, [{right.low:.3f}, {right.high:.3f}]. Now a person reads it with the rubric."
     )

@@ -983,19 +983,8 @@ def three(y):
     return first, (y[0, 1] - y[0, 0] + y[1, 1] - y[1, 0]) / 2, y[1, 1] - y[1, 0] - y[0, 1] + y[0, 0]
 
 
-def near_to(got, want, name, wrong, room):
-    """A number within ``room`` of the right one; a known wrong one has its message."""
-    checking.form(got, 0.0, name)
-    if abs(got - want) > room:
-        for message, value in wrong.items():
-            assert abs(got - value) > room or abs(value - want) <= room, message
-        raise AssertionError(f"{name} is {got:.4f}, and should be {want:.4f}.")
-
-
 def check_13_7(square):
-    mine = checking.calls(square, limit=240.0)()
-    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
-    assert set(mine) == set(SQUARE), f"Keys expected: {', '.join(SQUARE)}."
+    mine = checking.handed_in(square, SQUARE, limit=240.0)
     factors, seeds, n = mine["factors"], mine["seeds"], mine["items"]
     assert isinstance(factors, dict) and len(factors) == 2, (
         "factors: two names, each with its pair of levels."
@@ -1055,7 +1044,7 @@ def check_13_7(square):
             only = f"effects: {name}: that is its effect at one level of the other factor only. Take the mean of both."
             known |= {only: (m[a] - m[b]).item(), f"{only} ": (m[c] - m[d]).item()}
             known[f"effects: {name}: a sum of two differences. Take their mean."] = 2 * mean
-        near_to(got, mean, f"effects: {name}", known, 1e-6)
+        checking.near(got, mean, f"effects: {name}", known, room=1e-6)
         right = intervals.t_interval(x.tolist())
         low, high = mine["intervals"][name]
         weight = 1.0 if name == "interaction" else 0.5
@@ -1072,8 +1061,8 @@ def check_13_7(square):
             - 1.96 * binomial,
         }
         room = max(1e-9, 1e-3 * (right.high - right.low))
-        near_to(low, right.low, f"intervals: {name}, low", known, room)
-        near_to(high, right.high, f"intervals: {name}, high", {}, room)
+        checking.near(low, right.low, f"intervals: {name}, low", known, room=room)
+        checking.near(high, right.high, f"intervals: {name}, high", room=room)
     logs = ((k + 0.5) / (n - k + 0.5)).log()
     each = three(logs)[2]
     odds = intervals.t_interval(each.tolist())
@@ -1086,12 +1075,12 @@ def check_13_7(square):
     for got, want, name in zip(
         mine["odds"], (odds.mean, odds.low, odds.high), ("mean", "low", "high"), strict=True
     ):
-        near_to(
+        checking.near(
             got,
             want,
             f"odds: {name}",
             known if name == "mean" else {},
-            max(1e-6, 1e-3 * (odds.high - odds.low)),
+            room=max(1e-6, 1e-3 * (odds.high - odds.low)),
         )
     plain = intervals.t_interval(three(y)[2].tolist())
     sides = [(x.low > 0) - (x.high < 0) for x in (plain, odds)]

@@ -1134,15 +1134,6 @@ STUDY = (
 ).split()
 
 
-def near_to(got, want, name, wrong, room):
-    """A number within ``room`` of the right one; a known wrong one has its message."""
-    checking.form(got, 0.0, name)
-    if abs(got - want) > room:
-        for message, value in wrong.items():
-            assert abs(got - value) > room or abs(value - want) <= room, message
-        raise AssertionError(f"{name} is {got:.4f}, and should be {want:.4f}.")
-
-
 def check_plan(mine):
     """The plan's part: sizes, seeds, effect, power."""
     for key in ("claim", "reason"):
@@ -1188,7 +1179,7 @@ def check_plan(mine):
         ),
         "power: the pilot's standard deviation has n − 1 in it.": power(x.std(correction=0).item()),
     }
-    near_to(mine["power"], power(), "power", known, 0.01)
+    checking.near(mine["power"], power(), "power", known, room=0.01)
     assert power() >= 0.8, (
         f"power: {power():.2f}. The study would often end undecided: more seeds, or a larger effect."
     )
@@ -1223,19 +1214,17 @@ def check_language(mine):
     for name in arms:
         assert len(mine["said"][name]) == len(items) > 0, f"said[{name!r}]: one answer for each item."
         hits = [truth(*item) == word for item, word in zip(items, mine["said"][name], strict=True)]
-        near_to(
+        checking.near(
             mine["score"][name][0],
             sum(hits) / len(hits),
             f"score[{name!r}], first seed, by its own answers",
             {},
-            1e-6,
+            room=1e-6,
         )
 
 
 def check_14_7(study):
-    mine = checking.calls(study, limit=240.0)()
-    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
-    assert set(mine) == set(STUDY), f"Keys expected: {', '.join(STUDY)}."
+    mine = checking.handed_in(study, STUDY, limit=240.0)
     check_plan(mine)
     check_language(mine)
     arms, k = mine["arms"], len(mine["seeds"])
@@ -1270,7 +1259,7 @@ def check_14_7(study):
     got = torch.tensor([float(slope) for slope in mine["slopes"]], dtype=torch.float64)
     checking.equal(got, right, "slopes", known, tol=1e-6)
     found = intervals.t_interval(right.tolist())
-    near_to(mine["mean"], found.mean, "mean", {}, 1e-6)
+    checking.near(mine["mean"], found.mean, "mean", room=1e-6)
     centred = (x - x.mean())[:, None].expand_as(y)
     rest = y - y.mean() - found.mean * centred
     pooled = (rest.square().sum() / (y.numel() - 2) / centred.square().sum()).sqrt().item()
@@ -1284,8 +1273,8 @@ def check_14_7(study):
         "low: that is one standard error. A 95 % t interval is wider.": found.mean - error,
     }
     room = max(1e-9, 1e-3 * (found.high - found.low))
-    near_to(mine["low"], found.low, "low", known, room)
-    near_to(mine["high"], found.high, "high", {}, room)
+    checking.near(mine["low"], found.low, "low", known, room=room)
+    checking.near(mine["high"], found.high, "high", room=room)
     effect = mine["effect"]
     verdict = "refuted" if found.high < effect else "supported" if found.low > 0 else "undecided"
     assert mine["verdict"] == verdict, f"verdict: {found} against 0 and {effect:g} says {verdict}."

@@ -585,9 +585,7 @@ KEYS = "claim remedy baseline threshold orders seeds R trials kept acc differenc
 
 
 def check_18_5(study):
-    mine = checking.calls(study, limit=60.0)()
-    assert isinstance(mine, dict), f"Return a dict, not {checking.shown(mine)}."
-    assert set(mine) == set(KEYS), f"Keys expected: {', '.join(KEYS)}."
+    mine = checking.handed_in(study, KEYS, limit=60.0)
     remedy, baseline, R, orders, seeds = (mine[key] for key in ("remedy", "baseline", "R", "orders", "seeds"))
     assert remedy != baseline, "remedy and baseline are the same method."
     assert isinstance(R, dict) and {remedy, baseline, "joint"} <= set(R), (
@@ -639,10 +637,7 @@ def check_18_5(study):
     checking.equal(mine["high"], right.high, "high", tol=max(1e-6, 1e-3 * apart))
     bar = mine["threshold"]
     assert bar >= 0, "threshold: 0 or more."
-    verdict = "supported" if right.low > bar else "refuted" if right.high < bar else "undecided"
-    assert mine["verdict"] == verdict, (
-        f"verdict: the interval [{right.low:.3f}, {right.high:.3f}] against {bar:g} says {verdict}."
-    )
+    verdict = checking.verdict(mine, right.low, right.high)
     print(f"18.5 passed: {verdict}. Now a person reads the study with the rubric.")
 
 

@@ -559,10 +559,7 @@ def whole_of(value, name, least=-math.inf):
 
 
 def check_20_5(plan):
-    mine = checking.calls(plan)()
-    assert isinstance(mine, dict) and set(mine) == set(PLAN), (
-        f"Return a dict with the keys {', '.join(PLAN)}."
-    )
+    mine = checking.handed_in(plan, PLAN)
     arms = mine["arms"]
     assert isinstance(arms, list | tuple) and len(arms) == 2 and arms[0] != arms[1], (
         "arms: two different names expected."

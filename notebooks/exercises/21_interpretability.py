@@ -645,10 +645,7 @@ def sign_test(b, c, sides=2):
 
 
 def check_21_5(audit):
-    mine = checking.calls(audit)()
-    assert isinstance(mine, dict) and set(mine) == set(AUDIT), (
-        f"Return a dict with the keys {', '.join(AUDIT)}."
-    )
+    mine = checking.handed_in(audit, AUDIT)
     cue, other, pairs = mine["cue"], mine["other"], mine["pairs"]
     for key in ("claim", "reason"):
         assert isinstance(mine[key], str) and len(mine[key].strip()) >= 40, f"{key}: at least 40 characters."

@@ -613,10 +613,7 @@ def treated(pairs, search, passages):
 
 
 def check_24_5(project):
-    mine = checking.calls(project)()
-    assert isinstance(mine, dict) and set(mine) == set(KEYS), (
-        f"Return a dict with the keys {', '.join(KEYS)}."
-    )
+    mine = checking.handed_in(project, KEYS)
     passages = mine["passages"]
     assert isinstance(passages, list) and len(set(passages)) == len(passages) >= 12, (
         "passages: twelve different ones."

@@ -522,10 +522,7 @@ def held_against(value, want, name, known):
 
 
 def check_25_5(project):
-    mine = checking.calls(project)()
-    assert isinstance(mine, dict) and set(mine) == set(KEYS), (
-        f"Return a dict with the keys {', '.join(KEYS)}."
-    )
+    mine = checking.handed_in(project, KEYS)
     before, after = list(mine["before"]), list(mine["after"])
     assert len(before) == len(after) >= 10, "before, after: ten turns at least, as many of both."
     assert all(isinstance(t, float) and 0 < t < math.inf for t in before + after), (
