@@ -667,6 +667,8 @@ measured = {name: nll_of(values, test_kept) for name, values in after.items()}
 for name, (words, end) in measured.items():
     print(f"{name:15s} answer {words:.3f} nats a token, end {end:.3f} nats")
     run.record(**{f"{name.replace(' ', '_')}_words": words, f"{name.replace(' ', '_')}_end": end})
+words, end = nll_of(after["right mask"], train_kept)
+print(f"right mask, training conversations: answer {words:.3f} nats a token, end {end:.3f} nats")
 
 # %% [markdown]
 # And what it *says*. LoRA sits in layers that `top` shares with the whole model, so the whole model can write.
@@ -681,30 +683,34 @@ for name, values in after.items():
     print(
         f"--- {name}: stops in {stopped} of {len(written)}, {sum(map(len, written)) / len(written):.1f} tokens each"
     )
-    for c, ids in zip(asked_now[:3], written, strict=False):
-        print(f"  {c[-1]['content'][:60]!r} → {tokenizer.decode(ids)!r}")
+    for c, ids in zip(held_out[:3], written, strict=False):
+        asked, key = (turn["content"] for turn in c[-2:])
+        print(f"  {asked!r} → {tokenizer.decode(ids)!r}; right: {key!r}")
     run.record(**{f"{name.replace(' ', '_')}_tokens": sum(map(len, written)) / len(written)})
 
 # %% [markdown]
 # **Observe.** (In the laptop profile; in a smoke run nothing has been learned yet.) Four things.
 #
-# - *The log.* The right mask logs the smaller loss: its mean contains one easy token per answer, the end. The two
-#   logs are means over different tokens, so they do not compare the models. On the same words, in the table before,
-#   the order is the other way round.
+# - *The log.* The right mask logs the smaller loss: its mean contains one easy token per answer, the end (the last line of
+#   the losses before). The two logs are means over different tokens, so they do not compare the models. On the same words
+#   of the test, in that table, the order is the other way round.
 # - *The end.* With the right mask the model has learned to stop. Under the mask by padding id the end has become *less*
 #   probable than before any tuning: each update raised other tokens, and nothing ever raised this one. It answers, and
 #   answers, until the limit.
 # - *The words.* Look at the first column of the table before: the wrong mask has the smaller loss on words. It may be
 # since a model that never ends gives no probability away to ending (not tested). A log that averages words only would
 # have chosen it.
-# - *The replies.* Short, in the right form, and often wrong. A few dozen updates taught the *form* of an answer, not
-#   arithmetic: the untuned model's long reply to the first prompt was the right one.
+# - *The replies.* Hold each against the right one. With the right mask they are short, and wrong. A few dozen updates taught
+#   the *form* of an answer, not arithmetic: the untuned model's long reply to the first prompt has the right number.
 #
 # ## 7 Held-out clusters, by rank
 #
 # A fair test of instruction tuning needs tasks that were not tuned. "Not tuned" is more than other rows of the same task.
-# FLAN (Wei et al., 2022) puts tasks into *clusters* and holds out whole clusters; what is close to a held-out cluster is
-# not trained either. To test entailment, they train on no paraphrases. Our clusters follow that rule.
+# FLAN (Wei et al., 2022) puts tasks into *clusters* and holds out whole clusters; what is close to a held-out cluster is not
+# trained either. To test entailment, they train on no paraphrases. The clusters below are meant like that: tuned on the
+# others, a model has not met the kind of a held-out one. They are *not* those of section 5. The conversations that we tuned
+# on have clusters such as inference and word-meaning, which are close to entailment and words. So of our own two models we
+# may say only: these items were not trained.
 
 # %%
 for name, cluster in registry["clusters"].items():
@@ -814,24 +820,25 @@ for name, values in after.items():
         **{f"{name.replace(' ', '_')}_accuracy": shares[0], f"{name.replace(' ', '_')}_chat": shares[2]}
     )
 run.record(chance=chance, n_live=len(every))
+print(f"standard error of one accuracy: up to {(0.25 / len(every)) ** 0.5:.2f}")
 
 # %% [markdown]
 # **Observe.** (In the stored run.) Three things move these numbers.
 #
-# - *The format.* The untuned model wins more items in the template than it loses, and the interval lies above zero. In plain
-#   text this model shows less than it can do. For the two tuned models the intervals contain zero.
+# - *The format.* By the mean, the untuned model wins more items in the template than it loses, and the interval lies above
+#   zero. By the sum little of that is left. For the two tuned models the intervals contain zero.
 # - *The rule of choice.* In plain text the untuned model is not above chance by the mean, and is by the sum. So we fixed the
 #   rule before.
 # - *The tuning.* In plain text both tuned models are ahead of the untuned one. In the template they are ahead by the sum and
 #   behind by the mean. Who sees the plain columns only would call the tuning a success.
 #
-# And with so few items a difference of a few answers is noise: the standard error of one accuracy is $\sqrt{a (1 - a) / n}$.
-# One seed, one small test: a picture.
+# Hold each of these against the last line: the standard error of an accuracy $a$ is $\sqrt{a (1 - a) / n}$, at most
+# $\sqrt{1 / (4 n)}$. Most of the differences are smaller than two of it. One seed, one small test: a picture.
 #
 # ### What "held out" cannot mean here
 #
 # SmolLM2 was pre-trained on a large part of the web and then tuned on instructions. Benchmark tasks, or their sources,
-# are probably among that. Our tuning has not seen the held-out clusters. The checkpoint may have. So we can measure a
+# are probably among that. Our tuning has not seen these items. The checkpoint may have. So we can measure a
 # *change*; we cannot measure what a model does with truly new tasks. Two controls narrow it down.
 #
 # - **Random weights.** The same architecture, nothing learned, and not tuned. They show what the items give away to a
@@ -868,23 +875,26 @@ def invented_items(n):
 from transformers import AutoModelForCausalLM
 
 invented = invented_items(2 * run.budget.n_items)
-print(invented[0][0], invented[0][1][invented[0][2]])
+print(f"{len(invented)} invented items; the first:", invented[0][0], invented[0][1][invented[0][2]])
 torch.manual_seed(seed)
 random_net = AutoModelForCausalLM.from_config(decoder.config, dtype=torch.float32).to(run.device).eval()
 restore(first)
 chance_invented = sum(1 / len(options) for _, options, _ in invented) / len(invented)
 found = {"untuned": (decoder, "untuned"), "random weights": (random_net, "random")}
 for name, (net, key) in found.items():
-    real, rules_now = (float(hits(net, items)[0].mean()) for items in (every, invented))
+    on_rules = hits(net, invented)[0]
+    real, rules_now = float(hits(net, every)[0].mean()), float(on_rules.mean())
     print(f"{name:15s} held-out tasks {real:.2f} (chance {chance:.2f}),", end=" ")
-    print(f"invented rules {rules_now:.2f} (chance {chance_invented:.2f})")
+    print(f"invented rules {rules_now:.2f} (chance {chance_invented:.2f}):", end=" ")
+    print(f"marker {on_rules[::2].mean():.2f} (0.33), both ends {on_rules[1::2].mean():.2f} (0.50)")
     run.record(**{f"{key}_real": real, f"{key}_invented": rules_now})
 del random_net
 
 # %% [markdown]
-# **Observe.** Both were asked in plain text. In the stored run the random weights look no worse than trained ones there,
-# and lie above chance. So "above chance" on a few dozen items is no proof of knowledge. These items are also simply the
-# first rows of each task: where the answers are fixed, a habit of saying one of them need not be at chance.
+# **Observe.** Both were asked in plain text. In the stored run the random weights look no worse than trained ones, and lie
+# above chance, even on the invented rules. Their answers alternate, so a habit of one answer cannot win there. An embedding
+# without training may still prefer words that stand in the text; we have not found out. In any case "above chance" on a few
+# dozen items is no proof of knowledge.
 #
 # Look once more at the three models of the table before. In the stored run the one that cannot stop has the best ranks in
 # three of the four columns. Rank classification never asks whether a model can end an answer. A measure is blind to what it
@@ -982,9 +992,9 @@ _ = run.figure(figure, "14_clusters")
 # - *It takes both trainings.* With permuted answers the tuning can teach no more than how frequent the answers to each
 #   report are. Without the first training the network never met the held-out selections. Both controls stay clearly below
 #   8 clusters.
-# - *F2's two steps are not equally sure.* Instruction above name is at the edge: its interval begins just above zero, and
-#   on the trained clusters the interval contains zero. Name above input alone is large, and no surprise: the input does not
-#   say what is asked. With the instruction in every test, as FLAN had it, both steps are clear.
+# - *F2's two steps are not equally sure.* Instruction above name is at the edge: its interval begins just above zero, and on
+#   the trained clusters the interval contains zero, with the name ahead in the mean. Name above input alone is large, and no
+#   surprise: the input does not say what is asked. With the instruction in every test, as FLAN had it, both steps are clear.
 # - *F3 fails, as expected.* Tuned is far above untuned. A part of that is the form of an answer: both controls are above
 #   the untuned network, too.
 #
@@ -1006,48 +1016,60 @@ for method, label in spec.labels.items() if lines else ():
 #
 # - *It knew.* Asked by a sentence, the untuned network is right more often than any tuned row. Asked by an instruction,
 #   which puts the same words into a frame that it never saw, it is mostly wrong.
-# - *Tuning pays for one way of asking with another.* Every tuned row is below the untuned one in this column. For 8 clusters
-#   the difference stands beside F3: the sentence loses about as much as the instruction gains. So FLAN's negative is refuted
-#   where an instruction asks, and a cost shows where a sentence does. A test sees the cost only if it asks in the old way.
+# - *Tuning pays for one way of asking with another.* Every tuned row is below the untuned one in this column (without the
+#   first training there was nothing to lose). For 8 clusters the difference stands beside F3: the sentence loses about as
+#   much as the instruction gains. So FLAN's negative is refuted where an instruction asks, and a cost shows where a sentence
+#   does. A test sees the cost only if it asks in the old way.
 # - *More clusters lose less*, in the mean: the column rises from 1 to 8. Permuted answers lose least of all tuned rows, but
 #   that arm also chose a rate ten times smaller (folded table), so the column does not tell why.
 # - *Trained is not held out.* In the last column 8 clusters do much better than on the held-out ones. Without the first
 #   training the network learns its own clusters too, and on the held-out ones it is no better than with permuted answers.
 
 # %%
-lesson.table("wordings", "choice_nll", "accuracy")
-
-# %%
-lesson.show("C5")
+print("verdict:", lesson.words("C5"))
+lesson.folded("wordings", "C5")
 
 # %% [markdown]
-# The verdict's interval speaks of other items of these eight tasks. What of other tasks, and other wordings? There each task
-# gives one number.
+# Task by task: the mean loss of the right option with the clear wording, and how far it lies from that with
+# each other wording. For a loss, *below* zero is better for the clear wording; for accuracy, *above* zero. The verdict's
+# interval speaks of other items of these eight tasks. What of other tasks, and other wordings? There each task gives one
+# number: the last lines.
 
 # %%
 measured = lesson.results("wordings")
+kinds, others = sorted({line["task"] for line in measured}), ("vague", "complex", "none")
 
 
-def by_task(method):
-    """The mean loss of the right option on each task."""
-    found = {}
-    for line in measured:
-        if line["method"] == method:
-            found.setdefault(line["task"], []).append(line["choice_nll"])
-    return [sum(each) / len(each) for each in found.values()]
+def mean_of(field, task, method):
+    found = [line[field] for line in measured if (line["task"], line["method"]) == (task, method)]
+    return sum(found) / len(found)
 
 
-for other in ("vague", "complex", "none") if measured else ():
-    apart = [x - y for x, y in zip(by_task("clear"), by_task(other), strict=True)]
-    lower = sum(x < 0 for x in apart)
-    print(f"clear minus {other:7s}: {t_interval(apart)} nats over tasks; lower on {lower} of {len(apart)}")
+def clear_minus(field, other):
+    """Clear minus another wording, one number for each task."""
+    return [mean_of(field, task, "clear") - mean_of(field, task, other) for task in kinds]
+
+
+table = {
+    (field, other): clear_minus(field, other) for field in ("choice_nll", "accuracy") for other in others
+}
+print(f"{'':20s} a guess  clear   clear minus{'vague':>7s}{'complex':>8s}{'none':>7s}   accuracy:", *others)
+for k, task in enumerate(kinds):
+    guess, clear = -math.log(mean_of("chance", task, "clear")), mean_of("choice_nll", task, "clear")
+    loss, right = (
+        [f"{table[field, other][k]:+7.2f}" for other in others] for field in ("choice_nll", "accuracy")
+    )
+    print(f"{task:20s} {guess:7.2f} {clear:6.2f}            ", *loss, "     ", *right)
+for other in others if measured else ():
+    each = table["choice_nll", other]
+    lower = sum(x < 0 for x in each)
+    print(f"clear minus {other:7s}: {t_interval(each)} nats over tasks; lower on {lower} of {len(each)}")
 
 # %%
 if measured:
     figure, panels = plotting.axes(1, 3, width=2.9, height=2.8, sharey=True, sharex=True, dpi=75)
     place = {(e["task"], e["seed"], e["method"]): e["choice_nll"] for e in measured}
-    kinds = sorted({task for task, _, _ in place})
-    for ax, other in zip(panels, ("vague", "complex", "none"), strict=True):
+    for ax, other in zip(panels, others, strict=True):
         for height, task in enumerate(kinds):
             seeds = [seed for name, seed, method in place if (name, method) == (task, "clear")]
             apart = [place[task, seed, "clear"] - place[task, seed, other] for seed in seeds]
@@ -1059,27 +1081,24 @@ if measured:
     _ = run.figure(figure, "14_wordings")
 
 # %% [markdown]
-# *What to see.* Grey dots are seeds, the diamond is a task's mean; left of the line the clear wording is better. Against
-# *vague* the tasks lie on both sides.
+# *What to see.* Grey dots are draws of the items, the diamond is a task's mean; left of the line the clear wording is better.
+# Against *vague* the tasks lie on both sides.
 #
 # **Observe.** *Undecided* as a whole, and each part says why.
 #
 # - *Too complex wordings cost*: this part is supported. The same request in nested clauses leaves the right option less
-#   probable. Read the brackets: most of it comes from social-support, and some from intent, two tasks with more than two
-#   fixed answers. On the others the difference is smaller, and twice it has the other sign.
-# - *Clear against vague*: the mean is near zero, and the brackets show why. Clear words help with implicatures, entailed
+#   probable. Read its column: most of it comes from social-support, and some from intent, two tasks with more than two fixed
+#   answers. On the others the difference is smaller, and twice it has the other sign.
+# - *Clear against vague*: the mean is near zero, and the column shows why. Clear words help with implicatures, entailed
 #   polarity and related phrases. They hurt with odd ones out and social support. So the question "does clarity help?" has no
 #   one answer here, and more items of the same tasks would only make the mean of opposite signs more exact.
-# - *Accuracy tells another story.* Beside the verdict, clear is ahead of vague, most of all on entailed polarity. A loss also
-# asks how sure the model is. On several tasks (social-support, odd-one-out, metaphor-boolean) every row's loss is above
-# that of a guess, the logarithm of the number of options: the model is sure there, and often wrong. Words that make it
-# surer would cost; that they do was not measured. We chose the loss before the run, so it decides; accuracy is what one
-# may try next.
-# - *Fixed answers again.* One cell of the accuracy has a standard deviation of zero: after "Two people talk." the model gives
-#   one answer to everything, in spite of the calibration.
-# - *An example is also a prior.* By the plain sum of log-probabilities, the last lines beside the verdict, the clear wording
-#   of intent does great harm: it names two of seven labels, and these become far more probable, right or wrong. PMI takes
-#   that out. A study of wordings that does not calibrate measures which words the wording repeats.
+# - *Accuracy tells another story.* There clear is ahead of vague, most of all on entailed polarity. A loss also asks how sure
+#   the model is. Compare the first two columns: on some tasks the loss lies above that of a guess, the logarithm of the
+#   number of options. There the model is sure, and often wrong. Words that make it surer would cost; that they do was not
+#   measured. We chose the loss before the run, so it decides; accuracy is what one may try next.
+# - *An example is also a prior.* By the plain sum of log-probabilities (in the fold, the last lines beside the verdict) the
+#   clear wording of intent does great harm. It names two of seven labels, and it may make just these more probable; PMI takes
+#   out what does not depend on the item. Who does not calibrate may measure which words the wording repeats.
 #
 # Over tasks every one of the three intervals contains zero. Eight tasks with one wording each say what happened to these
 # wordings; they say little of the next instruction that you write.
@@ -1099,9 +1118,10 @@ for place, in_chat in enumerate((False, True)):
         print(f"clear minus vague {t_interval((a - b).tolist())} over {len(a)} items")
 
 # %% [markdown]
-# **Observe.** The template lifts both wordings, and the difference between them is the same in both formats, by either rule.
-# All four intervals contain zero. So on these items the format changes how good the model looks, and not which wording is
-# ahead. They are few, and not calibrated as C5's are: C5 stays what it is, a verdict about plain text.
+# **Observe.** (Here a positive difference means that the clear wording is ahead.) The template lifts both wordings. By either
+# rule the difference between them is the same number in both formats, but with so few items that may be chance, and all four
+# intervals contain zero. So these items do not say which wording is ahead, in either format. They are not calibrated as C5's
+# are, either: C5 stays what it is, a verdict about plain text.
 #
 # ## 9 What we have shown
 #
