@@ -701,9 +701,10 @@ check_00_5(prediction)
 #   author asks mostly for one operation. A new author may talk like one of the five, or use words that nobody has seen,
 #   and asks for each operation equally often.
 #
-# Write a tiny model that is trained by counting: `learn(records, operations)` returns a function `follow(text, value)`.
-# It chooses an operation by the probabilities that your counts give to the six, and returns the output, a string. Where it
-# is not sure enough it refuses and returns `None`.
+# Write a tiny model that is trained by counting: `learn(records, operations)` returns a function `follow(text, value)`. It
+# chooses an operation by the probabilities that your counts give to the operations, and returns the output, a string. (For
+# each operation multiply, over the words of a text, the share of its records with that word, with a little added, so that
+# none is zero; then divide by the sum over all operations.) Where it is not sure enough it refuses and returns `None`.
 #
 # The checker trains on fresh worlds. On average over them, at least $90\,\%$ of the requests of new authors must get the
 # right output. Of the requests with two unknown cue words at least $80\,\%$ must be refused, and so must $80\,\%$ of

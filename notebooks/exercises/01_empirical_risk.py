@@ -648,7 +648,8 @@ check_01_5(prediction)
 # - Rows of frequent classes were thinned out, and a row that was kept stands for several: for `weight` of them, a positive
 #   number, not always whole. The risk of the training rows is $\sum_i w_i \ell_i / \sum_i w_i$. So weights that are
 #   all multiplied by one constant change nothing.
-# - The dev rows are a plain sample. They are there to choose by: which decay, how many steps.
+# - The dev rows are a plain sample. They are there to choose by: which decay, how many steps. A value that was chosen at the
+#   edge of its list asks for a longer list.
 # - Features have units. In another unit ($x_j \to a x_j$, $a > 0$) or with another zero ($x_j \to x_j + c$) the model must
 #   give the same probabilities.
 # - A feature may be constant. There may be more features than rows. A class may have no row at all, and `W` and `b` still
@@ -807,7 +808,7 @@ def judge_01_6(fit, spread, bar, seeds):
         )
         assert mean["train"] > -0.06, (
             f"{told} The risk on the training rows lies {-mean['train']:.3f} *below* the Bayes risk: nothing true can do "
-            "that. By which rows did you choose?"
+            "that. Did you choose by the training rows? Or is the list too short, with the choice at its edge?"
         )
         raise AssertionError(
             f"{told} The risk on the training rows: {mean['train']:+.3f} against the Bayes risk."

@@ -693,8 +693,8 @@ hidden_02_5(factored)
 # |:--|:--|:--|
 # | valley | curvatures from $1$ to $300$ | $10^{-4}$ |
 # | quiet valley | the same, the loss multiplied by $10^{-4}$ | $10^{-4}$ |
-# | noise | each gradient has noise as large as itself | $0.01$ |
-# | strange batch | one gradient, somewhere in the first quarter, is a thousand times too large | $0.005$ |
+# | noise | each gradient has noise of constant size, at the start about as large as the gradient | $0.01$ |
+# | strange batch | one gradient, after the tenth and in the first quarter, is a thousand times too large | $0.005$ |
 # | network | a small network, gradients of batches of $30$ | $0.2$ |
 #
 # "May be left" is the share of the loss at the start, as the mean over two worlds. In all of them the weights and their way

@@ -831,8 +831,9 @@ check_03_5(prediction)
 # `resumable(net, train, dev, steps, seed, disk) -> net`
 #
 # Undisturbed, it does what `straight` does, to the last bit. In addition it saves a *checkpoint* on `disk` after every
-# `SAVE` updates. When it was killed and is called again with the same disk, it goes on from the last checkpoint that is
-# whole, and ends with the same bits as if nothing had happened.
+# `SAVE` updates, and after the look where both fall on one update. When it was killed and is called again with the same
+# disk, it goes on from the last checkpoint that is whole, and ends with the same bits as if nothing had happened. (What was
+# written and not yet renamed need not count as one.)
 #
 # - The power may go at any moment: before an update, between two operations on the disk, in the middle of a write. A
 #   write that is cut leaves a part of its bytes under its name, and nothing of what stood there before. A rename is one
@@ -842,7 +843,8 @@ check_03_5(prediction)
 #   torch and Python that stand elsewhere, and in any order: the next call may belong to another run. If no checkpoint
 #   is whole, train the net that you are given from the start.
 # - Only tensors and plain values go onto the disk, as bytes: `torch.save` writes into an `io.BytesIO`, and
-#   `torch.load(io.BytesIO(data))` reads it.
+#   `torch.load(io.BytesIO(data))` reads it. Python's generator has `getstate` and `setstate`, torch's
+#   `torch.get_rng_state` and `torch.set_rng_state`.
 # - The net is any module with parameters, buffers and dropout, the optimiser is the one of `straight`, and `steps` is
 #   at least `LOOK`. An update is one pass of the net in training mode; do no others.
 #
@@ -1248,7 +1250,8 @@ hidden_03_6(resumable)
 #
 # **The verdict.** *Equivalent*: the $90\,\%$ interval lies inside of $(-m, m)$, with $m$ the margin. (That is two
 # one-sided tests at $0.05$; Schuirmann, 1987.) Only if this is not so: *better* if the whole $95\,\%$ interval lies above
-# $0$, *worse* if it lies below. Else *undecided*, and then the power tells whether you could have known more.
+# $0$, *worse* if it lies below. Better is better than nothing; whether it is more than $m$, you say in the ending. Else
+# *undecided*, and then the power tells whether you could have known more.
 #
 # The checker recomputes all numbers. A person reads the rest with this rubric (0, 1 or 2 points a row; 9 of 14 pass):
 #

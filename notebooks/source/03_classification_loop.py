@@ -946,7 +946,10 @@ run.record(gain_5_mean=gain_5.mean, gain_5_low=gain_5.low, gain_5_high=gain_5.hi
 # tokens and updates, and a wider search for $C$).
 #
 # The course calls a claim *supported* if the whole interval lies on the claimed side, *refuted* if it lies on the
-# other, and *undecided* otherwise. Undecided is an honest result. It is not "the same".
+# other, and *undecided* otherwise. Undecided is an honest result. It is not "the same". Who wants to
+# claim "the same" names a margin $m$ first: if the whole $90\,\%$ interval lies inside $(-m, m)$, two one-sided tests at
+# $0.05$ say so (Schuirmann, 1987). And who plans asks for the *power*: the chance that this many seeds find a difference of
+# size $m$, if it is there.
 #
 # ## 7 The experiment: do fifty examples suffice?
 #
@@ -1114,6 +1117,8 @@ print(f"C1 over all seeds: {m['c1_verdict']}, {m['c1_mean']:+.3f} [{m['c1_low']:
 # - Hutto, C. J., and Gilbert, E. (2014). VADER: a parsimonious rule-based model for sentiment analysis of social media
 #   text. *ICWSM 2014*.
 # - Loshchilov, I., and Hutter, F. (2019). Decoupled weight decay regularization. *ICLR 2019*.
+# - Schuirmann, D. J. (1987). A comparison of the two one-sided tests procedure and the power approach for assessing the
+#   equivalence of average bioavailability. *Journal of Pharmacokinetics and Biopharmaceutics* 15, 657–680.
 # - Student (1908). The probable error of a mean. *Biometrika* 6(1), 1–25.
 # - Wang, W., et al. (2020). MiniLM: deep self-attention distillation for task-agnostic compression of pre-trained
 #   transformers. *NeurIPS 2020*.
