@@ -689,7 +689,7 @@ check_00_5(prediction)
 # %% [markdown]
 # ## 00.6 Follow a request that nobody has written
 #
-# > ●●●●○ · 60 minutes · graded
+# > ●●●●○ · 75 minutes · graded
 #
 # Five people have written requests for six operations on words. They do not say *which* operation they mean; each wrote
 # down a text, an input, and the output that she wanted. The cell below makes such records. Their words are made up anew

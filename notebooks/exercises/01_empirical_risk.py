@@ -636,7 +636,7 @@ check_01_5(prediction)
 # %% [markdown]
 # ## 01.6 A risk near its floor
 #
-# > ●●●●○ · 60 minutes · graded
+# > ●●●●○ · 75 minutes · graded
 #
 # $K$ classes, a cloud for each, and a few rows to learn from. Where the clouds are known, the best possible risk is known
 # as well: it is the risk of the true probabilities $P(y \mid x)$, the *Bayes risk*. How near does a softmax regression

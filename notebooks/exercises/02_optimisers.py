@@ -683,7 +683,7 @@ hidden_02_5(factored)
 # %% [markdown]
 # ## 02.6 One setting for five landscapes
 #
-# > ●●●●○ · 60 minutes · graded
+# > ●●●●○ · 45 minutes · graded
 #
 # Write an optimiser of your own: `minimise(gradient, theta, budget)` starts at `theta` (d,), float64, asks for
 # `gradient(theta)` at most `budget` times, and returns the best weights that it can find. It sees no loss and not the name

@@ -824,7 +824,7 @@ check_03_5(prediction)
 # %% [markdown]
 # ## 03.6 Killed, and taken up again
 #
-# > ●●●●○ · 60 minutes · graded
+# > ●●●●○ · 75 minutes · graded
 #
 # `straight` in the next cell trains a small network. It is right, and it forgets everything when the power goes. Write
 #
@@ -1218,7 +1218,7 @@ hidden_03_6(resumable)
 # %% [markdown]
 # ## 03.7 Project: is B better than A?
 #
-# > ●●●●● · 150 minutes · practice
+# > ●●●●● · 165 minutes · practice
 #
 # Choose two classifiers of your own, $A$ and $B$, and a task (the reviews of the next cell, the data of lesson 03, your
 # field's texts). Say first how large a difference must be to matter. Tune both alike, on seeds of their own. Then compare

@@ -684,7 +684,7 @@ hidden_05_5(em_f1)
 # %% [markdown]
 # ## 05.6 A reader that may say nothing
 #
-# > ●●●●○ · 60 minutes · graded
+# > ●●●●○ · 75 minutes · graded
 #
 # Short texts say who did what to which thing: *Lu-Ann built the old mill in May.* A question asks *Who built the mill?*
 # The answer is a piece of the text, or it is not there. A tiny reader is given, with room for `ROOM` pieces of text; the
@@ -705,9 +705,11 @@ hidden_05_5(em_f1)
 # - A window is a stretch of the text. Cut them as you like, but what belongs together must lie whole in one of them: each
 #   statement from the first piece of its name to its thing, `TOGETHER` pieces at most. A text may also be shorter than a
 #   window.
-# - Of all legal spans the best one counts. The reader must learn *not here*, too. `extra` is whatever `answer` needs
-#   besides the net; its choice may read `dev`.
-# - All random draws come from `seed`. You have fifteen seconds for each call of `fit`.
+# - Of all legal spans the best one counts. Legal: both ends in the text, the last piece not before the first. Best: the
+#   largest sum of its two logits above the two of place $0$, over all windows. The reader must learn *not here*, too. `extra`
+#   is whatever `answer` needs besides the net; its choice may read `dev`.
+# - All random draws come from `seed`. You have fifteen seconds of processor time for each call of `fit`, and twenty for all
+#   of `answer`. `fit` may get another net of this kind, too.
 #
 # The checker tries `answer` with nets of its own, then wants a share of `BAR` exact answers on fresh texts. Who never
 # answers gets about one half, and who always answers gets less.
@@ -978,8 +980,8 @@ def judge_05_6(fit, answer, seed, bar):
     )
     if share < bar:
         assert invented < 0.35, (
-            f"{told} In `rows` every question has an answer, so nothing there tells when to be silent. `dev` does: choose "
-            "the margin there, by exact answers, with the silent ones counted as right where no answer is."
+            f"{told} In `rows` every question has an answer. Windows without it teach *not here*; how sure is sure enough, "
+            "`dev` tells: choose the margin there, by exact answers, the silent ones counted as right where no answer is."
         )
         assert refused < 0.6, f"{told} You are silent too often. Choose the margin on dev."
         raise AssertionError(
@@ -1027,12 +1029,13 @@ hidden_05_6(fit, answer)
 # %% [markdown]
 # ## 05.7 Project: two methods, and two shifts
 #
-# > ●●●●● · 180 minutes · practice
+# > ●●●●● · 165 minutes · practice
 #
 # A reader that is trained at home is used elsewhere. Choose two methods, $A$ and $B$, a home, and two *away* sets that
 # differ from it in a way that you can name (the candidates of the next cell, the sets of lesson 05, your field's texts).
 # Write the claim first: "trained at home, $B$ is ahead of $A$ by more than `threshold` on *both* away sets", or on *one*
-# of them at least. Train both with several seeds, and test all runs on the same questions. `study()` returns a dict:
+# of them at least. Train both with several seeds, and test all runs on the same questions, from documents that nobody
+# trained or tuned on. `study()` returns a dict:
 #
 # | key | what |
 # |:--|:--|
@@ -1042,7 +1045,8 @@ hidden_05_6(fit, answer)
 # | `how` | `"both"` or `"one"` |
 # | `threshold` | from $0$ to $0.5$ |
 # | `tuning_seeds`, `seeds` | at least two and at least four whole numbers, all different |
-# | `trials`, `tuned_on` | for both methods: how many settings were tried, equal; the set whose dev part chose them: `home` |
+# | `trials` | a dict: for each method how many settings were tried, equal |
+# | `tuned_on` | the name of the set whose dev part chose them: `home` |
 # | `documents` | for each set: a list with the document of each question; at least ten documents, none in two sets |
 # | `scores` | for both methods: for each set a table (seeds, questions) of exact match or F1, from $0$ to $1$ |
 # | `lead` | for each set: score of $B$ minus that of $A$, mean over a document's questions, then over documents and seeds |
@@ -1052,7 +1056,8 @@ hidden_05_6(fit, answer)
 #
 # **The interval.** Questions of one document share its topic and its writer, and all seeds answer the same questions. So
 # make a table of the mean lead for each seed (row) and document (column), as an array of shape (1, seeds, documents).
-# `intervals.crossed(table)` is the estimate; it has the methods `.interval()` and `.p_value(threshold)`. The lead is checked
+# `intervals.crossed(table)` is the estimate; it has the methods `.interval()` (with `.mean`, `.low`, `.high`) and
+# `.p_value(threshold)`. Holm's for two tests: `intervals.holm([p, q])`. The lead is checked
 # to six digits, an interval to a hundredth of its width, a p-value to a thousandth.
 #
 # **The verdict.** With `"both"` the weaker set decides, so nothing is corrected: *supported* if both lower ends lie above
@@ -1214,6 +1219,7 @@ def check_05_7(study):
     assert mine["trials"][a] == mine["trials"][b] >= 1, (
         "trials: who may try more settings wins by that alone."
     )
+    assert isinstance(mine["tuned_on"], str), "tuned_on: one text, the name of the home set."
     assert mine["tuned_on"] == home, (
         f"tuned_on: {mine['tuned_on']!r}. Settings that were chosen away are trained away: the shift is no longer one."
     )

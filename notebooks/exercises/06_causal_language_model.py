@@ -677,7 +677,7 @@ hidden_06_5(answer_scores)
 # %% [markdown]
 # ## 06.6 Down to the entropy
 #
-# > ●●●●○ · 60 minutes · graded
+# > ●●●●○ · 55 minutes · graded
 #
 # A small grammar makes texts: an opening word; two or more fillers, each drawn by the one before it; the closing word that
 # belongs to the opening one; the *first* filler once more; the end. Who knows the grammar still cannot say what comes
@@ -696,7 +696,8 @@ hidden_06_5(answer_scores)
 # - The same texts and the same `seed` give the same net. You have $30$ seconds of processor time; the solution needs
 #   one or two.
 #
-# The checker makes its grammar with a seed; the hidden cases use others, with other words and another $V$. Below are the
+# The checker makes its grammar with a seed; the hidden cases use others, with other words and another $V$. Grammars differ by
+# several hundredths, so try a few, and aim lower than the bound. Below are the
 # grammar, so that you can make texts to try, and the lesson's block. The cell for your answer has stubs for two
 # helpers: use them or throw them away. (A model that sees the words of the future can get below the entropy. That is no
 # success.)

@@ -668,8 +668,9 @@ hidden_07_5(calibration_error)
 # - `x` $(150, 10)$ float32, `y` $(150,)$ int64 from $0$ to $2$. The rows come in no order that you may rely on.
 # - `nets` is a list of one to ten modules from (N, 10) to logits (N, 3). The answer is the *mean of their probabilities*.
 #   They are used as you hand them over: nobody calls `eval()` for you.
-# - In each world you have $800$ updates for everything: search, folds, members. An update is a call of `step()` of an
-#   optimizer of `torch.optim`, and the checker counts them. You also have $20$ seconds of processor time.
+# - In each world you have $800$ updates for everything: search, folds, members. An update is one gradient step: a call of
+#   `step()` of an optimizer of `torch.optim` that takes one (so not LBFGS), never by hand. The checker counts them. You also
+#   have $20$ seconds of processor time.
 # - Draw from `generator`, so that a run can be repeated (`net_07_6` does).
 #
 # The checker goes through six worlds and wants a mean test loss of at most $0.13$ nats above the least possible. Training
@@ -815,7 +816,7 @@ def judge_07_6(learn, seeds, sort=False):
     )
     made = {run[2] for run in runs}
     assert len(made) > 1 or made.pop() > 300, (
-        f"{told} {runs[0][2]} updates in each world: nothing was chosen. Worlds differ; rows held out say how."
+        f"{told} {runs[0][2]} updates in each world: did each world choose? Worlds differ; rows held out say how."
     )
     raise AssertionError(
         f"{told} You made {max(run[2] for run in runs)} of {BUDGET} updates, and handed over {runs[0][3]}. What chooses "

@@ -676,13 +676,13 @@ hidden_08_5(step_cost)
 # %% [markdown]
 # ## 08.6 What the mean has lost
 #
-# > ●●●●○ · 50 minutes · graded
+# > ●●●●○ · 40 minutes · graded
 #
 # A small text encoder gives one vector to each word. It was trained to say of a text whether most words are good, and whether
 # most words are about films: two yes-no questions. Now it is frozen, and a new task asks for something else. Some words are
 # *odd*: good and not about films, or bad and about films. How many of a text's words are odd: few (at most a third), some, or
-# many (more than two thirds)? A head on the mean of the frozen vectors is about as good as guessing. See why, then mend it
-# with few numbers.
+# many (more than two thirds)? A head on the mean of the frozen vectors is about as good as guessing. Say in a comment why,
+# then mend it with few numbers.
 #
 # `world_08_6(seed)` trains the encoder (a tenth of a second) and returns it with `400` labelled texts and `1000` test texts,
 # each as ids $(N, T)$, a mask $(N, T)$ and labels. Words and their groups are drawn anew for each seed.
@@ -743,7 +743,8 @@ def world_08_6(seed):
 # Write `adapt(trunk, ids, mask, y, generator)`. It returns a module that takes `(ids, mask)` and returns logits $(N, 3)$. The
 # trunk arrives in training mode, and nothing in it is frozen yet. The checker demands of the module:
 #
-# - the trunk's tensors are bit by bit what they were, in your hands and in the module, which may hold the trunk or a copy;
+# - the tensors of the trunk that you were given are bit by bit what they were, and so are those of the trunk inside your
+#   module, which may be the same one or a copy;
 # - all other tensors in its `state_dict()` together have at most `200` numbers, heads and biases included;
 # - it comes back in evaluation mode: the same call, the same logits;
 # - more padding on the right (id `0`, mask `0`) changes no logit, and a text alone has the logits that it has in a batch;

@@ -695,7 +695,7 @@ check_09_5(prediction)
 # %% [markdown]
 # ## 09.6 The layers that pass their test
 #
-# > ●●●●○ · 40 minutes · practice · bug hunt
+# > ●●●●○ · 60 minutes · practice · bug hunt
 #
 # A colleague has written LoRA layers in many versions. All of them pass the test below. Most of them are wrong, some in three
 # ways at once, and one mistake can hide another. You see no source code. You get a function: `make(base, r, alpha)` puts a
@@ -729,7 +729,7 @@ def colleagues_test(make):
 # | `"cut"` | $A$ or $B$ gets no gradient though neither is $0$ |
 # | `"scale"` | the output beside the base is $c\, B A x$ with another $c$ than $\alpha / r$ |
 # | `"noise"` | in evaluation mode the same call gives several results |
-# | `"merge"` | `merge` adds something else to the weight than $\frac{\alpha}{r} B A$ |
+# | `"merge"` | `merge` adds something else to the weight than $\frac{\alpha}{r} B A$, or nothing |
 # | `"twice"` | after `merge` the output is not what the weight, as it is then, makes of $x$ |
 # | `"unmerge"` | `unmerge` does not take out what `merge` has put in |
 # | `"lost"` | after `merge` and `unmerge` nothing is added beside the base any more |
@@ -987,7 +987,7 @@ check_09_6(diagnose)
 # %% [markdown]
 # ## 09.7 Six ranks for three matrices
 #
-# > ●●●●○ · 60 minutes · graded
+# > ●●●●○ · 45 minutes · graded
 #
 # A small network is frozen. It has three matrices of $16 \times 16$ that read the same input, as queries, keys and values do.
 # A new task needs another update of each: $W_i + \Delta_i$. You know that the three ranks add up to **six**, and not more:

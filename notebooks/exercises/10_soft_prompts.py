@@ -529,7 +529,7 @@ check_10_4(prediction)
 # %% [markdown]
 # ## 10.5 An order without words
 #
-# > ●●●●○ · 60 minutes · graded
+# > ●●●●○ · 70 minutes · graded
 #
 # Here is a small decoder. A text is a row of three to eight words and ends with `ASK`; then the model says `NO` or `YES`.
 # What it says depends on an order of four words in front of the text. It was trained with three orders, one for each of three
@@ -546,7 +546,7 @@ WANTED = ((0, 2), (1,), (1, 2), (0, 1), (2,), (0,))  # the traits that must be t
 
 
 def task_10_5(seed):
-    """ids, mask and labels (0: NO, 1: YES) of 128 texts to learn from, and of 400 to test on."""
+    """ids, mask and labels (0: NO, 1: YES) of 128 texts to learn from, and of 200 to test on."""
     g, traits = torch.Generator().manual_seed(seed), trained_decoder()[1]
 
     def rows(n):
@@ -569,7 +569,8 @@ def task_10_5(seed):
 # `tune(model, ids, mask, y, generator)` returns a trained `P` of shape $(4, 32)$, without a graph. The model comes in
 # training mode, with every `requires_grad` on. When you return, its tensors are bit by bit what they were, and no gradient is
 # left in it. Draw all random numbers from `generator`, so that a run can be repeated. The checker uses your `P` with its own
-# `logits` and asks for $90\,\%$ on the test texts of *each* seed. A call may take fifteen seconds of processor time.
+# `logits` and asks for $90\,\%$ on the test texts of *each* seed. A start can end badly, and the seeds below may not show it:
+# run `task_10_5` for a dozen others. A call may take fifteen seconds of processor time.
 
 
 # %% nbgrader={"grade_id": "answer_10_5", "solution": true}
@@ -766,13 +767,14 @@ hidden_10_5(logits, tune)
 # %% [markdown]
 # ## 10.6 Project: a study in which some runs fail
 #
-# > ●●●●● · 150 minutes · practice
+# > ●●●●● · 165 minutes · practice
 #
 # Soft prompts have runs that learn nothing. Leave them out, and every method looks good. Put a t interval around two heaps of
 # scores, and it may end above one. Compare two ways to train a prompt: two first values (small numbers, large ones, rows of
 # words), two lengths, two rates, one start against the best of three. Use the decoder of exercise 10.5, the lesson's encoder,
-# or a system of your own. Write the claim first: "the accuracy of *bet* is above that of *other* by more than `threshold`".
-# Return a dict:
+# or a system of your own. `study()` may take a minute; if your runs take longer, make them in another cell and return the
+# recorded scores. Write the claim first: "the accuracy of *bet* is above that of *other* by more than `threshold`". Return a
+# dict:
 #
 # | key | what |
 # |:--|:--|
@@ -786,14 +788,15 @@ hidden_10_5(logits, tune)
 # | `tuning_seeds`, `seeds` | at least three and at least ten different whole numbers; none is in both |
 # | `scores` | arm → the test accuracy of **every** seed, in the order of `seeds` |
 # | `collapsed` | arm → how many runs did not train |
-# | `trained` | arm → `(share, low, high)`: the share of runs that trained, with Wilson's interval at $0.95$ |
+# | `trained` | arm → `(share, low, high)`: the share of runs that trained: `intervals.wilson_interval` of lesson 03 |
 # | `mean`, `median` | arm → over all runs, the collapsed ones included |
-# | `difference`, `low`, `high` | bet minus other: `intervals.paired_bootstrap(bet, other)` with its defaults |
+# | `difference`, `low`, `high` | `.mean`, `.low`, `.high` of `intervals.paired_bootstrap(bet, other)` with its defaults |
 # | `verdict` | `"did not train"`, `"supported"`, `"refuted"` or `"undecided"` |
 #
-# The verdict is `"did not train"` if in either arm more than half of the runs collapsed: then the comparison is about rates
-# and starts, not about the claim. Else it follows from the interval and the threshold. Both arms meet the same seeds, so the
-# bootstrap draws seeds, in pairs.
+# The verdict is `"did not train"` if in either arm more than half of the runs collapsed. Then the numbers alone cannot tell a
+# bad rate or start from an arm that cannot do it. Say in the ending which of them you believe, and why: look at the accuracy
+# on the training texts, and try more updates and other rates. Else it follows from the interval and the threshold. Both arms
+# meet the same seeds, so the bootstrap draws seeds, in pairs.
 #
 # The checker recomputes all numbers. A person reads the rest with this rubric (0 to 2 points a row; 8 of 12 pass): the claim
 # could have failed; the rate was tuned for each arm, on other seeds; `margin` has a reason; collapsed runs are looked at

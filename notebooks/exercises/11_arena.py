@@ -586,7 +586,7 @@ check_11_4(prediction)
 # %% [markdown]
 # ## 11.5 Sixty runs to choose with
 #
-# > ●●●●○ · 50 minutes · graded
+# > ●●●●○ · 45 minutes · graded
 #
 # A colleague needs *one* setting: a method and its rate. She will tune with it again and again, each time with another seed.
 # What counts for her is the mean test accuracy of these runs, and a run that got stuck counts with its accuracy of about a
@@ -598,7 +598,8 @@ check_11_4(prediction)
 #   means nothing. Only settings with at most `limit` trained numbers may be chosen (some always are); return the place of
 #   yours in the list, an int.
 # - `run(i, seed)` tunes with setting `i` and a seed from $0$ to $15$, and returns `{"dev": …, "test": …}`, two accuracies.
-#   Each call is a trial, also the same one again. The call after the last trial raises `OverTrials`. `run` is fast.
+#   Each call is a trial, also the same one again. The call after the last trial raises `OverTrials`. `run` is fast; a call of
+#   `choose` may take twenty seconds of processor time.
 # - `test` is in the record as it is in everybody's. Your choice may not depend on it.
 # - The same record must lead to the same choice: if you draw at random, seed your generator.
 #
