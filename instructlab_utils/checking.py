@@ -23,7 +23,10 @@ import torch
 
 NUMBER_TOLERANCE = 1e-6  # of a Python number: it may come from float32
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
-PATIENCE = 6
+PATIENCE, IDLE = (
+    6,
+    50,
+)  # a call that waits may take so many times its seconds; it waits if one in so many is computing
 EXACT_FLOATS = 2**53  # beyond it a float cannot hold every whole number
 
 
@@ -33,9 +36,10 @@ class _Stopped(BaseException):
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Stop the body after so many seconds of processor time (a busy machine is no fault), or ``PATIENCE`` times as many
-    on the clock. It works on every system and inside Jupyter: a second thread asks the interpreter to raise ``_Stopped``
-    here. One long step inside a library ends first, since the interpreter cannot cut it."""
+    """Stop the body after so many seconds of processor time, since a busy machine is no fault. If it hardly computes and
+    waits for something that does not come: after ``PATIENCE`` times as many on the clock. It works on every system and
+    inside Jupyter: a second thread asks the interpreter to raise ``_Stopped`` here. One long step inside a library ends
+    first, since the interpreter cannot cut it."""
     here, done, lock = ctypes.c_ulong(threading.get_ident()), threading.Event(), threading.Lock()
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
     used, began = time.process_time(), time.monotonic()
@@ -43,7 +47,8 @@ def _time_limit(seconds: float) -> Iterator[None]:
     def watch() -> None:
         pause = min(0.25, seconds / 4)
         while not done.wait(pause):
-            if time.process_time() - used > seconds or time.monotonic() - began > PATIENCE * seconds:
+            busy, clock = time.process_time() - used, time.monotonic() - began
+            if busy > seconds or clock > max(PATIENCE * seconds, IDLE * busy):
                 with lock:
                     if not done.is_set():
                         raise_in(here, ctypes.py_object(_Stopped))

@@ -615,7 +615,7 @@ check_12_5(prediction)
 # `train(table, seed)` returns a trained `net`:
 #
 # - `table`, shape $(40, 24)$, float32, has the vectors of forty symbols, drawn from a standard normal distribution. These
-#   are for training. How you make texts, where the loss counts, and for how long, is yours.
+#   are for training; you may draw others, too. How you make texts, where the loss counts, and for how long, is yours.
 # - `net(table, ids)` is a `Reader`, or any function or module of that form: for *any* table $(V, 24)$ and int64 ids
 #   $(B, 2n + 1)$ it returns finite logits $(B, 2n + 1, V)$. Only the last place is read, and of its logits those of the $n$
 #   values in the text: the largest is the answer.
@@ -648,7 +648,7 @@ class Reader(nn.Module):
 
 # %% nbgrader={"grade_id": "answer_12_6", "solution": true}
 def texts(V, n, rows, generator):
-    """ids (rows, 2n + m) with m keys asked at the end, and the m answers of each row. A helper: not checked on its own."""
+    """ids (rows, 2n + 1), and the answer of each row; you may ask several keys at the end. A helper, not checked itself."""
     ### BEGIN SOLUTION
     drawn = torch.rand(rows, V, generator=generator).argsort(1)[:, : 2 * n]  # another mapping for each row
     keys, values = drawn[:, :n], drawn[:, n:]

@@ -597,8 +597,9 @@ check_13_5(prediction)
 # - `model.E`: the vectors of the words, (400, 12). `model.left`: the passes that are left. One row through the network is one
 #   pass, forward; backward costs two more.
 # - `model.read(prompt, x)`: the logits, (N,), for $N$ passes. `model.slopes(prompt, x, y)`: the gradient of the mean loss
-#   (binary cross-entropy with logits) with respect to the four words' vectors, (4, 12), for $3N$ passes. A call that is not
-#   covered raises `OverBudget`. A prompt is a list of four ints from 0 to 399; a word may stand in it twice.
+#   (binary cross-entropy with logits) with respect to the four words' vectors, (4, 12), for $3N$ passes. A call that costs
+#   more than is left raises `OverBudget`. Both read rows of `x`; any other row is a `ValueError`. A prompt is a list of four
+#   ints from 0 to 399; a word may stand in it twice.
 # - `estimate`: the accuracy that you promise for rows that nobody has seen, a share.
 #
 # The checker brings $72$ tasks with `BUDGET` passes each. On *fresh* rows your prompts must have a mean loss of at most
@@ -642,26 +643,29 @@ class OverBudget(Exception):
 class Metered:
     """A language behind a counter. ``log`` keeps what was asked: (prompt, gradient or None)."""
 
-    def __init__(self, net, budget):
-        self.net, self.E, self.left, self.log = net, net.E.detach().clone(), budget, []
+    def __init__(self, net, budget, rows):
+        self._net, self._rows = net, rows
+        self.E, self.left, self.log = net.E.detach().clone(), budget, []
 
-    def pay(self, passes, prompt):
+    def pay(self, passes, prompt, x):
+        if not (x[:, None] == self._rows).all(-1).any(1).all():
+            raise ValueError("a row that is none of the task's: read rows of x")
         if not (len(prompt) == PLACES and all(0 <= word < WORDS and word % 1 == 0 for word in prompt)):
             raise ValueError(f"{prompt!r} is no prompt: {PLACES} ints from 0 to {WORDS - 1}")
         if passes > self.left:
             raise OverBudget(f"{passes} passes, {self.left} are left")
         self.left -= passes
-        return self.net.E[torch.tensor([int(word) for word in prompt])].clone()
+        return self._net.E[torch.tensor([int(word) for word in prompt])].clone()
 
     def read(self, prompt, x):
-        vectors = self.pay(len(x), prompt)
+        vectors = self.pay(len(x), prompt, x)
         self.log.append((list(prompt), None))
-        return self.net(vectors, x)
+        return self._net(vectors, x)
 
     def slopes(self, prompt, x, y):
-        vectors = self.pay(3 * len(x), prompt).requires_grad_()
+        vectors = self.pay(3 * len(x), prompt, x).requires_grad_()
         with torch.enable_grad():
-            (g,) = torch.autograd.grad(F.binary_cross_entropy_with_logits(self.net(vectors, x), y), vectors)
+            (g,) = torch.autograd.grad(F.binary_cross_entropy_with_logits(self._net(vectors, x), y), vectors)
         self.log.append((list(prompt), g.clone()))
         return g
 
@@ -718,7 +722,7 @@ def searched(search, languages, tasks, rows, budget):
         net = Language(seed)
         for task in range(tasks):
             x, y, fresh_x, fresh_y = brought(torch.Generator().manual_seed(1000 * seed + task), rows)
-            model = Metered(net, budget)
+            model = Metered(net, budget, x)
             with checking.means(OverBudget, over):
                 got = call(model, x, y, torch.Generator().manual_seed(task))
             assert isinstance(got, list | tuple) and len(got) == 2, "Return the prompt and the estimate."
