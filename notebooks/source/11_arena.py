@@ -23,8 +23,8 @@
 # seeds. One finds that LoRA is far worse, the other that LoRA is far better. Both intervals exclude zero. Who made the
 # mistake?
 #
-# Lessons 08 to 10 built many ways to tune a model without training all of it. Here they meet. First come four ways to let any
-# method win, then the costs, then a rule that chooses for a budget.
+# Lessons 08 to 10 built many ways to tune a model. Here they meet. First come four ways to let any method win, then the
+# costs, then a rule that chooses for a budget.
 #
 # | | |
 # |---|---|
@@ -40,7 +40,7 @@
 # - *break* a comparison in four ways, and say how much each one lies;
 # - *derive* the expected best of $k$ runs, and *say* what five seeds cannot show;
 # - *count* trained weights, optimiser state, bytes on disk and kept activations by hand;
-# - *explain* why an update is not free when nearly everything is frozen;
+# - *explain* why a training step is not free when nearly everything is frozen;
 # - *measure* forgetting, and *undo* it;
 # - *draw* a Pareto front and *choose* from it by a rule.
 
@@ -214,9 +214,9 @@ print(
 run.record(mean_of_five=five.mean(), best_of_five=five.max(), lora_sd=five.std(ddof=1))
 
 # %% [markdown]
-# **Observe.** By the last line, choosing the seed moves more than choosing the method did. Houlsby et al. (2019), who brought
-# adapters to BERT, also take the best of several seeds, chosen on validation data. That is honest if *every* method gets it,
-# and if a row's cost is told as that of all its seeds.
+# **Observe.** By the last line, choosing the seed moves more than choosing the method did. Houlsby et al. (2019) also take
+# the best of several seeds, chosen on validation data. That is honest if *every* method gets it, and if a row's cost is told
+# as that of all its seeds.
 #
 # **Repair.** Report mean and standard deviation over seeds fixed before the first run. A seed is not a hyper-parameter.
 #
@@ -283,8 +283,9 @@ run.record(first_five=np.mean(first), second_five=np.mean(second))
 
 # %% [markdown]
 # **Observe.** One method, one rate, one program, and two standard deviations that lie far apart. The second interval
-# is so wide that it rules out next to nothing. The first one is so narrow that it leaves out the mean of the other five
-# seeds. Student's interval is made for one heap. And where a run in ten is stuck, five seeds show none more often than not.
+# reaches from barely above the larger class to almost perfect. The first one is so narrow that it leaves out the mean
+# of the other five seeds. Student's interval is made for one heap. And where a run in ten is stuck, five seeds show
+# none more often than not.
 #
 # **Repair.** More seeds. Report the median and the number of stuck runs beside the mean. Draw the dots.
 #
@@ -293,7 +294,7 @@ run.record(first_five=np.mean(first), second_five=np.mean(second))
 # ## 2 What each way costs
 #
 # Three methods stand for the rest: all weights, LoRA on query and value, and a soft prompt of twenty vectors. Sentences,
-# updates and batch size are those of the grid. First a drawing of what an update must do.
+# updates and batch size are those of the grid. First a drawing of what a training step must do.
 
 # %%
 figure, panels = plotting.axes(1, 4, width=2.0, height=3.0, dpi=85, sharey=True)
@@ -410,7 +411,7 @@ for name, net in nets.items():
     assert name == "full" or size == 4 * trained[name]
 
 # %% [markdown]
-# **Observe.** These files hold what was trained, four bytes a float. That is no law: section 5 shows files that do not fit.
+# **Observe.** These files hold what was trained, four bytes a float. Section 5 shows files that do not fit.
 #
 # ### 2.3 What the forward pass keeps for the backward pass
 #
@@ -443,7 +444,7 @@ def kept_bytes(net, compute):
 
 
 # %% [markdown]
-# Which operation keeps what? Ask them.
+# Which operation keeps what?
 
 
 # %%
@@ -532,17 +533,19 @@ for panel, (B, T) in zip(panels, ((4, 16), (16, 16), (4, 64), (16, 64)), strict=
         bottom += np.array(height)
     panel.set(title=f"B = {B}, T = {T}", ylabel="MiB" if B * T == 64 else "")
     lora, prompt = bottom[1:] / bottom[0]
-    print(f"B = {B:2d}, T = {T}: of full's memory LoRA holds {lora:.2f}, the soft prompt {prompt:.2f}")
+    print(f"B = {B:2d}, T = {T}: of full's memory LoRA holds {lora:.2f}", end=" ")
+    print(f"({bottom[0] - bottom[1]:.0f} MiB less), the soft prompt {prompt:.2f}")
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
 show(figure, "11_memory")
 
 # %% [markdown]
 # *Figure: what training must hold, by batch and length.*
 #
-# **Observe.** With four texts of length 64, and with sixteen of length 16, there are as many tokens. Yet the soft
-# prompt loses more of its advantage with the sixteen short texts: each layer computes its twenty positions for every
-# text. LoRA saves the hatched part, and a part of the dotted one. In the largest of these batches it saves the
-# smallest share, yet the most MiB (the bars). The head alone keeps next to nothing, as no gradient enters the trunk.
+# **Observe.** The soft prompt keeps *more* than full fine-tuning (first print): each layer computes its twenty
+# positions for every text. LoRA keeps less, the head alone next to nothing, as no gradient enters the trunk. In the
+# bars, four texts of length 64 have as many tokens as sixteen of length 16. Yet the soft prompt loses more of its
+# advantage with the sixteen. LoRA saves the hatched part, and a part of the dotted one: in the largest batch the
+# smallest share, yet the most MiB.
 #
 # Not built here: *gradient checkpointing* keeps fewer values and computes them twice; *QLoRA* (Dettmers et al., 2023) stores
 # the frozen weights in four bits.
@@ -582,9 +585,10 @@ run.record(lora_backward=took["lora"][1] / took["full"][1])
 nets, only_head = {}, None  # they were counted, and their weights have moved
 
 # %% [markdown]
-# **Observe.** With a frozen trunk the update itself costs next to nothing, and LoRA's backward pass takes about half of
-# full's. The forward pass stays. The soft prompt's backward pass takes about three quarters: it pays for its positions in
-# every layer, and again in every prediction. The head's ends at once.
+# **Observe.** With a frozen trunk the update itself costs next to nothing. LoRA's backward pass takes about half of full's,
+# the soft prompt's about three quarters, and the head's ends at once. The forward pass stays: full and head do the same
+# work there, so their two times show how far this clock wavers. Only the soft prompt's is clearly longer: it pays for its
+# positions in every layer, and again in every prediction.
 #
 # > **Recall.** A colleague freezes the lower four of six layers and trains the upper two. Which of the costs fall, that
 # > do not fall with LoRA?
@@ -672,7 +676,7 @@ line = {"method": "frozen", "task": task.name, "seed": seed, "score": fitted.sco
 line |= {"trainable_parameters": w, "bytes": 4 * w, "ms_per_step": 1000 * cost.cpu_seconds / rules.steps}
 live.insert(0, line | {"held_mb": 4 * trained["full"] / 2**20, "forgetting": 0.0})
 recorded = {(e["method"], e["task"], e["seed"]): e["score"] for e in lesson.results("arena")}
-print("           test   trained     bytes   MiB held  ms/update  forgotten   test in the grid")
+print("           test   trained     bytes   MiB held    ms/step  forgotten   test in the grid")
 for e in live:
     there = recorded.get((e["method"], task.name, seed), float("nan"))
     print(f"{e['method']:8s} {e['score']:6.3f} {e['trainable_parameters']:9,d} {e['bytes']:9,d}", end="")
@@ -681,7 +685,8 @@ for e in live:
 
 # %% [markdown]
 # **Observe.** One seed is an anecdote; no ranking follows from it. But trained weights and bytes are counts, and differ by
-# orders of magnitude. The last column is the grid's line of this seed. (A smoke run is smaller.)
+# orders of magnitude. Frozen features take no steps: their time is divided by as many. The last column is the grid's
+# line of this seed.
 #
 # **Predict.** LoRA's product $BA$ can be folded into the weights. Does *merging* make the model forget more, less, or the
 # same? What if you switch the adapter *off*?
@@ -754,7 +759,7 @@ with expect_error(ValueError, match="without NaN"):
 # %% [markdown]
 # Every comparison with `nan` is false. Without the check a diverged run would stand on the front, dominated by nobody.
 #
-# Now the arena. `values` reads the recorded grid, a number per seed.
+# Now the arena, from the recorded grid.
 
 # %%
 lines = lesson.results("arena")
@@ -809,8 +814,8 @@ show(figure, "arena_pareto")
 
 # %% [markdown]
 # *Figure: up and left is better. Filled points are on the front of the means, and the dotted line is the best score that each
-# price buys. The number behind a name says for how many of the seeds the method is on the front of that seed. No number: for
-# none. `deep` is P-Tuning v2.*
+# price buys. The number after a name: for how many seeds the method is on that seed's front (no number: for none).
+# `deep` is P-Tuning v2.*
 #
 # **Predict.** LoRA is everybody's default. Is it on a front? If not, who dominates it, and by how much?
 
@@ -823,20 +828,25 @@ for name, (cost, (label, _, unit)) in itertools.product(arena_tasks, COSTS.items
     print(f"{name}, {label}: on the front", *(m for m, on in zip(mean, front, strict=True) if on))
     for m, (score, price) in mean.items():
         if m != "lora" and score >= mean["lora"][0] and price <= mean["lora"][1]:
-            print(f"    {m:12s} dominates LoRA: score {score - mean['lora'][0]:+.2f}", end="")
-            print(f" points, {label} {price:,.1f} against {mean['lora'][1]:,.1f}")
-for m in ("vera", "prefix"):
+            lead = intervals.t_interval(100 * (values(m, name, "score") - values("lora", name, "score")))
+            print(
+                f"  {m:11s} dominates LoRA by {lead} points; {label} {price:,.1f} against {mean['lora'][1]:,.1f}"
+            )
+long, short = (np.median(values(m, "e2e-slots", "cpu_seconds")) for m in ("prompt_long", "lora"))
+print(f"prompt_long takes {long / short:.1f} times LoRA's CPU seconds on e2e-slots (median runs)")
+for m in ("vera", "prefix", "p_tuning", "adalora"):
     n, size = (values(m, task.name, k)[0] / 2**10 for k in ("trainable_parameters", "bytes"))
     print(f"{m}: the trained weights are {4 * n:,.0f} KiB, stored are {size:,.0f} KiB")
 for name in arena_tasks:
     means = {m: values(m, name, "score").mean() for m in entered(name)}
     better = sum(x > means["frozen"] for x in means.values())
-    print(f"{name}: {better} of {len(means)} methods have a higher mean than frozen features")
+    print(f"{name}: {better} of {len(means) - 1} other methods have a higher mean than frozen features")
 
 # %% [markdown]
-# **Observe.** Where LoRA is dominated, read by how much: on restaurant slots by the soft prompt with four times the updates,
-# by about a tenth of a point. But it takes about seven times LoRA's CPU seconds (folded table, section 6): with time as an
-# axis it would not dominate. On tweets IA3 scores higher, trains fewer weights and forgets far less.
+# **Observe.** LoRA is on none of the six fronts. But fronts compare means: of these leads over LoRA, only full
+# fine-tuning's has an interval without zero. On restaurant slots the soft prompt with four times the updates is ahead by
+# a hair, and takes several times LoRA's CPU seconds: with time as an axis it would not dominate. On tweets IA3 has a
+# higher mean, trains fewer weights and forgets far less.
 #
 # Which forgets more, LoRA or full fine-tuning? On tweets LoRA (the print). On restaurant slots it is the other way
 # round: LoRA forgets less than a point, full fine-tuning more than twenty (the figure, bottom right). It depends on
@@ -844,8 +854,8 @@ for name in arena_tasks:
 # (section 7's figure).
 #
 # Four files do not fit their trained weights. VeRA trains little and stores more: its frozen random matrices. Prefix-tuning
-# trains a network that makes the prefix, and stores only the prefix; P-tuning does so, too: in the figure its bytes are the
-# soft prompt's. AdaLoRA trains more than LoRA and stores about as many bytes: of its 12 ranks about 8 are left.
+# and P-tuning train a network that makes the prefix or prompt, and store only what it made. AdaLoRA stores only the ranks
+# that it has not pruned.
 #
 # The last lines say why the table needs frozen features: about half of the methods do not beat them in the mean, and they
 # forget nothing.
@@ -924,9 +934,8 @@ for name, chosen_names in itertools.product(arena_tasks, (names, learned)):
 # meant to cover that.
 #
 # peft, the library (Mangrulkar et al., 2022), publishes a comparison of the same shape (`method_comparison` in its
-# repository, read in August 2026). It tunes `Llama-3.2-3B` on MetaMathQA and tests on GSM8K. **The two sides are never
-# one ranking**: theirs has another model, other data and one seed, and its forgetting is the rise of the loss on other
-# texts.
+# repository). It tunes `Llama-3.2-3B` on MetaMathQA and tests on GSM8K. **The two sides are never one ranking**: theirs
+# has another model, other data and one seed, and its forgetting is the rise of the loss on other texts.
 
 # %%
 THEIRS = {  # huggingface/peft, method_comparison: accuracies by setting, millions trained, forgetting by setting
@@ -958,10 +967,10 @@ for claim, word in lesson.words("TA1", "TA2").items():
     run.record(**{f"{claim.lower()}_verdict": word})
 
 # %% [markdown]
-# **Observe.** Three settings of prompt tuning, all of one size, cover about half of their scale, while LoRA and full
-# fine-tuning are a hair apart. TA2's question, asked of their rows, gets a small number of the other sign. The intervals over
-# seventeen methods above reached about a half to each side, so it neither supports TA2 nor refutes it. And these rows are
-# picked, one or three a method; with the best of each nothing is left.
+# **Observe.** Three settings of prompt tuning, all of one size, cover about half of the range of accuracies in this table,
+# while LoRA and full fine-tuning are a hair apart. TA2's question, asked of their rows, gets a small number of the other
+# sign. The intervals over seventeen methods above reached about a half to each side, so it neither supports TA2 nor
+# refutes it. And these rows are picked, one or three a method; with the best of each nothing is left.
 #
 # ## 7 How much hangs on the rate?
 #
@@ -996,17 +1005,15 @@ show(figure, "11_rates")
 # %%
 for name in arena_tasks:
     edge, flat, best = [], [], {}
-    for m in spec.methods:
-        tried = {
-            next(iter(e["tuned"].values())): e["dev_score"]
-            for e in tuning
-            if (e["method"], e["task"]) == (m, name)
-        }
+    for m in rows:
+        tried = {rate: score for (t, other, rate), score in cells.items() if (t, other) == (name, m)}
         best[m] = max(tried, key=tried.get)  # of equals the first in the list
-        edge += [m] if best[m] in (min(tried), max(tried)) else []
-        flat += [m] if len(set(tried.values())) == 1 else []
-    print(f"{name}: the chosen value is the first or last for {len(edge)} of {len(best)}:", *edge)
-    print("   the same dev score at every value:", *flat or ["none"])
+        if len(set(tried.values())) == 1:
+            flat.append(m)
+        elif best[m] in (min(tried), max(tried)):
+            edge.append(m)
+    print(f"{name}: the best rate is the first or last of its list for {len(edge)} of {len(best)}:", *edge)
+    print("   the same dev score at every rate, so not counted:", *flat or ["none"])
     print(f"   soft prompt: rate {best['prompt']:g}; with four times the updates: {best['prompt_long']:g}")
 
 # %% [markdown]
@@ -1016,13 +1023,13 @@ for name in arena_tasks:
 # have broken down. On tweets, look for a best cell with a cell of the larger class right beside it: the optimum is a ledge,
 # not a hill.
 #
-# Our grid gave all the same number of tries. Count the edges: there a better value may lie beyond the list. Where the dev
-# score is the same at every value, nobody chose: the first of the list won. (rsLoRA's four values on tweets are nearly a tie,
-# too.) Equal tries are not equal chances. And on tweets the soft prompt learns with four times the updates and not without.
-# The chosen rates differ, but compare the two rows of the figure: it is so at each of four rates (one tuning seed).
+# Our grid gave all the same number of tries. Count the edges: there a better rate may lie beyond the list. Where the dev
+# score is the same at every rate, nobody chose: the first of the list won. Equal tries are not equal chances. And on tweets
+# the soft prompt learns with four times the updates and not without. The chosen rates differ, but compare the two rows of
+# the figure: it is so at each of four rates (one tuning seed).
 #
 # This grid did not try `1e-5`, the articles' advice (claim C13, lesson 02). In section 1.1's print full fine-tuning is first
-# there, with a small lead.
+# there, with a small lead, but far below its own best at the next larger rate.
 #
 # ## 8 Which method for which budget?
 #
@@ -1070,13 +1077,19 @@ for name in arena_tasks:
     print(f"{name:32s} cheapest not told apart   cheapest shown near")
     for told, budget in budgets.items():
         print(f"  {told:30s} {'{:25s} {}'.format(*choose(name, **budget))}")
+    best = max(entered(name), key=lambda m: values(m, name, "score").mean())
+    for m in ("layer_norm", "vera", "bitfit", "frozen"):
+        score, top = (100 * values(each, name, "score") for each in (m, best))
+        print(f"     {m:11s} {score.mean():.2f} ± {score.std(ddof=1):.2f}, ", end="")
+        print(f"points behind {best}: {intervals.t_interval(top - score)}")
 
 # %% [markdown]
 # **Observe.** The wider a method scatters, the lower its mean may be before five seeds tell it from the best. So the
-# first reading rewards noise. LayerNorm slips through on tweets, BitFit on slots. The second asks for evidence of
-# nearness. It even accepts a method that is surely worse, if it is surely not *much* worse. Neither reading crowns
-# the best mean: it is the best of twenty draws. (The test scores made the choice, so they no longer estimate the
-# chosen method's score without optimism.)
+# first reading rewards noise. LayerNorm slips through on tweets, BitFit on slots: their intervals contain zero, and
+# reach beyond the margin. VeRA, with no lower mean and less scatter, is told apart. The second reading asks for
+# evidence of nearness. On slots it accepts frozen features: surely worse, and surely not *much* worse. Neither reading
+# crowns the best mean: it is the best of twenty draws. (The test scores made the choice, so now they flatter the
+# chosen method.)
 #
 # ### With the library
 #
@@ -1113,7 +1126,8 @@ print(f"LoRA's best seed minus its mean: {m['best_of_five'] - m['mean_of_five']:
 print(f"the best of 20 equal candidates on 400 test sentences: {m['optimism_20']:+.3f}")
 print(f"LoRA on tweets: {m['first_five']:.3f} on seeds 0 to 4, {m['second_five']:.3f} on seeds 5 to 9")
 print("kept for the backward pass, MiB:", {k: round(m[f"kept_{k}"], 1) for k in (*METHODS, "head")})
-print(f"LoRA's update takes {m['lora_time']:.2f} of full's time, its backward pass {m['lora_backward']:.2f}")
+print(f"LoRA's training step (forward, backward, update) takes {m['lora_time']:.2f} of full's time", end=", ")
+print(f"its backward pass {m['lora_backward']:.2f}")
 print(f"LoRA's probe: before {m['probe_before']:.3f}, on {m['probe_on']:.3f}, off {m['probe_off']:.3f}")
 print(f"verdicts: TA1 {m['ta1_verdict']}, TA2 {m['ta2_verdict']}")
 print(f"largest differences to peft: {m['peft_difference']:.0e}, switched off {m['off_difference']:.0e}")
@@ -1124,7 +1138,7 @@ print(f"largest differences to peft: {m['peft_difference']:.0e}, switched off {m
 # - One small encoder, two tasks, two hundred training examples, few updates. Lester et al. (2021), for
 #   one, give their soft prompts far more.
 # - Four rates are a coarse net, chosen on one seed, often at an edge; rank, length and bottleneck were not tuned at all.
-# - One probe on one task is a keyhole. A model can lose what this probe does not ask for.
+# - One probe on one task is a keyhole.
 # - Milliseconds belong to a machine and to a batch size.
 # - Twenty methods make many pairs. Our intervals are not corrected for that, so a lonely "significant" pair means little.
 #
@@ -1140,6 +1154,8 @@ print(f"largest differences to peft: {m['peft_difference']:.0e}, switched off {m
 # | many tasks on one server | keep adapters apart: `load_adapter`, `set_adapter` | time of a prediction |
 # | one task on one server | `merge_and_unload()` | largest change of a logit |
 # | the old model back | `with model.disable_adapter():`; never store only the merged weights | bit for bit, if never merged |
+#
+# The first try is a usual one, not measured here: our LoRA was `Lora(8, 8)` on query and value.
 #
 # **Recall.** Answer without scrolling.
 #
