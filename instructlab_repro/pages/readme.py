@@ -14,7 +14,7 @@ from instructlab_repro.pages import ledger, tables
 from instructlab_repro.pages.markdown import blocks_in, check_blocks, render, update_blocks
 from instructlab_utils.project import find_root, text_of
 
-REMEMBER = ("C23", "LR6", "H3", "Z3", "SA2")  # decided beyond doubt; README tells them
+REMEMBER = ("C23", "LR6", "C1", "Z3", "SA2")  # decided beyond doubt; README tells them
 BEFORE = re.compile(r"^# \| before this \| (.+) \|$", re.MULTILINE)  # a line of a lesson's first cell
 LINK = re.compile(r"\]\((?!https?:|#)")
 

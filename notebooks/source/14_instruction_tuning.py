@@ -891,10 +891,10 @@ for name, (net, key) in found.items():
 del random_net
 
 # %% [markdown]
-# **Observe.** Both were asked in plain text. In the stored run the random weights look no worse than trained ones, and lie
-# above chance, even on the invented rules. Their answers alternate, so a habit of one answer cannot win there. An embedding
-# without training may still prefer words that stand in the text; we have not found out. In any case "above chance" on a few
-# dozen items is no proof of knowledge.
+# **Observe.** Both were asked in plain text. In the stored run the random weights look no worse than trained
+# ones, and lie above chance, even on the invented rules, by the marker alone. The answers alternate, so a habit of one answer
+# cannot win there. An embedding without training may still prefer words that stand in the text; we have not found out. In any
+# case "above chance" on a few dozen items is no proof of knowledge.
 #
 # Look once more at the three models of the table before. In the stored run the one that cannot stop has the best ranks in
 # three of the four columns. Rank classification never asks whether a model can end an answer. A measure is blind to what it
