@@ -83,7 +83,7 @@ def test_a_call_without_end_is_stopped_even_if_it_catches_everything():
     def stubborn(n):
         while True:
             try:
-                time.sleep(0.001)
+                time.sleep(0.05)
             except:  # noqa: E722
                 n += 1
                 if n > 1:
@@ -263,6 +263,25 @@ def test_predictions_of_any_number_kind():
     assert "a: a number expected, not 'x'" in said(checking.predicted, lambda: {"a": "x"}, ("a",))
     assert "w: one of 'up', not 'down'" in said(checking.predicted, lambda: {"w": "down"}, w=("up",))
     assert "Return a dict" in said(checking.predicted, lambda: [1], ("a",))
+
+
+def test_the_clock_stops_who_waits_and_not_who_computes_on_a_busy_machine(monkeypatch):
+    monkeypatch.setattr(checking, "PATIENCE", 0.1)  # 0.3 s on the clock for 3 s of processor time
+
+    def computes():
+        end = time.process_time() + 0.7
+        while time.process_time() < end:
+            pass
+        return 1
+
+    def waits():
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            time.sleep(0.05)
+        return 1
+
+    assert checking.calls(computes, limit=3)() == 1
+    assert "was stopped after 3 s" in said(checking.calls(waits, limit=3))
 
 
 # --- what the open projects share ----------------------------------------------------------------------
