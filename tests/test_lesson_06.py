@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +26,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from instructlab_utils import generation, losses, metrics, training
+from instructlab_utils import generation, losses, metrics, models, tasks, training
 from instructlab_utils.errors import ParameterError, TrainingError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +46,7 @@ def lesson() -> SimpleNamespace:
         "torch": torch,
         "nn": nn,
     }
-    wanted = ("visible", "Attention", "Block", "Weights", "MiniGPT", "copy_weights", "continued", "beam_search",
+    wanted = ("join", "visible", "Attention", "Block", "Weights", "MiniGPT", "copy_weights", "continued", "beam_search",
               "common_subsequence", "rouge_l", "ngrams", "clipped_counts", "bleu")  # fmt: skip
     for cell in jupytext.read(LESSON, fmt="py:percent").cells:
         if cell.cell_type == "code" and re.search(
@@ -395,3 +398,28 @@ def test_scores_call_their_libraries_and_take_the_best_reference():
     for score in (metrics.bleu, metrics.chrf, metrics.rouge_l):
         with pytest.raises(ValueError, match="one non-empty list for each text"):
             score(texts, [["one"], []])
+
+
+def test_joining_by_hand_gives_the_ids_of_the_library_on_ten_thousand_texts(lesson):
+    tokenizer = models.load_tokenizer("decoder").backend_tokenizer
+    found = json.loads(tokenizer.to_str())["model"]
+    pairs = (tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in found["merges"])
+    rank, vocabulary = {pair: n for n, pair in enumerate(pairs)}, found["vocab"]
+
+    @cache
+    def ids(word: str) -> list[int]:
+        pieces = tuple(word)
+        while known := {pair for pair in itertools.pairwise(pieces) if pair in rank}:
+            pieces = lesson.join(pieces, min(known, key=rank.__getitem__))
+        return [vocabulary[piece] for piece in pieces]
+
+    texts = [text for row in tasks.load("e2e").splits["train"] for text in row["targets"]]
+    for name in ("movie-sentiment", "tweet-sentiment", "editorial-sentiment", "bbc-topics"):
+        texts += [row["text"] for rows in tasks.load(name).splits.values() for row in rows]
+    texts += ["", " ", "naïve café, 12.50 €", "\t\n  tabs", "数学 🙂", "don't DON'T"]
+    assert len(set(texts)) >= 10_000
+    for text in texts:
+        words = tokenizer.pre_tokenizer.pre_tokenize_str(text)
+        assert [i for word, _ in words for i in ids(word)] == tokenizer.encode(
+            text, add_special_tokens=False
+        ).ids

@@ -212,7 +212,8 @@ for word in [*long_words[:3], *long_words[-3:]]:
 
 # %% [markdown]
 # **Observe.** Frequent words become one token, rare ones stay in pieces. SmolLM2's vocabulary was made in this way, from
-# bytes and far more text (its space belongs to the front of a word).
+# bytes and far more text (its space belongs to the front of a word). With its list of pairs, `join` gives the library's ids:
+# a test compares ten thousand texts.
 #
 # **The model.** A text is a sequence of tokens $x_1, \dots, x_T$. The chain rule of probability needs no model:
 #
