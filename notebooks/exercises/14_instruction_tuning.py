@@ -954,7 +954,7 @@ hidden_14_6(tune)
 # - `trials`: a dict from each arm to the number of settings that were tried for it, all equal. `tuning_seeds`: at least
 #   three.
 # - `pilot`: a dict from at least five seeds to the slope (below) that you found there. `effect`: the smallest slope that
-#   would change what somebody does, above 0. (If it differs from the pilot's mean by less than three per cent of that mean,
+#   would change what somebody does, above 0. (If it differs from the pilot's mean by less than $3\,\%$ of that mean,
 #   it counts as copied.) `reason`: why, at least $40$ characters.
 # - `seeds`: at least ten; none of them in `pilot` or in `tuning_seeds`, no seed twice.
 # - `power`: the chance that a slope of `effect` is found by a two-sided t test at $0.05$, with the error $s / \sqrt k$ of $k$
