@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import runpy
-import shutil
 import tomllib
 from pathlib import Path
 
@@ -34,26 +33,35 @@ def test_the_lines_belong_to_the_design_and_to_its_claims(name):
         assert line["method"] in spec["methods"]
 
 
-@pytest.mark.parametrize("name", GRIDS)
-def test_a_grid_is_put_back_and_nothing_that_is_there_is_lost(name, tmp_path):
-    shutil.copytree(ROOT / "data" / "claims", tmp_path / "data" / "claims")
-    block = next((PENDING / name / "lines").glob("*.jsonl"))
-    mine = tmp_path / "build" / "runs" / name / "laptop" / block.stem / "lines.jsonl"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("longer than what was kept\n", encoding="utf-8")
-    written = resume(name, tmp_path)
-    assert mine.read_text(encoding="utf-8") == "longer than what was kept\n"
-    design = tmp_path / "data" / "experiments" / f"{name}.toml"
-    assert design in written and design.read_bytes() == (PENDING / name / f"{name}.toml").read_bytes()
-    source = tmp_path / "notebooks" / "experiments" / "source" / f"{name}.py"
-    kept = PENDING / name / "notebook.py"
-    assert (source in written) == kept.exists()
-    assert not kept.exists() or source.read_bytes() == kept.read_bytes()
-    for claim in (PENDING / name / "claims").glob("*.toml"):
-        assert (tmp_path / "data" / "claims" / claim.name).read_bytes() == claim.read_bytes()
-        before = (ROOT / "data" / "claims" / claim.name).read_bytes()
-        if b"\nexperiment = " in before:
-            assert (tmp_path / "data" / "claims" / "edition-1" / claim.name).read_bytes() == before
+@pytest.mark.parametrize("new_notebook", [False, True])
+def test_a_grid_is_put_back_and_nothing_that_is_there_is_lost(new_notebook, tmp_path, monkeypatch):
+    kept, tree = tmp_path / "pending", tmp_path / "tree"
+    monkeypatch.setitem(resume.__globals__, "PENDING", kept)
+    for path, text in {
+        kept / "toy" / "toy.toml": "design",
+        kept / "toy" / "claims" / "X1.toml": "new claim",
+        kept / "toy" / "claims" / "X2.toml": "first claim",
+        kept / "toy" / "lines" / "s0.jsonl": "line of s0",
+        kept / "toy" / "lines" / "s1.jsonl": "line of s1",
+        tree / "data" / "claims" / "X1.toml": 'id\nexperiment = "toy"',
+        tree / "data" / "claims" / "X2.toml": "a draft",
+        tree / "build" / "runs" / "toy" / "laptop" / "s0" / "lines.jsonl": "two lines of s0",
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    if new_notebook:
+        (kept / "toy" / "notebook.py").write_text("cells", encoding="utf-8")
+    expected = {
+        "data/experiments/toy.toml": "design",
+        "data/claims/X1.toml": "new claim",
+        "data/claims/X2.toml": "first claim",
+        "data/claims/edition-1/X1.toml": 'id\nexperiment = "toy"',
+        "build/runs/toy/laptop/s1/lines.jsonl": "line of s1",
+    } | ({"notebooks/experiments/source/toy.py": "cells"} if new_notebook else {})
+    written = {path.relative_to(tree).as_posix() for path in resume("toy", tree)}
+    assert written == set(expected)
+    assert {name: (tree / name).read_text(encoding="utf-8") for name in expected} == expected
+    assert (tree / "build/runs/toy/laptop/s0/lines.jsonl").read_text(encoding="utf-8") == "two lines of s0"
 
 
 @pytest.mark.parametrize("name", ["nothing", ""])
