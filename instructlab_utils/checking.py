@@ -23,10 +23,8 @@ import torch
 
 NUMBER_TOLERANCE = 1e-6  # of a Python number: it may come from float32
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
-PATIENCE, IDLE = (
-    6,
-    50,
-)  # a call that waits may take so many times its seconds; it waits if one in so many is computing
+PATIENCE = 6  # how many times its seconds a call may wait on the clock
+IDLE = 20  # it waits if it computes less than one second in so many
 EXACT_FLOATS = 2**53  # beyond it a float cannot hold every whole number
 
 

@@ -30,6 +30,7 @@ sys.path[:0] = [
 
 from browser import Browser, tab  # noqa: E402
 
+from book import __main__ as command  # noqa: E402
 from book import facts, prose, readme, study  # noqa: E402
 from instructlab_repro.notebooks import exercises  # noqa: E402
 
@@ -240,6 +241,26 @@ def test_every_link_inside_the_site_leads_somewhere_and_nothing_is_loaded_from_e
                 broken.append(f"{path.relative_to(site)}: {link}")
     assert not broken and not loaded
     assert not [path.name for path, page in found.items() if page.nameless]
+
+
+def test_plain_code_loses_its_tags_and_nothing_else(tmp_path: Path) -> None:
+    text = '<pre><span class="n">x</span><span class="w"> </span><span class="o">=</span> <span class="mi">1</span></pre>'
+    page = tmp_path / "deep" / "page.html"
+    page.parent.mkdir()
+    kept = '<span class="n"><b>kept</b></span><p class="n">kept</p>'
+    page.write_text(text + kept, encoding="utf-8")
+    command.light(tmp_path)
+    lighter = '<pre>x <span class="o">=</span> <span class="mi">1</span></pre>'
+    assert page.read_text(encoding="utf-8") == lighter + kept
+
+
+@pytest.mark.slow
+def test_the_tags_that_code_loses_had_the_colour_of_plain_code(site: Path) -> None:
+    style = (site / "_static" / "pygments.css").read_text(encoding="utf-8")
+    for theme in ("light", "dark"):
+        (plain,) = re.findall(rf'data-theme="{theme}"\] \.highlight {{[^}}]*[ ;]color: (#\w+)', style)
+        lost = dict(re.findall(rf'data-theme="{theme}"\] \.highlight \.([npw]) {{ color: (#\w+) }}', style))
+        assert lost == dict.fromkeys("npw", plain)
 
 
 @pytest.mark.slow
