@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -397,7 +398,7 @@ def test_a_recogniser_learns_its_clips_and_its_objective_is_ours():
 
 
 def test_voices_speak_and_refuse():
-    x = voices.speak("three", "en-us+f2")
+    x = voices.speak("three", "en-us+f4")
     assert x.dtype == torch.float32 and x.ndim == 1 and 1000 < len(x) < 8000 and x.abs().max() <= 1
     slow, fast = (len(voices.speak("three", "en-us", speed=speed)) for speed in (100, 200))
     assert slow > 1.2 * fast
@@ -416,6 +417,21 @@ def test_voices_speak_and_refuse():
 def test_a_cast_is_drawn_from_the_seed_and_no_voice_comes_twice():
     assert voices.cast(3) == voices.cast(3) != voices.cast(4)
     assert len({voice.split("+")[1] for voice in voices.cast(0)}) == len(voices.VARIANTS) == 20
+
+
+def test_another_process_hears_the_same():
+    code = """
+import hashlib
+from instructlab_utils import voices
+said = voices.clips(("three",), [f"en-us+{name}" for name in voices.VARIANTS], (160,), (50,))
+print(*(hashlib.sha256(x.numpy().tobytes()).hexdigest() for _, x in said))
+"""
+    run = [sys.executable, "-c", code]
+    first, second = (subprocess.run(run, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    sums = [each.split() for each in (first, second)]
+    differ = [name for name, a, b in zip(voices.VARIANTS, *sums, strict=True) if a != b]
+    assert not differ, f"eSpeak says the same words otherwise in a new process: {differ}"
+    assert len(set(sums[0])) == len(voices.VARIANTS)
 
 
 def test_clips_come_in_the_order_that_is_promised():

@@ -2,8 +2,9 @@
 
 A repetition runs a block once more, into a folder of its own, and compares its lines with the recorded ones. On the
 same hardware, with the same versions and threads, every bit must agree ("equal"). Elsewhere each metric must stay
-inside the band of the method's rounding twin ("within"). Where that twin moves as much as a seed does, the seeds' 99 %
-prediction interval counts ("sensitive, within seeds"). All else is "different".
+inside the band of the method's rounding twin ("within"). A twin is one draw, and may leave a metric alone by luck. So
+what it moved is also pooled over the metrics, each in the unit of the seeds' standard deviation. Where a twin grows to a
+tenth of that and more, the seeds' 99 % prediction interval counts ("sensitive, within seeds"). All else is "different".
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ SAME = ("hardware", "threads", "python", "torch", "transformers", "scikit-learn"
 VOLATILE = ("seconds", "ms_per_step", "peak_memory_mb")
 LOSSES = ("loss", "nll", "likelihood")  # parts of the names of metrics that are no shares of examples
 MARGIN = 2.0  # a band is so many times the largest difference that twins saw
+POOLED = 10.0  # or times their mean over a method's metrics: a twin is moved once, another processor rounds in each product
 LEAST = 1e-4  # and never narrower than this share of the metric, or than one test example: float32 keeps that much
 WORDS = ("equal", "within", "sensitive, within seeds", "different")
 
@@ -141,11 +143,18 @@ def _word(each: Repetition, metric: str, bands: Bands) -> int:
     share = abs(old) <= 1 and not any(part in metric for part in LOSSES)
     least = 1 / each.test if share and each.test else LEAST * abs(old)
     widest = max((band[metric] for band in bands.values() if metric in band), default=0.0)
-    band = max(bands.get(each.method, {}).get(metric, widest), least)
+    (sd, low, high), pooled = _other_seeds(alike), POOLED * _of_a_seed(each, bands.get(each.method, {}))
+    band = max(bands.get(each.method, {}).get(metric, widest), least, pooled * sd if pooled < 1 else 0.0)
     if abs(new - old) <= band:
         return 1
-    sd, low, high = _other_seeds(alike)
-    return 2 if 0 < sd <= band / MARGIN and low <= new <= high else 3
+    return 2 if sd > 0 and pooled >= 1 and low <= new <= high else 3
+
+
+def _of_a_seed(each: Repetition, band: Mapping[str, float]) -> float:
+    """What the method's twin moved, as a share of the seeds' standard deviation: root mean square over the metrics."""
+    spreads = {metric: _other_seeds(alike)[0] for metric, (_, _, alike) in each.moved.items()}
+    found = [band[metric] / MARGIN / sd for metric, sd in spreads.items() if metric in band and sd > 0]
+    return float(np.sqrt(np.mean(np.square(found)))) if found else 0.0
 
 
 # --- running a block again ---------------------------------------------------------------------------
