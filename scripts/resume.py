@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -28,7 +29,17 @@ def resume(name: str, root: Path = ROOT) -> list[Path]:
         if old.exists() and "\nexperiment = " in old.read_text(encoding="utf-8") and not first.exists():
             put(old, first)
         put(claim, old)
-    put(source / f"{name}.toml", root / "data" / "experiments" / f"{name}.toml")
+    designs = root / "data" / "experiments"
+    put(source / f"{name}.toml", designs / f"{name}.toml")
+    moved = {claim.stem for claim in (source / "claims").glob("*.toml")}
+    for path in sorted(designs.glob("*.toml")):  # a claim belongs to one experiment
+        text = path.read_text(encoding="utf-8")
+        left = re.sub(
+            r"(?m)^((?:claims|verdicts) = [\[{])(.*)([\]}])$", lambda line: _without(line, moved), text
+        )
+        if path.stem != name and left != text:
+            path.write_text(left, encoding="utf-8")
+            written.append(path)
     if (source / "notebook.py").exists():  # a grid whose notebook is new too
         put(source / "notebook.py", root / "notebooks" / "experiments" / "source" / f"{name}.py")
     for lines in sorted((source / "lines").glob("*.jsonl")):
@@ -36,6 +47,15 @@ def resume(name: str, root: Path = ROOT) -> list[Path]:
         if not target.exists():
             put(lines, target)
     return written
+
+
+def _without(line: re.Match[str], moved: set[str]) -> str:
+    """A line of a design, such as ``claims = ["C1", "C2"]``, without the claims that have ``moved``."""
+    left = [
+        entry for entry in line[2].strip().split(", ") if entry.rpartition(" ")[2].strip('"') not in moved
+    ]
+    space = " " * (line[1].endswith("{") and bool(left))
+    return f"{line[1]}{space}{', '.join(left)}{space}{line[3]}"
 
 
 if __name__ == "__main__":

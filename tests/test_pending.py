@@ -46,6 +46,11 @@ def test_a_grid_is_put_back_and_nothing_that_is_there_is_lost(new_notebook, tmp_
         tree / "data" / "claims" / "X1.toml": 'id\nexperiment = "toy"',
         tree / "data" / "claims" / "X2.toml": "a draft",
         tree / "build" / "runs" / "toy" / "laptop" / "s0" / "lines.jsonl": "two lines of s0",
+        tree
+        / "data"
+        / "experiments"
+        / "old.toml": 'claims = ["X0", "X2"]\nverdicts = { a = "X2", "b.1" = "X0" }\n',
+        tree / "data" / "experiments" / "other.toml": 'claims = ["Y1"]\nverdicts = {}\n',
     }.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -53,6 +58,7 @@ def test_a_grid_is_put_back_and_nothing_that_is_there_is_lost(new_notebook, tmp_
         (kept / "toy" / "notebook.py").write_text("cells", encoding="utf-8")
     expected = {
         "data/experiments/toy.toml": "design",
+        "data/experiments/old.toml": 'claims = ["X0"]\nverdicts = { "b.1" = "X0" }\n',
         "data/claims/X1.toml": "new claim",
         "data/claims/X2.toml": "first claim",
         "data/claims/edition-1/X1.toml": 'id\nexperiment = "toy"',

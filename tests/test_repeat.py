@@ -115,6 +115,22 @@ def test_a_difference_is_judged_by_the_environment_and_the_bands(ready, changes,
     assert found == word and any(said in reason for reason in reasons), reasons
 
 
+@pytest.mark.parametrize(
+    ("metric", "new", "word"),
+    [("queries", 22.5, "within"), ("queries", 22.6, "different"), ("perplexity", 20.01, "different")],
+)
+def test_one_example_s_part_of_a_mean_may_differ_where_the_metric_counts_something(
+    ready, monkeypatch, metric, new, word
+):
+    experiment, block = ready  # of eight test examples
+    lines = [line | {metric: 20.0} for line in experiments.results("toy")]
+    monkeypatch.setattr(repeat.experiments, "results", lambda *_: lines)
+    recorded, again = parts(experiment, block, **{metric: new})
+    recorded = [line | {metric: 20.0} for line in recorded]
+    again = [{metric: 20.0, **line, "environment": line["environment"] | {"torch": "9"}} for line in again]
+    assert repeat.judge(repeat.compare(experiment, block, recorded, again), {})[0] == word
+
+
 def test_a_method_without_a_twin_gets_the_widest_band(ready):
     experiment, block = ready
     recorded, again = parts(experiment, block, test_loss=0.305)

@@ -29,7 +29,7 @@ from instructlab_utils.project import find_root
 SAME = ("hardware", "threads", "python", "torch", "transformers", "scikit-learn", "numpy")
 # How the names of metrics end that no repetition gives again.
 VOLATILE = ("seconds", "ms_per_step", "peak_memory_mb")
-LOSSES = ("loss", "nll", "likelihood")  # parts of the names of metrics that are no shares of examples
+LOSSES = ("loss", "nll", "likelihood", "perplexity")  # parts of the names of metrics that are no shares of examples
 MARGIN = 2.0  # a band is so many times the largest difference that twins saw
 POOLED = 10.0  # or times their mean over a method's metrics: a twin is moved once, another processor rounds in each product
 LEAST = 1e-4  # and never narrower than this share of the metric, or than one test example: float32 keeps that much
@@ -140,8 +140,8 @@ def judge(repetitions: Iterable[Repetition], bands: Bands) -> tuple[str, list[st
 def _word(each: Repetition, metric: str, bands: Bands) -> int:
     """The place in WORDS of one metric of one run, on another machine."""
     old, new, alike = each.moved[metric]
-    share = abs(old) <= 1 and not any(part in metric for part in LOSSES)
-    least = 1 / each.test if share and each.test else LEAST * abs(old)
+    counted = each.test and not any(part in metric for part in LOSSES)
+    least = max(1.0, abs(old)) / each.test if counted else LEAST * abs(old)  # one example's part of a mean
     widest = max((band[metric] for band in bands.values() if metric in band), default=0.0)
     (sd, low, high), pooled = _other_seeds(alike), POOLED * _of_a_seed(each, bands.get(each.method, {}))
     band = max(bands.get(each.method, {}).get(metric, widest), least, pooled * sd if pooled < 1 else 0.0)
