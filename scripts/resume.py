@@ -51,9 +51,7 @@ def resume(name: str, root: Path = ROOT) -> list[Path]:
 
 def _without(line: re.Match[str], moved: set[str]) -> str:
     """A line of a design, such as ``claims = ["C1", "C2"]``, without the claims that have ``moved``."""
-    left = [
-        entry for entry in line[2].strip().split(", ") if entry.rpartition(" ")[2].strip('"') not in moved
-    ]
+    left = [entry for entry in line[2].strip().split(", ") if entry and entry.split('"')[-2] not in moved]
     space = " " * (line[1].endswith("{") and bool(left))
     return f"{line[1]}{space}{', '.join(left)}{space}{line[3]}"
 
