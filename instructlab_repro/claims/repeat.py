@@ -29,7 +29,12 @@ from instructlab_utils.project import find_root
 SAME = ("hardware", "threads", "python", "torch", "transformers", "scikit-learn", "numpy")
 # How the names of metrics end that no repetition gives again.
 VOLATILE = ("seconds", "ms_per_step", "peak_memory_mb")
-LOSSES = ("loss", "nll", "likelihood", "perplexity")  # parts of the names of metrics that are no shares of examples
+LOSSES = (
+    "loss",
+    "nll",
+    "likelihood",
+    "perplexity",
+)  # parts of the names of metrics that are no shares of examples
 MARGIN = 2.0  # a band is so many times the largest difference that twins saw
 POOLED = 10.0  # or times their mean over a method's metrics: a twin is moved once, another processor rounds in each product
 LEAST = 1e-4  # and never narrower than this share of the metric, or than one test example: float32 keeps that much
