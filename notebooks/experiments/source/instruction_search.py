@@ -22,7 +22,7 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # there is nothing to tune
+stage: str = "run"  # run or twin: there is nothing to tune
 seed: int = 0  # pairs for demonstrations, dev and test; distractors; proposals
 
 # %%
@@ -30,11 +30,13 @@ import random
 
 import torch
 
-from instructlab_repro.block import decoder, open_block
+from instructlab_repro.block import decoder, nudge, open_block
 from instructlab_utils import files, scoring
 
 block = open_block("instruction_search", profile, stage, seed=seed)
 settings, (net, tokenizer) = block.settings, decoder(block)
+if stage == "twin":
+    nudge(net)
 
 # %% [markdown]
 # ## Pairs

@@ -21,7 +21,7 @@
 
 # %% tags=["parameters"]
 profile: str = "auto"  # smoke, laptop or gpu
-stage: str = "run"  # there is nothing to tune
+stage: str = "run"  # run or twin: there is nothing to tune
 seed: int = 10  # which items
 
 # %%
@@ -37,6 +37,8 @@ from instructlab_utils import scoring, tasks
 
 block = blocks.open_block("wordings", profile, stage, seed=seed)
 settings, (net, tokenizer) = block.settings, blocks.decoder(block)
+if stage == "twin":
+    blocks.nudge(net)
 
 # %% [markdown]
 # ## Items
