@@ -21,7 +21,7 @@ from instructlab_utils.speech import RATE
 
 SYNCHRONOUS, CHARACTERS_UTF8, SPEED, PITCH = 2, 1, 1, 3  # eSpeak's own numbers, from speak_lib.h
 SPEEDS, PITCHES = range(80, 451), range(100)  # words a minute; a scale of its own
-# Not f2, f3, f5, and no whisper: eSpeak mixes into them what stood in its memory, so no two processes hear the same.
+# No variant with a breath, such as f2, f3, f5: no two processes hear the same of them. Why, we do not know.
 VARIANTS = tuple(
     "m1 m2 m3 m4 m5 m6 m7 m8 f1 f4 adam anika aunty belinda linda michael steph norbert boris ian".split()
 )
@@ -59,9 +59,9 @@ def _engine() -> tuple[Any, int, Any]:
 def speak(text: str, voice: str = "en-us", *, speed: int = 160, pitch: int = 50) -> Tensor:
     """A waveform of ``text``, float32 in -1…1, one axis, at 8,000 samples a second; the silence around it is cut.
 
-    ``voice``: a language of eSpeak NG, and after "+" a variant, such as "en-us+f3". ``speed``: 80 to 450 words a minute.
-    ``pitch``: 0 to 99. Two calls differ a little, as two people's words do: eSpeak's pitch wavers on from call to call. The
-    same calls in the same order in a new process give the same samples, for the voices of :func:`cast`.
+    ``voice``: a language of eSpeak NG, and after "+" a variant, such as "en-us+f4". ``speed``: 80 to 450 words a minute.
+    ``pitch``: 0 to 99. Two calls differ a little, as two people's words do. The same calls in the same order in a new process
+    give the same samples, for the voices of :func:`cast`.
 
     Raises ParameterError for an unknown language, a text without a sound, another speed or pitch; AssetError without eSpeak.
     """

@@ -4,7 +4,7 @@ A repetition runs a block once more, into a folder of its own, and compares its 
 same hardware, with the same versions and threads, every bit must agree ("equal"). Elsewhere each metric must stay
 inside the band of the method's rounding twin ("within"). A twin is one draw, and may leave a metric alone by luck. So
 what it moved is also pooled over the metrics, each in the unit of the seeds' standard deviation. Where a twin grows to a
-tenth of that and more, the seeds' 99 % prediction interval counts ("sensitive, within seeds"). All else is "different".
+third of that and more, the seeds' 99 % prediction interval counts ("sensitive, within seeds"). All else is "different".
 """
 
 from __future__ import annotations
@@ -29,14 +29,9 @@ from instructlab_utils.project import find_root
 SAME = ("hardware", "threads", "python", "torch", "transformers", "scikit-learn", "numpy")
 # How the names of metrics end that no repetition gives again.
 VOLATILE = ("seconds", "ms_per_step", "peak_memory_mb")
-LOSSES = (
-    "loss",
-    "nll",
-    "likelihood",
-    "perplexity",
-)  # parts of the names of metrics that are no shares of examples
+LOSSES = ("loss", "nll", "likelihood", "perplexity")  # parts of the names of metrics that count no examples
 MARGIN = 2.0  # a band is so many times the largest difference that twins saw
-POOLED = 10.0  # or times their mean over a method's metrics: a twin is moved once, another processor rounds in each product
+POOLED = 3.0  # or so many times their root mean square over a method's metrics: both are luck
 LEAST = 1e-4  # and never narrower than this share of the metric, or than one test example: float32 keeps that much
 WORDS = ("equal", "within", "sensitive, within seeds", "different")
 

@@ -929,7 +929,7 @@ print(f"prefix beam: {text}, probability {math.exp(log_P):.2f}")
 # ## 12 A recogniser
 #
 # Three convolutions over time, a softmax over letters and blank in each frame, CTC. It learns sixteen words from
-# six voices. eSpeak's pitch wavers on from word to word, so the order in which we let it speak is part of the data.
+# six voices. eSpeak seldom says a word twice alike, so the order in which we let it speak is part of the data.
 
 # %%
 words = voices.WORDS[: run.budget.n_words]
