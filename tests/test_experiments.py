@@ -15,6 +15,7 @@ import pytest
 import toy_project as toy
 
 from instructlab_repro import claims, experiments, provenance
+from instructlab_repro.claims import repeat
 from instructlab_repro.engine import course, jobs, snakemake
 from instructlab_repro.experiments import collect
 from instructlab_repro.notebooks import runner
@@ -568,6 +569,9 @@ def test_a_dry_run_says_what_is_left_and_starts_nothing(root, monkeypatch, capsy
     tune, block = jobs.all_jobs(["toy/b-n10-s1"], "laptop")
     assert (tune.name, block.name) == ("toy/tune-b", "toy/b-n10-s1")
     assert block.needs == (root / "build/runs/toy/laptop/tune-b/done",)
+    monkeypatch.setattr(repeat, "verify", lambda *_: pytest.fail("it was started"))
+    assert course.verify_experiments(["toy"], "laptop", dry_run=True) == 0
+    assert capsys.readouterr().out == "toy: a block of it would run again\n"
 
 
 def test_an_engine_that_cannot_start_is_one_sentence(root):

@@ -165,7 +165,7 @@ def reproduce(
 
     chosen = names or []
     if verify:
-        raise typer.Exit(course.verify_experiments(chosen, profile))
+        raise typer.Exit(course.verify_experiments(chosen, profile, dry_run=dry_run))
     code = course.run_experiments(chosen, profile, workers, dry_run=dry_run, fresh=fresh, executor=executor)
     raise typer.Exit(code)
 

@@ -153,12 +153,16 @@ def plan(jobs: list[Job], left: list[Job], workers: int) -> str:
     return "\n".join([*rows, text + "."])
 
 
-def verify_experiments(names: list[str], profile: str) -> int:
+def verify_experiments(names: list[str], profile: str, *, dry_run: bool = False) -> int:
     """Run one block of each named experiment (default: all with results) again; 1 if any differs, else 0."""
     from instructlab_repro.claims import repeat
 
     code = 0
-    for name in names or [n for n in experiments.names() if experiments.results(n, profile)]:
+    chosen = names or [n for n in experiments.names() if experiments.results(n, profile)]
+    if dry_run:
+        print("\n".join(f"{name}: a block of it would run again" for name in chosen))
+        return 0
+    for name in chosen:
         prepare(needed_assets([experiments.load(name).notebook]))
         word, text = repeat.verify(name, profile)
         print(text, file=sys.stderr if word == "different" else sys.stdout)

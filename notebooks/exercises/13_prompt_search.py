@@ -716,7 +716,11 @@ def search(model, x, y, generator):
 def searched(search, languages, tasks, rows, budget):
     """For each task: loss and accuracy on fresh rows, the promise, and what the log tells."""
     limit = "A search takes less than a tenth of a second. Do you count the passes?"
-    call, found = checking.calls(search, limit=10.0, slow=limit, changes=("model", "generator")), []
+    call, found, promises = (
+        checking.calls(search, limit=10.0, slow=limit, changes=("model", "generator")),
+        [],
+        set(),
+    )
     over = f"A search asked for more than its {budget} passes. Rows count, not calls, and slopes cost three a row."
     for seed in languages:
         net = Language(seed)
@@ -733,6 +737,7 @@ def searched(search, languages, tasks, rows, budget):
             )
             checking.form(promise, 0.5, "the estimate")
             assert 0 <= promise <= 1, f"The estimate is {promise}: a share from 0 to 1 is asked for."
+            promises.add(float(promise))
 
             def loss(prompt, x=fresh_x, y=fresh_y, net=net):
                 return F.binary_cross_entropy_with_logits(net(net.E[torch.tensor(list(prompt))], x), y).item()
@@ -751,11 +756,11 @@ def searched(search, languages, tasks, rows, budget):
             right = ((z > 0) == (fresh_y > 0)).double().mean().item()
             up = sum(change > 0 for change in promised) / max(1, len(promised))
             found.append((loss(prompt), promise - right, len(slopes), up, regret, model.left / budget))
-    return [sum(column) / len(found) for column in zip(*found, strict=True)]
+    return *(sum(column) / len(found) for column in zip(*found, strict=True)), promises
 
 
 def judge_13_6(search, languages, tasks, rows, budget, bar, room):
-    loss, optimism, slopes, up, regret, left = searched(search, languages, tasks, rows, budget)
+    loss, optimism, slopes, up, regret, left, promises = searched(search, languages, tasks, rows, budget)
     if loss > bar:
         told = f"Mean loss on fresh rows {loss:.3f}; at most {bar} is asked for."
         assert slopes > 0, (
@@ -784,6 +789,9 @@ def judge_13_6(search, languages, tasks, rows, budget, bar, room):
     )
     assert optimism >= min(-0.06, -room), (
         f"You promise {-100 * optimism:.1f} points too little: that is no estimate."
+    )
+    assert len(promises) > 1, (
+        f"You promise {promises.pop()} for every task. A promise comes from the task's own rows."
     )
     return loss, optimism
 
