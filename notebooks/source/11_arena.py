@@ -256,36 +256,28 @@ run.record(optimism_20=optimism(20, n, 0.5, p))
 #
 # ### 1.4 Five good seeds
 #
-# Some runs get *stuck*: they give the larger class to every text, or nearly (we count scores up to two points above its
-# share). Then the scores lie in two heaps. Our grid (section 6) tuned LoRA on tweets with seeds 0 to 4. Another of our grids,
-# `arena_rates`, has the same LoRA at the same rate on seeds 5 to 9.
+# Some runs get *stuck*: they give one class to every text. Then the scores lie in two heaps. Lesson 09's grid has LoRA of
+# rank one in all linear maps of each layer, on tweets, at one rate, with ten seeds; each seed has test tweets of its own.
 #
-# **Predict.** The first five give a standard deviation below one point. What do the other five give?
+# **Predict.** Take the first five seeds for your report. Somebody repeats it with the other five. Do the two agree?
 
 # %%
 task = tasks.load("tweet-sentiment")
-tweets = tasks.subsample(task.splits["test"], lesson.experiment("arena").settings["test"], 0)["label"]
-larger = max(np.mean(tweets), 1 - np.mean(tweets))
-stuck = larger + 0.02  # at most two points above the larger class
-first = [e["score"] for e in lesson.results("arena") if (e["method"], e["task"]) == ("lora", task.name)]
-second = [e["accuracy"] for e in lesson.results("arena_rates") if e["method"] == "lora"]
-for name, x in (("seeds 0 to 4", first), ("seeds 5 to 9", second), ("all ten", first + second)):
-    x = 100 * np.array(x)
-    print(
-        f"{name}: {x.mean():.1f} ± {x.std(ddof=1):.1f}, median {np.median(x):.1f}, {(x < 100 * stuck).sum()} stuck,",
-        end=" ",
-    )
-    print("Student's interval", intervals.t_interval(x))
-print(
-    f"larger class {100 * larger:.1f}. If one run in ten is stuck, five seeds show none of them with probability {0.9**5:.2f}"
+ten = [e for e in lesson.results("lora") if (e["method"], e["task"]) == ("lora_all_r1", task.name)]
+ten = sorted(ten, key=lambda e: e["seed"])
+for name, part in (("first five", ten[:5]), ("other five", ten[5:]), ("all ten", ten)):
+    x = 100 * np.array([e["accuracy"] for e in part])
+    print(f"{name:10s} {x.mean():.1f} ± {x.std(ddof=1):.1f}, median {np.median(x):.1f},", end=" ")
+    print(f"{sum(e['one_class'] for e in part)} stuck, Student's interval", intervals.t_interval(x))
+print(f"If one run in five is stuck, five seeds show none of them with probability {0.8**5:.2f}")
+run.record(
+    first_five=np.mean([e["accuracy"] for e in ten[:5]]), other_five=np.mean([e["accuracy"] for e in ten[5:]])
 )
-run.record(first_five=np.mean(first), second_five=np.mean(second))
 
 # %% [markdown]
-# **Observe.** One method, one rate, one program, and two standard deviations that lie far apart. The second interval
-# reaches from barely above the larger class to almost perfect. The first one is so narrow that it leaves out the mean
-# of the other five seeds. Student's interval is made for one heap. And where a run in ten is stuck, five seeds show
-# none more often than not.
+# **Observe.** One method, one rate, one program. The first five look steady, and their interval leaves out the mean of the
+# other five: two of those learned nothing. Student's interval is made for one heap. And where a run in five is stuck, five
+# seeds show none of them about once in three times.
 #
 # **Repair.** More seeds. Report the median and the number of stuck runs beside the mean. Draw the dots.
 #
@@ -638,12 +630,9 @@ print(f"the untouched encoder: {before:.3f} on {third.name}, {len(third.labels)}
 # tuning chose their rates on dev sentences.
 
 # %%
-tuning = lesson.results("arena", stage="tune")
-chosen = {}
-for name in ("frozen", *METHODS):
-    tried = [line for line in tuning if line["method"] == name and line["task"] == task.name]
-    chosen[name] = max(tried, key=lambda line: line["dev_score"])["tuned"]
-print("from the grid's tuning:", chosen)
+lines = lesson.results("arena")
+chosen = {e["method"]: e["tuned"] for e in lines if e["task"] == task.name}
+print("from the grid's tuning:", {name: chosen[name] for name in ("frozen", *METHODS)})
 
 
 def train(name):
@@ -675,7 +664,7 @@ w = fitted[-1].coef_.size + fitted[-1].intercept_.size
 line = {"method": "frozen", "task": task.name, "seed": seed, "score": fitted.score(x["test"], truth["test"])}
 line |= {"trainable_parameters": w, "bytes": 4 * w, "ms_per_step": 1000 * cost.cpu_seconds / rules.steps}
 live.insert(0, line | {"held_mb": 4 * trained["full"] / 2**20, "forgetting": 0.0})
-recorded = {(e["method"], e["task"], e["seed"]): e["score"] for e in lesson.results("arena")}
+recorded = {(e["method"], e["task"], e["seed"]): e["score"] for e in lines}
 print("           test   trained     bytes   MiB held    ms/step  forgotten   test in the grid")
 for e in live:
     there = recorded.get((e["method"], task.name, seed), float("nan"))
@@ -762,8 +751,7 @@ with expect_error(ValueError, match="without NaN"):
 # Now the arena, from the recorded grid.
 
 # %%
-lines = lesson.results("arena")
-arena_tasks = lesson.experiment("arena").axes["task"]
+arena_tasks, arena_seeds = lesson.experiment("arena").axes["task"], sorted({e["seed"] for e in lines})
 print(f"{len(lines)} runs from the recorded grid")
 
 
@@ -872,12 +860,16 @@ for name in arena_tasks:
 # | `e2e-slots` | which words name a restaurant, its area, its food …? (Novikova et al., 2017) | 13 tags | span F1 |
 #
 # **TA1**, our reading of peft's table (below): changing only the rate and the first values of a soft prompt moves its
-# accuracy more than the choice between LoRA and full fine-tuning does, by five points at least. Its grid (`arena_rates`)
-# runs every setting on five seeds. **TA2**: across ways to tune, those that gain more on their task forget more.
+# accuracy more than the choice between LoRA and full fine-tuning does, by five points at least. Lesson 10's grid on news
+# topics has the four settings, ten seeds each. **TA2**: across ways to tune, those that gain more on their task forget more.
 #
-# **Predict.** A verdict for each. And: how many rows have a stuck run on tweets?
+# **Predict.** A verdict for each. And: how many rows have a stuck run on tweets? (Scores up to two points above the share of
+# the larger class count as stuck here.)
 
 # %%
+tweets = tasks.subsample(task.splits["test"], lesson.experiment("arena").settings["test"], 0)["label"]
+larger = max(np.mean(tweets), 1 - np.mean(tweets))
+stuck = larger + 0.02
 print("verdicts:", lesson.words("TA1", "TA2"))
 figure, panels = plotting.axes(1, len(arena_tasks), width=4.0, height=4.4, squeeze=False, dpi=85, sharey=True)
 for panel, name in zip(panels[0], arena_tasks, strict=True):
@@ -889,7 +881,8 @@ for panel, name in zip(panels[0], arena_tasks, strict=True):
         panel.axvline(100 * larger, color="grey", linestyle="--", linewidth=1)
 show(figure, "11_scores")
 at_larger = {m: int((values(m, task.name, "score") < stuck).sum()) for m in spec.methods}
-print("stuck runs of five on tweets:", {m: count for m, count in at_larger.items() if count})
+stuck_rows = {m: count for m, count in at_larger.items() if count}
+print(f"stuck runs of {len(arena_seeds)} on tweets:", stuck_rows)
 lesson.folded("arena", "TA1", "TA2")
 
 # %% [markdown]
@@ -905,7 +898,7 @@ lesson.folded("arena", "TA1", "TA2")
 
 # %%
 own = []
-for name, s in itertools.product(arena_tasks, range(5)):
+for name, s in itertools.product(arena_tasks, range(len(arena_seeds))):
     gain, lost = ([values(m, name, k)[s] for m in spec.methods] for k in ("score", "forgetting"))
     own.append(stats.spearmanr(gain, lost).statistic)
 print(f"TA2's number {lesson.verdict('TA2')['mean']:+.2f}; mean of the two tasks' own {np.mean(own):+.2f}")
@@ -922,16 +915,18 @@ for name, chosen_names in itertools.product(arena_tasks, (names, learned)):
     print(f"{name:15s} {len(chosen_names)} methods: {rho:+.2f} [{low:+.2f}, {high:+.2f}] over methods")
 
 # %% [markdown]
-# **Observe.** *TA1 undecided, TA2 supported*, as they were written. But TA2's number is twice the mean of the tasks'
+# **Observe.** *TA1 not tested, TA2 supported*, as they were written. TA2's number is twice the mean of the tasks'
 # own correlations. Its interval draws seeds: these twenty rows again and again. Over methods, each interval contains
 # zero. (Here seeds are averaged first; the folded lines correlate on each seed, then average.) On restaurant slots
 # the correlation is near zero, and on tweets most of it comes from the three rows that are stuck on every seed and
 # forgot little. So TA2 holds among these twenty settings, in the average of two tasks. Do not bet on it elsewhere.
 #
-# TA1 is undecided, and not because soft prompts are steady. LoRA is stuck on one of the seeds (section 1.4), so the
-# gap between "two methods" is as wide as the range of the prompt's settings (the folded lines; ranges and gaps are never
-# negative, so their intervals stop at zero). A range over many exceeds a gap between two by luck alone; the threshold is
-# meant to cover that.
+# TA1 is *not tested*, by a rule from before its runs: where more than one run in ten of a row did not train, no claim that
+# leans on it gets a verdict. The row is the prompt from $N(0, 1)$ at the smaller rate; section 9 of lesson 10 says why it
+# is slow. Without the rule TA1 would be supported by far: the fold has the number. But what would it say? That eighty
+# updates at too small a rate leave a model behind. From words every run trained at both rates, and there the range is
+# hardly wider than the gap between LoRA and full fine-tuning (the last two lines of the claim in the fold). So before you
+# say that a setting "matters", ask whether it changed where training ends, or only how far it came.
 #
 # peft, the library (Mangrulkar et al., 2022), publishes a comparison of the same shape (`method_comparison` in its
 # repository). It tunes `Llama-3.2-3B` on MetaMathQA and tests on GSM8K. **The two sides are never one ranking**: theirs
@@ -979,8 +974,11 @@ for claim, word in lesson.words("TA1", "TA2").items():
 # **Predict.** In how many rows is the best rate the first or the last of its list?
 
 # %%
-cells = {(e["task"], e["method"], e["tuned"].get("learning_rate")): e["dev_score"] for e in tuning}
-cells = {key: score for key, score in cells.items() if key[2]}  # frozen features have no rate
+cells = {}
+for e in lesson.results("arena", stage="tune"):
+    if rate := e["tuned"].get("learning_rate"):  # frozen features have none
+        cells.setdefault((e["task"], e["method"], rate), []).append(e["dev_score"])
+cells = {key: float(np.mean(scores)) for key, scores in cells.items()}
 columns, heat_tasks = sorted({key[2] for key in cells}), sorted({key[0] for key in cells}, reverse=True)
 rows = [m for m in spec.methods if any(key[1] == m for key in cells)]
 heat = {
@@ -1124,7 +1122,9 @@ print(f"LoRA minus full: {m['gap_at_full']:+.3f} at full's rate, {m['gap_at_lora
 print(f"{m['gap_tuned']:+.3f} each at its own")
 print(f"LoRA's best seed minus its mean: {m['best_of_five'] - m['mean_of_five']:+.3f}")
 print(f"the best of 20 equal candidates on 400 test sentences: {m['optimism_20']:+.3f}")
-print(f"LoRA on tweets: {m['first_five']:.3f} on seeds 0 to 4, {m['second_five']:.3f} on seeds 5 to 9")
+print(
+    f"LoRA of rank one on tweets: {m['first_five']:.3f} on five seeds, {m['other_five']:.3f} on five others"
+)
 print("kept for the backward pass, MiB:", {k: round(m[f"kept_{k}"], 1) for k in (*METHODS, "head")})
 print(f"LoRA's training step (forward, backward, update) takes {m['lora_time']:.2f} of full's time", end=", ")
 print(f"its backward pass {m['lora_backward']:.2f}")
