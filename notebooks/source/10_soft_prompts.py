@@ -652,8 +652,8 @@ lesson.folded("soft_prompts", "PT1", "PT2", "PT3", "PV1")
 #   points*? The interval allows more and less, so we cannot say.
 # - **PV1** is *refuted*. Look why. Prompts at every layer **are** better. But the claim asked for three points, and the gain
 #   is smaller. In the fold they are not told apart from LoRA. They also train more numbers, so depth alone is not the answer.
-# - **PT3** is *refuted*, both parts. An interval in the grey, and the verdict is "no difference that matters". (The test for
-#   that is two one-sided tests at five per cent each; it needs a little less than the 95 % interval that is drawn.)
+# - **PT3** is *refuted*, both parts. An interval in the grey, and the verdict is "no difference that matters". (Two
+#   one-sided tests decide it, each at $\alpha = 0.05$. Together they ask for a little less than the interval that is drawn.)
 #
 # *Equal updates* is not equal time. Read the seconds: twenty vectors at the input nearly double these short texts, in every
 # layer. The prompt at every layer trains ten times as many numbers and takes less time.
