@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 experiment = experiments.load  # the grid: .axes, .methods, .labels, .claims, .at(profile)
 predictions = experiments.predictions
+untrained = experiments.untrained  # method → runs that did not train, and all runs
 verdict = claims.verdict
 figure = tables.figure
 

@@ -26,9 +26,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS, BLOCKS = ROOT / "notebooks" / "source", ROOT / "notebooks" / "experiments" / "source"
 LONGEST = 1800  # seconds
-WARM = multiprocessing.get_context(
-    "forkserver"
-)  # imports once what each notebook needs, forks a process for each
+# it imports once what each notebook needs, and forks a process for each
+WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload(
     ["torch", "transformers", "peft", "datasets", "sklearn.linear_model", "IPython", "jupytext"]
 )

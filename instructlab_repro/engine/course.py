@@ -154,7 +154,10 @@ def plan(jobs: list[Job], left: list[Job], workers: int) -> str:
 
 
 def verify_experiments(names: list[str], profile: str, *, dry_run: bool = False) -> int:
-    """Run one block of each named experiment (default: all with results) again; 1 if any differs, else 0."""
+    """Run one block of each named experiment (default: all with results) again; 1 if any differs, else 0.
+
+    ``dry_run``: only say of which; 0.
+    """
     from instructlab_repro.claims import repeat
 
     code = 0

@@ -968,11 +968,9 @@ pairs = {
 for claim, (a, b) in pairs.items():
     for name in spec.axes["task"]:
         print(f"{claim:17s} {name:15s} {a} minus {b}: {apart(a, b, name)}")
-for method in spec.methods:
-    mine = [e for e in lines if e["method"] == method]
-    stuck = sum(e["one_class"] or not e["train_loss"] <= spec.training.share * e["first_loss"] for e in mine)
+for method, (stuck, runs) in lesson.untrained("adapters").items():
     if stuck:
-        print(f"did not train: {stuck} of {len(mine)} runs of {spec.labels[method]}")
+        print(f"did not train: {stuck} of {runs} runs of {spec.labels[method]}")
 lesson.folded("adapters", *spec.claims)
 
 # %% [markdown]
@@ -1022,10 +1020,8 @@ for claim in parts.claims:
             print(f"   {one['statistic']:61s} {told}")
 
 # %%
-for method in ("bitfit", "layer_norm", "full"):  # the two heads are fitted until they stop moving
-    mine = [e for e in lesson.results("parts") if e["method"] == method]
-    trained_runs = sum(e["train_loss"] <= parts.training.share * e["first_loss"] for e in mine)
-    print(f"{parts.labels[method]:16s} {trained_runs} of {len(mine)} runs trained")
+for method, (stuck, runs) in lesson.untrained("parts").items():
+    print(f"{parts.labels[method]:34s} {stuck} of {runs} runs did not train")
 print("BitFit on tweets, dev accuracy of three tuning seeds:")
 for name in ("adapters", "parts"):
     tries = [e for e in lesson.results(name, "tune") if e["method"] == "bitfit" and "tweet" in e["task"]]
