@@ -27,6 +27,7 @@ seed: int = 0  # training sentences, order of batches, dropout, head, the method
 
 # %%
 import functools
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -49,7 +50,8 @@ settings, run = block.settings, block.run
 # ## Data
 #
 # One task labels sentences, the other labels words. The training sentences depend on the seed; dev and test sentences are
-# the same for all seeds. The probe's sentences belong to a third task, which no method is trained on.
+# the same for all seeds: of the test split, all there are. The probe's sentences belong to a third task, which no method is
+# trained on.
 
 # %%
 corpus = tasks.load(task)
@@ -60,12 +62,12 @@ pad_id = tokenizer.pad_token_id
 
 
 def drawn(split, n, chosen_by):
-    """Examples for the model, and the truth: tags of every sentence, or one label each."""
+    """Examples for the model, and the label numbers of each sentence: one for every word, or one in all."""
     if per_word:
         rows = tagging.sentences(corpus, split, n, chosen_by, settings.max_words)
-        return tagging.encode(rows, tokenizer, labels), [row["tags"] for row in rows]
+        return tagging.encode(rows, tokenizer, labels), [[labels.index(t) for t in row["tags"]] for row in rows]
     rows = tasks.subsample(corpus.splits[split], n, chosen_by)
-    return training.encode(rows, tokenizer, settings.max_length), np.array(rows["label"])
+    return training.encode(rows, tokenizer, settings.max_length), [[label] for label in rows["label"]]
 
 
 found = {"train": drawn("train", settings.n_train, seed)}
@@ -83,8 +85,8 @@ probe_examples = {
 # %% [markdown]
 # ## Reading a model
 #
-# The score is the accuracy for sentences and span F1 for words. `hidden` reads the encoder's last layer through a hook, at
-# the positions of the text alone: a soft prompt stands before them.
+# The score is the accuracy for sentences and span F1 for words; the loss is the mean cross-entropy of a label. `hidden` reads
+# the encoder's last layer through a hook, at the positions of the text alone: a soft prompt stands before them.
 
 
 # %%
@@ -92,23 +94,29 @@ def first_pieces(example):
     return [label != training.IGNORED for label in example["labels"]]
 
 
-def read(ids, name):
-    """The score of the predicted label numbers of a split, and 1 for every sentence that is right as a whole."""
-    if not per_word:
-        right = np.equal(ids, truth[name])
-        return float(right.mean()), right.astype(float).tolist()
-    decoded = [[labels[k] for k in row] for row in ids]
-    right = [float(list(a) == b) for a, b in zip(truth[name], decoded, strict=True)]
-    return metrics.span_f1(truth[name], decoded), right
+def chances(net, name):
+    """Log-probabilities (rows, K) of each sentence of a split: a row for every word, or one in all."""
+    if net is None:  # the loss diverged: nothing is learned but how often each label comes
+        counts = np.bincount(np.concatenate(truth["train"]), minlength=len(labels)) + 1e-12
+        return [np.tile(np.log(counts / counts.sum()), (len(row), 1)) for row in truth[name]]
+    if per_word:
+        pairs = zip(training.token_logits(net, examples[name], pad_id), examples[name], strict=True)
+        logits = [z[first_pieces(example)] for z, example in pairs]
+    else:
+        logits = training.predict(net, examples[name], pad_id)[:, None]
+    return [torch.log_softmax(z.double(), -1).numpy() for z in logits]
 
 
-def predict(net, name):
-    if net is None:  # the loss diverged: nothing is learned
-        return [[0] * len(row) for row in truth[name]] if per_word else [0] * len(truth[name])
-    if not per_word:
-        return training.predict(net, examples[name], pad_id).argmax(-1).tolist()
-    pairs = zip(training.token_logits(net, examples[name], pad_id), examples[name], strict=True)
-    return [z[first_pieces(example)].argmax(-1).tolist() for z, example in pairs]
+def read(log_p, name):
+    """The score, the loss, and 1 for every sentence that is right as a whole, 0 for the others."""
+    ids = [rows.argmax(-1).tolist() for rows in log_p]
+    right = [float(a == b) for a, b in zip(truth[name], ids, strict=True)]
+    score = float(np.mean(right))
+    if per_word:
+        score = metrics.span_f1(*([[labels[k] for k in row] for row in each] for each in (truth[name], ids)))
+    true = [rows[range(len(y)), y] for rows, y in zip(log_p, truth[name], strict=True)]
+    one_class = len(set(itertools.chain(*ids))) == 1
+    return {"score": score, "loss": -float(np.concatenate(true).mean()), "scores": right, "one_class": one_class}
 
 
 class States(torch.nn.Module):
@@ -202,18 +210,21 @@ def frozen(C):
         pairs = zip(states[name], examples[name], strict=True)
         return [h[first_pieces(e)].numpy() if per_word else h.mean(0, keepdim=True).numpy() for h, e in pairs]
 
-    y = [[labels.index(tag) for tag in tags] for tags in truth["train"]] if per_word else [truth["train"]]
     begin = time.process_time()
-    model = logistic(C).fit(np.concatenate(features("train")), np.concatenate(y))
+    model = logistic(C).fit(np.concatenate(features("train")), np.concatenate(truth["train"]))
     seconds = time.process_time() - begin
     weights = model[-1].coef_.size + model[-1].intercept_.size
-    ids = {name: [model.predict(rows).tolist() for rows in features(name)] for name in block.splits}
-    if not per_word:
-        ids = {name: [row[0] for row in rows] for name, rows in ids.items()}
+
+    def row(x):
+        log_p = np.full((len(x), len(labels)), np.log(1e-12))  # of a label that no training sentence has
+        log_p[:, model.classes_] = model.predict_log_proba(x)
+        return log_p
+
+    log_p = {name: [row(x) for x in features(name)] for name in block.splits}
     batches = -(-len(examples["train"]) // settings.batch_size)
     line = {"updates": 0, "trainable_parameters": weights, "bytes": 4 * weights, "forgetting": 0.0}
     line |= {"ms_per_step": 1000 * (cost.cpu_seconds + seconds) / batches}
-    return ids, line | {"held_mb": sum(p.numel() * 4 for p in fresh().parameters()) / 2**20}, cost
+    return log_p, line | {"held_mb": sum(p.numel() * 4 for p in fresh().parameters()) / 2**20}, cost
 
 
 # %% [markdown]
@@ -228,27 +239,28 @@ def trained(table, learning_rate, steps=settings.steps):
     net = net.to(run.device)
     knobs = {"steps": steps, "learning_rate": learning_rate, **more}
     net, line, cost = fit(block, net, examples["train"], pad_id, **knobs)
-    ids = {name: predict(net, name) for name in block.splits}
+    log_p = {name: chances(net, name) for name in block.splits}
     if not block.tuning and net is not None:
         line |= {"bytes": bytes_on_disk(net), "held_mb": held_mb(net)}
         line["forgetting"] = untouched()[1] - probe(net)
-    return ids, line, cost
+    return log_p, line, cost
 
 
 for trial in block.trials():
     table = {**block.spec.method(trial.method, block.block), **trial.tuned}
     if table["tuner"] == "frozen":
-        ids, line, cost = frozen(table["C"])
+        log_p, line, cost = frozen(table["C"])
     else:
         knobs = {name: table.pop(name) for name in ("learning_rate", "steps") if name in table}
-        ids, line, cost = trained(table, **knobs)
-    line["dev_score"] = read(ids["dev"], "dev")[0]
+        log_p, line, cost = trained(table, **knobs)
+    dev = read(log_p["dev"], "dev")
+    line |= {"dev_score": dev["score"], "dev_loss": dev["loss"], "one_class": dev["one_class"]}
     if not block.tuning:
-        line["score"], line["scores"] = read(ids["test"], "test")
+        line |= read(log_p["test"], "test")
     block.line(trial, cost, **line)
 
 # %% [markdown]
 # ## What this block found
 
 # %%
-block.close("dev_score", "score", "train_loss", "forgetting")
+block.close("dev_score", "dev_loss", "score", "train_loss", "forgetting")
