@@ -309,6 +309,31 @@ def test_a_method_is_a_table_whose_settings_are_those_of_the_block(tables):
         experiment.method("small")
 
 
+def test_a_parameter_may_differ_between_the_values_of_an_axis(tables):
+    edit(tables, "r = 8 }", 'r = 8, steps = { task = { a = 9, b = "$steps" } } }')
+    experiment = experiments.load("toy").at("laptop")
+    steps = {task: experiment.method("large", experiment.block(task=task, n_train=10, seed=0)) for task in "ab"}
+    assert steps == {"a": {"tuner": "Lora", "r": 8, "steps": 9}, "b": {"tuner": "Lora", "r": 8, "steps": 3}}
+    with pytest.raises(ParameterError, match="steps differs between blocks; name one"):
+        experiment.method("large")
+
+
+@pytest.mark.parametrize(
+    ("cases", "message"),
+    [
+        ("{ task = { a = 9 } }", r"methods\.large\.steps: no value for task = b"),
+        ("{ task = { a = 9, b = 2 }, seed = { 0 = 1 } }", r"methods\.large\.steps: differs by 2 axes"),
+        ("{ size = { a = 9 } }", r"methods\.large\.steps: 'size' is not one of the axes"),
+        ('{ task = { a = 9, b = "$step" } }', r"methods\.large: 'step' is not one of the settings"),
+    ],
+)
+def test_a_parameter_by_an_axis_that_does_not_fit_is_one_sentence(tables, cases, message):
+    edit(tables, "r = 8 }", f"r = 8, steps = {cases} }}")
+    with pytest.raises(ConfigError, match=message) as caught:
+        experiments.load("toy")
+    assert str(caught.value).startswith("data/experiments/toy.toml") and "\n" not in str(caught.value)
+
+
 def test_a_changed_table_runs_that_method_again_and_no_other(tables, monkeypatch):
     experiment = toy.run_all()
     block = experiment.blocks()[-1]

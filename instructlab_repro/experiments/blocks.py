@@ -110,6 +110,11 @@ class Experiment(Spec):
         settings = vars(self.settings_of(block)) if block else self.settings
         known, found = {f"${name}": value for name, value in settings.items()}, {}
         for parameter, value in self._method_tables[name].items():
+            if isinstance(value, Mapping):
+                if block is None:
+                    raise ParameterError(f"{self.name}: {parameter} differs between blocks; name one")
+                ((axis, by_value),) = value.items()
+                value = by_value[str(block.coordinates[axis])]
             asked = isinstance(value, str) and value.startswith("$")
             if asked and value not in known:
                 raise ParameterError(f"{self.name}: {value} differs between blocks; name one")

@@ -68,7 +68,8 @@ class Spec(Strict):
     """data/experiments/<name>.toml, validated; ``at(profile)`` gives the grid of one profile.
 
     ``methods`` is a list of names, or a table: ``[methods.lora_r8]`` with ``tuner = "Lora"`` and the tuner's
-    parameters, of which ``"$steps"`` stands for the setting ``steps``. ``notes`` are printed under the table.
+    parameters, of which ``"$steps"`` stands for the setting ``steps``, and ``{ task = { a = 1, b = 2 } }`` for a value by
+    the axis ``task``. ``notes`` are printed under the table.
     ``settings_by`` is axis → setting → value on the axis → setting's value. ``twin`` says where rounding twins run;
     an axis that it leaves out stands at its first value.
     """
@@ -109,8 +110,18 @@ class Spec(Strict):
         for method, table in tables.items():
             if not isinstance(table, Mapping) or not isinstance(table.get("tuner"), str):
                 raise ValueError(f'methods.{method}: write a table with tuner = "..."')
-            asked = (v[1:] for v in table.values() if isinstance(v, str) and v.startswith("$"))
-            _among(f"methods.{method}", asked, settings, "settings")
+            asked = [*table.values()]
+            for parameter, cases in table.items():
+                where = f"methods.{method}.{parameter}"
+                for axis, by_value in cases.items() if isinstance(cases, Mapping) else ():
+                    _among(where, [axis], found.axes, "axes")
+                    if len(cases) > 1:
+                        raise ValueError(f"{where}: differs by {len(cases)} axes; choose one")
+                    if absent := [v for v in found.axes[axis] if str(v) not in by_value]:
+                        raise ValueError(f"{where}: no value for {axis} = {absent[0]}")
+                    asked += by_value.values()
+            names = (v[1:] for v in asked if isinstance(v, str) and v.startswith("$"))
+            _among(f"methods.{method}", names, settings, "settings")
         found._method_tables = dict(tables)
         return found
 
