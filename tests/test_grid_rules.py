@@ -312,7 +312,9 @@ def test_a_method_is_a_table_whose_settings_are_those_of_the_block(tables):
 def test_a_parameter_may_differ_between_the_values_of_an_axis(tables):
     edit(tables, "r = 8 }", 'r = 8, steps = { task = { a = 9, b = "$steps" } } }')
     experiment = experiments.load("toy").at("laptop")
-    steps = {task: experiment.method("large", experiment.block(task=task, n_train=10, seed=0)) for task in "ab"}
+    steps = {
+        task: experiment.method("large", experiment.block(task=task, n_train=10, seed=0)) for task in "ab"
+    }
     assert steps == {"a": {"tuner": "Lora", "r": 8, "steps": 9}, "b": {"tuner": "Lora", "r": 8, "steps": 3}}
     with pytest.raises(ParameterError, match="steps differs between blocks; name one"):
         experiment.method("large")
