@@ -985,7 +985,8 @@ cells = {}  # (task, method, rate) → dev losses by tuning seed
 for e in sorted(lesson.results("arena", stage="tune"), key=lambda e: e["seed"]):
     if rate := e["tuned"].get("learning_rate"):  # frozen features have none
         cells.setdefault((e["task"], e["method"], rate), []).append(e["dev_loss"])
-cells = {key: losses for key, losses in cells.items() if len(losses) == len(spec.tuning.seeds)}
+n_seeds = len(lesson.experiment("arena").tuning.seeds)  # of the recorded runs, whatever the profile here
+cells = {key: losses for key, losses in cells.items() if len(losses) == n_seeds}
 picked = {(e["task"], e["method"]): e["tuned"].get("learning_rate") for e in lines}
 columns, rows = sorted({key[2] for key in cells}), [m for m in spec.methods if m != "frozen"]
 
@@ -1016,7 +1017,7 @@ for name in arena_tasks:
     alone = [
         min(found, key=lambda r: found[r][i]) != picked[name, m]
         for m, found in tried.items()
-        for i in range(3)
+        for i in range(n_seeds)
     ]
     print(
         f"{name}: chosen are {min(picked[name, m] for m in rows):g} to {max(picked[name, m] for m in rows):g};",
