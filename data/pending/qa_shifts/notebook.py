@@ -5,7 +5,7 @@
 #     title: Question answering on other texts, and with the articles' mistakes
 #     outcome: one block of the grid behind claim Q1
 #     assets: [minilm, bigbench]
-#     minutes: {smoke: 0.5, laptop: 9, gpu: 1}
+#     minutes: {smoke: 0.5, laptop: 17, gpu: 1}
 #   jupytext:
 #     notebook_metadata_filter: instructlab
 #     text_representation: {extension: .py, format_name: percent}
@@ -34,7 +34,6 @@ import re
 from functools import cache, lru_cache
 
 import numpy as np
-import torch
 
 from instructlab_repro.block import fit, open_block
 from instructlab_utils import metrics, models, qa, tasks
@@ -72,8 +71,7 @@ train_set = answered("train", settings.n_train, seed)
 dev_set = answered("dev", settings.dev, 0) if block.tuning else []
 test_rows = {} if block.tuning else {name: asked(name) for name in block.spec.axes["task"]}
 updates = -(-len(train_set) // settings.batch_size)
-print(f"{len(train_set)} windows, {updates} updates of {settings.batch_size}")
-print("test questions:", {name: len(rows) for name, rows in test_rows.items()})
+print(f"{updates} updates of {settings.batch_size};", {name: len(rows) for name, rows in test_rows.items()})
 
 # %% [markdown]
 # ## The articles' mistakes
@@ -107,14 +105,11 @@ def argmax_texts(rows, windows, scores):
     return [best[number][1] for number in range(len(rows))]
 
 
-def overlap_texts(rows):
+def overlap_text(row):
     """No model: the sentence that shares the most words with the question."""
-    found = []
-    for row in rows:
-        asked = set(metrics.normalize_answer(row["question"]).split())
-        sentences = re.split(r"(?<=[.!?])\s+", row["context"])
-        found.append(max(sentences, key=lambda s: len(asked & set(metrics.normalize_answer(s).split()))))
-    return found
+    sentences = re.split(r"(?<=[.!?])\s+", row["context"])
+    asked, *told = (set(metrics.normalize_answer(s).split()) for s in (row["question"], *sentences))
+    return sentences[np.argmax([len(asked & words) for words in told])]
 
 
 # %% [markdown]
@@ -131,7 +126,7 @@ chosen = [t.tuned["learning_rate"] for t in block.spec.trials(block.block) if t.
 
 
 @lru_cache(maxsize=1)
-def model_of(name, learning_rate=chosen[0]):
+def model_of(name, learning_rate):
     """A trained model, what a line says about the training, and its cost."""
     changed = {"no_segments": without_segments, "ids_as_positions": ids_as_labels}.get(name, list)
     steps = settings.steps_ids if name == "ids_as_positions" else updates
@@ -141,48 +136,41 @@ def model_of(name, learning_rate=chosen[0]):
     return fit(block, net, changed(train_set), pad_id, **knobs)
 
 
-@cache
-def read(method, task, cut=False):
-    """Windows and their scores; with ``cut`` only the first, shorter window of each context."""
-    size = (settings.cut_length, settings.stride) if cut else (settings.test_length, settings.test_stride)
-    windows = qa.windows(test_rows[task], tokenizer, *size)
-    if cut:
-        first = {window.row: window for window in reversed(windows)}
-        windows = [first[number] for number in range(len(test_rows[task]))]
-    examples = [window.example for window in windows]
-    examples = without_segments(examples) if method == "no_segments" else examples
-    return windows, qa.span_scores(model_of(method)[0], examples, pad_id)
-
-
 def dev_loss(net):
-    scores = qa.span_scores(net, dev_set, pad_id)
-    ends = [
-        torch.log_softmax(s.double(), 1)[[0, 1], e["labels"]] for s, e in zip(scores, dev_set, strict=True)
-    ]
-    return -torch.stack(ends).mean().item()
+    pairs = zip(qa.span_scores(net, dev_set, pad_id), dev_set, strict=True)
+    return -float(np.mean([ends.log_softmax(1)[[0, 1], e["labels"]].mean() for ends, e in pairs]))
+
+
+@cache
+def read(name, task):
+    """The windows of a set, and what a model says of each."""
+    windows = qa.windows(test_rows[task], tokenizer, settings.test_length, settings.test_stride)
+    examples = [window.example for window in windows]
+    examples = without_segments(examples) if name == "no_segments" else examples
+    return windows, qa.span_scores(model_of(name, chosen[0])[0], examples, pad_id)
+
+
+def answers(method, task):
+    if method == "overlap":
+        return [overlap_text(row) for row in test_rows[task]]
+    windows, scores = read(SAME_MODEL.get(method, method), task)
+    if method == "cut_text":  # the first window of each context
+        first = {window.row: i for i, window in reversed([*enumerate(windows)])}
+        windows, scores = ([found[i] for i in first.values()] for found in (windows, scores))
+    return (argmax_texts if method == "argmax" else qa.answer_texts)(test_rows[task], windows, scores)
 
 
 for trial in block.trials():
-    if block.tuning:
-        net, line, cost = model_of(trial.method, **trial.tuned)
-        block.line(trial, cost, **line, dev_loss=dev_loss(net))
-        continue
-    task, method = trial.inside["task"], SAME_MODEL.get(trial.method, trial.method)
-    fields, cost = {"em": None, "f1": None, "windows": len(train_set)}, None
-    if task == "squad" or trial.method in settings.on_all_sets:
-        if trial.method == "overlap":
-            answers = overlap_texts(test_rows[task])
-        else:
-            decode = argmax_texts if trial.method == "argmax" else qa.answer_texts
-            answers = decode(test_rows[task], *read(method, task, trial.method == "cut_text"))
-        pairs = zip(answers, test_rows[task], strict=True)
+    task, model = trial.inside["task"], SAME_MODEL.get(trial.method, trial.method)
+    net, line, cost = None, {}, None
+    if model != "overlap":
+        net, line, cost = model_of(model, trial.tuned.get("learning_rate", chosen[0]))
+    fields = {"dev_loss": dev_loss(net)} if block.tuning else {"em": None, "f1": None}
+    if not block.tuning and (task == "squad" or trial.method in settings.on_all_sets):
+        pairs = zip(answers(trial.method, task), test_rows[task], strict=True)
         scores = np.array([metrics.squad_em_f1(answer, row["answers"]) for answer, row in pairs])
-        fields |= {"em": scores[:, 0].mean(), "f1": scores[:, 1].mean(), "scores": scores[:, 1].tolist()}
-        fields["empty"] = sum(answer == "" for answer in answers)
-    if trial.method != "overlap":
-        _, line, cost = model_of(method)
-        fields |= line
-    block.line(trial, cost, **fields)
+        fields = {"em": scores[:, 0].mean(), "f1": scores[:, 1].mean(), "scores": scores[:, 1].tolist()}
+    block.line(trial, cost, **line, **fields)
 
 # %% [markdown]
 # ## What this block found
