@@ -26,7 +26,9 @@ def resume(name: str, root: Path = ROOT) -> list[Path]:
     claims = root / "data" / "claims"
     for claim in sorted((source / "claims").glob("*.toml")):
         old, first = claims / claim.name, claims / "edition-1" / claim.name
-        if old.exists() and "\nexperiment = " in old.read_text(encoding="utf-8") and not first.exists():
+        before = old.read_text(encoding="utf-8") if old.exists() else ""
+        # a draft has no experiment; a claim that is there already was put by an earlier call
+        if "\nexperiment = " in before and before != claim.read_text(encoding="utf-8") and not first.exists():
             put(old, first)
         put(claim, old)
     designs = root / "data" / "experiments"

@@ -318,14 +318,20 @@ def test_a_parameter_may_differ_between_the_values_of_an_axis(tables):
     assert steps == {"a": {"tuner": "Lora", "r": 8, "steps": 9}, "b": {"tuner": "Lora", "r": 8, "steps": 3}}
     with pytest.raises(ParameterError, match="steps differs between blocks; name one"):
         experiment.method("large")
+    edit(tables, "[methods]", 'inside = ["task"]\n[methods]')  # a block holds both tasks then
+    with pytest.raises(
+        ConfigError, match=r"methods\.large\.steps: 'task' is not one of the axes that make blocks"
+    ):
+        experiments.load("toy")
 
 
 @pytest.mark.parametrize(
     ("cases", "message"),
     [
         ("{ task = { a = 9 } }", r"methods\.large\.steps: no value for task = b"),
-        ("{ task = { a = 9, b = 2 }, seed = { 0 = 1 } }", r"methods\.large\.steps: differs by 2 axes"),
-        ("{ size = { a = 9 } }", r"methods\.large\.steps: 'size' is not one of the axes"),
+        ("{ task = { a = 9, b = 2 }, seed = { 0 = 1, 1 = 1 } }", r"methods\.large\.steps: differs by 2 axes"),
+        ("{ size = { a = 9 } }", r"methods\.large\.steps: 'size' is not one of the axes that make blocks"),
+        ("{}", r"methods\.large\.steps: differs by 0 axes"),
         ('{ task = { a = 9, b = "$step" } }', r"methods\.large: 'step' is not one of the settings"),
     ],
 )

@@ -70,6 +70,17 @@ def test_a_grid_is_put_back_and_nothing_that_is_there_is_lost(new_notebook, tmp_
     assert (tree / "build/runs/toy/laptop/s0/lines.jsonl").read_text(encoding="utf-8") == "two lines of s0"
 
 
+def test_a_claim_that_is_new_is_its_own_first_edition_at_a_second_call_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(resume.__globals__, "PENDING", tmp_path / "pending")
+    folder, tree = tmp_path / "pending" / "toy", tmp_path / "tree"
+    (folder / "claims").mkdir(parents=True)
+    (folder / "toy.toml").write_text("design", encoding="utf-8")
+    (folder / "claims" / "N1.toml").write_text('id\nexperiment = "toy"', encoding="utf-8")
+    for _ in range(2):
+        resume("toy", tree)
+        assert sorted(p.name for p in (tree / "data" / "claims").iterdir()) == ["N1.toml"]
+
+
 @pytest.mark.parametrize("name", ["nothing", ""])
 def test_an_unknown_grid_is_one_sentence(name):
     with pytest.raises(SystemExit, match=rf"data/pending/{name}: there is no such grid; waiting are: "):

@@ -95,16 +95,14 @@ class Experiment(Spec):
     """A :class:`Spec` with its grid; ``at(profile)`` chooses whose."""
 
     @property
-    def outside(self) -> list[str]:
-        """The axes that make blocks, in the order of the file."""
-        return [axis for axis in self.axes if axis not in self.inside]
-
-    @property
     def _rule(self) -> Tuning:
         return self.tuning or Tuning(metric="")  # which tunes nothing, nowhere
 
     def method(self, name: str, block: Block | None = None) -> dict[str, Any]:
-        """The table [methods.NAME], with settings (those of ``block``) in place of their ``$names``."""
+        """The table [methods.NAME] as it is for ``block``, with settings in place of their ``$names``.
+
+        ParameterError for an unknown name, or without a block where blocks differ; ConfigError as in ``settings_of``.
+        """
         if name not in self._method_tables:
             raise ParameterError(f"{self.name}: there is no table [methods.{name}]")
         settings = vars(self.settings_of(block)) if block else self.settings
@@ -114,7 +112,7 @@ class Experiment(Spec):
                 if block is None:
                     raise ParameterError(f"{self.name}: {parameter} differs between blocks; name one")
                 ((axis, by_value),) = value.items()
-                value = by_value[str(block.coordinates[axis])]
+                value = self._at(block, f"methods.{name}.{parameter}", axis, by_value)
             asked = isinstance(value, str) and value.startswith("$")
             if asked and value not in known:
                 raise ParameterError(f"{self.name}: {value} differs between blocks; name one")
@@ -128,13 +126,17 @@ class Experiment(Spec):
         """
         found = dict(self.settings)
         for axis, settings in self.settings_by.items():
-            value = str(block.coordinates[axis])
-            for name, table in settings.items():
-                if value not in table:
-                    what = f"{FOLDER}/{self.name}.toml: settings_by.{axis}.{name} has no entry"
-                    raise ConfigError(f"{what} for {axis} = {value}; known: {', '.join(table)}")
-                found[name] = table[value]
+            for name, by_value in settings.items():
+                found[name] = self._at(block, f"settings_by.{axis}.{name}", axis, by_value)
         return SimpleNamespace(**found)
+
+    def _at(self, block: Block, where: str, axis: str, by_value: Mapping[str, Any]) -> Any:
+        """What ``by_value`` has for the block; ConfigError, which names ``where``, if that is nothing."""
+        value = str(block.coordinates[axis])
+        if value not in by_value:
+            what = f"{FOLDER}/{self.name}.toml: {where} has no entry for {axis} = {value}"
+            raise ConfigError(f"{what}; known: {', '.join(by_value)}")
+        return by_value[value]
 
     def block(self, *, stage: str = "run", **coordinates: Value) -> Block:
         """The block at these coordinates, in the grid or (for playing in Jupyter) outside it."""

@@ -112,13 +112,13 @@ class Spec(Strict):
                 raise ValueError(f'methods.{method}: write a table with tuner = "..."')
             asked = [*table.values()]
             for parameter, cases in table.items():
-                where = f"methods.{method}.{parameter}"
-                for axis, by_value in cases.items() if isinstance(cases, Mapping) else ():
-                    _among(where, [axis], found.axes, "axes")
-                    if len(cases) > 1:
+                if isinstance(cases, Mapping):
+                    where = f"methods.{method}.{parameter}"
+                    _among(where, cases, found.outside, "axes that make blocks")
+                    if len(cases) != 1:
                         raise ValueError(f"{where}: differs by {len(cases)} axes; choose one")
-                    if absent := [v for v in found.axes[axis] if str(v) not in by_value]:
-                        raise ValueError(f"{where}: no value for {axis} = {absent[0]}")
+                    ((axis, by_value),) = cases.items()
+                    found._check_entries(where, axis, by_value)
                     asked += by_value.values()
             names = (v[1:] for v in asked if isinstance(v, str) and v.startswith("$"))
             _among(f"methods.{method}", names, settings, "settings")
@@ -147,6 +147,11 @@ class Spec(Strict):
             _among(f"twin.{axis}", [value], self.axes[axis], "values on the axis; a twin repeats a run")
         return self
 
+    @property
+    def outside(self) -> list[str]:
+        """The axes that make blocks, in the order of the file."""
+        return [axis for axis in self.axes if axis not in self.inside]
+
     def _check_axes(self) -> None:
         if "seed" not in self.axes:
             raise ValueError("axes: there is no axis 'seed'; results need several")
@@ -167,15 +172,19 @@ class Spec(Strict):
             raise ValueError(f"axes.seed: {wrong[0]!r} is not a whole number, 0 or more")
 
     def _check_settings(self) -> None:
-        outside = [axis for axis in self.axes if axis not in self.inside]
-        _among("settings_by", self.settings_by, outside, "axes that make blocks")
+        _among("settings_by", self.settings_by, self.outside, "axes that make blocks")
         for axis, settings in self.settings_by.items():
-            wanted = [*self.axes[axis], *(self.tuning.places.get(axis, ()) if self.tuning else ())]
-            for name, entries in settings.items():
+            for name, by_value in settings.items():
+                where = f"settings_by.{axis}.{name}"
                 if name in self.settings:
-                    raise ValueError(f"settings_by.{axis}.{name}: stands in settings too; keep one of them")
-                if absent := [value for value in wanted if str(value) not in entries]:
-                    raise ValueError(f"settings_by.{axis}.{name}: no value for {axis} = {absent[0]}")
+                    raise ValueError(f"{where}: stands in settings too; keep one of them")
+                self._check_entries(where, axis, by_value)
+
+    def _check_entries(self, where: str, axis: str, by_value: Mapping[str, Any]) -> None:
+        """ValueError, which names ``where``, if a value on ``axis``, of the grid or of the tuning, has no entry."""
+        wanted = [*self.axes[axis], *(self.tuning.places.get(axis, ()) if self.tuning else ())]
+        if absent := [value for value in wanted if str(value) not in by_value]:
+            raise ValueError(f"{where}: no value for {axis} = {absent[0]}")
 
     # --- one profile ---------------------------------------------------------------------------------------
 
