@@ -16,7 +16,7 @@ BOOK := .venv-book
 BOOK_READY := $(BOOK)/.ready-$(shell cksum < book/requirements.lock | cut -d ' ' -f 1)
 QUIETLY := -qq --disable-pip-version-check # errors only
 RUN := OMP_NUM_THREADS=1 $(PY) -m instructlab_utils
-CODE := instructlab_apps instructlab_utils instructlab_repro tests scripts benchmarks classroom book notebooks/source notebooks/experiments/source notebooks/exercises
+CODE := instructlab_apps instructlab_utils instructlab_repro data/pending tests scripts benchmarks classroom book notebooks/source notebooks/experiments/source notebooks/exercises
 
 # What a shell or a home folder says of Python, IPython and matplotlib changes no result.
 unexport PYTHONOPTIMIZE PYTHONPATH PYTHONSTARTUP PYTHONHOME PYTHONWARNINGS PYTHONIOENCODING PYTHONSAFEPATH MPLBACKEND

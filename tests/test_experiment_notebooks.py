@@ -22,7 +22,7 @@ EXCEPTIONS = {  # the limit of those that cannot keep the common one, and why
     "instruction_search": (85, "two kinds of candidates, nine ways to choose or to average them"),
     "in_context": (102, "four tasks' texts dealt out to the seeds, wrong labels, a cross-fitted oracle"),
     "demonstration_order": (86, "spreads with and without luck, log-odds, two measures of recency"),
-    "arena": (147, "two kinds of tasks, a probe, frozen features, memory and bytes of each method"),
+    "arena": (145, "two kinds of tasks, a probe, frozen features, memory and bytes of each method"),
     "policy_gradient": (81, "three ways to learn from draws, three KL penalties, five things to measure"),
     "injection": (81, "four prompts, six detectors, a control; one line to join when the grid is run again"),
     "game": (81, "draws, detectors, seven strategies; one line to join when the grid is run again"),

@@ -65,8 +65,7 @@ def drawn(split, n, chosen_by):
     """Examples for the model, and the label numbers of each sentence: one for every word, or one in all."""
     if per_word:
         rows = tagging.sentences(corpus, split, n, chosen_by, settings.max_words)
-        classes = [[labels.index(t) for t in row["tags"]] for row in rows]
-        return tagging.encode(rows, tokenizer, labels), classes
+        return tagging.encode(rows, tokenizer, labels), [[labels.index(t) for t in row["tags"]] for row in rows]
     rows = tasks.subsample(corpus.splits[split], n, chosen_by)
     return training.encode(rows, tokenizer, settings.max_length), [[label] for label in rows["label"]]
 
@@ -117,8 +116,7 @@ def read(log_p, name):
         score = metrics.span_f1(*([[labels[k] for k in row] for row in each] for each in (truth[name], ids)))
     true = [rows[range(len(y)), y] for rows, y in zip(log_p, truth[name], strict=True)]
     one_class = len(set(itertools.chain(*ids))) == 1
-    loss = -float(np.concatenate(true).mean())
-    return {"score": score, "loss": loss, "scores": right, "one_class": one_class}
+    return {"score": score, "loss": -float(np.concatenate(true).mean()), "scores": right, "one_class": one_class}
 
 
 class States(torch.nn.Module):
