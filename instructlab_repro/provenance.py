@@ -124,9 +124,9 @@ def claims_sha(names: list[str] | tuple[str, ...]) -> dict[str, str]:
     Raises:
         ConfigError: when there is no such claim.
     """
-    found = {}
+    found, folder = {}, find_root() / "data" / "claims"
     for name in names:
-        path = find_root() / "data" / "claims" / f"{name}.toml"
+        path = folder / f"{name}.toml"
         if not path.is_file():
             raise ConfigError(f"data/claims/{name}.toml: no such claim; write it before the run.")
         # line ends are normalised: a checkout on Windows must not look like a changed claim

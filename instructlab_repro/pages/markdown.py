@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +63,23 @@ def show(rows: Sequence[Sequence[str]], left: Sequence[bool]) -> None:
         print("  ".join(c.ljust(width) if text else c.rjust(width) for c, width, text in cells).rstrip())
 
 
-def render(template: str, **values: Any) -> str:
-    """A file of templates/, with the filters ``tex`` and ``cell``; LaTeX's have << >> and <% %> in place of the braces."""
+@cache
+def _world(html: bool, tex: bool) -> jinja2.Environment:
+    """Made once: it keeps the templates that it has compiled."""
     world = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=".html" in template,
+        autoescape=html,
         trim_blocks=True,
         lstrip_blocks=True,
-        **(TEX_MARKS if ".tex" in template else {}),  # type: ignore[arg-type]
+        **(TEX_MARKS if tex else {}),  # type: ignore[arg-type]
     )
     world.filters |= {"tex": lambda text: text.translate(TEX), "cell": escape}
-    return world.get_template(template).render(**values)
+    return world
+
+
+def render(template: str, **values: Any) -> str:
+    """A file of templates/, with the filters ``tex`` and ``cell``; LaTeX's have << >> and <% %> in place of the braces."""
+    return _world(".html" in template, ".tex" in template).get_template(template).render(**values)
 
 
 def blocks_in(text: str) -> dict[str, str]:
