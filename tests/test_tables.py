@@ -256,6 +256,9 @@ def test_the_notes_name_what_learned_nothing(root):
             rows.append(toy.line(experiment, block, known) | {"method": method, "accuracy": accuracy})
     files.write_lines(root / "data/results/toy.jsonl", rows)
     assert "as far as these seeds can tell: small (a, n = 10; b, n = 10)." in tables.markdown("toy")
+    edit(root, 'columns = ["task", "n_train"]', 'columns = ["n_train"]')
+    edit(root, "n_train = [10, 20]", "n_train = [10]")
+    assert "as far as these seeds can tell: small." in tables.markdown("toy")  # of one column nothing is said
 
 
 def store(root, rows: list[tuple[str, list[int]]]) -> None:

@@ -40,8 +40,8 @@ def _unlearned(summary: Summary, floor: str, places: list[tuple]) -> list[str]:
     every = len(summary.columns)
 
     def where(at: list[str]) -> str:
-        if len(at) == every > 1:
-            return "everywhere"
-        return "; ".join(at) if len(at) < 4 else f"{len(at)} of {every} columns"
+        if len(at) == every:
+            return " (everywhere)" * (every > 1)
+        return f" ({'; '.join(at)})" if len(at) < 4 else f" ({len(at)} of {every} columns)"
 
-    return [f"{method} ({where(at)})" for method, at in found.items()]
+    return [f"{method}{where(at)}" for method, at in found.items()]
