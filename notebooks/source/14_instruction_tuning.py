@@ -886,7 +886,9 @@ for name, (net, key) in found.items():
     real, rules_now = float(hits(net, every)[0].mean()), float(on_rules.mean())
     print(f"{name:15s} held-out tasks {real:.2f} (chance {chance:.2f}),", end=" ")
     print(f"invented rules {rules_now:.2f} (chance {chance_invented:.2f}):", end=" ")
-    print(f"marker {on_rules[::2].mean():.2f} (0.33), both ends {on_rules[1::2].mean():.2f} (0.50)")
+    for kind, part in (("marker", slice(0, None, 2)), ("both ends", slice(1, None, 2))):
+        guess = sum(1 / len(options) for _, options, _ in invented[part]) / len(invented[part])
+        print(f"{kind} {on_rules[part].mean():.2f} ({guess:.2f})", end="\n" if part.start else ", ")
     run.record(**{f"{key}_real": real, f"{key}_invented": rules_now})
 del random_net
 
