@@ -974,7 +974,7 @@ panels[0].invert_yaxis()
 plotting.show(run, figure, "04_tokens")
 
 # %% [markdown]
-# *Figure: means and their t intervals over ten seeds. Grey: half a point to each side, named beforehand as too little to matter
+# *Figure: means and t intervals over ten seeds. Grey: half a point to each side, named beforehand as too little to matter
 # on the restaurants.*
 #
 # **Observe.** In the tables, first the share of sentences with an illegal sequence: it bounds what any repair can do. It is
