@@ -61,7 +61,7 @@ def test_a_lesson_s_results_cell_takes_a_moment(monkeypatch):
     claims.verdict("C13")
     start = time.process_time()
     claims.verdict("C13")
-    assert time.process_time() - start < 1.0  # three ranges, each with its labels shuffled 200 times
+    assert time.process_time() - start < 1.0  # four ranges, each with its labels shuffled 200 times
 
 
 # --- mended ----------------------------------------------------------------------------------------
