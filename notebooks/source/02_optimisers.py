@@ -1014,8 +1014,8 @@ print("points between the best and the worst rate of a way:", *(f"{x:.1f}" for x
 
 # %%
 print("verdict:", lesson.words("C13"))
-lesson.folded("learning_rates", "C13")
 run.record(c13_verdict=lesson.words("C13")["C13"])
+lesson.folded("learning_rates", "C13")
 
 # %% [markdown]
 # **How to read the verdict.** A conjunction falls with a single comparison. Two of the four fell.
