@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import tomllib
@@ -426,3 +427,12 @@ def test_minutes_in_words_are_compared(row: str, right: bool) -> None:
     assert agree(row, {"smoke": 0.6, "laptop": 2, "gpu": 12}) is right
     same = {"smoke": 0.6, "laptop": 2, "gpu": 2}
     assert agree("smoke: under a minute · laptop: about 2 minutes · gpu: the same, no GPU needed", same)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_what_a_lesson_wants_shown_is_its_cell_s_last_line(path: Path) -> None:
+    """A table or a fold is a value, and Jupyter shows the last one alone; elsewhere in a cell nobody sees it."""
+    for cell in notebooks.from_source(path).cells:
+        if cell.cell_type == "code" and "lesson." in cell.source:
+            for node in ast.parse(cell.source).body[:-1]:
+                assert not re.match(r"lesson\.(folded|table)\(", ast.unparse(node)), ast.unparse(node)

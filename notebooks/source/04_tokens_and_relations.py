@@ -993,18 +993,10 @@ plotting.show(run, figure, "04_tokens")
 
 # %%
 print("verdicts:", lesson.words("T1", "T2"))
-lesson.folded("tokens", "T1", "T2")
 for claim in ("T1", "T2"):
-    verdict, name = lesson.verdict(claim), claim.lower()
-    if verdict["mean"] is not None:
-        run.record(
-            **{
-                f"{name}_mean": verdict["mean"],
-                f"{name}_low": verdict["low"],
-                f"{name}_high": verdict["high"],
-            }
-        )
-    run.record(**{f"{name}_verdict": verdict["verdict"]})
+    told = {key: lesson.verdict(claim)[key] for key in ("mean", "low", "high", "verdict")}
+    run.record(**{f"{claim.lower()}_{key}": value for key, value in told.items() if value is not None})
+lesson.folded("tokens", "T1", "T2")
 
 # %% [markdown]
 # **How to read it.** **T1** is *supported*: on the corpus whose tagger contradicts itself often, the best legal sequence
