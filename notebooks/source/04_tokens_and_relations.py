@@ -935,7 +935,7 @@ run.record(
 # %%
 from instructlab_repro import lesson
 
-lesson.table("tokens")
+lesson.table("tokens", "illegal")
 
 # %% [markdown]
 # The means hide what is paired. So take the differences to the best tag of each word, seed by seed, on the same logits. Mind
@@ -977,8 +977,8 @@ plotting.show(run, figure, "04_tokens")
 # *Figure: means and t intervals over ten seeds. Grey: half a point to each side, named beforehand as too little to matter
 # on the restaurants.*
 #
-# **Observe.** In the tables, first the share of sentences with an illegal sequence: it bounds what any repair can do. It is
-# a third on the Polish names after 400 sentences, and small everywhere else.
+# **Observe.** First the table. The share of sentences with an illegal sequence bounds what any repair can do. It is a third
+# on the Polish names after 400 sentences, and small everywhere else. Then the figure.
 #
 # - *Polish names, 400 sentences*: here Viterbi is ahead, by points. The cheap *repair* is no substitute: it falls behind
 #   the strict reading. Both are legal. So it is not legality as such that helps, but the *best* legal sequence. Why is not
